@@ -1,0 +1,118 @@
+"""Records and statistics -> the cards of datasets and models. Pure functions: no inference, no network."""
+
+from datetime import date
+from pathlib import Path
+
+from datasets.info import DatasetInfo, DatasetInfosDict
+from datasets.splits import SplitDict
+from datasets.utils.metadata import MetadataConfigs
+from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
+
+from hf_galaxy.data import Published
+from hf_galaxy.decision_tree import DecisionTree
+from hf_galaxy.run_record import RunRecord
+
+TEMPLATES = Path(__file__).parent / "templates"
+NOT_MEASURED = "not measured"
+
+
+def dataset_card(
+    published: Published, title: str, about: str, command: str, license: str, tree: DecisionTree | None
+) -> str:
+    """README.md of a published dataset; its YAML is what `load_dataset` reads.
+
+    Args:
+        title, about: what it is, in a person's words.
+        command: that published it.
+        license: identifier of huggingface.co/docs/hub/repositories-licenses.
+    """
+    galaxies = sum(split.num_examples for split in published.splits.values())
+    data = DatasetCardData(
+        license=license, pretty_name=title, task_categories=["image-classification", "image-feature-extraction"],
+        tags=["galaxy zoo", "astronomy", "galaxies", "citizen science"], annotations_creators=["crowdsourced"],
+        size_categories=[_size_category(galaxies)],
+    )  # fmt: skip
+    info = DatasetInfo(
+        features=published.features,
+        splits=SplitDict(published.splits),
+        download_size=published.download_size,
+        dataset_size=sum(split.num_bytes for split in published.splits.values()),
+    )
+    DatasetInfosDict({"default": info}).to_dataset_card_data(data)
+    files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in published.splits]
+    MetadataConfigs({"default": {"data_files": files, "default": True}}).to_dataset_card_data(data)
+    questions = [
+        (q.name, sum(published.sums[c] for c in q.columns), {a: published.sums[c] for a, c in zip(q.answers, q.columns, strict=True)})
+        for q in (tree.questions if tree else ())
+    ]
+    return str(
+        DatasetCard.from_template(
+            data, template_path=str(TEMPLATES / "dataset_card.md.jinja"), title=title, about=about, command=command,
+            galaxies=galaxies, splits=published.splits, questions=questions, class_counts=published.class_counts,
+        )
+    )  # fmt: skip
+
+
+def _size_category(rows):
+    edges = [(10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M")]
+    return next((name for edge, name in edges if rows < edge), "1M<n<10M")
+
+
+def model_card(record: RunRecord) -> str:
+    """README.md of a finished run: what it is, how to load it, how it was trained, how good it is."""
+    task = record.settings["task"]
+    data = ModelCardData(
+        license="apache-2.0", library_name="transformers", datasets=None,
+        pipeline_tag="image-classification" if task == "classes" else "image-feature-extraction",
+        tags=["galaxy zoo", "astronomy", "galaxies", "hf_galaxy"],
+    )  # fmt: skip
+    return str(
+        ModelCard.from_template(
+            data, template_path=str(TEMPLATES / "model_card.md.jinja"), record=record, task=task,
+            tables={split: metrics_table(results) for split, results in record.results.items()},
+            recipe={name: value for name, value in record.settings.items() if value is not None},
+        )
+    )  # fmt: skip
+
+
+def metrics_table(results: dict) -> str:
+    """Markdown of one split's results, every figure beside its baseline."""
+    if "questions" not in results:
+        rows = [
+            (name, f"{_number(pair['model'])} | {_number(pair['baseline'])}")
+            for name, pair in results.items()
+            if isinstance(pair, dict)
+        ]
+        return _table(f"{results['galaxies']} galaxies | model | baseline", rows)
+    header = (
+        "question | galaxies asked | nll | baseline | "
+        f"with >= {results['min_votes']} votes | RMSE | baseline | MAE | baseline | accuracy | baseline"
+    )
+    rows = []
+    for name, figures in results["questions"].items():
+        pairs = {key: f"{_number(figures[key]['model'])} | {_number(figures[key]['baseline'])}" for key in ("nll", "rmse", "mae", "accuracy")}
+        rows.append(
+            (
+                name,
+                f"{figures['galaxies_asked']} | {pairs['nll']} | {figures['galaxies_with_enough_votes']} | "
+                f"{pairs['rmse']} | {pairs['mae']} | {pairs['accuracy']}",
+            )
+        )
+    by_campaign = [
+        (name, f"{c['galaxies']} | {_number(c['nll']['model'])} | {_number(c['nll']['baseline'])} | "
+         f"{_number(c['rmse']['model'])} | {_number(c['rmse']['baseline'])}")
+        for name, c in results["campaigns"].items()
+    ]  # fmt: skip
+    loss = results["loss"]
+    summary = f"All {results['galaxies']} galaxies: loss {_number(loss['model'])}, baseline {_number(loss['baseline'])}."
+    campaigns = _table("campaign | galaxies | nll | baseline | mean RMSE | baseline", by_campaign)
+    return f"{_table(header, rows)}\n\n{campaigns}\n\n{summary}"
+
+
+def _table(header, rows):
+    lines = [f"| {header} |", "|" + " --- |" * len(header.split(" | "))]
+    return "\n".join(lines + [f"| {name} | {cells} |" for name, cells in rows])
+
+
+def _number(value):
+    return NOT_MEASURED if value is None else f"{value:.4f}"

@@ -1,0 +1,242 @@
+"""The questions that volunteers of a Galaxy Zoo campaign are asked, and when.
+
+Legend of shapes, here and everywhere: B galaxies, A answers, Q questions.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from hf_galaxy.errors import BadInput
+
+TREES = Path(__file__).parent / "trees"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of one campaign.
+
+    Attributes:
+        name: question and campaign suffix, such as "bar-gz2".
+        answers: in the order of the published columns.
+        parents: the columns after which it is asked, any one of them is enough; empty = always asked.
+        campaign: name of the tree it belongs to, such as "gz2".
+    """
+
+    name: str
+    answers: tuple[str, ...]
+    parents: tuple[str, ...]
+    campaign: str
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The published column of each answer: `{question}{suffix}_{answer}`."""
+        return tuple(f"{self.name}_{answer}" for answer in self.answers)
+
+
+class Inconsistency(NamedTuple):
+    """One galaxy in which a question has another number of votes than the answers it is asked after."""
+
+    row: int
+    question: str
+    votes: int
+    parent_votes: int
+
+
+@dataclass(frozen=True)
+class DecisionTree:
+    """Ordered questions of one or several campaigns. Built by `load_tree`, checked when built.
+
+    Raises:
+        BadInput: names the tree and the column, parent or cycle that is wrong.
+    """
+
+    name: str
+    questions: tuple[Question, ...]
+
+    def __post_init__(self):
+        def refuse(what):
+            raise BadInput(f"tree {self.name}: {what}")
+
+        if not self.questions:
+            refuse("has no questions")
+        for question in self.questions:
+            if len(question.answers) < 2:
+                refuse(f"question {question.name} needs at least two answers, has {len(question.answers)}")
+        seen = set()
+        for column in self.columns:
+            if column in seen:
+                refuse(f"column {column} stands twice")
+            seen.add(column)
+        for question in self.questions:
+            for parent in question.parents:
+                if parent not in seen:
+                    refuse(f"question {question.name} is asked after {parent}, which is no column of this tree")
+        if len(self.order) < len(self.questions):
+            waiting = [q.name for i, q in enumerate(self.questions) if i not in self.order]
+            refuse(f"the questions {', '.join(waiting)} wait for one another in a cycle")
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """The A vote columns, in order: the meaning of the last axis of every array of votes or fractions."""
+        return [column for question in self.questions for column in question.columns]
+
+    @cached_property
+    def slices(self) -> list[slice]:
+        """For each question, where its answers stand in `columns`."""
+        ends = np.cumsum([len(q.answers) for q in self.questions]).tolist()
+        return [slice(end - len(q.answers), end) for q, end in zip(self.questions, ends, strict=True)]
+
+    @cached_property
+    def question_of_answer(self) -> list[int]:
+        """(A,) index of the question that each answer belongs to."""
+        return [i for i, question in enumerate(self.questions) for _ in question.answers]
+
+    @cached_property
+    def parents(self) -> list[list[int]]:
+        """For each question, the indices in `columns` of the answers it is asked after; empty = always asked."""
+        position = {column: i for i, column in enumerate(self.columns)}
+        return [[position[parent] for parent in question.parents] for question in self.questions]
+
+    @cached_property
+    def order(self) -> list[int]:
+        """Question indices, every question behind all of its parents; a question on a cycle is missing."""
+        order, placed = [], set()
+        while True:
+            ready = [
+                i
+                for i in range(len(self.questions))
+                if i not in placed and all(self.question_of_answer[a] in placed for a in self.parents[i])
+            ]
+            if not ready:
+                return order
+            order += ready
+            placed.update(ready)
+
+    @cached_property
+    def campaigns(self) -> dict[str, list[int]]:
+        """Campaign name -> indices of its questions."""
+        campaigns = {}
+        for i, question in enumerate(self.questions):
+            campaigns.setdefault(question.campaign, []).append(i)
+        return campaigns
+
+    def asked_probability(self, fractions):
+        """The probability that each question is asked, given how often each answer is chosen.
+
+        P(asked q) = sum over the parent answers a of q of P(asked question(a)) * fraction(a), and 1 without parents:
+        the product of the fractions along the way, summed over the ways. Zoobot calls it `joint_p`.
+
+        Args:
+            fractions: (..., A) numpy array or torch tensor, adding up to 1 within a question that is asked.
+
+        Returns:
+            Q arrays of shape (...), in the order of `questions`.
+        """
+        always = fractions[..., 0] ** 0
+        asked = [always] * len(self.questions)
+        for q in self.order:
+            if self.parents[q]:
+                asked[q] = sum(asked[self.question_of_answer[a]] * fractions[..., a] for a in self.parents[q])
+        return asked
+
+    def inconsistencies(self, votes) -> list[Inconsistency]:
+        """Where the votes do not walk the tree: every answer that leads to a question is one vote for that question.
+
+        In votes collected with this tree, the votes of each question equal the votes of its parent answers, in every
+        galaxy. Published catalogues may break it (aggregation, removed volunteers); a wrong column map always does.
+
+        Args:
+            votes: (N, A) vote counts, columns in the tree's order.
+
+        Returns:
+            Each galaxy and question that breaks the identity, by row and then by question; empty = all is well.
+        """
+        votes = np.asarray(votes)
+        found = []
+        for q, (where, parents) in enumerate(zip(self.slices, self.parents, strict=True)):
+            if not parents:
+                continue
+            own, expected = votes[:, where].sum(axis=1), votes[:, parents].sum(axis=1)
+            found += [(row, q, own[row], expected[row]) for row in np.flatnonzero(own != expected)]
+        return [Inconsistency(int(r), self.questions[q].name, int(n), int(p)) for r, q, n, p in sorted(found)]
+
+    def to_dict(self) -> dict:
+        """The tree as plain data; `DecisionTree.from_dict` gives back an equal tree."""
+        return {
+            "name": self.name,
+            "questions": [
+                {"name": q.name, "answers": list(q.answers), "parents": list(q.parents), "campaign": q.campaign}
+                for q in self.questions
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict) -> "DecisionTree":
+        """The tree that `to_dict` wrote."""
+        questions = (
+            Question(q["name"], tuple(q["answers"]), tuple(q["parents"]), q["campaign"]) for q in data["questions"]
+        )
+        return cls(data["name"], tuple(questions))
+
+
+def available_trees() -> list[str]:
+    """The names that `load_tree` knows."""
+    return sorted(path.stem for path in TREES.glob("*.json"))
+
+
+def load_tree(name: str | Path | list[str]) -> DecisionTree:
+    """The decision tree of a campaign, or of several in the order given.
+
+    Args:
+        name: a campaign ("gz2"), a bundle of campaigns ("gz_evo": the 88 questions and 281 answers of
+            huggingface.co/papers/2404.02973), the path of a JSON file laid out like those in `hf_galaxy/trees`,
+            or a list of these.
+
+    Raises:
+        BadInput: no such tree, or a tree that contradicts itself.
+    """
+    if isinstance(name, list):
+        trees = [load_tree(each) for each in name]
+        return DecisionTree("+".join(t.name for t in trees), tuple(q for t in trees for q in t.questions))
+    path = Path(name) if str(name).endswith(".json") else TREES / f"{name}.json"
+    if not path.is_file():
+        raise BadInput(f"no decision tree {name}; there are {', '.join(available_trees())}, or give a .json file")
+    try:
+        data = json.loads(path.read_text())
+        if "campaigns" in data:
+            return DecisionTree(data["name"], load_tree(data["campaigns"]).questions)
+        return DecisionTree(data["name"], tuple(_question(data, entry) for entry in data["questions"]))
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise BadInput(f"{path}: not a decision tree ({type(error).__name__}: {error})") from error
+
+
+def tree_of_columns(columns: list[str]) -> DecisionTree:
+    """The union of all campaigns whose every answer has its column among these: what a dataset's votes are about.
+
+    Raises:
+        BadInput: the columns complete no campaign's tree.
+    """
+    bundles = [name for name in available_trees() if len(load_tree(name).campaigns) > 1]
+    in_order = [campaign for bundle in bundles for campaign in load_tree(bundle).campaigns]
+    others = [name for name in available_trees() if name not in bundles + in_order]
+    held = [name for name in in_order + others if set(load_tree(name).columns) <= set(columns)]
+    if not held:
+        raise BadInput("the columns hold all votes of no campaign's tree; name one with --tree to see what is missing")
+    return load_tree(held[0] if len(held) == 1 else held)
+
+
+def _question(campaign: dict, entry: dict) -> Question:
+    # In the files a parent is written "question=answer", without the campaign's suffix.
+    parents = (parent.partition("=")[::2] for parent in entry["asked_after"])
+    suffix = campaign["suffix"]
+    return Question(
+        name=entry["question"] + suffix,
+        answers=tuple(entry["answers"]),
+        parents=tuple(f"{question}{suffix}_{answer}" for question, answer in parents),
+        campaign=campaign["name"],
+    )

@@ -1,0 +1,256 @@
+"""The galaxy models: a backbone, a head, and what they answer. Legend: B galaxies, A answers, Q questions, D features.
+
+They are ordinary transformers models: `save_pretrained`, `from_pretrained`, `AutoModel` once hf_galaxy is imported.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import ImageClassifierOutput
+from transformers.models.clip import CLIPImageProcessor
+from transformers.utils import ModelOutput, cached_file
+
+from hf_galaxy import backbones
+from hf_galaxy.decision_tree import DecisionTree, load_tree
+from hf_galaxy.errors import BadInput
+from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions, multinomial_nll, question_log_softmax
+from hf_galaxy.views import Framing
+
+
+class GalaxyConfig(PreTrainedConfig):
+    """What a galaxy model is: enough to build it again, and to know what each of its output columns means.
+
+    Attributes:
+        backbone: a timm architecture, or "transformers:" and a folder or Hub id.
+        tree: for votes: a campaign's name, a list of names or a DecisionTree; kept in full in config.json.
+        image_size, crop: how pictures are framed (`views.Framing`).
+        likelihood: of the votes, "dirichlet_multinomial" or "multinomial".
+        head_dropout: share of the features dropped before the head, in training only; 0.2 as in Zoobot 2.
+        drop_path: stochastic depth rate of the backbone, in training only.
+        backbone_config, pixel_mean, pixel_std: looked up by the backbone's name unless given.
+    """
+
+    model_type = "galaxy"
+    has_no_defaults_at_init = True
+
+    backbone: str
+    tree: str | list | dict | None = None
+    image_size: int = 224
+    crop: float = 1.0
+    likelihood: str = "dirichlet_multinomial"
+    head_dropout: float = 0.2
+    drop_path: float = 0.0
+    backbone_config: dict | None = None
+    pixel_mean: list | tuple | None = None
+    pixel_std: list | tuple | None = None
+
+    def __post_init__(self, **kwargs):
+        if self.pixel_mean is None:
+            looked_up = backbones.architecture(self.backbone)
+            self.backbone_config = looked_up.config
+            self.pixel_mean, self.pixel_std = list(looked_up.mean), list(looked_up.std)
+        if isinstance(self.tree, DecisionTree):
+            self.tree = self.tree.to_dict()
+        elif isinstance(self.tree, str | list | Path):
+            self.tree = load_tree(self.tree).to_dict()
+        if self.likelihood not in {"dirichlet_multinomial", "multinomial"}:
+            raise BadInput(f"likelihood {self.likelihood!r}: choose dirichlet_multinomial or multinomial")
+        if not 0 < self.crop <= 1:
+            raise BadInput(f"crop {self.crop}: is a share of the picture's side, in (0, 1]")
+        super().__post_init__(**kwargs)
+
+    @property
+    def decision_tree(self) -> DecisionTree:
+        """The tree whose columns the answers of a votes model stand in."""
+        return DecisionTree.from_dict(self.tree)
+
+    @property
+    def framing(self) -> Framing:
+        """How pictures are framed for this model."""
+        return Framing(self.image_size, self.crop)
+
+
+@dataclass
+class GalaxyVotesOutput(ModelOutput):
+    """What a votes model answers.
+
+    Attributes:
+        loss: mean over galaxies of the summed negative log-likelihood of all questions, in nats; with votes only.
+        concentrations: (B, A) of the Dirichlet over vote fractions; None with the multinomial likelihood.
+        fractions: (B, A) expected vote fractions, adding up to 1 within each question.
+        nll: (B, Q) negative log-likelihood of each question, 0 where it has no votes; with votes only.
+    """
+
+    loss: torch.Tensor | None = None
+    concentrations: torch.Tensor | None = None
+    fractions: torch.Tensor | None = None
+    nll: torch.Tensor | None = None
+
+
+class GalaxyPreTrainedModel(PreTrainedModel):
+    """Backbone, normalisation of its images, and a linear head; the subclasses say what the head's outputs mean."""
+
+    config_class = GalaxyConfig
+    main_input_name = "pixel_values"
+    _supports_sdpa = True
+
+    def __init__(self, config: GalaxyConfig, outputs: int):
+        super().__init__(config)
+        # First of all, so that under one seed it equals what its own library would have made.
+        self.backbone, width = backbones.build(
+            config.backbone, config.backbone_config, config.image_size, config.drop_path
+        )
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.head = nn.Linear(width, outputs)
+        self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(-1, 1, 1))
+        self.register_buffer("pixel_std", torch.tensor(config.pixel_std).view(-1, 1, 1))
+        self.post_init()
+
+    def _init_weights(self, module):
+        # The library that made the backbone has initialised it. transformers would do so again, in its own way, to every
+        # Linear and Conv2d: only what from_pretrained leaves unset (buffers that are not saved) is computed afresh here.
+        if module is self.head:
+            module.reset_parameters()
+        elif hasattr(module, "init_non_persistent_buffers"):
+            module.init_non_persistent_buffers()
+
+    def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(B, 3, S, S) in [0, 1] -> (B, D): what the backbone sees in each galaxy."""
+        return self.backbone((pixel_values - self.pixel_mean) / self.pixel_std)
+
+    def head_outputs(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(B, 3, S, S) in [0, 1] -> (B, outputs of the head), float32 under any autocast."""
+        return self.head(self.dropout(self.features(pixel_values))).float()
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Numbers of parameters of the backbone and of the head, which are the whole model."""
+        counts = {part: sum(p.numel() for p in getattr(self, part).parameters()) for part in ("backbone", "head")}
+        assert sum(counts.values()) == sum(p.numel() for p in self.parameters())
+        return counts
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """As in transformers, with the image processor that frames pictures as this model was trained to see them."""
+        super().save_pretrained(save_directory, **kwargs)
+        framing = self.config.framing
+        CLIPImageProcessor(
+            size={"shortest_edge": framing.scaled}, crop_size=framing.size, do_normalize=False  # the model normalises
+        ).save_pretrained(save_directory)  # fmt: skip
+
+
+class GalaxyForVotes(GalaxyPreTrainedModel):
+    """Predicts how volunteers vote: for every question of the tree a Dirichlet over its vote fractions.
+
+    concentrations = 1 + 100 * sigmoid(linear(features)), so each lies in (1, 101), as in Zoobot (`CustomTop`,
+    huggingface.co/papers/2102.08414): never a spike at the corners, never more certain than some hundred volunteers.
+    With `likelihood="multinomial"` fractions = softmax(linear(features)) within each question.
+    """
+
+    def __init__(self, config: GalaxyConfig):
+        if config.tree is None:
+            raise BadInput("GalaxyForVotes needs a config with a tree, such as GalaxyConfig(backbone=..., tree='gz2')")
+        self.tree = config.decision_tree
+        super().__init__(config, len(self.tree.columns))
+
+    def forward(self, pixel_values: torch.Tensor, votes: torch.Tensor | None = None, **kwargs) -> GalaxyVotesOutput:
+        """Expected votes of galaxies, and the loss if their votes are given.
+
+        Args:
+            pixel_values: (B, 3, S, S) RGB in [0, 1].
+            votes: (B, A) counts in the order of `config.decision_tree.columns`.
+        """
+        outputs = self.head_outputs(pixel_values)
+        if self.config.likelihood == "multinomial":
+            concentrations, fractions = None, question_log_softmax(outputs, self.tree).exp()
+            nll = None if votes is None else multinomial_nll(votes, outputs, self.tree)
+        else:
+            concentrations = 1 + 100 * outputs.sigmoid()
+            fractions = expected_fractions(concentrations, self.tree)
+            nll = None if votes is None else dirichlet_multinomial_nll(votes, concentrations, self.tree)
+        loss = None if nll is None else nll.sum(dim=1).mean()
+        return GalaxyVotesOutput(loss=loss, concentrations=concentrations, fractions=fractions, nll=nll)
+
+    @torch.no_grad()
+    def start_from_constant(self, concentrations: torch.Tensor, fractions: torch.Tensor) -> None:
+        """Set the head's bias so that an untrained model answers about these constants (A,), for every galaxy.
+
+        Training then starts at the baseline instead of at 51 for every concentration, which no campaign's votes look like.
+        """
+        if self.config.likelihood == "multinomial":
+            self.head.bias.copy_(fractions.clamp_min(1e-3).log())
+        else:
+            self.head.bias.copy_(((concentrations - 1) / 100).clamp(0.005, 0.995).logit())
+
+
+class GalaxyForImageClassification(GalaxyPreTrainedModel):
+    """Predicts one of several classes; their names are `config.id2label`."""
+
+    def __init__(self, config: GalaxyConfig):
+        super().__init__(config, config.num_labels)
+
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs) -> ImageClassifierOutput:
+        """Class logits (B, C), and the cross-entropy if labels are given.
+
+        Args:
+            pixel_values: (B, 3, S, S) RGB in [0, 1].
+            labels: (B,) class indices.
+        """
+        logits = self.head_outputs(pixel_values)
+        loss = None if labels is None else F.cross_entropy(logits, labels)
+        return ImageClassifierOutput(loss=loss, logits=logits)
+
+
+def resolve_start(backbone: str | None, start: str | None, image_size: int) -> tuple[dict, dict | None]:
+    """Decide which backbone is built and which weights it starts from.
+
+    Args:
+        backbone: architecture; may be left out where `start` says it.
+        start: 1. None: the library's random initialisation. 2. a run folder, or the Hub id ORG/NAME of one: its
+            backbone. 3. anything `backbones.published_weights` reads.
+
+    Returns:
+        The fields of a GalaxyConfig that describe the backbone, and its weights (None: random).
+
+    Raises:
+        BadInput: says what is missing, or that a run has another backbone than asked for.
+    """
+    if start is None:
+        if backbone is None:
+            raise BadInput("give --backbone, a timm architecture such as convnext_atto, or --start")
+        return _fields(backbones.architecture(backbone)), None
+    if Path(start).is_dir() or ("/" in start and not Path(start).exists() and ":" not in start):
+        try:
+            config = GalaxyConfig.from_pretrained(start)
+            file = cached_file(start, "model.safetensors")
+        except (OSError, TypeError, ValueError) as error:
+            raise BadInput(f"--start {start}: is no folder or reachable Hub id of a finished run of ours") from error
+        if backbone not in (None, config.backbone):
+            raise BadInput(f"--start {start}: has backbone {config.backbone}, not {backbone}; leave --backbone out")
+        prefix = "backbone."
+        weights = {k.removeprefix(prefix): v for k, v in load_file(file).items() if k.startswith(prefix)}
+        same = ("backbone", "backbone_config", "pixel_mean", "pixel_std")
+        return {field: getattr(config, field) for field in same}, weights
+    if backbone is None:
+        if Path(start).suffix in {".safetensors", ".pth", ".pt", ".bin"}:
+            raise BadInput(f"--start {start}: is a file of weights; say with --backbone which architecture they are for")
+        backbone = start if start.startswith(backbones.TRANSFORMERS) else start.split(".")[0]
+    return _fields(backbones.architecture(backbone)), backbones.published_weights(backbone, image_size, start)
+
+
+def _fields(architecture: backbones.Architecture) -> dict:
+    return {
+        "backbone": architecture.name,
+        "backbone_config": architecture.config,
+        "pixel_mean": list(architecture.mean),
+        "pixel_std": list(architecture.std),
+    }
+
+
+AutoConfig.register("galaxy", GalaxyConfig)
+# One configuration, several models: from_pretrained takes the one that config.json names under "architectures".
+AutoModel.register(GalaxyConfig, (GalaxyForVotes, GalaxyForImageClassification))
+AutoModelForImageClassification.register(GalaxyConfig, GalaxyForImageClassification)

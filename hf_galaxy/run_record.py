@@ -1,0 +1,56 @@
+"""RunRecord <-> run.json: all that is known of a run. Cards, scaling laws and evaluations read it; nothing parses a log."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hf_galaxy.atomic import write_json
+from hf_galaxy.errors import BadInput
+
+FILE = "run.json"
+
+
+@dataclass
+class RunRecord:
+    """One run of a script.
+
+    Attributes:
+        command: as typed.
+        settings: the script's resolved settings: with the data, the run is a function of them.
+        dataset: name, config, galaxies in each split, tree or classes.
+        model: backbone, what its weights started from, numbers of parameters.
+        environment: versions, device, processes, precision.
+        baseline: the constant prediction that every metric stands beside, from the training split.
+        training: history, losses, best epoch, seconds (`train.fit`).
+        results: evaluated split -> metrics, each a pair {"model", "baseline"}.
+        finished: False while training; only a finished run can be loaded or evaluated.
+    """
+
+    command: str
+    settings: dict
+    dataset: dict = field(default_factory=dict)
+    model: dict = field(default_factory=dict)
+    environment: dict = field(default_factory=dict)
+    baseline: dict = field(default_factory=dict)
+    training: dict = field(default_factory=dict)
+    results: dict = field(default_factory=dict)
+    finished: bool = False
+
+    def save(self, folder: Path) -> None:
+        """Write `folder`/run.json, whole or not at all."""
+        write_json(folder / FILE, dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> "RunRecord":
+        """The record of the run in `folder`.
+
+        Raises:
+            BadInput: there is none, or it cannot be read.
+        """
+        try:
+            return cls(**json.loads((folder / FILE).read_text()))
+        except FileNotFoundError as error:
+            raise BadInput(f"{folder}: is no run folder (it has no {FILE})") from error
+        except (json.JSONDecodeError, TypeError) as error:
+            raise BadInput(f"{folder / FILE}: is no run record ({error})") from error

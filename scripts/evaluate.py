@@ -1,0 +1,63 @@
+"""Evaluate a finished run on a split of its own or of another dataset.
+
+    accelerate launch scripts/evaluate.py --run runs/rings
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hf_galaxy import cards
+from hf_galaxy.command_line import run
+from hf_galaxy.data import check_tree_columns, class_names, open_dataset, rows_of
+from hf_galaxy.errors import BadInput
+from hf_galaxy.experiment import load_run, measure
+from hf_galaxy.model import GalaxyForVotes
+from hf_galaxy.train import start_accelerator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Print how good a run is beside its baseline, and keep the figures in its run.json."""
+
+    run: Path
+    """The run folder."""
+    dataset: str | None = None
+    """A folder or Hub id; by default the one the run was trained on."""
+    config: str | None = None
+    """Configuration of the dataset, if it has several."""
+    split: str = "test"
+    """Of the dataset."""
+    batch_size: int = 128
+    """Galaxies per process at once."""
+    workers: int = 1
+    """Processes that decode pictures, for each evaluating process."""
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    """Mixed precision."""
+    cpu: bool = False
+    """Evaluate on the CPU even if there is a GPU."""
+
+
+def main(settings: Evaluate) -> None:
+    accelerator = start_accelerator(settings.precision, settings.cpu)
+    model, record = load_run(settings.run)
+    name = settings.dataset or record.settings["dataset"]
+    rows = rows_of(open_dataset(name, settings.config or record.settings["config"]), settings.split, name)
+    if isinstance(model, GalaxyForVotes):
+        check_tree_columns(rows, model.tree, name)
+    elif (found := class_names(rows, record.settings["label"], name)) != record.dataset["classes"]:
+        raise BadInput(f"--dataset {name}: has classes {', '.join(found)}, not {', '.join(record.dataset['classes'])}")
+    model.to(accelerator.device)
+    results = measure(model, record, rows, settings.batch_size, settings.workers, accelerator).compute()
+    if accelerator.is_main_process:
+        print(cards.metrics_table(results))
+        card, text = settings.run / "README.md", cards.model_card(record)
+        untouched = card.exists() and card.read_text() == text  # a card that a person edited stays as it is
+        record.results[settings.split if settings.dataset is None else f"{name}, {settings.split}"] = results
+        record.save(settings.run)
+        if untouched:
+            card.write_text(cards.model_card(record))
+
+
+if __name__ == "__main__":
+    run(Evaluate, main)

@@ -1,0 +1,32 @@
+"""Finetune a pretrained backbone, with a fresh head, on another dataset.
+
+    accelerate launch scripts/finetune.py --start runs/ceers --dataset data/rings --task classes --label ring --out runs/rings
+"""
+
+from dataclasses import dataclass
+
+from hf_galaxy.command_line import run
+from hf_galaxy.experiment import Settings, carry_out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetune(Settings):
+    """Finetune a pretrained backbone on a published dataset and leave a run folder. The same command again goes on."""
+
+    start: str
+    """The pretrained weights: a run folder or its Hub id, a local .safetensors/.pth file of timm weights, or a timm name
+    with pretrained weights (convnext_atto.d2_in1k)."""
+    batch_size: int = 32
+    """Galaxies per optimiser step, over all processes and accumulation steps; 32 as in GZ Evo's finetuning."""
+    learning_rate: float = 1e-4
+    """Of AdamW, at its highest; Zoobot 2's for finetuning."""
+    weight_decay: float = 0.05
+    """Of weight matrices and filters; Zoobot 2's for finetuning."""
+    head_dropout: float = 0.5
+    """Share of the features dropped before the head, in training; Zoobot 2's and GZ Evo's for finetuning."""
+    patience: int = 10
+    """Epochs without a better validation loss after which training stops; Zoobot 2's for finetuning."""
+
+
+if __name__ == "__main__":
+    run(Finetune, carry_out)

@@ -1,0 +1,18 @@
+"""Pretrain a backbone on galaxies: their votes, or classes.
+
+    accelerate launch scripts/pretrain.py --dataset data/ceers --backbone convnext_atto --image-size 64 --out runs/ceers
+"""
+
+from dataclasses import dataclass
+
+from hf_galaxy.command_line import run
+from hf_galaxy.experiment import Settings, carry_out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain(Settings):
+    """Pretrain a backbone on a published dataset and leave a run folder. The same command again goes on where it stopped."""
+
+
+if __name__ == "__main__":
+    run(Pretrain, carry_out)

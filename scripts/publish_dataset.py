@@ -1,0 +1,86 @@
+"""Publish galaxies as a dataset that `datasets.load_dataset` reads.
+
+    python scripts/publish_dataset.py simulate --galaxies 800 --out data/mock
+    python scripts/publish_dataset.py catalogue --images DIR_OR_ZIP --catalogue votes.csv --tree gz_jwst_ceers \
+        --columns dataset_cards/gz_jwst_ceers/columns.json --out data/ceers
+"""
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from hf_galaxy import cards, catalogues, simulate
+from hf_galaxy.atomic import new_folder
+from hf_galaxy.command_line import run
+from hf_galaxy.data import row_features, write_dataset
+from hf_galaxy.decision_tree import load_tree
+from hf_galaxy.errors import BadInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulate:
+    """Draw a mock survey of two mock campaigns: galaxies, and volunteers who vote. No galaxy in it is real."""
+
+    out: Path
+    """The dataset folder to make."""
+    galaxies: int = 800
+    """How many to draw."""
+    seed: int = 0
+    """The same seed gives the same galaxies and votes, and more galaxies begin with the same."""
+    size: int = 96
+    """Side of the pictures in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalogue:
+    """Publish a CSV catalogue and its pictures. Every row is checked before anything is written."""
+
+    images: Path
+    """Folder or zip file of JPEG or PNG pictures; their bytes are kept as they are."""
+    catalogue: Path
+    """CSV file with a row for each galaxy."""
+    out: Path
+    """The dataset folder to make."""
+    columns: Path | None = None
+    """JSON file that says which column holds what (dataset_cards/*/columns.json are examples); without it the catalogue
+    must have columns id_str, image and those of the tree."""
+    tree: str | None = None
+    """The campaign whose votes the catalogue holds; leave it out if it holds no votes."""
+    license: str = "unknown"
+    """For the card, as huggingface.co/docs/hub/repositories-licenses spells it."""
+    allow_inconsistent_votes: bool = False
+    """Publish even if some questions have more or fewer votes than the answers they are asked after."""
+
+
+def main(settings: Simulate | Catalogue) -> None:
+    with new_folder(settings.out) as folder:
+        if isinstance(settings, Simulate):
+            tree = load_tree(simulate.MOCK_TREE)
+            rows = simulate.simulate(settings.galaxies, settings.seed, settings.size)
+            features = row_features(tree, metadata=simulate.METADATA)
+            title, license = "Mock Galaxy Zoo survey", "apache-2.0"
+            about = "**No galaxy here is real.** " + simulate.ABOUT
+        else:
+            columns = catalogues.ColumnMap.load(settings.columns) if settings.columns else catalogues.ColumnMap()
+            tree = load_tree(settings.tree) if settings.tree else None
+            rows = catalogues.Catalogue(settings.catalogue, catalogues.Pictures(settings.images), columns, tree)
+            about = columns.about
+            if tree and (lines := rows.inconsistencies()):
+                share = f"{len(lines)} questions of {len(rows)} galaxies break the decision tree"
+                if not settings.allow_inconsistent_votes:
+                    raise BadInput(f"{lines[0]} ({share}); mend --columns, or add --allow-inconsistent-votes")
+                about += f"\n\n{share}: they have more or fewer votes than the answers they are asked after."
+            dtypes = {column: entry["dtype"] for column, entry in columns.metadata.items()}
+            features = row_features(tree, columns.class_names, dtypes)
+            title, license = settings.out.name, settings.license
+        published = write_dataset(rows, features, folder)
+        command = " ".join(map(shlex.quote, ["python", *sys.argv]))
+        (folder / "README.md").write_text(cards.dataset_card(published, title, about, command, license, tree))
+    counts = ", ".join(f"{split.num_examples:,} {name}" for name, split in published.splits.items())
+    votes = f"; {sum(published.sums[c] for c in tree.columns):,} votes" if tree else ""
+    print(f"{settings.out}: {counts} galaxies{votes}")
+
+
+if __name__ == "__main__":
+    run(Simulate | Catalogue, main)
