@@ -122,10 +122,15 @@ def published_weights(name: str, image_size: int, start: str) -> dict[str, torch
             weights = _read_weights(Path(start))
             if "_conv_stem.weight" in weights:
                 weights = _efficientnet_lite_to_timm(weights, name)
-            source = {"pretrained_cfg_overlay": {"state_dict": weights, "custom_load": False}}
-            return timm.create_model(
-                name, pretrained=True, num_classes=0, **source, **_timm_options(name, image_size)
-            ).state_dict()
+            # timm loads strictly only if it takes the file to have as many classes as the model: else it passes over
+            # every name that does not fit, and weights of another architecture leave the initialisation as it was.
+            head = timm.get_pretrained_cfg(name).classifier
+            heads = tuple(f"{each}." for each in ((head,) if isinstance(head, str) else head or ()))
+            weights = {key: value for key, value in weights.items() if not key.startswith(heads)}
+            source = {"state_dict": weights, "custom_load": False, "num_classes": 0}
+            options = _timm_options(name, image_size)
+            model = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=source, **options)
+            return model.state_dict()
         if start.startswith(TRANSFORMERS):
             pretrained = AutoModel.from_pretrained(start.removeprefix(TRANSFORMERS), use_safetensors=True)
             return {f"model.{key}": value for key, value in pretrained.state_dict().items()}

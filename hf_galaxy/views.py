@@ -5,7 +5,6 @@ a rotated or shifted view still shows sky at its corners and not a border. Views
 on whatever device they are: `eval_view` is their centre, `train_view` a random rotation, flip, zoom and shift of it.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,12 +33,14 @@ class Framing:
     @property
     def scaled(self) -> int:
         """Shorter side in pixels of the whole picture at the scale of the view."""
-        return round(self.size / self.crop)
+        return self.size + 2 * round(self.size * (1 / self.crop - 1) / 2)
 
     @property
     def canvas(self) -> int:
         """Side of the canvas in pixels: no larger than the scaled picture."""
-        return min(math.ceil(self.size * CANVAS_MARGIN), self.scaled)
+        return min(self.size + 2 * round(self.size * (CANVAS_MARGIN - 1) / 2), self.scaled)
+
+    # Both differ from `size` by an even number, so that the centre of one is the centre of the other, to the pixel.
 
 
 def to_canvas(picture: Image.Image, framing: Framing) -> torch.Tensor:

