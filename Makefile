@@ -1,0 +1,52 @@
+# Everything runs in a virtual environment of its own, built from pyproject.toml and the pins in constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
+LAUNCH := $(RUN) accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
+
+.PHONY: demo test lint format clean
+
+# The whole path on a mock survey: publish, pretrain on votes, finetune on classes, evaluate what was saved.
+demo: $(VENV)/ready
+	rm -rf demo
+	$(RUN) python scripts/publish_dataset.py simulate --galaxies 2000 --out demo/survey
+	$(RUN) python scripts/publish_dataset.py simulate --galaxies 400 --seed 1 --out demo/new_survey
+	$(LAUNCH) scripts/pretrain.py --dataset demo/survey --backbone convnext_atto --image-size 64 \
+		--epochs 12 --min-votes 10 --out demo/pretrained
+	$(LAUNCH) scripts/finetune.py --start demo/pretrained --dataset demo/new_survey --task classes --label mock_class \
+		--image-size 64 --epochs 12 --out demo/finetuned
+	@echo; echo "Made in demo/, all from mock galaxies:"
+	@echo "  survey, new_survey      datasets for datasets.load_dataset"
+	@echo "  pretrained, finetuned   run folders for from_pretrained, each with a card (README.md) and run.json"
+	@echo; echo "demo/pretrained on the test split of demo/survey:"
+	@$(LAUNCH) scripts/evaluate.py --run demo/pretrained
+	@echo; echo "demo/finetuned on the test split of demo/new_survey:"
+	@$(LAUNCH) scripts/evaluate.py --run demo/finetuned
+
+test: $(VENV)/ready
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) python -m pytest
+
+lint: $(VENV)/ready
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+
+format: $(VENV)/ready
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+
+clean:
+	rm -rf $(VENV) demo
+
+# torch comes first: once it is there, nothing else asks for another build of it. The last step mends torchvision where
+# its wheel, built for CUDA, stands beside a CPU build of torch and cannot be imported.
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) -e '.[test]'
+	@$(VENV)/bin/python -c 'import torchvision' 2>/dev/null || echo "import sys, types;" \
+		"sys.modules.setdefault('torchvision._meta_registrations', types.ModuleType('torchvision._meta_registrations'))" \
+		> $$($(VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])')/torchvision_beside_cpu_torch.pth
+	touch $@

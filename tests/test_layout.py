@@ -1,0 +1,47 @@
+"""The arrows between modules go down only, so that anyone can read the package from the bottom up."""
+
+import ast
+
+from tests.conftest import ROOT
+
+# Module -> the modules of ours that it may import.
+BELOW = {
+    "errors": set(),
+    "atomic": {"errors"},
+    "decision_tree": {"errors"},
+    "run_record": {"errors", "atomic"},
+    "views": set(),
+    "backbones": {"errors"},
+    "simulate": {"errors", "decision_tree"},
+    "losses": {"decision_tree"},
+    "data": {"errors", "decision_tree", "views"},
+    "catalogues": {"errors", "decision_tree", "data"},
+    "metrics": {"decision_tree", "losses"},
+    "model": {"errors", "decision_tree", "backbones", "losses", "views"},
+    "train": {"errors", "run_record"},
+    "cards": {"data", "decision_tree", "run_record"},
+    "command_line": {"errors"},
+    "experiment": {"errors", "decision_tree", "data", "views", "metrics", "model", "train", "run_record", "cards"},
+    "__init__": {"decision_tree", "model"},
+}
+
+
+def imported(path):
+    """The names of our modules that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "hf_galaxy":
+            yield from [node.module.split(".")[1]] if "." in node.module else [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("hf_galaxy."))
+
+
+def test_modules_import_only_what_is_below_them():
+    modules = {path.stem: set(imported(path)) for path in (ROOT / "hf_galaxy").glob("*.py")}
+    assert modules.keys() == BELOW.keys()
+    for module, names in modules.items():
+        assert names & BELOW.keys() <= BELOW[module], f"{module} may not import {names - BELOW[module]}"
+
+
+def test_scripts_do_not_import_each_other():
+    for script in (ROOT / "scripts").glob("*.py"):
+        assert "scripts" not in script.read_text().replace("python scripts/", "").replace("launch scripts/", "")

@@ -1,0 +1,149 @@
+"""Metrics against the same figures computed the long way, by sklearn, and against a known law of votes."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss, roc_auc_score
+
+from hf_galaxy import load_tree
+from hf_galaxy.decision_tree import DecisionTree, Question
+from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
+from hf_galaxy.metrics import ClassMetrics, ConstantVotes, VoteMetrics
+
+TREE = load_tree(["gz2", "gz_hubble"])
+TWO = DecisionTree("two", (Question("p", ("a", "b"), (), "x"), Question("q", ("a", "b", "c"), (), "y")))
+
+
+def random_votes(galaxies, tree=TREE, seed=0):
+    rng = np.random.default_rng(seed)
+    votes = rng.integers(0, 12, (galaxies, len(tree.columns)))
+    for campaign, questions in enumerate(tree.campaigns.values()):
+        for q in questions:
+            votes[np.arange(galaxies) % 2 != campaign, tree.slices[q]] = 0
+    return torch.from_numpy(votes)
+
+
+def measured(votes, concentrations, baseline, tree=TREE, min_votes=10, batches=1):
+    parts = []
+    for rows in np.array_split(np.arange(len(votes)), batches):
+        metrics = VoteMetrics(tree, baseline, min_votes)
+        out = SimpleNamespace(
+            fractions=expected_fractions(concentrations[rows], tree),
+            nll=dirichlet_multinomial_nll(votes[rows], concentrations[rows], tree),
+        )
+        metrics.update({"votes": votes[rows]}, out)
+        parts.append(metrics.cpu())
+    return sum(parts[1:], start=parts[0])
+
+
+@pytest.fixture(scope="module")
+def case():
+    votes = random_votes(200)
+    concentrations = 1 + 100 * torch.rand(votes.shape, generator=torch.Generator().manual_seed(0))
+    return votes, concentrations, ConstantVotes.of(votes.numpy(), TREE, 10)
+
+
+def test_vote_metrics_are_those_of_a_loop_over_galaxies(case):
+    votes, concentrations, baseline = case
+    results = measured(votes, concentrations, baseline).compute()
+    fractions = expected_fractions(concentrations, TREE).numpy()
+    nll = dirichlet_multinomial_nll(votes, concentrations, TREE).numpy()
+    for q, (question, where) in enumerate(zip(TREE.questions, TREE.slices, strict=True)):
+        figures = results["questions"][question.name]
+        own = votes[:, where].numpy()
+        asked, enough = own.sum(1) > 0, own.sum(1) >= 10
+        assert (figures["galaxies_asked"], figures["galaxies_with_enough_votes"]) == (asked.sum(), enough.sum())
+        true = own[enough] / own[enough].sum(1, keepdims=True)
+        for who, predicted in (("model", fractions[enough, where]), ("baseline", baseline.fractions[where].numpy()[None])):
+            error = predicted - true
+            assert figures["rmse"][who] == pytest.approx((error**2).mean() ** 0.5, rel=1e-5)
+            assert figures["mae"][who] == pytest.approx(np.abs(error).mean(), rel=1e-5)
+            top = np.broadcast_to(predicted, true.shape).argmax(1)
+            correct = true[np.arange(len(true)), top] == true.max(1)
+            assert figures["accuracy"][who] == pytest.approx(correct.mean())
+        assert figures["nll"]["model"] == pytest.approx(nll[asked, q].mean(), rel=1e-5)
+    assert results["loss"]["model"] == pytest.approx(nll.sum(1).mean(), rel=1e-5)
+    hubble = TREE.campaigns["gz_hubble"]
+    assert results["campaigns"]["gz_hubble"]["galaxies"] == 100
+    assert results["campaigns"]["gz_hubble"]["nll"]["model"] == pytest.approx(nll[:, hubble].sum() / 100, rel=1e-5)
+
+
+def test_vote_metrics_do_not_depend_on_how_galaxies_are_shared_out(case):
+    whole, parts = measured(*case).compute(), measured(*case, batches=3).compute()
+    assert parts["loss"]["model"] == pytest.approx(whole["loss"]["model"])
+    for name, figures in whole["questions"].items():
+        for key in ("nll", "rmse", "mae", "accuracy"):
+            for who in ("model", "baseline"):
+                assert parts["questions"][name][key][who] == pytest.approx(figures[key][who])
+
+
+def test_a_figure_without_galaxies_is_none(case):
+    votes, concentrations, baseline = case
+    figures = measured(votes, concentrations, baseline, min_votes=10_000).compute()["questions"]["bar-gz2"]
+    assert figures["rmse"] == {"model": None, "baseline": None}
+    assert figures["galaxies_with_enough_votes"] == 0
+
+
+def test_tied_votes_accept_either_answer():
+    votes = torch.tensor([[5, 5, 0, 0, 0]])
+    baseline = ConstantVotes.of(votes.numpy(), TWO, 1)
+    for concentrations in ([[9.0, 2, 1, 1, 1]], [[2.0, 9, 1, 1, 1]]):
+        results = measured(votes, torch.tensor(concentrations), baseline, TWO, min_votes=1).compute()
+        assert results["questions"]["p"]["accuracy"]["model"] == 1
+
+
+def test_constant_concentrations_recover_the_law_the_votes_were_drawn_from():
+    rng = np.random.default_rng(0)
+    truth = np.array([0.8, 2.0, 4.0])
+    totals = rng.integers(5, 40, 20_000)
+    drawn = np.stack([rng.multinomial(n, rng.dirichlet(truth)) for n in totals])
+    votes = np.concatenate([np.zeros((20_000, 2), int), drawn], axis=1)
+    constant = ConstantVotes.of(votes, TWO, min_votes=5)
+    np.testing.assert_allclose(constant.concentrations[2:], truth, rtol=0.04)
+    np.testing.assert_allclose(constant.fractions[2:], truth / truth.sum(), atol=0.01)
+    np.testing.assert_allclose(constant.fractions[:2], 0.5)
+
+    def mean_nll(concentrations):
+        return -stats.dirichlet_multinomial.logpmf(drawn[:2000], concentrations, totals[:2000]).mean()
+
+    best = ConstantVotes.of(votes[:2000], TWO, 5).concentrations[2:].double().numpy()
+    for i in range(3):
+        for factor in (0.95, 1.05):
+            other = best.copy()
+            other[i] *= factor
+            assert mean_nll(other) > mean_nll(best)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_class_metrics_are_those_of_sklearn(classes):
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.randint(0, classes, (300,), generator=generator)
+    logits = torch.randn(300, classes, generator=generator) + 1.5 * torch.eye(classes)[labels]
+    log_priors = torch.tensor([0.7, *[0.3 / (classes - 1)] * (classes - 1)]).log()
+    parts = []
+    for rows in (slice(0, 100), slice(100, 300)):
+        metrics = ClassMetrics([f"c{i}" for i in range(classes)], log_priors)
+        metrics.update({"labels": labels[rows]}, SimpleNamespace(logits=logits[rows]))
+        parts.append(metrics.cpu())
+    results = (parts[0] + parts[1]).compute()
+    shares, predicted = logits.softmax(1).double().numpy(), logits.argmax(1)
+    assert results["accuracy"]["model"] == accuracy_score(labels, predicted)
+    assert results["balanced_accuracy"]["model"] == pytest.approx(balanced_accuracy_score(labels, predicted))
+    assert results["loss"]["model"] == pytest.approx(log_loss(labels, shares / shares.sum(1, keepdims=True)), rel=1e-5)
+    auc = roc_auc_score(labels, shares[:, 1]) if classes == 2 else roc_auc_score(labels, shares / shares.sum(1, keepdims=True), multi_class="ovr")
+    assert results["auc"]["model"] == pytest.approx(auc, abs=1e-6)
+    assert results["accuracy"]["baseline"] == pytest.approx((labels == 0).float().mean().item())
+    assert results["balanced_accuracy"]["baseline"] == pytest.approx(1 / classes)
+    assert results["auc"]["baseline"] == 0.5
+    assert np.trace(results["confusion"]) / 300 == results["accuracy"]["model"]
+
+
+def test_auc_needs_every_class():
+    metrics = ClassMetrics(["a", "b", "c"], torch.zeros(3))
+    metrics.update({"labels": torch.tensor([0, 1])}, SimpleNamespace(logits=torch.eye(3)[:2]))
+    results = metrics.cpu().compute()
+    assert results["auc"] == {"model": None, "baseline": None}
+    assert results["balanced_accuracy"]["model"] == 1
