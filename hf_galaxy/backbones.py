@@ -47,7 +47,9 @@ class TransformersBackbone(nn.Module):
         resizable = "interpolate_pos_encoding" in inspect.signature(self.model.forward).parameters
         self.options = {"interpolate_pos_encoding": True} if resizable else {}
         for name, parameter in self.model.named_parameters():
-            if name.endswith("mask_token"):  # only masked-image modelling uses it; DDP stops at a parameter without gradient
+            if name.endswith(
+                "mask_token"
+            ):  # only masked-image modelling uses it; DDP stops at a parameter without gradient
                 parameter.requires_grad_(False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -164,6 +166,8 @@ def _efficientnet_lite_to_timm(weights, name):
         for a, b in zip(ours, theirs, strict=True)
     )
     if not agree:
-        raise BadInput(f"these EfficientNet-Lite weights do not fit {name}; choose --backbone tf_efficientnet_lite0, 1 or 2")
+        raise BadInput(
+            f"these EfficientNet-Lite weights do not fit {name}; choose --backbone tf_efficientnet_lite0, 1 or 2"
+        )
     renamed = {a: weights[b] for a, b in zip(ours, theirs, strict=True)}
     return target | renamed  # target's num_batches_tracked, which the packages lack, stay 0

@@ -1,6 +1,5 @@
 """Records and statistics -> the cards of datasets and models. Pure functions: no inference, no network."""
 
-from datetime import date
 from pathlib import Path
 
 from datasets.info import DatasetInfo, DatasetInfosDict
@@ -42,7 +41,11 @@ def dataset_card(
     files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in published.splits]
     MetadataConfigs({"default": {"data_files": files, "default": True}}).to_dataset_card_data(data)
     questions = [
-        (q.name, sum(published.sums[c] for c in q.columns), {a: published.sums[c] for a, c in zip(q.answers, q.columns, strict=True)})
+        (
+            q.name,
+            sum(published.sums[c] for c in q.columns),
+            {a: published.sums[c] for a, c in zip(q.answers, q.columns, strict=True)},
+        )
         for q in (tree.questions if tree else ())
     ]
     return str(
@@ -90,7 +93,10 @@ def metrics_table(results: dict) -> str:
     )
     rows = []
     for name, figures in results["questions"].items():
-        pairs = {key: f"{_number(figures[key]['model'])} | {_number(figures[key]['baseline'])}" for key in ("nll", "rmse", "mae", "accuracy")}
+        pairs = {
+            key: f"{_number(figures[key]['model'])} | {_number(figures[key]['baseline'])}"
+            for key in ("nll", "rmse", "mae", "accuracy")
+        }
         rows.append(
             (
                 name,
@@ -104,7 +110,9 @@ def metrics_table(results: dict) -> str:
         for name, c in results["campaigns"].items()
     ]  # fmt: skip
     loss = results["loss"]
-    summary = f"All {results['galaxies']} galaxies: loss {_number(loss['model'])}, baseline {_number(loss['baseline'])}."
+    summary = (
+        f"All {results['galaxies']} galaxies: loss {_number(loss['model'])}, baseline {_number(loss['baseline'])}."
+    )
     campaigns = _table("campaign | galaxies | nll | baseline | mean RMSE | baseline", by_campaign)
     return f"{_table(header, rows)}\n\n{campaigns}\n\n{summary}"
 

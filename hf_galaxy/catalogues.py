@@ -116,7 +116,9 @@ class Catalogue:
         self._refuse(self.ids == "", columns.id_str, "is empty")
         self._refuse(self.ids.duplicated(), columns.id_str, "stands in an earlier row too")
         self.files = self._text(columns.image)
-        self._refuse(~self.files.map(lambda name: name in pictures), columns.image, f"is no picture in {pictures.source}")
+        self._refuse(
+            ~self.files.map(lambda name: name in pictures), columns.image, f"is no picture in {pictures.source}"
+        )
         self.votes = self._votes() if tree else None
         self.labels = {column: self._labels(entry) for column, entry in columns.classes.items()}
         self.metadata = {column: self._metadata(entry) for column, entry in columns.metadata.items()}

@@ -44,7 +44,9 @@ def split_of(id_str: str) -> str:
 
 
 def row_features(
-    tree: DecisionTree | None = None, classes: dict[str, list[str]] | None = None, metadata: dict[str, str] | None = None
+    tree: DecisionTree | None = None,
+    classes: dict[str, list[str]] | None = None,
+    metadata: dict[str, str] | None = None,
 ) -> datasets.Features:
     """The schema of a dataset.
 
@@ -194,7 +196,9 @@ def class_names(rows: datasets.Dataset, label: str, name: str) -> list[str]:
     """
     labels = [column for column, f in rows.features.items() if isinstance(f, datasets.ClassLabel)]
     if label not in labels:
-        raise BadInput(f"--dataset {name}: has no class label {label!r}; its label columns: {', '.join(labels) or 'none'}")
+        raise BadInput(
+            f"--dataset {name}: has no class label {label!r}; its label columns: {', '.join(labels) or 'none'}"
+        )
     return rows.features[label].names
 
 

@@ -18,14 +18,26 @@ from transformers import AutoModel
 
 from hf_galaxy import cards
 from hf_galaxy.data import (
-    Galaxies, Share, TrainingSequence, check_tree_columns, class_names, evaluation_batches, open_dataset, rows_of,
-    training_batches, votes_of,
+    Galaxies,
+    Share,
+    TrainingSequence,
+    check_tree_columns,
+    class_names,
+    evaluation_batches,
+    open_dataset,
+    rows_of,
+    training_batches,
+    votes_of,
 )  # fmt: skip
 from hf_galaxy.decision_tree import load_tree, tree_of_columns
 from hf_galaxy.errors import BadInput
 from hf_galaxy.metrics import ClassMetrics, ConstantVotes, VoteMetrics
 from hf_galaxy.model import (
-    GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes, GalaxyPreTrainedModel, resolve_start,
+    GalaxyConfig,
+    GalaxyForImageClassification,
+    GalaxyForVotes,
+    GalaxyPreTrainedModel,
+    resolve_start,
 )  # fmt: skip
 from hf_galaxy.run_record import RunRecord
 from hf_galaxy.train import Recipe, discard_checkpoints, evaluate, fit, start_accelerator
@@ -193,7 +205,9 @@ def _environment(accelerator):
     libraries = ("hf_galaxy", "torch", "timm", "transformers", "datasets", "accelerate")
     cuda = accelerator.device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name() if cuda else f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)",
+        "device": torch.cuda.get_device_name()
+        if cuda
+        else f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)",
         "processes": accelerator.num_processes,
         "precision": accelerator.mixed_precision,
         "python": platform.python_version(),

@@ -32,9 +32,7 @@ def dirichlet_multinomial_nll(votes: torch.Tensor, concentrations: torch.Tensor,
         votes = votes.to(concentrations.dtype)
         # The difference is taken per answer, before any sum: for k = 0 it is exactly 0.
         rise = torch.lgamma(votes + concentrations) - torch.lgamma(concentrations)
-        totals, total_concentrations, rises = (
-            sum_per_question(each, tree) for each in (votes, concentrations, rise)
-        )
+        totals, total_concentrations, rises = (sum_per_question(each, tree) for each in (votes, concentrations, rise))
         total_rise = torch.lgamma(totals + total_concentrations) - torch.lgamma(total_concentrations)
         return total_rise - rises - _log_coefficient(votes, totals, tree)
 

@@ -43,7 +43,9 @@ class ConstantVotes:
             telling = enough if len(enough) else own
             fractions.append((telling / telling.sum(axis=1, keepdims=True)).mean(axis=0))
             concentrations.append(_likeliest_concentrations(own))
-        return cls(*(torch.tensor(np.concatenate(values), dtype=torch.float32) for values in (fractions, concentrations)))
+        return cls(
+            *(torch.tensor(np.concatenate(values), dtype=torch.float32) for values in (fractions, concentrations))
+        )
 
     def to_dict(self) -> dict:
         """Plain lists, for a run record."""

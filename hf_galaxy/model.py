@@ -192,7 +192,9 @@ class GalaxyForImageClassification(GalaxyPreTrainedModel):
     def __init__(self, config: GalaxyConfig):
         super().__init__(config, config.num_labels)
 
-    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs) -> ImageClassifierOutput:
+    def forward(
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs
+    ) -> ImageClassifierOutput:
         """Class logits (B, C), and the cross-entropy if labels are given.
 
         Args:
@@ -236,7 +238,9 @@ def resolve_start(backbone: str | None, start: str | None, image_size: int) -> t
         return {field: getattr(config, field) for field in same}, weights
     if backbone is None:
         if Path(start).suffix in {".safetensors", ".pth", ".pt", ".bin"}:
-            raise BadInput(f"--start {start}: is a file of weights; say with --backbone which architecture they are for")
+            raise BadInput(
+                f"--start {start}: is a file of weights; say with --backbone which architecture they are for"
+            )
         backbone = start if start.startswith(backbones.TRANSFORMERS) else start.split(".")[0]
     return _fields(backbones.architecture(backbone)), backbones.published_weights(backbone, image_size, start)
 

@@ -133,7 +133,9 @@ def fit(
     """
     steps_per_epoch = galaxies / recipe.batch_size
     steps = max(1, round(recipe.epochs * steps_per_epoch))
-    epoch_ends = {min(steps, max(1, round(e * steps_per_epoch))) for e in range(1, math.ceil(recipe.epochs) + 1)} | {steps}
+    epoch_ends = {min(steps, max(1, round(e * steps_per_epoch))) for e in range(1, math.ceil(recipe.epochs) + 1)} | {
+        steps
+    }
     optimizer = torch.optim.AdamW(parameter_groups(model, recipe.weight_decay), lr=0.0)
     model, optimizer = accelerator.prepare(model, optimizer)
     progress = _Progress()

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
 # sqrt(2) shows real sky in the corners at any rotation; the rest is for the shift.
 CANVAS_MARGIN = 1.5

@@ -1,6 +1,6 @@
 """Evaluate a finished run on a split of its own or of another dataset.
 
-    accelerate launch scripts/evaluate.py --run runs/rings
+accelerate launch scripts/evaluate.py --run runs/rings
 """
 
 from dataclasses import dataclass

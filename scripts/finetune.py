@@ -1,6 +1,6 @@
 """Finetune a pretrained backbone, with a fresh head, on another dataset.
 
-    accelerate launch scripts/finetune.py --start runs/ceers --dataset data/rings --task classes --label ring --out runs/rings
+accelerate launch scripts/finetune.py --start runs/ceers --dataset data/rings --task classes --label ring --out runs/rings
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Pretrain a backbone on galaxies: their votes, or classes.
 
-    accelerate launch scripts/pretrain.py --dataset data/ceers --backbone convnext_atto --image-size 64 --out runs/ceers
+accelerate launch scripts/pretrain.py --dataset data/ceers --backbone convnext_atto --image-size 64 --out runs/ceers
 """
 
 from dataclasses import dataclass

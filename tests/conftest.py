@@ -11,13 +11,22 @@ os.environ |= {
     "ACCELERATE_USE_CPU": "true",
 }
 
+import io
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_unconfigure():
+    shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +57,34 @@ def shared_data():
     if not folder.is_dir():
         pytest.skip("real galaxies are not part of the project: ../shared/data is not here")
     return folder
+
+
+def jpeg_bytes(seed=0, mode="RGB"):
+    pixels = np.random.default_rng(seed).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def catalogue_folder(tmp_path):
+    """Five galaxies, all well: pictures, votes.csv with columns of other names, and a column map."""
+    (tmp_path / "pictures").mkdir()
+    for i in range(5):
+        (tmp_path / f"pictures/{i}.jpg").write_bytes(jpeg_bytes(i, "L" if i == 4 else "RGB"))
+    (tmp_path / "votes.csv").write_text(
+        "name,file,n_ring,n_none,kind,redshift\n"
+        + "".join(f"g{i},{i}.jpg,{i},{10 - i}.0,k{i % 2},0.{i}\n" for i in range(5))
+    )
+    (tmp_path / "map.json").write_text(
+        json.dumps(
+            {
+                "id_str": "name",
+                "image": "file",
+                "votes": {"ring_yes": "n_ring", "ring_no": "n_none"},
+                "classes": {"type": {"column": "kind", "names": {"k1": "odd", "k0": "even"}}},
+                "metadata": {"z": {"column": "redshift", "dtype": "float32"}},
+            }
+        )
+    )
+    return tmp_path

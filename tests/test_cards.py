@@ -12,14 +12,20 @@ from hf_galaxy.data import open_dataset, row_features, write_dataset
 from hf_galaxy.errors import BadInput
 from hf_galaxy.metrics import ConstantVotes, VoteMetrics
 from hf_galaxy.run_record import RunRecord
-from tests.test_catalogues import jpeg_bytes
+from tests.conftest import jpeg_bytes
 
 TREE = load_tree("gz_rings")
 
 
 def dataset(folder, galaxies=30):
     rows = (
-        {"id_str": str(i), "image": {"bytes": jpeg_bytes(), "path": "x.jpg"}, "ring_yes": 2, "ring_no": 5, "kind": "spiral"}
+        {
+            "id_str": str(i),
+            "image": {"bytes": jpeg_bytes(), "path": "x.jpg"},
+            "ring_yes": 2,
+            "ring_no": 5,
+            "kind": "spiral",
+        }
         for i in range(galaxies)
     )
     published = write_dataset(rows, row_features(TREE, {"kind": ["spiral", "other"]}), folder)
@@ -59,7 +65,12 @@ def record(task="votes"):
     return RunRecord(
         command="scripts/pretrain.py --dataset d",
         settings={"task": task, "epochs": 3, "label": None},
-        dataset={"name": "d", "tree": "gz_rings", "questions": ["ring"], "splits": {"train": 70, "validation": 10, "test": 1}},
+        dataset={
+            "name": "d",
+            "tree": "gz_rings",
+            "questions": ["ring"],
+            "splits": {"train": 70, "validation": 10, "test": 1},
+        },
         model={"backbone": "test_convnext", "start": None, "parameters": {"backbone": 1234567, "head": 10}},
         environment={"device": "CPU", "processes": 1},
         training={"best_epoch": 2, "history": [{}, {}, {}], "seconds": 12.3},

@@ -1,7 +1,5 @@
 """A catalogue becomes rows; whatever is wrong with it is refused in one line that names file, row and column."""
 
-import io
-import json
 import zipfile
 
 import numpy as np
@@ -11,46 +9,24 @@ from PIL import Image
 from hf_galaxy import load_tree
 from hf_galaxy.catalogues import Catalogue, ColumnMap, Pictures
 from hf_galaxy.errors import BadInput
+from tests.conftest import jpeg_bytes
 
 TREE = load_tree("gz_rings")
 
 
-def jpeg_bytes(seed=0, mode="RGB"):
-    pixels = np.random.default_rng(seed).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(file, "JPEG")
-    return file.getvalue()
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Five galaxies, all well: pictures, votes.csv with columns of other names, and a column map."""
-    (tmp_path / "pictures").mkdir()
-    for i in range(5):
-        (tmp_path / f"pictures/{i}.jpg").write_bytes(jpeg_bytes(i, "L" if i == 4 else "RGB"))
-    (tmp_path / "votes.csv").write_text(
-        "name,file,n_ring,n_none,kind,redshift\n" + "".join(f"g{i},{i}.jpg,{i},{10 - i}.0,k{i % 2},0.{i}\n" for i in range(5))
-    )
-    (tmp_path / "map.json").write_text(
-        json.dumps(
-            {
-                "id_str": "name",
-                "image": "file",
-                "votes": {"ring_yes": "n_ring", "ring_no": "n_none"},
-                "classes": {"type": {"column": "kind", "names": {"k1": "odd", "k0": "even"}}},
-                "metadata": {"z": {"column": "redshift", "dtype": "float32"}},
-            }
+def read(catalogue_folder, tree=TREE, images="pictures"):
+    return list(
+        Catalogue(
+            catalogue_folder / "votes.csv",
+            Pictures(catalogue_folder / images),
+            ColumnMap.load(catalogue_folder / "map.json"),
+            tree,
         )
     )
-    return tmp_path
 
 
-def read(folder, tree=TREE, images="pictures"):
-    return list(Catalogue(folder / "votes.csv", Pictures(folder / images), ColumnMap.load(folder / "map.json"), tree))
-
-
-def test_rows_hold_the_original_bytes_and_mapped_columns(folder):
-    rows = {row["id_str"]: row for row in read(folder)}
+def test_rows_hold_the_original_bytes_and_mapped_columns(catalogue_folder):
+    rows = {row["id_str"]: row for row in read(catalogue_folder)}
     assert len(rows) == 5
     assert rows["g3"] == {
         "id_str": "g3", "image": {"bytes": jpeg_bytes(3), "path": "3.jpg"}, "ring_yes": 3, "ring_no": 7,
@@ -58,11 +34,11 @@ def test_rows_hold_the_original_bytes_and_mapped_columns(folder):
     }  # fmt: skip
 
 
-def test_a_zip_is_as_good_as_a_folder(folder):
-    with zipfile.ZipFile(folder / "pictures.zip", "w") as archive:
-        for picture in (folder / "pictures").iterdir():
+def test_a_zip_is_as_good_as_a_folder(catalogue_folder):
+    with zipfile.ZipFile(catalogue_folder / "pictures.zip", "w") as archive:
+        for picture in (catalogue_folder / "pictures").iterdir():
             archive.write(picture, picture.name)
-    assert read(folder, images="pictures.zip") == read(folder)
+    assert read(catalogue_folder, images="pictures.zip") == read(catalogue_folder)
 
 
 def edit(file, old, new):
@@ -86,16 +62,16 @@ def edit(file, old, new):
         ("0.4", "far", r"votes\.csv, row 5, column redshift: 'far' is no float32"),
     ],
 )
-def test_what_is_wrong_is_named(folder, old, new, message):
-    edit(folder / "votes.csv", old, new)
+def test_what_is_wrong_is_named(catalogue_folder, old, new, message):
+    edit(catalogue_folder / "votes.csv", old, new)
     with pytest.raises(BadInput, match=message):
-        read(folder)
+        read(catalogue_folder)
 
 
-def test_wrong_rows_are_counted(folder):
-    edit(folder / "votes.csv", ".jpg", ".png")
+def test_wrong_rows_are_counted(catalogue_folder):
+    edit(catalogue_folder / "votes.csv", ".jpg", ".png")
     with pytest.raises(BadInput, match=r"row 1.*and 4 more such rows"):
-        read(folder)
+        read(catalogue_folder)
 
 
 @pytest.mark.parametrize(
@@ -106,34 +82,34 @@ def test_wrong_rows_are_counted(folder):
         (b"", "is neither JPEG nor PNG"),
     ],
 )
-def test_a_bad_picture_is_named_with_its_row(folder, content, message):
-    (folder / "pictures/2.jpg").write_bytes(content)
+def test_a_bad_picture_is_named_with_its_row(catalogue_folder, content, message):
+    (catalogue_folder / "pictures/2.jpg").write_bytes(content)
     with pytest.raises(BadInput, match=rf"votes\.csv, row 3 \(id_str g2\): .*2\.jpg: cannot be read.*{message}"):
-        read(folder)
+        read(catalogue_folder)
 
 
-def test_a_16_bit_picture_is_refused_rather_than_clipped(folder):
-    Image.fromarray(np.full((9, 9), 40000, dtype=np.uint16)).save(folder / "pictures/2.jpg", "PNG")
+def test_a_16_bit_picture_is_refused_rather_than_clipped(catalogue_folder):
+    Image.fromarray(np.full((9, 9), 40000, dtype=np.uint16)).save(catalogue_folder / "pictures/2.jpg", "PNG")
     with pytest.raises(BadInput, match=r"2\.jpg: has mode I;16; convert"):
-        read(folder)
+        read(catalogue_folder)
 
 
-def test_missing_and_empty_files(folder):
+def test_missing_and_empty_files(catalogue_folder):
     with pytest.raises(BadInput, match="neither a folder nor a zip"):
-        Pictures(folder / "votes.csv")
-    (folder / "map.json").write_text('{"picture": "file"}')
+        Pictures(catalogue_folder / "votes.csv")
+    (catalogue_folder / "map.json").write_text('{"picture": "file"}')
     with pytest.raises(BadInput, match=r"map\.json: is no column map.*picture"):
-        read(folder)
-    (folder / "map.json").write_text('{"id_str": "name", "image": "file"}')
-    (folder / "votes.csv").write_text("name,file\n")
+        read(catalogue_folder)
+    (catalogue_folder / "map.json").write_text('{"id_str": "name", "image": "file"}')
+    (catalogue_folder / "votes.csv").write_text("name,file\n")
     with pytest.raises(BadInput, match="has no rows"):
-        read(folder)
-    (folder / "votes.csv").write_text("")
+        read(catalogue_folder)
+    (catalogue_folder / "votes.csv").write_text("")
     with pytest.raises(BadInput, match=r"votes\.csv: cannot be read as CSV"):
-        read(folder)
-    (folder / "votes.csv").unlink()
+        read(catalogue_folder)
+    (catalogue_folder / "votes.csv").unlink()
     with pytest.raises(BadInput, match=r"votes\.csv: no such file"):
-        read(folder)
+        read(catalogue_folder)
 
 
 def test_votes_that_do_not_walk_the_tree_are_named(tmp_path):

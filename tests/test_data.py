@@ -10,8 +10,20 @@ from PIL import Image
 
 from hf_galaxy import load_tree
 from hf_galaxy.data import (
-    SPLITS, Galaxies, Share, TrainingSequence, check_tree_columns, class_names, evaluation_batches, open_dataset,
-    row_features, rows_of, split_of, training_batches, votes_of, write_dataset,
+    SPLITS,
+    Galaxies,
+    Share,
+    TrainingSequence,
+    check_tree_columns,
+    class_names,
+    evaluation_batches,
+    open_dataset,
+    row_features,
+    rows_of,
+    split_of,
+    training_batches,
+    votes_of,
+    write_dataset,
 )  # fmt: skip
 from hf_galaxy.errors import BadInput
 from hf_galaxy.views import Framing
@@ -55,7 +67,9 @@ def test_split_shares():
 def test_what_is_written_is_what_load_dataset_reads(written):
     published, folder = written
     loaded = datasets.load_dataset(str(folder))
-    assert {split: len(part) for split, part in loaded.items()} == {s: i.num_examples for s, i in published.splits.items()}
+    assert {split: len(part) for split, part in loaded.items()} == {
+        s: i.num_examples for s, i in published.splits.items()
+    }
     assert sum(len(part) for part in loaded.values()) == 300
     for split, part in loaded.items():
         assert part.features == published.features

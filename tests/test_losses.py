@@ -9,7 +9,11 @@ from scipy import stats
 
 from hf_galaxy.decision_tree import DecisionTree, Question, load_tree
 from hf_galaxy.losses import (
-    dirichlet_multinomial_nll, expected_fractions, multinomial_nll, question_log_softmax, sum_per_question,
+    dirichlet_multinomial_nll,
+    expected_fractions,
+    multinomial_nll,
+    question_log_softmax,
+    sum_per_question,
 )  # fmt: skip
 
 THREE = DecisionTree("three", (Question("q", ("a", "b", "c"), (), "x"),))
@@ -118,5 +122,9 @@ def test_expected_fractions_are_the_mean_of_the_dirichlet():
     fractions = expected_fractions(concentrations, TREE)
     for where in TREE.slices:
         for galaxy in range(3):
-            np.testing.assert_allclose(fractions[galaxy, where], stats.dirichlet.mean(concentrations[galaxy, where].numpy()))
-    torch.testing.assert_close(sum_per_question(fractions, TREE), torch.ones(7, len(TREE.questions), dtype=torch.float64))
+            np.testing.assert_allclose(
+                fractions[galaxy, where], stats.dirichlet.mean(concentrations[galaxy, where].numpy())
+            )
+    torch.testing.assert_close(
+        sum_per_question(fractions, TREE), torch.ones(7, len(TREE.questions), dtype=torch.float64)
+    )

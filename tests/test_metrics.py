@@ -57,7 +57,10 @@ def test_vote_metrics_are_those_of_a_loop_over_galaxies(case):
         asked, enough = own.sum(1) > 0, own.sum(1) >= 10
         assert (figures["galaxies_asked"], figures["galaxies_with_enough_votes"]) == (asked.sum(), enough.sum())
         true = own[enough] / own[enough].sum(1, keepdims=True)
-        for who, predicted in (("model", fractions[enough, where]), ("baseline", baseline.fractions[where].numpy()[None])):
+        for who, predicted in (
+            ("model", fractions[enough, where]),
+            ("baseline", baseline.fractions[where].numpy()[None]),
+        ):
             error = predicted - true
             assert figures["rmse"][who] == pytest.approx((error**2).mean() ** 0.5, rel=1e-5)
             assert figures["mae"][who] == pytest.approx(np.abs(error).mean(), rel=1e-5)
@@ -133,7 +136,11 @@ def test_class_metrics_are_those_of_sklearn(classes):
     assert results["accuracy"]["model"] == accuracy_score(labels, predicted)
     assert results["balanced_accuracy"]["model"] == pytest.approx(balanced_accuracy_score(labels, predicted))
     assert results["loss"]["model"] == pytest.approx(log_loss(labels, shares / shares.sum(1, keepdims=True)), rel=1e-5)
-    auc = roc_auc_score(labels, shares[:, 1]) if classes == 2 else roc_auc_score(labels, shares / shares.sum(1, keepdims=True), multi_class="ovr")
+    auc = (
+        roc_auc_score(labels, shares[:, 1])
+        if classes == 2
+        else roc_auc_score(labels, shares / shares.sum(1, keepdims=True), multi_class="ovr")
+    )
     assert results["auc"]["model"] == pytest.approx(auc, abs=1e-6)
     assert results["accuracy"]["baseline"] == pytest.approx((labels == 0).float().mean().item())
     assert results["balanced_accuracy"]["baseline"] == pytest.approx(1 / classes)

@@ -20,7 +20,9 @@ CLASSES = {"id2label": {0: "ring", 1: "no-ring", 2: "unsure"}, "label2id": {"rin
 
 
 def votes_model(**options):
-    return GalaxyForVotes(GalaxyConfig(backbone="test_convnext", tree=["gz2", "gz_hubble"], image_size=64, **options)).eval()
+    return GalaxyForVotes(
+        GalaxyConfig(backbone="test_convnext", tree=["gz2", "gz_hubble"], image_size=64, **options)
+    ).eval()
 
 
 def class_model():
@@ -58,7 +60,9 @@ def test_saved_models_keep_their_outputs_and_their_meaning(make, tmp_path):
         loaded = loader.from_pretrained(tmp_path).eval()
         assert type(loaded) is type(model)
         with torch.no_grad():
-            for ours, theirs in zip(model(pixel_values=IMAGES).values(), loaded(pixel_values=IMAGES).values(), strict=True):
+            for ours, theirs in zip(
+                model(pixel_values=IMAGES).values(), loaded(pixel_values=IMAGES).values(), strict=True
+            ):
                 assert torch.equal(ours, theirs)
         assert loaded.config.id2label == model.config.id2label
         assert loaded.config.tree == model.config.tree

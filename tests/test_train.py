@@ -1,5 +1,6 @@
 """The loop: its schedule, its parameter groups, its exact resume, and what it does when the loss is not finite."""
 
+import itertools
 import math
 from types import SimpleNamespace
 
@@ -9,7 +10,15 @@ from accelerate import Accelerator
 from torch import nn
 
 from hf_galaxy.errors import BadInput
-from hf_galaxy.train import Recipe, discard_checkpoints, evaluate, fit, learning_rate_at, parameter_groups, start_accelerator
+from hf_galaxy.train import (
+    Recipe,
+    discard_checkpoints,
+    evaluate,
+    fit,
+    learning_rate_at,
+    parameter_groups,
+    start_accelerator,
+)
 
 RECIPE = Recipe(epochs=4, batch_size=8, learning_rate=0.05, seed=1)
 TRUTH = torch.tensor([[1.0, -2.0, 0.5]])
@@ -52,7 +61,14 @@ def train(folder, recipe=RECIPE, model=None, galaxies=64, source=None, validate=
             return model(**batch_at(10_000, 64)).loss.item()
 
     training = fit(
-        model, recipe, galaxies, source or batches(recipe), lambda batch: batch, validate or loss, Accelerator(cpu=True), folder
+        model,
+        recipe,
+        galaxies,
+        source or batches(recipe),
+        lambda batch: batch,
+        validate or loss,
+        Accelerator(cpu=True),
+        folder,
     )
     return model, training
 
@@ -65,7 +81,7 @@ def test_schedule_warms_up_and_ends_at_zero():
     assert max(rates) == rates[100] == 2.0
     assert rates[550] == pytest.approx(1.0)
     assert rates[1000] == pytest.approx(0)
-    assert all(a >= b for a, b in zip(rates[100:], rates[101:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates[100:]))
 
 
 def test_parameter_groups_hold_every_parameter_once_and_spare_vectors():
@@ -120,7 +136,9 @@ def test_accumulation_does_not_change_the_losses(tmp_path):
             self.layers[3].p = 0.0
 
     curves = [
-        train(tmp_path / str(k), Recipe(epochs=4, batch_size=8, learning_rate=0.05, accumulate=k), NoDropout())[1]["losses"]
+        train(tmp_path / str(k), Recipe(epochs=4, batch_size=8, learning_rate=0.05, accumulate=k), NoDropout())[1][
+            "losses"
+        ]
         for k in (1, 2, 4)
     ]
     for curve in curves[1:]:

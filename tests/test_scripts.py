@@ -1,0 +1,246 @@
+"""The scripts as a user runs them: the whole path, the same curve on two processes, and going on after a kill."""
+
+import json
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from datasets import load_dataset
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoImageProcessor, AutoModel
+
+import hf_galaxy
+from tests.conftest import ROOT
+
+TINY = ("--backbone", "test_convnext", "--image-size", 32, "--batch-size", 16, "--min-votes", 3, "--workers", 0)
+TWO_PROCESSES = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
+
+
+def record_of(run):
+    return json.loads((run / "run.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def pretrained(mock_dataset, run_script, tmp_path_factory):
+    """The run folder of a short pretraining."""
+    out = tmp_path_factory.mktemp("runs") / "pretrained"
+    done = run_script("pretrain", "--dataset", mock_dataset, *TINY, "--epochs", 3, "--head-dropout", 0, "--out", out)
+    assert "gz2" in done.stdout
+    assert "baseline" in done.stdout
+    return out
+
+
+def test_the_mock_survey_says_that_it_is_one(mock_dataset):
+    rows = load_dataset(str(mock_dataset))
+    assert sum(len(split) for split in rows.values()) == 96
+    assert all(name.startswith("mock") for name in rows["train"]["id_str"][:])
+    assert "No galaxy here is real" in (mock_dataset / "README.md").read_text()
+    assert rows["train"][0]["image"].size == (48, 48)
+
+
+def test_a_run_folder_holds_all_that_is_uploaded_and_nothing_else(pretrained):
+    files = {path.name for path in pretrained.iterdir()}
+    assert files == {"config.json", "model.safetensors", "preprocessor_config.json", "run.json", "README.md"}
+    record = record_of(pretrained)
+    assert record["finished"]
+    assert len(record["training"]["history"]) == 3
+    assert "--dataset" in record["command"]
+    results = record["results"]["test"]
+    assert len(results["questions"]) == 20
+    assert results["galaxies"] == record["dataset"]["splits"]["test"]
+
+
+def test_a_run_folder_reloads_through_the_auto_classes(pretrained, mock_dataset):
+    model, processor = AutoModel.from_pretrained(pretrained).eval(), AutoImageProcessor.from_pretrained(pretrained)
+    assert isinstance(model, hf_galaxy.GalaxyForVotes)
+    assert model.tree.columns == hf_galaxy.load_tree(["gz2", "gz_decals_dr5"]).columns
+    picture = load_dataset(str(mock_dataset), split="test")[0]["image"]
+    assert isinstance(picture, Image.Image)
+    with torch.no_grad():
+        out = model(**processor(picture, return_tensors="pt"))
+    assert out.fractions.shape == (1, len(model.tree.columns))
+
+
+def test_evaluate_finds_the_figures_of_the_run_again(pretrained, run_script, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(pretrained, run)
+    before, card = record_of(run), (run / "README.md").read_text()
+    done = run_script("evaluate", "--run", run)
+    assert "| smooth-or-featured-gz2 |" in done.stdout
+    after = record_of(run)["results"]["test"]
+    assert after["loss"]["model"] == pytest.approx(before["results"]["test"]["loss"]["model"], rel=1e-5)
+    assert after["galaxies"] == before["results"]["test"]["galaxies"]
+    run_script("evaluate", "--run", run, "--split", "validation")
+    assert set(record_of(run)["results"]) == {"test", "validation"}
+    assert "### validation" in (run / "README.md").read_text()
+    assert "### validation" not in card
+
+
+def test_evaluate_leaves_a_card_that_a_person_edited(pretrained, run_script, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(pretrained, run)
+    (run / "README.md").write_text("My own words.")
+    run_script("evaluate", "--run", run, "--split", "validation")
+    assert (run / "README.md").read_text() == "My own words."
+
+
+def test_finetuning_starts_from_the_run_folder(pretrained, mock_dataset, run_script, tmp_path):
+    out = tmp_path / "finetuned"
+    run_script(
+        "finetune", "--start", pretrained, "--dataset", mock_dataset, "--task", "classes", "--label", "mock_class",
+        "--image-size", 32, "--epochs", 1, "--learning-rate", 1e-9, "--workers", 0, "--out", out,
+    )  # fmt: skip
+    before, after = load_file(pretrained / "model.safetensors"), load_file(out / "model.safetensors")
+    name = "backbone.stem.0.weight"
+    torch.testing.assert_close(before[name], after[name], atol=1e-6, rtol=0)
+    results = record_of(out)["results"]["test"]
+    assert set(results) == {"galaxies", "loss", "accuracy", "balanced_accuracy", "auc", "confusion"}
+    model = AutoModel.from_pretrained(out)
+    assert list(model.config.id2label.values()) == load_dataset(str(mock_dataset))["train"].features["mock_class"].names
+
+
+def test_two_processes_give_the_curve_of_one(pretrained, mock_dataset, run_script, tmp_path):
+    out = tmp_path / "two"
+    run_script(
+        "pretrain", "--dataset", mock_dataset, *TINY, "--epochs", 3, "--head-dropout", 0, "--out", out, "--cpu",
+        launch=TWO_PROCESSES,
+    )  # fmt: skip
+    one, two = record_of(pretrained), record_of(out)
+    assert two["environment"]["processes"] == 2
+    for (seen, ours), (also_seen, theirs) in zip(one["training"]["losses"], two["training"]["losses"], strict=True):
+        assert seen == also_seen
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    for ours, theirs in zip(one["training"]["history"], two["training"]["history"], strict=True):
+        assert ours["validation_loss"] == pytest.approx(theirs["validation_loss"], rel=1e-4)
+    assert one["results"]["test"]["loss"]["model"] == pytest.approx(two["results"]["test"]["loss"]["model"], rel=1e-4)
+    assert one["results"]["test"]["galaxies"] == two["results"]["test"]["galaxies"]
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(mock_dataset, run_script, tmp_path):
+    command = [*map(str, ("--dataset", mock_dataset, *TINY, "--epochs", 6, "--out"))]
+    run_script("pretrain", *command, tmp_path / "whole", launch=())
+    killed = tmp_path / "killed"
+    process = subprocess.Popen([sys.executable, "scripts/pretrain.py", *command, str(killed)], cwd=ROOT)
+    deadline = time.monotonic() + 120
+    while not list(killed.glob("checkpoint-*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not record_of(killed)["finished"], "killed before its end"
+    run_script("evaluate", "--run", killed, launch=(), expect=1)
+    other = run_script("pretrain", *command, killed, "--learning-rate", 0.5, launch=(), expect=1)
+    assert "holds an unfinished run with another --learning-rate" in other.stderr
+    assert "going on at step" in run_script("pretrain", *command, killed, launch=()).stdout
+    expected, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    again = run_script("pretrain", *command, killed, launch=(), expect=1)
+    assert "holds a finished run" in again.stderr
+
+
+def called(monkeypatch, script, *arguments):
+    """Exit status and error line of a script, run in this process to save the start of another."""
+    monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / "scripts" / f"{script}.py"), run_name="__main__")
+    return stopped.value.code
+
+
+def spoil_missing_picture(folder):
+    (folder / "pictures/3.jpg").unlink()
+
+
+def spoil_column(folder):
+    (folder / "votes.csv").write_text((folder / "votes.csv").read_text().replace("n_ring", "rings"))
+
+
+def spoil_negative(folder):
+    (folder / "votes.csv").write_text((folder / "votes.csv").read_text().replace("2.jpg,2", "2.jpg,-2"))
+
+
+def spoil_fraction(folder):
+    (folder / "votes.csv").write_text((folder / "votes.csv").read_text().replace("2.jpg,2", "2.jpg,2.5"))
+
+
+def spoil_text(folder):
+    (folder / "pictures/3.jpg").write_text("a text file")
+
+
+def spoil_truncated(folder):
+    content = (folder / "pictures/3.jpg").read_bytes()
+    (folder / "pictures/3.jpg").write_bytes(content[: len(content) // 2])
+
+
+def spoil_empty(folder):
+    (folder / "votes.csv").write_text((folder / "votes.csv").read_text().splitlines()[0] + "\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_missing_picture, "votes.csv, row 4, column file: '3.jpg' is no picture in"),
+        (spoil_column, "votes.csv: has no column 'n_ring'"),
+        (spoil_negative, "votes.csv, row 3, column n_ring: '-2' is no number of votes"),
+        (spoil_fraction, "votes.csv, row 3, column n_ring: '2.5' is no number of votes"),
+        (spoil_text, "votes.csv, row 4 (id_str g3): "),
+        (spoil_truncated, "votes.csv, row 4 (id_str g3): "),
+        (spoil_empty, "votes.csv: has no rows"),
+    ],
+)
+def test_bad_input_ends_in_one_line_and_leaves_nothing(catalogue_folder, spoil, message, monkeypatch):
+    folder = catalogue_folder
+    spoil(folder)
+    before = sorted(folder.rglob("*"))
+    line = called(
+        monkeypatch, "publish_dataset", "catalogue", "--images", folder / "pictures", "--catalogue",
+        folder / "votes.csv", "--columns", folder / "map.json", "--tree", "gz_rings", "--out", folder / "published",
+    )  # fmt: skip
+    assert line.startswith("error: ")
+    assert message in line
+    assert "\n" not in line
+    assert sorted(folder.rglob("*")) == before, "nothing half-written"
+
+
+def test_output_that_cannot_be_written_is_refused(catalogue_folder, monkeypatch):
+    folder = catalogue_folder
+    arguments = ("--images", folder / "pictures", "--catalogue", folder / "votes.csv", "--columns", folder / "map.json",
+                 "--tree", "gz_rings", "--out")  # fmt: skip
+    line = called(monkeypatch, "publish_dataset", "catalogue", *arguments, folder / "votes.csv/out")
+    assert "votes.csv/out cannot be written: Not a directory" in line
+    line = called(monkeypatch, "publish_dataset", "catalogue", *arguments, folder / "pictures")
+    assert "exists already; remove it or choose another --out" in line
+    assert len(list((folder / "pictures").iterdir())) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--dataset", "nowhere", "--backbone", "test_convnext"), "--dataset nowhere: cannot be loaded"),
+        (("--dataset", "{mock}"), "give --backbone"),
+        (("--dataset", "{mock}", "--backbone", "resnet"), "timm has no such architecture"),
+        (("--dataset", "{mock}", "--backbone", "test_convnext", "--task", "classes"), "no class label ''"),
+        (("--dataset", "{mock}", "--backbone", "test_convnext", "--tree", "gz_hubble"), "lacks 40 of the 40"),
+        (("--dataset", "{mock}", "--backbone", "test_convnext", "--start", "no.pth"), "no.pth: no such file"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_made(arguments, message, mock_dataset, tmp_path, monkeypatch):
+    filled = [str(argument).format(mock=mock_dataset) for argument in arguments]
+    line = called(monkeypatch, "pretrain", *filled, "--image-size", 32, "--out", tmp_path / "run")
+    assert line.startswith("error: ")
+    assert message in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("script", ["publish_dataset", "pretrain", "finetune", "evaluate"])
+def test_help_explains_every_option(script, monkeypatch, capsys):
+    assert called(monkeypatch, script, *(["catalogue"] if script == "publish_dataset" else []), "--help") == 0
+    shown = capsys.readouterr().out
+    assert "--out" in shown or script == "evaluate"
+    options = shown.count("│ --")
+    explained = sum(line.strip(" │") != "" for line in shown.splitlines())
+    assert explained > 2 * options > 8
