@@ -31,7 +31,7 @@ class ColumnMap:
         votes: our column -> its column, for every answer of the tree; left out where it has our columns.
         classes: our label column -> {"column": its column, "names": {its value: class name}}, classes in this order.
         metadata: our column -> {"column": its column, "dtype": "string", "float32", ...}.
-        about: a sentence or two on what the data is and where it comes from, for the card.
+        title, about: the data's name, and a sentence or two on what it is and where it comes from, for the card.
     """
 
     id_str: str = "id_str"
@@ -39,6 +39,7 @@ class ColumnMap:
     votes: dict[str, str] = field(default_factory=dict)
     classes: dict[str, dict] = field(default_factory=dict)
     metadata: dict[str, dict] = field(default_factory=dict)
+    title: str = ""
     about: str = ""
 
     @classmethod

@@ -11,10 +11,11 @@ from hf_galaxy.errors import BadInput
 def run(settings: type, main: Callable) -> None:
     """Read `settings` (a dataclass, or a union of them as subcommands) from the command line and call `main` with it.
 
-    BadInput ends the script with its one line and exit status 1; every other exception is a bug and shows its traceback.
+    BadInput, and a loss that is not finite, end the script with one line and exit status 1; every other exception is
+    a bug and shows its traceback.
     """
     given = tyro.cli(settings)
     try:
         main(given)
-    except BadInput as error:
+    except (BadInput, FloatingPointError) as error:
         sys.exit(f"error: {error}")

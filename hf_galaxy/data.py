@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from huggingface_hub import DatasetCard
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -166,6 +167,15 @@ def open_dataset(name: str, config: str | None = None) -> datasets.DatasetDict:
         if missing := {"id_str", "image"} - set(rows.column_names):
             raise BadInput(f"--dataset {name}: split {split} has no column {', '.join(sorted(missing))}")
     return opened
+
+
+def title_of(name: str) -> str:
+    """What a dataset's card calls it, so that a model trained on it can say so; its name if it has no card."""
+    try:
+        card = DatasetCard.load(Path(name) / "README.md" if Path(name).exists() else name)
+    except (OSError, ValueError):  # no card, or one without a header
+        return name
+    return card.data.pretty_name or name
 
 
 def rows_of(opened: datasets.DatasetDict, split: str, name: str) -> datasets.Dataset:

@@ -26,6 +26,7 @@ from hf_galaxy.data import (
     evaluation_batches,
     open_dataset,
     rows_of,
+    title_of,
     training_batches,
     votes_of,
 )  # fmt: skip
@@ -123,7 +124,12 @@ def carry_out(settings: Settings) -> RunRecord:
     record = RunRecord(
         command=" ".join(map(shlex.quote, sys.argv)),
         settings=json.loads(json.dumps(dataclasses.asdict(settings), default=str)),
-        dataset={"name": settings.dataset, "splits": {s: len(rows) for s, rows in splits.items()}, **about},
+        dataset={
+            "name": settings.dataset,
+            "title": title_of(settings.dataset),
+            "splits": {s: len(rows) for s, rows in splits.items()},
+            **about,
+        },
         model={"backbone": model.config.backbone, "start": settings.start, "parameters": model.parameter_counts()},
         environment=_environment(accelerator),
         baseline=baseline,

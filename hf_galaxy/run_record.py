@@ -18,7 +18,7 @@ class RunRecord:
     Attributes:
         command: as typed.
         settings: the script's resolved settings: with the data, the run is a function of them.
-        dataset: name, config, galaxies in each split, tree or classes.
+        dataset: name, title, galaxies in each split, tree or classes.
         model: backbone, what its weights started from, numbers of parameters.
         environment: versions, device, processes, precision.
         baseline: the constant prediction that every metric stands beside, from the training split.

@@ -73,7 +73,7 @@ def main(settings: Simulate | Catalogue) -> None:
                 about += f"\n\n{share}: they have more or fewer votes than the answers they are asked after."
             dtypes = {column: entry["dtype"] for column, entry in columns.metadata.items()}
             features = row_features(tree, columns.class_names, dtypes)
-            title, license = settings.out.name, settings.license
+            title, license = columns.title or settings.out.name, settings.license
         published = write_dataset(rows, features, folder)
         command = " ".join(map(shlex.quote, ["python", *sys.argv]))
         (folder / "README.md").write_text(cards.dataset_card(published, title, about, command, license, tree))

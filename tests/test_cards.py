@@ -67,6 +67,7 @@ def record(task="votes"):
         settings={"task": task, "epochs": 3, "label": None},
         dataset={
             "name": "d",
+            "title": "Rings",
             "tree": "gz_rings",
             "questions": ["ring"],
             "splits": {"train": 70, "validation": 10, "test": 1},

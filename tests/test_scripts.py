@@ -1,6 +1,7 @@
 """The scripts as a user runs them: the whole path, the same curve on two processes, and going on after a kill."""
 
 import json
+import re
 import runpy
 import shutil
 import signal
@@ -141,6 +142,29 @@ def test_a_killed_run_goes_on_to_the_same_weights(mock_dataset, run_script, tmp_
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
     again = run_script("pretrain", *command, killed, launch=(), expect=1)
     assert "holds a finished run" in again.stderr
+
+
+def test_ceers_is_published_from_the_map_in_this_repository(shared_data, run_script, tmp_path):
+    out = tmp_path / "ceers"
+    done = run_script(
+        "publish_dataset", "catalogue", "--images", shared_data / "ceers", "--catalogue", shared_data / "ceers/votes.csv",
+        "--tree", "gz_jwst_ceers", "--columns", "dataset_cards/gz_jwst_ceers/columns.json", "--out", out, launch=(),
+    )  # fmt: skip
+    assert "460,675 votes" in done.stdout
+    splits = load_dataset(str(out), columns=hf_galaxy.load_tree("gz_jwst_ceers").columns)
+    assert sum(len(rows) for rows in splits.values()) == 4119
+    assert sum(sum(rows[column]) for rows in splits.values() for column in rows.column_names) == 460_675
+
+
+def test_the_python_of_the_readme_runs(mock_dataset, pretrained):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    code = "\n".join(blocks).replace("demo/survey", str(mock_dataset)).replace("demo/pretrained", str(pretrained))
+    assert len(blocks) == 2
+    assert str(mock_dataset) in code
+    assert str(pretrained) in code
+    names = {}
+    exec(code, names)
+    assert names["answer"].fractions.shape == (1, len(names["model"].tree.columns))
 
 
 def called(monkeypatch, script, *arguments):
