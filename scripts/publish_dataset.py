@@ -58,7 +58,7 @@ def main(settings: Simulate | Catalogue) -> None:
         if isinstance(settings, Simulate):
             tree = load_tree(simulate.MOCK_TREE)
             rows = simulate.simulate(settings.galaxies, settings.seed, settings.size)
-            features = row_features(tree, metadata=simulate.METADATA)
+            features = row_features(tree, {"mock_class": simulate.CLASSES}, simulate.METADATA)
             title, license = "Mock Galaxy Zoo survey", "apache-2.0"
             about = "**No galaxy here is real.** " + simulate.ABOUT
         else:
