@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
-from tqdm.auto import tqdm
 
 from hf_galaxy.data import hashed_place
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
+from hf_galaxy.progress import progress
 
 FORMATS = ("JPEG", "PNG")
 EIGHT_BIT_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"}
@@ -129,7 +129,7 @@ class Catalogue:
 
     def __iter__(self) -> Iterator[dict]:
         order = sorted(range(len(self)), key=lambda i: hashed_place("order of " + self.ids[i]))
-        for i in tqdm(order, desc="reading pictures", unit=" galaxies", mininterval=1):
+        for i in progress(order, desc="reading pictures", unit=" galaxies"):
             try:
                 content = self.pictures.read(self.files[i])
             except BadInput as error:

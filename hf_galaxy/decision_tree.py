@@ -216,18 +216,17 @@ def load_tree(name: str | Path | list[str]) -> DecisionTree:
 
 
 def tree_of_columns(columns: list[str]) -> DecisionTree:
-    """The union of all campaigns whose every answer has its column among these: what a dataset's votes are about.
+    """The union of all campaigns whose every answer has its column among these, in the order of the columns.
 
     Raises:
         BadInput: the columns complete no campaign's tree.
     """
-    bundles = [name for name in available_trees() if len(load_tree(name).campaigns) > 1]
-    in_order = [campaign for bundle in bundles for campaign in load_tree(bundle).campaigns]
-    others = [name for name in available_trees() if name not in bundles + in_order]
-    held = [name for name in in_order + others if set(load_tree(name).columns) <= set(columns)]
+    trees = [load_tree(name) for name in available_trees()]
+    held = [tree for tree in trees if len(tree.campaigns) == 1 and set(tree.columns) <= set(columns)]
     if not held:
         raise BadInput("the columns hold all votes of no campaign's tree; name one with --tree to see what is missing")
-    return load_tree(held[0] if len(held) == 1 else held)
+    names = [tree.name for tree in sorted(held, key=lambda tree: columns.index(tree.columns[0]))]
+    return load_tree(names if len(names) > 1 else names[0])
 
 
 def _question(campaign: dict, entry: dict) -> Question:

@@ -64,8 +64,7 @@ class Settings(Recipe):
     backbone: str | None = None
     """A timm architecture (convnext_atto), or transformers:FOLDER_OR_HUB_ID."""
     start: str | None = None
-    """Weights to start from: a run folder or its Hub id, a local .safetensors/.pth file of timm weights, or a timm name with
-    pretrained weights (convnext_atto.d2_in1k)."""
+    """Weights to start from: a run folder or its Hub id, a .safetensors or .pth file of timm weights, or a timm model name with its tag (convnext_atto.d2_in1k)."""
     image_size: int = 224
     """Side of what the backbone sees, in pixels."""
     crop: float = 1.0

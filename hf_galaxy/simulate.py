@@ -14,10 +14,10 @@ from functools import partial
 from multiprocessing import get_context
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from hf_galaxy.decision_tree import load_tree
 from hf_galaxy.mock_pictures import Imaging, Morphology, draw
+from hf_galaxy.progress import progress
 
 ABOUT = (
     "A mock survey drawn by hf_galaxy with GalSim, for demonstrations and tests. Two mock campaigns, one like Galaxy Zoo 2 "
@@ -222,13 +222,13 @@ def simulate(galaxies: int, seed: int = 0, size: int = 96, processes: int | None
         processes: that draw at the same time; by default one for each core. Their number does not change a byte.
     """
     processes = processes or os.cpu_count() or 1
-    progress = partial(tqdm, total=galaxies, desc="drawing mock galaxies", unit=" galaxies", mininterval=1)
+    show = partial(progress, total=galaxies, desc="drawing mock galaxies", unit=" galaxies")
     make = partial(_row, seed, size)
     if processes == 1:
-        yield from progress(map(make, range(galaxies)))
+        yield from show(map(make, range(galaxies)))
         return
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from progress(pool.map(make, range(galaxies), chunksize=8))
+        yield from show(pool.map(make, range(galaxies), chunksize=8))
 
 
 def _row(seed, size, index):

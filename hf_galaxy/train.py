@@ -18,9 +18,9 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch import nn
-from tqdm.auto import tqdm
 
 from hf_galaxy.errors import BadInput
+from hf_galaxy.progress import progress
 
 BEST = "best.safetensors"
 STEPS_PER_LOG = 10
@@ -88,7 +88,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     ]
 
 
-class _Progress:
+class _State:
     """What a checkpoint remembers besides weights and optimiser."""
 
     def __init__(self):
@@ -138,21 +138,21 @@ def fit(
     }
     optimizer = torch.optim.AdamW(parameter_groups(model, recipe.weight_decay), lr=0.0)
     model, optimizer = accelerator.prepare(model, optimizer)
-    progress = _Progress()
-    accelerator.register_for_checkpointing(progress)
+    state = _State()
+    accelerator.register_for_checkpointing(state)
     if checkpoints := _checkpoints(folder):
         accelerator.load_state(checkpoints[-1])
-        accelerator.print(f"going on at step {progress.step} of {steps}")
+        accelerator.print(f"going on at step {state.step} of {steps}")
 
-    bar = tqdm(
-        total=steps * recipe.batch_size, initial=progress.step * recipe.batch_size, unit=" galaxies", unit_scale=True,
-        desc="training", disable=not accelerator.is_main_process, mininterval=1,
+    bar = progress(
+        total=steps * recipe.batch_size, initial=state.step * recipe.batch_size, unit=" galaxies", unit_scale=True,
+        desc="training", disable=not accelerator.is_main_process,
     )  # fmt: skip
     pending: list[torch.Tensor] = []  # losses still on the device: reading one each step would wait for it
-    epoch_start, epoch_first_step, epoch_losses = time.perf_counter(), progress.step, []
-    coming = batches(range(progress.step, steps))
-    for step in range(progress.step, steps):
-        if progress.stale >= recipe.patience:
+    epoch_start, epoch_first_step, epoch_losses = time.perf_counter(), state.step, []
+    coming = batches(range(state.step, steps))
+    for step in range(state.step, steps):
+        if state.stale >= recipe.patience:
             break
         rate = learning_rate_at(step / steps, recipe)
         for group in optimizer.param_groups:
@@ -183,16 +183,16 @@ def fit(
                         "a lower --learning-rate or full precision may help"
                     )
             epoch_losses += losses
-            progress.losses.append([done * recipe.batch_size, sum(losses) / len(losses)])
+            state.losses.append([done * recipe.batch_size, sum(losses) / len(losses)])
             pending.clear()
-            bar.set_postfix(loss=f"{progress.losses[-1][1]:.4g}", refresh=False)
+            bar.set_postfix(loss=f"{state.losses[-1][1]:.4g}", refresh=False)
 
         if done in epoch_ends:
             seconds = time.perf_counter() - epoch_start
             validation_loss = validate()
             if not math.isfinite(validation_loss):
                 raise FloatingPointError(f"the validation loss is {validation_loss} after step {step}")
-            progress.history.append(
+            state.history.append(
                 {
                     "galaxies": done * recipe.batch_size,
                     "training_loss": sum(epoch_losses) / len(epoch_losses),
@@ -202,22 +202,22 @@ def fit(
             )
             if accelerator.is_main_process:
                 bar.write(
-                    f"epoch {len(progress.history)}: training loss {progress.history[-1]['training_loss']:.4f}, "
+                    f"epoch {len(state.history)}: training loss {state.history[-1]['training_loss']:.4f}, "
                     f"validation loss {validation_loss:.4f}"
                 )
-            progress.stale = 0 if validation_loss < progress.best else progress.stale + 1
-            if validation_loss < progress.best:
-                progress.best = validation_loss
+            state.stale = 0 if validation_loss < state.best else state.stale + 1
+            if validation_loss < state.best:
+                state.best = validation_loss
                 _save_best(model, accelerator, folder)
-            progress.step = done
-            progress.seconds += time.perf_counter() - epoch_start
+            state.step = done
+            state.seconds += time.perf_counter() - epoch_start
             _save_checkpoint(accelerator, folder, done)
             epoch_start, epoch_first_step, epoch_losses = time.perf_counter(), done, []
     bar.close()
     accelerator.unwrap_model(model).load_state_dict(load_file(folder / BEST))
-    best = min(range(len(progress.history)), key=lambda i: progress.history[i]["validation_loss"])
+    best = min(range(len(state.history)), key=lambda i: state.history[i]["validation_loss"])
     return {
-        "history": progress.history, "losses": progress.losses, "best_epoch": best + 1, "seconds": progress.seconds
+        "history": state.history, "losses": state.losses, "best_epoch": best + 1, "seconds": state.seconds
     }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 accelerate launch scripts/finetune.py --start runs/ceers --dataset data/rings --task classes --label ring --out runs/rings
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hf_galaxy.command_line import run
 from hf_galaxy.experiment import Settings, carry_out
@@ -13,9 +13,8 @@ from hf_galaxy.experiment import Settings, carry_out
 class Finetune(Settings):
     """Finetune a pretrained backbone on a published dataset and leave a run folder. The same command again goes on."""
 
-    start: str
-    """The pretrained weights: a run folder or its Hub id, a local .safetensors/.pth file of timm weights, or a timm name
-    with pretrained weights (convnext_atto.d2_in1k)."""
+    start: str = field()
+    """The pretrained weights: a run folder or its Hub id, a .safetensors or .pth file of timm weights, or a timm model name with its tag (convnext_atto.d2_in1k)."""
     batch_size: int = 32
     """Galaxies per optimiser step, over all processes and accumulation steps; 32 as in GZ Evo's finetuning."""
     learning_rate: float = 1e-4

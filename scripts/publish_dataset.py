@@ -43,8 +43,7 @@ class Catalogue:
     out: Path
     """The dataset folder to make."""
     columns: Path | None = None
-    """JSON file that says which column holds what (dataset_cards/*/columns.json are examples); without it the catalogue
-    must have columns id_str, image and those of the tree."""
+    """JSON file that says which column holds what, like dataset_cards/*/columns.json; without it the columns are id_str, image and those of the tree."""
     tree: str | None = None
     """The campaign whose votes the catalogue holds; leave it out if it holds no votes."""
     license: str = "unknown"

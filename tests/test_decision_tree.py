@@ -46,7 +46,8 @@ def test_union_keeps_the_order_given():
 
 def test_tree_of_columns_finds_the_campaigns_of_a_dataset():
     columns = ["id_str", *load_tree("gz_jwst_ceers").columns, *load_tree("gz2").columns, "bar-hubble_yes"]
-    assert list(tree_of_columns(columns).campaigns) == ["gz2", "gz_jwst_ceers"]
+    assert tree_of_columns(columns) == load_tree(["gz_jwst_ceers", "gz2"])
+    assert tree_of_columns(load_tree("gz2").columns) == load_tree("gz2")
     with pytest.raises(BadInput, match="no campaign"):
         tree_of_columns(["id_str", "bar-gz2_yes"])
 

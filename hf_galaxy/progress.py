@@ -1,0 +1,8 @@
+"""The progress bar of long work: lively in a terminal, a line now and then in a log file."""
+
+import sys
+from functools import partial
+
+from tqdm import tqdm
+
+progress = partial(tqdm, mininterval=1 if sys.stderr.isatty() else 30, smoothing=0.05)
