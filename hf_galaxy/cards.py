@@ -1,11 +1,14 @@
 """Records and statistics -> the cards of datasets and models. Pure functions: no inference, no network."""
 
+import io
+from collections.abc import Iterable
 from pathlib import Path
 
 from datasets.info import DatasetInfo, DatasetInfosDict
 from datasets.splits import SplitDict
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
+from PIL import Image, ImageDraw
 
 from hf_galaxy.data import Published
 from hf_galaxy.decision_tree import DecisionTree
@@ -54,6 +57,19 @@ def dataset_card(
             galaxies=galaxies, splits=published.splits, questions=questions, class_counts=published.class_counts,
         )
     )  # fmt: skip
+
+
+def contact_sheet(rows: Iterable[dict], caption: str, columns: int = 8, side: int = 144) -> Image.Image:
+    """Pictures of rows side by side, each above its value of the column `caption`."""
+    rows = list(rows)
+    sheet = Image.new("RGB", (columns * side, -(-len(rows) // columns) * (side + 16)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, row in enumerate(rows):
+        x, y = i % columns * side, i // columns * (side + 16)
+        picture = Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")
+        sheet.paste(picture.resize((side - 2, side - 2), Image.Resampling.BICUBIC), (x, y))
+        pen.text((x + 2, y + side), str(row[caption]), fill="black")
+    return sheet
 
 
 def _size_category(rows):

@@ -52,8 +52,11 @@ class Campaign:
 
 
 CAMPAIGNS = (
-    Campaign("gz2", Imaging(psf_fwhm_arcsec=1.35, sky_noise=(0.11, 0.135, 0.2))),
-    Campaign("gz_decals_dr5", Imaging(psf_fwhm_arcsec=1.1, sky_noise=(0.035, 0.045, 0.08))),
+    Campaign("gz2", Imaging(psf_fwhm_arcsec=1.35, sky_noise=(0.06, 0.085, 0.12))),
+    Campaign(
+        "gz_decals_dr5",
+        Imaging(1.1, sky_noise=(0.03, 0.04, 0.06), native_scale_arcsec=0.262, saturation=0.7, sky_level=0.06),
+    ),
 )
 MOCK_TREE = [campaign.tree for campaign in CAMPAIGNS]
 
@@ -87,8 +90,10 @@ def draw_morphology(rng: np.random.Generator) -> Morphology:
     """A galaxy of an imagined local universe: about half smooth, a few artifacts, brighter ones larger."""
     magnitude = max(14.5, 17.7 - rng.exponential(0.9))
     radius = 10 ** (0.52 + 0.13 * (17 - magnitude) + rng.normal(0, 0.12))
-    seen = {"magnitude": magnitude, "half_light_radius_arcsec": radius}
     kind = rng.choice(["smooth", "featured", "artifact"], p=[0.46, 0.5, 0.04])
+    if kind == "featured":
+        radius *= 1.4  # at the same brightness disks are larger
+    seen = {"magnitude": magnitude, "half_light_radius_arcsec": radius}
     disturbance = rng.choice(["none", "minor-disturbance", "major-disturbance", "merger"], p=[0.84, 0.05, 0.04, 0.07])
     if kind == "artifact":
         return Morphology(kind, **seen, artifact=rng.choice(["star", "trail", "lost-band"]))

@@ -59,7 +59,9 @@ def main(settings: Simulate | Catalogue) -> None:
             rows = simulate.simulate(settings.galaxies, settings.seed, settings.size)
             features = row_features(tree, {"mock_class": simulate.CLASSES}, simulate.METADATA)
             title, license = "Mock Galaxy Zoo survey", "apache-2.0"
-            about = "**No galaxy here is real.** " + simulate.ABOUT
+            about = f"**No galaxy here is real.** {simulate.ABOUT}\n\n![mock galaxies and what they truly are](contact_sheet.jpg)"
+            first = simulate.simulate(min(48, settings.galaxies), settings.seed, settings.size)
+            cards.contact_sheet(first, "mock_class").save(folder / "contact_sheet.jpg", quality=90)
         else:
             columns = catalogues.ColumnMap.load(settings.columns) if settings.columns else catalogues.ColumnMap()
             tree = load_tree(settings.tree) if settings.tree else None
