@@ -279,6 +279,17 @@ class Share:
     processes: int = 1
     accumulate: int = 1
 
+    def micro_batch(self, batch_size: int) -> int:
+        """Galaxies at once, of a batch of `batch_size` over all processes and micro-batches.
+
+        Raises:
+            BadInput: the batch cannot be shared out evenly.
+        """
+        parts = self.processes * self.accumulate
+        if batch_size % parts:
+            raise BadInput(f"--batch-size {batch_size} is not divisible by {parts} (processes x accumulation steps)")
+        return batch_size // parts
+
 
 def training_batches(
     sequence: TrainingSequence, batch_size: int, steps: range, share: Share, workers: int
@@ -288,14 +299,8 @@ def training_batches(
     Args:
         batch_size: galaxies per step over all processes and micro-batches.
         steps: the steps to go; step s covers positions s * batch_size to (s + 1) * batch_size.
-
-    Raises:
-        BadInput: the batch cannot be shared out evenly.
     """
-    parts = share.processes * share.accumulate
-    if batch_size % parts:
-        raise BadInput(f"--batch-size {batch_size} is not divisible by {parts} (processes x accumulation steps)")
-    micro = batch_size // parts
+    parts, micro = share.processes * share.accumulate, share.micro_batch(batch_size)
 
     def positions():
         for step in steps:

@@ -92,7 +92,10 @@ HARDWARE = {"--workers", "--cpu"}  # a run may go on with others of these: they 
 
 def carry_out(settings: Settings) -> RunRecord:
     """Train, evaluate and save. Everything that can be wrong with the settings is refused before training starts."""
+    settings.check()
     accelerator = start_accelerator(settings.precision, settings.cpu)
+    share = Share(accelerator.process_index, accelerator.num_processes, settings.accumulate)
+    share.micro_batch(settings.batch_size)
     fields, weights = resolve_start(settings.backbone, settings.start, settings.image_size)
     with accelerator.main_process_first():
         opened = open_dataset(settings.dataset, settings.config)
@@ -139,7 +142,6 @@ def carry_out(settings: Settings) -> RunRecord:
 
     # 3. Training, with the loss on the validation split to choose the best epoch by.
     framing = model.config.framing
-    share = Share(accelerator.process_index, accelerator.num_processes, settings.accumulate)
     galaxies = Galaxies(splits["train"], framing, _target(model, settings.label))
     sequence = TrainingSequence(galaxies, settings.seed, settings.flip)
 

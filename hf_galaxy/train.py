@@ -51,6 +51,18 @@ class Recipe:
     seed: int = 42
     """Of initialisation, order of galaxies, views and dropout."""
 
+    def check(self) -> None:
+        """Refuse what no training can be made of.
+
+        Raises:
+            BadInput: names the setting.
+        """
+        for name in ("epochs", "batch_size", "accumulate", "learning_rate", "clip_norm", "patience"):
+            if getattr(self, name) <= 0:
+                raise BadInput(f"--{name.replace('_', '-')} {getattr(self, name)}: must be more than 0")
+        if not 0 <= self.warmup < 1:
+            raise BadInput(f"--warmup {self.warmup}: is a share of the training, in [0, 1)")
+
 
 def start_accelerator(precision: Literal["no", "bf16", "fp16"], cpu: bool = False) -> Accelerator:
     """The processes that `accelerate launch` started, as one.

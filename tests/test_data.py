@@ -144,7 +144,7 @@ def test_shares_of_a_batch_make_up_the_whole_batch(written, processes, accumulat
         for name in ("pixels", "affine", "votes"):
             assert torch.equal(torch.cat([part[name] for part in parts]), whole[step][name])
     with pytest.raises(BadInput, match="not divisible"):
-        training_batches(sequence, 15, range(1), Share(0, 2, 2), workers=0)
+        Share(0, 2, 2).micro_batch(15)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])

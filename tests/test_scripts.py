@@ -248,6 +248,9 @@ def test_output_that_cannot_be_written_is_refused(catalogue_folder, monkeypatch)
     [
         (("--dataset", "nowhere", "--backbone", "test_convnext"), "--dataset nowhere: cannot be loaded"),
         (("--dataset", "{mock}"), "give --backbone"),
+        (("--dataset", "{mock}", "--backbone", "test_convnext", "--epochs", "0"), "--epochs 0.0: must be more than 0"),
+        (("--dataset", "{mock}", "--backbone", "test_convnext", "--accumulate", "3"), "128 is not divisible by 3"),
+        (("--dataset", "{mock}", "--backbone", "test_convnext", "--crop", "0"), "crop 0.0: is a share"),
         (("--dataset", "{mock}", "--backbone", "resnet"), "timm has no such architecture"),
         (("--dataset", "{mock}", "--backbone", "test_convnext", "--task", "classes"), "no class label ''"),
         (("--dataset", "{mock}", "--backbone", "test_convnext", "--tree", "gz_hubble"), "lacks 40 of the 40"),
