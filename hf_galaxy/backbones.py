@@ -1,4 +1,4 @@
-"""Every vision backbone of timm and transformers behind one contract: normalised images (B, 3, S, S) -> features (B, D).
+"""The vision backbones of timm and transformers behind one contract: normalised images (B, 3, S, S) -> features (B, D).
 
 A backbone is named by a timm architecture ("convnext_atto") or by "transformers:" and a folder or Hub id
 ("transformers:facebook/dinov2-small"). Architecture and weights are different things: a name builds, `--start` loads.
@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedCo
 from hf_galaxy.errors import BadInput
 
 TRANSFORMERS = "transformers:"
+WEIGHT_FILES = {".safetensors", ".pth", ".pt", ".bin"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class TransformersBackbone(nn.Module):
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__()
-        self.model = AutoModel.from_config(config)
+        self.model = AutoModel.from_config(config, dtype=torch.float32)  # whatever the checkpoint was saved in
         self.width = config.hidden_sizes[-1] if hasattr(config, "hidden_sizes") else config.hidden_size
         resizable = "interpolate_pos_encoding" in inspect.signature(self.model.forward).parameters
         self.options = {"interpolate_pos_encoding": True} if resizable else {}
@@ -69,6 +70,8 @@ def architecture(name: str) -> Architecture:
             config = AutoConfig.from_pretrained(source)
         except (OSError, ValueError) as error:
             raise BadInput(f"backbone {name}: {source} is no transformers model folder or reachable Hub id") from error
+        if not (hasattr(config, "hidden_sizes") or hasattr(config, "hidden_size")):
+            raise BadInput(f"backbone {name}: a {config.model_type} does not say how wide its pooled features are")
         mean, std = _processor_normalisation(source)
         return Architecture(name, config.to_dict(), mean, std)
     if not timm.is_model(name):
@@ -76,6 +79,14 @@ def architecture(name: str) -> Architecture:
         raise BadInput(f"backbone {name}: timm has no such architecture{f'; it has {close}, ...' if close else ''}")
     cfg = timm.get_pretrained_cfg(name)
     return Architecture(name, None, tuple(cfg.mean), tuple(cfg.std))
+
+
+def normalisation_of(start: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and std that published weights were trained with, by a timm name or "transformers:..."; None if not known."""
+    if start.startswith(TRANSFORMERS):
+        return _processor_normalisation(start.removeprefix(TRANSFORMERS))
+    cfg = timm.get_pretrained_cfg(start) if timm.is_model(start) else None
+    return (tuple(cfg.mean), tuple(cfg.std)) if cfg else None
 
 
 def _processor_normalisation(source):
@@ -95,9 +106,14 @@ def build(name: str, config: dict | None, image_size: int, drop_path: float = 0.
         drop_path: stochastic depth rate, timm only.
     """
     if name.startswith(TRANSFORMERS):
+        if drop_path:
+            raise BadInput(f"--drop-path {drop_path}: only timm backbones have it")
         backbone = TransformersBackbone(AutoConfig.for_model(**config))
         return backbone, backbone.width
-    backbone = timm.create_model(name, num_classes=0, **_timm_options(name, image_size, drop_path))
+    try:
+        backbone = timm.create_model(name, num_classes=0, **_timm_options(name, image_size, drop_path))
+    except (TypeError, AssertionError) as error:
+        raise BadInput(f"backbone {name}: cannot be built for {image_size} px with these options ({error})") from error
     return backbone, backbone.head_hidden_size
 
 
@@ -118,7 +134,7 @@ def published_weights(name: str, image_size: int, start: str) -> dict[str, torch
         BadInput: no such weights, or they are those of another architecture.
     """
     try:
-        if Path(start).suffix in {".safetensors", ".pth", ".pt", ".bin"}:
+        if Path(start).suffix in WEIGHT_FILES:
             if not Path(start).is_file():
                 raise BadInput(f"--start {start}: no such file")
             weights = _read_weights(Path(start))
@@ -146,7 +162,10 @@ def _read_weights(path):
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        for wrapping in ("state_dict", "model"):  # as training scripts save them
+            content = content.get(wrapping, content)
+        return dict(content.items())
     except Exception as error:  # every reader has exceptions of its own for a damaged file
         raise BadInput(f"--start {path}: cannot be read as weights ({type(error).__name__})") from error
 

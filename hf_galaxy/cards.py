@@ -103,33 +103,29 @@ def metrics_table(results: dict) -> str:
             if isinstance(pair, dict)
         ]
         return _table(f"{results['galaxies']} galaxies | model | baseline", rows)
-    header = (
-        "question | galaxies asked | nll | baseline | "
-        f"with >= {results['min_votes']} votes | RMSE | baseline | MAE | baseline | accuracy | baseline"
-    )
-    rows = []
-    for name, figures in results["questions"].items():
-        pairs = {
-            key: f"{_number(figures[key]['model'])} | {_number(figures[key]['baseline'])}"
-            for key in ("nll", "rmse", "mae", "accuracy")
-        }
-        rows.append(
-            (
-                name,
-                f"{figures['galaxies_asked']} | {pairs['nll']} | {figures['galaxies_with_enough_votes']} | "
-                f"{pairs['rmse']} | {pairs['mae']} | {pairs['accuracy']}",
-            )
+
+    def cells(figures, *names):
+        return " | ".join(_number(figures[name][who]) for name in names for who in ("model", "baseline"))
+
+    errors = "RMSE | baseline | MAE | baseline | accuracy | baseline"
+    header = f"question | galaxies asked | nll | baseline | with >= {results['min_votes']} votes | {errors}"
+    rows = [
+        (
+            name,
+            f"{figures['galaxies_asked']} | {cells(figures, 'nll')} | {figures['galaxies_with_enough_votes']} | "
+            + cells(figures, "rmse", "mae", "accuracy"),
         )
+        for name, figures in results["questions"].items()
+    ]
     by_campaign = [
-        (name, f"{c['galaxies']} | {_number(c['nll']['model'])} | {_number(c['nll']['baseline'])} | "
-         f"{_number(c['rmse']['model'])} | {_number(c['rmse']['baseline'])}")
-        for name, c in results["campaigns"].items()
-    ]  # fmt: skip
+        (name, f"{figures['galaxies']} | {cells(figures, 'nll', 'rmse', 'mae', 'accuracy')}")
+        for name, figures in results["campaigns"].items()
+    ]
     loss = results["loss"]
     summary = (
         f"All {results['galaxies']} galaxies: loss {_number(loss['model'])}, baseline {_number(loss['baseline'])}."
     )
-    campaigns = _table("campaign | galaxies | nll | baseline | mean RMSE | baseline", by_campaign)
+    campaigns = _table(f"campaign, mean of its questions | galaxies | nll, sum | baseline | {errors}", by_campaign)
     return f"{_table(header, rows)}\n\n{campaigns}\n\n{summary}"
 
 

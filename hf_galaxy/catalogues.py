@@ -18,6 +18,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.progress import progress
 
 FORMATS = ("JPEG", "PNG")
+DTYPES = ("string", "int32", "int64", "float32", "float64")
 EIGHT_BIT_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"}
 
 
@@ -29,8 +30,9 @@ class ColumnMap:
         id_str: the catalogue's column of unique names.
         image: its column of picture files, relative to the picture folder or zip.
         votes: our column -> its column, for every answer of the tree; left out where it has our columns.
-        classes: our label column -> {"column": its column, "names": {its value: class name}}, classes in this order.
-        metadata: our column -> {"column": its column, "dtype": "string", "float32", ...}.
+        classes: our label column -> {"column": its column, "names": {its value: class name}}, classes in this order;
+            values with the same class name become one class.
+        metadata: our column -> {"column": its column, "dtype": one of DTYPES}; an empty cell is a missing value.
         title, about: the data's name, and a sentence or two on what it is and where it comes from, for the card.
     """
 
@@ -50,14 +52,23 @@ class ColumnMap:
             BadInput: no such file, no JSON, or an unknown key.
         """
         try:
-            return cls(**json.loads(path.read_text()))
-        except (OSError, json.JSONDecodeError, TypeError) as error:
+            columns = cls(**json.loads(path.read_text()))
+            for name, entry in columns.classes.items():
+                if not (isinstance(entry, dict) and entry.keys() == {"column", "names"} and len(entry["names"]) > 1):
+                    raise BadInput(f'--columns {path}: classes.{name} must hold "column" and two or more "names"')
+            for name, entry in columns.metadata.items():
+                if not (isinstance(entry, dict) and entry.keys() == {"column", "dtype"} and entry["dtype"] in DTYPES):
+                    raise BadInput(
+                        f'--columns {path}: metadata.{name} must hold "column" and "dtype" ({", ".join(DTYPES)})'
+                    )
+            return columns
+        except (OSError, json.JSONDecodeError, TypeError, AttributeError) as error:
             raise BadInput(f"--columns {path}: is no column map ({error})") from error
 
     @property
     def class_names(self) -> dict[str, list[str]]:
         """Our label column -> its classes."""
-        return {column: list(entry["names"].values()) for column, entry in self.classes.items()}
+        return {column: list(dict.fromkeys(entry["names"].values())) for column, entry in self.classes.items()}
 
 
 class Pictures:
@@ -86,13 +97,13 @@ class Pictures:
         Raises:
             BadInput: it cannot be decoded, or not without loss to 8-bit RGB.
         """
-        content = self.zip.read(name) if self.zip else (self.source / name).read_bytes()
         try:
+            content = self.zip.read(name) if self.zip else (self.source / name).read_bytes()
             with warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 picture = Image.open(io.BytesIO(content), formats=FORMATS)
                 picture.load()
-        except Exception as error:  # Pillow's decoders raise many kinds; each means that the file is no good
+        except Exception as error:  # zips and Pillow's decoders raise many kinds; each means that the file is no good
             reason = "is neither JPEG nor PNG" if isinstance(error, Image.UnidentifiedImageError) else str(error)
             raise BadInput(f"{self.source / name}: cannot be read as a picture ({reason})") from error
         if picture.mode not in EIGHT_BIT_MODES:
@@ -113,6 +124,9 @@ class Catalogue:
     def __init__(self, path: Path, pictures: Pictures, columns: ColumnMap, tree: DecisionTree | None):
         self.path, self.pictures, self.columns, self.tree = path, pictures, columns, tree
         self.table = self._read()
+        ours = ["id_str", "image", *(tree.columns if tree else []), *columns.classes, *columns.metadata]
+        if twice := sorted({column for column in ours if ours.count(column) > 1}):
+            raise BadInput(f"--columns: {', '.join(twice)} would stand twice in the dataset; name the labels otherwise")
         self.ids = self._text(columns.id_str)
         self._refuse(self.ids == "", columns.id_str, "is empty")
         self._refuse(self.ids.duplicated(), columns.id_str, "stands in an earlier row too")
@@ -147,7 +161,8 @@ class Catalogue:
         except FileNotFoundError as error:
             raise BadInput(f"--catalogue {self.path}: no such file") from error
         except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-            raise BadInput(f"--catalogue {self.path}: cannot be read as CSV ({error})") from error
+            reason = " ".join(str(error).split())
+            raise BadInput(f"--catalogue {self.path}: cannot be read as CSV ({reason})") from error
         if not len(table):
             raise BadInput(f"--catalogue {self.path}: has no rows")
         return table
@@ -199,7 +214,14 @@ class Catalogue:
         values = self._text(column)
         if dtype == "string":
             return values.tolist()
-        numbers = pd.to_numeric(values.where(values != "", np.nan), errors="coerce")
-        self._refuse(numbers.isna() & (values != ""), column, f"is no {dtype}")
-        number = int if dtype.startswith("int") else float
-        return [None if pd.isna(n) else number(n) for n in numbers]
+        number = int if dtype.startswith("int") else float  # never through float: an SDSS objid has 18 digits
+        numbers, wrong = [], np.zeros(len(values), dtype=bool)
+        for i, value in enumerate(values):
+            try:
+                numbers.append(number(value) if value else None)
+                wrong[i] = number is int and value and abs(numbers[-1]) >= 2 ** (int(dtype[3:]) - 1)
+            except ValueError:
+                numbers.append(None)
+                wrong[i] = True
+        self._refuse(wrong, column, f"is no {dtype}")
+        return numbers

@@ -96,7 +96,7 @@ def write_dataset(rows: Iterable[dict], features: datasets.Features, folder: Pat
     for row in rows:
         writers[split_of(row["id_str"])].add(row)
         for column in sums:
-            sums[column] += row[column]
+            sums[column] += row[column] or 0
         for column, counts in class_counts.items():
             counts[row[column]] += 1
     for writer in writers.values():
@@ -161,7 +161,7 @@ def open_dataset(name: str, config: str | None = None) -> datasets.DatasetDict:
         raise BadInput(f"--dataset {name}: holds no Parquet files; publish it first (scripts/publish_dataset.py)")
     try:
         opened = datasets.load_dataset(name, config)
-    except (FileNotFoundError, datasets.exceptions.DatasetNotFoundError, ConnectionError, ValueError) as error:
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise BadInput(f"--dataset {name}: cannot be loaded ({' '.join(str(error).split())})") from error
     for split, rows in opened.items():
         if missing := {"id_str", "image"} - set(rows.column_names):
@@ -214,8 +214,24 @@ def class_names(rows: datasets.Dataset, label: str, name: str) -> list[str]:
 
 def votes_of(rows: datasets.Dataset, tree: DecisionTree) -> np.ndarray:
     """(N, A) int32: the votes of a whole split."""
-    table = rows.select_columns(tree.columns).with_format("arrow")[:]
-    return np.stack([table[column].to_numpy() for column in tree.columns], axis=1)
+    return _votes(rows.select_columns(tree.columns).with_format("arrow")[:], tree)
+
+
+def _votes(table, tree):
+    # A galaxy that was never in a campaign may have null there: no votes, which is the mask of the likelihood.
+    return np.stack([table[column].fill_null(0).to_numpy() for column in tree.columns], axis=1).astype(np.int32)
+
+
+def labels_of(rows: datasets.Dataset, label: str, name: str) -> np.ndarray:
+    """(N,) class indices of a whole split; `name` is for the message.
+
+    Raises:
+        BadInput: some galaxies have no label.
+    """
+    labels = rows.select_columns([label]).with_format("arrow")[:][label].fill_null(-1).to_numpy()
+    if missing := int((labels < 0).sum()):
+        raise BadInput(f"--dataset {name}: {missing} galaxies have no {label!r}; publish it without them")
+    return labels
 
 
 class Galaxies(Dataset):
@@ -230,18 +246,18 @@ class Galaxies(Dataset):
     def __init__(self, rows: datasets.Dataset, framing: Framing, target: DecisionTree | str):
         self.framing, self.target = framing, target
         columns = target.columns if isinstance(target, DecisionTree) else [target]
-        self.rows = rows.select_columns(["image", *columns]).cast_column("image", datasets.Image(decode=False))
+        self.rows = rows.select_columns(["image", *columns]).with_format("arrow")
 
     def __len__(self):
         return len(self.rows)
 
     def __getitem__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        batch = self.rows[indices]
-        pictures = (Image.open(io.BytesIO(image["bytes"])) for image in batch["image"])
+        table = self.rows[indices]
+        pictures = (Image.open(io.BytesIO(image["bytes"])) for image in table["image"].to_pylist())
         pixels = torch.stack([to_canvas(picture, self.framing) for picture in pictures])
         if isinstance(self.target, str):
-            return {"pixels": pixels, "labels": torch.tensor(batch[self.target])}
-        return {"pixels": pixels, "votes": torch.tensor([batch[c] for c in self.target.columns], dtype=torch.int32).T}
+            return {"pixels": pixels, "labels": torch.from_numpy(table[self.target].to_numpy())}
+        return {"pixels": pixels, "votes": torch.from_numpy(_votes(table, self.target))}
 
 
 class TrainingSequence(Dataset):

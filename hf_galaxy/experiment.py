@@ -14,7 +14,6 @@ from typing import Literal
 import datasets
 import torch
 from accelerate import Accelerator
-from transformers import AutoModel
 
 from hf_galaxy import cards
 from hf_galaxy.data import (
@@ -24,6 +23,7 @@ from hf_galaxy.data import (
     check_tree_columns,
     class_names,
     evaluation_batches,
+    labels_of,
     open_dataset,
     rows_of,
     title_of,
@@ -38,6 +38,7 @@ from hf_galaxy.model import (
     GalaxyForImageClassification,
     GalaxyForVotes,
     GalaxyPreTrainedModel,
+    load_model,
     resolve_start,
 )  # fmt: skip
 from hf_galaxy.run_record import RunRecord
@@ -64,11 +65,11 @@ class Settings(Recipe):
     backbone: str | None = None
     """A timm architecture (convnext_atto), or transformers:FOLDER_OR_HUB_ID."""
     start: str | None = None
-    """Weights to start from: a run folder or its Hub id, a .safetensors or .pth file of timm weights, or a timm model name with its tag (convnext_atto.d2_in1k)."""
-    image_size: int = 224
-    """Side of what the backbone sees, in pixels."""
-    crop: float = 1.0
-    """Share of the picture's side that it sees, from the centre."""
+    """Weights to start from: a run folder or its Hub id, a .safetensors or .pth file of timm weights, a timm model name with its tag (convnext_atto.d2_in1k), hf_hub:ORG/NAME, or transformers:FOLDER_OR_HUB_ID."""
+    image_size: int | None = None
+    """Side of what the backbone sees, in pixels; by default that of the run it starts from, else 224."""
+    crop: float | None = None
+    """Share of the picture's side that it sees, from the centre; by default that of the run it starts from, else 1."""
     flip: bool = True
     """Mirror pictures at random; not for labels that know a spiral's handedness."""
     likelihood: Literal["dirichlet_multinomial", "multinomial"] = "dirichlet_multinomial"
@@ -79,15 +80,25 @@ class Settings(Recipe):
     """Stochastic depth rate of a timm backbone, in training."""
     min_votes: int = 20
     """Vote fractions count in RMSE, MAE and accuracy where a question has at least so many votes."""
-    precision: Literal["no", "bf16", "fp16"] = "no"
-    """Mixed precision; the likelihood is computed in float32 always."""
+    precision: Literal["no", "bf16", "fp16"] | None = None
+    """Mixed precision, by default as `accelerate launch` or `accelerate config` says; the likelihood is float32 always."""
     workers: int = min(8, max(1, (os.cpu_count() or 1) // 2))
     """Processes that decode pictures, for each training process."""
     cpu: bool = False
     """Train on the CPU even if there is a GPU."""
 
+    def check(self) -> None:
+        """As in `Recipe`, and of what is added here."""
+        super().check()
+        if self.image_size is not None and self.image_size < 1:
+            raise BadInput(f"--image-size {self.image_size}: must be more than 0")
+        if not (0 <= self.head_dropout < 1 and 0 <= self.drop_path < 1):
+            raise BadInput("--head-dropout and --drop-path are shares, in [0, 1)")
+        if self.min_votes < 1 or self.workers < 0:
+            raise BadInput("--min-votes must be at least 1, --workers must not be negative")
 
-HARDWARE = {"--workers", "--cpu"}  # a run may go on with others of these: they do not change what it computes
+
+HARDWARE = {"--workers", "--cpu", "--out"}  # a run may go on with others of these: they do not change what it computes
 
 
 def carry_out(settings: Settings) -> RunRecord:
@@ -103,7 +114,8 @@ def carry_out(settings: Settings) -> RunRecord:
 
     # 1. What is learnt: the model, the target of its batches, and the constant that its metrics stand beside.
     torch.manual_seed(settings.seed)
-    fields |= dict(image_size=settings.image_size, crop=settings.crop)
+    framing = dict(image_size=settings.image_size, crop=settings.crop)
+    fields |= {name: value for name, value in framing.items() if value is not None}
     fields |= dict(head_dropout=settings.head_dropout, drop_path=settings.drop_path)
     if settings.task == "votes":
         tree = load_tree(list(settings.tree)) if settings.tree else tree_of_columns(splits["train"].column_names)
@@ -116,11 +128,11 @@ def carry_out(settings: Settings) -> RunRecord:
         names = class_names(splits["train"], settings.label or "", settings.dataset)
         labels = dict(id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)})
         model = GalaxyForImageClassification(GalaxyConfig(**labels, **fields))
-        counts = torch.bincount(torch.tensor(splits["train"][settings.label][:]), minlength=len(names))
+        labels_in = {split: labels_of(rows, settings.label, settings.dataset) for split, rows in splits.items()}
+        counts = torch.bincount(torch.from_numpy(labels_in["train"]), minlength=len(names))
         # A class without a training galaxy counts as half a galaxy: unlikely, not impossible.
         baseline, about = {"log_priors": (counts.clamp_min(0.5) / counts.sum()).log().tolist()}, {"classes": names}
-    if weights is not None:
-        model.backbone.load_state_dict(weights)
+    _try_out(model, weights)
 
     # 2. The run folder, which says at once what it will hold.
     record = RunRecord(
@@ -169,6 +181,21 @@ def carry_out(settings: Settings) -> RunRecord:
     return record
 
 
+def _try_out(model, weights):
+    """Give the backbone the weights it starts from, and the model one empty picture."""
+    size = model.config.image_size
+    try:
+        if weights is not None:
+            model.backbone.load_state_dict(weights)
+        with torch.no_grad():
+            model.eval()(pixel_values=torch.zeros(1, 3, size, size))
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:  # each library has words of its own
+        reason = " ".join(str(error).split())[:300]
+        raise BadInput(
+            f"backbone {model.config.backbone}: does not work with pictures of {size} px or with --start ({reason})"
+        ) from error
+
+
 def load_run(folder: Path) -> tuple[GalaxyPreTrainedModel, RunRecord]:
     """The model and the record of a finished run.
 
@@ -178,7 +205,7 @@ def load_run(folder: Path) -> tuple[GalaxyPreTrainedModel, RunRecord]:
     record = RunRecord.load(folder)
     if not record.finished:
         raise BadInput(f"{folder}: the run is not finished; start it again with the same command and it goes on")
-    return AutoModel.from_pretrained(folder), record
+    return load_model(folder), record
 
 
 def measure(
@@ -188,7 +215,7 @@ def measure(
     """The metrics of a run's model on some rows, shared out over all processes."""
     if isinstance(model, GalaxyForVotes):
         constant = ConstantVotes.from_dict(record.baseline)
-        metrics = VoteMetrics(model.tree, constant, record.settings["min_votes"])
+        metrics = VoteMetrics(model.tree, constant, record.settings["min_votes"], model.config.likelihood)
     else:
         metrics = ClassMetrics(record.dataset["classes"], torch.tensor(record.baseline["log_priors"]))
     framing = model.config.framing

@@ -15,7 +15,7 @@ from scipy.special import digamma, gammaln
 from sklearn.metrics import log_loss, roc_auc_score
 
 from hf_galaxy.decision_tree import DecisionTree
-from hf_galaxy.losses import dirichlet_multinomial_nll, sum_per_question
+from hf_galaxy.losses import dirichlet_multinomial_nll, multinomial_nll, sum_per_question
 
 
 @dataclass
@@ -25,36 +25,37 @@ class ConstantVotes:
     Attributes:
         fractions: (A,) mean vote fractions of the galaxies with enough votes for the question.
         concentrations: (A,) the constant Dirichlet under which all training votes are likeliest.
+        shares: (A,) of all training votes for the question: the likeliest constant fractions of a multinomial.
     """
 
     fractions: torch.Tensor
     concentrations: torch.Tensor
+    shares: torch.Tensor
 
     @classmethod
     def of(cls, votes: np.ndarray, tree: DecisionTree, min_votes: int) -> Self:
         """From (N, A) training votes. A question without votes gets equal fractions and concentrations of 1."""
-        fractions, concentrations = [], []
+        parts = {"fractions": [], "concentrations": [], "shares": []}
         for where in tree.slices:
             own = votes[:, where].astype(np.float64)
             own = own[own.sum(axis=1) > 0]
-            if not len(own):
-                own = np.ones((1, own.shape[1]))
+            answers = own.shape[1]
             enough = own[own.sum(axis=1) >= min_votes]
             telling = enough if len(enough) else own
-            fractions.append((telling / telling.sum(axis=1, keepdims=True)).mean(axis=0))
-            concentrations.append(_likeliest_concentrations(own))
-        return cls(
-            *(torch.tensor(np.concatenate(values), dtype=torch.float32) for values in (fractions, concentrations))
-        )
+            fractions = telling / telling.sum(axis=1, keepdims=True)
+            parts["fractions"].append(fractions.mean(axis=0) if len(own) else np.full(answers, 1 / answers))
+            parts["concentrations"].append(_likeliest_concentrations(own) if len(own) else np.ones(answers))
+            parts["shares"].append(own.sum(axis=0) / own.sum() if len(own) else np.full(answers, 1 / answers))
+        return cls(**{name: torch.tensor(np.concatenate(each), dtype=torch.float32) for name, each in parts.items()})
 
     def to_dict(self) -> dict:
         """Plain lists, for a run record."""
-        return {"fractions": self.fractions.tolist(), "concentrations": self.concentrations.tolist()}
+        return {name: values.tolist() for name, values in vars(self).items()}
 
     @classmethod
     def from_dict(cls, data: dict) -> Self:
         """What `to_dict` wrote."""
-        return cls(torch.tensor(data["fractions"]), torch.tensor(data["concentrations"]))
+        return cls(**{name: torch.tensor(values) for name, values in data.items()})
 
 
 def _likeliest_concentrations(votes):
@@ -88,8 +89,14 @@ class VoteMetrics:
     own scatter is small. Accuracy is the share of those in which the answer with the largest predicted fraction got the most votes.
     """
 
-    def __init__(self, tree: DecisionTree, baseline: ConstantVotes, min_votes: int = 20):
-        self.tree, self.baseline, self.min_votes = tree, baseline, min_votes
+    def __init__(
+        self,
+        tree: DecisionTree,
+        baseline: ConstantVotes,
+        min_votes: int = 20,
+        likelihood: str = "dirichlet_multinomial",
+    ):
+        self.tree, self.baseline, self.min_votes, self.likelihood = tree, baseline, min_votes, likelihood
         self.sums: dict[str, torch.Tensor] = {}
 
     def update(self, inputs: dict, outputs) -> None:
@@ -101,22 +108,30 @@ class VoteMetrics:
         self._add("enough", (totals >= self.min_votes).sum(0))
         in_campaign = [(totals[:, questions] > 0).any(1).sum() for questions in self.tree.campaigns.values()]
         self._add("in_campaign", torch.stack(in_campaign))
-        constant_fractions = self.baseline.fractions.to(votes.device).expand(votes.shape)
-        constant_concentrations = self.baseline.concentrations.to(votes.device).expand(votes.shape)
-        constant_nll = dirichlet_multinomial_nll(votes, constant_concentrations, self.tree)
+        fractions, concentrations, shares = (
+            values.to(votes.device).expand(votes.shape) for values in vars(self.baseline).values()
+        )
+        if self.likelihood == "multinomial":
+            constant_nll = multinomial_nll(votes, shares.clamp_min(1e-6).log(), self.tree)
+        else:
+            constant_nll = dirichlet_multinomial_nll(votes, concentrations, self.tree)
         self._compare("model", votes, totals, outputs.fractions, outputs.nll)
-        self._compare("baseline", votes, totals, constant_fractions, constant_nll)
+        self._compare("baseline", votes, totals, fractions, constant_nll)
 
     def _compare(self, who, votes, totals, fractions, nll):
         group = torch.tensor(self.tree.question_of_answer, device=votes.device)
         answers = torch.bincount(group)
         enough = totals >= self.min_votes
-        error = (fractions - votes / totals.clamp_min(1)[:, group]) * enough[:, group]
-        self._add(f"{who} nll", nll.double().sum(0))
-        self._add(f"{who} squares", (sum_per_question(error.double() ** 2, self.tree) / answers).sum(0))
-        self._add(f"{who} absolutes", (sum_per_question(error.double().abs(), self.tree) / answers).sum(0))
-        agree = (_is_largest(fractions, group) & _is_largest(votes, group)).long()
-        self._add(f"{who} correct", ((sum_per_question(agree, self.tree) > 0) & enough).sum(0))
+        precise = torch.float32 if votes.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+        error = ((fractions - votes / totals.clamp_min(1)[:, group]) * enough[:, group]).to(precise)
+        self._add(f"{who} nll", nll.to(precise).sum(0))
+        self._add(f"{who} squares", (sum_per_question(error**2, self.tree) / answers).sum(0))
+        self._add(f"{who} absolutes", (sum_per_question(error.abs(), self.tree) / answers).sum(0))
+        correct = [
+            votes[:, where].gather(1, fractions[:, where].argmax(1, keepdim=True))[:, 0] == votes[:, where].amax(1)
+            for where in self.tree.slices
+        ]
+        self._add(f"{who} correct", (torch.stack(correct, 1) & enough).sum(0))
 
     def _add(self, name, values):
         self.sums[name] = self.sums.get(name, 0) + values
@@ -127,7 +142,7 @@ class VoteMetrics:
         return self
 
     def __add__(self, other: Self) -> Self:
-        joined = VoteMetrics(self.tree, self.baseline, self.min_votes)
+        joined = VoteMetrics(self.tree, self.baseline, self.min_votes, self.likelihood)
         for part in (self, other):
             for name, values in part.sums.items():
                 joined._add(name, values)
@@ -142,7 +157,10 @@ class VoteMetrics:
         return (self.sums[f"{who} nll"].sum() / self.sums["galaxies"]).item()
 
     def compute(self) -> dict:
-        """All figures; negative log-likelihoods are in nats per galaxy that was asked, errors are of fractions in [0, 1]."""
+        """All figures; negative log-likelihoods are in nats per galaxy that was asked, errors are of fractions in [0, 1].
+
+        A campaign's nll is that of all its questions, per galaxy; its other figures are means over its questions.
+        """
         sums = {name: values.double().numpy() for name, values in self.sums.items()}
 
         def both(figure):
@@ -164,16 +182,21 @@ class VoteMetrics:
             }
 
         def campaign(i, questions):
-            asked = [q for q in questions if sums["enough"][q]]
+            counted = [q for q in questions if sums["enough"][q]]
 
-            def mean_rmse(who):
-                values = [ratio(sums[f"{who} squares"][q], sums["enough"][q], root=True) for q in asked]
-                return ratio(sum(values), len(values))
+            def mean(name, root=False):
+                return both(
+                    lambda who: ratio(
+                        sum(ratio(sums[f"{who} {name}"][q], sums["enough"][q], root) for q in counted), len(counted)
+                    )
+                )
 
             return {
                 "galaxies": int(sums["in_campaign"][i]),
                 "nll": both(lambda who: ratio(sums[f"{who} nll"][questions].sum(), sums["in_campaign"][i])),
-                "rmse": both(mean_rmse),
+                "rmse": mean("squares", root=True),
+                "mae": mean("absolutes"),
+                "accuracy": mean("correct"),
             }
 
         return {
@@ -183,12 +206,6 @@ class VoteMetrics:
             "questions": {q.name: question(i) for i, q in enumerate(self.tree.questions)},
             "campaigns": {name: campaign(i, qs) for i, (name, qs) in enumerate(self.tree.campaigns.items())},
         }
-
-
-def _is_largest(values, group):
-    """(B, A) whether an answer's value is the largest of its question; several may be."""
-    peaks = values.new_zeros(len(values), int(group.max()) + 1)
-    return values == peaks.scatter_reduce(1, group.expand_as(values), values, "amax")[:, group]
 
 
 class ClassMetrics:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.models.clip import CLIPImageProcessor
-from transformers.utils import ModelOutput, cached_file
+from transformers.utils import ModelOutput
 
 from hf_galaxy import backbones
 from hf_galaxy.decision_tree import DecisionTree, load_tree
@@ -178,7 +178,7 @@ class GalaxyForVotes(GalaxyPreTrainedModel):
     def start_from_constant(self, concentrations: torch.Tensor, fractions: torch.Tensor) -> None:
         """Set the head's bias so that an untrained model answers about these constants (A,), for every galaxy.
 
-        Training then starts at the baseline instead of at 51 for every concentration, which no campaign's votes look like.
+        Training then starts near the baseline, as near as concentrations above 1.5 can come, instead of at 51 for all.
         """
         if self.config.likelihood == "multinomial":
             self.head.bias.copy_(fractions.clamp_min(1e-3).log())
@@ -206,16 +206,18 @@ class GalaxyForImageClassification(GalaxyPreTrainedModel):
         return ImageClassifierOutput(loss=loss, logits=logits)
 
 
-def resolve_start(backbone: str | None, start: str | None, image_size: int) -> tuple[dict, dict | None]:
+def resolve_start(backbone: str | None, start: str | None, image_size: int | None) -> tuple[dict, dict | None]:
     """Decide which backbone is built and which weights it starts from.
 
     Args:
         backbone: architecture; may be left out where `start` says it.
         start: 1. None: the library's random initialisation. 2. a run folder, or the Hub id ORG/NAME of one: its
             backbone. 3. anything `backbones.published_weights` reads.
+        image_size: that the weights will be used at; None: the default.
 
     Returns:
-        The fields of a GalaxyConfig that describe the backbone, and its weights (None: random).
+        The fields of a GalaxyConfig that describe the backbone (of a run also how it frames pictures), and its weights
+        (None: random).
 
     Raises:
         BadInput: says what is missing, or that a run has another backbone than asked for.
@@ -224,25 +226,42 @@ def resolve_start(backbone: str | None, start: str | None, image_size: int) -> t
         if backbone is None:
             raise BadInput("give --backbone, a timm architecture such as convnext_atto, or --start")
         return _fields(backbones.architecture(backbone)), None
-    if Path(start).is_dir() or ("/" in start and not Path(start).exists() and ":" not in start):
-        try:
-            config = GalaxyConfig.from_pretrained(start)
-            file = cached_file(start, "model.safetensors")
-        except (OSError, TypeError, ValueError) as error:
-            raise BadInput(f"--start {start}: is no folder or reachable Hub id of a finished run of ours") from error
-        if backbone not in (None, config.backbone):
-            raise BadInput(f"--start {start}: has backbone {config.backbone}, not {backbone}; leave --backbone out")
-        prefix = "backbone."
-        weights = {k.removeprefix(prefix): v for k, v in load_file(file).items() if k.startswith(prefix)}
-        same = ("backbone", "backbone_config", "pixel_mean", "pixel_std")
-        return {field: getattr(config, field) for field in same}, weights
+    is_file = Path(start).suffix in backbones.WEIGHT_FILES
+    if Path(start).is_dir() or ("/" in start and ":" not in start and not is_file):
+        model = load_model(start)
+        if backbone not in (None, model.config.backbone):
+            raise BadInput(
+                f"--start {start}: has backbone {model.config.backbone}, not {backbone}; leave --backbone out"
+            )
+        same = ("backbone", "backbone_config", "pixel_mean", "pixel_std", "image_size", "crop")
+        return {field: getattr(model.config, field) for field in same}, model.backbone.state_dict()
     if backbone is None:
-        if Path(start).suffix in {".safetensors", ".pth", ".pt", ".bin"}:
+        if is_file:
             raise BadInput(
                 f"--start {start}: is a file of weights; say with --backbone which architecture they are for"
             )
         backbone = start if start.startswith(backbones.TRANSFORMERS) else start.split(".")[0]
-    return _fields(backbones.architecture(backbone)), backbones.published_weights(backbone, image_size, start)
+    fields = _fields(backbones.architecture(backbone))
+    if not is_file and (normalisation := backbones.normalisation_of(start)):
+        # Weights of one architecture may have been trained with other means than its default ones.
+        fields |= dict(zip(("pixel_mean", "pixel_std"), map(list, normalisation), strict=True))
+    return fields, backbones.published_weights(backbone, image_size or GalaxyConfig.image_size, start)
+
+
+def load_model(folder: str | Path) -> GalaxyPreTrainedModel:
+    """The model of a run, by its folder or Hub id; only safetensors are read.
+
+    Raises:
+        BadInput: there is none, or it cannot be read.
+    """
+    try:
+        model = AutoModel.from_pretrained(folder, use_safetensors=True)
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"{folder}: is no folder or reachable Hub id of a finished run of ours ({reason})") from error
+    if not isinstance(model, GalaxyPreTrainedModel):
+        raise BadInput(f"{folder}: holds a {type(model).__name__}; name it transformers:{folder}")
+    return model
 
 
 def _fields(architecture: backbones.Architecture) -> dict:

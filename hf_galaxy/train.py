@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast, gather_object
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -60,12 +60,14 @@ class Recipe:
         for name in ("epochs", "batch_size", "accumulate", "learning_rate", "clip_norm", "patience"):
             if getattr(self, name) <= 0:
                 raise BadInput(f"--{name.replace('_', '-')} {getattr(self, name)}: must be more than 0")
+        if self.weight_decay < 0:
+            raise BadInput(f"--weight-decay {self.weight_decay}: must not be negative")
         if not 0 <= self.warmup < 1:
             raise BadInput(f"--warmup {self.warmup}: is a share of the training, in [0, 1)")
 
 
-def start_accelerator(precision: Literal["no", "bf16", "fp16"], cpu: bool = False) -> Accelerator:
-    """The processes that `accelerate launch` started, as one.
+def start_accelerator(precision: Literal["no", "bf16", "fp16"] | None, cpu: bool = False) -> Accelerator:
+    """The processes that `accelerate launch` started, as one; with the precision it was given, if None is asked for.
 
     Raises:
         BadInput: several processes were started but each would train alone.
@@ -79,7 +81,9 @@ def start_accelerator(precision: Literal["no", "bf16", "fp16"], cpu: bool = Fals
         )
     if accelerator.device.type == "cpu":
         # `accelerate launch` allows a process one thread on a CPU, whatever the machine has.
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if os.environ.get("OMP_NUM_THREADS", "1") == "1":
+            torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     logging.getLogger("accelerate.checkpointing").setLevel(logging.WARNING)
     return accelerator
 
@@ -134,7 +138,7 @@ def fit(
         batches: given the steps to go, this process's micro-batches, `recipe.accumulate` for each step.
         to_inputs: a batch on the device -> the keyword arguments of the model.
         validate: gives the model's loss on the validation split, the same number in every process.
-        folder: for checkpoint and best weights, removed by `discard_checkpoint`.
+        folder: for checkpoint and best weights, removed by `discard_checkpoints`.
 
     Returns:
         `history`, one entry an epoch; `losses`, [galaxies seen, mean training loss] every few steps; `best_epoch`;
@@ -201,6 +205,7 @@ def fit(
 
         if done in epoch_ends:
             seconds = time.perf_counter() - epoch_start
+            _share_buffers(model, accelerator)
             validation_loss = validate()
             if not math.isfinite(validation_loss):
                 raise FloatingPointError(f"the validation loss is {validation_loss} after step {step}")
@@ -273,6 +278,12 @@ def _to_device(batch, device):
 
 def _sync_if(last, accelerator, model):
     return contextlib.nullcontext() if last else accelerator.no_sync(model)
+
+
+def _share_buffers(model, accelerator):
+    # Each process has seen other galaxies, so its batch norms have other running statistics; those of the first are saved.
+    if accelerator.num_processes > 1:
+        broadcast(list(accelerator.unwrap_model(model).buffers()))
 
 
 def _save_best(model, accelerator, folder):

@@ -32,13 +32,15 @@ class Evaluate:
     """Galaxies per process at once."""
     workers: int = 1
     """Processes that decode pictures, for each evaluating process."""
-    precision: Literal["no", "bf16", "fp16"] = "no"
-    """Mixed precision."""
+    precision: Literal["no", "bf16", "fp16"] | None = None
+    """Mixed precision, by default as `accelerate launch` or `accelerate config` says."""
     cpu: bool = False
     """Evaluate on the CPU even if there is a GPU."""
 
 
 def main(settings: Evaluate) -> None:
+    if settings.batch_size < 1 or settings.workers < 0:
+        raise BadInput("--batch-size must be at least 1, --workers must not be negative")
     accelerator = start_accelerator(settings.precision, settings.cpu)
     model, record = load_run(settings.run)
     name = settings.dataset or record.settings["dataset"]

@@ -8,6 +8,7 @@
 import shlex
 import sys
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 from hf_galaxy import cards, catalogues, simulate
@@ -34,7 +35,7 @@ class Simulate:
 
 @dataclass(frozen=True, kw_only=True)
 class Catalogue:
-    """Publish a CSV catalogue and its pictures. Every row is checked before anything is written."""
+    """Publish a CSV catalogue and its pictures. Every row is checked before the first picture is read, every picture before anything is left at --out."""
 
     images: Path
     """Folder or zip file of JPEG or PNG pictures; their bytes are kept as they are."""
@@ -53,6 +54,8 @@ class Catalogue:
 
 
 def main(settings: Simulate | Catalogue) -> None:
+    if isinstance(settings, Simulate) and (settings.galaxies < 1 or settings.size < 16 or settings.seed < 0):
+        raise BadInput("--galaxies must be at least 1, --size at least 16, --seed not negative")
     with new_folder(settings.out) as folder:
         if isinstance(settings, Simulate):
             tree = load_tree(simulate.MOCK_TREE)
@@ -60,11 +63,14 @@ def main(settings: Simulate | Catalogue) -> None:
             features = row_features(tree, {"mock_class": simulate.CLASSES}, simulate.METADATA)
             title, license = "Mock Galaxy Zoo survey", "apache-2.0"
             about = f"**No galaxy here is real.** {simulate.ABOUT}\n\n![mock galaxies and what they truly are](contact_sheet.jpg)"
-            first = simulate.simulate(min(48, settings.galaxies), settings.seed, settings.size)
+            first = list(islice(rows, 48))
             cards.contact_sheet(first, "mock_class").save(folder / "contact_sheet.jpg", quality=90)
+            rows = chain(first, rows)
         else:
             columns = catalogues.ColumnMap.load(settings.columns) if settings.columns else catalogues.ColumnMap()
             tree = load_tree(settings.tree) if settings.tree else None
+            if columns.votes and not tree:
+                raise BadInput(f"--columns {settings.columns}: says where votes stand; name their campaign with --tree")
             rows = catalogues.Catalogue(settings.catalogue, catalogues.Pictures(settings.images), columns, tree)
             about = columns.about
             if tree and (lines := rows.inconsistencies()):

@@ -6,8 +6,9 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModel, ConvNextV2Config, Dinov2Config, ViTConfig
 
-from hf_galaxy import GalaxyConfig, GalaxyForVotes, backbones
+from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes, backbones
 from hf_galaxy.errors import BadInput
+from hf_galaxy.model import resolve_start
 
 TIMM = [
     "test_convnext", "test_efficientnet", "test_resnet", "test_vit", "convnext_atto", "tf_efficientnet_lite0",
@@ -66,6 +67,30 @@ def test_save_and_load_are_bit_equal(name, tmp_path):
     assert loaded.state_dict().keys() == model.state_dict().keys()
 
 
+def test_a_run_is_a_start_for_another_task(name, tmp_path):
+    pretrained = make(name)
+    pretrained.save_pretrained(tmp_path / "run")
+    fields, weights = resolve_start(None, str(tmp_path / "run"), None)
+    model = GalaxyForImageClassification(GalaxyConfig(**fields, id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}))
+    model.backbone.load_state_dict(weights)
+    expected = pretrained.backbone.state_dict()
+    assert model.backbone.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in model.backbone.state_dict().items())
+
+
+def test_half_precision_checkpoints_are_trained_in_full(tmp_path):
+    config = ViTConfig(**TRANSFORMERS["vit"].to_dict())
+    config.dtype = torch.bfloat16
+    config.save_pretrained(tmp_path / "vit")
+    model = make(f"transformers:{tmp_path / 'vit'}")
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_tagged_weights_bring_their_own_normalisation():
+    assert backbones.normalisation_of("convnext_base.clip_laion2b") != backbones.normalisation_of("convnext_base")
+    assert backbones.normalisation_of("hf_hub:nobody/nothing") is None
+
+
 def test_normalisation_is_inside_the_model():
     model = make("tf_efficientnet_lite0").eval()
     grey = torch.full((1, 3, 64, 64), 0.5)  # the mean of this architecture's published weights
@@ -92,6 +117,9 @@ def test_timm_weights_from_a_local_file(tmp_path, suffix):
     with torch.no_grad():
         expected = published.eval().forward_head(published.forward_features(images), pre_logits=True)
         assert torch.equal(backbone.eval()(images), expected)
+    torch.save({"state_dict": published.state_dict(), "epoch": 3}, tmp_path / "wrapped.pth")
+    unwrapped = backbones.published_weights("test_convnext", 64, str(tmp_path / "wrapped.pth"))
+    assert all(torch.equal(weights[key], unwrapped[key]) for key in weights)
     with pytest.raises(BadInput, match="cannot be loaded into test_resnet"):
         backbones.published_weights("test_resnet", 64, str(file))
 

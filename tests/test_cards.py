@@ -59,12 +59,14 @@ def test_a_dataset_card_tells_what_was_counted(tmp_path):
 
 
 def record(task="votes"):
-    metrics = VoteMetrics(TREE, ConstantVotes(torch.tensor([0.5, 0.5]), torch.tensor([1.0, 1.0])), min_votes=20)
+    metrics = VoteMetrics(
+        TREE, ConstantVotes(torch.tensor([0.5, 0.5]), torch.tensor([1.0, 1.0]), torch.tensor([0.5, 0.5])), min_votes=20
+    )
     out = SimpleNamespace(fractions=torch.tensor([[0.25, 0.75]]), nll=torch.tensor([[1.5]]))
     metrics.update({"votes": torch.tensor([[2, 6]])}, out)
     return RunRecord(
         command="scripts/pretrain.py --dataset d",
-        settings={"task": task, "epochs": 3, "label": None},
+        settings={"task": task, "epochs": 3, "label": None, "likelihood": "dirichlet_multinomial"},
         dataset={
             "name": "d",
             "title": "Rings",

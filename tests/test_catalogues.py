@@ -94,6 +94,56 @@ def test_a_16_bit_picture_is_refused_rather_than_clipped(catalogue_folder):
         read(catalogue_folder)
 
 
+def test_whole_numbers_keep_every_digit_and_empty_cells_are_missing(catalogue_folder):
+    edit(
+        catalogue_folder / "map.json", '"column": "redshift", "dtype": "float32"', '"column": "objid", "dtype": "int64"'
+    )
+    lines = (catalogue_folder / "votes.csv").read_text().splitlines()
+    objids = ["objid", "587722981741363291", "", "587722981741363293", "4", "5"]
+    (catalogue_folder / "votes.csv").write_text("\n".join(f"{a},{b}" for a, b in zip(lines, objids, strict=True)))
+    rows = {row["id_str"]: row["z"] for row in read(catalogue_folder)}
+    assert (rows["g0"], rows["g1"], rows["g2"]) == (587722981741363291, None, 587722981741363293)
+    edit(catalogue_folder / "votes.csv", "0.3,4", "0.3,4.7")
+    with pytest.raises(BadInput, match=r"row 4, column objid: '4\.7' is no int64"):
+        read(catalogue_folder)
+
+
+def test_values_with_one_class_name_are_one_class(catalogue_folder):
+    edit(catalogue_folder / "map.json", '"k1": "odd", "k0": "even"', '"k1": "any", "k0": "any", "k2": "none"')
+    assert {row["type"] for row in read(catalogue_folder)} == {"any"}
+    assert ColumnMap.load(catalogue_folder / "map.json").class_names == {"type": ["any", "none"]}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            '"type": {"column": "kind", "names"',
+            '"type": {"column": "kind", "called"',
+            r'classes\.type must hold "column"',
+        ),
+        ('"dtype": "float32"', '"dtype": "number"', r"metadata\.z must hold .*float32"),
+        ('"type"', '"image"', "image would stand twice"),
+        ('"z"', '"ring_yes"', "ring_yes would stand twice"),
+    ],
+)
+def test_a_wrong_column_map_is_refused(catalogue_folder, old, new, message):
+    edit(catalogue_folder / "map.json", old, new)
+    with pytest.raises(BadInput, match=message):
+        read(catalogue_folder)
+
+
+def test_a_damaged_zip_member_is_named(catalogue_folder):
+    with zipfile.ZipFile(catalogue_folder / "pictures.zip", "w") as archive:
+        for picture in sorted((catalogue_folder / "pictures").iterdir()):
+            archive.write(picture, picture.name)
+    content = bytearray((catalogue_folder / "pictures.zip").read_bytes())
+    content[200] ^= 255
+    (catalogue_folder / "pictures.zip").write_bytes(content)
+    with pytest.raises(BadInput, match=r"row 1 \(id_str g0\).*0\.jpg: cannot be read as a picture"):
+        read(catalogue_folder, images="pictures.zip")
+
+
 def test_missing_and_empty_files(catalogue_folder):
     with pytest.raises(BadInput, match="neither a folder nor a zip"):
         Pictures(catalogue_folder / "votes.csv")

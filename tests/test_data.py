@@ -17,6 +17,7 @@ from hf_galaxy.data import (
     check_tree_columns,
     class_names,
     evaluation_batches,
+    labels_of,
     open_dataset,
     row_features,
     rows_of,
@@ -117,6 +118,18 @@ def test_batches_hold_votes_in_the_trees_order_or_labels(written):
     assert (batch["votes"][:, 1] == 2 * batch["votes"][:, 0]).all()
     np.testing.assert_array_equal(batch["votes"], votes_of(open_dataset(str(folder))["train"], TREE)[[3, 1]])
     assert set(galaxies_of(folder, "kind")[[0, 1, 2]]["labels"].tolist()) <= {0, 1}
+
+
+def test_missing_votes_are_no_votes_and_missing_labels_are_refused(tmp_path):
+    gaps = [row | {"ring_yes": None, "kind": None} if i % 3 == 0 else row for i, row in enumerate(rows(30))]
+    (tmp_path / "data").mkdir()
+    features = row_features(TREE, {"kind": ["a", "b"]}, {"ra": "float64"})
+    datasets.Dataset.from_list(gaps, features=features).to_parquet(tmp_path / "data/train.parquet")
+    opened = open_dataset(str(tmp_path))["train"]
+    assert votes_of(opened, TREE)[[0, 1, 3]].tolist() == [[0, 0], [1, 2], [0, 6]]
+    assert Galaxies(opened, Framing(32), TREE)[[0, 1]]["votes"].tolist() == [[0, 0], [1, 2]]
+    with pytest.raises(BadInput, match="10 galaxies have no 'kind'"):
+        labels_of(opened, "kind", "x")
 
 
 def test_each_epoch_sees_every_galaxy_once_in_another_order(written):

@@ -90,6 +90,26 @@ def test_a_figure_without_galaxies_is_none(case):
     assert figures["galaxies_with_enough_votes"] == 0
 
 
+def test_a_multinomial_model_stands_beside_the_best_constant_multinomial():
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(20, [0.6, 0.4], 50)
+    votes = torch.from_numpy(np.concatenate([drawn, np.zeros((50, 3), int)], axis=1))
+    metrics = VoteMetrics(TWO, ConstantVotes.of(votes.numpy(), TWO, 5), 5, "multinomial")
+    out = SimpleNamespace(fractions=torch.full((50, 5), 0.5), nll=torch.zeros(50, 2))
+    metrics.update({"votes": votes}, out)
+    shares = drawn.sum(0) / drawn.sum()
+    expected = -stats.multinomial.logpmf(drawn, 20, shares).mean()
+    assert metrics.cpu().compute()["questions"]["p"]["nll"]["baseline"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_question_without_training_votes_has_no_clairvoyant_baseline():
+    constant = ConstantVotes.of(np.array([[4, 1, 0, 0, 0]]), TWO, 1)
+    assert constant.concentrations[2:].tolist() == [1, 1, 1]
+    votes = torch.tensor([[4, 1, 0, 0, 7], [4, 1, 9, 0, 0]])
+    results = measured(votes, torch.ones(2, 5), constant, TWO, min_votes=1).compute()
+    assert results["questions"]["q"]["accuracy"]["baseline"] == 0.5
+
+
 def test_tied_votes_accept_either_answer():
     votes = torch.tensor([[5, 5, 0, 0, 0]])
     baseline = ConstantVotes.of(votes.numpy(), TWO, 1)

@@ -132,16 +132,15 @@ def test_wrong_configurations_are_refused(options, message):
         GalaxyForVotes(GalaxyConfig(backbone="test_convnext"))
 
 
-def test_a_run_folder_is_a_start_for_another_task(tmp_path):
-    pretrained = votes_model()
-    pretrained.save_pretrained(tmp_path)
-    fields, weights = resolve_start(None, str(tmp_path), 48)
-    model = GalaxyForImageClassification(GalaxyConfig(image_size=48, **fields, **CLASSES))
-    model.backbone.load_state_dict(weights)
-    expected = pretrained.backbone.state_dict()
-    assert all(torch.equal(value, expected[key]) for key, value in model.backbone.state_dict().items())
+def test_a_run_folder_with_another_backbone_is_refused(tmp_path):
+    votes_model(crop=0.5).save_pretrained(tmp_path)
+    fields, _ = resolve_start(None, str(tmp_path), None)
+    assert (fields["image_size"], fields["crop"]) == (64, 0.5), "pictures are framed as the run framed them"
     with pytest.raises(BadInput, match="has backbone test_convnext, not test_resnet"):
-        resolve_start("test_resnet", str(tmp_path), 48)
+        resolve_start("test_resnet", str(tmp_path), None)
+    (tmp_path / "model.safetensors").write_text("damaged")
+    with pytest.raises(BadInput, match="is no folder or reachable Hub id of a finished run"):
+        resolve_start(None, str(tmp_path), None)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +148,7 @@ def test_a_run_folder_is_a_start_for_another_task(tmp_path):
     [
         (None, None, "give --backbone"),
         (None, "weights.pth", "say with --backbone which architecture"),
+        ("test_convnext", "folder/weights.pth", "folder/weights.pth: no such file"),
         (None, "ORG/NAME", "no folder or reachable Hub id"),
         (None, "test_convnekst.r160", "timm has no such architecture"),
         ("test_convnext", "test_convnext.r160_in1k", "cannot be loaded into test_convnext"),

@@ -125,6 +125,17 @@ def test_two_processes_give_the_curve_of_one(pretrained, mock_dataset, run_scrip
     assert one["results"]["test"]["galaxies"] == two["results"]["test"]["galaxies"]
 
 
+def test_batch_norms_are_shared_before_they_are_validated(mock_dataset, run_script, tmp_path):
+    """The weights that did best are the weights that are saved, running statistics of batch norms included."""
+    out = tmp_path / "two"
+    options = (*TINY, "--backbone", "test_efficientnet", "--epochs", 2, "--precision", "bf16")
+    run_script("pretrain", "--dataset", mock_dataset, *options, "--out", out, "--cpu", launch=TWO_PROCESSES)
+    run_script("evaluate", "--run", out, "--split", "validation", "--precision", "bf16", launch=())
+    record = record_of(out)
+    best = min(entry["validation_loss"] for entry in record["training"]["history"])
+    assert record["results"]["validation"]["loss"]["model"] == pytest.approx(best, rel=1e-5)
+
+
 def test_a_killed_run_goes_on_to_the_same_weights(mock_dataset, run_script, tmp_path):
     command = [*map(str, ("--dataset", mock_dataset, *TINY, "--epochs", 6, "--out"))]
     run_script("pretrain", *command, tmp_path / "whole", launch=())
@@ -232,6 +243,21 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(catalogue_folder, spoil, 
     assert sorted(folder.rglob("*")) == before, "nothing half-written"
 
 
+@pytest.mark.parametrize("wrong", [("--galaxies", 0), ("--size", 0), ("--seed", -1)])
+def test_a_survey_that_cannot_be_drawn_is_refused(wrong, tmp_path, monkeypatch):
+    line = called(monkeypatch, "publish_dataset", "simulate", *wrong, "--out", tmp_path / "mock")
+    assert line == "error: --galaxies must be at least 1, --size at least 16, --seed not negative"
+    assert not (tmp_path / "mock").exists()
+
+
+def test_votes_without_a_tree_are_not_passed_over(catalogue_folder, monkeypatch):
+    line = called(
+        monkeypatch, "publish_dataset", "catalogue", "--images", catalogue_folder / "pictures", "--catalogue",
+        catalogue_folder / "votes.csv", "--columns", catalogue_folder / "map.json", "--out", catalogue_folder / "out",
+    )  # fmt: skip
+    assert "says where votes stand; name their campaign with --tree" in line
+
+
 def test_output_that_cannot_be_written_is_refused(catalogue_folder, monkeypatch):
     folder = catalogue_folder
     arguments = ("--images", folder / "pictures", "--catalogue", folder / "votes.csv", "--columns", folder / "map.json",
@@ -251,6 +277,11 @@ def test_output_that_cannot_be_written_is_refused(catalogue_folder, monkeypatch)
         (("--dataset", "{mock}", "--backbone", "test_convnext", "--epochs", "0"), "--epochs 0.0: must be more than 0"),
         (("--dataset", "{mock}", "--backbone", "test_convnext", "--accumulate", "3"), "128 is not divisible by 3"),
         (("--dataset", "{mock}", "--backbone", "test_convnext", "--crop", "0"), "crop 0.0: is a share"),
+        (("--dataset", "{mock}", "--backbone", "test_convnext", "--min-votes", "0"), "--min-votes must be at least 1"),
+        (
+            ("--dataset", "{mock}", "--backbone", "test_convnext", "--image-size", "1"),
+            "does not work with pictures of 1 px",
+        ),
         (("--dataset", "{mock}", "--backbone", "resnet"), "timm has no such architecture"),
         (("--dataset", "{mock}", "--backbone", "test_convnext", "--task", "classes"), "no class label ''"),
         (("--dataset", "{mock}", "--backbone", "test_convnext", "--tree", "gz_hubble"), "lacks 40 of the 40"),
@@ -259,7 +290,7 @@ def test_output_that_cannot_be_written_is_refused(catalogue_folder, monkeypatch)
 )
 def test_wrong_settings_are_refused_before_anything_is_made(arguments, message, mock_dataset, tmp_path, monkeypatch):
     filled = [str(argument).format(mock=mock_dataset) for argument in arguments]
-    line = called(monkeypatch, "pretrain", *filled, "--image-size", 32, "--out", tmp_path / "run")
+    line = called(monkeypatch, "pretrain", "--image-size", 32, *filled, "--out", tmp_path / "run")
     assert line.startswith("error: ")
     assert message in line
     assert not (tmp_path / "run").exists()
