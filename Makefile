@@ -10,12 +10,12 @@ LAUNCH := $(RUN) accelerate launch --num_processes 1 --num_machines 1 --mixed_pr
 # The whole path on a mock survey: publish, pretrain on votes, finetune on classes, evaluate what was saved.
 demo: $(VENV)/ready
 	rm -rf demo
-	$(RUN) python scripts/publish_dataset.py simulate --galaxies 2000 --out demo/survey
+	$(RUN) python scripts/publish_dataset.py simulate --galaxies 3000 --out demo/survey
 	$(RUN) python scripts/publish_dataset.py simulate --galaxies 400 --seed 1 --out demo/new_survey
-	$(LAUNCH) scripts/pretrain.py --dataset demo/survey --backbone convnext_atto --image-size 64 \
-		--epochs 12 --min-votes 10 --out demo/pretrained
+	$(LAUNCH) scripts/pretrain.py --dataset demo/survey --backbone test_resnet --image-size 64 --batch-size 32 \
+		--epochs 12 --learning-rate 3e-3 --min-votes 10 --out demo/pretrained
 	$(LAUNCH) scripts/finetune.py --start demo/pretrained --dataset demo/new_survey --task classes --label mock_class \
-		--image-size 64 --epochs 12 --out demo/finetuned
+		--epochs 20 --learning-rate 1e-3 --out demo/finetuned
 	@echo; echo "Made in demo/, all from mock galaxies:"
 	@echo "  survey, new_survey      datasets for datasets.load_dataset"
 	@echo "  pretrained, finetuned   run folders for from_pretrained, each with a card (README.md) and run.json"
