@@ -228,7 +228,9 @@ def labels_of(rows: datasets.Dataset, label: str, name: str) -> np.ndarray:
     Raises:
         BadInput: some galaxies have no label.
     """
-    labels = rows.select_columns([label]).with_format("arrow")[:][label].fill_null(-1).to_numpy()
+    labels = (
+        rows.select_columns([label]).with_format("arrow")[:][label].fill_null(-1).to_numpy().copy()
+    )  # Arrow's own is read-only
     if missing := int((labels < 0).sum()):
         raise BadInput(f"--dataset {name}: {missing} galaxies have no {label!r}; publish it without them")
     return labels
@@ -256,7 +258,7 @@ class Galaxies(Dataset):
         pictures = (Image.open(io.BytesIO(image["bytes"])) for image in table["image"].to_pylist())
         pixels = torch.stack([to_canvas(picture, self.framing) for picture in pictures])
         if isinstance(self.target, str):
-            return {"pixels": pixels, "labels": torch.from_numpy(table[self.target].to_numpy())}
+            return {"pixels": pixels, "labels": torch.tensor(table[self.target].to_numpy())}
         return {"pixels": pixels, "votes": torch.from_numpy(_votes(table, self.target))}
 
 
