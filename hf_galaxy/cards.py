@@ -19,7 +19,13 @@ NOT_MEASURED = "not measured"
 
 
 def dataset_card(
-    published: Published, title: str, about: str, command: str, license: str, tree: DecisionTree | None
+    published: Published,
+    title: str,
+    about: str,
+    command: str,
+    license: str,
+    tree: DecisionTree | None,
+    mock: bool = False,
 ) -> str:
     """README.md of a published dataset; its YAML is what `load_dataset` reads.
 
@@ -27,11 +33,13 @@ def dataset_card(
         title, about: what it is, in a person's words.
         command: that published it.
         license: identifier of huggingface.co/docs/hub/repositories-licenses.
+        mock: nobody has looked at these galaxies.
     """
     galaxies = sum(split.num_examples for split in published.splits.values())
     data = DatasetCardData(
         license=license, pretty_name=title, task_categories=["image-classification", "image-feature-extraction"],
-        tags=["galaxy zoo", "astronomy", "galaxies", "citizen science"], annotations_creators=["crowdsourced"],
+        tags=["galaxy zoo", "astronomy", "galaxies", "mock" if mock else "citizen science"],
+        annotations_creators=["machine-generated" if mock else "crowdsourced"],
         size_categories=[_size_category(galaxies)],
     )  # fmt: skip
     info = DatasetInfo(

@@ -83,7 +83,9 @@ def main(settings: Simulate | Catalogue) -> None:
             title, license = columns.title or settings.out.name, settings.license
         published = write_dataset(rows, features, folder)
         command = " ".join(map(shlex.quote, ["python", *sys.argv]))
-        (folder / "README.md").write_text(cards.dataset_card(published, title, about, command, license, tree))
+        mock = isinstance(settings, Simulate)
+        card = cards.dataset_card(published, title, about, command, license, tree, mock)
+        (folder / "README.md").write_text(card)
     counts = ", ".join(f"{split.num_examples:,} {name}" for name, split in published.splits.items())
     votes = f"; {sum(published.sums[c] for c in tree.columns):,} votes" if tree else ""
     print(f"{settings.out}: {counts} galaxies{votes}")

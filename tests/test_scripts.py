@@ -12,6 +12,7 @@ import time
 import pytest
 import torch
 from datasets import load_dataset
+from huggingface_hub import DatasetCard
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel
@@ -41,7 +42,10 @@ def test_the_mock_survey_says_that_it_is_one(mock_dataset):
     rows = load_dataset(str(mock_dataset))
     assert sum(len(split) for split in rows.values()) == 96
     assert all(name.startswith("mock") for name in rows["train"]["id_str"][:])
-    assert "No galaxy here is real" in (mock_dataset / "README.md").read_text()
+    card = DatasetCard.load(mock_dataset / "README.md")
+    assert "No galaxy here is real" in card.text
+    assert "mock" in card.data.tags
+    assert card.data["annotations_creators"] == ["machine-generated"]
     assert rows["train"][0]["image"].size == (48, 48)
     with Image.open(mock_dataset / "contact_sheet.jpg") as sheet:
         assert sheet.size == (8 * 144, 6 * 160)
