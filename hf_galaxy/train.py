@@ -149,9 +149,9 @@ def fit(
     """
     steps_per_epoch = galaxies / recipe.batch_size
     steps = max(1, round(recipe.epochs * steps_per_epoch))
-    epoch_ends = {min(steps, max(1, round(e * steps_per_epoch))) for e in range(1, math.ceil(recipe.epochs) + 1)} | {
-        steps
-    }
+    # After the steps that come nearest to whole epochs, and at the end.
+    ends = (max(1, round(epoch * steps_per_epoch)) for epoch in range(1, math.ceil(recipe.epochs)))
+    epoch_ends = {end for end in ends if end < steps} | {steps}
     optimizer = torch.optim.AdamW(parameter_groups(model, recipe.weight_decay), lr=0.0)
     model, optimizer = accelerator.prepare(model, optimizer)
     state = _State()
@@ -179,7 +179,7 @@ def fit(
         step_loss = 0.0
         for part in range(recipe.accumulate):
             inputs = to_inputs(_to_device(next(coming), accelerator.device))
-            with accelerator.autocast(), _sync_if(part == recipe.accumulate - 1, accelerator, model):
+            with _sync_if(part == recipe.accumulate - 1, accelerator, model):
                 loss = model(**inputs).loss / recipe.accumulate
                 accelerator.backward(loss)
             step_loss += loss.detach()
