@@ -29,7 +29,7 @@ from hf_galaxy.data import (
     title_of,
     training_batches,
     votes_of,
-)  # fmt: skip
+)
 from hf_galaxy.decision_tree import load_tree, tree_of_columns
 from hf_galaxy.errors import BadInput
 from hf_galaxy.metrics import ClassMetrics, ConstantVotes, VoteMetrics
@@ -40,7 +40,7 @@ from hf_galaxy.model import (
     GalaxyPreTrainedModel,
     load_model,
     resolve_start,
-)  # fmt: skip
+)
 from hf_galaxy.run_record import RunRecord
 from hf_galaxy.train import Recipe, discard_checkpoints, evaluate, fit, start_accelerator
 from hf_galaxy.views import eval_view, train_view
@@ -144,7 +144,13 @@ def carry_out(settings: Settings) -> RunRecord:
             "splits": {s: len(rows) for s, rows in splits.items()},
             **about,
         },
-        model={"backbone": model.config.backbone, "start": settings.start, "parameters": model.parameter_counts()},
+        model={
+            "backbone": model.config.backbone,
+            "start": settings.start,
+            "image_size": model.config.image_size,
+            "crop": model.config.crop,
+            "parameters": model.parameter_counts(),
+        },
         environment=_environment(accelerator),
         baseline=baseline,
     )

@@ -19,7 +19,7 @@ class RunRecord:
         command: as typed.
         settings: the script's resolved settings: with the data, the run is a function of them.
         dataset: name, title, galaxies in each split, tree or classes.
-        model: backbone, what its weights started from, numbers of parameters.
+        model: backbone, what its weights started from, how pictures are framed, numbers of parameters.
         environment: versions, device, processes, precision.
         baseline: the constant prediction that every metric stands beside, from the training split.
         training: history, losses, best epoch, seconds (`train.fit`).

@@ -74,7 +74,13 @@ def record(task="votes"):
             "questions": ["ring"],
             "splits": {"train": 70, "validation": 10, "test": 1},
         },
-        model={"backbone": "test_convnext", "start": None, "parameters": {"backbone": 1234567, "head": 10}},
+        model={
+            "backbone": "test_convnext",
+            "start": None,
+            "image_size": 64,
+            "crop": 0.5,
+            "parameters": {"backbone": 1234567, "head": 10},
+        },
         environment={"device": "CPU", "processes": 1},
         training={"best_epoch": 2, "history": [{}, {}, {}], "seconds": 12.3},
         results={"test": metrics.cpu().compute()},
@@ -87,6 +93,7 @@ def test_a_model_card_is_a_function_of_its_record(tmp_path):
     assert "| ring | 1 | 1.5000 | " in text
     assert "| 0 | not measured | not measured |" in text, "one galaxy, with fewer votes than enough"
     assert "epoch 2 of 3" in text
+    assert "64 x 64 pixels, the middle 50 %" in text
     assert "1,234,567 parameters" in text
     assert ModelCard(text).data.license == "apache-2.0"
     record().save(tmp_path)

@@ -25,7 +25,7 @@ from hf_galaxy.data import (
     training_batches,
     votes_of,
     write_dataset,
-)  # fmt: skip
+)
 from hf_galaxy.errors import BadInput
 from hf_galaxy.views import Framing
 

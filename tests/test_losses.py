@@ -14,7 +14,7 @@ from hf_galaxy.losses import (
     multinomial_nll,
     question_log_softmax,
     sum_per_question,
-)  # fmt: skip
+)
 
 THREE = DecisionTree("three", (Question("q", ("a", "b", "c"), (), "x"),))
 TREE = load_tree(["gz2", "gz_hubble"])

@@ -20,7 +20,7 @@ from hf_galaxy.simulate import (
     simulate,
     true_path,
     vote,
-)  # fmt: skip
+)
 
 TREE = load_tree(MOCK_TREE)
 GZ2, DR5 = CAMPAIGNS
