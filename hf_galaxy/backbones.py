@@ -48,9 +48,8 @@ class TransformersBackbone(nn.Module):
         resizable = "interpolate_pos_encoding" in inspect.signature(self.model.forward).parameters
         self.options = {"interpolate_pos_encoding": True} if resizable else {}
         for name, parameter in self.model.named_parameters():
-            if name.endswith(
-                "mask_token"
-            ):  # only masked-image modelling uses it; DDP stops at a parameter without gradient
+            if name.endswith("mask_token"):
+                # Only masked-image modelling uses it, and DDP stops at a parameter without gradient.
                 parameter.requires_grad_(False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

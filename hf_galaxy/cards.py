@@ -89,7 +89,7 @@ def model_card(record: RunRecord) -> str:
     """README.md of a finished run: what it is, how to load it, how it was trained, how good it is."""
     task = record.settings["task"]
     data = ModelCardData(
-        license="apache-2.0", library_name="transformers", datasets=None,
+        license="apache-2.0", library_name="transformers",
         pipeline_tag="image-classification" if task == "classes" else "image-feature-extraction",
         tags=["galaxy zoo", "astronomy", "galaxies", "hf_galaxy"],
     )  # fmt: skip

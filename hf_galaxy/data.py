@@ -228,9 +228,8 @@ def labels_of(rows: datasets.Dataset, label: str, name: str) -> np.ndarray:
     Raises:
         BadInput: some galaxies have no label.
     """
-    labels = (
-        rows.select_columns([label]).with_format("arrow")[:][label].fill_null(-1).to_numpy().copy()
-    )  # Arrow's own is read-only
+    column = rows.select_columns([label]).with_format("arrow")[:][label]
+    labels = column.fill_null(-1).to_numpy().copy()  # Arrow's own is read-only
     if missing := int((labels < 0).sum()):
         raise BadInput(f"--dataset {name}: {missing} galaxies have no {label!r}; publish it without them")
     return labels

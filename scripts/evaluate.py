@@ -43,8 +43,10 @@ def main(settings: Evaluate) -> None:
         raise BadInput("--batch-size must be at least 1, --workers must not be negative")
     accelerator = start_accelerator(settings.precision, settings.cpu)
     model, record = load_run(settings.run)
-    name = settings.dataset or record.settings["dataset"]
-    rows = rows_of(open_dataset(name, settings.config or record.settings["config"]), settings.split, name)
+    name, config = settings.dataset, settings.config
+    if name is None:
+        name, config = record.settings["dataset"], config or record.settings["config"]
+    rows = rows_of(open_dataset(name, config), settings.split, name)
     if isinstance(model, GalaxyForVotes):
         check_tree_columns(rows, model.tree, name)
     elif (found := class_names(rows, record.settings["label"], name)) != record.dataset["classes"]:
