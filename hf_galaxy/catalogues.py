@@ -1,25 +1,23 @@
-"""Catalogues and picture folders -> rows of a dataset. Whatever is wrong with them is refused with file, row and column."""
+"""Catalogues and their pictures -> rows of a dataset. Whatever is wrong with them is refused with file, row and column."""
 
-import io
+import hashlib
 import json
-import warnings
-import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import string
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pandas as pd
-from PIL import Image
+import pyarrow.parquet as pq
 
-from hf_galaxy.data import hashed_place
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
-from hf_galaxy.progress import progress
+from hf_galaxy.fractions import conditional_fractions, votes_of_fractions
+from hf_galaxy.pictures import Pictures, Rendering, kind_of
+from hf_galaxy.schema import Row, row_features
 
-FORMATS = ("JPEG", "PNG")
 DTYPES = ("string", "int32", "int64", "float32", "float64")
-EIGHT_BIT_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"}
 
 
 @dataclass(frozen=True)
@@ -28,21 +26,30 @@ class ColumnMap:
 
     Attributes:
         id_str: the catalogue's column of unique names.
-        image: its column of picture files, relative to the picture folder or zip.
+        image: its column of picture files, or a pattern such as "{asset_id}.jpg" or "{iauname:.4}/{iauname}.png" that
+            makes them of its columns; relative to the picture folders or zips.
+        join: a second file beside the catalogue, whose columns are added: {"file": name, "on": {column of the
+            catalogue: column of the second file}}; galaxies that are not in it have empty cells.
         votes: our column -> its column, for every answer of the tree; left out where it has our columns.
+        fractions: instead of votes, for a catalogue of vote fractions: {"questions": {our question: {answer: its
+            column}}, "volunteers": its column of the number of volunteers, or null where it has none}. Joint and
+            conditional fractions both do (`fractions.conditional_fractions`). Questions that the tree lacks are kept as
+            fractions only; those of which the catalogue has no column at all are left out.
         classes: our label column -> {"column": its column, "names": {its value: class name}}, classes in this order;
             values with the same class name become one class.
-        metadata: our column -> {"column": its column, "dtype": one of DTYPES}; an empty cell is a missing value.
-        title, about: the data's name, and a sentence or two on what it is and where it comes from, for the card.
+        values: our column -> its column of numbers to predict; an empty cell is a missing value.
+        metadata: our column -> {"column": its column, "dtype": one of DTYPES}; an empty cell is a missing value. `ra` and
+            `dec` are degrees, and find galaxies that stand in the catalogue twice.
     """
 
     id_str: str = "id_str"
     image: str = "image"
+    join: dict | None = None
     votes: dict[str, str] = field(default_factory=dict)
+    fractions: dict | None = None
     classes: dict[str, dict] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, dict] = field(default_factory=dict)
-    title: str = ""
-    about: str = ""
 
     @classmethod
     def load(cls, path: Path) -> "ColumnMap":
@@ -51,16 +58,23 @@ class ColumnMap:
         Raises:
             BadInput: no such file, no JSON, or an unknown key.
         """
+
+        def need(good, what):
+            if not good:
+                raise BadInput(f"--columns {path}: {what}")
+
         try:
             columns = cls(**json.loads(path.read_text()))
             for name, entry in columns.classes.items():
-                if not (isinstance(entry, dict) and entry.keys() == {"column", "names"} and len(entry["names"]) > 1):
-                    raise BadInput(f'--columns {path}: classes.{name} must hold "column" and two or more "names"')
+                good = isinstance(entry, dict) and entry.keys() == {"column", "names"} and len(entry["names"]) > 1
+                need(good, f'classes.{name} must hold "column" and two or more "names"')
             for name, entry in columns.metadata.items():
-                if not (isinstance(entry, dict) and entry.keys() == {"column", "dtype"} and entry["dtype"] in DTYPES):
-                    raise BadInput(
-                        f'--columns {path}: metadata.{name} must hold "column" and "dtype" ({", ".join(DTYPES)})'
-                    )
+                good = isinstance(entry, dict) and entry.keys() == {"column", "dtype"} and entry["dtype"] in DTYPES
+                need(good, f'metadata.{name} must hold "column" and "dtype" ({", ".join(DTYPES)})')
+            need(not columns.join or columns.join.keys() == {"file", "on"}, 'join must hold "file" and "on"')
+            good = not columns.fractions or columns.fractions.keys() == {"questions", "volunteers"}
+            need(good, 'fractions must hold "questions" and "volunteers"')
+            need(not (columns.fractions and columns.votes), "holds votes and fractions; give the votes alone")
             return columns
         except (OSError, json.JSONDecodeError, TypeError, AttributeError) as error:
             raise BadInput(f"--columns {path}: is no column map ({error})") from error
@@ -70,154 +84,274 @@ class ColumnMap:
         """Our label column -> its classes."""
         return {column: list(dict.fromkeys(entry["names"].values())) for column, entry in self.classes.items()}
 
+    @property
+    def image_columns(self) -> list[str]:
+        """The catalogue's columns that name the picture."""
+        if "{" not in self.image:
+            return [self.image]
+        return list({name: None for _, name, _, _ in string.Formatter().parse(self.image) if name})
 
-class Pictures:
-    """A folder or a zip file of pictures, read by name.
-
-    Raises:
-        BadInput: there is neither.
-    """
-
-    def __init__(self, source: Path):
-        self.source = source
-        if source.is_dir():
-            self.zip = None
-        elif zipfile.is_zipfile(source):
-            self.zip = zipfile.ZipFile(source)
-            self.names = set(self.zip.namelist())
-        else:
-            raise BadInput(f"--images {source}: is neither a folder nor a zip file")
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.names if self.zip else (self.source / name).is_file()
-
-    def read(self, name: str) -> bytes:
-        """The picture's own bytes, once it has been decoded completely.
-
-        Raises:
-            BadInput: it cannot be decoded, or not without loss to 8-bit RGB.
-        """
-        try:
-            content = self.zip.read(name) if self.zip else (self.source / name).read_bytes()
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                picture = Image.open(io.BytesIO(content), formats=FORMATS)
-                picture.load()
-        except Exception as error:  # zips and Pillow's decoders raise many kinds; each means that the file is no good
-            reason = "is neither JPEG nor PNG" if isinstance(error, Image.UnidentifiedImageError) else str(error)
-            raise BadInput(f"{self.source / name}: cannot be read as a picture ({reason})") from error
-        if picture.mode not in EIGHT_BIT_MODES:
-            raise BadInput(f"{self.source / name}: has mode {picture.mode}; convert it to 8 bits per band first")
-        return content
+    def needed(self, tree: DecisionTree | None) -> set[str]:
+        """Every column that is read."""
+        fractions = self.fractions or {"questions": {}, "volunteers": None}
+        of_fractions = {column for answers in fractions["questions"].values() for column in answers.values()}
+        votes = () if self.fractions or not tree else (self.votes.get(column, column) for column in tree.columns)
+        volunteers = {fractions["volunteers"]} - {None}
+        labels = {entry["column"] for entry in (*self.classes.values(), *self.metadata.values())}
+        joined = set(self.join["on"]) if self.join else set()
+        return {
+            self.id_str,
+            *self.image_columns,
+            *votes,
+            *of_fractions,
+            *volunteers,
+            *labels,
+            *self.values.values(),
+            *joined,
+        }
 
 
 class Catalogue:
-    """A CSV catalogue whose every row has been checked, to be iterated as dataset rows with their pictures.
+    """A catalogue (CSV, also gzipped, or Parquet) whose every row has been checked: a source for `publish.write_dataset`.
 
-    Rows come in an order that looks shuffled and depends on `id_str` alone, so that a reader of the first thousand, or
-    of a stream, gets a fair sample of a catalogue that was sorted.
+    Args:
+        path, pictures, columns: the catalogue, its pictures, and where it keeps what.
+        tree: whose votes it holds, if it holds any.
+        rendering: what becomes of its pictures.
+        native: keep the picture at its own size too.
+        assumed_volunteers: how many looked at each galaxy, for a catalogue of fractions that does not say.
+        skip_missing: leave out galaxies without a picture instead of refusing them.
+
+    Attributes:
+        ids: names of the galaxies.
+        positions: (N, 2) right ascension and declination in degrees, NaN where not known; None if it has no such columns.
+        votes: (N, A) in the tree's order; None if it holds none.
+        notes: sentences for the card: what was done to what the catalogue says.
 
     Raises:
         BadInput: the first thing that is wrong, and how many more of its kind there are.
     """
 
-    def __init__(self, path: Path, pictures: Pictures, columns: ColumnMap, tree: DecisionTree | None):
-        self.path, self.pictures, self.columns, self.tree = path, pictures, columns, tree
-        self.table = self._read()
-        ours = ["id_str", "image", *(tree.columns if tree else []), *columns.classes, *columns.metadata]
-        if twice := sorted({column for column in ours if ours.count(column) > 1}):
+    def __init__(
+        self, path: Path, pictures: Pictures, columns: ColumnMap, tree: DecisionTree | None,
+        rendering: Rendering | None = None, native: bool = False, assumed_volunteers: int | None = None,
+        skip_missing: bool = False,
+    ):  # fmt: skip
+        self.path, self.pictures, self.columns = path, pictures, _present(columns, path)
+        columns = self.columns
+        self.rendering, self.native, self.notes = rendering or Rendering(), native, []
+        self.campaigns = None
+        table = self._read(tree)
+        self.rows = np.arange(1, len(table) + 1)  # as the messages count them
+        files = self._files(table)
+        missing = ~files.map(lambda name: name in pictures).to_numpy(bool)
+        if skip_missing and missing.any():
+            self.notes.append(
+                f"{missing.sum():,} of the catalogue's {len(table):,} rows have no picture and are left out."
+            )
+            self.rows, files = self.rows[~missing], files[~missing].reset_index(drop=True)
+            table = table[~missing].reset_index(drop=True)
+            if not len(table):
+                raise BadInput(f"{path}: no row has a picture in {pictures}")
+        self.files, self.table = files.tolist(), table
+        if not skip_missing:
+            self._refuse(missing, columns.image, f"is no picture in {pictures}", files)
+        ids = self.table[columns.id_str]
+        self._refuse(ids == "", columns.id_str, "is empty")
+        self._refuse(ids.duplicated(), columns.id_str, "stands in an earlier row too")
+        self.ids = ids.tolist()
+
+        # Our column -> its values, all but id_str and image.
+        self.data, self.metadata = {}, {}
+        self.tree = self._read_votes(tree, assumed_volunteers) if tree else None
+        self.data |= {column: self._labels(entry) for column, entry in columns.classes.items()}
+        entries = {ours: {"column": column, "dtype": "float32"} for ours, column in columns.values.items()}
+        for ours, entry in (entries | columns.metadata).items():
+            self.metadata[ours] = entry["dtype"]
+            self.data[ours] = self._metadata(entry)
+        self.positions = self._positions() if {"ra", "dec"} <= self.data.keys() else None
+        # The votes and fractions are kept; the text of the whole catalogue is not needed any more.
+        self.row_count, self.table = len(self.table), None
+        counts = [
+            *columns.classes,
+            *columns.values,
+            *columns.metadata,
+            *(self.tree.columns if self.tree else []),
+            "id_str",
+            "image",
+        ]
+        if twice := sorted({column for column in counts if counts.count(column) > 1}):
             raise BadInput(f"--columns: {', '.join(twice)} would stand twice in the dataset; name the labels otherwise")
-        self.ids = self._text(columns.id_str)
-        self._refuse(self.ids == "", columns.id_str, "is empty")
-        self._refuse(self.ids.duplicated(), columns.id_str, "stands in an earlier row too")
-        self.files = self._text(columns.image)
-        self._refuse(
-            ~self.files.map(lambda name: name in pictures), columns.image, f"is no picture in {pictures.source}"
-        )
-        self.votes = self._votes() if tree else None
-        self.labels = {column: self._labels(entry) for column, entry in columns.classes.items()}
-        self.metadata = {column: self._metadata(entry) for column, entry in columns.metadata.items()}
 
     def __len__(self):
-        return len(self.table)
+        return self.row_count
 
-    def __iter__(self) -> Iterator[dict]:
-        order = sorted(range(len(self)), key=lambda i: hashed_place("order of " + self.ids[i]))
-        for i in progress(order, desc="reading pictures", unit=" galaxies"):
-            try:
-                content = self.pictures.read(self.files[i])
-            except BadInput as error:
-                raise BadInput(f"{self.path}, row {i + 1} (id_str {self.ids[i]}): {error}") from error
-            yield (
-                {"id_str": self.ids[i], "image": {"bytes": content, "path": Path(self.files[i]).name}}
-                | ({c: int(n) for c, n in zip(self.tree.columns, self.votes[i], strict=True)} if self.tree else {})
-                | {column: labels[i] for column, labels in self.labels.items()}
-                | {column: values[i] for column, values in self.metadata.items()}
-            )
+    @property
+    def features(self) -> datasets.Features:
+        """The schema of the rows."""
+        return row_features(self.tree, self.columns.class_names, self.metadata)
 
-    def _read(self):
+    @property
+    def votes(self) -> np.ndarray | None:
+        """(N, A) votes, if there are any."""
+        return np.stack([self.data[c] for c in self.tree.columns], axis=1) if self.tree else None
+
+    def row(self, i: int) -> Row:
+        """Galaxy i with its picture.
+
+        Raises:
+            BadInput: the picture is no good.
+        """
         try:
-            table = pd.read_csv(self.path, dtype=str, keep_default_na=False)
-        except FileNotFoundError as error:
-            raise BadInput(f"--catalogue {self.path}: no such file") from error
-        except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-            reason = " ".join(str(error).split())
-            raise BadInput(f"--catalogue {self.path}: cannot be read as CSV ({reason})") from error
-        if not len(table):
-            raise BadInput(f"--catalogue {self.path}: has no rows")
-        return table
+            content = self.pictures.read(self.files[i])
+            kind = kind_of(content, self.files[i])
+            image = self._picture(self.rendering, content, i)
+            native = self._picture(replace(self.rendering, size=None), content, i) if self.native else None
+        except BadInput as error:
+            raise BadInput(f"{self.path}, row {self.rows[i]} (id_str {self.ids[i]}): {error}") from error
+        columns = {column: values[i] for column, values in self.data.items()}
+        return Row({"id_str": self.ids[i], "image": image} | columns, native, kind)
 
-    def _text(self, column):
-        if column not in self.table:
-            known = ", ".join(self.table.columns[:8])
-            raise BadInput(f"{self.path}: has no column {column!r} (it begins {known}, ...); name it in --columns")
-        return self.table[column]
+    def _picture(self, rendering, content, i):
+        picture, suffix = rendering.render(content, self.files[i])
+        return {"bytes": picture, "path": Path(self.files[i]).stem + suffix}
 
-    def _refuse(self, wrong, column, what):
-        """Raise about the first row in which `wrong` is true."""
-        rows = np.flatnonzero(wrong)
-        if len(rows):
-            more = f" (and {len(rows) - 1} more such rows)" if len(rows) > 1 else ""
-            value = self.table[column].iloc[rows[0]]
-            raise BadInput(f"{self.path}, row {rows[0] + 1}, column {column}: {value!r} {what}{more}")
-
-    def _votes(self):
-        """(N, A) int32 in the tree's order."""
-        unknown = set(self.columns.votes) - set(self.tree.columns)
-        if unknown:
-            raise BadInput(f"--columns: {', '.join(sorted(unknown))} is no vote column of tree {self.tree.name}")
-        votes = np.empty((len(self), len(self.tree.columns)), dtype=np.int32)
-        for a, ours in enumerate(self.tree.columns):
-            column = self.columns.votes.get(ours, ours)
-            numbers = pd.to_numeric(self._text(column), errors="coerce").to_numpy(np.float64)
-            good = (numbers >= 0) & (numbers == np.floor(numbers)) & (numbers < 2**31)
-            self._refuse(~good, column, "is no number of votes: whole, and not negative")
-            votes[:, a] = numbers
-        return votes
+    def fingerprint(self) -> str:
+        """Differs if anything differs that the rows are made of, but the content of the pictures."""
+        said = hashlib.sha256(
+            repr((self.ids, self.files, self.columns, self.rendering, self.native, self.features)).encode()
+        )
+        for values in self.data.values():
+            said.update(repr(values.tolist() if isinstance(values, np.ndarray) else values).encode())
+        return said.hexdigest()
 
     def inconsistencies(self) -> list[str]:
         """A line for each galaxy and question whose votes do not walk the tree (`DecisionTree.inconsistencies`)."""
         return [
-            f"{self.path}, row {i.row + 1} (id_str {self.ids[i.row]}): {i.question} has {i.votes} votes, "
+            f"{self.path}, row {self.rows[i.row]} (id_str {self.ids[i.row]}): {i.question} has {i.votes} votes, "
             f"but the answers it is asked after have {i.parent_votes}"
             for i in self.tree.inconsistencies(self.votes)
         ]
 
+    def _read(self, tree):
+        needed, join = self.columns.needed(tree), self.columns.join
+        table = _read_text(self.path, "--catalogue", needed)
+        if join:
+            theirs, path = list(join["on"].values()), self.path.parent / join["file"]
+            second = _read_text(path, "join", needed | set(theirs))
+            for column, held, file in [(c, table, self.path) for c in join["on"]] + [(c, second, path) for c in theirs]:
+                if column not in held:
+                    raise BadInput(f"{file}: has no column {column!r}, which join.on names")
+            if (twice := second.duplicated(theirs)).any():
+                row = second.loc[twice, theirs].iloc[0].to_dict()
+                raise BadInput(f"{path}: {row} stands there more than once; name a further column in join.on")
+            second = second.set_index(theirs)
+            table = table.join(second[second.columns.difference(table.columns)], on=list(join["on"])).fillna("")
+        if not len(table):
+            raise BadInput(f"--catalogue {self.path}: has no rows")
+        for column in sorted(needed):
+            if column not in table:
+                known = ", ".join(_column_names(self.path)[:8])
+                raise BadInput(f"{self.path}: has no column {column!r} (it begins {known}, ...); name it in --columns")
+        return table
+
+    def _files(self, table):
+        if "{" not in self.columns.image:
+            return table[self.columns.image]
+        rows = table[self.columns.image_columns].to_dict("records")
+        return pd.Series([self.columns.image.format(**row) for row in rows], dtype=str)
+
+    def _refuse(self, wrong, column, what, values=None):
+        """Raise about the first row in which `wrong` is true."""
+        rows = np.flatnonzero(wrong)
+        if len(rows):
+            more = f" (and {len(rows) - 1} more such rows)" if len(rows) > 1 else ""
+            value = (self.table[column] if values is None else values).iloc[rows[0]]
+            raise BadInput(f"{self.path}, row {self.rows[rows[0]]}, column {column}: {value!r} {what}{more}")
+
+    def _numbers(self, column, what, empty=np.nan, whole=False):
+        """(N,) float64, none negative."""
+        text = self.table[column]
+        numbers = pd.to_numeric(text.where(text != "", str(empty)), errors="coerce").to_numpy(np.float64)
+        good = (numbers >= 0) & (numbers < 2**31) & ((numbers == np.floor(numbers)) | (not whole))
+        self._refuse(~good, column, what)
+        return numbers
+
+    def _read_votes(self, tree, assumed_volunteers):
+        """Put the votes, or the fractions, into `data`; returns the tree if there are votes."""
+        if self.columns.fractions:
+            return self._read_fractions(tree, assumed_volunteers)
+        if unknown := set(self.columns.votes) - set(tree.columns):
+            raise BadInput(f"--columns: {', '.join(sorted(unknown))} is no vote column of tree {tree.name}")
+        for ours in tree.columns:
+            column = self.columns.votes.get(ours, ours)
+            self.data[ours] = self._numbers(
+                column, "is no number of votes: whole, and not negative", whole=True
+            ).astype(np.int32)
+        return tree
+
+    def _read_fractions(self, tree, assumed_volunteers):
+        questions = self.columns.fractions["questions"]
+        names = [f"{question}_{answer}" for question, answers in questions.items() for answer in answers]
+        if lacking := [column for column in tree.columns if column not in names]:
+            held = tree.held_by(names)
+            if held is None:
+                raise BadInput(f"--columns: fractions hold no {lacking[0]}, nor any first question of tree {tree.name}")
+            tree = held
+        ends = np.cumsum([len(answers) for answers in questions.values()])
+        slices = [slice(e - len(answers), e) for e, answers in zip(ends, questions.values(), strict=True)]
+        what = "is no fraction between 0 and 1"
+        columns = [column for answers in questions.values() for column in answers.values()]
+        published = np.stack([self._numbers(column, what, empty=0) for column in columns], axis=1)
+        for column, values in zip(columns, published.T, strict=True):
+            self._refuse(values > 1.001, column, what)  # a little more than 1 by rounding
+        conditional = conditional_fractions(published, slices)
+        for name, values in zip(names, conditional.T, strict=True):
+            self.metadata[f"{name}_fraction"] = "float32"
+            self.data[f"{name}_fraction"] = [None if np.isnan(v) else float(v) for v in values]
+        self.notes.append(
+            "The catalogue publishes vote fractions, not votes. Columns `{question}_{answer}_fraction` hold them among those who "
+            "were asked the question (divided by the sum of the question's fractions), and are null where nobody was."
+        )
+        column = self.columns.fractions["volunteers"]
+        if column is None and assumed_volunteers is None:
+            self.notes.append(
+                "It does not say how many volunteers looked at a galaxy: **there are no vote counts here**."
+            )
+            return None
+        if column is None:
+            volunteers = np.full(len(self.table), assumed_volunteers)
+            source = f"**Nobody counted these votes**: {assumed_volunteers} volunteers were assumed for every galaxy"
+        else:
+            volunteers = self._numbers(column, "is no number of volunteers", whole=True)
+            source = f"The number of volunteers of each galaxy is the catalogue's `{column}`"
+        ours = conditional[:, [names.index(c) for c in tree.columns]]
+        votes = votes_of_fractions(ours, volunteers.astype(np.int64), tree)
+        self.data |= dict(zip(tree.columns, votes.T, strict=True))
+        self.notes.append(
+            f"{source}, and the vote columns are the whole votes nearest to the published fractions that walk the decision tree. "
+            "They stand for the fractions in a likelihood; they are not the clicks that were made."
+        )
+        return tree
+
     def _labels(self, entry):
         column, names = entry["column"], entry["names"]
-        values = self._text(column)
+        values = self.table[column]
         self._refuse(~values.isin(names.keys()), column, f"is none of the classes {', '.join(names)}")
         return [names[value] for value in values]
 
     def _metadata(self, entry):
         column, dtype = entry["column"], entry["dtype"]
-        values = self._text(column)
+        values = self.table[column]
         if dtype == "string":
             return values.tolist()
         number = int if dtype.startswith("int") else float  # never through float: an SDSS objid has 18 digits
         numbers, wrong = [], np.zeros(len(values), dtype=bool)
         for i, value in enumerate(values):
             try:
+                value = (
+                    value.removesuffix(".0") if number is int else value
+                )  # what pandas makes of whole numbers with gaps
                 numbers.append(number(value) if value else None)
                 wrong[i] = number is int and value and abs(numbers[-1]) >= 2 ** (int(dtype[3:]) - 1)
             except ValueError:
@@ -225,3 +359,39 @@ class Catalogue:
                 wrong[i] = True
         self._refuse(wrong, column, f"is no {dtype}")
         return numbers
+
+    def _positions(self):
+        positions = np.array([self.data["ra"], self.data["dec"]], dtype=np.float64).T  # None becomes NaN
+        for axis, (name, low, high) in enumerate((("ra", 0, 360), ("dec", -90, 90))):
+            wrong = (positions[:, axis] < low) | (positions[:, axis] > high)
+            self._refuse(wrong, self.columns.metadata[name]["column"], f"is no {name} in degrees, {low} to {high}")
+        return positions
+
+
+def _present(columns, path):
+    """The map without the questions of which the catalogue has no fractions."""
+    if not columns.fractions or not path.exists():
+        return columns
+    held = set(_column_names(path))
+    questions = {q: a for q, a in columns.fractions["questions"].items() if held & set(a.values())}
+    return replace(columns, fractions=columns.fractions | {"questions": questions})
+
+
+def _read_text(path, name, wanted):
+    """The wanted columns of a table as strings: no digit of them is lost, and an empty cell is ""."""
+    try:
+        if path.suffix == ".parquet":
+            table = pd.read_parquet(path, columns=[c for c in _column_names(path) if c in wanted])
+            return table.apply(lambda column: column.astype(str).where(column.notna(), ""))
+        return pd.read_csv(path, dtype=str, keep_default_na=False, usecols=lambda column: column in wanted)
+    except FileNotFoundError as error:
+        raise BadInput(f"{name} {path}: no such file") from error
+    except (OSError, ValueError) as error:  # pandas' and Arrow's parser errors are ValueErrors
+        reason = " ".join(str(error).split())
+        raise BadInput(f"{name} {path}: cannot be read as a table ({reason})") from error
+
+
+def _column_names(path):
+    if path.suffix == ".parquet":
+        return pq.read_schema(path).names
+    return list(pd.read_csv(path, nrows=0).columns)

@@ -1,10 +1,8 @@
-"""Galaxies as rows of a Hugging Face dataset: their schema, their splits, and the batches made of them.
+"""Published datasets -> batches of tensors: opening, decoding, and the order in which training walks through the galaxies.
 
-A row holds `id_str`, `image` (the original bytes), one int32 column per answer of the tree, ClassLabel columns and metadata.
-Legend of shapes: B galaxies, A answers, C side of the canvas.
+Legend of shapes: B galaxies, A answers, H and W of a picture, C side of the canvas.
 """
 
-import hashlib
 import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,8 +10,6 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from huggingface_hub import DatasetCard
 from PIL import Image
@@ -21,152 +17,53 @@ from torch.utils.data import DataLoader, Dataset
 
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
-from hf_galaxy.views import Framing, draw_affine, to_canvas
+from hf_galaxy.schema import hashed_place, votes_in
+from hf_galaxy.streaming import WINDOW_ROWS, StreamedRows, open_stream
+from hf_galaxy.views import Framing, draw_affine, to_canvases
 
-# 20 % test as in GZ Evo; validation is taken from the rest.
-SPLITS = {"train": 0.7, "validation": 0.1, "test": 0.2}
-ROWS_PER_GROUP = 200  # small row groups can be shuffled and shared out when the dataset is streamed
-ROWS_PER_FILE = 5000
+try:
+    import simplejpeg
+except ImportError:  # Pillow decodes to the same pixels, at half the speed
+    simplejpeg = None
 
-
-def hashed_place(id_str: str) -> float:
-    """A number in [0, 1) that looks random but depends on nothing but the galaxy's name."""
-    return int.from_bytes(hashlib.sha256(id_str.encode()).digest()[:8], "big") / 2**64
-
-
-def split_of(id_str: str) -> str:
-    """The split a galaxy belongs to, for ever: adding or removing other galaxies does not move it."""
-    place = hashed_place(id_str)
-    for split, share in SPLITS.items():
-        if place < share:
-            return split
-        place -= share
-    return split  # the shares add up to 1 only to rounding
+Rows = datasets.Dataset | StreamedRows
+VALIDATION_SHARE = 1 / 8  # of a train split that comes without a validation split: the shares are then those of ours
 
 
-def row_features(
-    tree: DecisionTree | None = None,
-    classes: dict[str, list[str]] | None = None,
-    metadata: dict[str, str] | None = None,
-) -> datasets.Features:
-    """The schema of a dataset.
+def open_dataset(name: str, config: str | None = None, streaming: bool = False) -> dict[str, Rows]:
+    """The splits of a published dataset: ours, or any with the columns `id_str` and `image` such as mwalmsley/gz_evo.
+
+    Where there is no validation split, an eighth of the train split, chosen by a hash of `id_str`, becomes one.
 
     Args:
-        tree: one int32 column of votes per answer.
-        classes: label column -> names of its classes.
-        metadata: further column -> dtype ("string", "float32", ...).
-    """
-    return datasets.Features(
-        {"id_str": datasets.Value("string"), "image": datasets.Image()}
-        | {column: datasets.Value("int32") for column in (tree.columns if tree else [])}
-        | {column: datasets.ClassLabel(names=names) for column, names in (classes or {}).items()}
-        | {column: datasets.Value(dtype) for column, dtype in (metadata or {}).items()}
-    )
-
-
-@dataclass
-class Published:
-    """What was written: for the dataset's card."""
-
-    features: datasets.Features
-    splits: dict[str, datasets.SplitInfo]
-    download_size: int
-    sums: dict[str, int]
-    class_counts: dict[str, dict[str, int]]
-
-
-def write_dataset(rows: Iterable[dict], features: datasets.Features, folder: Path) -> Published:
-    """Write rows as Parquet files `data/{split}-NNNNN.parquet`, each row in the split that its `id_str` decides.
-
-    Args:
-        rows: `id_str`, `image` as {"bytes", "path"} (the bytes are kept as they are), and every other column.
-        folder: an existing folder.
-
-    Returns:
-        Counts and sizes, and for integer columns their sum, for label columns the galaxies in each class.
-    """
-    (folder / "data").mkdir()
-    writers = {split: _SplitWriter(split, features, folder / "data") for split in SPLITS}
-    sums = {column: 0 for column, f in features.items() if getattr(f, "dtype", None) == "int32"}
-    class_counts = {
-        column: dict.fromkeys(feature.names, 0)
-        for column, feature in features.items()
-        if isinstance(feature, datasets.ClassLabel)
-    }
-    for row in rows:
-        writers[split_of(row["id_str"])].add(row)
-        for column in sums:
-            sums[column] += row[column] or 0
-        for column, counts in class_counts.items():
-            counts[row[column]] += 1
-    for writer in writers.values():
-        writer.close()
-    written = {split: writer for split, writer in writers.items() if writer.rows}
-    return Published(
-        features=features,
-        splits={s: datasets.SplitInfo(s, num_bytes=w.bytes, num_examples=w.rows) for s, w in written.items()},
-        download_size=sum(file.stat().st_size for file in (folder / "data").iterdir()),
-        sums=sums,
-        class_counts=class_counts,
-    )
-
-
-class _SplitWriter:
-    """Collects the rows of one split and writes them in row groups, to files of a limited number of rows."""
-
-    def __init__(self, split: str, features: datasets.Features, folder: Path):
-        self.split, self.features, self.folder = split, features, folder
-        self.schema = features.arrow_schema  # carries the features in its metadata, as load_dataset expects
-        self.pending, self.rows, self.bytes, self.writer = [], 0, 0, None
-
-    def add(self, row: dict) -> None:
-        self.pending.append(self.features.encode_example(row))
-        if len(self.pending) == ROWS_PER_GROUP:
-            self._flush()
-
-    def _flush(self):
-        if not self.pending:
-            return
-        if self.rows % ROWS_PER_FILE == 0:
-            self._close_file()
-            path = self.folder / f"{self.split}-{self.rows // ROWS_PER_FILE:05d}.parquet"
-            # Pictures are compressed already.
-            packed = [c for c, f in self.features.items() if not isinstance(f, datasets.Image)]
-            self.writer = pq.ParquetWriter(
-                path, self.schema, compression={c: "snappy" for c in packed} | {"image": "none"},
-                write_page_index=True, use_content_defined_chunking=True,
-            )  # fmt: skip
-        table = pa.Table.from_pylist(self.pending, schema=self.schema)
-        self.writer.write_table(table)
-        self.rows += table.num_rows
-        self.bytes += table.nbytes
-        self.pending = []
-
-    def _close_file(self):
-        if self.writer:
-            self.writer.close()
-
-    def close(self) -> None:
-        self._flush()
-        self._close_file()
-
-
-def open_dataset(name: str, config: str | None = None) -> datasets.DatasetDict:
-    """A published dataset: a folder or a Hub id.
+        name: a folder or a Hub id.
+        config: one of its configurations; None: its default.
+        streaming: read Parquet files where they are, as far as they are needed, instead of copying them to a cache first.
 
     Raises:
-        BadInput: there is no such dataset, or it lacks the columns `id_str` and `image`.
+        BadInput: there is no such dataset, or it lacks one of these columns.
     """
     if Path(name).exists() and not any(Path(name).rglob("*.parquet")):
         raise BadInput(f"--dataset {name}: holds no Parquet files; publish it first (scripts/publish_dataset.py)")
     try:
-        opened = datasets.load_dataset(name, config)
+        opened = open_stream(name, config) if streaming else dict(datasets.load_dataset(name, config))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise BadInput(f"--dataset {name}: cannot be loaded ({' '.join(str(error).split())})") from error
     for split, rows in opened.items():
         if missing := {"id_str", "image"} - set(rows.column_names):
             raise BadInput(f"--dataset {name}: split {split} has no column {', '.join(sorted(missing))}")
+    if "train" in opened and "validation" not in opened:
+        ids = _column(opened["train"], "id_str").to_pylist()
+        chosen = np.array([hashed_place("validation of " + id_str) < VALIDATION_SHARE for id_str in ids])
+        train = opened["train"]
+        opened |= {
+            part: train.select(np.flatnonzero(which)) for part, which in (("train", ~chosen), ("validation", chosen))
+        }
     return opened
+
+
+def _column(rows, column):
+    return rows.select_columns([column]).with_format("arrow")[:][column]
 
 
 def title_of(name: str) -> str:
@@ -178,7 +75,7 @@ def title_of(name: str) -> str:
     return card.data.pretty_name or name
 
 
-def rows_of(opened: datasets.DatasetDict, split: str, name: str) -> datasets.Dataset:
+def rows_of(opened: dict[str, Rows], split: str, name: str) -> Rows:
     """One split of an opened dataset; `name` is for the message.
 
     Raises:
@@ -189,7 +86,7 @@ def rows_of(opened: datasets.DatasetDict, split: str, name: str) -> datasets.Dat
     return opened[split]
 
 
-def check_tree_columns(rows: datasets.Dataset, tree: DecisionTree, name: str) -> None:
+def check_tree_columns(rows: Rows, tree: DecisionTree, name: str) -> None:
     """Refuse a dataset that lacks votes for a question of the tree; `name` is for the message."""
     if missing := [column for column in tree.columns if column not in rows.features]:
         raise BadInput(
@@ -198,41 +95,102 @@ def check_tree_columns(rows: datasets.Dataset, tree: DecisionTree, name: str) ->
         )
 
 
-def class_names(rows: datasets.Dataset, label: str, name: str) -> list[str]:
-    """The classes of a label column; `name` is for the message.
+@dataclass(frozen=True)
+class Label:
+    """A column of classes, and the names of the classes in the order of their indices."""
+
+    column: str
+    names: tuple[str, ...]
+
+    def indices(self, table) -> np.ndarray:
+        """(N,) int64 class indices of some rows; -1 where a row has no label, or one of another name."""
+        values = table[self.column].to_pylist()
+        if values and isinstance(next((v for v in values if v is not None), 0), int):
+            return np.array([-1 if v is None else v for v in values], dtype=np.int64)
+        places = {name: i for i, name in enumerate(self.names)}
+        return np.array([places.get(v, -1) for v in values], dtype=np.int64)
+
+
+def label_of(rows: Rows, column: str, name: str) -> Label:
+    """The classes of a label column: those of a ClassLabel, or the different texts of a text column, sorted.
+
+    Args:
+        column: such as `summary` of mwalmsley/gz_evo, where an empty text is no label.
+        name: of the dataset, for the message.
 
     Raises:
-        BadInput: no such column, or it holds no classes.
+        BadInput: no such column, it holds no classes, or fewer than two.
     """
-    labels = [column for column, f in rows.features.items() if isinstance(f, datasets.ClassLabel)]
-    if label not in labels:
+    feature = rows.features.get(column)
+    if isinstance(feature, datasets.ClassLabel):
+        return Label(column, tuple(feature.names))
+    if not isinstance(feature, datasets.Value) or feature.dtype not in ("string", "large_string"):
+        labels = [column for column, f in rows.features.items() if isinstance(f, datasets.ClassLabel)]
         raise BadInput(
-            f"--dataset {name}: has no class label {label!r}; its label columns: {', '.join(labels) or 'none'}"
+            f"--dataset {name}: has no class label {column!r}; its label columns: {', '.join(labels) or 'none'}"
         )
-    return rows.features[label].names
+    names = tuple(sorted({value for value in _column(rows, column).unique().to_pylist() if value}))
+    if not 1 < len(names) <= 1000:
+        raise BadInput(
+            f"--dataset {name}: column {column!r} holds {len(names)} different texts; classes are 2 to 1,000"
+        )
+    return Label(column, names)
 
 
-def votes_of(rows: datasets.Dataset, tree: DecisionTree) -> np.ndarray:
+def votes_of(rows: Rows, tree: DecisionTree) -> np.ndarray:
     """(N, A) int32: the votes of a whole split."""
-    return _votes(rows.select_columns(tree.columns).with_format("arrow")[:], tree)
+    return votes_in(rows.select_columns(tree.columns).with_format("arrow")[:], tree)
 
 
-def _votes(table, tree):
-    # A galaxy that was never in a campaign may have null there: no votes, which is the mask of the likelihood.
-    return np.stack([table[column].fill_null(0).to_numpy() for column in tree.columns], axis=1).astype(np.int32)
-
-
-def labels_of(rows: datasets.Dataset, label: str, name: str) -> np.ndarray:
-    """(N,) class indices of a whole split; `name` is for the message.
+def labelled(rows: Rows, label: Label, name: str) -> tuple[Rows, np.ndarray]:
+    """The rows that have a label, and their class indices; `name` is for the message.
 
     Raises:
-        BadInput: some galaxies have no label.
+        BadInput: none has.
     """
-    column = rows.select_columns([label]).with_format("arrow")[:][label]
-    labels = column.fill_null(-1).to_numpy().copy()  # Arrow's own is read-only
-    if missing := int((labels < 0).sum()):
-        raise BadInput(f"--dataset {name}: {missing} galaxies have no {label!r}; publish it without them")
-    return labels
+    indices = label.indices(rows.select_columns([label.column]).with_format("arrow")[:])
+    having = np.flatnonzero(indices >= 0)
+    if not len(having):
+        raise BadInput(f"--dataset {name}: none of its {len(rows):,} galaxies has a {label.column!r}")
+    return (rows if len(having) == len(rows) else rows.select(having)), indices[having]
+
+
+def decode(content: bytes, shorter: int | None = None, out: np.ndarray | None = None) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of an encoded picture; a grey one has three equal bands.
+
+    Args:
+        shorter: a JPEG may come at 1/2, 1/4 or 1/8 of its size, as long as its shorter side is no shorter than this: its
+            cosine transform gives it so in less time. Pillow and simplejpeg give the same pixels, to the bit.
+        out: where to, if it has the size of the picture.
+    """
+    if simplejpeg and simplejpeg.is_jpeg(content):
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
+        if colours in ("YCbCr", "Gray", "RGB"):  # CMYK is Pillow's
+            factor = _reduction(min(height, width), shorter)
+            height, width = -(-height // factor), -(-width // factor)
+            smaller = {"min_height": height, "min_width": width} if factor > 1 else {}
+            buffer = out if out is not None and out.shape == (height, width, 3) else None
+            return simplejpeg.decode_jpeg(content, "RGB", buffer=buffer, **smaller)
+    picture = Image.open(io.BytesIO(content))
+    factor = _reduction(min(picture.size), shorter)
+    if factor > 1:
+        picture.draft(picture.mode, tuple(side // factor for side in picture.size))
+    pixels = np.asarray(picture.convert("RGB"))
+    if out is not None and out.shape == pixels.shape:
+        out[:] = pixels
+    return pixels
+
+
+def _reduction(side, shorter):
+    return max((factor for factor in (1, 2, 4, 8) if shorter and side // factor >= shorter), default=1)
+
+
+def decode_batch(contents: list[bytes], shorter: int | None = None) -> np.ndarray | list[np.ndarray]:
+    """(B, H, W, 3) uint8 of pictures of one size, decoded where they stay; a list of arrays if they have several sizes."""
+    first = decode(contents[0], shorter)
+    batch = np.empty((len(contents), *first.shape), np.uint8)
+    pictures = [decode(content, shorter, out) for content, out in zip(contents, batch, strict=True)]
+    return batch if all(picture.shape == first.shape for picture in pictures) else pictures
 
 
 class Galaxies(Dataset):
@@ -241,12 +199,14 @@ class Galaxies(Dataset):
     Args:
         rows: a split of a published dataset.
         framing: how the canvases are cut.
-        target: a tree (gives `votes`) or a label column (gives `labels`).
+        target: a tree (gives `votes`) or a label (gives `labels`).
+        fast: large JPEGs are shrunk while they are decoded, if they are shrunk anyway. For training; without it pictures
+            are what an image processor makes of them.
     """
 
-    def __init__(self, rows: datasets.Dataset, framing: Framing, target: DecisionTree | str):
-        self.framing, self.target = framing, target
-        columns = target.columns if isinstance(target, DecisionTree) else [target]
+    def __init__(self, rows: Rows, framing: Framing, target: DecisionTree | Label, fast: bool = False):
+        self.framing, self.target, self.shorter = framing, target, framing.scaled if fast else None
+        columns = target.columns if isinstance(target, DecisionTree) else [target.column]
         self.rows = rows.select_columns(["image", *columns]).with_format("arrow")
 
     def __len__(self):
@@ -254,11 +214,11 @@ class Galaxies(Dataset):
 
     def __getitem__(self, indices: list[int]) -> dict[str, torch.Tensor]:
         table = self.rows[indices]
-        pictures = (Image.open(io.BytesIO(image["bytes"])) for image in table["image"].to_pylist())
-        pixels = torch.stack([to_canvas(picture, self.framing) for picture in pictures])
-        if isinstance(self.target, str):
-            return {"pixels": pixels, "labels": torch.tensor(table[self.target].to_numpy())}
-        return {"pixels": pixels, "votes": torch.from_numpy(_votes(table, self.target))}
+        contents = table["image"].combine_chunks().field("bytes").to_pylist()
+        pixels = to_canvases(decode_batch(contents, self.shorter), self.framing)
+        if isinstance(self.target, Label):
+            return {"pixels": pixels, "labels": torch.from_numpy(self.target.indices(table))}
+        return {"pixels": pixels, "votes": torch.from_numpy(votes_in(table, self.target))}
 
 
 class TrainingSequence(Dataset):
@@ -266,26 +226,53 @@ class TrainingSequence(Dataset):
 
     Position p fixes the row and the random view (`affine`, (B, 2, 3)), by the seed alone. So a run is the same however
     the positions are dealt out to processes, accumulation steps and loader workers, and goes on exactly where it stopped.
+
+    A stream is divided among the processes, so that each reads a part of it: of every shuffle each process sees an equal
+    number of galaxies, none that another sees, and with several processes some few are left over till the next shuffle.
+
+    Args:
+        share, batch_size: how the positions will be dealt out; only a stream needs to know.
     """
 
-    def __init__(self, galaxies: Galaxies, seed: int, flip: bool = True):
+    def __init__(
+        self, galaxies: Galaxies, seed: int, flip: bool = True, share: "Share | None" = None, batch_size: int = 1
+    ):
         self.galaxies, self.seed, self.flip = galaxies, seed, flip
+        streamed = isinstance(galaxies.rows, StreamedRows)
+        self.shuffle = galaxies.rows.shuffled if streamed else lambda rng: rng.permutation(len(galaxies))
+        self.lanes = share.processes if streamed and share else 1
+        self.run = share.micro_batch(batch_size) if streamed and share else 1  # so many positions are in one lane
+        self.per_lane = len(galaxies) // self.lanes
         self.shuffles: dict[int, np.ndarray] = {}
 
     def __getitem__(self, positions: list[int]) -> dict[str, torch.Tensor]:
-        batch = self.galaxies[[self.row(p) for p in positions]]
-        views = [
-            draw_affine(np.random.default_rng([self.seed, 1, p]), self.galaxies.framing, self.flip) for p in positions
-        ]
-        return batch | {"affine": torch.from_numpy(np.stack(views))}
+        rows = [self.row(p) for p in positions]
+        if isinstance(self.galaxies.rows, StreamedRows):
+            self.galaxies.rows.prefetch(self._upcoming(positions[-1]))
+        views = draw_affine(self.seed, positions, self.galaxies.framing, self.flip)
+        return self.galaxies[rows] | {"affine": torch.from_numpy(views)}
 
     def row(self, position: int) -> int:
         """The row that stands at a position."""
-        epoch, place = divmod(position, len(self.galaxies))
+        epoch, place = self._place(position)
+        return int(self._order(epoch)[place])
+
+    def _place(self, position):
+        turn, lane = divmod(position // self.run, self.lanes)
+        epoch, place = divmod(turn * self.run + position % self.run, self.per_lane)
+        return epoch, lane * self.per_lane + place
+
+    def _order(self, epoch):
         if epoch not in self.shuffles:
-            shuffle = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.galaxies))
+            shuffle = self.shuffle(np.random.default_rng([self.seed, 0, epoch]))
             self.shuffles = {e: s for e, s in self.shuffles.items() if e == epoch - 1} | {epoch: shuffle}
-        return int(self.shuffles[epoch][place])
+        return self.shuffles[epoch]
+
+    def _upcoming(self, position):
+        """The rows of the next window of this lane."""
+        epoch, place = self._place(position)
+        end = (place // self.per_lane + 1) * self.per_lane
+        return self._order(epoch)[place : min(end, place + WINDOW_ROWS)]
 
 
 @dataclass(frozen=True)
@@ -332,11 +319,14 @@ def evaluation_batches(
     galaxies: Galaxies, batch_size: int, share: Share, workers: int
 ) -> Iterable[dict[str, torch.Tensor]]:
     """This process's galaxies in batches of up to `batch_size`: every galaxy of the split in exactly one process, once."""
-    mine = range(share.rank, len(galaxies), share.processes)
-    batches = [list(mine[first : first + batch_size]) for first in range(0, len(mine), batch_size)]
+    first, end = (rank * len(galaxies) // share.processes for rank in (share.rank, share.rank + 1))
+    batches = [list(range(start, min(end, start + batch_size))) for start in range(first, end, batch_size)]
     return _loader(galaxies, batches, workers)
 
 
 def _loader(dataset, batches, workers):
+    rows = dataset.galaxies.rows if isinstance(dataset, TrainingSequence) else dataset.rows
+    if isinstance(rows, StreamedRows):
+        workers = min(workers, 1)  # each would read every row group
     # batch_size=None: the "sampler" gives whole batches of indices, and the dataset answers with whole batches.
     return DataLoader(dataset, None, sampler=batches, num_workers=workers, pin_memory=torch.cuda.is_available())

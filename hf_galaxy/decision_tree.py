@@ -4,7 +4,8 @@ Legend of shapes, here and everywhere: B galaxies, A answers, Q questions.
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -125,6 +126,27 @@ class DecisionTree:
             campaigns.setdefault(question.campaign, []).append(i)
         return campaigns
 
+    def held_by(self, columns: Collection[str]) -> "DecisionTree | None":
+        """The part of the tree of which these columns hold the votes; the tree itself if they hold all of it.
+
+        A question counts if every answer has its column and, unless it is always asked, at least one of the answers that
+        lead to it is there too. None if no question that is always asked counts: that is no part of the campaign.
+        """
+        held, found = set(), []
+        for q in self.order:
+            question = self.questions[q]
+            if set(question.columns) <= set(columns) and (not question.parents or held & set(question.parents)):
+                held.update(question.columns)
+                found.append(q)
+        if not any(not self.questions[q].parents for q in found):
+            return None
+        if len(found) == len(self.questions):
+            return self
+        questions = (self.questions[q] for q in sorted(found))
+        return DecisionTree(
+            self.name, tuple(replace(q, parents=tuple(p for p in q.parents if p in held)) for q in questions)
+        )
+
     def asked_probability(self, fractions):
         """The probability that each question is asked, given how often each answer is chosen.
 
@@ -201,8 +223,7 @@ def load_tree(name: str | Path | list[str]) -> DecisionTree:
         BadInput: no such tree, or a tree that contradicts itself.
     """
     if isinstance(name, list):
-        trees = [load_tree(each) for each in name]
-        return DecisionTree("+".join(t.name for t in trees), tuple(q for t in trees for q in t.questions))
+        return _union([load_tree(each) for each in name])
     path = Path(name) if str(name).endswith(".json") else TREES / f"{name}.json"
     if not path.is_file():
         raise BadInput(f"no decision tree {name}; there are {', '.join(available_trees())}, or give a .json file")
@@ -216,17 +237,21 @@ def load_tree(name: str | Path | list[str]) -> DecisionTree:
 
 
 def tree_of_columns(columns: list[str]) -> DecisionTree:
-    """The union of all campaigns whose every answer has its column among these, in the order of the columns.
+    """The union of all campaigns of which these columns hold votes (`DecisionTree.held_by`), in the order of the columns.
 
     Raises:
-        BadInput: the columns complete no campaign's tree.
+        BadInput: the columns hold no campaign's first question.
     """
-    trees = [load_tree(name) for name in available_trees()]
-    held = [tree for tree in trees if len(tree.campaigns) == 1 and set(tree.columns) <= set(columns)]
+    trees = [load_tree(path.stem) for path in TREES.glob("*.json")]
+    held = [part for tree in trees if len(tree.campaigns) == 1 and (part := tree.held_by(set(columns)))]
     if not held:
-        raise BadInput("the columns hold all votes of no campaign's tree; name one with --tree to see what is missing")
-    names = [tree.name for tree in sorted(held, key=lambda tree: columns.index(tree.columns[0]))]
-    return load_tree(names if len(names) > 1 else names[0])
+        raise BadInput("the columns hold no campaign's votes; name a tree with --tree to see what is missing")
+    held.sort(key=lambda tree: columns.index(tree.columns[0]))
+    return held[0] if len(held) == 1 else _union(held)
+
+
+def _union(trees: list[DecisionTree]) -> DecisionTree:
+    return DecisionTree("+".join(t.name for t in trees), tuple(q for t in trees for q in t.questions))
 
 
 def _question(campaign: dict, entry: dict) -> Question:

@@ -11,19 +11,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-import datasets
 import torch
 from accelerate import Accelerator
 
 from hf_galaxy import cards
 from hf_galaxy.data import (
     Galaxies,
+    Label,
+    Rows,
     Share,
     TrainingSequence,
     check_tree_columns,
-    class_names,
     evaluation_batches,
-    labels_of,
+    label_of,
+    labelled,
     open_dataset,
     rows_of,
     title_of,
@@ -56,6 +57,8 @@ class Settings(Recipe):
     """The run folder to make. An unfinished run in it goes on, if its settings are the same."""
     config: str | None = None
     """Configuration of the dataset, if it has several."""
+    streaming: bool = False
+    """Read the dataset's Parquet files as far as they are needed, where they are, instead of copying all to a cache first."""
     task: Literal["votes", "classes"] = "votes"
     """Predict the volunteers' votes, or a class label."""
     label: str | None = None
@@ -109,7 +112,7 @@ def carry_out(settings: Settings) -> RunRecord:
     share.micro_batch(settings.batch_size)
     fields, weights = resolve_start(settings.backbone, settings.start, settings.image_size)
     with accelerator.main_process_first():
-        opened = open_dataset(settings.dataset, settings.config)
+        opened = open_dataset(settings.dataset, settings.config, settings.streaming)
     splits = {split: rows_of(opened, split, settings.dataset) for split in ("train", "validation", "test")}
 
     # 1. What is learnt: the model, the target of its batches, and the constant that its metrics stand beside.
@@ -119,16 +122,23 @@ def carry_out(settings: Settings) -> RunRecord:
     fields |= dict(head_dropout=settings.head_dropout, drop_path=settings.drop_path)
     if settings.task == "votes":
         tree = load_tree(list(settings.tree)) if settings.tree else tree_of_columns(splits["train"].column_names)
+        accelerator.print(f"learning {len(tree.questions)} questions of {tree.name}")
         check_tree_columns(splits["train"], tree, settings.dataset)
         model = GalaxyForVotes(GalaxyConfig(tree=tree, likelihood=settings.likelihood, **fields))
         constant = ConstantVotes.of(votes_of(splits["train"], tree), tree, settings.min_votes)
         model.start_from_constant(constant.concentrations, constant.fractions)
         baseline, about = constant.to_dict(), {"tree": tree.name, "questions": [q.name for q in tree.questions]}
     else:
-        names = class_names(splits["train"], settings.label or "", settings.dataset)
+        label = label_of(splits["train"], settings.label or "", settings.dataset)
+        names, labels_in = list(label.names), {}
+        for split, rows in splits.items():
+            splits[split], labels_in[split] = labelled(rows, label, settings.dataset)
+            if left_out := len(rows) - len(splits[split]):
+                accelerator.print(
+                    f"{left_out:,} of the {len(rows):,} galaxies of split {split} have no {label.column!r}; they are left out"
+                )
         labels = dict(id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)})
         model = GalaxyForImageClassification(GalaxyConfig(**labels, **fields))
-        labels_in = {split: labels_of(rows, settings.label, settings.dataset) for split, rows in splits.items()}
         counts = torch.bincount(torch.from_numpy(labels_in["train"]), minlength=len(names))
         # A class without a training galaxy counts as half a galaxy: unlikely, not impossible.
         baseline, about = {"log_priors": (counts.clamp_min(0.5) / counts.sum()).log().tolist()}, {"classes": names}
@@ -160,8 +170,8 @@ def carry_out(settings: Settings) -> RunRecord:
 
     # 3. Training, with the loss on the validation split to choose the best epoch by.
     framing = model.config.framing
-    galaxies = Galaxies(splits["train"], framing, _target(model, settings.label))
-    sequence = TrainingSequence(galaxies, settings.seed, settings.flip)
+    galaxies = Galaxies(splits["train"], framing, _target(model, record), fast=True)
+    sequence = TrainingSequence(galaxies, settings.seed, settings.flip, share, settings.batch_size)
 
     def measured_on(split):
         return measure(model, record, splits[split], settings.batch_size, settings.workers, accelerator)
@@ -215,7 +225,7 @@ def load_run(folder: Path) -> tuple[GalaxyPreTrainedModel, RunRecord]:
 
 
 def measure(
-    model: GalaxyPreTrainedModel, record: RunRecord, rows: datasets.Dataset, batch_size: int, workers: int,
+    model: GalaxyPreTrainedModel, record: RunRecord, rows: Rows, batch_size: int, workers: int,
     accelerator: Accelerator,
 ) -> VoteMetrics | ClassMetrics:  # fmt: skip
     """The metrics of a run's model on some rows, shared out over all processes."""
@@ -225,7 +235,7 @@ def measure(
     else:
         metrics = ClassMetrics(record.dataset["classes"], torch.tensor(record.baseline["log_priors"]))
     framing = model.config.framing
-    galaxies = Galaxies(rows, framing, _target(model, record.settings["label"]))
+    galaxies = Galaxies(rows, framing, _target(model, record))
     share = Share(accelerator.process_index, accelerator.num_processes)
     batches = evaluation_batches(galaxies, batch_size, share, workers)
     return evaluate(
@@ -233,8 +243,10 @@ def measure(
     )
 
 
-def _target(model, label):
-    return model.tree if isinstance(model, GalaxyForVotes) else label
+def _target(model, record):
+    if isinstance(model, GalaxyForVotes):
+        return model.tree
+    return Label(record.settings["label"], tuple(record.dataset["classes"]))
 
 
 def _inputs(batch, pixel_values):

@@ -6,26 +6,15 @@ they mistake more often, and they mistake it for what it resembles. Votes theref
 (`DecisionTree.inconsistencies` finds nothing), and vote fractions are graded as real ones are.
 """
 
-import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
-from multiprocessing import get_context
+from functools import cache
 
 import numpy as np
 
 from hf_galaxy.decision_tree import load_tree
 from hf_galaxy.mock_pictures import Imaging, Morphology, draw
-from hf_galaxy.progress import progress
+from hf_galaxy.schema import Row, row_features
 
-ABOUT = (
-    "A mock survey drawn by hf_galaxy with GalSim, for demonstrations and tests. Two mock campaigns, one like Galaxy Zoo 2 "
-    "(SDSS: blurred, shallow, about 44 volunteers a galaxy), one like GZ DECaLS DR5 (sharper, deeper, for most galaxies "
-    "about 5 volunteers and for a quarter about 40), ask the questions of those campaigns about galaxies whose true "
-    "morphology was drawn first (`true_path`, `mock_class`). Volunteers walk the decision tree and mistake what is small "
-    "or faint. Nothing measured on it says anything about real galaxies."
-)
 CLASSES = ["smooth-round", "smooth-in-between", "smooth-cigar", "edge-on", "spiral", "disk", "merger", "artifact"]
 METADATA = {
     "dataset_name": "string",
@@ -220,42 +209,49 @@ def _resemblance(true, answer):
     return 0.5
 
 
-def simulate(galaxies: int, seed: int = 0, size: int = 96, processes: int | None = None) -> Iterator[dict]:
-    """Rows of a mock survey, in order: `id_str`, `image`, votes of both campaigns (0 where it was not in one), METADATA, `mock_class`.
+class MockSurvey:
+    """A mock survey of two campaigns, as a source for `publish.write_dataset`. Galaxy i depends on the seed and i alone.
+
+    A row holds `id_str`, `image`, votes of both campaigns (0 where it was not in one), METADATA and `mock_class`.
 
     Args:
         galaxies: how many; the first of many equal those of few.
-        seed: of everything; galaxy i depends on the seed and i alone.
+        seed: of everything.
         size: side of the pictures, pixels.
-        processes: that draw at the same time; by default one for each core. Their number does not change a byte.
     """
-    processes = processes or os.cpu_count() or 1
-    show = partial(progress, total=galaxies, desc="drawing mock galaxies", unit=" galaxies")
-    make = partial(_row, seed, size)
-    if processes == 1:
-        yield from show(map(make, range(galaxies)))
-        return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from show(pool.map(make, range(galaxies), chunksize=8))
 
+    features = row_features(load_tree(MOCK_TREE), {"mock_class": CLASSES}, METADATA)
+    positions = None
 
-def _row(seed, size, index):
-    rng = np.random.default_rng([seed, index])
-    galaxy = draw_morphology(rng)
-    campaign = CAMPAIGNS[rng.integers(len(CAMPAIGNS))]
-    name = f"mock-{campaign.tree}-{seed}-{index:06d}"
-    picture = draw(galaxy, campaign.imaging, size, rng)
-    return (
-        {"id_str": name, "image": {"bytes": picture, "path": f"{name}.jpg"}}
-        | {column: 0 for each in CAMPAIGNS for column in _tree(each.tree).columns}
-        | vote(galaxy, campaign, rng)
-        | {
-            "dataset_name": f"mock_{campaign.tree}",
-            "true_path": true_path(galaxy, campaign),
-            "magnitude": galaxy.magnitude,
-            "half_light_radius_arcsec": galaxy.half_light_radius_arcsec,
-            "psf_fwhm_arcsec": campaign.imaging.psf_fwhm_arcsec,
-            "pixel_scale_arcsec": campaign.imaging.pixel_scale(galaxy.half_light_radius_arcsec, size),
-            "mock_class": mock_class(galaxy),
-        }
-    )
+    def __init__(self, galaxies: int, seed: int = 0, size: int = 96):
+        self.seed, self.size = seed, size
+        self.campaigns = [self._begin(i)[1].tree for i in range(galaxies)]
+        self.ids = [f"mock-{campaign}-{seed}-{i:06d}" for i, campaign in enumerate(self.campaigns)]
+        self.votes = None
+
+    def _begin(self, i):
+        rng = np.random.default_rng([self.seed, i])
+        return draw_morphology(rng), CAMPAIGNS[rng.integers(len(CAMPAIGNS))], rng
+
+    def row(self, i: int) -> Row:
+        """Galaxy i: drawn, looked at, and voted on."""
+        galaxy, campaign, rng = self._begin(i)
+        picture = draw(galaxy, campaign.imaging, self.size, rng)
+        return Row(
+            {"id_str": self.ids[i], "image": {"bytes": picture, "path": f"{self.ids[i]}.jpg"}}
+            | {column: 0 for each in CAMPAIGNS for column in _tree(each.tree).columns}
+            | vote(galaxy, campaign, rng)
+            | {
+                "dataset_name": f"mock_{campaign.tree}",
+                "true_path": true_path(galaxy, campaign),
+                "magnitude": galaxy.magnitude,
+                "half_light_radius_arcsec": galaxy.half_light_radius_arcsec,
+                "psf_fwhm_arcsec": campaign.imaging.psf_fwhm_arcsec,
+                "pixel_scale_arcsec": campaign.imaging.pixel_scale(galaxy.half_light_radius_arcsec, self.size),
+                "mock_class": mock_class(galaxy),
+            }
+        )
+
+    def fingerprint(self) -> str:
+        """Of all that the rows are made of."""
+        return f"mock survey, {len(self.ids)} galaxies, seed {self.seed}, {self.size} px, columns {list(self.features)}"

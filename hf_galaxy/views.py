@@ -5,17 +5,17 @@ a rotated or shifted view still shows sky at its corners and not a border. Views
 on whatever device they are: `eval_view` is their centre, `train_view` a random rotation, flip, zoom and shift of it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
+from torchvision.transforms.functional import center_crop
 
 # sqrt(2) shows real sky in the corners at any rotation; the rest is for the shift.
 CANVAS_MARGIN = 1.5
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio: the step of SplitMix64
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,21 @@ class Framing:
     # Both differ from `size` by an even number, so that the centre of one is the centre of the other, to the pixel.
 
 
-def to_canvas(picture: Image.Image, framing: Framing) -> torch.Tensor:
-    """(3, C, C) uint8 RGB: the middle of the picture, at the scale of the view. Grey pictures become three equal bands."""
-    scaled = resize(picture.convert("RGB"), framing.scaled, InterpolationMode.BICUBIC)
-    return pil_to_tensor(center_crop(scaled, [framing.canvas]))
+def to_canvases(pictures: Sequence[np.ndarray], framing: Framing) -> torch.Tensor:
+    """(B, 3, C, C) uint8: the middle of each picture, at the scale of the view.
+
+    Args:
+        pictures: (H, W, 3) uint8 RGB, a list of several sizes or an array of one.
+    """
+    if isinstance(pictures, list) and len({picture.shape for picture in pictures}) > 1:
+        return torch.cat([to_canvases([picture], framing) for picture in pictures])
+    # Still (B, H, W, 3) in memory: torch resizes uint8 in that layout several times faster than Pillow does.
+    batch = torch.from_numpy(np.asarray(pictures)).permute(0, 3, 1, 2)
+    height, width = batch.shape[2:]
+    if min(height, width) != framing.scaled:
+        size = [max(framing.scaled, int(framing.scaled * side / min(height, width))) for side in (height, width)]
+        batch = F.interpolate(batch, size=size, mode="bicubic", antialias=True)
+    return center_crop(batch, [framing.canvas])
 
 
 def eval_view(canvases: torch.Tensor, framing: Framing) -> torch.Tensor:
@@ -66,19 +77,38 @@ def train_view(canvases: torch.Tensor, affine: torch.Tensor, framing: Framing) -
     return F.grid_sample(canvases.float() / 255, grid, padding_mode="reflection", align_corners=False).clamp_(0, 1)
 
 
-def draw_affine(rng: np.random.Generator, framing: Framing, flip: bool = True) -> np.ndarray:
-    """A random (2, 3) affine map: any rotation, a zoom of 0.9 to 1.1, a shift of up to 5 % of the view, and a mirror.
+def draw_affine(seed: int, positions: Sequence[int], framing: Framing, flip: bool = True) -> np.ndarray:
+    """(B, 2, 3) random affine maps: any rotation, a zoom of 0.9 to 1.1, a shift of up to 5 % of the view, and a mirror.
 
     Galaxies have no up and no left, so these change nothing that volunteers are asked; `flip=False` is for labels that
     know a spiral's handedness, which a mirror swaps. The ranges are milder than Zoobot's (zoom 1.2 to 1.4, shear 20
     degrees: both change how round and how large a galaxy looks).
+
+    Args:
+        seed, positions: map b depends on the seed and on position b alone.
     """
-    angle = rng.uniform(0, 2 * np.pi)
-    zoom = rng.uniform(0.9, 1.1)
-    shift = rng.uniform(-0.05, 0.05, 2)
-    mirror = -1.0 if rng.random() < 0.5 and flip else 1.0
-    scale = framing.size / framing.canvas / zoom
-    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
-    return np.array(
-        [[cos * mirror, -sin, shift[0] * 2 * scale], [sin * mirror, cos, shift[1] * 2 * scale]], dtype=np.float32
-    )
+    turn, enlarge, right, down, mirrored = uniforms(seed, positions, 5).T
+    scale = framing.size / framing.canvas / (0.9 + 0.2 * enlarge)
+    mirror = np.where((mirrored < 0.5) & flip, -1.0, 1.0)
+    cos, sin = scale * np.cos(2 * np.pi * turn), scale * np.sin(2 * np.pi * turn)
+    shift = np.stack([right, down], axis=1) * 0.1 - 0.05
+    turned = np.stack([cos * mirror, -sin, sin * mirror, cos], axis=1).reshape(-1, 2, 2)
+    return np.concatenate([turned, (shift * 2 * scale[:, None])[..., None]], axis=2).astype(np.float32)
+
+
+def uniforms(seed: int, positions: Sequence[int], draws: int) -> np.ndarray:
+    """(B, draws) random numbers in [0, 1): those of a position depend on it and the seed alone.
+
+    A generator for each position would cost as much as a tenth of decoding its picture; SplitMix64 (Steele, Lea and Flood
+    2014, doi 10.1145/2660193.2660195), whose state is a counter, gives those of a whole batch at once.
+    """
+    with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
+        start = _mix(np.uint64(seed) + GOLDEN) + np.asarray(positions, dtype=np.uint64)[:, None] * np.uint64(draws)
+        bits = _mix((start + np.arange(draws, dtype=np.uint64)) * GOLDEN)
+    return (bits >> np.uint64(11)) / 2.0**53
+
+
+def _mix(z):
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

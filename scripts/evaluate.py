@@ -9,7 +9,7 @@ from typing import Literal
 
 from hf_galaxy import cards
 from hf_galaxy.command_line import run
-from hf_galaxy.data import check_tree_columns, class_names, open_dataset, rows_of
+from hf_galaxy.data import check_tree_columns, label_of, labelled, open_dataset, rows_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.experiment import load_run, measure
 from hf_galaxy.model import GalaxyForVotes
@@ -26,6 +26,8 @@ class Evaluate:
     """A folder or Hub id; by default the one the run was trained on."""
     config: str | None = None
     """Configuration of the dataset, if it has several."""
+    streaming: bool = False
+    """Read the dataset's Parquet files where they are instead of copying them to a cache first."""
     split: str = "test"
     """Of the dataset."""
     batch_size: int = 128
@@ -46,11 +48,15 @@ def main(settings: Evaluate) -> None:
     name, config = settings.dataset, settings.config
     if name is None:
         name, config = record.settings["dataset"], config or record.settings["config"]
-    rows = rows_of(open_dataset(name, config), settings.split, name)
+    rows = rows_of(open_dataset(name, config, settings.streaming), settings.split, name)
     if isinstance(model, GalaxyForVotes):
         check_tree_columns(rows, model.tree, name)
-    elif (found := class_names(rows, record.settings["label"], name)) != record.dataset["classes"]:
-        raise BadInput(f"--dataset {name}: has classes {', '.join(found)}, not {', '.join(record.dataset['classes'])}")
+    else:
+        label = label_of(rows, record.settings["label"], name)
+        if list(label.names) != record.dataset["classes"]:
+            names, learnt = ", ".join(label.names), ", ".join(record.dataset["classes"])
+            raise BadInput(f"--dataset {name}: has classes {names}, not {learnt}")
+        rows, _ = labelled(rows, label, name)
     model.to(accelerator.device)
     results = measure(model, record, rows, settings.batch_size, settings.workers, accelerator).compute()
     if accelerator.is_main_process:

@@ -1,30 +1,53 @@
-"""Publish galaxies as a dataset that `datasets.load_dataset` reads.
+"""Publish galaxies as a dataset that `datasets.load_dataset` reads, and with --push on the Hub.
 
     python scripts/publish_dataset.py simulate --galaxies 800 --out data/mock
     python scripts/publish_dataset.py catalogue --images DIR_OR_ZIP --catalogue votes.csv --tree gz_jwst_ceers \
-        --columns dataset_cards/gz_jwst_ceers/columns.json --out data/ceers
+        --columns dataset_cards/gz_jwst_ceers/columns.json --card dataset_cards/gz_jwst_ceers/card.md --out data/ceers
+    python scripts/publish_dataset.py card --card dataset_cards/gz2/card.md --dataset mwalmsley/gz2 --out cards/gz2
+
+What an interruption left is taken up by the same command.
 """
 
+import hashlib
+import os
 import shlex
 import sys
-from dataclasses import dataclass
-from itertools import chain, islice
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-from hf_galaxy import cards, catalogues, simulate
-from hf_galaxy.atomic import new_folder
+import tyro
+
+from hf_galaxy import catalogues, publish, simulate
+from hf_galaxy.atomic import new_folder, write_json
 from hf_galaxy.command_line import run
-from hf_galaxy.data import row_features, write_dataset
-from hf_galaxy.decision_tree import load_tree
+from hf_galaxy.data import open_dataset
+from hf_galaxy.dataset_card import CONTACT_SHEET, Prose, contact_sheet, write_card
+from hf_galaxy.decision_tree import DecisionTree, load_tree, tree_of_columns
 from hf_galaxy.errors import BadInput
+from hf_galaxy.pictures import Pictures, Rendering
+from hf_galaxy.progress import progress
+from hf_galaxy.statistics import Statistics
+
+CARDS = Path(__file__).parent.parent / "dataset_cards"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Simulate:
-    """Draw a mock survey of two mock campaigns: galaxies, and volunteers who vote. No galaxy in it is real."""
+class Publish:
+    """What every publication can be told."""
 
     out: Path
-    """The dataset folder to make."""
+    """The folder to make."""
+    num_proc: int = os.cpu_count() or 1
+    """Processes that make rows; their number does not change a byte."""
+    push: str | None = None
+    """Then upload it to the Hub as this ORG/NAME; --out may be a folder that was published before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulate(Publish):
+    """Draw a mock survey of two mock campaigns: galaxies, and volunteers who vote. No galaxy in it is real."""
+
     galaxies: int = 800
     """How many to draw."""
     seed: int = 0
@@ -34,62 +57,142 @@ class Simulate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Catalogue:
-    """Publish a CSV catalogue and its pictures. Every row is checked before the first picture is read, every picture before anything is left at --out."""
+class Catalogue(Publish):
+    """Publish a catalogue and its pictures. Every row is checked before the first picture is read."""
 
-    images: Path
-    """Folder or zip file of JPEG or PNG pictures; their bytes are kept as they are."""
+    images: tuple[Path, ...]
+    """Folders or zip files of JPEG, PNG or FITS pictures."""
     catalogue: Path
-    """CSV file with a row for each galaxy."""
-    out: Path
-    """The dataset folder to make."""
+    """CSV (also .gz) or Parquet file with a row for each galaxy."""
     columns: Path | None = None
     """JSON file that says which column holds what, like dataset_cards/*/columns.json; without it the columns are id_str, image and those of the tree."""
     tree: str | None = None
     """The campaign whose votes the catalogue holds; leave it out if it holds no votes."""
-    license: str = "unknown"
-    """For the card, as huggingface.co/docs/hub/repositories-licenses spells it."""
+    card: Path | None = None
+    """What a person says of the data, like dataset_cards/*/card.md: title, licence, provenance, known problems."""
+    rendering: Annotated[Rendering, tyro.conf.arg(name="")] = field(default_factory=Rendering)
+    """How files become pictures."""
+    native: bool = False
+    """Beside --size, keep the pictures at their own size in a configuration `native`."""
+    volunteers: int | None = None
+    """For a catalogue of fractions that does not say how many volunteers looked at a galaxy: assume so many, to have votes to train on."""
+    skip_missing: bool = False
+    """Leave out galaxies without a picture instead of refusing them."""
+    drop_duplicates: bool = False
+    """Of galaxies within 20 arcsec of each other keep the one with the most votes, instead of all in one split."""
     allow_inconsistent_votes: bool = False
     """Publish even if some questions have more or fewer votes than the answers they are asked after."""
 
 
-def main(settings: Simulate | Catalogue) -> None:
-    if isinstance(settings, Simulate) and (settings.galaxies < 1 or settings.size < 16 or settings.seed < 0):
-        raise BadInput("--galaxies must be at least 1, --size at least 16, --seed not negative")
-    with new_folder(settings.out) as folder:
-        if isinstance(settings, Simulate):
-            tree = load_tree(simulate.MOCK_TREE)
-            rows = simulate.simulate(settings.galaxies, settings.seed, settings.size)
-            features = row_features(tree, {"mock_class": simulate.CLASSES}, simulate.METADATA)
-            title, license = "Mock Galaxy Zoo survey", "apache-2.0"
-            about = f"**No galaxy here is real.** {simulate.ABOUT}\n\n![mock galaxies and what they truly are](contact_sheet.jpg)"
-            first = list(islice(rows, 48))
-            cards.contact_sheet(first, "mock_class").save(folder / "contact_sheet.jpg", quality=90)
-            rows = chain(first, rows)
-        else:
-            columns = catalogues.ColumnMap.load(settings.columns) if settings.columns else catalogues.ColumnMap()
-            tree = load_tree(settings.tree) if settings.tree else None
-            if columns.votes and not tree:
-                raise BadInput(f"--columns {settings.columns}: says where votes stand; name their campaign with --tree")
-            rows = catalogues.Catalogue(settings.catalogue, catalogues.Pictures(settings.images), columns, tree)
-            about = columns.about
-            if tree and (lines := rows.inconsistencies()):
-                share = f"{len(lines)} questions of {len(rows)} galaxies break the decision tree"
-                if not settings.allow_inconsistent_votes:
-                    raise BadInput(f"{lines[0]} ({share}); mend --columns, or add --allow-inconsistent-votes")
-                about += f"\n\n{share}: they have more or fewer votes than the answers they are asked after."
-            dtypes = {column: entry["dtype"] for column, entry in columns.metadata.items()}
-            features = row_features(tree, columns.class_names, dtypes)
-            title, license = columns.title or settings.out.name, settings.license
-        published = write_dataset(rows, features, folder)
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """Write the card of a dataset that stands somewhere else, with the statistics of its data where they can be read."""
+
+    card: Path
+    """What a person says of it, like dataset_cards/*/card.md."""
+    out: Path
+    """The folder to make, for README.md and its figures."""
+    dataset: str | None = None
+    """A folder or Hub id; without it the card says `not measured` where numbers would stand."""
+    config: str | None = None
+    """Configuration of the dataset, if it has several."""
+
+
+def main(settings: Simulate | Catalogue | Card) -> None:
+    if isinstance(settings, Card):
+        return only_card(settings)
+    if settings.num_proc < 1:
+        raise BadInput("--num-proc must be at least 1")
+    if settings.push and (settings.out / "statistics.json").exists():
+        print(f"{settings.out} is published already; uploading it")
+    elif isinstance(settings, Simulate):
+        if settings.galaxies < 1 or settings.size < 16 or settings.seed < 0:
+            raise BadInput("--galaxies must be at least 1, --size at least 16, --seed not negative")
+        survey = simulate.MockSurvey(settings.galaxies, settings.seed, settings.size)
+        make(settings, survey, load_tree(simulate.MOCK_TREE), Prose.load(CARDS / "mock/card.md"), [], "mock_class")
+    else:
+        make_catalogue(settings)
+    if settings.push:
+        print(f"pushed to {publish.push(settings.out, settings.push)}")
+
+
+def make_catalogue(settings: Catalogue) -> None:
+    settings.rendering.check()
+    columns = catalogues.ColumnMap.load(settings.columns) if settings.columns else catalogues.ColumnMap()
+    tree = load_tree(settings.tree) if settings.tree else None
+    if (columns.votes or columns.fractions) and not tree:
+        raise BadInput(f"--columns {settings.columns}: says where votes stand; name their campaign with --tree")
+    if settings.volunteers is not None and (settings.volunteers < 1 or not columns.fractions):
+        raise BadInput("--volunteers is a number of people, for a column map with fractions")
+    if settings.native and settings.rendering.size is None:
+        raise BadInput("--native goes with --size: without it all pictures have their own size")
+    prose = Prose.load(settings.card) if settings.card else Prose(title=settings.out.name)
+    catalogue = catalogues.Catalogue(
+        settings.catalogue, Pictures(list(settings.images)), columns, tree, settings.rendering, settings.native,
+        settings.volunteers, settings.skip_missing,
+    )  # fmt: skip
+    counted = catalogue.tree and not columns.fractions  # votes made of fractions walk the tree as far as those do
+    if counted and not settings.allow_inconsistent_votes and (lines := catalogue.inconsistencies()):
+        share = f"{len(lines)} questions of {len(catalogue)} galaxies break the decision tree"
+        raise BadInput(f"{lines[0]} ({share}); mend --columns, or add --allow-inconsistent-votes")
+    caption = next(iter([*columns.classes, "id_str"]))
+    values = [*columns.values, *(c for c in catalogue.metadata if c.endswith("_fraction"))]
+    make(settings, catalogue, catalogue.tree, prose, values, caption, settings.drop_duplicates)
+
+
+def make(
+    settings: Publish, source: publish.Source, tree: DecisionTree | None, prose: Prose, values: list[str], caption: str,
+    drop_duplicates: bool = False,
+) -> None:  # fmt: skip
+    shards, duplicates = publish.plan(source, drop_duplicates)
+    of_rows = f"{source.fingerprint()} {[(str(s.path), s.rows) for s in shards]}"
+    with new_folder(settings.out, hashlib.sha256(of_rows.encode()).hexdigest()) as folder:
+        publish.write_dataset(source, shards, folder, settings.num_proc)
+        counts = Statistics(source.features, tree, values)
+        for split, table in publish.batches_of(folder):
+            counts.add(split, table)
+        notes = [*getattr(source, "notes", [])]
+        if source.positions is not None:
+            notes.append(str(duplicates))
+        if isinstance(settings, Catalogue):
+            notes.append(settings.rendering.describe(publish.kinds_of_pictures(folder)))
+        statistics = counts.to_dict()
+        write_json(folder / "statistics.json", statistics)
+        names = getattr(source.features[caption], "names", None)
+        some = publish.sample(folder, ["id_str", "image", caption], 48)
+        some = [row | ({caption: names[row[caption]]} if names else {}) for row in some]
+        contact_sheet(some, caption).save(folder / CONTACT_SHEET, quality=90)
+        others = [c for c in source.features if not tree or c not in tree.columns]
+        of_campaign = {campaign: [*others, *load_tree(campaign).columns] for campaign in source.campaigns or []}
+        configs = publish.configs_of(shards, source.features, of_campaign, folder)
         command = " ".join(map(shlex.quote, ["python", *sys.argv]))
-        mock = isinstance(settings, Simulate)
-        card = cards.dataset_card(published, title, about, command, license, tree, mock)
-        (folder / "README.md").write_text(card)
-    counts = ", ".join(f"{split.num_examples:,} {name}" for name, split in published.splits.items())
-    votes = f"; {sum(published.sums[c] for c in tree.columns):,} votes" if tree else ""
+        write_card(folder, prose, tree, statistics, configs, notes, command, settings.push or str(settings.out))
+    counts = ", ".join(f"{n:,} {split}" for split, n in statistics["galaxies"].items())
+    votes = f"; {sum(statistics['votes'].values()):,} votes" if tree else ""
     print(f"{settings.out}: {counts} galaxies{votes}")
+    if duplicates.groups:
+        print(duplicates)
+
+
+def only_card(settings: Card) -> None:
+    prose = Prose.load(settings.card)
+    tree, statistics = load_tree(list(prose.trees)) if prose.trees else None, None
+    if settings.dataset:
+        splits = open_dataset(settings.dataset, settings.config, streaming=True)
+        rows = next(iter(splits.values()))
+        tree = tree_of_columns(rows.column_names) if prose.trees else None
+        counts = Statistics(rows.features, tree, [])
+        for split, rows in splits.items():
+            whole = rows.with_format("arrow")
+            for first in progress(range(0, len(rows), 200), desc=f"counting {split}"):
+                counts.add(split, whole[list(range(first, min(first + 200, len(rows))))])
+        statistics = counts.to_dict()
+    with new_folder(settings.out, "card") as folder:
+        write_card(
+            folder, prose, tree, statistics, name=settings.dataset or next(iter(prose.hub_ids), "path/or/hub-id")
+        )
+    print(settings.out / "README.md")
 
 
 if __name__ == "__main__":
-    run(Simulate | Catalogue, main)
+    run(Simulate | Catalogue | Card, main)

@@ -22,6 +22,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hf_galaxy import load_tree, publish
+from hf_galaxy.dataset_card import Prose, write_card
+from hf_galaxy.schema import Row, row_features
+from hf_galaxy.statistics import Statistics
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -64,6 +69,42 @@ def jpeg_bytes(seed=0, mode="RGB"):
     file = io.BytesIO()
     Image.fromarray(pixels).convert(mode).save(file, "JPEG")
     return file.getvalue()
+
+
+class Rows:
+    """Galaxies for publish.write_dataset: a ring question, a class and a place in the sky; no picture of a survey."""
+
+    tree = load_tree("gz_rings")
+    features = row_features(tree, {"kind": ["a", "b"]}, {"ra": "float64", "dec": "float64"})
+
+    def __init__(self, galaxies, campaigns=None, positions=None):
+        self.ids = [f"galaxy-{i}" for i in range(galaxies)]
+        self.campaigns, self.positions = campaigns, positions
+        self.votes = np.array([[i, 2 * i] for i in range(galaxies)])
+
+    def row(self, i):
+        ra, dec = (i / 7, -i / 9) if self.positions is None else map(float, self.positions[i])
+        columns = {
+            "id_str": self.ids[i], "image": {"bytes": jpeg_bytes(i), "path": f"{i}.jpg"}, "ring_yes": i,
+            "ring_no": 2 * i, "kind": "ab"[i % 2], "ra": ra, "dec": dec,
+        }  # fmt: skip
+        return Row(columns)
+
+    def fingerprint(self):
+        return f"{len(self.ids)} rows"
+
+
+def published(source, folder, processes=1):
+    """The folder, filled with a dataset and its card; returns what was planned and counted."""
+    shards, duplicates = publish.plan(source)
+    publish.write_dataset(source, shards, folder, processes)
+    counts = Statistics(source.features, source.tree, ["ra"])
+    for split, table in publish.batches_of(folder):
+        counts.add(split, table)
+    configs = publish.configs_of(shards, source.features, {}, folder)
+    (folder / "statistics.json").write_text(json.dumps(counts.to_dict()))
+    write_card(folder, Prose(title="Rings", license="mit"), source.tree, counts.to_dict(), configs)
+    return shards, duplicates, counts.to_dict(), configs
 
 
 @pytest.fixture

@@ -1,61 +1,17 @@
-"""Cards are pure functions of records and statistics, and what they lack they call not measured."""
+"""The card of a model is a pure function of its record, and what that lacks it calls not measured."""
 
 from types import SimpleNamespace
 
-import datasets
 import pytest
 import torch
-from huggingface_hub import DatasetCard, ModelCard
+from huggingface_hub import ModelCard
 
 from hf_galaxy import cards, load_tree
-from hf_galaxy.data import open_dataset, row_features, write_dataset
 from hf_galaxy.errors import BadInput
 from hf_galaxy.metrics import ConstantVotes, VoteMetrics
 from hf_galaxy.run_record import RunRecord
-from tests.conftest import jpeg_bytes
 
 TREE = load_tree("gz_rings")
-
-
-def dataset(folder, galaxies=30):
-    rows = (
-        {
-            "id_str": str(i),
-            "image": {"bytes": jpeg_bytes(), "path": "x.jpg"},
-            "ring_yes": 2,
-            "ring_no": 5,
-            "kind": "spiral",
-        }
-        for i in range(galaxies)
-    )
-    published = write_dataset(rows, row_features(TREE, {"kind": ["spiral", "other"]}), folder)
-    text = cards.dataset_card(published, "Rings", "Galaxies with rings.", "python publish", "mit", TREE)
-    (folder / "README.md").write_text(text)
-    return published, text
-
-
-def test_the_yaml_of_a_dataset_card_is_what_load_dataset_checks(tmp_path):
-    published, _ = dataset(tmp_path)
-    builder = datasets.load_dataset_builder(str(tmp_path))
-    assert builder.info.features == published.features
-    assert {s: i.num_examples for s, i in builder.info.splits.items()} == {
-        s: i.num_examples for s, i in published.splits.items()
-    }
-    assert sum(len(split) for split in open_dataset(str(tmp_path)).values()) == 30
-    wrong = (tmp_path / "README.md").read_text().replace("num_examples: ", "num_examples: 9", 1)
-    (tmp_path / "README.md").write_text(wrong)
-    with pytest.raises(datasets.exceptions.NonMatchingSplitsSizesError):
-        datasets.load_dataset(str(tmp_path))
-
-
-def test_a_dataset_card_tells_what_was_counted(tmp_path):
-    _, text = dataset(tmp_path)
-    card = DatasetCard(text)
-    assert card.data.license == "mit"
-    assert card.data.pretty_name == "Rings"
-    assert "| ring | 210 | yes 60, no 150 |" in text
-    assert "| spiral | 30 |" in text
-    assert "| other | 0 |" in text
 
 
 def record(task="votes"):

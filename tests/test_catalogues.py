@@ -1,5 +1,6 @@
 """A catalogue becomes rows; whatever is wrong with it is refused in one line that names file, row and column."""
 
+import io
 import zipfile
 
 import numpy as np
@@ -15,14 +16,13 @@ TREE = load_tree("gz_rings")
 
 
 def read(catalogue_folder, tree=TREE, images="pictures"):
-    return list(
-        Catalogue(
-            catalogue_folder / "votes.csv",
-            Pictures(catalogue_folder / images),
-            ColumnMap.load(catalogue_folder / "map.json"),
-            tree,
-        )
+    catalogue = Catalogue(
+        catalogue_folder / "votes.csv",
+        Pictures([catalogue_folder / images]),
+        ColumnMap.load(catalogue_folder / "map.json"),
+        tree,
     )
+    return [catalogue.row(i).columns for i in range(len(catalogue))]
 
 
 def test_rows_hold_the_original_bytes_and_mapped_columns(catalogue_folder):
@@ -77,9 +77,9 @@ def test_wrong_rows_are_counted(catalogue_folder):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"this is text", "is neither JPEG nor PNG"),
+        (b"this is text", "is neither JPEG, PNG nor FITS"),
         (jpeg_bytes()[:900], "truncated"),
-        (b"", "is neither JPEG nor PNG"),
+        (b"", "is neither JPEG, PNG nor FITS"),
     ],
 )
 def test_a_bad_picture_is_named_with_its_row(catalogue_folder, content, message):
@@ -88,10 +88,13 @@ def test_a_bad_picture_is_named_with_its_row(catalogue_folder, content, message)
         read(catalogue_folder)
 
 
-def test_a_16_bit_picture_is_refused_rather_than_clipped(catalogue_folder):
-    Image.fromarray(np.full((9, 9), 40000, dtype=np.uint16)).save(catalogue_folder / "pictures/2.jpg", "PNG")
-    with pytest.raises(BadInput, match=r"2\.jpg: has mode I;16; convert"):
-        read(catalogue_folder)
+def test_a_16_bit_picture_is_stretched_and_becomes_png(catalogue_folder):
+    values = np.arange(900, dtype=np.uint16).reshape(30, 30) * 70
+    Image.fromarray(values).save(catalogue_folder / "pictures/2.jpg", "PNG")
+    row = {row["id_str"]: row for row in read(catalogue_folder)}["g2"]
+    assert row["image"]["path"] == "2.png"
+    picture = Image.open(io.BytesIO(row["image"]["bytes"]))
+    assert (picture.mode, picture.getextrema()) == ("L", (0, 255))
 
 
 def test_whole_numbers_keep_every_digit_and_empty_cells_are_missing(catalogue_folder):
@@ -146,7 +149,7 @@ def test_a_damaged_zip_member_is_named(catalogue_folder):
 
 def test_missing_and_empty_files(catalogue_folder):
     with pytest.raises(BadInput, match="neither a folder nor a zip"):
-        Pictures(catalogue_folder / "votes.csv")
+        Pictures([catalogue_folder / "votes.csv"])
     (catalogue_folder / "map.json").write_text('{"picture": "file"}')
     with pytest.raises(BadInput, match=r"map\.json: is no column map.*picture"):
         read(catalogue_folder)
@@ -155,7 +158,7 @@ def test_missing_and_empty_files(catalogue_folder):
     with pytest.raises(BadInput, match="has no rows"):
         read(catalogue_folder)
     (catalogue_folder / "votes.csv").write_text("")
-    with pytest.raises(BadInput, match=r"votes\.csv: cannot be read as CSV"):
+    with pytest.raises(BadInput, match=r"votes\.csv: cannot be read as a table"):
         read(catalogue_folder)
     (catalogue_folder / "votes.csv").unlink()
     with pytest.raises(BadInput, match=r"votes\.csv: no such file"):
@@ -168,7 +171,7 @@ def test_votes_that_do_not_walk_the_tree_are_named(tmp_path):
     votes = dict.fromkeys(tree.columns, 0) | {"smooth-or-featured-jwst_smooth": 5, "how-rounded-jwst_round": 4}
     table = {"id_str": "g", "image": "1.jpg", **votes}
     (tmp_path / "votes.csv").write_text(",".join(table) + "\n" + ",".join(map(str, table.values())))
-    catalogue = Catalogue(tmp_path / "votes.csv", Pictures(tmp_path), ColumnMap(), tree)
+    catalogue = Catalogue(tmp_path / "votes.csv", Pictures([tmp_path]), ColumnMap(), tree)
     rounded, merging = catalogue.inconsistencies()
     assert rounded.endswith("row 1 (id_str g): how-rounded-jwst has 4 votes, but the answers it is asked after have 5")
     assert "merging-jwst has 0 votes" in merging

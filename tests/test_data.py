@@ -1,6 +1,7 @@
-"""Splits never move, what is written is what is loaded, and every galaxy is seen as often as it should be."""
+"""Whatever the dataset, copied or streamed: its pictures are decoded exactly, and every galaxy is seen as often as it should be."""
 
 import io
+import shutil
 
 import datasets
 import numpy as np
@@ -8,98 +9,52 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_galaxy import load_tree
+from hf_galaxy import data, load_tree
 from hf_galaxy.data import (
-    SPLITS,
     Galaxies,
+    Label,
     Share,
     TrainingSequence,
     check_tree_columns,
-    class_names,
+    decode,
+    decode_batch,
     evaluation_batches,
-    labels_of,
+    label_of,
+    labelled,
     open_dataset,
-    row_features,
     rows_of,
-    split_of,
     training_batches,
     votes_of,
-    write_dataset,
 )
 from hf_galaxy.errors import BadInput
+from hf_galaxy.streaming import open_stream
 from hf_galaxy.views import Framing
+from tests.conftest import Rows, published
 
 TREE = load_tree("gz_rings")
 
 
-def jpeg(seed):
-    pixels = np.random.default_rng(seed).integers(0, 255, (40, 40, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG")
-    return file.getvalue()
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A published dataset of 300 galaxies."""
+    folder = tmp_path_factory.mktemp("dataset")
+    published(Rows(300), folder)
+    return folder
 
 
-def rows(number):
-    for i in range(number):
-        yield {
-            "id_str": f"galaxy-{i}", "image": {"bytes": jpeg(i), "path": f"{i}.jpg"}, "ring_yes": i, "ring_no": 2 * i,
-            "kind": ["a", "b"][i % 2], "ra": i / 7,
-        }  # fmt: skip
+@pytest.fixture(params=[False, True], ids=["copied", "streamed"])
+def opened(folder, request):
+    """Its splits, both ways."""
+    return open_dataset(str(folder), streaming=request.param)
 
 
-@pytest.fixture
-def written(tmp_path):
-    features = row_features(TREE, {"kind": ["a", "b"]}, {"ra": "float64"})
-    return write_dataset(rows(300), features, tmp_path), tmp_path
-
-
-def test_the_split_of_a_galaxy_is_fixed_for_ever():
-    assert [split_of(name) for name in ("587722952767439450", "mock-gz2-000000", "J000411.19+020924.0")] == [
-        "train", "train", "test"
-    ]  # fmt: skip
-
-
-def test_split_shares():
-    splits = [split_of(str(i)) for i in range(20000)]
-    for split, share in SPLITS.items():
-        assert splits.count(split) / len(splits) == pytest.approx(share, abs=0.01)
-
-
-def test_what_is_written_is_what_load_dataset_reads(written):
-    published, folder = written
-    loaded = datasets.load_dataset(str(folder))
-    assert {split: len(part) for split, part in loaded.items()} == {
-        s: i.num_examples for s, i in published.splits.items()
-    }
-    assert sum(len(part) for part in loaded.values()) == 300
-    for split, part in loaded.items():
-        assert part.features == published.features
-        raw = part.cast_column("image", datasets.Image(decode=False))
-        for row in raw.select(range(5)):
-            assert split_of(row["id_str"]) == split
-            i = int(row["id_str"].split("-")[1])
-            assert row["image"]["bytes"] == jpeg(i), "the original bytes"
-            assert (row["ring_yes"], row["ring_no"], row["kind"], row["ra"]) == (i, 2 * i, i % 2, i / 7)
-    assert published.sums == {"ring_yes": 300 * 299 // 2, "ring_no": 300 * 299}
-    assert published.class_counts == {"kind": {"a": 150, "b": 150}}
-
-
-def test_streaming_gives_the_same_galaxies(written):
-    _, folder = written
-    stream = datasets.load_dataset(str(folder), split="test", streaming=True)
-    whole = datasets.load_dataset(str(folder), split="test")
-    assert [row["id_str"] for row in stream] == whole["id_str"][:]
-
-
-def test_messages_name_what_is_missing(written, tmp_path):
-    _, folder = written
-    opened = open_dataset(str(folder))
+def test_messages_name_what_is_missing(opened, tmp_path):
     with pytest.raises(BadInput, match="no split 'dev', only train"):
         rows_of(opened, "dev", "x")
     with pytest.raises(BadInput, match=r"lacks 30 of the 30.*smooth-or-featured-gz2_smooth"):
         check_tree_columns(opened["train"], load_tree("gz2"), "x")
     with pytest.raises(BadInput, match="no class label 'ring'; its label columns: kind"):
-        class_names(opened["train"], "ring", "x")
+        label_of(opened["train"], "ring", "x")
     (tmp_path / "nothing").mkdir()
     with pytest.raises(BadInput, match="no Parquet files"):
         open_dataset(str(tmp_path / "nothing"))
@@ -107,34 +62,109 @@ def test_messages_name_what_is_missing(written, tmp_path):
         open_dataset("nobody/nothing")
 
 
-def galaxies_of(folder, target, split="train"):
-    return Galaxies(open_dataset(str(folder))[split], Framing(32), target)
+def galaxies_of(opened, target, split="train"):
+    return Galaxies(opened[split], Framing(32), target)
 
 
-def test_batches_hold_votes_in_the_trees_order_or_labels(written):
-    _, folder = written
-    batch = galaxies_of(folder, TREE)[[3, 1]]
+def test_batches_hold_votes_in_the_trees_order_or_labels(opened, folder):
+    batch = galaxies_of(opened, TREE)[[3, 1]]
     assert batch["pixels"].shape == (2, 3, 32, 32)
     assert (batch["votes"][:, 1] == 2 * batch["votes"][:, 0]).all()
     np.testing.assert_array_equal(batch["votes"], votes_of(open_dataset(str(folder))["train"], TREE)[[3, 1]])
-    assert set(galaxies_of(folder, "kind")[[0, 1, 2]]["labels"].tolist()) <= {0, 1}
+    assert (
+        galaxies_of(opened, Label("kind", ("a", "b")))[[0, 1, 2]]["labels"].tolist()
+        == (open_dataset(str(folder))["train"]["kind"][:3])
+    )
 
 
-def test_missing_votes_are_no_votes_and_missing_labels_are_refused(tmp_path):
-    gaps = [row | {"ring_yes": None, "kind": None} if i % 3 == 0 else row for i, row in enumerate(rows(30))]
+def test_missing_votes_are_no_votes_and_galaxies_without_a_label_are_left_out(tmp_path):
+    whole = Rows(30)
+    gaps = [whole.row(i).columns | ({"ring_yes": None, "kind": None} if i % 3 == 0 else {}) for i in range(30)]
     (tmp_path / "data").mkdir()
-    features = row_features(TREE, {"kind": ["a", "b"]}, {"ra": "float64"})
-    datasets.Dataset.from_list(gaps, features=features).to_parquet(tmp_path / "data/train.parquet")
-    opened = open_dataset(str(tmp_path))["train"]
-    assert votes_of(opened, TREE)[[0, 1, 3]].tolist() == [[0, 0], [1, 2], [0, 6]]
-    assert Galaxies(opened, Framing(32), TREE)[[0, 1]]["votes"].tolist() == [[0, 0], [1, 2]]
-    with pytest.raises(BadInput, match="10 galaxies have no 'kind'"):
-        labels_of(opened, "kind", "x")
+    datasets.Dataset.from_list(gaps, features=whole.features).to_parquet(tmp_path / "data/train.parquet")
+    for streaming in (False, True):
+        splits = datasets.load_dataset(str(tmp_path)) if not streaming else open_stream(str(tmp_path))
+        rows = splits["train"]
+        assert votes_of(rows, TREE)[[0, 1, 3]].tolist() == [[0, 0], [1, 2], [0, 6]]
+        assert Galaxies(rows, Framing(32), TREE)[[0, 1]]["votes"].tolist() == [[0, 0], [1, 2]]
+        having, labels = labelled(rows, Label("kind", ("a", "b")), "x")
+        assert (len(having), len(labels)) == (20, 20)
+        assert (
+            Galaxies(having, Framing(32), Label("kind", ("a", "b")))[list(range(20))]["labels"].tolist()
+            == labels.tolist()
+        )
+        with pytest.raises(BadInput, match="none of its 2 galaxies has a 'kind'"):
+            labelled(rows.select(np.array([0, 3])), Label("kind", ("a", "b")), "x")
 
 
-def test_each_epoch_sees_every_galaxy_once_in_another_order(written):
-    _, folder = written
-    sequence = TrainingSequence(galaxies_of(folder, TREE), seed=0)
+def test_a_text_column_is_a_label_and_an_empty_text_is_none(tmp_path):
+    rows = datasets.Dataset.from_dict({"summary": ["spiral", "", "edge_on_disk", None, "spiral"]})
+    label = label_of(rows, "summary", "x")
+    assert label == Label("summary", ("edge_on_disk", "spiral"))
+    having, indices = labelled(rows, label, "x")
+    assert (having["summary"][:], indices.tolist()) == (["spiral", "edge_on_disk", "spiral"], [1, 0, 1])
+    with pytest.raises(BadInput, match="holds 1 different texts"):
+        label_of(datasets.Dataset.from_dict({"summary": ["a", "a"]}), "summary", "x")
+
+
+def test_a_validation_split_is_taken_from_train_where_there_is_none(folder, tmp_path):
+    (tmp_path / "data").mkdir()
+    for split in ("train", "test"):
+        shutil.copy(folder / f"data/{split}-00000.parquet", tmp_path / "data")
+    whole = open_dataset(str(folder))["train"]["id_str"][:]
+    copied, streamed = (open_dataset(str(tmp_path), streaming=streaming) for streaming in (False, True))
+    for opened in (copied, streamed):
+        names = [
+            opened[s].select_columns(["id_str"]).with_format("arrow")[:]["id_str"].to_pylist()
+            for s in ("train", "validation")
+        ]
+        assert sorted(names[0] + names[1]) == sorted(whole)
+        assert 0.05 < len(names[1]) / len(whole) < 0.2
+        assert set(opened) == {"train", "validation", "test"}
+
+
+def encoded(pixels, mode="RGB", form="JPEG", **options):
+    file = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(file, form, **options)
+    return file.getvalue()
+
+
+NOISE = np.random.default_rng(0).integers(0, 255, (90, 123, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("shorter", [None, 200, 90, 44, 20])
+@pytest.mark.parametrize(
+    "content",
+    [encoded(NOISE), encoded(NOISE, "L"), encoded(NOISE, "CMYK"), encoded(NOISE, progressive=True), encoded(NOISE, form="PNG"),
+     encoded(NOISE, "RGBA", "PNG"), encoded(NOISE, "P", "PNG")],
+    ids=["rgb", "grey", "cmyk", "progressive", "png", "rgba", "palette"],
+)  # fmt: skip
+def test_pictures_are_decoded_as_pillow_does_it_with_and_without_simplejpeg(content, shorter, monkeypatch):
+    pixels = decode(content, shorter)
+    assert min(pixels.shape[:2]) >= min(90, shorter or 90)
+    batch = decode_batch([content] * 3, shorter)
+    assert batch.shape == (3, *pixels.shape)
+    assert (batch == pixels).all()
+    monkeypatch.setattr(data, "simplejpeg", None)
+    np.testing.assert_array_equal(decode(content, shorter), pixels)
+    np.testing.assert_array_equal(decode_batch([content] * 2, shorter)[1], pixels)
+    if shorter is None:
+        np.testing.assert_array_equal(pixels, np.asarray(Image.open(io.BytesIO(content)).convert("RGB")))
+
+
+def test_a_jpeg_is_decoded_at_half_or_a_quarter_if_that_is_large_enough():
+    assert decode(encoded(NOISE), 45).shape == (45, 62, 3)
+    assert decode(encoded(NOISE), 46).shape == (90, 123, 3)
+    assert decode(encoded(NOISE), 11).shape == (12, 16, 3)
+
+
+def test_a_batch_of_several_sizes_is_a_list():
+    pictures = decode_batch([encoded(NOISE), encoded(NOISE[:50])])
+    assert [picture.shape for picture in pictures] == [(90, 123, 3), (50, 123, 3)]
+
+
+def test_each_epoch_sees_every_galaxy_once_in_another_order(opened):
+    sequence = TrainingSequence(galaxies_of(opened, TREE), seed=0)
     n = len(sequence.galaxies)
     epochs = [[sequence.row(p) for p in range(e * n, (e + 1) * n)] for e in range(3)]
     assert all(sorted(epoch) == list(range(n)) for epoch in epochs)
@@ -143,9 +173,8 @@ def test_each_epoch_sees_every_galaxy_once_in_another_order(written):
 
 
 @pytest.mark.parametrize(("processes", "accumulate"), [(2, 1), (1, 2), (2, 2)])
-def test_shares_of_a_batch_make_up_the_whole_batch(written, processes, accumulate):
-    _, folder = written
-    sequence = TrainingSequence(galaxies_of(folder, TREE), seed=0)
+def test_shares_of_a_batch_make_up_the_whole_batch(folder, processes, accumulate):
+    sequence = TrainingSequence(galaxies_of(open_dataset(str(folder)), TREE), seed=0)
     whole = list(training_batches(sequence, 16, range(3, 5), Share(), workers=0))
     shares = [
         list(training_batches(sequence, 16, range(3, 5), Share(rank, processes, accumulate), workers=1))
@@ -161,13 +190,12 @@ def test_shares_of_a_batch_make_up_the_whole_batch(written, processes, accumulat
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
-def test_evaluation_sees_every_galaxy_once(written, processes):
-    _, folder = written
-    galaxies = galaxies_of(folder, TREE, "test")
+def test_evaluation_sees_every_galaxy_once(opened, processes):
+    galaxies = galaxies_of(opened, TREE, "test")
     seen = [
         tuple(votes.tolist())
         for rank in range(processes)
         for batch in evaluation_batches(galaxies, 16, Share(rank, processes), workers=0)
         for votes in batch["votes"]
     ]
-    assert sorted(seen) == sorted(map(tuple, votes_of(open_dataset(str(folder))["test"], TREE).tolist()))
+    assert sorted(seen) == sorted(map(tuple, votes_of(opened["test"], TREE).tolist()))

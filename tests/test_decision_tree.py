@@ -52,6 +52,17 @@ def test_tree_of_columns_finds_the_campaigns_of_a_dataset():
         tree_of_columns(["id_str", "bar-gz2_yes"])
 
 
+def test_questions_without_columns_are_left_out_and_those_after_them_too():
+    hubble = load_tree("gz_hubble")
+    lacking = [c for c in hubble.columns if not c.startswith("clump-count")]
+    found = tree_of_columns(lacking)
+    assert found.columns == lacking
+    assert [q for q in hubble.questions if q.name != "clump-count-hubble"] == list(found.questions)
+    without_spirals = [c for c in load_tree("gz2").columns if not c.startswith(("has-spiral", "something-odd"))]
+    names = {q.name.removesuffix("-gz2") for q in tree_of_columns(without_spirals).questions}
+    assert names == {"smooth-or-featured", "disk-edge-on", "bar", "bulge-size", "how-rounded", "bulge-shape"}
+
+
 @pytest.mark.parametrize(
     ("questions", "message"),
     [

@@ -43,7 +43,7 @@ def test_the_mock_survey_says_that_it_is_one(mock_dataset):
     assert sum(len(split) for split in rows.values()) == 96
     assert all(name.startswith("mock") for name in rows["train"]["id_str"][:])
     card = DatasetCard.load(mock_dataset / "README.md")
-    assert "No galaxy here is real" in card.text
+    assert "Nothing in it is real" in card.text
     assert "mock" in card.data.tags
     assert card.data["annotations_creators"] == ["machine-generated"]
     assert rows["train"][0]["image"].size == (48, 48)
@@ -165,7 +165,8 @@ def test_ceers_is_published_from_the_map_in_this_repository(shared_data, run_scr
     out = tmp_path / "ceers"
     done = run_script(
         "publish_dataset", "catalogue", "--images", shared_data / "ceers", "--catalogue", shared_data / "ceers/votes.csv",
-        "--tree", "gz_jwst_ceers", "--columns", "dataset_cards/gz_jwst_ceers/columns.json", "--out", out, launch=(),
+        "--tree", "gz_jwst_ceers", "--columns", "dataset_cards/gz_jwst_ceers/columns.json", "--num-proc", 1, "--out", out,
+        launch=(),
     )  # fmt: skip
     assert "460,675 votes" in done.stdout
     splits = load_dataset(str(out), columns=hf_galaxy.load_tree("gz_jwst_ceers").columns)
@@ -300,11 +301,11 @@ def test_wrong_settings_are_refused_before_anything_is_made(arguments, message, 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("script", ["publish_dataset", "pretrain", "finetune", "evaluate"])
+@pytest.mark.parametrize("script", ["publish_dataset", "check_dataset", "pretrain", "finetune", "evaluate"])
 def test_help_explains_every_option(script, monkeypatch, capsys):
     assert called(monkeypatch, script, *(["catalogue"] if script == "publish_dataset" else []), "--help") == 0
     _, *options = re.split(r"(?=  --\w)", capsys.readouterr().out)
-    assert len(options) >= 7
+    assert len(options) >= 3
     for option in options:
         words = re.findall(r"\b[a-z]+\b", option.split("(default")[0])
         assert len(words) >= 3, f"what is this? {option}"

@@ -14,10 +14,10 @@ from hf_galaxy.simulate import (
     CLASSES,
     METADATA,
     MOCK_TREE,
+    MockSurvey,
     clarity,
     draw_morphology,
     mock_class,
-    simulate,
     true_path,
     vote,
 )
@@ -26,9 +26,13 @@ TREE = load_tree(MOCK_TREE)
 GZ2, DR5 = CAMPAIGNS
 
 
+def rows_of(survey):
+    return [survey.row(i).columns for i in range(len(survey.ids))]
+
+
 @pytest.fixture(scope="module")
 def rows():
-    return list(simulate(12, seed=3, size=48, processes=1))
+    return rows_of(MockSurvey(12, seed=3, size=48))
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +43,18 @@ def survey():
     return [(galaxy, campaign, vote(galaxy, campaign, rng)) for galaxy, campaign in galaxies]
 
 
-def test_the_number_of_processes_does_not_change_a_byte(rows):
-    assert list(simulate(12, seed=3, size=48, processes=2)) == rows
-
-
 def test_more_galaxies_begin_with_the_same_and_another_seed_gives_others(rows):
-    assert list(simulate(5, seed=3, size=48, processes=1)) == rows[:5]
-    other = next(simulate(1, seed=4, size=48, processes=1))
+    assert rows_of(MockSurvey(5, seed=3, size=48)) == rows[:5]
+    other = MockSurvey(1, seed=4, size=48).row(0).columns
     assert other["image"]["bytes"] != rows[0]["image"]["bytes"]
     assert other["id_str"] != rows[0]["id_str"]
+
+
+def test_names_and_campaigns_are_known_before_anything_is_drawn(rows):
+    survey = MockSurvey(12, seed=3, size=48)
+    assert survey.ids == [row["id_str"] for row in rows]
+    assert [f"mock_{campaign}" for campaign in survey.campaigns] == [row["dataset_name"] for row in rows]
+    assert set(survey.features) == set(rows[0])
 
 
 def test_rows_hold_every_column_and_call_themselves_mock(rows):

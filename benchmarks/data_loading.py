@@ -1,0 +1,228 @@
+"""How fast training pictures come off the disk: bare JPEG decoding, hf_galaxy, and galaxy-datasets on the same rows.
+
+    python benchmarks/data_loading.py [--galaxies 2000] [--repeats 3] [--images DIR_OR_ZIP]
+
+One process, one thread, no loader workers, so that CPU time per picture is a clean figure; see benchmarks/README.md.
+"""
+
+import io
+import logging
+import os
+import platform
+import resource
+import sys
+import tempfile
+import time
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from importlib import metadata
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+import datasets
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from hf_galaxy.command_line import run
+from hf_galaxy.data import Galaxies, Share, TrainingSequence, training_batches
+from hf_galaxy.decision_tree import load_tree
+from hf_galaxy.errors import BadInput
+from hf_galaxy.mock_pictures import draw
+from hf_galaxy.simulate import CAMPAIGNS, draw_morphology
+from hf_galaxy.views import Framing, train_view
+
+SIDE, VIEW, BATCH = 256, 224, 64
+DRAWN = 200  # mock pictures are slow to draw: any more are these, turned and mirrored
+FRAMING = Framing(size=VIEW, crop=VIEW / SIDE)
+TREE = load_tree("gz_rings")
+INSTALL_PEER = "pip install --no-deps galaxy-datasets==0.0.25 lightning lightning-utilities torchmetrics omegaconf"
+PACKAGES = ["hf_galaxy", "galaxy-datasets", "lightning", "torch", "torchvision", "datasets", "pillow", "simplejpeg"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Measure CPU time per picture, every loader in turn, over and over."""
+
+    galaxies: int = 2000
+    """Pictures in the dataset."""
+    repeats: int = 3
+    """Rounds; in each, every loader goes through the dataset once."""
+    images: Path | None = None
+    """Folder or zip file of real pictures, to be cut square and encoded anew; without it mock galaxies are drawn."""
+
+
+def ours(rows: datasets.Dataset) -> Iterator[torch.Tensor]:
+    """THE LOADING OF HF_GALAXY, to be kept in step with it: uint8 canvases, shuffled, beside votes and affine maps."""
+    return (batch["pixels"] for batch in _our_batches(rows))
+
+
+def ours_with_views(rows: datasets.Dataset) -> Iterator[torch.Tensor]:
+    """The same and the random views, which training takes on its own device, here on the CPU."""
+    return (train_view(batch["pixels"], batch["affine"], FRAMING) for batch in _our_batches(rows))
+
+
+def _our_batches(rows):
+    sequence = TrainingSequence(Galaxies(rows, FRAMING, TREE), seed=0)
+    return training_batches(sequence, BATCH, range(len(rows) // BATCH), Share(), workers=0)
+
+
+def peer_loaders() -> dict[str, Callable]:
+    """The loaders of galaxy-datasets: rows -> batches of float32 views; none where it is not installed."""
+    try:
+        with redirect_stdout(sys.stderr):  # it remarks on internal datasets that are not there
+            from galaxy_datasets import transforms
+            from galaxy_datasets.pytorch.galaxy_datamodule import HuggingFaceDataModule
+    except ImportError as error:
+        print(f"galaxy-datasets is left out ({error}); to include it: {INSTALL_PEER}\n")
+        return {}
+
+    def loader(config, iterable=False):
+        config.output_size = VIEW  # is the default
+        view = transforms.get_galaxy_transform(config)
+
+        def batches(rows):
+            splits = datasets.DatasetDict(train=rows, validation=rows)
+            module = HuggingFaceDataModule(splits, view, view, batch_size=BATCH, num_workers=0, iterable=iterable)
+            module.setup("fit")
+            return (batch["image"] for batch in module.train_dataloader())
+
+        return batches
+
+    return {
+        "galaxy-datasets, default view": loader(transforms.default_view_config()),
+        "galaxy-datasets, default view, iterable": loader(transforms.default_view_config(), iterable=True),
+        "galaxy-datasets, minimal view": loader(transforms.minimal_view_config()),
+    }
+
+
+def bare_decoders() -> dict[str, Callable]:
+    """JPEG bytes -> (H, W, 3) uint8. The first is what loading is held against."""
+    decoders = {"bare decode, PIL": lambda jpeg: np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"))}
+    try:
+        import simplejpeg
+    except ImportError:
+        return decoders
+    return {"bare decode, simplejpeg": simplejpeg.decode_jpeg} | decoders
+
+
+def encoded(settings: Settings) -> Iterator[bytes]:
+    """JPEGs of SIDE pixels: of the source's own pictures, then of the same turned or mirrored, to make up the number."""
+    sources = islice(_pictures_in(settings.images) if settings.images else _mock_pictures(), settings.galaxies)
+    square = [ImageOps.fit(Image.open(io.BytesIO(s)).convert("RGB"), (SIDE, SIDE), Image.BICUBIC) for s in sources]
+    if not square:
+        raise BadInput(f"--images {settings.images}: holds no .jpg, .jpeg or .png files")
+    turns = [None, *Image.Transpose]
+    for i in range(settings.galaxies):
+        picture, turn = square[i % len(square)], turns[i // len(square) % len(turns)]
+        file = io.BytesIO()
+        (picture if turn is None else picture.transpose(turn)).save(file, "JPEG", quality=90)
+        yield file.getvalue()
+
+
+def _mock_pictures():
+    for i in range(DRAWN):
+        rng = np.random.default_rng([0, i])
+        yield draw(draw_morphology(rng), CAMPAIGNS[i % len(CAMPAIGNS)].imaging, SIDE, rng)
+
+
+def _pictures_in(source):
+    endings = (".jpg", ".jpeg", ".png")
+    if source.is_dir():
+        yield from (file.read_bytes() for file in sorted(source.rglob("*")) if file.suffix.lower() in endings)
+    elif zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as packed:
+            yield from (packed.read(name) for name in sorted(packed.namelist()) if name.lower().endswith(endings))
+    else:
+        raise BadInput(f"--images {source}: no such folder or zip file")
+
+
+def published(jpegs: list[bytes], folder: Path) -> datasets.Dataset:
+    """A dataset laid out as a published one, opened from its Parquet file; the votes are made up."""
+    votes = np.random.default_rng(0).integers(0, 20, (len(TREE.columns), len(jpegs)), dtype=np.int32)
+    features = datasets.Features(
+        {"id_str": datasets.Value("string"), "image": datasets.Image()}
+        | dict.fromkeys(TREE.columns, datasets.Value("int32"))
+    )
+    names = [f"galaxy-{i}" for i in range(len(jpegs))]
+    pictures = [{"bytes": jpeg, "path": f"{name}.jpg"} for name, jpeg in zip(names, jpegs, strict=True)]
+    columns = {"id_str": names, "image": pictures} | dict(zip(TREE.columns, votes, strict=True))
+    (folder / "data").mkdir()
+    datasets.Dataset.from_dict(columns, features).to_parquet(folder / "data" / "train-00000.parquet")
+    rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(folder / "cache"))
+    return rows.select_columns(["image", *TREE.columns])  # both sides read the same columns
+
+
+def measure(see: Callable[[], int]) -> tuple[float, float]:
+    """CPU ms and wall ms per picture; `see` returns how many it saw."""
+    cpu, wall = _cpu_seconds(), time.perf_counter()
+    seen = see()
+    return 1000 * (_cpu_seconds() - cpu) / seen, 1000 * (time.perf_counter() - wall) / seen
+
+
+def _cpu_seconds():
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Median (least to most)."""
+    return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def machine() -> str:
+    """What the numbers were taken with, in one line."""
+    installed = {d.name.lower().replace("_", "-"): d.version for d in metadata.distributions()}
+    versions = [f"{p} {installed.get(p.lower().replace('_', '-'), 'missing')}" for p in PACKAGES]
+    return f"{os.cpu_count()} CPUs ({platform.machine()}), Python {platform.python_version()}, {', '.join(versions)}"
+
+
+def main(settings: Settings) -> None:
+    if settings.galaxies < BATCH or settings.repeats < 1:
+        raise BadInput(f"--galaxies must be at least {BATCH}, --repeats at least 1")
+    logging.disable(logging.WARNING)  # galaxy-datasets and Lightning remark on missing workers
+    warnings.filterwarnings("ignore")
+    datasets.disable_progress_bars()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    decoders, peers = bare_decoders(), peer_loaders()
+    loaders = {"hf_galaxy": ours, "hf_galaxy, views on the CPU": ours_with_views} | peers
+    see = {name: lambda jpegs, _, d=decode: sum(d(j) is not None for j in jpegs) for name, decode in decoders.items()}
+    see |= {name: lambda _, rows, b=batches: sum(map(len, b(rows))) for name, batches in loaders.items()}
+    jpegs = list(encoded(settings))
+    times = {name: [] for name in see}
+    with tempfile.TemporaryDirectory() as folder:
+        rows = published(jpegs, Path(folder))
+        for name in see:
+            see[name](jpegs[:BATCH], rows.select(range(BATCH)))  # what is imported or cached at first use
+        for _ in range(settings.repeats):
+            for name in see:
+                print(f"measuring {name} ...", file=sys.stderr)
+                times[name].append(measure(lambda name=name: see[name](jpegs, rows)))
+    report(settings, sum(map(len, jpegs)) / len(jpegs), times, next(iter(decoders)), next(iter(peers), None))
+
+
+def report(settings: Settings, jpeg_bytes: float, times: dict, bare: str, peer: str | None) -> None:
+    """Print the tables."""
+    cpu = {name: [c for c, _ in rounds] for name, rounds in times.items()}
+    source = f"pictures from {settings.images.name}" if settings.images else "mock galaxies"
+    print(
+        f"{settings.galaxies} {source}, JPEGs of {SIDE} pixels and {jpeg_bytes / 1000:.1f} kB; views of {VIEW} pixels; "
+        f"batches of {BATCH}; median (least to most) of {settings.repeats} rounds.\n\n{machine()}\n"
+    )
+    print("| | CPU ms per image | images/s |\n|---|---:|---:|")
+    for name, rounds in times.items():
+        print(f"| {name} | {spread(cpu[name], 3)} | {1000 / median(wall for _, wall in rounds):.0f} |")
+    print("\n| ratio of CPU times | | target |\n|---|---:|---:|")
+    ratios = [(peer, "hf_galaxy", ">= 3"), (peer, "hf_galaxy, views on the CPU", "")] if peer else []
+    for slow, fast, target in [*ratios, (bare, "hf_galaxy", ">= 0.8")]:
+        rounds = [s / f for s, f in zip(cpu[slow], cpu[fast], strict=True)]
+        print(f"| {slow} / {fast} | {spread(rounds, 2)} | {target} |")
+
+
+if __name__ == "__main__":
+    run(Settings, main)

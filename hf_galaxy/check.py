@@ -1,0 +1,280 @@
+"""Whether a published dataset is what it says: every row looked at, every picture decoded, every number counted again."""
+
+import io
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from hf_galaxy.decision_tree import DecisionTree, tree_of_columns
+from hf_galaxy.duplicates import SAME_GALAXY_ARCSEC, groups_on_the_sky, picture_hash
+from hf_galaxy.errors import BadInput
+from hf_galaxy.progress import progress
+from hf_galaxy.schema import SPLITS
+from hf_galaxy.statistics import Statistics
+from hf_galaxy.streaming import StreamedRows
+
+BATCH = 200
+SMALL = 32  # pixels: too few to see a galaxy's shape in
+EXAMPLES = 3  # galaxies that are named with a finding
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        level: "ok", "note" (worth knowing), "problem" (the dataset is not what it should be).
+        check: its name.
+        text: what was found, with numbers.
+    """
+
+    level: Literal["ok", "note", "problem"]
+    check: str
+    text: str
+
+
+def check_dataset(
+    splits: dict[str, StreamedRows], stated: dict[str, int], counted: dict | None, tolerance: float, threads: int
+) -> list[Finding]:
+    """Go through a dataset once.
+
+    Args:
+        splits: of one configuration.
+        stated: split -> galaxies, as the card says; empty if it does not.
+        counted: the dataset's own statistics.json; None if it has none.
+        tolerance: share of the galaxies in which a question may have another number of votes than the answers it is asked
+            after, before that is a problem.
+        threads: that decode pictures.
+    """
+    findings = [*_schema(splits)]
+    if any(finding.level == "problem" for finding in findings):
+        return findings
+    features = next(iter(splits.values())).features
+    tree = _tree(list(features))
+    counts = Statistics(features, tree, list(counted["values"]) if counted else [])
+    look = _Look(features, tree)
+    total = sum(map(len, splits.values()))
+    with ThreadPoolExecutor(threads) as pool, progress(total=total, desc="checking", unit=" galaxies") as show:
+        for split, rows in splits.items():
+            for first in range(0, len(rows), BATCH):
+                table = rows[list(range(first, min(first + BATCH, len(rows))))]
+                if look.at(split, table, pool.map):
+                    counts.add(split, table)
+                show.update(table.num_rows)
+    statistics = counts.to_dict()
+    findings += [*look.pictures(statistics), *look.ids(), *look.positions(), *look.same_pictures(), *look.columns()]
+    findings += _votes(statistics, tree, tolerance, total)
+    findings += _stated(statistics, stated, counted)
+    return findings
+
+
+def _tree(columns):
+    try:
+        return tree_of_columns(columns)
+    except BadInput:
+        return None
+
+
+def _schema(splits) -> Iterator[Finding]:
+    for split, rows in splits.items():
+        if missing := {"id_str", "image"} - set(rows.features):
+            yield Finding("problem", "schema", f"split {split} has no column {', '.join(sorted(missing))}")
+        elif not isinstance(rows.features["image"], datasets.Image):
+            yield Finding(
+                "problem", "schema", f"split {split}: column image holds {rows.features['image']}, no pictures"
+            )
+    first = next(iter(splits.values())).features
+    if different := [split for split, rows in splits.items() if rows.features != first]:
+        yield Finding(
+            "problem", "schema", f"the columns of split {', '.join(different)} are others than those of the first"
+        )
+    tree = _tree(list(first))
+    typed = {str(first[c].dtype) for c in tree.columns} if tree else set()
+    if typed - {"int32"}:
+        yield Finding("note", "schema", f"votes are stored as {', '.join(sorted(typed))}; int32 is enough and expected")
+    labels = [c for c, f in first.items() if isinstance(f, datasets.ClassLabel)]
+    held = [f"{len(tree.questions)} questions of {', '.join(tree.campaigns)}"] if tree else []
+    held += [f"class label {c}" for c in labels]
+    yield Finding("ok", "schema", f"{len(first)} columns: id_str, image" + "".join(f", {what}" for what in held))
+    if missing := [split for split in SPLITS if split not in splits]:
+        yield Finding("note", "splits", f"no split {', '.join(missing)}; there are {', '.join(splits)}")
+
+
+class _Look:
+    """What is gathered of each row while the dataset goes by."""
+
+    def __init__(self, features: datasets.Features, tree: DecisionTree | None):
+        self.features, self.tree = features, tree
+        self.undecodable, self.small, self.flat = [], [], []
+        self.of_id, self.of_bytes, self.of_picture = (defaultdict(list) for _ in range(3))
+        self.split, self.names, self.sky = [], [], []
+        self.column_problems = Counter()
+
+    def at(self, split: str, table: pa.Table, mapped: Callable) -> bool:
+        """Look at some rows; whether all of their pictures can be decoded."""
+        names = [name or "" for name in table["id_str"].to_pylist()]
+        contents = table["image"].combine_chunks().field("bytes").to_pylist()
+        seen = list(mapped(_seen, contents))
+        for name, content, picture in zip(names, contents, seen, strict=True):
+            row = len(self.names)
+            self.split.append(split)
+            self.names.append(name)
+            self.of_id[name].append(row)
+            if isinstance(picture, str):
+                self.undecodable.append(f"{name} ({picture})")
+                continue
+            shorter, flat, looks = picture
+            self.of_bytes[hash(content)].append(row)
+            if flat:
+                self.flat.append(name)
+            else:
+                self.of_picture[looks].append(row)
+            if shorter < SMALL:
+                self.small.append(name)
+        if {"ra", "dec"} <= set(self.features):
+            self.sky.append(np.stack([table[c].cast(pa.float64()).to_numpy() for c in ("ra", "dec")], axis=1))
+        self._compare_columns(table)
+        return not any(isinstance(picture, str) for picture in seen)
+
+    def _compare_columns(self, table):
+        """Votes that are no numbers of votes, and the derived columns of Galaxy Zoo Evo's layout beside them."""
+        for question in self.tree.questions if self.tree else ():
+            votes = np.stack([table[c].cast(pa.float64()).to_numpy() for c in question.columns], axis=1)
+            if gaps := int(np.isnan(votes).any(axis=1).sum()):
+                self.column_problems["note", "votes", f"{question.name} has null or NaN instead of 0"] += gaps
+            votes = np.nan_to_num(votes)
+            if wrong := int(((votes < 0) | (votes != np.floor(votes))).any(axis=1).sum()):
+                self.column_problems["problem", "votes", f"{question.name} has numbers that are no votes"] += wrong
+            total = votes.sum(axis=1)
+            if (stated := f"{question.name}_total-votes") in self.features:
+                stated_total = np.nan_to_num(table[stated].cast(pa.float64()).to_numpy())
+                if wrong := int((stated_total != total).sum()):
+                    self.column_problems["problem", "totals", f"{stated} is not the sum of its answers"] += wrong
+            for a, column in enumerate(question.columns):
+                if f"{column}_fraction" in self.features:
+                    fraction = table[f"{column}_fraction"].cast(pa.float64()).to_numpy()
+                    expected = np.divide(votes[:, a], total, out=np.zeros_like(total), where=total > 0)
+                    # Votes that were made of fractions are whole: as near to them as that allows.
+                    off = np.abs(np.nan_to_num(fraction) - expected) * np.isfinite(fraction) * (total > 0)
+                    if wrong := int((off > 1 / np.maximum(total, 1) + 1e-3).sum()):
+                        self.column_problems["problem", "fractions", "fractions are not votes / total"] += wrong
+                    elif rounded := int((off > 1e-3).sum()):
+                        self.column_problems["note", "fractions", "votes are fractions rounded to whole votes"] += (
+                            rounded
+                        )
+                    if gaps := int((~np.isfinite(fraction)).sum()):
+                        what = "fractions are NaN or null here and there; mask by the votes"
+                        self.column_problems["note", "fractions", what] += gaps
+
+    def columns(self) -> Iterator[Finding]:
+        """Findings on vote columns."""
+        for (level, check, what), n in self.column_problems.items():
+            yield Finding(level, check, f"{what} ({n:,} times)")
+
+    def pictures(self, statistics: dict) -> Iterator[Finding]:
+        """Findings on single pictures."""
+        n = len(self.undecodable)
+        if n:
+            yield Finding("problem", "pictures", f"{n:,} cannot be decoded: {_some(self.undecodable)}")
+        sizes = statistics["pictures"]["sizes"]
+        most = ", ".join(f"{count:,} {size}" for size, count in list(sizes.items())[:EXAMPLES])
+        more = f" and {len(sizes) - EXAMPLES} further kinds" if len(sizes) > EXAMPLES else ""
+        yield Finding(
+            "note" if n else "ok", "pictures", f"{len(self.names) - n:,} decoded to their last pixel: {most}{more}"
+        )
+        if self.small:
+            yield Finding("note", "pictures", f"{len(self.small):,} are smaller than {SMALL} px: {_some(self.small)}")
+        if self.flat:
+            yield Finding(
+                "note", "pictures", f"{len(self.flat):,} show nothing, all pixels are equal: {_some(self.flat)}"
+            )
+
+    def ids(self) -> Iterator[Finding]:
+        """Galaxies that stand in the dataset twice by name."""
+        if empty := len(self.of_id.get("", [])):
+            yield Finding("problem", "ids", f"{empty:,} galaxies have no id_str")
+        yield from self._twice("ids", "have the same id_str", [r for name, r in self.of_id.items() if name], "problem")
+
+    def positions(self) -> Iterator[Finding]:
+        """Galaxies that stand in the dataset twice by their place in the sky."""
+        if not self.sky:
+            return
+        groups = defaultdict(list)
+        for row, group in enumerate(groups_on_the_sky(np.concatenate(self.sky))):
+            groups[int(group)].append(row)
+        yield from self._twice(
+            "positions", f"are within {SAME_GALAXY_ARCSEC:.0f} arcsec of another", groups.values(), "note"
+        )
+
+    def same_pictures(self) -> Iterator[Finding]:
+        """Galaxies that stand in the dataset twice by their pictures."""
+        yield from self._twice("files", "have the same picture file", self.of_bytes.values(), "note")
+        yield from self._twice("looks", "have a picture that looks the same", self.of_picture.values(), "note")
+
+    def _twice(self, check, what, groups, within) -> Iterator[Finding]:
+        """Leakage between splits is a problem; what is twice within a split, `within`."""
+        groups = [rows for rows in groups if len(rows) > 1]
+        leaking = [rows for rows in groups if len({self.split[row] for row in rows}) > 1]
+        inside = [rows for rows in groups if len({self.split[row] for row in rows}) == 1]
+        for level, found, where in (("problem", leaking, "in different splits"), (within, inside, "in one split")):
+            if found:
+                pairs = [" = ".join(f"{self.names[r]} ({self.split[r]})" for r in rows[:EXAMPLES]) for rows in found]
+                yield Finding(level, check, f"{sum(map(len, found)):,} galaxies {where} {what}: {_some(pairs)}")
+        if not groups:
+            yield Finding("ok", check, f"no two galaxies {what}")
+
+
+def _seen(content):
+    """(shorter side, whether all pixels are equal, hash of its looks) of an encoded picture, or why it has none."""
+    try:
+        picture = Image.open(io.BytesIO(content))
+        picture.load()
+    except Exception as error:  # decoders raise many kinds
+        return " ".join(str(error).split()) or type(error).__name__
+    extrema = picture.convert("L").getextrema()
+    return min(picture.size), extrema[0] == extrema[1], picture_hash(picture)
+
+
+def _votes(statistics, tree, tolerance, total) -> Iterator[Finding]:
+    if not tree:
+        return
+    broken = statistics["inconsistent"]["questions"]
+    for question, n in sorted(broken.items(), key=lambda item: -item[1]):
+        level = "problem" if n > tolerance * total else "note"
+        share = f"{n:,} galaxies ({n / total:.2%})"
+        yield Finding(level, "tree", f"{question} has other votes than the answers it is asked after in {share}")
+    if not broken:
+        yield Finding(
+            "ok", "tree", "in every galaxy each question has exactly the votes of the answers it is asked after"
+        )
+    yield Finding("ok", "votes", f"{sum(statistics['votes'].values()):,} on {total:,} galaxies")
+
+
+def _stated(statistics, stated, counted) -> Iterator[Finding]:
+    found = statistics["galaxies"]
+    if stated and stated != found:
+        yield Finding("problem", "card", f"says {stated} galaxies, but there are {found}")
+    elif stated:
+        yield Finding(
+            "ok", "card", f"its numbers of galaxies are right: {', '.join(f'{n:,} {s}' for s, n in found.items())}"
+        )
+    else:
+        yield Finding("note", "card", "does not say how many galaxies each split has")
+    if counted:
+        different = [name for name in statistics if statistics[name] != counted.get(name)]
+        if different:
+            yield Finding("problem", "statistics", f"statistics.json has other {', '.join(different)} than the data")
+        else:
+            yield Finding("ok", "statistics", "statistics.json, and so the tables of the card, agree with the data")
+
+
+def _some(names):
+    more = f" and {len(names) - EXAMPLES:,} more" if len(names) > EXAMPLES else ""
+    return ", ".join(names[:EXAMPLES]) + more

@@ -1,0 +1,63 @@
+"""Catalogues that publish vote fractions instead of votes: what the fractions are, and the votes they stand for.
+
+Legend of shapes: N galaxies, A answers.
+"""
+
+import numpy as np
+
+from hf_galaxy.decision_tree import DecisionTree
+
+
+def conditional_fractions(fractions: np.ndarray, slices: list[slice]) -> np.ndarray:
+    """Fractions of those who were asked a question, from joint fractions (of all who looked at the galaxy) or weighted sums.
+
+    Within a question f_a -> f_a / sum_b f_b. The joint fractions of the Kaggle Galaxy Zoo challenge are made by
+    multiplying the conditional ones along the way through the tree (its Class2.1 = "edge-on" among all = Class1.2 times
+    "edge-on" among those asked), so that dividing by the question's sum gives them back; what is conditional already
+    stays as it is.
+
+    Args:
+        fractions: (N, A), not negative.
+        slices: where the answers of each question stand.
+
+    Returns:
+        (N, A), adding up to 1 within a question; NaN where nobody was asked it.
+    """
+    conditional = np.full(fractions.shape, np.nan)
+    for where in slices:
+        total = fractions[:, where].sum(axis=1, keepdims=True)
+        np.divide(fractions[:, where], total, out=conditional[:, where], where=total > 0)
+    return conditional
+
+
+def votes_of_fractions(conditional: np.ndarray, volunteers: np.ndarray, tree: DecisionTree) -> np.ndarray:
+    """Whole votes that stand for conditional fractions, and walk the tree exactly.
+
+    A question that is always asked has as many votes as there were volunteers, every other as many as the answers that
+    lead to it. They are dealt out in proportion to the fractions, rounded by largest remainders (Hamilton), so that no
+    count is further than 1 from its exact share. Where the published fractions are weighted or debiased, these are not the
+    clicks that were made.
+
+    Args:
+        conditional: (N, A) in the tree's order, NaN where a question was not asked.
+        volunteers: (N,) who looked at each galaxy.
+
+    Returns:
+        (N, A) int32.
+    """
+    votes = np.zeros(conditional.shape, dtype=np.int32)
+    for q in tree.order:
+        where, parents = tree.slices[q], tree.parents[q]
+        asked = votes[:, parents].sum(axis=1) if parents else volunteers
+        votes[:, where] = _deal_out(conditional[:, where], asked)
+    return votes
+
+
+def _deal_out(fractions, asked):
+    """(N, answers) whole numbers that add up to `asked` (0 where the fractions are NaN)."""
+    exact = np.nan_to_num(fractions) * asked[:, None]
+    whole = np.floor(exact + 1e-6)  # 0.7 * 10 is 6.999...
+    left = np.where(np.isnan(fractions).any(axis=1), 0, asked - whole.sum(axis=1)).astype(int)
+    # Rank the remainders of each galaxy from the largest; equal ones in the order of the answers.
+    rank = np.argsort(np.argsort(-(exact - whole), axis=1, kind="stable"), axis=1, kind="stable")
+    return (whole + (rank < left[:, None])).astype(np.int32)

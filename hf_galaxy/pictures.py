@@ -1,0 +1,351 @@
+"""Files of pictures, in folders and zips, whatever their format -> the 8-bit pictures that a dataset keeps."""
+
+import gzip
+import io
+import math
+import os
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal, get_args
+
+import numpy as np
+from PIL import Image
+
+from hf_galaxy.errors import BadInput
+
+Stretch = Literal["asinh", "linear", "sqrt", "log", "lupton"]
+KEPT = {"jpeg", "png"}  # kinds of files that need no change
+GREATEST = 2**30  # bytes that a compressed file may expand to
+FITS_START, GZIP_START, PNG_START = b"SIMPLE  =", b"\x1f\x8b", b"\x89PNG"
+PNG_END = b"IEND\xaeB`\x82"
+
+
+class Pictures:
+    """Files in one or several folders and zip files, read by name; of several with a name, the first source's counts.
+
+    In a zip, the folder at the top that holds all its files may be left out of a name.
+
+    Raises:
+        BadInput: a source is neither a folder nor a zip.
+    """
+
+    def __init__(self, sources: list[Path]):
+        self.sources = list(sources)
+        self._process, self._archives = os.getpid(), {}
+        for source in self.sources:
+            try:
+                if not source.is_dir():
+                    self._archive(source)
+            except (OSError, zipfile.BadZipFile) as error:
+                raise BadInput(f"--images {source}: is neither a folder nor a zip file") from error
+
+    def __str__(self):
+        return ", ".join(map(str, self.sources))
+
+    def __getstate__(self):
+        return self.__dict__ | {"_archives": {}}
+
+    def __contains__(self, name: str) -> bool:
+        return self._source(name) is not None
+
+    def read(self, name: str) -> bytes:
+        """The file's own bytes.
+
+        Raises:
+            BadInput: it is not there, damaged, or a zip's member of more than 1 GiB.
+        """
+        source = self._source(name)
+        with _reading(source / name if source else name):
+            if not source:
+                raise BadInput(f"is not in {self}")
+            if source.is_dir():
+                return (source / name).read_bytes()
+            archive, members = self._archive(source)
+            member = members[str(PurePosixPath(name))]
+            if member.file_size > GREATEST:
+                raise BadInput("is larger than 1 GiB")
+            return archive.read(member)
+
+    def _source(self, name):
+        """The first source that holds the file, or None."""
+        if Path(name).anchor or ".." in Path(name).parts:  # would leave the folder
+            return None
+        for source in self.sources:
+            if source.is_dir():
+                there = os.path.isfile(source / name)  # Path.is_file raises where a name is too long for a file
+            else:
+                there = str(PurePosixPath(name)) in self._archive(source)[1]
+            if there:
+                return source
+        return None
+
+    def _archive(self, source):
+        """(zip file, name -> member), opened once in each process: forked ones would share the place in the file."""
+        if self._process != os.getpid():
+            self._process, self._archives = os.getpid(), {}
+        if source not in self._archives:
+            archive = zipfile.ZipFile(source)
+            # A Mac keeps notes on each file in a second folder at the top.
+            files = [i for i in archive.infolist() if not i.is_dir() and not i.filename.startswith("__MACOSX/")]
+            members = {str(PurePosixPath(i.filename)): i for i in files}
+            tops = {name.partition("/")[0] if "/" in name else None for name in members}
+            if len(tops) == 1 and None not in tops:
+                members = {name.partition("/")[2]: i for name, i in members.items()} | members
+            self._archives[source] = archive, members
+        return self._archives[source]
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """How files become pictures. What is an 8-bit JPEG or PNG already, grey or RGB, is kept byte for byte.
+
+    FITS images are shown with their first row at the bottom, as DS9 does, so that north stays up; pixels that are not
+    finite are black.
+
+    Attributes:
+        size: shorter side in pixels of the published picture; smaller ones are not enlarged. None: as it is.
+        stretch: of FITS files and of grey PNGs with 16 bits, from values to brightness; "lupton" is for three bands and
+            keeps the hue of what is brighter than white.
+        low: percentile of a file's finite values that is printed black.
+        high: percentile that is printed white. 0.25 and 99.75 leave out bad pixels and the hearts of stars, but show
+            the noise of the sky, in which faint arms and tails lie. Where a galaxy's own core must not be white, more.
+        softening: of the asinh stretch: share of the interval below which it is linear.
+        lupton_q: the inverse of the same for "lupton", whose asinh is that of the mean of the bands.
+        rgb: which bands of a FITS file, counted from 0, are red, green and blue; (2, 1, 0) is for files that go from
+            blue to red, such as g, r, z.
+        quality: of JPEGs that are written anew, from 1 to 100.
+    """
+
+    size: int | None = None
+    stretch: Stretch = "asinh"
+    low: float = 0.25
+    high: float = 99.75
+    softening: float = 0.1
+    lupton_q: float = 8
+    rgb: tuple[int, int, int] = (2, 1, 0)
+    quality: int = 95
+
+    def check(self):
+        """Raise BadInput about a value that cannot be."""
+        for wrong, what in [
+            (self.size is not None and self.size < 8, f"size {self.size} is less than 8 pixels"),
+            (
+                self.stretch not in get_args(Stretch),
+                f"stretch {self.stretch!r} is none of {', '.join(get_args(Stretch))}",
+            ),
+            (not 0 <= self.low < self.high <= 100, f"low {self.low} and high {self.high} are no rising percentiles"),
+            (not 0 < self.softening < math.inf, f"softening {self.softening} is not positive"),
+            (not 0 < self.lupton_q < math.inf, f"lupton_q {self.lupton_q} is not positive"),
+            (sorted(self.rgb) != [0, 1, 2], f"rgb {self.rgb} must hold 0, 1 and 2 in some order"),
+            (not 1 <= self.quality <= 100, f"quality {self.quality} is not from 1 to 100"),
+        ]:
+            if wrong:
+                raise BadInput(f"pictures: {what}")
+
+    def render(self, content: bytes, name: str = "") -> tuple[bytes, str]:
+        """The bytes that a dataset keeps, and the suffix that they deserve, whatever the file was called.
+
+        Raises:
+            BadInput: the file cannot be decoded completely, or its values make no picture.
+        """
+        with _reading(name):
+            content = _expanded(content)
+            kind = _kind(content)
+            whole = self._decode(content, kind)
+            picture = self._reduced(whole)
+            if picture is whole and kind in KEPT:
+                return content, ".jpg" if kind == "jpeg" else ".png"
+            file = io.BytesIO()
+            if picture is whole:
+                picture.save(file, "PNG")
+                return file.getvalue(), ".png"
+            picture.save(file, "JPEG", quality=self.quality, subsampling=0)  # 4:4:4: blue knots are small
+            return file.getvalue(), ".jpg"
+
+    def open(self, content: bytes, name: str = "") -> Image.Image:
+        """The picture that `render` writes, grey (L) or RGB.
+
+        Raises:
+            BadInput: as `render`.
+        """
+        with _reading(name):
+            content = _expanded(content)
+            return self._reduced(self._decode(content, _kind(content)))
+
+    def describe(self, kinds: set[str]) -> str:
+        """What was done to files of these kinds (of `kind_of`), for a card."""
+        said = []
+        names = {"fits1": "FITS images", "fits3": "FITS images of three bands", "png16": "16-bit PNGs"}
+        if values := [name for kind, name in names.items() if kind in kinds]:
+            stretch = f"{self.stretch} stretch"
+            if self.stretch == "asinh":
+                stretch += f" with softening {self.softening:g}"
+            elif self.stretch == "lupton":
+                stretch += f" (Lupton et al. 2004, Q = {self.lupton_q:g})"
+            said.append(
+                f"Pictures were made of {', '.join(values)} by the {stretch} between percentiles {self.low:g} (black) "
+                f"and {self.high:g} (white) of each file's finite values."
+            )
+        if "fits3" in kinds:
+            red, green, blue = (("first", "second", "third")[band] for band in self.rgb)
+            said.append(
+                f"Of the bands, which share one interval, the {red} is red, the {green} green, the {blue} blue."
+            )
+        if "png16rgb" in kinds:
+            said.append("Of PNGs with 16 bits per band and colour or transparency, the upper 8 bits were kept.")
+        if kinds & {"other8", "png16rgb"}:
+            said.append("Palettes and other colour spaces became RGB, and transparent pixels lie over black.")
+        if self.size:
+            said.append(
+                f"Pictures whose shorter side was longer than {self.size} pixels were reduced to that (bicubic) and "
+                f"written as JPEG of quality {self.quality}."
+            )
+        other = "other " if self.size else ""
+        if kinds - KEPT:
+            said.append(f"The {other}pictures made in this way are PNGs, without further loss.")
+        if kinds & KEPT:
+            files = "8-bit JPEG and PNG files" if kinds - KEPT else "pictures"
+            said.append(f"The {other}{files} are the original files, byte for byte.")
+        return " ".join(said)
+
+    def _decode(self, content, kind):
+        """The whole picture, L or RGB."""
+        if kind in ("fits1", "fits3"):
+            hdu, bands = _fits_image(content)
+            # FITS counts rows from the bottom, pictures from the top.
+            return self._stretched(hdu.data.reshape(bands, *hdu.shape[-2:])[:, ::-1])
+        picture = Image.open(io.BytesIO(content), formats=("JPEG", "PNG"))
+        picture.load()
+        if kind != "jpeg" and content.startswith(PNG_START) and PNG_END not in content:
+            raise BadInput("is truncated")  # behind the last pixel: Pillow minds that less than other decoders
+        if kind == "png16":
+            return self._stretched(np.asarray(picture)[None])
+        if picture.has_transparency_data or picture.mode not in ("L", "RGB"):
+            black = Image.new("RGBA", picture.size, (0, 0, 0, 255))  # like the sky
+            picture = Image.alpha_composite(black, picture.convert("RGBA")).convert("RGB")
+        picture.info = {}  # Pillow would write a colour profile that no longer fits
+        return picture
+
+    def _stretched(self, bands):
+        """Values of shape (1 or 3, height, width) -> 8-bit picture."""
+        from astropy import visualization  # takes half a second, which other pictures need not wait
+
+        stretch = {
+            "asinh": visualization.AsinhStretch(self.softening),
+            "linear": visualization.LinearStretch(),
+            "sqrt": visualization.SqrtStretch(),
+            "log": visualization.LogStretch(),
+            # Not LuptonAsinhStretch, whose constants print as grey what all other stretches print white.
+            "lupton": visualization.AsinhStretch(1 / self.lupton_q),
+        }[self.stretch]
+        if self.stretch == "lupton" and len(bands) != 3:
+            raise BadInput('has one band; stretch "lupton" needs three')
+        with np.errstate(over="raise", divide="ignore", invalid="ignore"):  # "lupton" divides black by black
+            bands = bands.astype(np.float64)
+            finite = np.isfinite(bands)
+            if not finite.any():
+                raise BadInput("has no finite pixel")
+            low, high = visualization.AsymmetricPercentileInterval(self.low, self.high).get_limits(bands)
+            if low == high:
+                raise BadInput(f"its pixels are all {low:g}, from percentile {self.low:g} to {self.high:g}")
+            bands = np.where(finite, bands, low)
+            bands = visualization.ManualInterval(low, high)(bands, clip=False)  # shares of the interval
+            if len(bands) == 3:
+                bands = bands[list(self.rgb)]
+            if self.stretch == "lupton":
+                interval = visualization.ManualInterval(0, 1)
+                shares = visualization.make_lupton_rgb(
+                    *bands, interval=interval, stretch_object=stretch, output_dtype=float
+                )
+            else:
+                shares = np.moveaxis(stretch(bands), 0, -1)
+        pixels = np.rint(255 * shares).astype(np.uint8)
+        return Image.fromarray(pixels if len(bands) == 3 else pixels[..., 0])
+
+    def _reduced(self, picture):
+        """The picture itself, or a smaller one. Bicubic, as `to_canvas`: rings less around stars than Lanczos."""
+        shorter = min(picture.size)
+        if not self.size or shorter <= self.size:
+            return picture
+        sides = [max(1, round(side * self.size / shorter)) for side in picture.size]
+        return picture.resize(sides, Image.Resampling.BICUBIC)
+
+
+def kind_of(content: bytes, name: str = "") -> str:
+    """What a file is, from its beginning; its pixels are not decoded.
+
+    Returns:
+        "jpeg" or "png": 8 bits, grey or RGB; "other8": JPEG or PNG with transparency, a palette, fewer bits or another
+        colour space; "png16": grey PNG of 16 bits; "png16rgb": PNG of 16 bits with colour or transparency;
+        "fits1" or "fits3": FITS image of one or three bands.
+
+    Raises:
+        BadInput: it is none of these.
+    """
+    with _reading(name):
+        return _kind(_expanded(content))
+
+
+@contextmanager
+def _reading(name) -> Iterator[None]:
+    """Whatever goes wrong within becomes a BadInput about the file."""
+    try:
+        with warnings.catch_warnings():
+            # What is odd in a FITS header says nothing about pixels; only that some are missing does.
+            warnings.filterwarnings("ignore", module="astropy")
+            warnings.filterwarnings("error", message="File may have been truncated")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except Exception as error:  # zips and decoders raise many kinds; each means that the file is no good
+        if isinstance(error, Image.UnidentifiedImageError):
+            reason = "is neither JPEG, PNG nor FITS"
+        else:
+            reason = " ".join(str(error).split()) or type(error).__name__
+        raise BadInput(f"{name}: cannot be read as a picture ({reason})".removeprefix(": ")) from error
+
+
+def _expanded(content):
+    """The file within a gzipped one."""
+    if not content.startswith(GZIP_START):
+        return content
+    with gzip.open(io.BytesIO(content)) as file:
+        content = file.read(GREATEST + 1)
+    if len(content) > GREATEST:
+        raise BadInput("is larger than 1 GiB")
+    if not content.startswith(FITS_START):
+        raise Image.UnidentifiedImageError
+    return content
+
+
+def _kind(content):
+    if content.startswith(FITS_START):
+        return f"fits{_fits_image(content)[1]}"
+    picture = Image.open(io.BytesIO(content), formats=("JPEG", "PNG"))
+    if not content.startswith(PNG_START):
+        return "jpeg" if picture.mode in ("L", "RGB") else "other8"
+    # As it is in the file: in memory, 16 bits of colour have lost 8 already, and 2 or 4 of grey have become 8.
+    stored = picture.tile[0].args
+    if stored.endswith(";16B"):
+        return "png16" if picture.mode.startswith("I") else "png16rgb"
+    return "png" if stored in ("L", "RGB") and not picture.has_transparency_data else "other8"
+
+
+def _fits_image(content):
+    """The first HDU that holds an image of one or three bands, and which of the two."""
+    from astropy.io import fits
+
+    hdus = fits.open(io.BytesIO(content), memmap=False)
+    images = [(hdu, hdu.shape) for hdu in hdus if hdu.is_image and hdu.shape]
+    for hdu, shape in images:
+        if len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3)):
+            if not 0 < math.prod(shape[-2:]) <= Image.MAX_IMAGE_PIXELS:  # checked before a few bytes become many
+                raise BadInput(f"its image of shape {shape} is empty or too large")
+            return hdu, 1 if len(shape) == 2 else shape[0]
+    if images:
+        found = ", ".join(str(shape) for _, shape in images)
+        raise BadInput(f"its image has the shape {found}, not (height, width) or that of 1 or 3 bands")
+    raise BadInput("holds no image")

@@ -1,0 +1,343 @@
+"""Rows -> a folder that `datasets.load_dataset` reads, and that is uploaded unchanged.
+
+    README.md            the card; its YAML names the configurations
+    statistics.json      what was counted: for the card, and for scripts/check_dataset.py
+    data/...             Parquet files of each split; with several campaigns a folder for each
+    tiny/, native/       a small sample; the pictures at their own size, if those in data/ were resized
+
+Which file a galaxy is in, and where in it, depends on its name alone (and on those of its duplicates in the sky), so that
+the files are the same whatever the number of processes, and an interrupted publication goes on with the next file.
+"""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Protocol
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
+
+from hf_galaxy.atomic import whole_file
+from hf_galaxy.duplicates import SAME_GALAXY_ARCSEC, groups_on_the_sky
+from hf_galaxy.errors import BadInput
+from hf_galaxy.progress import progress
+from hf_galaxy.schema import SPLITS, Row, hashed_place, place_in_order, split_of
+
+ROWS_PER_GROUP = 200  # small row groups can be shuffled and shared out when the dataset is streamed
+ROWS_PER_FILE = 5000
+TINY_SHARE = 0.01  # as in mwalmsley/gz_evo
+TINY_AT_LEAST = 16  # galaxies of each split and campaign
+KINDS = b"kinds of pictures"
+
+
+class Source(Protocol):
+    """What can be published: a `catalogues.Catalogue`, a `simulate.MockSurvey`. Copies of it work in other processes.
+
+    Attributes:
+        ids: unique names of the galaxies.
+        features: the schema of the rows.
+        campaigns: which campaign each galaxy is from; None: there is only one.
+        positions: (N, 2) right ascension and declination in degrees; None: not known.
+        votes: (N, A) votes; None: there are none.
+    """
+
+    ids: list[str]
+    features: datasets.Features
+    campaigns: list[str] | None
+    positions: np.ndarray | None
+    votes: np.ndarray | None
+
+    def row(self, i: int) -> Row:
+        """Galaxy i with its picture."""
+
+    def fingerprint(self) -> str:
+        """Of all that the rows are made of."""
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Galaxies that stand in several rows, by their positions.
+
+    Attributes:
+        groups: how many galaxies have several rows.
+        rows: how many rows these are.
+        moved: how many of them are in another split than their own name says, to be in one with the others.
+        dropped: how many were left out.
+    """
+
+    groups: int = 0
+    rows: int = 0
+    moved: int = 0
+    dropped: int = 0
+
+    def __str__(self):
+        if not self.groups:
+            return f"No two galaxies are within {SAME_GALAXY_ARCSEC:.0f} arcsec of each other."
+        fate = (
+            f"of each group the one with the most votes is kept, {self.dropped:,} are left out"
+            if self.dropped
+            else f"all are kept, each group in one split ({self.moved:,} were moved for that)"
+        )
+        return f"{self.rows:,} galaxies are within {SAME_GALAXY_ARCSEC:.0f} arcsec of another, in {self.groups:,} groups: {fate}."
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One Parquet file: its path in the folder, and its rows in order."""
+
+    path: Path
+    campaign: str | None
+    split: str
+    rows: list[int]
+
+
+def plan(source: Source, drop_duplicates: bool = False) -> tuple[list[Shard], Duplicates]:
+    """Which rows go into which file; all rows that are one galaxy, or next to it, into one split."""
+    splits, kept = [split_of(name) for name in source.ids], np.ones(len(source.ids), bool)
+    duplicates = Duplicates()
+    if source.positions is not None:
+        group = groups_on_the_sky(source.positions)
+        sizes = np.bincount(group)
+        several = np.flatnonzero(sizes[group] > 1)
+        members = {}
+        for i in several:
+            members.setdefault(int(group[i]), []).append(int(i))
+        moved = 0
+        for rows in members.values():
+            leader = min(rows, key=lambda i: hashed_place(source.ids[i]))
+            moved += sum(splits[i] != splits[leader] for i in rows)
+            for i in rows:
+                splits[i] = splits[leader]
+            if drop_duplicates:
+                best = leader if source.votes is None else max(rows, key=lambda i: (source.votes[i].sum(), i == leader))
+                kept[[i for i in rows if i != best]] = False
+        duplicates = Duplicates(len(members), len(several), moved, int((~kept).sum()))
+    parts = {}
+    for i in sorted(np.flatnonzero(kept).tolist(), key=lambda i: place_in_order(source.ids[i])):
+        parts.setdefault((source.campaigns[i] if source.campaigns else None, splits[i]), []).append(i)
+    shards = [
+        Shard(Path("data", campaign or "", f"{split}-{first // ROWS_PER_FILE:05d}.parquet"), campaign, split, rows[first : first + ROWS_PER_FILE])
+        for split in SPLITS
+        for campaign in (dict.fromkeys(source.campaigns) if source.campaigns else [None])
+        for rows in [parts.get((campaign, split), [])]
+        for first in range(0, len(rows), ROWS_PER_FILE)
+    ]  # fmt: skip
+    return shards, duplicates
+
+
+def write_dataset(source: Source, shards: list[Shard], folder: Path, processes: int = 1) -> None:
+    """Write the planned files that are not there yet, and `tiny/`.
+
+    Args:
+        folder: an existing folder.
+        processes: that make rows at the same time; their number does not change a byte.
+
+    Raises:
+        BadInput: a row could not be made; the files written so far are whole.
+    """
+    total = sum(len(shard.rows) for shard in shards)
+    with ExitStack() as stack:
+        show = stack.enter_context(progress(total=total, desc="writing galaxies", unit=" galaxies"))
+        processes = min(processes, total // 100)  # for few galaxies, starting them takes longer than their work
+        make = _in_processes(stack, source, processes) if processes > 1 else lambda rows: map(source.row, rows)
+        for shard in shards:
+            path = folder / shard.path
+            if path.exists():
+                show.update(len(shard.rows))
+                show.initial += len(shard.rows)
+            else:
+                _write_shard(
+                    make(shard.rows), source.features, path, folder / "native" / shard.path.relative_to("data"), show
+                )
+    _write_tiny(shards, source.features, folder)
+
+
+def _in_processes(stack, source, processes):
+    # Started afresh, not forked: libraries with threads do not survive a fork.
+    pool = stack.enter_context(ProcessPoolExecutor(processes, get_context("spawn"), _keep, (source,)))
+    stack.callback(pool.shutdown, cancel_futures=True)  # when a row is bad, do not make the others of its file
+    return lambda rows: pool.map(_made, rows, chunksize=8)
+
+
+def _keep(source):
+    global kept_source
+    kept_source = source
+
+
+def _made(i):
+    return kept_source.row(i)
+
+
+def _write_shard(rows, features, path, native_path, show):
+    """One file, and its twin of native pictures if the rows have them; the file itself comes last: it says that both are there."""
+    with ExitStack() as stack:
+        writer = stack.enter_context(_Writer(stack.enter_context(whole_file(path)), features))
+        native = None
+        for row in rows:
+            if row.native:
+                if native is None:
+                    native = stack.enter_context(_Writer(stack.enter_context(whole_file(native_path)), features))
+                native.add(row.columns | {"image": row.native}, row.kind)
+            writer.add(row.columns, row.kind)
+            show.update()
+
+
+class _Writer:
+    """Collects rows and writes them in row groups."""
+
+    def __init__(self, path: Path, features: datasets.Features):
+        self.features, self.schema = (
+            features,
+            features.arrow_schema,
+        )  # which carries the features, as load_dataset expects
+        self.labels = {c: f for c, f in features.items() if isinstance(f, datasets.ClassLabel)}
+        self.pending, self.kinds = [], set()
+        # Pictures are compressed already.
+        packed = [c for c, f in features.items() if not isinstance(f, datasets.Image)]
+        self.writer = pq.ParquetWriter(
+            path, self.schema, compression={c: "snappy" for c in packed} | {"image": "none"},
+            write_page_index=True, use_content_defined_chunking=True,
+        )  # fmt: skip
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, failed, *_):
+        if not failed:
+            self._flush()
+            self.writer.add_key_value_metadata({KINDS: json.dumps(sorted(self.kinds))})
+        self.writer.close()
+
+    def add(self, row: dict, kind: str) -> None:
+        self.kinds.add(kind)
+        self.pending.append(row | {c: f.str2int(row[c]) for c, f in self.labels.items() if row[c] is not None})
+        if len(self.pending) == ROWS_PER_GROUP:
+            self._flush()
+
+    def _flush(self):
+        if self.pending:
+            self.writer.write_table(pa.Table.from_pylist(self.pending, schema=self.schema))
+            self.pending = []
+
+
+def _write_tiny(shards, features, folder):
+    """`tiny/`: the first galaxies of each split and campaign, about 1 % of all."""
+    for split in dict.fromkeys(shard.split for shard in shards):
+        path = folder / "tiny" / f"{split}-00000.parquet"
+        if path.exists():
+            continue
+        whole, first = {}, {}
+        for shard in shards:
+            if shard.split == split:
+                first.setdefault(shard.campaign, shard.path)
+                whole[shard.campaign] = whole.get(shard.campaign, 0) + len(shard.rows)
+        with whole_file(path) as partial, _Writer(partial, features) as writer:
+            for campaign, start in first.items():
+                wanted = max(TINY_AT_LEAST, round(TINY_SHARE * whole[campaign]))
+                for batch in pq.ParquetFile(folder / start).iter_batches(ROWS_PER_GROUP):
+                    writer.writer.write_table(pa.Table.from_batches([batch[:wanted]], schema=writer.schema))
+                    wanted -= min(wanted, batch.num_rows)
+                    if not wanted:
+                        break
+
+
+def batches_of(folder: Path, columns: list[str] | None = None) -> Iterator[tuple[str, pa.Table]]:
+    """(split, some hundred rows) of all that stands in `data/`."""
+    for file in sorted((folder / "data").rglob("*.parquet")):
+        for batch in pq.ParquetFile(file).iter_batches(ROWS_PER_GROUP, columns=columns):
+            yield file.name.rsplit("-", 1)[0], pa.Table.from_batches([batch])
+
+
+def sample(folder: Path, columns: list[str], galaxies: int) -> list[dict]:
+    """Some rows of all campaigns."""
+    files = [file for split in SPLITS for file in sorted((folder / "tiny").glob(f"{split}-*.parquet"))]
+    return pa.concat_tables(pq.read_table(file, columns=columns) for file in files)[:galaxies].to_pylist()
+
+
+def kinds_of_pictures(folder: Path) -> set[str]:
+    """What kinds of files the pictures in `data/` were made from."""
+    files = (folder / "data").rglob("*.parquet")
+    return {kind for file in files for kind in json.loads(pq.read_metadata(file).metadata[KINDS])}
+
+
+@dataclass(frozen=True)
+class Config:
+    """A configuration of a published dataset.
+
+    Attributes:
+        files: split -> patterns of its Parquet files, relative to the folder.
+        splits: split -> galaxies and bytes.
+        download_size: bytes of the files.
+        features: its schema.
+    """
+
+    files: dict[str, list[str]]
+    splits: dict[str, datasets.SplitInfo]
+    download_size: int
+    features: datasets.Features
+
+
+def configs_of(
+    shards: list[Shard], features: datasets.Features, columns: dict[str, list[str]], folder: Path
+) -> dict[str, Config]:
+    """The configurations that a folder offers: `default` (everything), one for each of several campaigns, `tiny`, `native`.
+
+    Args:
+        columns: campaign -> the columns that its configuration has.
+    """
+    campaigns = [campaign for campaign in dict.fromkeys(shard.campaign for shard in shards) if campaign]
+    folders = {"default": [f"data/{c}" for c in campaigns] or ["data"], "tiny": ["tiny"]}
+    folders |= {campaign: [f"data/{campaign}"] for campaign in campaigns}
+    if (folder / "native").exists():
+        folders["native"] = [f"native/{c}" for c in campaigns] or ["native"]
+    configs = {}
+    for name, places in folders.items():
+        wanted = columns.get(name, list(features))
+        patterns, splits, size = {}, {}, 0
+        for split in SPLITS:
+            files = {p: sorted(folder.glob(p)) for p in (f"{place}/{split}-*.parquet" for place in places)}
+            if not any(files.values()):
+                continue
+            patterns[split] = [pattern for pattern, found in files.items() if found]
+            rows = nbytes = 0
+            for file in (f for found in files.values() for f in found):
+                size += file.stat().st_size
+                metadata = pq.read_metadata(file)
+                rows += metadata.num_rows
+                nbytes += sum(_bytes(metadata.row_group(g), wanted) for g in range(metadata.num_row_groups))
+            splits[split] = datasets.SplitInfo(split, num_bytes=nbytes, num_examples=rows)
+        configs[name] = Config(patterns, splits, size, datasets.Features({c: features[c] for c in wanted}))
+    return configs
+
+
+def _bytes(group, columns):
+    chunks = (group.column(c) for c in range(group.num_columns))
+    return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns)
+
+
+def push(folder: Path, repo: str) -> str:
+    """Upload a published folder to the Hub, byte for byte; what an interrupted upload has sent is not sent again.
+
+    Returns:
+        Its address.
+
+    Raises:
+        BadInput: the Hub refused, or cannot be reached.
+    """
+    api, upload = HfApi(), {"folder_path": folder, "repo_id": repo, "repo_type": "dataset"}
+    try:
+        api.create_repo(repo, repo_type="dataset", exist_ok=True)
+        # The card comes last: with it the dataset appears, and a large upload is more than one commit.
+        api.upload_folder(**upload, ignore_patterns="README.md", commit_message=f"Publish {folder.name}: data")
+        return str(api.upload_folder(**upload, commit_message=f"Publish {folder.name}").repo_url)
+    except (HfHubHTTPError, RuntimeError, OSError, ValueError) as error:  # a file that could not be sent: RuntimeError
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise BadInput(f"--push {repo}: {reason} (the dataset is whole in {folder}; push it again)") from error

@@ -1,0 +1,86 @@
+"""What a row of a published dataset holds, and which split it is in.
+
+A row holds `id_str`, `image` (an encoded picture), one int32 column per answer of the tree, ClassLabel columns, float32
+columns of values to predict, and metadata such as `ra` and `dec` in degrees.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+import datasets
+import numpy as np
+import pyarrow as pa
+
+from hf_galaxy.decision_tree import DecisionTree
+
+# 20 % test as in GZ Evo; validation is taken from the rest.
+SPLITS = {"train": 0.7, "validation": 0.1, "test": 0.2}
+
+
+def hashed_place(id_str: str) -> float:
+    """A number in [0, 1) that looks random but depends on nothing but the galaxy's name."""
+    return int.from_bytes(hashlib.sha256(id_str.encode()).digest()[:8], "big") / 2**64
+
+
+def split_of(id_str: str) -> str:
+    """The split a galaxy belongs to, for ever: adding or removing other galaxies does not move it."""
+    place = hashed_place(id_str)
+    for split, share in SPLITS.items():
+        if place < share:
+            return split
+        place -= share
+    return split  # the shares add up to 1 only to rounding
+
+
+def place_in_order(id_str: str) -> float:
+    """Where a galaxy stands among those of its split, in [0, 1): an order that looks shuffled, and never changes.
+
+    A reader of the first thousand, or of a stream, so gets a fair sample of a catalogue that was sorted.
+    """
+    return hashed_place("order of " + id_str)
+
+
+class Row(NamedTuple):
+    """A galaxy to be published.
+
+    Attributes:
+        columns: its value of every column; `image` as {"bytes", "path"}.
+        native: its picture at its own size, as {"bytes", "path"}, if that is kept too.
+        kind: what its picture was made from.
+    """
+
+    columns: dict
+    native: dict | None = None
+    kind: str = "as it was"
+
+
+def row_features(
+    tree: DecisionTree | None = None,
+    classes: dict[str, list[str]] | None = None,
+    metadata: dict[str, str] | None = None,
+) -> datasets.Features:
+    """The schema of a dataset.
+
+    Args:
+        tree: one int32 column of votes per answer.
+        classes: label column -> names of its classes.
+        metadata: further column -> dtype ("string", "float32", ...).
+    """
+    return datasets.Features(
+        {"id_str": datasets.Value("string"), "image": datasets.Image()}
+        | {column: datasets.Value("int32") for column in (tree.columns if tree else [])}
+        | {column: datasets.ClassLabel(names=names) for column, names in (classes or {}).items()}
+        | {column: datasets.Value(dtype) for column, dtype in (metadata or {}).items()}
+    )
+
+
+def votes_in(table: pa.Table, tree: DecisionTree) -> np.ndarray:
+    """(N, A) int32: the votes of some rows, in the tree's order.
+
+    A galaxy that was never in a campaign has 0 there in some datasets, null or NaN in others: no votes, which is the mask of
+    the likelihood.
+    """
+    votes = np.empty((table.num_rows, len(tree.columns)), np.int32)
+    for a, column in enumerate(tree.columns):
+        votes[:, a] = np.nan_to_num(table[column].cast(pa.float64()).to_numpy())  # null becomes NaN
+    return votes

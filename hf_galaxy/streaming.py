@@ -1,0 +1,157 @@
+"""Rows of Parquet files that are read where they are, on a disk or on the Hub, and only as far as they are needed.
+
+A Parquet file is made of row groups, each of which can be read alone; their footers say how many rows they have. So row i
+is known to stand in group g whatever has been read before, and a stream can be gone through in an order that is a function
+of the seed alone: a run on it can stop anywhere and go on, and be shared out to processes, like one on a copied dataset.
+"""
+
+import os
+from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import datasets
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets.packaged_modules.parquet.parquet import Parquet
+
+READERS = 8  # row groups that are fetched at the same time
+WINDOW_ROWS = 4096  # rows that are shuffled among each other; their encoded pictures are in memory
+
+
+def open_stream(name: str, config: str | None = None) -> dict[str, "StreamedRows"]:
+    """The splits of a dataset of Parquet files, a folder or a Hub id; of the files only the footers are read.
+
+    Raises:
+        ValueError: it does not consist of Parquet files.
+        OSError, datasets.exceptions.DatasetsError: there is no such dataset.
+    """
+    builder = datasets.load_dataset_builder(name, config)
+    if not isinstance(builder, Parquet):
+        raise ValueError("only datasets of Parquet files can be streamed")
+    return {
+        str(split): StreamedRows([str(file) for file in files], builder.info.features, builder.config.columns)
+        for split, files in builder.config.data_files.items()
+    }
+
+
+class StreamedRows:
+    """Rows of some Parquet files; it answers like a `datasets.Dataset` in Arrow format, as far as we need it.
+
+    Args:
+        files: paths or URLs that fsspec knows, such as hf://datasets/...
+        features: their schema; None: as the first file says.
+        columns: those that there are; None: all.
+    """
+
+    def __init__(self, files: list[str], features: datasets.Features | None = None, columns: list[str] | None = None):
+        with ThreadPoolExecutor(READERS) as readers:
+            footers = list(readers.map(_footer, files))
+        self.features = features or datasets.Features.from_arrow_schema(footers[0].schema.to_arrow_schema())
+        self.column_names = columns or list(self.features)
+        self.features = datasets.Features({c: self.features[c] for c in self.column_names})
+        self.groups = [
+            (file, g) for file, footer in zip(files, footers, strict=True) for g in range(footer.num_row_groups)
+        ]
+        sizes = [f.row_group(g).num_rows for f in footers for g in range(f.num_row_groups)]
+        self.starts = np.concatenate([[0], np.cumsum(sizes)])  # the first row of each group
+        self.chosen = np.arange(self.starts[-1])  # our row -> row of the files, growing
+        self._fetched = None
+
+    def __len__(self):
+        return len(self.chosen)
+
+    def __getstate__(self):
+        return self.__dict__ | {"_fetched": None}  # each process reads for itself
+
+    def _with(self, **changes):
+        other = object.__new__(StreamedRows)
+        other.__dict__.update(self.__getstate__() | changes)
+        return other
+
+    def select(self, indices: np.ndarray) -> "StreamedRows":
+        """Only these rows, which must be growing."""
+        return self._with(chosen=self.chosen[indices])
+
+    def select_columns(self, columns: list[str]) -> "StreamedRows":
+        """Only these columns: of the others nothing is read."""
+        return self._with(column_names=columns, features=datasets.Features({c: self.features[c] for c in columns}))
+
+    def with_format(self, kind: str) -> "StreamedRows":
+        """Itself: rows are always Arrow tables."""
+        assert kind == "arrow"
+        return self
+
+    def __getitem__(self, indices: list[int] | slice) -> pa.Table:
+        wanted = self.chosen[indices]
+        groups = np.searchsorted(self.starts, wanted, side="right") - 1
+        if isinstance(indices, slice):  # a whole column or two: once, not to be kept
+            needed = np.unique(groups)
+            with ThreadPoolExecutor(READERS) as readers:
+                tables = list(readers.map(self._read, needed))
+            rows = pa.concat_tables(tables)
+            starts = dict(zip(needed, np.cumsum([0] + [t.num_rows for t in tables[:-1]]), strict=True))
+            return rows.take([starts[g] + w - self.starts[g] for g, w in zip(groups, wanted, strict=True)])
+        tables = {g: self._reader().get(g) for g in dict.fromkeys(groups.tolist())}
+        places = zip(groups.tolist(), (wanted - self.starts[groups]).tolist(), strict=True)
+        return pa.concat_tables(tables[g].slice(place, 1) for g, place in places)
+
+    def prefetch(self, indices: np.ndarray) -> None:
+        """Begin to read what these rows need."""
+        for g in dict.fromkeys((np.searchsorted(self.starts, self.chosen[indices], side="right") - 1).tolist()):
+            self._reader().begin(g)
+
+    def _reader(self):
+        if self._fetched is None or self._fetched.process != os.getpid():  # threads do not survive a fork
+            self._fetched = _Fetched(self._read)
+        return self._fetched
+
+    def _read(self, group):
+        file, number = self.groups[group]
+        with fsspec.open(file) as opened:
+            return pq.ParquetFile(opened, pre_buffer=True).read_row_group(number, columns=self.column_names)
+
+    def shuffled(self, rng: np.random.Generator) -> np.ndarray:
+        """All rows once, in a random order in which neighbours stand in a few row groups.
+
+        The row groups are shuffled, and then the rows of each run of groups that makes up WINDOW_ROWS among each other.
+        """
+        edges = np.searchsorted(self.chosen, self.starts)  # where the groups begin in our rows
+        order, window, size = [], [], 0
+        for g in rng.permutation(len(self.groups)):
+            window.append(np.arange(edges[g], edges[g + 1]))
+            size += len(window[-1])
+            if size >= WINDOW_ROWS:
+                order.append(rng.permutation(np.concatenate(window)))
+                window, size = [], 0
+        return np.concatenate([*order, rng.permutation(np.concatenate([*window, np.empty(0, int)]))]).astype(int)
+
+
+class _Fetched:
+    """Row groups that have been read, or are being read by threads; the longest unused ones are forgotten."""
+
+    def __init__(self, read):
+        self.read, self.readers, self.tables = read, ThreadPoolExecutor(READERS), OrderedDict()
+        self.process = os.getpid()
+
+    def begin(self, group) -> Future:
+        if group not in self.tables:
+            self.tables[group] = self.readers.submit(self.read, group)
+        self.tables.move_to_end(group)
+        return self.tables[group]
+
+    def get(self, group) -> pa.Table:
+        table = self.begin(group).result()
+        # Two windows: the one that is gone through and the one that is being fetched.
+        while (
+            len(self.tables) > 2
+            and sum(t.result().num_rows for t in self.tables.values() if t.done()) > 2.5 * WINDOW_ROWS
+        ):
+            self.tables.popitem(last=False)
+        return table
+
+
+def _footer(file):
+    with fsspec.open(file) as opened:
+        return pq.read_metadata(opened)
