@@ -169,7 +169,7 @@ def _question(question, statistics):
         return question.name, *["not measured"] * 3, ", ".join(question.answers)
     votes = [statistics["votes"][column] for column in question.columns]
     counted = statistics["questions"][question.name]
-    shares = ", ".join(f"{a} {n:,}" for a, n in zip(question.answers, votes, strict=True))
+    shares = ", ".join(f"{a}: {n:,}" for a, n in zip(question.answers, votes, strict=True))
     return (
         question.name,
         f"{sum(votes):,}",

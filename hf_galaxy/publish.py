@@ -2,6 +2,7 @@
 
     README.md            the card; its YAML names the configurations
     statistics.json      what was counted: for the card, and for scripts/check_dataset.py
+    croissant.json       the same description for catalogues of datasets
     data/...             Parquet files of each split; with several campaigns a folder for each
     tiny/, native/       a small sample; the pictures at their own size, if those in data/ were resized
 

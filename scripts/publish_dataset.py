@@ -13,6 +13,7 @@ import os
 import shlex
 import sys
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,7 @@ import tyro
 from hf_galaxy import catalogues, publish, simulate
 from hf_galaxy.atomic import new_folder, write_json
 from hf_galaxy.command_line import run
+from hf_galaxy.croissant import croissant
 from hf_galaxy.data import open_dataset
 from hf_galaxy.dataset_card import CONTACT_SHEET, Prose, contact_sheet, write_card
 from hf_galaxy.decision_tree import DecisionTree, load_tree, tree_of_columns
@@ -166,7 +168,9 @@ def make(
         of_campaign = {campaign: [*others, *load_tree(campaign).columns] for campaign in source.campaigns or []}
         configs = publish.configs_of(shards, source.features, of_campaign, folder)
         command = " ".join(map(shlex.quote, ["python", *sys.argv]))
-        write_card(folder, prose, tree, statistics, configs, notes, command, settings.push or str(settings.out))
+        name = settings.push or str(settings.out)
+        write_card(folder, prose, tree, statistics, configs, notes, command, name)
+        write_json(folder / "croissant.json", croissant(name, prose, configs, date.today()))
     counts = ", ".join(f"{n:,} {split}" for split, n in statistics["galaxies"].items())
     votes = f"; {sum(statistics['votes'].values()):,} votes" if tree else ""
     print(f"{settings.out}: {counts} galaxies{votes}")

@@ -39,7 +39,7 @@ def test_a_card_tells_what_was_counted(tmp_path):
     assert (card.data.license, card.data.pretty_name, card.data.size_categories) == ("mit", "Rings", ["n<1K"])
     yes, no = sum(range(30)), 2 * sum(range(30))
     assert statistics["votes"] == {"ring_yes": yes, "ring_no": no}
-    assert f"| ring | {yes + no:,} | 29 | 23 | yes {yes}, no {no} |" in text, "3 i votes, at least 20 from i = 7 on"
+    assert f"| ring | {yes + no:,} | 29 | 23 | yes: {yes}, no: {no} |" in text, "3 i votes, at least 20 from i = 7 on"
     kinds = statistics["classes"]["kind"]
     assert f"| a | 15 | {kinds['a']['train']} | " in text
     ra = [i / 7 for i in range(30)]

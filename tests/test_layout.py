@@ -24,6 +24,7 @@ BELOW = {
     "catalogues": {"errors", "decision_tree", "fractions", "pictures", "schema"},
     "publish": {"errors", "atomic", "duplicates", "progress", "schema"},
     "dataset_card": {"errors", "decision_tree", "figures", "publish"},
+    "croissant": {"dataset_card", "publish"},
     "streaming": set(),
     "check": {"errors", "decision_tree", "duplicates", "progress", "schema", "statistics", "streaming"},
     "losses": {"decision_tree"},
