@@ -7,11 +7,12 @@ LAUNCH := $(RUN) accelerate launch --num_processes 1 --num_machines 1 --mixed_pr
 
 .PHONY: demo test lint format clean
 
-# The whole path on a mock survey: publish, pretrain on votes, finetune on classes, evaluate what was saved.
+# The whole path on a mock survey: publish, check, pretrain on votes, finetune on classes, evaluate what was saved.
 demo: $(VENV)/ready
 	rm -rf demo
 	$(RUN) python scripts/publish_dataset.py simulate --galaxies 3000 --out demo/survey
 	$(RUN) python scripts/publish_dataset.py simulate --galaxies 400 --seed 1 --out demo/new_survey
+	$(RUN) python scripts/check_dataset.py demo/survey
 	$(LAUNCH) scripts/pretrain.py --dataset demo/survey --backbone test_resnet --image-size 64 --batch-size 32 \
 		--epochs 12 --learning-rate 3e-3 --min-votes 10 --out demo/pretrained
 	$(LAUNCH) scripts/finetune.py --start demo/pretrained --dataset demo/new_survey --task classes --label mock_class \

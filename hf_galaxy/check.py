@@ -49,8 +49,8 @@ def check_dataset(
         splits: of one configuration.
         stated: split -> galaxies, as the card says; empty if it does not.
         counted: the dataset's own statistics.json; None if it has none.
-        tolerance: share of the galaxies in which a question may have another number of votes than the answers it is asked
-            after, before that is a problem.
+        tolerance: share of the galaxies asked a question in which it may have another number of votes than the answers it
+            is asked after, before that is a problem.
         threads: that decode pictures.
     """
     findings = [*_schema(splits)]
@@ -247,8 +247,9 @@ def _votes(statistics, tree, tolerance, total) -> Iterator[Finding]:
         return
     broken = statistics["inconsistent"]["questions"]
     for question, n in sorted(broken.items(), key=lambda item: -item[1]):
-        level = "problem" if n > tolerance * total else "note"
-        share = f"{n:,} galaxies ({n / total:.2%})"
+        asked = max(n, statistics["questions"][question]["galaxies_asked"])
+        level = "problem" if n > tolerance * asked else "note"
+        share = f"{n:,} of the {asked:,} galaxies asked ({n / asked:.2%})"
         yield Finding(level, "tree", f"{question} has other votes than the answers it is asked after in {share}")
     if not broken:
         yield Finding(

@@ -122,7 +122,10 @@ def carry_out(settings: Settings) -> RunRecord:
     fields |= dict(head_dropout=settings.head_dropout, drop_path=settings.drop_path)
     if settings.task == "votes":
         tree = load_tree(list(settings.tree)) if settings.tree else tree_of_columns(splits["train"].column_names)
-        accelerator.print(f"learning {len(tree.questions)} questions of {tree.name}")
+        whole = load_tree(list(tree.campaigns)).questions if not settings.tree else tree.questions
+        missing = ", ".join(q.name for q in whole if q not in tree.questions)
+        without = f"; the dataset has no votes for {missing}" if missing else ""
+        accelerator.print(f"learning {len(tree.questions)} questions of {tree.name}{without}")
         check_tree_columns(splits["train"], tree, settings.dataset)
         model = GalaxyForVotes(GalaxyConfig(tree=tree, likelihood=settings.likelihood, **fields))
         constant = ConstantVotes.of(votes_of(splits["train"], tree), tree, settings.min_votes)

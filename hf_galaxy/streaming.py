@@ -59,6 +59,18 @@ class StreamedRows:
         self.chosen = np.arange(self.starts[-1])  # our row -> row of the files, growing
         self._fetched = None
 
+    @classmethod
+    def concatenated(cls, parts: list["StreamedRows"]) -> "StreamedRows":
+        """The rows of the first, then those of the second, ...: whole splits of one dataset."""
+        starts = np.cumsum([0] + [part.starts[-1] for part in parts])
+        return parts[0]._with(
+            groups=[group for part in parts for group in part.groups],
+            starts=np.concatenate(
+                [[0], *(part.starts[1:] + start for part, start in zip(parts, starts, strict=False))]
+            ),
+            chosen=np.arange(starts[-1]),
+        )
+
     def __len__(self):
         return len(self.chosen)
 

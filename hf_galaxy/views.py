@@ -74,7 +74,8 @@ def train_view(canvases: torch.Tensor, affine: torch.Tensor, framing: Framing) -
     grid = F.affine_grid(affine, (len(canvases), 3, framing.size, framing.size), align_corners=False)
     # Reflection, not zeros: where the canvas is no larger than the view, the corners of a rotated view lie outside,
     # and mirrored sky is closer to what `eval_view` shows than black wedges are.
-    return F.grid_sample(canvases.float() / 255, grid, padding_mode="reflection", align_corners=False).clamp_(0, 1)
+    # The view is divided, which is smaller than the canvas.
+    return F.grid_sample(canvases.float(), grid, padding_mode="reflection", align_corners=False).div_(255).clamp_(0, 1)
 
 
 def draw_affine(seed: int, positions: Sequence[int], framing: Framing, flip: bool = True) -> np.ndarray:

@@ -31,7 +31,7 @@ class Check:
     config: str | None = None
     """Configuration of the dataset, if it has several."""
     tolerance: float = 0.01
-    """Share of the galaxies in which a question may have other votes than the answers it is asked after."""
+    """Share of the galaxies asked a question in which it may have other votes than the answers it is asked after."""
     threads: int = os.cpu_count() or 1
     """That decode pictures."""
 

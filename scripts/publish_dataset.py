@@ -3,6 +3,8 @@
     python scripts/publish_dataset.py simulate --galaxies 800 --out data/mock
     python scripts/publish_dataset.py catalogue --images DIR_OR_ZIP --catalogue votes.csv --tree gz_jwst_ceers \
         --columns dataset_cards/gz_jwst_ceers/columns.json --card dataset_cards/gz_jwst_ceers/card.md --out data/ceers
+    python scripts/publish_dataset.py combine --parts data/gz2 data/gz_decals_dr5 --card dataset_cards/gz_evo/card.md \
+        --out data/gz_evo
     python scripts/publish_dataset.py card --card dataset_cards/gz2/card.md --dataset mwalmsley/gz2 --out cards/gz2
 
 What an interruption left is taken up by the same command.
@@ -21,6 +23,7 @@ import tyro
 
 from hf_galaxy import catalogues, publish, simulate
 from hf_galaxy.atomic import new_folder, write_json
+from hf_galaxy.combine import Combined
 from hf_galaxy.command_line import run
 from hf_galaxy.croissant import croissant
 from hf_galaxy.data import open_dataset
@@ -87,6 +90,18 @@ class Catalogue(Publish):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Combine(Publish):
+    """Join published datasets with votes to one, with a configuration for each campaign."""
+
+    parts: tuple[Path, ...]
+    """Their folders."""
+    card: Path | None = None
+    """What a person says of the data, like dataset_cards/*/card.md."""
+    drop_duplicates: bool = False
+    """Of galaxies within 20 arcsec of each other keep the one with the most votes, instead of all in one split."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Card:
     """Write the card of a dataset that stands somewhere else, with the statistics of its data where they can be read."""
 
@@ -100,7 +115,7 @@ class Card:
     """Configuration of the dataset, if it has several."""
 
 
-def main(settings: Simulate | Catalogue | Card) -> None:
+def main(settings: Simulate | Catalogue | Combine | Card) -> None:
     if isinstance(settings, Card):
         return only_card(settings)
     if settings.num_proc < 1:
@@ -112,6 +127,10 @@ def main(settings: Simulate | Catalogue | Card) -> None:
             raise BadInput("--galaxies must be at least 1, --size at least 16, --seed not negative")
         survey = simulate.MockSurvey(settings.galaxies, settings.seed, settings.size)
         make(settings, survey, load_tree(simulate.MOCK_TREE), Prose.load(CARDS / "mock/card.md"), [], "mock_class")
+    elif isinstance(settings, Combine):
+        prose = Prose.load(settings.card) if settings.card else Prose(title=settings.out.name)
+        source = Combined(list(settings.parts))
+        make(settings, source, source.tree, prose, [], "dataset_name", settings.drop_duplicates)
     else:
         make_catalogue(settings)
     if settings.push:
@@ -165,7 +184,10 @@ def make(
         some = [row | ({caption: names[row[caption]]} if names else {}) for row in some]
         contact_sheet(some, caption).save(folder / CONTACT_SHEET, quality=90)
         others = [c for c in source.features if not tree or c not in tree.columns]
-        of_campaign = {campaign: [*others, *load_tree(campaign).columns] for campaign in source.campaigns or []}
+        of_campaign = {
+            campaign: [*others, *(c for q in questions for c in tree.questions[q].columns)]
+            for campaign, questions in (tree.campaigns.items() if tree else ())
+        }
         configs = publish.configs_of(shards, source.features, of_campaign, folder)
         command = " ".join(map(shlex.quote, ["python", *sys.argv]))
         name = settings.push or str(settings.out)
@@ -199,4 +221,4 @@ def only_card(settings: Card) -> None:
 
 
 if __name__ == "__main__":
-    run(Simulate | Catalogue | Card, main)
+    run(Simulate | Catalogue | Combine | Card, main)

@@ -27,6 +27,7 @@ BELOW = {
     "croissant": {"dataset_card", "publish"},
     "streaming": set(),
     "check": {"errors", "decision_tree", "duplicates", "progress", "schema", "statistics", "streaming"},
+    "combine": {"errors", "decision_tree", "schema", "streaming"},
     "losses": {"decision_tree"},
     "data": {"errors", "decision_tree", "schema", "streaming", "views"},
     "metrics": {"decision_tree", "losses"},

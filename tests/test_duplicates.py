@@ -1,0 +1,130 @@
+"""Rows that are one galaxy are found: by all distances on the sphere computed one by one, and by what pictures show."""
+
+import io
+
+import numpy as np
+import pytest
+from astropy.coordinates import angular_separation, offset_by
+from PIL import Image, ImageOps
+
+from hf_galaxy.duplicates import groups_on_the_sky, picture_hash
+from hf_galaxy.mock_pictures import draw
+from hf_galaxy.simulate import CAMPAIGNS, draw_morphology
+
+ARCSEC = 1 / 3600
+
+
+def brute_force(positions, arcsec=20.0):
+    """The set of groups, from all pairs: astropy's great-circle distances, and a walk along the near ones."""
+    ra, dec = np.radians(positions).T
+    near = np.degrees(angular_separation(ra[:, None], dec[:, None], ra, dec)) * 3600 <= arcsec
+    groups, left = set(), set(range(len(positions)))
+    while left:
+        group, todo = set(), [left.pop()]
+        while todo:
+            i = todo.pop()
+            group.add(i)
+            todo += set(np.flatnonzero(near[i]).tolist()) & left
+            left -= set(todo)
+        groups.add(frozenset(group))
+    return groups
+
+
+def found(positions, *arguments):
+    numbers = groups_on_the_sky(np.asarray(positions, float), *arguments)
+    assert set(numbers.tolist()) == set(range(len(set(numbers.tolist())))), "counted from 0"
+    return {frozenset(np.flatnonzero(numbers == n).tolist()) for n in set(numbers.tolist())}
+
+
+def scattered(ra, dec, rng, galaxies=300, arcsec=200.0):
+    """Positions within some arcsec of one, at any angle: some are near others."""
+    distance = arcsec * ARCSEC * np.sqrt(rng.random(galaxies))
+    out = offset_by(np.radians(ra), np.radians(dec), rng.uniform(0, 2 * np.pi, galaxies), np.radians(distance))
+    return np.degrees([np.mod(getattr(out[0], "rad", out[0]), 2 * np.pi), getattr(out[1], "rad", out[1])]).T
+
+
+@pytest.mark.parametrize(
+    ("ra", "dec"),
+    [(150.0, 2.0), (0.0, 0.0), (360.0, -30.0), (0.001, 75.0), (12.0, 89.99), (12.0, 90.0), (200.0, -90.0)],
+    ids=["anywhere", "ra 0", "ra 360", "ra 0 in the north", "near the pole", "north pole", "south pole"],
+)
+def test_groups_are_those_of_all_pairs(ra, dec):
+    positions = scattered(ra, dec, np.random.default_rng(0))
+    expected = brute_force(positions)
+    assert 10 < len(expected) < 290, "some are near others, some are not"
+    assert found(positions) == expected
+    assert found(positions, 5.0) == brute_force(positions, 5.0) != expected
+
+
+def test_groups_of_a_whole_sky_with_duplicates_are_those_of_all_pairs():
+    rng = np.random.default_rng(1)
+    sky = np.stack([rng.uniform(0, 360, 400), np.degrees(np.arcsin(rng.uniform(-1, 1, 400)))], axis=1)
+    again = sky[:150] + rng.normal(0, 12 * ARCSEC, (150, 2))
+    positions = rng.permutation(np.concatenate([sky, again, sky[:20]]))
+    assert found(positions) == brute_force(positions)
+
+
+@pytest.mark.parametrize("angle", [0, 45, 90, 180, 271])
+@pytest.mark.parametrize("dec", [0.0, 60.0, -89.9])
+def test_exactly_20_arcsec_are_within_and_a_millionth_more_is_not(dec, angle):
+    for ra in (0.0, 123.4):
+        for arcsec, groups in ((20.0, 1), (20 * (1 - 1e-6), 1), (20 * (1 + 1e-6), 2)):
+            moved = offset_by(*np.radians([ra, dec, angle, arcsec * ARCSEC]))
+            other = np.degrees([float(getattr(x, "rad", x)) for x in moved])
+            assert len(found([[ra, dec], other])) == groups, arcsec
+
+
+def test_a_chain_of_neighbours_is_one_group():
+    rng = np.random.default_rng(2)
+    for step, groups in ((15, 1), (25, 100)):
+        chain = np.stack([np.full(100, 359.9), np.arange(100) * step * ARCSEC], axis=1)
+        assert len(found(rng.permutation(chain))) == groups
+
+
+def test_galaxies_without_a_position_are_alone():
+    positions = [[1, 1], [np.nan, 1], [1, np.nan], [np.nan, np.nan], [1, 1], [np.inf, 1], [361, 1]]
+    assert found(positions) == {frozenset(group) for group in ([0, 4, 6], [1], [2], [3], [5])}
+    assert len(found([[np.nan, np.nan]] * 3)) == 3
+    assert groups_on_the_sky(np.empty((0, 2))).tolist() == []
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """Drawn galaxies of the mock survey, 96 px."""
+    rng = np.random.default_rng(0)
+    drawn = (draw(draw_morphology(rng), CAMPAIGNS[i % 2].imaging, 96, rng) for i in range(24))
+    return [Image.open(io.BytesIO(content)).convert("RGB") for content in drawn]
+
+
+def encoded(picture, form, **options):
+    file = io.BytesIO()
+    picture.save(file, form, **options)
+    return Image.open(io.BytesIO(file.getvalue()))
+
+
+def test_different_galaxies_look_different(pictures):
+    hashes = [picture_hash(picture) for picture in pictures]
+    assert {len(each) for each in hashes} == {256 // 8}
+    assert len(set(hashes)) == len(pictures)
+    assert picture_hash(ImageOps.mirror(pictures[0])) != hashes[0]
+
+
+def test_the_same_pixels_look_the_same_in_any_file(pictures):
+    for picture in pictures:
+        assert picture_hash(encoded(picture, "PNG")) == picture_hash(picture)
+        assert picture_hash(encoded(picture.convert("L"), "PNG")) == picture_hash(picture)
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        lambda picture: encoded(picture, "JPEG", quality=95),
+        lambda picture: encoded(picture, "JPEG", quality=75),
+        lambda picture: picture.resize((48, 48), Image.Resampling.BICUBIC),
+    ],
+    ids=["quality 95", "quality 75", "half size"],
+)
+def test_the_same_picture_encoded_again_or_scaled_looks_the_same(pictures, again):
+    # BUG: fails for nearly every picture, also real ones: the bits of a noisy or flat sky flip. The docstring says "equal",
+    # and check._Look.of_picture groups by equality, so that re-encoded copies in two splits are not found.
+    assert [picture_hash(again(picture)) == picture_hash(picture) for picture in pictures].count(True) >= 22
