@@ -13,7 +13,7 @@ import pyarrow as pa
 from PIL import Image
 
 from hf_galaxy.decision_tree import DecisionTree, tree_of_columns
-from hf_galaxy.duplicates import SAME_GALAXY_ARCSEC, groups_on_the_sky, picture_hash
+from hf_galaxy.duplicates import SAME_GALAXY_ARCSEC, fine_structure, groups_of_pairs, groups_on_the_sky, pictures_alike
 from hf_galaxy.errors import BadInput
 from hf_galaxy.progress import progress
 from hf_galaxy.schema import SPLITS
@@ -55,18 +55,21 @@ def check_dataset(
     """
     findings = [*_schema(splits)]
     if any(finding.level == "problem" for finding in findings):
-        return findings
+        return [finding for finding in findings if finding.level != "ok"]
     features = next(iter(splits.values())).features
     tree = _tree(list(features))
-    counts = Statistics(features, tree, list(counted["values"]) if counted else [])
+    numbers = {
+        column for column, feature in features.items() if getattr(feature, "dtype", "") in ("float32", "float64")
+    }
+    counts = Statistics(features, tree, [column for column in (counted or {}).get("values", {}) if column in numbers])
     look = _Look(features, tree)
     total = sum(map(len, splits.values()))
     with ThreadPoolExecutor(threads) as pool, progress(total=total, desc="checking", unit=" galaxies") as show:
         for split, rows in splits.items():
             for first in range(0, len(rows), BATCH):
                 table = rows[list(range(first, min(first + BATCH, len(rows))))]
-                if look.at(split, table, pool.map):
-                    counts.add(split, table)
+                look.at(split, table, pool.map)
+                counts.add(split, table)
                 show.update(table.num_rows)
     statistics = counts.to_dict()
     findings += [*look.pictures(statistics), *look.ids(), *look.positions(), *look.same_pictures(), *look.columns()]
@@ -84,6 +87,17 @@ def _tree(columns):
 
 def _schema(splits) -> Iterator[Finding]:
     for split, rows in splits.items():
+        expected = rows.features.arrow_schema
+        for file, schema in rows.schemas().items():
+            where = f"split {split}, {file.rsplit('/', 1)[-1]}"
+            if missing := [name for name in expected.names if name not in schema.names]:
+                yield Finding("problem", "schema", f"{where}: has no column {_some(missing)}")
+            held = {name: schema.field(name).type for name in expected.names if name in schema.names}
+            if other := [f"{name} is {t}" for name, t in held.items() if t != expected.field(name).type]:
+                wanted = expected.field(other[0].split(" is ")[0]).type
+                yield Finding(
+                    "problem", "schema", f"{where}: {_some(other)}, where the card or the first file says {wanted}"
+                )
         if missing := {"id_str", "image"} - set(rows.features):
             yield Finding("problem", "schema", f"split {split} has no column {', '.join(sorted(missing))}")
         elif not isinstance(rows.features["image"], datasets.Image):
@@ -113,12 +127,13 @@ class _Look:
     def __init__(self, features: datasets.Features, tree: DecisionTree | None):
         self.features, self.tree = features, tree
         self.undecodable, self.small, self.flat = [], [], []
-        self.of_id, self.of_bytes, self.of_picture = (defaultdict(list) for _ in range(3))
+        self.of_id, self.of_bytes = defaultdict(list), defaultdict(list)
+        self.structures, self.structured = [], []  # of each picture that could be decoded, and its row
         self.split, self.names, self.sky = [], [], []
         self.column_problems = Counter()
 
-    def at(self, split: str, table: pa.Table, mapped: Callable) -> bool:
-        """Look at some rows; whether all of their pictures can be decoded."""
+    def at(self, split: str, table: pa.Table, mapped: Callable) -> None:
+        """Look at some rows."""
         names = [name or "" for name in table["id_str"].to_pylist()]
         contents = table["image"].combine_chunks().field("bytes").to_pylist()
         seen = list(mapped(_seen, contents))
@@ -130,18 +145,17 @@ class _Look:
             if isinstance(picture, str):
                 self.undecodable.append(f"{name} ({picture})")
                 continue
-            shorter, flat, looks = picture
+            shorter, structure = picture
             self.of_bytes[hash(content)].append(row)
-            if flat:
+            self.structures.append(structure)
+            self.structured.append(row)
+            if not structure.any():
                 self.flat.append(name)
-            else:
-                self.of_picture[looks].append(row)
             if shorter < SMALL:
                 self.small.append(name)
         if {"ra", "dec"} <= set(self.features):
             self.sky.append(np.stack([table[c].cast(pa.float64()).to_numpy() for c in ("ra", "dec")], axis=1))
         self._compare_columns(table)
-        return not any(isinstance(picture, str) for picture in seen)
 
     def _compare_columns(self, table):
         """Votes that are no numbers of votes, and the derived columns of Galaxy Zoo Evo's layout beside them."""
@@ -206,17 +220,16 @@ class _Look:
         """Galaxies that stand in the dataset twice by their place in the sky."""
         if not self.sky:
             return
-        groups = defaultdict(list)
-        for row, group in enumerate(groups_on_the_sky(np.concatenate(self.sky))):
-            groups[int(group)].append(row)
-        yield from self._twice(
-            "positions", f"are within {SAME_GALAXY_ARCSEC:.0f} arcsec of another", groups.values(), "note"
-        )
+        groups = _members(groups_on_the_sky(np.concatenate(self.sky)))
+        yield from self._twice("positions", f"are within {SAME_GALAXY_ARCSEC:.0f} arcsec of another", groups, "note")
 
     def same_pictures(self) -> Iterator[Finding]:
         """Galaxies that stand in the dataset twice by their pictures."""
         yield from self._twice("files", "have the same picture file", self.of_bytes.values(), "note")
-        yield from self._twice("looks", "have a picture that looks the same", self.of_picture.values(), "note")
+        pairs = pictures_alike(np.stack(self.structures)) if self.structures else np.empty((0, 2), int)
+        groups = _members(groups_of_pairs(pairs, len(self.structures)))
+        alike = [[self.structured[i] for i in group] for group in groups]
+        yield from self._twice("looks", "have the same picture, perhaps encoded or scaled otherwise", alike, "note")
 
     def _twice(self, check, what, groups, within) -> Iterator[Finding]:
         """Leakage between splits is a problem; what is twice within a split, `within`."""
@@ -231,15 +244,24 @@ class _Look:
             yield Finding("ok", check, f"no two galaxies {what}")
 
 
+def _members(group_of_row):
+    """The rows of each group."""
+    groups = defaultdict(list)
+    for row, group in enumerate(group_of_row.tolist()):
+        groups[group].append(row)
+    return groups.values()
+
+
 def _seen(content):
-    """(shorter side, whether all pixels are equal, hash of its looks) of an encoded picture, or why it has none."""
+    """(shorter side, fine structure) of an encoded picture, or why it has none."""
     try:
-        picture = Image.open(io.BytesIO(content))
+        picture = Image.open(io.BytesIO(content or b""))
         picture.load()
+    except Image.UnidentifiedImageError:
+        return "is no picture" if content else "is empty"
     except Exception as error:  # decoders raise many kinds
         return " ".join(str(error).split()) or type(error).__name__
-    extrema = picture.convert("L").getextrema()
-    return min(picture.size), extrema[0] == extrema[1], picture_hash(picture)
+    return min(picture.size), fine_structure(picture)
 
 
 def _votes(statistics, tree, tolerance, total) -> Iterator[Finding]:
@@ -268,7 +290,7 @@ def _stated(statistics, stated, counted) -> Iterator[Finding]:
         )
     else:
         yield Finding("note", "card", "does not say how many galaxies each split has")
-    if counted:
+    if counted is not None:
         different = [name for name in statistics if statistics[name] != counted.get(name)]
         if different:
             yield Finding("problem", "statistics", f"statistics.json has other {', '.join(different)} than the data")

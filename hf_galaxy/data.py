@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.schema import hashed_place, votes_in
-from hf_galaxy.streaming import WINDOW_ROWS, StreamedRows, open_stream
+from hf_galaxy.streaming import StreamedRows, open_stream
 from hf_galaxy.views import Framing, draw_affine, to_canvases
 
 try:
@@ -243,6 +243,7 @@ class TrainingSequence(Dataset):
         self.lanes = share.processes if streamed and share else 1
         self.run = share.micro_batch(batch_size) if streamed and share else 1  # so many positions are in one lane
         self.per_lane = len(galaxies) // self.lanes
+        self.ahead = galaxies.rows.window if streamed else 0
         self.shuffles: dict[int, np.ndarray] = {}
 
     def __getitem__(self, positions: list[int]) -> dict[str, torch.Tensor]:
@@ -272,7 +273,7 @@ class TrainingSequence(Dataset):
         """The rows of the next window of this lane."""
         epoch, place = self._place(position)
         end = (place // self.per_lane + 1) * self.per_lane
-        return self._order(epoch)[place : min(end, place + WINDOW_ROWS)]
+        return self._order(epoch)[place : min(end, place + self.ahead)]
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def carry_out(settings: Settings) -> RunRecord:
     if settings.task == "votes":
         tree = load_tree(list(settings.tree)) if settings.tree else tree_of_columns(splits["train"].column_names)
         whole = load_tree(list(tree.campaigns)).questions if not settings.tree else tree.questions
-        missing = ", ".join(q.name for q in whole if q not in tree.questions)
+        missing = ", ".join(q.name for q in whole if q.name not in {held.name for held in tree.questions})
         without = f"; the dataset has no votes for {missing}" if missing else ""
         accelerator.print(f"learning {len(tree.questions)} questions of {tree.name}{without}")
         check_tree_columns(splits["train"], tree, settings.dataset)

@@ -31,7 +31,7 @@ def conditional_fractions(fractions: np.ndarray, slices: list[slice]) -> np.ndar
 
 
 def votes_of_fractions(conditional: np.ndarray, volunteers: np.ndarray, tree: DecisionTree) -> np.ndarray:
-    """Whole votes that stand for conditional fractions, and walk the tree exactly.
+    """Whole votes that stand for conditional fractions, and walk the tree wherever there are fractions.
 
     A question that is always asked has as many votes as there were volunteers, every other as many as the answers that
     lead to it. They are dealt out in proportion to the fractions, rounded by largest remainders (Hamilton), so that no

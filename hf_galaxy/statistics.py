@@ -40,10 +40,9 @@ class Statistics:
     def add(self, split: str, table: pa.Table) -> None:
         """Count some rows of a split."""
         self.galaxies[split] += table.num_rows
-        for content in table["image"].combine_chunks().field("bytes"):
-            self.picture_bytes += len(content.as_buffer())
-            with Image.open(io.BytesIO(content.as_buffer())) as picture:  # its header only
-                self.sizes[f"{picture.width} x {picture.height} {picture.mode} {picture.format}"] += 1
+        for content in table["image"].combine_chunks().field("bytes").to_pylist():
+            self.picture_bytes += len(content or b"")
+            self.sizes[_size(content)] += 1
         if self.tree:
             votes = votes_in(table, self.tree)
             self.votes += votes.sum(axis=0)
@@ -76,6 +75,15 @@ class Statistics:
             "classes": {c: {name: dict(n) for name, n in counts.items()} for c, counts in self.classes.items()},
             "values": {column: _summary(np.concatenate(parts)) for column, parts in self.values.items() if parts},
         }
+
+
+def _size(content):
+    """What the header of an encoded picture says."""
+    try:
+        with Image.open(io.BytesIO(content or b"")) as picture:
+            return f"{picture.width} x {picture.height} {picture.mode} {picture.format}"
+    except OSError:
+        return "no picture"
 
 
 def _summary(values):

@@ -8,6 +8,7 @@ of the seed alone: a run on it can stop anywhere and go on, and be shared out to
 import os
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby
 
 import datasets
 import fsspec
@@ -15,8 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets.packaged_modules.parquet.parquet import Parquet
+from datasets.table import table_cast
 
 READERS = 8  # row groups that are fetched at the same time
+KEPT = 8  # row groups that are kept though nobody said that they will be needed again
 WINDOW_ROWS = 4096  # rows that are shuffled among each other; their encoded pictures are in memory
 
 
@@ -57,7 +60,7 @@ class StreamedRows:
         sizes = [f.row_group(g).num_rows for f in footers for g in range(f.num_row_groups)]
         self.starts = np.concatenate([[0], np.cumsum(sizes)])  # the first row of each group
         self.chosen = np.arange(self.starts[-1])  # our row -> row of the files, growing
-        self._fetched = None
+        self._fetched, self._footers = None, dict(zip(files, footers, strict=True))
 
     @classmethod
     def concatenated(cls, parts: list["StreamedRows"]) -> "StreamedRows":
@@ -65,6 +68,7 @@ class StreamedRows:
         starts = np.cumsum([0] + [part.starts[-1] for part in parts])
         return parts[0]._with(
             groups=[group for part in parts for group in part.groups],
+            _footers={file: footer for part in parts for file, footer in part._footers.items()},
             starts=np.concatenate(
                 [[0], *(part.starts[1:] + start for part, start in zip(parts, starts, strict=False))]
             ),
@@ -75,12 +79,16 @@ class StreamedRows:
         return len(self.chosen)
 
     def __getstate__(self):
-        return self.__dict__ | {"_fetched": None}  # each process reads for itself
+        return self.__dict__ | {"_fetched": None, "_footers": {}}  # each process reads for itself
 
     def _with(self, **changes):
         other = object.__new__(StreamedRows)
-        other.__dict__.update(self.__getstate__() | changes)
+        other.__dict__.update(self.__dict__ | {"_fetched": None} | changes)
         return other
+
+    def schemas(self) -> dict[str, pa.Schema]:
+        """What each file says of its columns."""
+        return {file: footer.schema.to_arrow_schema() for file, footer in self._footers.items()}
 
     def select(self, indices: np.ndarray) -> "StreamedRows":
         """Only these rows, which must be growing."""
@@ -97,39 +105,54 @@ class StreamedRows:
 
     def __getitem__(self, indices: list[int] | slice) -> pa.Table:
         wanted = self.chosen[indices]
+        if not len(wanted):
+            return self.features.arrow_schema.empty_table()
         groups = np.searchsorted(self.starts, wanted, side="right") - 1
         if isinstance(indices, slice):  # a whole column or two: once, not to be kept
             needed = np.unique(groups)
+            by_file = [list(part) for _, part in groupby(needed, key=lambda g: self.groups[g][0])]
             with ThreadPoolExecutor(READERS) as readers:
-                tables = list(readers.map(self._read, needed))
-            rows = pa.concat_tables(tables)
-            starts = dict(zip(needed, np.cumsum([0] + [t.num_rows for t in tables[:-1]]), strict=True))
-            return rows.take([starts[g] + w - self.starts[g] for g, w in zip(groups, wanted, strict=True)])
+                rows = pa.concat_tables(readers.map(self._read, by_file))
+            sizes = np.diff(self.starts)[needed]
+            before = np.cumsum(sizes) - sizes  # rows read before each group
+            return rows.take(before[np.searchsorted(needed, groups)] + wanted - self.starts[groups])
         tables = {g: self._reader().get(g) for g in dict.fromkeys(groups.tolist())}
         places = zip(groups.tolist(), (wanted - self.starts[groups]).tolist(), strict=True)
         return pa.concat_tables(tables[g].slice(place, 1) for g, place in places)
 
     def prefetch(self, indices: np.ndarray) -> None:
-        """Begin to read what these rows need."""
-        for g in dict.fromkeys((np.searchsorted(self.starts, self.chosen[indices], side="right") - 1).tolist()):
-            self._reader().begin(g)
+        """Begin to read what these rows need, and forget, of what was read for such a call, what they do not need."""
+        groups = np.searchsorted(self.starts, self.chosen[indices], side="right") - 1
+        self._reader().expect(dict.fromkeys(groups.tolist()))
 
     def _reader(self):
         if self._fetched is None or self._fetched.process != os.getpid():  # threads do not survive a fork
             self._fetched = _Fetched(self._read)
         return self._fetched
 
-    def _read(self, group):
-        file, number = self.groups[group]
+    def _read(self, groups):
+        """Row groups of one file."""
+        file, _ = self.groups[groups[0]]
         with fsspec.open(file) as opened:
-            return pq.ParquetFile(opened, pre_buffer=True).read_row_group(number, columns=self.column_names)
+            parquet = pq.ParquetFile(opened, metadata=self._footers.get(file), pre_buffer=True)
+            rows = parquet.read_row_groups([self.groups[g][1] for g in groups], columns=self.column_names)
+        return table_cast(rows, self.features.arrow_schema)  # as load_dataset does: files may differ in their types
+
+    def _edges(self):
+        """Where the groups begin in our rows."""
+        return np.searchsorted(self.chosen, self.starts)
+
+    @property
+    def window(self) -> int:
+        """The most rows that `shuffled` shuffles among each other."""
+        return WINDOW_ROWS + int(np.diff(self._edges()).max(initial=0))
 
     def shuffled(self, rng: np.random.Generator) -> np.ndarray:
         """All rows once, in a random order in which neighbours stand in a few row groups.
 
         The row groups are shuffled, and then the rows of each run of groups that makes up WINDOW_ROWS among each other.
         """
-        edges = np.searchsorted(self.chosen, self.starts)  # where the groups begin in our rows
+        edges = self._edges()
         order, window, size = [], [], 0
         for g in rng.permutation(len(self.groups)):
             window.append(np.arange(edges[g], edges[g + 1]))
@@ -141,26 +164,30 @@ class StreamedRows:
 
 
 class _Fetched:
-    """Row groups that have been read, or are being read by threads; the longest unused ones are forgotten."""
+    """Row groups that have been read, or are being read by threads."""
 
     def __init__(self, read):
         self.read, self.readers, self.tables = read, ThreadPoolExecutor(READERS), OrderedDict()
+        self.expected = {}
         self.process = os.getpid()
 
-    def begin(self, group) -> Future:
+    def expect(self, groups: dict[int, None]) -> None:
+        """Begin to read these, and keep them until others are expected."""
+        self.expected = groups
+        for group in groups:
+            self._begin(group)
+
+    def _begin(self, group) -> Future:
         if group not in self.tables:
-            self.tables[group] = self.readers.submit(self.read, group)
-        self.tables.move_to_end(group)
+            self.tables[group] = self.readers.submit(self.read, [group])
         return self.tables[group]
 
     def get(self, group) -> pa.Table:
-        table = self.begin(group).result()
-        # Two windows: the one that is gone through and the one that is being fetched.
-        while (
-            len(self.tables) > 2
-            and sum(t.result().num_rows for t in self.tables.values() if t.done()) > 2.5 * WINDOW_ROWS
-        ):
-            self.tables.popitem(last=False)
+        table = self._begin(group).result()
+        self.tables.move_to_end(group)
+        others = [g for g in self.tables if g not in self.expected]  # the longest unused first
+        for forgotten in others[:-KEPT]:
+            del self.tables[forgotten]
         return table
 
 

@@ -47,8 +47,12 @@ def main(settings: Check) -> None:
         raise BadInput(f"{settings.dataset}: cannot be opened ({' '.join(str(error).split())})") from error
     stated = {str(split): given.num_examples for split, given in (info.splits or {}).items()}
     own = folder / "statistics.json"
-    # They are those of the default configuration.
-    counted = json.loads(own.read_text()) if own.exists() and settings.config in (None, "default") else None
+    counted = None
+    if own.exists() and settings.config in (None, "default"):  # they are those of the default configuration
+        try:
+            counted = dict(json.loads(own.read_text()))
+        except (ValueError, TypeError):
+            counted = {}  # which agrees with no data
     findings = check_dataset(splits, stated, counted, settings.tolerance, settings.threads)
     for finding in findings:
         print(f"{finding.level:8s}{finding.check:11s} {finding.text}")

@@ -57,7 +57,12 @@ def joint(conditional, tree):
 def test_conditional_fractions_by_hand():
     published = np.array([[0.2, 0.3, 0.5, 0.06, 0.02], [2, 6, 0, 0, 0], [0, 0, 0, 1, 0], [np.nan, 1, 1, 3, 1]])
     nan = np.nan
-    expected = [[0.2, 0.3, 0.5, 0.75, 0.25], [0.25, 0.75, 0, nan, nan], [nan, nan, nan, 1, 0], [nan, nan, nan, 0.75, 0.25]]
+    expected = [
+        [0.2, 0.3, 0.5, 0.75, 0.25],
+        [0.25, 0.75, 0, nan, nan],
+        [nan, nan, nan, 1, 0],
+        [nan, nan, nan, 0.75, 0.25],
+    ]
     before = published.copy()
     np.testing.assert_allclose(conditional_fractions(published, [slice(0, 3), slice(3, 5)]), expected, rtol=1e-15)
     np.testing.assert_array_equal(published, before)

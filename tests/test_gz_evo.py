@@ -254,7 +254,7 @@ def check(record, galaxies):
     assert np.isfinite([loss for _, loss in record["training"]["losses"]]).all()
 
 
-def test_it_is_learnt_by_name_copied_or_streamed(pretrain_by_name, hub):
+def test_it_is_learnt_by_name_copied_or_streamed(pretrain_by_name):
     copied, cache = pretrain_by_name()
     check(copied, (TRAIN, GALAXIES - TRAIN))
     assert list(cache.rglob("*.arrow"))

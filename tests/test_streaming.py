@@ -14,8 +14,16 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_galaxy import data, publish, streaming
-from hf_galaxy.data import Galaxies, Share, TrainingSequence, evaluation_batches, open_dataset, training_batches, votes_of
+from hf_galaxy import publish, streaming
+from hf_galaxy.data import (
+    Galaxies,
+    Share,
+    TrainingSequence,
+    evaluation_batches,
+    open_dataset,
+    training_batches,
+    votes_of,
+)
 from hf_galaxy.dataset_card import Prose, write_card
 from hf_galaxy.streaming import StreamedRows, open_stream
 from hf_galaxy.views import Framing
@@ -50,7 +58,6 @@ def stream(folder):
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch):
     monkeypatch.setattr(streaming, "WINDOW_ROWS", WINDOW)
-    monkeypatch.setattr(data, "WINDOW_ROWS", WINDOW)
 
 
 @pytest.fixture(autouse=True)
@@ -72,9 +79,9 @@ def reads(monkeypatch):
     """How often each row group has been read."""
     counts, read = Counter(), StreamedRows._read
 
-    def counted(rows, group):
-        counts[group] += 1
-        return read(rows, group)
+    def counted(rows, groups):
+        counts.update(np.atleast_1d(groups).tolist())
+        return read(rows, groups)
 
     monkeypatch.setattr(StreamedRows, "_read", counted)
     return counts
@@ -212,14 +219,14 @@ def test_no_rows_are_an_empty_table(stream, copied):
     assert stream[0:0].num_rows == 0
 
 
-def test_a_validation_split_that_comes_out_empty_has_no_votes(tmp_path):
-    # BUG: fails, for the same reason: of one galaxy, an eighth is none.
+def test_a_split_that_comes_out_empty_has_no_votes(tmp_path):
+    # BUG: fails, for the same reason: one galaxy is in one of the two splits.
     whole = Rows(1)
     datasets.Dataset.from_list([whole.row(0).columns], features=whole.features).to_parquet(tmp_path / "train.parquet")
     copied, streamed = (open_dataset(str(tmp_path), streaming=streaming) for streaming in (False, True))
-    assert [len(copied[split]) for split in ("train", "validation")] == [1, 0]
-    assert votes_of(copied["validation"], Rows.tree).shape == (0, 2)
-    assert votes_of(streamed["validation"], Rows.tree).shape == (0, 2)
+    assert sorted(map(len, copied.values())) == [0, 1]
+    for split in copied:
+        assert votes_of(streamed[split], Rows.tree).tolist() == votes_of(copied[split], Rows.tree).tolist()
 
 
 @pytest.mark.parametrize("chosen", [slice(None), slice(0, None, 3)], ids=["all", "a third"])
@@ -317,14 +324,19 @@ def test_what_is_kept_in_memory_is_bounded_and_read_about_once(stream, reads, sh
     assert sum(reads.values()) <= 1.15 * 28 / share.processes + WINDOW / GROUP
 
 
-@pytest.mark.parametrize("every", [2, 4])
-def test_row_groups_of_which_few_rows_are_chosen_are_read_about_once_too(stream, reads, every):
-    # BUG: fails (3.5 and more times an epoch). A window is WINDOW_ROWS *chosen* rows, but _Fetched forgets by the rows of
-    # whole groups, so that groups still needed are forgotten and fetched again for every batch: a stream of labelled rows.
-    chosen = stream.select(np.arange(0, len(stream), every))
-    sequence = sequence_of(chosen, Share(), 8)
-    list(training_batches(sequence, 8, range(len(chosen) // 8), Share(), workers=0))
-    assert sum(reads.values()) <= 1.5 * 28
+@pytest.mark.parametrize("window", [WINDOW, 120])
+@pytest.mark.parametrize(("batch_size", "per_8"), [(8, 8), (32, 8), (32, 7), (8, 4), (8, 2)])
+def test_row_groups_are_read_once_an_epoch_however_many_of_their_rows_are_chosen(
+    stream, reads, batch_size, per_8, window, monkeypatch
+):
+    # BUG: fails for windows of more than KEPT groups: a batch on the edge of two windows begins before what is prefetched
+    # (TrainingSequence._upcoming starts at its *last* position), so each `get` of it forgets groups that its next row needs.
+    # With the real WINDOW_ROWS and groups of 200: 1.5 reads an epoch for batches of 32, 1.8 for 256.
+    monkeypatch.setattr(streaming, "WINDOW_ROWS", window)
+    chosen = stream.select(np.flatnonzero(np.arange(len(stream)) % 8 < per_8))
+    sequence = sequence_of(chosen, Share(), batch_size)
+    list(training_batches(sequence, batch_size, range(len(chosen) // batch_size), Share(), workers=0))
+    assert sum(reads.values()) <= 1.1 * 28
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -343,11 +355,12 @@ def test_a_file_that_disappears_is_an_error(folder, tmp_path, workers):
     shutil.copytree(folder, tmp_path / "copy")
     stream = open_stream(str(tmp_path / "copy"))["train"]
     (tmp_path / "copy/data/train-00002.parquet").unlink()
-    sequence = sequence_of(stream, Share(), 8)
+    batches = training_batches(sequence_of(stream, Share(), 8), 8, range(40), Share(), workers)
     with pytest.raises(FileNotFoundError, match="train-00002"):
-        list(training_batches(sequence, 8, range(40), Share(), workers))
+        for _ in batches:
+            pass
     with pytest.raises(FileNotFoundError, match="train-00002"):
         stream[:]
     (tmp_path / "copy/data/train-00000.parquet").write_bytes(b"no Parquet at all")
-    with pytest.raises((OSError, ValueError)):  # noqa: PT011
+    with pytest.raises((OSError, ValueError)):
         open_stream(str(tmp_path / "copy"))

@@ -1,0 +1,161 @@
+"""Files and folders appear whole or not at all, and what was finished before an interruption is found again."""
+
+import json
+import os
+import signal
+from multiprocessing import get_context
+
+import pytest
+
+from hf_galaxy.atomic import new_folder, whole_file, write_json
+from hf_galaxy.errors import BadInput
+
+
+def everything_in(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def fill(folder, *names):
+    for name in names:
+        with whole_file(folder / name) as partial:
+            partial.write_text(f"content of {name}")
+
+
+def half_write(path):
+    with whole_file(path) as partial:
+        partial.write_text("half")
+        raise KeyboardInterrupt
+
+
+def fill_and_fail(out, fingerprint, *names):
+    with new_folder(out, fingerprint) as folder:
+        fill(folder, *names)
+        half_write(folder / "never.txt")
+
+
+def interrupted(out, fingerprint, *names):
+    """A block that finishes these files and is interrupted while it writes another."""
+    with pytest.raises(KeyboardInterrupt):
+        fill_and_fail(out, fingerprint, *names)
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path):
+    path = tmp_path / "deep" / "file.txt"
+    with whole_file(path) as partial:
+        assert partial.parent == path.parent
+        partial.write_text("half")
+        assert not path.exists()
+        partial.write_text("whole")
+    assert path.read_text() == "whole"
+    assert everything_in(tmp_path) == ["deep", "deep/file.txt"]
+
+
+def test_a_file_that_is_not_finished_is_as_it_was_before(tmp_path):
+    for before in ([], ["file.txt"]):
+        fill(tmp_path, *before)
+        with pytest.raises(KeyboardInterrupt):
+            half_write(tmp_path / "file.txt")
+        assert everything_in(tmp_path) == before
+    assert (tmp_path / "file.txt").read_text() == "content of file.txt"
+    with pytest.raises(FileNotFoundError), whole_file(tmp_path / "never written"):
+        pass
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    write_json(tmp_path / "a.json", {"a": [1, 0.1]})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"a": float("nan")})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": [1, 0.1]}
+    assert everything_in(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("empty_folder_before", [False, True])
+def test_a_folder_appears_when_it_is_whole(tmp_path, empty_folder_before):
+    out = tmp_path / "out"
+    if empty_folder_before:
+        out.mkdir()
+    with new_folder(out, "made of x") as folder:
+        fill(folder, "a.txt", "deep/b.txt")
+        assert not out.exists() or not any(out.iterdir())
+    assert everything_in(tmp_path) == ["out", "out/a.txt", "out/deep", "out/deep/b.txt"]
+    assert (out / "deep/b.txt").read_text() == "content of deep/b.txt"
+
+
+def test_a_failure_before_any_file_is_finished_leaves_nothing(tmp_path):
+    interrupted(tmp_path / "out", "x")
+    assert everything_in(tmp_path) == []
+
+
+def test_finished_files_are_found_again_by_the_same_fingerprint(tmp_path):
+    out = tmp_path / "out"
+    interrupted(out, "x", "deep/a.txt")
+    assert not out.exists()
+    interrupted(out, "x")  # which finishes nothing more, but does not lose what there is
+    with new_folder(out, "x") as folder:
+        assert (folder / "deep/a.txt").read_text() == "content of deep/a.txt"
+        fill(folder, "b.txt")
+    assert everything_in(tmp_path) == ["out", "out/b.txt", "out/deep", "out/deep/a.txt"]
+    assert (out / "b.txt").read_text() == "content of b.txt"
+
+
+def test_files_of_another_fingerprint_are_thrown_away(tmp_path):
+    out = tmp_path / "out"
+    interrupted(out, "x", "a.txt")
+    with new_folder(out, "y") as folder:
+        assert not (folder / "a.txt").exists()
+        fill(folder, "b.txt")
+    assert everything_in(tmp_path) == ["out", "out/b.txt"]
+
+
+def test_neighbours_with_their_own_names_are_left_alone(tmp_path):
+    interrupted(tmp_path / "one", "x", "a.txt")
+    with new_folder(tmp_path / "two", "x") as folder:
+        assert not (folder / "a.txt").exists()
+        fill(folder, "b.txt")
+    with new_folder(tmp_path / "one", "x") as folder:
+        assert (folder / "a.txt").exists()
+    files = [path for path in everything_in(tmp_path) if path.endswith(".txt")]
+    assert files == ["one/a.txt", "two/b.txt"]
+
+
+def test_what_is_there_is_never_overwritten(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/a.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    before = everything_in(tmp_path)
+    for name in ("full", "file"):
+        with pytest.raises(BadInput, match=rf"{name} exists already; remove it or choose another --out"):
+            new_folder(tmp_path / name, "x").__enter__()
+    with pytest.raises(BadInput, match="cannot be written"):
+        new_folder(tmp_path / "file" / "out", "x").__enter__()
+    assert everything_in(tmp_path) == before
+    assert (tmp_path / "full/a.txt").read_text() == "mine"
+
+
+def killed_while_writing(out, finished):
+    with new_folder(out, "x") as folder:
+        fill(folder, *finished)
+        with whole_file(folder / "data" / "b.parquet") as partial:
+            partial.write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("finished", [[], ["data/a.parquet"]])
+def test_a_killed_process_leaves_only_its_finished_files(tmp_path, finished):
+    out = tmp_path / "out"
+    process = get_context("fork").Process(target=killed_while_writing, args=(out, finished))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not out.exists()
+    assert len(everything_in(tmp_path)) > 2, "something was left half-written"
+    interrupted(out, "x")
+    if not finished:
+        assert everything_in(tmp_path) == [], "a half-written file does not count as finished"
+        return
+    with new_folder(out, "x") as folder:
+        assert (folder / "data/a.parquet").exists()
+        assert not (folder / "data/b.parquet").exists()
+        fill(folder, "data/b.parquet")
+    assert everything_in(out) == ["data", "data/a.parquet", "data/b.parquet"]
+    assert (out / "data/b.parquet").read_text() == "content of data/b.parquet"
