@@ -48,7 +48,8 @@ def open_dataset(name: str, config: str | None = None, streaming: bool = False) 
     try:
         opened = open_stream(name, config) if streaming else dict(datasets.load_dataset(name, config))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise BadInput(f"--dataset {name}: cannot be loaded ({' '.join(str(error).split())})") from error
+        reason = " ".join(str(error.__cause__ or error).split())  # datasets keeps the reason behind its own error
+        raise BadInput(f"--dataset {name}: cannot be loaded ({reason})") from error
     for split, rows in opened.items():
         if missing := {"id_str", "image"} - set(rows.column_names):
             raise BadInput(f"--dataset {name}: split {split} has no column {', '.join(sorted(missing))}")

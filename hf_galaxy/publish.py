@@ -24,7 +24,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HTTPError
+from huggingface_hub.utils import validate_repo_id
 
 from hf_galaxy.atomic import whole_file
 from hf_galaxy.duplicates import SAME_GALAXY_ARCSEC, groups_on_the_sky
@@ -336,9 +337,22 @@ def push(folder: Path, repo: str) -> str:
     api, upload = HfApi(), {"folder_path": folder, "repo_id": repo, "repo_type": "dataset"}
     try:
         api.create_repo(repo, repo_type="dataset", exist_ok=True)
-        # The card comes last: with it the dataset appears, and a large upload is more than one commit.
+        # The card comes last: with it the dataset appears, and a large upload is more than one commit. What an earlier
+        # version of the dataset has left in its folders goes with that.
         api.upload_folder(**upload, ignore_patterns="README.md", commit_message=f"Publish {folder.name}: data")
-        return str(api.upload_folder(**upload, commit_message=f"Publish {folder.name}").repo_url)
-    except (HfHubHTTPError, RuntimeError, OSError, ValueError) as error:  # a file that could not be sent: RuntimeError
+        stale = ["data/*", "tiny/*", "native/*"]
+        commit = api.upload_folder(**upload, delete_patterns=stale, commit_message=f"Publish {folder.name}")
+        return str(commit.repo_url)
+    except (HTTPError, RuntimeError, OSError, ValueError) as error:  # a file that could not be sent: RuntimeError
         reason = " ".join(str(error.__cause__ or error).split())
-        raise BadInput(f"--push {repo}: {reason} (the dataset is whole in {folder}; push it again)") from error
+        raise BadInput(
+            f"--push {repo}: {reason} (the dataset is whole in {folder}; the same command pushes what is missing)"
+        ) from error
+
+
+def check_repo_name(repo: str) -> None:
+    """Refuse what is no ORG/NAME, before anything is made for it."""
+    try:
+        validate_repo_id(repo)
+    except ValueError as error:
+        raise BadInput(f"--push {repo}: is no ORG/NAME ({error})") from error

@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 from datasets.packaged_modules.parquet.parquet import Parquet
 from datasets.table import table_cast
 
+from hf_galaxy.errors import BadInput
+
 READERS = 8  # row groups that are fetched at the same time
 KEPT = 8  # row groups that are kept though nobody said that they will be needed again
 WINDOW_ROWS = 4096  # rows that are shuffled among each other; their encoded pictures are in memory
@@ -133,10 +135,13 @@ class StreamedRows:
     def _read(self, groups):
         """Row groups of one file."""
         file, _ = self.groups[groups[0]]
-        with fsspec.open(file) as opened:
+        with _opened(file) as opened:
             parquet = pq.ParquetFile(opened, metadata=self._footers.get(file), pre_buffer=True)
             rows = parquet.read_row_groups([self.groups[g][1] for g in groups], columns=self.column_names)
-        return table_cast(rows, self.features.arrow_schema)  # as load_dataset does: files may differ in their types
+        try:
+            return table_cast(rows, self.features.arrow_schema)  # as load_dataset does: files may differ in their types
+        except (pa.ArrowInvalid, datasets.exceptions.DatasetsError) as error:
+            raise BadInput(f"{file}: its columns are not of the dataset's types ({error})") from error
 
     def _edges(self):
         """Where the groups begin in our rows."""
@@ -192,5 +197,11 @@ class _Fetched:
 
 
 def _footer(file):
-    with fsspec.open(file) as opened:
+    with _opened(file) as opened:
         return pq.read_metadata(opened)
+
+
+def _opened(file):
+    """A file that is read in just the ranges that are asked for: reading on a little further would fetch pictures."""
+    filesystem, path = fsspec.core.url_to_fs(file)
+    return filesystem.open(path, cache_type="none")

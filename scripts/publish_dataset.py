@@ -120,6 +120,8 @@ def main(settings: Simulate | Catalogue | Combine | Card) -> None:
         return only_card(settings)
     if settings.num_proc < 1:
         raise BadInput("--num-proc must be at least 1")
+    if settings.push:
+        publish.check_repo_name(settings.push)
     if settings.push and (settings.out / "statistics.json").exists():
         print(f"{settings.out} is published already; uploading it")
     elif isinstance(settings, Simulate):

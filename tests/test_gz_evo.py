@@ -231,10 +231,12 @@ def pretrain_by_name(hub, run_script, tmp_path_factory):
         folder = tmp_path_factory.mktemp("pretrained")
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HF_HOME", str(folder / "cache"))
+            patch.setenv("OMP_NUM_THREADS", "1")
             done = run_script(
                 "pretrain", "--dataset", NAME, *TINY, "--epochs", 1, *options, "--out", folder / "run", launch=launch
             )
-        assert f"learning {len(QUESTIONS)} questions" in done.stdout
+        assert f"learning {len(QUESTIONS)} questions of {'+'.join(CAMPAIGNS)}" in done.stdout
+        assert f"the dataset has no votes for {', '.join(LACKING)}" in done.stdout
         return record_of(folder / "run"), folder / "cache"
 
     return pretrain

@@ -25,7 +25,7 @@ BELOW = {
     "publish": {"errors", "atomic", "duplicates", "progress", "schema"},
     "dataset_card": {"errors", "decision_tree", "figures", "publish"},
     "croissant": {"dataset_card", "publish"},
-    "streaming": set(),
+    "streaming": {"errors"},
     "check": {"errors", "decision_tree", "duplicates", "progress", "schema", "statistics", "streaming"},
     "combine": {"errors", "decision_tree", "schema", "streaming"},
     "losses": {"decision_tree"},
