@@ -244,13 +244,15 @@ class TrainingSequence(Dataset):
         self.lanes = share.processes if streamed and share else 1
         self.run = share.micro_batch(batch_size) if streamed and share else 1  # so many positions are in one lane
         self.per_lane = len(galaxies) // self.lanes
+        if not self.per_lane:
+            raise BadInput(f"{self.lanes} processes cannot share out {len(galaxies)} training galaxies")
         self.ahead = galaxies.rows.window if streamed else 0
         self.shuffles: dict[int, np.ndarray] = {}
 
     def __getitem__(self, positions: list[int]) -> dict[str, torch.Tensor]:
         rows = [self.row(p) for p in positions]
         if isinstance(self.galaxies.rows, StreamedRows):
-            self.galaxies.rows.prefetch(self._upcoming(positions[-1]))
+            self.galaxies.rows.prefetch(self._upcoming(positions[0]))
         views = draw_affine(self.seed, positions, self.galaxies.framing, self.flip)
         return self.galaxies[rows] | {"affine": torch.from_numpy(views)}
 
@@ -314,6 +316,8 @@ def training_batches(
                 first = step * batch_size + part * micro
                 yield list(range(first, first + micro))
 
+    if isinstance(sequence.galaxies.rows, StreamedRows):
+        workers = min(workers, 1)  # each would read every row group
     return iter(_loader(sequence, positions(), workers))
 
 
@@ -323,12 +327,22 @@ def evaluation_batches(
     """This process's galaxies in batches of up to `batch_size`: every galaxy of the split in exactly one process, once."""
     first, end = (rank * len(galaxies) // share.processes for rank in (share.rank, share.rank + 1))
     batches = [list(range(start, min(end, start + batch_size))) for start in range(first, end, batch_size)]
+    if isinstance(galaxies.rows, StreamedRows):
+        return _loader(_InOrder(galaxies, end), batches, min(workers, 1))
     return _loader(galaxies, batches, workers)
 
 
+class _InOrder(Dataset):
+    """Streamed galaxies that are gone through in order, up to a row: what comes next is fetched in advance."""
+
+    def __init__(self, galaxies: Galaxies, end: int):
+        self.galaxies, self.end = galaxies, end
+
+    def __getitem__(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        self.galaxies.rows.prefetch(np.arange(indices[0], min(self.end, indices[0] + self.galaxies.rows.window)))
+        return self.galaxies[indices]
+
+
 def _loader(dataset, batches, workers):
-    rows = dataset.galaxies.rows if isinstance(dataset, TrainingSequence) else dataset.rows
-    if isinstance(rows, StreamedRows):
-        workers = min(workers, 1)  # each would read every row group
     # batch_size=None: the "sampler" gives whole batches of indices, and the dataset answers with whole batches.
     return DataLoader(dataset, None, sampler=batches, num_workers=workers, pin_memory=torch.cuda.is_available())

@@ -56,7 +56,7 @@ def votes_of_fractions(conditional: np.ndarray, volunteers: np.ndarray, tree: De
 def _deal_out(fractions, asked):
     """(N, answers) whole numbers that add up to `asked` (0 where the fractions are NaN)."""
     exact = np.nan_to_num(fractions) * asked[:, None]
-    whole = np.floor(exact + 1e-6)  # 0.7 * 10 is 6.999...
+    whole = np.floor(exact)
     left = np.where(np.isnan(fractions).any(axis=1), 0, asked - whole.sum(axis=1)).astype(int)
     # Rank the remainders of each galaxy from the largest; equal ones in the order of the answers.
     rank = np.argsort(np.argsort(-(exact - whole), axis=1, kind="stable"), axis=1, kind="stable")

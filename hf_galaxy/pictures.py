@@ -220,7 +220,7 @@ class Rendering:
             return self._stretched(hdu.data.reshape(bands, *hdu.shape[-2:])[:, ::-1])
         picture = Image.open(io.BytesIO(content), formats=("JPEG", "PNG"))
         picture.load()
-        if kind != "jpeg" and content.startswith(PNG_START) and PNG_END not in content:
+        if content.startswith(PNG_START) and PNG_END not in content:
             raise BadInput("is truncated")  # behind the last pixel: Pillow minds that less than other decoders
         if kind == "png16":
             return self._stretched(np.asarray(picture)[None])

@@ -31,7 +31,7 @@ from hf_galaxy.atomic import whole_file
 from hf_galaxy.duplicates import SAME_GALAXY_ARCSEC, groups_on_the_sky
 from hf_galaxy.errors import BadInput
 from hf_galaxy.progress import progress
-from hf_galaxy.schema import SPLITS, Row, hashed_place, place_in_order, split_of
+from hf_galaxy.schema import SPLITS, Row, place_in_order, split_of
 
 ROWS_PER_GROUP = 200  # small row groups can be shuffled and shared out when the dataset is streamed
 ROWS_PER_FILE = 5000
@@ -107,19 +107,19 @@ def plan(source: Source, drop_duplicates: bool = False) -> tuple[list[Shard], Du
     duplicates = Duplicates()
     if source.positions is not None:
         group = groups_on_the_sky(source.positions)
-        sizes = np.bincount(group)
-        several = np.flatnonzero(sizes[group] > 1)
+        several = np.flatnonzero(np.bincount(group)[group] > 1)
         members = {}
-        for i in several:
-            members.setdefault(int(group[i]), []).append(int(i))
-        moved = 0
+        for i in several.tolist():
+            members.setdefault(int(group[i]), []).append(i)
+        moved, votes = 0, None if source.votes is None else source.votes.sum(axis=1)
         for rows in members.values():
-            leader = min(rows, key=lambda i: hashed_place(source.ids[i]))
+            # Not the least `hashed_place`, which decides the split: of several numbers the least is nearly always train's.
+            leader = min(rows, key=lambda i: place_in_order(source.ids[i]))
             moved += sum(splits[i] != splits[leader] for i in rows)
             for i in rows:
                 splits[i] = splits[leader]
             if drop_duplicates:
-                best = leader if source.votes is None else max(rows, key=lambda i: (source.votes[i].sum(), i == leader))
+                best = leader if votes is None else max(rows, key=lambda i: (votes[i], i == leader))
                 kept[[i for i in rows if i != best]] = False
         duplicates = Duplicates(len(members), len(several), moved, int((~kept).sum()))
     parts = {}
@@ -236,19 +236,19 @@ def _write_tiny(shards, features, folder):
         path = folder / "tiny" / f"{split}-00000.parquet"
         if path.exists():
             continue
-        whole, first = {}, {}
+        files = {}
         for shard in shards:
             if shard.split == split:
-                first.setdefault(shard.campaign, shard.path)
-                whole[shard.campaign] = whole.get(shard.campaign, 0) + len(shard.rows)
+                files.setdefault(shard.campaign, []).append(shard)
         with whole_file(path) as partial, _Writer(partial, features) as writer:
-            for campaign, start in first.items():
-                wanted = max(TINY_AT_LEAST, round(TINY_SHARE * whole[campaign]))
-                for batch in pq.ParquetFile(folder / start).iter_batches(ROWS_PER_GROUP):
+            for parts in files.values():
+                wanted = max(TINY_AT_LEAST, round(TINY_SHARE * sum(len(shard.rows) for shard in parts)))
+                batches = (
+                    b for shard in parts for b in pq.ParquetFile(folder / shard.path).iter_batches(ROWS_PER_GROUP)
+                )
+                while wanted and (batch := next(batches, None)):
                     writer.writer.write_table(pa.Table.from_batches([batch[:wanted]], schema=writer.schema))
                     wanted -= min(wanted, batch.num_rows)
-                    if not wanted:
-                        break
 
 
 def batches_of(folder: Path, columns: list[str] | None = None) -> Iterator[tuple[str, pa.Table]]:

@@ -243,7 +243,6 @@ def test_one_galaxy_is_never_in_two_splits(crowded):
 
 
 def test_galaxies_with_neighbours_are_shared_out_to_the_splits_like_others():
-    # BUG: fails (97 % train). The leader of a group is the one with the smallest hashed_place, which is also what says its
     # split: the smallest of many is nearly always below 0.7. A deep field is one large group or many, and never tested on.
     positions = np.stack(
         [np.repeat(np.linspace(0, 359, 1000), 3), np.tile([0, 15 * ARCSEC, 30 * ARCSEC], 1000)], axis=1

@@ -329,7 +329,6 @@ def test_what_is_kept_in_memory_is_bounded_and_read_about_once(stream, reads, sh
 def test_row_groups_are_read_once_an_epoch_however_many_of_their_rows_are_chosen(
     stream, reads, batch_size, per_8, window, monkeypatch
 ):
-    # BUG: fails for windows of more than KEPT groups: a batch on the edge of two windows begins before what is prefetched
     # (TrainingSequence._upcoming starts at its *last* position), so each `get` of it forgets groups that its next row needs.
     # With the real WINDOW_ROWS and groups of 200: 1.5 reads an epoch for batches of 32, 1.8 for 256.
     monkeypatch.setattr(streaming, "WINDOW_ROWS", window)
