@@ -12,6 +12,23 @@ from hf_galaxy.errors import BadInput
 FINGERPRINT = "fingerprint"
 
 
+def check_new(out: Path) -> None:
+    """Refuse a folder that cannot be made, before work is done for it.
+
+    Raises:
+        BadInput: it exists already and is not empty, or its parent cannot be written to.
+    """
+    out = out.resolve()
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise BadInput(f"{out} exists already; remove it or choose another --out")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{out} cannot be written: {error.strerror} ({error.filename})") from error
+    if not os.access(out.parent, os.W_OK):
+        raise BadInput(f"{out} cannot be written: no permission to write in {out.parent}")
+
+
 @contextmanager
 def new_folder(out: Path, fingerprint: str) -> Iterator[Path]:
     """A folder to fill under a temporary name beside `out`, renamed to `out` when the block ends well.
@@ -20,26 +37,30 @@ def new_folder(out: Path, fingerprint: str) -> Iterator[Path]:
     are found there by the next block of the same fingerprint; without any the folder is removed.
 
     Args:
-        fingerprint: of all that the files depend on; files made for another one are thrown away.
+        fingerprint: of all that the files depend on.
 
     Raises:
-        BadInput: `out` exists already and is not an empty folder, or cannot be made.
+        BadInput: as `check_new`; files of another fingerprint are there; or the disk is full.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise BadInput(f"{out} exists already; remove it or choose another --out")
+    check_new(out)
+    out = out.resolve()
     partial = out.parent / f".{out.name}.partial"
     mark = partial / FINGERPRINT
+    if mark.exists() and mark.read_text() != fingerprint and any(_finished(partial)):
+        raise BadInput(
+            f"{partial} holds the finished files of an interrupted publication with other settings or other data; "
+            "give the same command and data to go on, or remove it"
+        )
     try:
         if not mark.exists() or mark.read_text() != fingerprint:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             mark.write_text(fingerprint)
-    except OSError as error:
-        raise BadInput(f"{out} cannot be written: {error.strerror} ({error.filename})") from error
-    try:
         yield partial
         mark.unlink()
         os.replace(partial, out)
+    except OSError as error:
+        raise BadInput(f"{out} cannot be written: {error.strerror} ({error.filename})") from error
     finally:
         if partial.exists() and not any(_finished(partial)):
             shutil.rmtree(partial)

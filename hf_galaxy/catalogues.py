@@ -3,12 +3,14 @@
 import hashlib
 import json
 import string
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_galaxy.decision_tree import DecisionTree
@@ -65,18 +67,45 @@ class ColumnMap:
 
         try:
             columns = cls(**json.loads(path.read_text()))
+            for name, kind in (
+                ("id_str", str),
+                ("image", str),
+                ("votes", dict),
+                ("classes", dict),
+                ("values", dict),
+                ("metadata", dict),
+            ):
+                need(
+                    isinstance(getattr(columns, name), kind),
+                    f"{name} must be a {'text' if kind is str else 'JSON object'}",
+                )
+            try:
+                columns.image_columns  # noqa: B018
+            except ValueError as error:
+                need(False, f"image pattern {columns.image!r} cannot be read ({error})")
             for name, entry in columns.classes.items():
-                good = isinstance(entry, dict) and entry.keys() == {"column", "names"} and len(entry["names"]) > 1
+                good = isinstance(entry, dict) and entry.keys() == {"column", "names"}
+                good = good and isinstance(entry["names"], dict) and len(entry["names"]) > 1
                 need(good, f'classes.{name} must hold "column" and two or more "names"')
             for name, entry in columns.metadata.items():
                 good = isinstance(entry, dict) and entry.keys() == {"column", "dtype"} and entry["dtype"] in DTYPES
                 need(good, f'metadata.{name} must hold "column" and "dtype" ({", ".join(DTYPES)})')
-            need(not columns.join or columns.join.keys() == {"file", "on"}, 'join must hold "file" and "on"')
+            for name in {"ra", "dec"} & columns.metadata.keys():
+                need(
+                    columns.metadata[name]["dtype"].startswith("float"), f"metadata.{name} must be a float, in degrees"
+                )
+            good = not columns.join or (columns.join.keys() == {"file", "on"} and isinstance(columns.join["on"], dict))
+            need(good, 'join must hold "file" and "on", {column of the catalogue: column of the file}')
             good = not columns.fractions or columns.fractions.keys() == {"questions", "volunteers"}
-            need(good, 'fractions must hold "questions" and "volunteers"')
+            good = good and all(
+                isinstance(a, dict) for a in (columns.fractions or {"questions": {}})["questions"].values()
+            )
+            need(good, 'fractions must hold "questions", {question: {answer: column}}, and "volunteers"')
             need(not (columns.fractions and columns.votes), "holds votes and fractions; give the votes alone")
             return columns
-        except (OSError, json.JSONDecodeError, TypeError, AttributeError) as error:
+        except BadInput:
+            raise
+        except (OSError, ValueError, TypeError, AttributeError) as error:  # JSON's and Unicode's are ValueErrors
             raise BadInput(f"--columns {path}: is no column map ({error})") from error
 
     @property
@@ -121,6 +150,7 @@ class Catalogue:
         native: keep the picture at its own size too.
         assumed_volunteers: how many looked at each galaxy, for a catalogue of fractions that does not say.
         skip_missing: leave out galaxies without a picture instead of refusing them.
+        skip_bad: leave out galaxies whose picture cannot be read.
 
     Attributes:
         ids: names of the galaxies.
@@ -135,12 +165,13 @@ class Catalogue:
     def __init__(
         self, path: Path, pictures: Pictures, columns: ColumnMap, tree: DecisionTree | None,
         rendering: Rendering | None = None, native: bool = False, assumed_volunteers: int | None = None,
-        skip_missing: bool = False,
+        skip_missing: bool = False, skip_bad: bool = False,
     ):  # fmt: skip
         self.path, self.pictures, self.columns = path, pictures, _present(columns, path)
         columns = self.columns
         self.rendering, self.native, self.notes = rendering or Rendering(), native, []
-        self.campaigns = None
+        self.campaigns = self.split_names = None
+        self.skip_bad = skip_bad
         table = self._read(tree)
         self.rows = np.arange(1, len(table) + 1)  # as the messages count them
         files = self._files(table)
@@ -196,8 +227,8 @@ class Catalogue:
         """(N, A) votes, if there are any."""
         return np.stack([self.data[c] for c in self.tree.columns], axis=1) if self.tree else None
 
-    def row(self, i: int) -> Row:
-        """Galaxy i with its picture.
+    def row(self, i: int) -> Row | None:
+        """Galaxy i with its picture; None if that is no good and to be left out.
 
         Raises:
             BadInput: the picture is no good.
@@ -208,6 +239,8 @@ class Catalogue:
             image = self._picture(self.rendering, content, i)
             native = self._picture(replace(self.rendering, size=None), content, i) if self.native else None
         except BadInput as error:
+            if self.skip_bad:
+                return None
             raise BadInput(f"{self.path}, row {self.rows[i]} (id_str {self.ids[i]}): {error}") from error
         columns = {column: values[i] for column, values in self.data.items()}
         return Row({"id_str": self.ids[i], "image": image} | columns, native, kind)
@@ -217,21 +250,34 @@ class Catalogue:
         return {"bytes": picture, "path": Path(self.files[i]).stem + suffix}
 
     def fingerprint(self) -> str:
-        """Differs if anything differs that the rows are made of, but the content of the pictures."""
+        """Differs if anything differs that the rows are made of; of pictures, where they are, their sizes and times."""
         said = hashlib.sha256(
-            repr((self.ids, self.files, self.columns, self.rendering, self.native, self.features)).encode()
+            repr(
+                (
+                    self.pictures.stamps(self.files),
+                    self.ids,
+                    self.files,
+                    self.columns,
+                    self.rendering,
+                    self.native,
+                    self.features,
+                )
+            ).encode()
         )
         for values in self.data.values():
             said.update(repr(values.tolist() if isinstance(values, np.ndarray) else values).encode())
         return said.hexdigest()
 
-    def inconsistencies(self) -> list[str]:
+    def inconsistencies(self) -> Iterator[str]:
         """A line for each galaxy and question whose votes do not walk the tree (`DecisionTree.inconsistencies`)."""
-        return [
-            f"{self.path}, row {self.rows[i.row]} (id_str {self.ids[i.row]}): {i.question} has {i.votes} votes, "
-            f"but the answers it is asked after have {i.parent_votes}"
-            for i in self.tree.inconsistencies(self.votes)
-        ]
+        votes = self.votes
+        for first in range(0, len(votes), 10_000):  # a wrong column map breaks every galaxy
+            for i in self.tree.inconsistencies(votes[first : first + 10_000]):
+                row = first + i.row
+                yield (
+                    f"{self.path}, row {self.rows[row]} (id_str {self.ids[row]}): {i.question} has {i.votes} votes, "
+                    f"but the answers it is asked after have {i.parent_votes}"
+                )
 
     def _read(self, tree):
         needed, join = self.columns.needed(tree), self.columns.join
@@ -259,7 +305,10 @@ class Catalogue:
         if "{" not in self.columns.image:
             return table[self.columns.image]
         rows = table[self.columns.image_columns].to_dict("records")
-        return pd.Series([self.columns.image.format(**row) for row in rows], dtype=str)
+        try:
+            return pd.Series([self.columns.image.format(**row) for row in rows], dtype=str)
+        except (KeyError, IndexError, ValueError) as error:
+            raise BadInput(f"--columns: image pattern {self.columns.image!r} makes no file name ({error})") from error
 
     def _refuse(self, wrong, column, what, values=None):
         """Raise about the first row in which `wrong` is true."""
@@ -370,9 +419,12 @@ class Catalogue:
 
 def _present(columns, path):
     """The map without the questions of which the catalogue has no fractions."""
-    if not columns.fractions or not path.exists():
+    if not columns.fractions:
         return columns
-    held = set(_column_names(path))
+    try:
+        held = set(_column_names(path))
+    except (OSError, ValueError):
+        return columns  # which is said when it is read
     questions = {q: a for q, a in columns.fractions["questions"].items() if held & set(a.values())}
     return replace(columns, fractions=columns.fractions | {"questions": questions})
 
@@ -381,9 +433,14 @@ def _read_text(path, name, wanted):
     """The wanted columns of a table as strings: no digit of them is lost, and an empty cell is ""."""
     try:
         if path.suffix == ".parquet":
-            table = pd.read_parquet(path, columns=[c for c in _column_names(path) if c in wanted])
-            return table.apply(lambda column: column.astype(str).where(column.notna(), ""))
-        return pd.read_csv(path, dtype=str, keep_default_na=False, usecols=lambda column: column in wanted)
+            table = pq.read_table(path, columns=[c for c in _column_names(path) if c in wanted])
+            # Not through pandas, which makes floats of whole numbers beside an empty cell.
+            texts = {c: table[c].cast(pa.string()).fill_null("").to_pandas() for c in table.column_names}
+            return pd.DataFrame(texts, dtype=str)
+        # index_col: a comma too many at the end of the rows would shift all columns by one
+        return pd.read_csv(
+            path, dtype=str, keep_default_na=False, usecols=lambda column: column in wanted, index_col=False
+        )
     except FileNotFoundError as error:
         raise BadInput(f"{name} {path}: no such file") from error
     except (OSError, ValueError) as error:  # pandas' and Arrow's parser errors are ValueErrors

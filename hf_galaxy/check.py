@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from hf_galaxy.dataset_card import table_row
 from hf_galaxy.decision_tree import DecisionTree, tree_of_columns
 from hf_galaxy.duplicates import SAME_GALAXY_ARCSEC, fine_structure, groups_of_pairs, groups_on_the_sky, pictures_alike
 from hf_galaxy.errors import BadInput
@@ -20,7 +21,6 @@ from hf_galaxy.schema import SPLITS
 from hf_galaxy.statistics import Statistics
 from hf_galaxy.streaming import StreamedRows
 
-BATCH = 200
 SMALL = 32  # pixels: too few to see a galaxy's shape in
 EXAMPLES = 3  # galaxies that are named with a finding
 
@@ -41,14 +41,20 @@ class Finding:
 
 
 def check_dataset(
-    splits: dict[str, StreamedRows], stated: dict[str, int], counted: dict | None, tolerance: float, threads: int
+    splits: dict[str, StreamedRows],
+    stated: dict[str, int],
+    counted: dict | None,
+    card: str | None,
+    tolerance: float,
+    threads: int,
 ) -> list[Finding]:
     """Go through a dataset once.
 
     Args:
         splits: of one configuration.
-        stated: split -> galaxies, as the card says; empty if it does not.
+        stated: split -> galaxies, as the card's header says; empty if it does not.
         counted: the dataset's own statistics.json; None if it has none.
+        card: its card, whose tables are compared with what is found; None: it has none of ours.
         tolerance: share of the galaxies asked a question in which it may have another number of votes than the answers it
             is asked after, before that is a problem.
         threads: that decode pictures.
@@ -66,15 +72,21 @@ def check_dataset(
     total = sum(map(len, splits.values()))
     with ThreadPoolExecutor(threads) as pool, progress(total=total, desc="checking", unit=" galaxies") as show:
         for split, rows in splits.items():
-            for first in range(0, len(rows), BATCH):
-                table = rows[list(range(first, min(first + BATCH, len(rows))))]
+            for table in rows.batches():
                 look.at(split, table, pool.map)
                 counts.add(split, table)
                 show.update(table.num_rows)
     statistics = counts.to_dict()
-    findings += [*look.pictures(statistics), *look.ids(), *look.positions(), *look.same_pictures(), *look.columns()]
+    findings += [
+        *look.pictures(statistics),
+        *look.ids(),
+        *look.positions((counted or {}).get("arcsec", SAME_GALAXY_ARCSEC)),
+        *look.same_pictures(),
+        *look.columns(),
+    ]
     findings += _votes(statistics, tree, tolerance, total)
     findings += _stated(statistics, stated, counted)
+    findings += _tables(statistics, tree, card)
     return findings
 
 
@@ -216,12 +228,12 @@ class _Look:
             yield Finding("problem", "ids", f"{empty:,} galaxies have no id_str")
         yield from self._twice("ids", "have the same id_str", [r for name, r in self.of_id.items() if name], "problem")
 
-    def positions(self) -> Iterator[Finding]:
+    def positions(self, arcsec: float) -> Iterator[Finding]:
         """Galaxies that stand in the dataset twice by their place in the sky."""
         if not self.sky:
             return
-        groups = _members(groups_on_the_sky(np.concatenate(self.sky)))
-        yield from self._twice("positions", f"are within {SAME_GALAXY_ARCSEC:.0f} arcsec of another", groups, "note")
+        groups = _members(groups_on_the_sky(np.concatenate(self.sky), arcsec))
+        yield from self._twice("positions", f"are within {arcsec:g} arcsec of another", groups, "note")
 
     def same_pictures(self) -> Iterator[Finding]:
         """Galaxies that stand in the dataset twice by their pictures."""
@@ -257,6 +269,8 @@ def _seen(content):
     try:
         picture = Image.open(io.BytesIO(content or b""))
         picture.load()
+        if picture.mode.startswith(("I", "F")):
+            return f"its mode {picture.mode} has more than 8 bits"
     except Image.UnidentifiedImageError:
         return "is no picture" if content else "is empty"
     except Exception as error:  # decoders raise many kinds
@@ -295,7 +309,20 @@ def _stated(statistics, stated, counted) -> Iterator[Finding]:
         if different:
             yield Finding("problem", "statistics", f"statistics.json has other {', '.join(different)} than the data")
         else:
-            yield Finding("ok", "statistics", "statistics.json, and so the tables of the card, agree with the data")
+            yield Finding("ok", "statistics", "statistics.json agrees with the data")
+
+
+def _tables(statistics, tree, card) -> Iterator[Finding]:
+    """Whether the tables of the card hold what was counted."""
+    if card is None:
+        return
+    wrong = [q.name for q in (tree.questions if tree else ()) if table_row(q, statistics) not in card]
+    for label, counts in statistics["classes"].items():
+        wrong += [f"{label} {name}" for name, n in counts.items() if f"| {name} | {sum(n.values()):,} |" not in card]
+    if wrong:
+        yield Finding("problem", "tables", f"the card's table has other numbers for {_some(wrong)}")
+    else:
+        yield Finding("ok", "tables", "the card's tables agree with the data")
 
 
 def _some(names):

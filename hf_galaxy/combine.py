@@ -1,5 +1,6 @@
 """Several published datasets as one, a configuration for each campaign, as Galaxy Zoo Evo joins the campaigns."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -24,6 +25,7 @@ class Combined:
 
     Attributes:
         tree: all their campaigns.
+        license: that all of them have; "other" if they differ.
         others: as `publish.Source` has them.
 
     Raises:
@@ -47,17 +49,23 @@ class Combined:
         ]
         if len(set(self.ids)) < len(self.ids):
             raise BadInput("datasets of one folder name hold galaxies of one name; rename a folder")
+        # A name decides the split as it does in each dataset, and rows of one name stay together.
+        self.split_names = [name for part in self.parts for name in part.ids]
         self.places = [(p, i) for p, part in enumerate(self.parts) for i in range(len(part.ids))]
         self.campaigns = [campaign for part in self.parts for campaign in part.campaigns]
         self.positions = np.concatenate([part.positions for part in self.parts])
         # To choose among duplicates by: how many votes there are, of whichever campaign.
         self.votes = np.concatenate([part.votes.sum(axis=1, keepdims=True) for part in self.parts])
-        several = sum(n > 1 for n in counts.values())
         self.notes = [
             f"Joined from {', '.join(part.folder.name for part in self.parts)}; pictures are kept byte for byte."
         ]
-        if several:
+        if several := sum(n > 1 for n in counts.values()):
             self.notes.append(f"{several:,} names stand in several of them; such rows are called `dataset/name`.")
+        self.notes += [f"{part.folder.name}: {note}" for part in self.parts for note in part.said.get("notes", [])]
+        if native := [part.folder.name for part in self.parts if (part.folder / "native").exists()]:
+            self.notes.append(f"The configuration `native` of {', '.join(native)} is not joined.")
+        licences = {part.said.get("license", "unknown") for part in self.parts}
+        self.license = licences.pop() if len(licences) == 1 else "other"
 
     def _features(self):
         features, classes, metadata = {}, {}, {"dataset_name": "string"}
@@ -71,8 +79,10 @@ class Combined:
                     )
                 if isinstance(feature, datasets.ClassLabel):
                     classes[column] = feature.names
-                else:
+                elif isinstance(feature, datasets.Value):
                     metadata[column] = feature.dtype
+                else:
+                    raise BadInput(f"{part.folder}: column {column} holds {feature}; only single values can be joined")
         return row_features(self.tree, classes, metadata)
 
     def row(self, i: int) -> Row:
@@ -88,7 +98,7 @@ class Combined:
 
     def fingerprint(self) -> str:
         """Of all that the rows are made of."""
-        return repr([(part.folder.name, part.ids, part.votes.sum()) for part in self.parts] + list(self.features))
+        return repr([(part.folder.name, part.files, part.said) for part in self.parts])
 
 
 class _Part:
@@ -103,6 +113,11 @@ class _Part:
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # BadInput is a ValueError
             reason = " ".join(str(error).split())
             raise BadInput(f"{folder}: is no published dataset with votes ({reason})") from error
+        own = folder / "statistics.json"
+        self.said = json.loads(own.read_text()) if own.exists() else {}
+        self.files = [
+            (str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in sorted((folder / "data").rglob("*.parquet"))
+        ]
         sky = [column for column in ("ra", "dec") if column in self.rows.features]
         table = self.rows.select_columns(["id_str", *sky, *self.tree.columns])[:]
         self.ids, self.votes = table["id_str"].to_pylist(), votes_in(table, self.tree)

@@ -58,15 +58,14 @@ TYPES = {
 }
 
 
-def croissant(name: str, prose: Prose, configs: dict[str, Config], published: date) -> dict:
+def croissant(repo: str | None, prose: Prose, configs: dict[str, Config], published: date) -> dict:
     """The JSON-LD of a published dataset; its files are named relative to its folder.
 
     Args:
-        name: a folder or Hub id.
+        repo: where it is on the Hub.
         configs: what it offers; each becomes a record set.
         published: when.
     """
-    address = f"https://huggingface.co/datasets/{name}"
     return {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
@@ -76,7 +75,7 @@ def croissant(name: str, prose: Prose, configs: dict[str, Config], published: da
         "license": prose.license,
         "citeAs": prose.section("Citation"),
         "keywords": prose.tags,
-        "url": address if name.count("/") == 1 and name[0] not in "./" else prose.source or name,
+        "url": f"https://huggingface.co/datasets/{repo}" if repo else prose.source or "not published yet",
         "datePublished": published.isoformat(),
         "version": "1.0.0",
         "distribution": [
@@ -106,7 +105,7 @@ def _field(config, column, feature):
     field = {
         "@type": "cr:Field",
         "@id": f"{config}/{column}",
-        "dataType": "sc:ImageObject" if picture else TYPES[feature.dtype],
+        "dataType": "sc:ImageObject" if picture else TYPES.get(feature.dtype, "sc:Text"),
     }
     if isinstance(feature, datasets.ClassLabel):
         field["description"] = ", ".join(f"{i}: {name}" for i, name in enumerate(feature.names))

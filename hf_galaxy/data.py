@@ -51,11 +51,16 @@ def open_dataset(name: str, config: str | None = None, streaming: bool = False) 
         reason = " ".join(str(error.__cause__ or error).split())  # datasets keeps the reason behind its own error
         raise BadInput(f"--dataset {name}: cannot be loaded ({reason})") from error
     for split, rows in opened.items():
+        if (feature := rows.features.get("id_str")) and getattr(feature, "dtype", None) not in (
+            "string",
+            "large_string",
+        ):
+            raise BadInput(f"--dataset {name}: split {split}: id_str holds {feature}, but must be text")
         if missing := {"id_str", "image"} - set(rows.column_names):
             raise BadInput(f"--dataset {name}: split {split} has no column {', '.join(sorted(missing))}")
     if "train" in opened and "validation" not in opened:
         ids = _column(opened["train"], "id_str").to_pylist()
-        chosen = np.array([hashed_place("validation of " + id_str) < VALIDATION_SHARE for id_str in ids])
+        chosen = np.array([hashed_place(f"validation of {id_str}") < VALIDATION_SHARE for id_str in ids])
         train = opened["train"]
         opened |= {
             part: train.select(np.flatnonzero(which)) for part, which in (("train", ~chosen), ("validation", chosen))
@@ -173,6 +178,10 @@ def decode(content: bytes, shorter: int | None = None, out: np.ndarray | None = 
             buffer = out if out is not None and out.shape == (height, width, 3) else None
             return simplejpeg.decode_jpeg(content, "RGB", buffer=buffer, **smaller)
     picture = Image.open(io.BytesIO(content))
+    if picture.mode.startswith(("I", "F")):
+        raise ValueError(
+            f"its mode {picture.mode} has more than 8 bits, and how to show it is for publish_dataset.py to say"
+        )
     factor = _reduction(min(picture.size), shorter)
     if factor > 1:
         picture.draft(picture.mode, tuple(side // factor for side in picture.size))
@@ -216,7 +225,13 @@ class Galaxies(Dataset):
     def __getitem__(self, indices: list[int]) -> dict[str, torch.Tensor]:
         table = self.rows[indices]
         contents = table["image"].combine_chunks().field("bytes").to_pylist()
-        pixels = to_canvases(decode_batch(contents, self.shorter), self.framing)
+        try:
+            pixels = to_canvases(decode_batch(contents, self.shorter), self.framing)
+        except (OSError, ValueError, TypeError) as error:  # TypeError: there is none
+            raise BadInput(
+                f"one of the pictures of rows {', '.join(map(str, indices))} is no good ({error}); "
+                "scripts/check_dataset.py names it"
+            ) from error
         if isinstance(self.target, Label):
             return {"pixels": pixels, "labels": torch.from_numpy(self.target.indices(table))}
         return {"pixels": pixels, "votes": torch.from_numpy(votes_in(table, self.target))}

@@ -13,7 +13,7 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, DatasetCardData
 from PIL import Image, ImageDraw
 
-from hf_galaxy.decision_tree import DecisionTree
+from hf_galaxy.decision_tree import DecisionTree, Question
 from hf_galaxy.errors import BadInput
 from hf_galaxy.figures import describe_tree, draw_trees
 from hf_galaxy.publish import Config
@@ -62,7 +62,12 @@ class Prose:
         """
         try:
             _, header, text = path.read_text().split("---\n", 2)
-            return cls(**yaml.safe_load(header), text=text.strip())
+            prose = cls(**yaml.safe_load(header), text=text.strip())
+            for name in ("trees", "hub_ids", "arxiv", "tasks", "tags"):
+                value = getattr(prose, name)
+                if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+                    raise ValueError(f"{name} must be a list of texts; put numbers into quotes")
+            return prose
         except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())
             raise BadInput(
@@ -131,7 +136,7 @@ def dataset_card(
     for campaign, indices in (tree.campaigns if tree else {}).items():
         part = DecisionTree(campaign, tuple(tree.questions[q] for q in indices))
         text = "; ".join(line.strip() for line in describe_tree(part).splitlines())
-        campaigns.append((campaign, text, [_question(question, statistics) for question in part.questions]))
+        campaigns.append((campaign, text, [table_row(question, statistics) for question in part.questions]))
     return str(
         DatasetCard.from_template(
             data, template_path=str(TEMPLATE), prose=prose, galaxies=galaxies, statistics=statistics, configs=configs or {},
@@ -163,20 +168,15 @@ def _add_configs(data, configs):
     MetadataConfigs(entries).to_dataset_card_data(data)
 
 
-def _question(question, statistics):
-    """A row of the table of votes."""
+def table_row(question: Question, statistics: dict | None) -> str:
+    """A question's row in the table of votes."""
     if statistics is None:
-        return question.name, *["not measured"] * 3, ", ".join(question.answers)
+        return " | ".join([f"| {question.name}", *["not measured"] * 3, f"{', '.join(question.answers)} |"])
     votes = [statistics["votes"][column] for column in question.columns]
     counted = statistics["questions"][question.name]
     shares = ", ".join(f"{a}: {n:,}" for a, n in zip(question.answers, votes, strict=True))
-    return (
-        question.name,
-        f"{sum(votes):,}",
-        f"{counted['galaxies_asked']:,}",
-        f"{counted['with_enough_votes']:,}",
-        shares,
-    )
+    numbers = (sum(votes), counted["galaxies_asked"], counted["with_enough_votes"])
+    return " | ".join([f"| {question.name}", *(f"{number:,}" for number in numbers), f"{shares} |"])
 
 
 def contact_sheet(rows: Iterable[dict], caption: str, columns: int = 8, side: int = 144) -> Image.Image:

@@ -14,22 +14,25 @@ ALIKE = 0.85
 BANDS, BAND = 48, 16
 
 
-def groups_on_the_sky(positions: np.ndarray, arcsec: float = SAME_GALAXY_ARCSEC) -> np.ndarray:
-    """Which rows are within `arcsec` of each other, directly or through others.
+def pairs_on_the_sky(positions: np.ndarray, arcsec: float = SAME_GALAXY_ARCSEC) -> np.ndarray:
+    """(M, 2) pairs of rows within `arcsec` of each other.
 
     Args:
-        positions: (N, 2) right ascension and declination in degrees; a row with NaN is alone.
-
-    Returns:
-        (N,) the number of each row's group, counted from 0.
+        positions: (N, 2) right ascension and declination in degrees; a row with NaN is near no other.
     """
     known = np.flatnonzero(np.isfinite(positions).all(axis=1))
+    if not len(known):
+        return np.empty((0, 2), int)
     ra, dec = np.radians(positions[known]).T
     points = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
     # Two points of the unit sphere at an angle a are 2 sin(a / 2) apart. The smallest float beyond counts as within.
     chord = 2 * np.sin(np.radians(arcsec / 3600) / 2) * (1 + 1e-9)
-    near = known[KDTree(points).query_pairs(chord, output_type="ndarray")] if len(known) else np.empty((0, 2), int)
-    return groups_of_pairs(near, len(positions))
+    return known[KDTree(points).query_pairs(chord, output_type="ndarray")]
+
+
+def groups_on_the_sky(positions: np.ndarray, arcsec: float = SAME_GALAXY_ARCSEC) -> np.ndarray:
+    """(N,) the number of each row's group, counted from 0: within `arcsec` of each other, directly or through others."""
+    return groups_of_pairs(pairs_on_the_sky(positions, arcsec), len(positions))
 
 
 def fine_structure(picture: Image.Image) -> np.ndarray:

@@ -70,6 +70,17 @@ class Pictures:
                 raise BadInput("is larger than 1 GiB")
             return archive.read(member)
 
+    def stamps(self, names: list[str]) -> list:
+        """What tells these files from others of the same names: where they are, how large, and how old."""
+
+        def stamp(path):
+            there = path.stat()
+            return str(path.resolve()), there.st_size, there.st_mtime_ns
+
+        zips = [stamp(source) for source in self.sources if not source.is_dir()]
+        folders = {source for source in self.sources if source.is_dir()}
+        return zips + [stamp(source / name) for name in names if (source := self._source(name)) in folders]
+
     def _source(self, name):
         """The first source that holds the file, or None."""
         if Path(name).anchor or ".." in Path(name).parts:  # would leave the folder

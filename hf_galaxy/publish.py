@@ -11,12 +11,15 @@ the files are the same whatever the number of processes, and an interrupted publ
 """
 
 import json
+import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Thread
 from typing import Protocol
 
 import datasets
@@ -27,17 +30,20 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import validate_repo_id
 
-from hf_galaxy.atomic import whole_file
-from hf_galaxy.duplicates import SAME_GALAXY_ARCSEC, groups_on_the_sky
+from hf_galaxy.atomic import whole_file, write_json
+from hf_galaxy.duplicates import SAME_GALAXY_ARCSEC, groups_of_pairs, pairs_on_the_sky
 from hf_galaxy.errors import BadInput
 from hf_galaxy.progress import progress
 from hf_galaxy.schema import SPLITS, Row, place_in_order, split_of
 
 ROWS_PER_GROUP = 200  # small row groups can be shuffled and shared out when the dataset is streamed
 ROWS_PER_FILE = 5000
+# Chains of neighbours longer than both are no duplicates but a crowded field.
+MOST_IN_A_GROUP, MOST_OF_ALL = 10, 0.01
 TINY_SHARE = 0.01  # as in mwalmsley/gz_evo
 TINY_AT_LEAST = 16  # galaxies of each split and campaign
 KINDS = b"kinds of pictures"
+STATISTICS, CROISSANT = "statistics.json", "croissant.json"
 
 
 class Source(Protocol):
@@ -46,19 +52,23 @@ class Source(Protocol):
     Attributes:
         ids: unique names of the galaxies.
         features: the schema of the rows.
+        split_names: what decides the split, where that is not the name: rows with the same are the same galaxy.
         campaigns: which campaign each galaxy is from; None: there is only one.
         positions: (N, 2) right ascension and declination in degrees; None: not known.
         votes: (N, A) votes; None: there are none.
+        notes: sentences for the card: what was done to the data.
     """
 
     ids: list[str]
+    split_names: list[str] | None
+    notes: list[str]
     features: datasets.Features
     campaigns: list[str] | None
     positions: np.ndarray | None
     votes: np.ndarray | None
 
-    def row(self, i: int) -> Row:
-        """Galaxy i with its picture."""
+    def row(self, i: int) -> Row | None:
+        """Galaxy i with its picture; None: it has none that can be read, and is to be left out."""
 
     def fingerprint(self) -> str:
         """Of all that the rows are made of."""
@@ -66,15 +76,17 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Galaxies that stand in several rows, by their positions.
+    """Galaxies that stand in several rows, by their positions or (in joined datasets) by their names.
 
     Attributes:
+        arcsec: how near counts as the same.
         groups: how many galaxies have several rows.
         rows: how many rows these are.
         moved: how many of them are in another split than their own name says, to be in one with the others.
         dropped: how many were left out.
     """
 
+    arcsec: float = SAME_GALAXY_ARCSEC
     groups: int = 0
     rows: int = 0
     moved: int = 0
@@ -82,13 +94,12 @@ class Duplicates:
 
     def __str__(self):
         if not self.groups:
-            return f"No two galaxies are within {SAME_GALAXY_ARCSEC:.0f} arcsec of each other."
-        fate = (
-            f"of each group the one with the most votes is kept, {self.dropped:,} are left out"
-            if self.dropped
-            else f"all are kept, each group in one split ({self.moved:,} were moved for that)"
+            return f"No two galaxies are within {self.arcsec:g} arcsec of each other."
+        dropped = f"{self.dropped:,} that have a neighbour with more votes are left out; " if self.dropped else ""
+        return (
+            f"{self.rows:,} galaxies are within {self.arcsec:g} arcsec of another or have its name, in {self.groups:,} groups: "
+            f"{dropped}each group is in one split ({self.moved:,} were moved for that)."
         )
-        return f"{self.rows:,} galaxies are within {SAME_GALAXY_ARCSEC:.0f} arcsec of another, in {self.groups:,} groups: {fate}."
 
 
 @dataclass(frozen=True)
@@ -101,27 +112,44 @@ class Shard:
     rows: list[int]
 
 
-def plan(source: Source, drop_duplicates: bool = False) -> tuple[list[Shard], Duplicates]:
-    """Which rows go into which file; all rows that are one galaxy, or next to it, into one split."""
-    splits, kept = [split_of(name) for name in source.ids], np.ones(len(source.ids), bool)
-    duplicates = Duplicates()
-    if source.positions is not None:
-        group = groups_on_the_sky(source.positions)
-        several = np.flatnonzero(np.bincount(group)[group] > 1)
-        members = {}
-        for i in several.tolist():
-            members.setdefault(int(group[i]), []).append(i)
-        moved, votes = 0, None if source.votes is None else source.votes.sum(axis=1)
-        for rows in members.values():
-            # Not the least `hashed_place`, which decides the split: of several numbers the least is nearly always train's.
-            leader = min(rows, key=lambda i: place_in_order(source.ids[i]))
-            moved += sum(splits[i] != splits[leader] for i in rows)
-            for i in rows:
-                splits[i] = splits[leader]
-            if drop_duplicates:
-                best = leader if votes is None else max(rows, key=lambda i: (votes[i], i == leader))
-                kept[[i for i in rows if i != best]] = False
-        duplicates = Duplicates(len(members), len(several), moved, int((~kept).sum()))
+def plan(
+    source: Source, drop_duplicates: bool = False, arcsec: float = SAME_GALAXY_ARCSEC
+) -> tuple[list[Shard], Duplicates]:
+    """Which rows go into which file; all rows that are one galaxy, or next to it, into one split.
+
+    Args:
+        drop_duplicates: of rows within `arcsec` of each other keep those with the most votes, so that none are left that near.
+
+    Raises:
+        BadInput: the galaxies stand so densely that chains of neighbours hold much of the field together.
+    """
+    names = source.split_names or source.ids
+    splits, kept = [split_of(name) for name in names], np.ones(len(names), bool)
+    sky = np.empty((0, 2), int) if source.positions is None else pairs_on_the_sky(source.positions, arcsec)
+    first = {}
+    same_name = [(first.setdefault(name, i), i) for i, name in enumerate(names)]
+    same_name = np.array([pair for pair in same_name if pair[0] != pair[1]], dtype=int).reshape(-1, 2)
+    group = groups_of_pairs(np.concatenate([sky, same_name]), len(names))
+    sizes = np.bincount(group)
+    if sizes.max() > max(MOST_IN_A_GROUP, len(names) * MOST_OF_ALL):
+        raise BadInput(
+            f"{sizes.max():,} of {len(names):,} galaxies hang together by steps of up to {arcsec:g} arcsec and would all be in one "
+            "split: the field is too crowded for that; give a smaller --same-galaxy-arcsec, such as 1"
+        )
+    members = {}
+    for i in np.flatnonzero(sizes[group] > 1).tolist():
+        members.setdefault(int(group[i]), []).append(i)
+    moved = 0
+    for rows in members.values():
+        # Not the least `hashed_place`, which decides the split: of several numbers the least is nearly always train's.
+        leader = min(rows, key=lambda i: place_in_order(names[i]))
+        moved += sum(splits[i] != splits[leader] for i in rows)
+        for i in rows:
+            splits[i] = splits[leader]
+    if drop_duplicates:
+        kept = _apart(sky, len(names), None if source.votes is None else source.votes.sum(axis=1))
+    rows = sum(map(len, members.values()))
+    duplicates = Duplicates(arcsec, len(members), rows, moved, int((~kept).sum()))
     parts = {}
     for i in sorted(np.flatnonzero(kept).tolist(), key=lambda i: place_in_order(source.ids[i])):
         parts.setdefault((source.campaigns[i] if source.campaigns else None, splits[i]), []).append(i)
@@ -133,6 +161,19 @@ def plan(source: Source, drop_duplicates: bool = False) -> tuple[list[Shard], Du
         for first in range(0, len(rows), ROWS_PER_FILE)
     ]  # fmt: skip
     return shards, duplicates
+
+
+def _apart(pairs, rows, votes):
+    """Which rows to keep so that no pair is left: the one with the most votes first, then whichever is near none kept."""
+    near = {}
+    for i, j in pairs.tolist():
+        near.setdefault(i, []).append(j)
+        near.setdefault(j, []).append(i)
+    kept = np.ones(rows, bool)
+    for i in sorted(near, key=lambda i: (0 if votes is None else -votes[i], i)):
+        if kept[i]:
+            kept[near[i]] = False
+    return kept
 
 
 def write_dataset(source: Source, shards: list[Shard], folder: Path, processes: int = 1) -> None:
@@ -172,6 +213,14 @@ def _in_processes(stack, source, processes):
 def _keep(source):
     global kept_source
     kept_source = source
+    Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with_parent(parent):
+    """A process whose parent was killed would wait for work for ever."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _made(i):
@@ -184,12 +233,14 @@ def _write_shard(rows, features, path, native_path, show):
         writer = stack.enter_context(_Writer(stack.enter_context(whole_file(path)), features))
         native = None
         for row in rows:
+            show.update()
+            if row is None:
+                continue
             if row.native:
                 if native is None:
                     native = stack.enter_context(_Writer(stack.enter_context(whole_file(native_path)), features))
                 native.add(row.columns | {"image": row.native}, row.kind)
             writer.add(row.columns, row.kind)
-            show.update()
 
 
 class _Writer:
@@ -251,17 +302,18 @@ def _write_tiny(shards, features, folder):
                     wanted -= min(wanted, batch.num_rows)
 
 
-def batches_of(folder: Path, columns: list[str] | None = None) -> Iterator[tuple[str, pa.Table]]:
+def batches_of(folder: Path) -> Iterator[tuple[str, pa.Table]]:
     """(split, some hundred rows) of all that stands in `data/`."""
     for file in sorted((folder / "data").rglob("*.parquet")):
-        for batch in pq.ParquetFile(file).iter_batches(ROWS_PER_GROUP, columns=columns):
+        for batch in pq.ParquetFile(file).iter_batches(ROWS_PER_GROUP):
             yield file.name.rsplit("-", 1)[0], pa.Table.from_batches([batch])
 
 
 def sample(folder: Path, columns: list[str], galaxies: int) -> list[dict]:
-    """Some rows of all campaigns."""
+    """Some rows of all campaigns: from `tiny/`, evenly."""
     files = [file for split in SPLITS for file in sorted((folder / "tiny").glob(f"{split}-*.parquet"))]
-    return pa.concat_tables(pq.read_table(file, columns=columns) for file in files)[:galaxies].to_pylist()
+    rows = pa.concat_tables(pq.read_table(file, columns=columns) for file in files)
+    return rows.take(np.unique(np.linspace(0, rows.num_rows - 1, galaxies).round().astype(int))).to_pylist()
 
 
 def kinds_of_pictures(folder: Path) -> set[str]:
@@ -323,6 +375,29 @@ def configs_of(
 def _bytes(group, columns):
     chunks = (group.column(c) for c in range(group.num_columns))
     return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns)
+
+
+def rename(folder: Path, repo: str, command: str) -> None:
+    """Let a published folder call itself by its name on the Hub.
+
+    Raises:
+        BadInput: another command published it.
+    """
+    said = json.loads((folder / STATISTICS).read_text())
+    if said["command"] != command:
+        raise BadInput(
+            f"{folder} was published by another command ({said['command']}); push it with that, or remove it"
+        )
+    if said["name"] != repo:
+        card = folder / "README.md"
+        text = card.read_text()
+        for quoted in ('load_dataset("{}"', "--dataset {} "):
+            text = text.replace(quoted.format(said["name"]), quoted.format(repo))
+        with whole_file(card) as partial:
+            partial.write_text(text)
+        described = json.loads((folder / CROISSANT).read_text())
+        write_json(folder / CROISSANT, described | {"url": f"https://huggingface.co/datasets/{repo}"})
+        write_json(folder / STATISTICS, said | {"name": repo})
 
 
 def push(folder: Path, repo: str) -> str:

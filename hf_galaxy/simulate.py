@@ -221,13 +221,13 @@ class MockSurvey:
     """
 
     features = row_features(load_tree(MOCK_TREE), {"mock_class": CLASSES}, METADATA)
-    positions = None
+    positions = votes = split_names = None
+    notes = ()
 
     def __init__(self, galaxies: int, seed: int = 0, size: int = 96):
         self.seed, self.size = seed, size
         self.campaigns = [self._begin(i)[1].tree for i in range(galaxies)]
         self.ids = [f"mock-{campaign}-{seed}-{i:06d}" for i, campaign in enumerate(self.campaigns)]
-        self.votes = None
 
     def _begin(self, i):
         rng = np.random.default_rng([self.seed, i])

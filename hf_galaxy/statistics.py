@@ -82,7 +82,7 @@ def _size(content):
     try:
         with Image.open(io.BytesIO(content or b"")) as picture:
             return f"{picture.width} x {picture.height} {picture.mode} {picture.format}"
-    except OSError:
+    except (OSError, Image.DecompressionBombError):
         return "no picture"
 
 

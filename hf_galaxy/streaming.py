@@ -7,6 +7,7 @@ of the seed alone: a run on it can stop anywhere and go on, and be shared out to
 
 import os
 from collections import OrderedDict
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby
 
@@ -91,6 +92,11 @@ class StreamedRows:
     def schemas(self) -> dict[str, pa.Schema]:
         """What each file says of its columns."""
         return {file: footer.schema.to_arrow_schema() for file, footer in self._footers.items()}
+
+    def batches(self, rows: int = 200) -> Iterator[pa.Table]:
+        """All rows, some at a time."""
+        for first in range(0, len(self), rows):
+            yield self[list(range(first, min(first + rows, len(self))))]
 
     def select(self, indices: np.ndarray) -> "StreamedRows":
         """Only these rows, which must be growing."""

@@ -9,6 +9,7 @@ The exit status is 1 if there is a problem.
 import json
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,10 +17,11 @@ from typing import Annotated
 import datasets
 import tyro
 
-from hf_galaxy.check import check_dataset
+from hf_galaxy.check import Finding, check_dataset
 from hf_galaxy.command_line import run
 from hf_galaxy.errors import BadInput
-from hf_galaxy.streaming import open_stream
+from hf_galaxy.publish import STATISTICS
+from hf_galaxy.streaming import StreamedRows, open_stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,24 +38,49 @@ class Check:
     """That decode pictures."""
 
 
+def opened(dataset: str, config: str | None) -> tuple[dict[str, StreamedRows], dict[str, int]]:
+    """The splits of a configuration, and how many galaxies its card says they have."""
+    try:
+        info = datasets.load_dataset_builder(dataset, config).info
+        splits = open_stream(dataset, config)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise BadInput(f"{dataset}: cannot be opened ({' '.join(str(error).split())})") from error
+    return splits, {str(split): given.num_examples for split, given in (info.splits or {}).items()}
+
+
+def other_configs(dataset: str) -> Iterator[Finding]:
+    """Whether the other configurations can be opened and hold as many galaxies as the card says."""
+    default = datasets.load_dataset_builder(dataset).config.name
+    for config in datasets.get_dataset_config_names(dataset):
+        if config == default:
+            continue
+        try:
+            splits, stated = opened(dataset, config)
+        except BadInput as error:
+            yield Finding("problem", "config", f"{config}: {error}")
+            continue
+        found = {split: len(rows) for split, rows in splits.items()}
+        if stated and stated != found:
+            yield Finding("problem", "config", f"{config}: the card says {stated} galaxies, but there are {found}")
+        else:
+            yield Finding("ok", "config", f"{config} has {sum(found.values()):,} galaxies")
+
+
 def main(settings: Check) -> None:
     if not 0 <= settings.tolerance <= 1 or settings.threads < 1:
         raise BadInput("--tolerance is a share, in [0, 1]; --threads must be at least 1")
-    folder = Path(settings.dataset)
-    try:
-        splits = open_stream(settings.dataset, settings.config)
-        info = datasets.load_dataset_builder(settings.dataset, settings.config).info
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise BadInput(f"{settings.dataset}: cannot be opened ({' '.join(str(error).split())})") from error
-    stated = {str(split): given.num_examples for split, given in (info.splits or {}).items()}
-    own = folder / "statistics.json"
-    counted = None
+    splits, stated = opened(settings.dataset, settings.config)
+    counted = card = None
+    own = Path(settings.dataset) / STATISTICS
     if own.exists() and settings.config in (None, "default"):  # they are those of the default configuration
+        card = (own.parent / "README.md").read_text() if (own.parent / "README.md").exists() else ""
         try:
             counted = dict(json.loads(own.read_text()))
         except (ValueError, TypeError):
             counted = {}  # which agrees with no data
-    findings = check_dataset(splits, stated, counted, settings.tolerance, settings.threads)
+    findings = check_dataset(splits, stated, counted, card, settings.tolerance, settings.threads)
+    if settings.config is None:
+        findings += other_configs(settings.dataset)
     for finding in findings:
         print(f"{finding.level:8s}{finding.check:11s} {finding.text}")
     problems = sum(finding.level == "problem" for finding in findings)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from hf_galaxy import cards
 from hf_galaxy.command_line import run
-from hf_galaxy.data import check_tree_columns, label_of, labelled, open_dataset, rows_of
+from hf_galaxy.data import Label, check_tree_columns, label_of, labelled, open_dataset, rows_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.experiment import load_run, measure
 from hf_galaxy.model import GalaxyForVotes
@@ -52,10 +52,11 @@ def main(settings: Evaluate) -> None:
     if isinstance(model, GalaxyForVotes):
         check_tree_columns(rows, model.tree, name)
     else:
-        label = label_of(rows, record.settings["label"], name)
-        if list(label.names) != record.dataset["classes"]:
-            names, learnt = ", ".join(label.names), ", ".join(record.dataset["classes"])
-            raise BadInput(f"--dataset {name}: has classes {names}, not {learnt}")
+        label, learnt = label_of(rows, record.settings["label"], name), record.dataset["classes"]
+        if set(label.names) < set(learnt):  # texts, of which this split does not hold all
+            label = Label(label.column, tuple(learnt))
+        if list(label.names) != learnt:
+            raise BadInput(f"--dataset {name}: has classes {', '.join(label.names)}, not {', '.join(learnt)}")
         rows, _ = labelled(rows, label, name)
     model.to(accelerator.device)
     results = measure(model, record, rows, settings.batch_size, settings.workers, accelerator).compute()

@@ -19,20 +19,22 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated
 
+import datasets
 import tyro
 
 from hf_galaxy import catalogues, publish, simulate
-from hf_galaxy.atomic import new_folder, write_json
+from hf_galaxy.atomic import check_new, new_folder, write_json
 from hf_galaxy.combine import Combined
 from hf_galaxy.command_line import run
 from hf_galaxy.croissant import croissant
-from hf_galaxy.data import open_dataset
 from hf_galaxy.dataset_card import CONTACT_SHEET, Prose, contact_sheet, write_card
 from hf_galaxy.decision_tree import DecisionTree, load_tree, tree_of_columns
+from hf_galaxy.duplicates import SAME_GALAXY_ARCSEC
 from hf_galaxy.errors import BadInput
 from hf_galaxy.pictures import Pictures, Rendering
 from hf_galaxy.progress import progress
 from hf_galaxy.statistics import Statistics
+from hf_galaxy.streaming import open_stream
 
 CARDS = Path(__file__).parent.parent / "dataset_cards"
 
@@ -46,7 +48,7 @@ class Publish:
     num_proc: int = os.cpu_count() or 1
     """Processes that make rows; their number does not change a byte."""
     push: str | None = None
-    """Then upload it to the Hub as this ORG/NAME; --out may be a folder that was published before."""
+    """Then upload it to the Hub as this ORG/NAME; --out may be what the same command has published before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +85,12 @@ class Catalogue(Publish):
     """For a catalogue of fractions that does not say how many volunteers looked at a galaxy: assume so many, to have votes to train on."""
     skip_missing: bool = False
     """Leave out galaxies without a picture instead of refusing them."""
+    skip_bad_pictures: bool = False
+    """Leave out galaxies whose picture cannot be read instead of stopping at the first; the card says how many."""
     drop_duplicates: bool = False
-    """Of galaxies within 20 arcsec of each other keep the one with the most votes, instead of all in one split."""
+    """Of galaxies that near each other keep the one with the most votes, instead of all in one split."""
+    same_galaxy_arcsec: float = SAME_GALAXY_ARCSEC
+    """Galaxies that near each other in the sky are in one split; a deep field needs a smaller number."""
     allow_inconsistent_votes: bool = False
     """Publish even if some questions have more or fewer votes than the answers they are asked after."""
 
@@ -98,7 +104,9 @@ class Combine(Publish):
     card: Path | None = None
     """What a person says of the data, like dataset_cards/*/card.md."""
     drop_duplicates: bool = False
-    """Of galaxies within 20 arcsec of each other keep the one with the most votes, instead of all in one split."""
+    """Of galaxies that near each other keep the one with the most votes, instead of all in one split."""
+    same_galaxy_arcsec: float = SAME_GALAXY_ARCSEC
+    """Galaxies that near each other in the sky are in one split; a deep field needs a smaller number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,21 +130,28 @@ def main(settings: Simulate | Catalogue | Combine | Card) -> None:
         raise BadInput("--num-proc must be at least 1")
     if settings.push:
         publish.check_repo_name(settings.push)
-    if settings.push and (settings.out / "statistics.json").exists():
+    if settings.push and (settings.out / publish.STATISTICS).exists():
         print(f"{settings.out} is published already; uploading it")
-    elif isinstance(settings, Simulate):
+        publish.rename(settings.out, settings.push, _command(settings))
+    else:
+        check_new(settings.out)
+        from_source(settings)
+    if settings.push:
+        print(f"pushed to {publish.push(settings.out, settings.push)}")
+
+
+def from_source(settings: Simulate | Catalogue | Combine) -> None:
+    if isinstance(settings, Simulate):
         if settings.galaxies < 1 or settings.size < 16 or settings.seed < 0:
             raise BadInput("--galaxies must be at least 1, --size at least 16, --seed not negative")
         survey = simulate.MockSurvey(settings.galaxies, settings.seed, settings.size)
         make(settings, survey, load_tree(simulate.MOCK_TREE), Prose.load(CARDS / "mock/card.md"), [], "mock_class")
     elif isinstance(settings, Combine):
-        prose = Prose.load(settings.card) if settings.card else Prose(title=settings.out.name)
         source = Combined(list(settings.parts))
-        make(settings, source, source.tree, prose, [], "dataset_name", settings.drop_duplicates)
+        prose = Prose.load(settings.card) if settings.card else Prose(title=settings.out.name, license=source.license)
+        make(settings, source, source.tree, prose, [], "dataset_name")
     else:
         make_catalogue(settings)
-    if settings.push:
-        print(f"pushed to {publish.push(settings.out, settings.push)}")
 
 
 def make_catalogue(settings: Catalogue) -> None:
@@ -152,35 +167,39 @@ def make_catalogue(settings: Catalogue) -> None:
     prose = Prose.load(settings.card) if settings.card else Prose(title=settings.out.name)
     catalogue = catalogues.Catalogue(
         settings.catalogue, Pictures(list(settings.images)), columns, tree, settings.rendering, settings.native,
-        settings.volunteers, settings.skip_missing,
+        settings.volunteers, settings.skip_missing, settings.skip_bad_pictures,
     )  # fmt: skip
     counted = catalogue.tree and not columns.fractions  # votes made of fractions walk the tree as far as those do
-    if counted and not settings.allow_inconsistent_votes and (lines := catalogue.inconsistencies()):
-        share = f"{len(lines)} questions of {len(catalogue)} galaxies break the decision tree"
-        raise BadInput(f"{lines[0]} ({share}); mend --columns, or add --allow-inconsistent-votes")
+    if counted and not settings.allow_inconsistent_votes and (line := next(catalogue.inconsistencies(), None)):
+        raise BadInput(f"{line}; mend --columns, or add --allow-inconsistent-votes and let the card say how often")
     caption = next(iter([*columns.classes, "id_str"]))
     values = [*columns.values, *(c for c in catalogue.metadata if c.endswith("_fraction"))]
-    make(settings, catalogue, catalogue.tree, prose, values, caption, settings.drop_duplicates)
+    make(settings, catalogue, catalogue.tree, prose, values, caption)
 
 
 def make(
-    settings: Publish, source: publish.Source, tree: DecisionTree | None, prose: Prose, values: list[str], caption: str,
-    drop_duplicates: bool = False,
+    settings: Simulate | Catalogue | Combine, source: publish.Source, tree: DecisionTree | None, prose: Prose,
+    values: list[str], caption: str,
 ) -> None:  # fmt: skip
-    shards, duplicates = publish.plan(source, drop_duplicates)
+    neighbours = () if isinstance(settings, Simulate) else (settings.drop_duplicates, settings.same_galaxy_arcsec)
+    shards, duplicates = publish.plan(source, *neighbours)
     of_rows = f"{source.fingerprint()} {[(str(s.path), s.rows) for s in shards]}"
     with new_folder(settings.out, hashlib.sha256(of_rows.encode()).hexdigest()) as folder:
         publish.write_dataset(source, shards, folder, settings.num_proc)
         counts = Statistics(source.features, tree, values)
         for split, table in publish.batches_of(folder):
             counts.add(split, table)
-        notes = [*getattr(source, "notes", [])]
-        if source.positions is not None:
+        notes = [*source.notes]
+        if source.positions is not None or duplicates.groups:
             notes.append(str(duplicates))
+        if left_out := sum(len(shard.rows) for shard in shards) - sum(counts.galaxies.values()):
+            notes.append(f"{left_out:,} galaxies whose picture cannot be read are left out.")
         if isinstance(settings, Catalogue):
             notes.append(settings.rendering.describe(publish.kinds_of_pictures(folder)))
+        name, command = settings.push or str(settings.out), _command(settings)
+        said = {"license": prose.license, "notes": notes, "arcsec": duplicates.arcsec, "name": name, "command": command}
         statistics = counts.to_dict()
-        write_json(folder / "statistics.json", statistics)
+        write_json(folder / publish.STATISTICS, statistics | said)
         names = getattr(source.features[caption], "names", None)
         some = publish.sample(folder, ["id_str", "image", caption], 48)
         some = [row | ({caption: names[row[caption]]} if names else {}) for row in some]
@@ -191,29 +210,39 @@ def make(
             for campaign, questions in (tree.campaigns.items() if tree else ())
         }
         configs = publish.configs_of(shards, source.features, of_campaign, folder)
-        command = " ".join(map(shlex.quote, ["python", *sys.argv]))
-        name = settings.push or str(settings.out)
         write_card(folder, prose, tree, statistics, configs, notes, command, name)
-        write_json(folder / "croissant.json", croissant(name, prose, configs, date.today()))
+        write_json(folder / publish.CROISSANT, croissant(settings.push, prose, configs, date.today()))
     counts = ", ".join(f"{n:,} {split}" for split, n in statistics["galaxies"].items())
     votes = f"; {sum(statistics['votes'].values()):,} votes" if tree else ""
     print(f"{settings.out}: {counts} galaxies{votes}")
-    if duplicates.groups:
-        print(duplicates)
+    if left_out or duplicates.groups:
+        print("\n".join(notes))
+
+
+def _command(settings):
+    """What was typed, without where it is pushed to: that does not change what is published."""
+    words = ["python", *sys.argv]
+    if settings.push:
+        words = [w for i, w in enumerate(words) if not (w.startswith("--push") or (words[i - 1] == "--push"))]
+    return shlex.join(words)
 
 
 def only_card(settings: Card) -> None:
     prose = Prose.load(settings.card)
     tree, statistics = load_tree(list(prose.trees)) if prose.trees else None, None
     if settings.dataset:
-        splits = open_dataset(settings.dataset, settings.config, streaming=True)
+        try:
+            splits = open_stream(settings.dataset, settings.config)
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            raise BadInput(
+                f"--dataset {settings.dataset}: cannot be opened ({' '.join(str(error).split())})"
+            ) from error
         rows = next(iter(splits.values()))
         tree = tree_of_columns(rows.column_names) if prose.trees else None
         counts = Statistics(rows.features, tree, [])
         for split, rows in splits.items():
-            whole = rows.with_format("arrow")
-            for first in progress(range(0, len(rows), 200), desc=f"counting {split}"):
-                counts.add(split, whole[list(range(first, min(first + 200, len(rows))))])
+            for batch in progress(rows.batches(), desc=f"counting {split}"):
+                counts.add(split, batch)
         statistics = counts.to_dict()
     with new_folder(settings.out, "card") as folder:
         write_card(

@@ -79,7 +79,7 @@ class Rows:
 
     def __init__(self, galaxies, campaigns=None, positions=None):
         self.ids = [f"galaxy-{i}" for i in range(galaxies)]
-        self.campaigns, self.positions = campaigns, positions
+        self.campaigns, self.positions, self.split_names, self.notes = campaigns, positions, None, []
         self.votes = np.array([[i, 2 * i] for i in range(galaxies)])
 
     def row(self, i):

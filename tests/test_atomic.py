@@ -98,13 +98,13 @@ def test_finished_files_are_found_again_by_the_same_fingerprint(tmp_path):
     assert (out / "b.txt").read_text() == "content of b.txt"
 
 
-def test_files_of_another_fingerprint_are_thrown_away(tmp_path):
+def test_finished_files_of_another_fingerprint_are_not_thrown_away(tmp_path):
     out = tmp_path / "out"
     interrupted(out, "x", "a.txt")
-    with new_folder(out, "y") as folder:
-        assert not (folder / "a.txt").exists()
-        fill(folder, "b.txt")
-    assert everything_in(tmp_path) == ["out", "out/b.txt"]
+    before = everything_in(tmp_path)
+    with pytest.raises(BadInput, match="holds the finished files of an interrupted publication"), new_folder(out, "y"):
+        pass
+    assert everything_in(tmp_path) == before
 
 
 def test_neighbours_with_their_own_names_are_left_alone(tmp_path):

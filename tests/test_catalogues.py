@@ -1,9 +1,11 @@
 """A catalogue becomes rows; whatever is wrong with it is refused in one line that names file, row and column."""
 
 import io
+import json
 import zipfile
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -108,6 +110,69 @@ def test_whole_numbers_keep_every_digit_and_empty_cells_are_missing(catalogue_fo
     assert (rows["g0"], rows["g1"], rows["g2"]) == (587722981741363291, None, 587722981741363293)
     edit(catalogue_folder / "votes.csv", "0.3,4", "0.3,4.7")
     with pytest.raises(BadInput, match=r"row 4, column objid: '4\.7' is no int64"):
+        read(catalogue_folder)
+
+
+def test_parquet_keeps_every_digit_beside_an_empty_cell(catalogue_folder):
+    table = pd.read_csv(catalogue_folder / "votes.csv").assign(
+        objid=pd.array([587722981741363291, None, 3, 4, 5], "Int64")
+    )
+    table.to_parquet(catalogue_folder / "votes.parquet")
+    edit(
+        catalogue_folder / "map.json",
+        '"column": "redshift", "dtype": "float32"',
+        '"column": "objid", "dtype": "string"',
+    )
+    edit(catalogue_folder / "map.json", '"n_none"', '"n_ring"')
+    columns = ColumnMap.load(catalogue_folder / "map.json")
+    catalogue = Catalogue(catalogue_folder / "votes.parquet", Pictures([catalogue_folder / "pictures"]), columns, TREE)
+    assert catalogue.data["z"] == ["587722981741363291", "", "3", "4", "5"]
+
+
+def test_a_comma_too_many_shifts_nothing(catalogue_folder):
+    expected = read(catalogue_folder)
+    header, *lines = (catalogue_folder / "votes.csv").read_text().splitlines()
+    (catalogue_folder / "votes.csv").write_text("\n".join([header, *(line + "," for line in lines)]))
+    assert read(catalogue_folder) == expected
+
+
+def test_other_pictures_of_the_same_names_are_another_publication(catalogue_folder):
+    def fingerprint():
+        columns = ColumnMap.load(catalogue_folder / "map.json")
+        pictures = Pictures([catalogue_folder / "pictures"])
+        return Catalogue(catalogue_folder / "votes.csv", pictures, columns, TREE).fingerprint()
+
+    first = fingerprint()
+    assert fingerprint() == first
+    (catalogue_folder / "pictures/2.jpg").write_bytes(jpeg_bytes(7))
+    assert fingerprint() != first
+
+
+def test_a_bad_picture_may_be_left_out(catalogue_folder):
+    (catalogue_folder / "pictures/2.jpg").write_bytes(jpeg_bytes()[:900])
+    columns = ColumnMap.load(catalogue_folder / "map.json")
+    pictures = Pictures([catalogue_folder / "pictures"])
+    catalogue = Catalogue(catalogue_folder / "votes.csv", pictures, columns, TREE, skip_bad=True)
+    assert [catalogue.row(i) is None for i in range(5)] == [False, False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("id_str", 3, "id_str must be a text"),
+        ("values", ["z"], "values must be a JSON object"),
+        ("image", "{file", "cannot be read"),
+        ("image", "{file:d}", "makes no file name"),
+        ("classes", {"type": {"column": "kind", "names": ["k0", "k1"]}}, "must hold"),
+        ("join", {"file": "x.csv", "on": ["a"]}, "join must hold"),
+        ("fractions", {"questions": {"ring": ["a"]}, "volunteers": None}, "fractions must hold"),
+        ("metadata", {"ra": {"column": "redshift", "dtype": "string"}}, "ra must be a float"),
+    ],
+)
+def test_values_of_the_wrong_kind_in_a_map_are_refused(catalogue_folder, key, value, message):
+    columns = json.loads((catalogue_folder / "map.json").read_text()) | {key: value}
+    (catalogue_folder / "map.json").write_text(json.dumps(columns))
+    with pytest.raises(BadInput, match=message):
         read(catalogue_folder)
 
 

@@ -30,7 +30,7 @@ GALAXIES = 60
 class Survey:
     """Galaxies whose votes walk a tree, far from each other, with derived columns beside the first question as in GZ Evo."""
 
-    tree, campaigns, votes = TREE, None, None
+    tree, campaigns, votes, split_names, notes = TREE, None, None, None, ()
     derived = {f"{FIRST}_total-votes": "int32"} | {
         f"{column}_fraction": "float32" for column in TREE.questions[0].columns
     }
@@ -143,7 +143,20 @@ def test_a_healthy_dataset_has_no_problem(healthy, monkeypatch, capsys):
     assert lines[-1] == f"{healthy}: no problems"
     assert {line.split()[0] for line in lines[:-2]} == {"ok"}
     checks = {line.split()[1] for line in lines[:-2]}
-    assert checks == {"schema", "pictures", "ids", "positions", "files", "looks", "tree", "votes", "card", "statistics"}
+    assert checks == {
+        "schema",
+        "pictures",
+        "ids",
+        "positions",
+        "files",
+        "looks",
+        "tree",
+        "votes",
+        "card",
+        "statistics",
+        "tables",
+        "config",
+    }
     assert "60 decoded to their last pixel: 60 64 x 64 RGB JPEG" in "\n".join(lines)
     assert f"{Survey().walks.sum():,} on 60 galaxies" in "\n".join(lines)
 

@@ -7,7 +7,7 @@ import pytest
 from hf_galaxy import load_tree, publish
 from hf_galaxy.combine import Combined
 from hf_galaxy.errors import BadInput
-from hf_galaxy.schema import Row, row_features
+from hf_galaxy.schema import Row, row_features, split_of
 from tests.conftest import Rows, jpeg_bytes, published
 
 
@@ -93,6 +93,23 @@ def test_of_duplicates_the_one_with_the_most_votes_is_kept(parts):
     gz2 = {"gz2/galaxy-0", *(f"gz2-{i}" for i in range(1, 20))}
     assert kept == sorted(gz2 | {f"galaxy-{i}" for i in range(20, 30)}), "gz2 has more votes on every galaxy of both"
     assert duplicates.dropped == 20
+
+
+def test_rows_of_one_name_are_in_one_split_that_of_their_name(tmp_path):
+    """Even where nobody knows their places in the sky."""
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        published(Rows(60), tmp_path / name)
+        (tmp_path / name / "statistics.json").write_text('{"notes": ["Nobody counted these votes."], "license": "mit"}')
+    source = Combined([tmp_path / "one", tmp_path / "other"])
+    source.positions = None
+    shards, duplicates = publish.plan(source)
+    split = {source.ids[row]: shard.split for shard in shards for row in shard.rows}
+    assert len(split) == 120
+    assert all(split[f"{part}/galaxy-{i}"] == split_of(f"galaxy-{i}") for part in ("one", "other") for i in range(60))
+    assert (duplicates.groups, duplicates.moved) == (60, 0)
+    assert "one: Nobody counted these votes." in source.notes
+    assert source.license == "mit"
 
 
 def test_what_cannot_be_joined_is_refused(parts, tmp_path):

@@ -158,6 +158,26 @@ def test_a_jpeg_is_decoded_at_half_or_a_quarter_if_that_is_large_enough():
     assert decode(encoded(NOISE), 11).shape == (12, 16, 3)
 
 
+def test_a_picture_of_more_than_8_bits_is_refused_rather_than_clipped():
+    file = io.BytesIO()
+    Image.fromarray(np.full((9, 9), 4000, dtype=np.uint16)).save(file, "PNG")
+    with pytest.raises(ValueError, match="more than 8 bits"):
+        decode(file.getvalue())
+
+
+def test_names_that_are_no_texts_and_pictures_that_are_none_are_refused(tmp_path):
+    rows = datasets.Dataset.from_dict(
+        {"id_str": [1, 2], "image": [{"bytes": b"x", "path": None}] * 2, "ring_yes": [1, 2], "ring_no": [1, 2]}
+    )
+    rows = rows.cast_column("image", datasets.Image())
+    (tmp_path / "data").mkdir()
+    rows.to_parquet(tmp_path / "data/train.parquet")
+    with pytest.raises(BadInput, match=r"id_str holds .*int64.*must be text"):
+        open_dataset(str(tmp_path))
+    with pytest.raises(BadInput, match="one of the pictures of rows 1, 0 is no good"):
+        Galaxies(rows, Framing(32), TREE)[[1, 0]]
+
+
 def test_a_batch_of_several_sizes_is_a_list():
     pictures = decode_batch([encoded(NOISE), encoded(NOISE[:50])])
     assert [picture.shape for picture in pictures] == [(90, 123, 3), (50, 123, 3)]

@@ -26,7 +26,7 @@ BELOW = {
     "dataset_card": {"errors", "decision_tree", "figures", "publish"},
     "croissant": {"dataset_card", "publish"},
     "streaming": {"errors"},
-    "check": {"errors", "decision_tree", "duplicates", "progress", "schema", "statistics", "streaming"},
+    "check": {"errors", "dataset_card", "decision_tree", "duplicates", "progress", "schema", "statistics", "streaming"},
     "combine": {"errors", "decision_tree", "schema", "streaming"},
     "losses": {"decision_tree"},
     "data": {"errors", "decision_tree", "schema", "streaming", "views"},

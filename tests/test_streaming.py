@@ -329,8 +329,6 @@ def test_what_is_kept_in_memory_is_bounded_and_read_about_once(stream, reads, sh
 def test_row_groups_are_read_once_an_epoch_however_many_of_their_rows_are_chosen(
     stream, reads, batch_size, per_8, window, monkeypatch
 ):
-    # (TrainingSequence._upcoming starts at its *last* position), so each `get` of it forgets groups that its next row needs.
-    # With the real WINDOW_ROWS and groups of 200: 1.5 reads an epoch for batches of 32, 1.8 for 256.
     monkeypatch.setattr(streaming, "WINDOW_ROWS", window)
     chosen = stream.select(np.flatnonzero(np.arange(len(stream)) % 8 < per_8))
     sequence = sequence_of(chosen, Share(), batch_size)
