@@ -1,17 +1,19 @@
 """Catalogues and their pictures -> rows of a dataset. Whatever is wrong with them is refused with file, row and column."""
 
 import hashlib
-import json
 import string
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
+from typing import Annotated, Literal
 
 import datasets
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
@@ -19,10 +21,42 @@ from hf_galaxy.fractions import conditional_fractions, votes_of_fractions
 from hf_galaxy.pictures import Pictures, Rendering, kind_of
 from hf_galaxy.schema import Row, row_features
 
-DTYPES = ("string", "int32", "int64", "float32", "float64")
+Dtype = Literal["string", "int32", "int64", "float32", "float64"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
+class Join:
+    """A second file beside the catalogue, and which of its columns equals which of the catalogue's."""
+
+    file: str
+    on: Annotated[dict[str, str], Field(min_length=1)]
+
+
+@dataclass(frozen=True, config={"extra": "forbid"})
+class Fractions:
+    """Vote fractions: our question -> {answer: its column}, and its column of the number of volunteers, if it has one."""
+
+    questions: dict[str, dict[str, str]]
+    volunteers: str | None
+
+
+@dataclass(frozen=True, config={"extra": "forbid"})
+class Classes:
+    """Class labels: its column, and {its value: class name} in the order of the classes."""
+
+    column: str
+    names: Annotated[dict[str, str], Field(min_length=2)]
+
+
+@dataclass(frozen=True, config={"extra": "forbid"})
+class Metadata:
+    """Its column, and what it holds."""
+
+    column: str
+    dtype: Dtype
+
+
+@dataclass(frozen=True, config={"extra": "forbid"})
 class ColumnMap:
     """Where a catalogue keeps what we need. Read from a JSON file with these keys.
 
@@ -30,88 +64,60 @@ class ColumnMap:
         id_str: the catalogue's column of unique names.
         image: its column of picture files, or a pattern such as "{asset_id}.jpg" or "{iauname:.4}/{iauname}.png" that
             makes them of its columns; relative to the picture folders or zips.
-        join: a second file beside the catalogue, whose columns are added: {"file": name, "on": {column of the
-            catalogue: column of the second file}}; galaxies that are not in it have empty cells.
+        join: a second file beside the catalogue, whose columns are added; galaxies that are not in it have empty cells.
         votes: our column -> its column, for every answer of the tree; left out where it has our columns.
-        fractions: instead of votes, for a catalogue of vote fractions: {"questions": {our question: {answer: its
-            column}}, "volunteers": its column of the number of volunteers, or null where it has none}. Joint and
-            conditional fractions both do (`fractions.conditional_fractions`). Questions that the tree lacks are kept as
-            fractions only; those of which the catalogue has no column at all are left out.
-        classes: our label column -> {"column": its column, "names": {its value: class name}}, classes in this order;
-            values with the same class name become one class.
+        fractions: instead of votes, for a catalogue of vote fractions. Joint and conditional fractions both do
+            (`fractions.conditional_fractions`). Questions that the tree lacks are kept as fractions only; those of which
+            the catalogue has no column at all are left out.
+        classes: our label column -> its classes; values with the same class name become one class.
         values: our column -> its column of numbers to predict; an empty cell is a missing value.
-        metadata: our column -> {"column": its column, "dtype": one of DTYPES}; an empty cell is a missing value. `ra` and
-            `dec` are degrees, and find galaxies that stand in the catalogue twice.
+        metadata: our column -> its column and dtype; an empty cell is a missing value. `ra` and `dec` are degrees, and
+            find galaxies that stand in the catalogue twice.
     """
 
     id_str: str = "id_str"
     image: str = "image"
-    join: dict | None = None
+    join: Join | None = None
     votes: dict[str, str] = field(default_factory=dict)
-    fractions: dict | None = None
-    classes: dict[str, dict] = field(default_factory=dict)
+    fractions: Fractions | None = None
+    classes: dict[str, Classes] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
-    metadata: dict[str, dict] = field(default_factory=dict)
+    metadata: dict[str, Metadata] = field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.fractions and self.votes:
+            raise ValueError("holds votes and fractions; give the votes alone")
+        for name in {"ra", "dec"} & self.metadata.keys():
+            if not self.metadata[name].dtype.startswith("float"):
+                raise ValueError(f"metadata.{name} must be a float, in degrees")
+        try:
+            list(string.Formatter().parse(self.image))
+        except ValueError as error:
+            raise ValueError(f"image {self.image!r} is no pattern: {error}") from error
+        return self
 
     @classmethod
     def load(cls, path: Path) -> "ColumnMap":
         """Read a map.
 
         Raises:
-            BadInput: no such file, no JSON, or an unknown key.
+            BadInput: no such file, no JSON, an unknown key, or a value that cannot be.
         """
-
-        def need(good, what):
-            if not good:
-                raise BadInput(f"--columns {path}: {what}")
-
         try:
-            columns = cls(**json.loads(path.read_text()))
-            for name, kind in (
-                ("id_str", str),
-                ("image", str),
-                ("votes", dict),
-                ("classes", dict),
-                ("values", dict),
-                ("metadata", dict),
-            ):
-                need(
-                    isinstance(getattr(columns, name), kind),
-                    f"{name} must be a {'text' if kind is str else 'JSON object'}",
-                )
-            try:
-                columns.image_columns  # noqa: B018
-            except ValueError as error:
-                need(False, f"image pattern {columns.image!r} cannot be read ({error})")
-            for name, entry in columns.classes.items():
-                good = isinstance(entry, dict) and entry.keys() == {"column", "names"}
-                good = good and isinstance(entry["names"], dict) and len(entry["names"]) > 1
-                need(good, f'classes.{name} must hold "column" and two or more "names"')
-            for name, entry in columns.metadata.items():
-                good = isinstance(entry, dict) and entry.keys() == {"column", "dtype"} and entry["dtype"] in DTYPES
-                need(good, f'metadata.{name} must hold "column" and "dtype" ({", ".join(DTYPES)})')
-            for name in {"ra", "dec"} & columns.metadata.keys():
-                need(
-                    columns.metadata[name]["dtype"].startswith("float"), f"metadata.{name} must be a float, in degrees"
-                )
-            good = not columns.join or (columns.join.keys() == {"file", "on"} and isinstance(columns.join["on"], dict))
-            need(good, 'join must hold "file" and "on", {column of the catalogue: column of the file}')
-            good = not columns.fractions or columns.fractions.keys() == {"questions", "volunteers"}
-            good = good and all(
-                isinstance(a, dict) for a in (columns.fractions or {"questions": {}})["questions"].values()
-            )
-            need(good, 'fractions must hold "questions", {question: {answer: column}}, and "volunteers"')
-            need(not (columns.fractions and columns.votes), "holds votes and fractions; give the votes alone")
-            return columns
-        except BadInput:
-            raise
-        except (OSError, ValueError, TypeError, AttributeError) as error:  # JSON's and Unicode's are ValueErrors
-            raise BadInput(f"--columns {path}: is no column map ({error})") from error
+            return TypeAdapter(cls).validate_json(path.read_bytes())
+        except OSError as error:
+            raise BadInput(f"--columns {path}: cannot be read ({error.strerror})") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = "".join(f"{part}." for part in first["loc"]).rstrip(".")
+            what = first["msg"].removeprefix("Value error, ")
+            raise BadInput(f"--columns {path}: is no column map ({where + ': ' if where else ''}{what})") from error
 
     @property
     def class_names(self) -> dict[str, list[str]]:
         """Our label column -> its classes."""
-        return {column: list(dict.fromkeys(entry["names"].values())) for column, entry in self.classes.items()}
+        return {column: list(dict.fromkeys(entry.names.values())) for column, entry in self.classes.items()}
 
     @property
     def image_columns(self) -> list[str]:
@@ -122,12 +128,12 @@ class ColumnMap:
 
     def needed(self, tree: DecisionTree | None) -> set[str]:
         """Every column that is read."""
-        fractions = self.fractions or {"questions": {}, "volunteers": None}
-        of_fractions = {column for answers in fractions["questions"].values() for column in answers.values()}
+        fractions = self.fractions or Fractions({}, None)
+        of_fractions = {column for answers in fractions.questions.values() for column in answers.values()}
         votes = () if self.fractions or not tree else (self.votes.get(column, column) for column in tree.columns)
-        volunteers = {fractions["volunteers"]} - {None}
-        labels = {entry["column"] for entry in (*self.classes.values(), *self.metadata.values())}
-        joined = set(self.join["on"]) if self.join else set()
+        volunteers = {fractions.volunteers} - {None}
+        labels = {entry.column for entry in (*self.classes.values(), *self.metadata.values())}
+        joined = set(self.join.on) if self.join else set()
         return {
             self.id_str,
             *self.image_columns,
@@ -196,9 +202,9 @@ class Catalogue:
         self.data, self.metadata = {}, {}
         self.tree = self._read_votes(tree, assumed_volunteers) if tree else None
         self.data |= {column: self._labels(entry) for column, entry in columns.classes.items()}
-        entries = {ours: {"column": column, "dtype": "float32"} for ours, column in columns.values.items()}
+        entries = {ours: Metadata(column, "float32") for ours, column in columns.values.items()}
         for ours, entry in (entries | columns.metadata).items():
-            self.metadata[ours] = entry["dtype"]
+            self.metadata[ours] = entry.dtype
             self.data[ours] = self._metadata(entry)
         self.positions = self._positions() if {"ra", "dec"} <= self.data.keys() else None
         # The votes and fractions are kept; the text of the whole catalogue is not needed any more.
@@ -283,16 +289,16 @@ class Catalogue:
         needed, join = self.columns.needed(tree), self.columns.join
         table = _read_text(self.path, "--catalogue", needed)
         if join:
-            theirs, path = list(join["on"].values()), self.path.parent / join["file"]
+            theirs, path = list(join.on.values()), self.path.parent / join.file
             second = _read_text(path, "join", needed | set(theirs))
-            for column, held, file in [(c, table, self.path) for c in join["on"]] + [(c, second, path) for c in theirs]:
+            for column, held, file in [(c, table, self.path) for c in join.on] + [(c, second, path) for c in theirs]:
                 if column not in held:
                     raise BadInput(f"{file}: has no column {column!r}, which join.on names")
             if (twice := second.duplicated(theirs)).any():
                 row = second.loc[twice, theirs].iloc[0].to_dict()
                 raise BadInput(f"{path}: {row} stands there more than once; name a further column in join.on")
             second = second.set_index(theirs)
-            table = table.join(second[second.columns.difference(table.columns)], on=list(join["on"])).fillna("")
+            table = table.join(second[second.columns.difference(table.columns)], on=list(join.on)).fillna("")
         if not len(table):
             raise BadInput(f"--catalogue {self.path}: has no rows")
         for column in sorted(needed):
@@ -340,7 +346,7 @@ class Catalogue:
         return tree
 
     def _read_fractions(self, tree, assumed_volunteers):
-        questions = self.columns.fractions["questions"]
+        questions = self.columns.fractions.questions
         names = [f"{question}_{answer}" for question, answers in questions.items() for answer in answers]
         if lacking := [column for column in tree.columns if column not in names]:
             held = tree.held_by(names)
@@ -362,7 +368,7 @@ class Catalogue:
             "The catalogue publishes vote fractions, not votes. Columns `{question}_{answer}_fraction` hold them among those who "
             "were asked the question (divided by the sum of the question's fractions), and are null where nobody was."
         )
-        column = self.columns.fractions["volunteers"]
+        column = self.columns.fractions.volunteers
         if column is None and assumed_volunteers is None:
             self.notes.append(
                 "It does not say how many volunteers looked at a galaxy: **there are no vote counts here**."
@@ -384,13 +390,13 @@ class Catalogue:
         return tree
 
     def _labels(self, entry):
-        column, names = entry["column"], entry["names"]
+        column, names = entry.column, entry.names
         values = self.table[column]
         self._refuse(~values.isin(names.keys()), column, f"is none of the classes {', '.join(names)}")
         return [names[value] for value in values]
 
     def _metadata(self, entry):
-        column, dtype = entry["column"], entry["dtype"]
+        column, dtype = entry.column, entry.dtype
         values = self.table[column]
         if dtype == "string":
             return values.tolist()
@@ -413,7 +419,7 @@ class Catalogue:
         positions = np.array([self.data["ra"], self.data["dec"]], dtype=np.float64).T  # None becomes NaN
         for axis, (name, low, high) in enumerate((("ra", 0, 360), ("dec", -90, 90))):
             wrong = (positions[:, axis] < low) | (positions[:, axis] > high)
-            self._refuse(wrong, self.columns.metadata[name]["column"], f"is no {name} in degrees, {low} to {high}")
+            self._refuse(wrong, self.columns.metadata[name].column, f"is no {name} in degrees, {low} to {high}")
         return positions
 
 
@@ -425,8 +431,8 @@ def _present(columns, path):
         held = set(_column_names(path))
     except (OSError, ValueError):
         return columns  # which is said when it is read
-    questions = {q: a for q, a in columns.fractions["questions"].items() if held & set(a.values())}
-    return replace(columns, fractions=columns.fractions | {"questions": questions})
+    questions = {q: a for q, a in columns.fractions.questions.items() if held & set(a.values())}
+    return replace(columns, fractions=replace(columns.fractions, questions=questions))
 
 
 def _read_text(path, name, wanted):

@@ -125,6 +125,7 @@ def plan(
     """
     names = source.split_names or source.ids
     splits, kept = [split_of(name) for name in names], np.ones(len(names), bool)
+    # What belongs together: what is near in the sky, and what has one name.
     sky = np.empty((0, 2), int) if source.positions is None else pairs_on_the_sky(source.positions, arcsec)
     first = {}
     same_name = [(first.setdefault(name, i), i) for i, name in enumerate(names)]

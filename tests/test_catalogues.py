@@ -159,13 +159,17 @@ def test_a_bad_picture_may_be_left_out(catalogue_folder):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("id_str", 3, "id_str must be a text"),
-        ("values", ["z"], "values must be a JSON object"),
-        ("image", "{file", "cannot be read"),
+        ("id_str", 3, r"id_str: Input should be a valid string"),
+        ("values", ["z"], "values: Input should be an object"),
+        ("image", "{file", "'{file' is no pattern: expected"),
         ("image", "{file:d}", "makes no file name"),
-        ("classes", {"type": {"column": "kind", "names": ["k0", "k1"]}}, "must hold"),
-        ("join", {"file": "x.csv", "on": ["a"]}, "join must hold"),
-        ("fractions", {"questions": {"ring": ["a"]}, "volunteers": None}, "fractions must hold"),
+        ("classes", {"type": {"column": "kind", "names": ["k0", "k1"]}}, "type.names: Input should be an object"),
+        ("join", {"file": "x.csv", "on": ["a"]}, "join.on: Input should be an object"),
+        (
+            "fractions",
+            {"questions": {"ring": ["a"]}, "volunteers": None},
+            "fractions.questions.ring: Input should be an object",
+        ),
         ("metadata", {"ra": {"column": "redshift", "dtype": "string"}}, "ra must be a float"),
     ],
 )
@@ -188,9 +192,9 @@ def test_values_with_one_class_name_are_one_class(catalogue_folder):
         (
             '"type": {"column": "kind", "names"',
             '"type": {"column": "kind", "called"',
-            r'classes\.type must hold "column"',
+            r"classes\.type\.names: Field required",
         ),
-        ('"dtype": "float32"', '"dtype": "number"', r"metadata\.z must hold .*float32"),
+        ('"dtype": "float32"', '"dtype": "number"', r"metadata\.z\.dtype: Input should be .*float32"),
         ('"type"', '"image"', "image would stand twice"),
         ('"z"', '"ring_yes"', "ring_yes would stand twice"),
     ],

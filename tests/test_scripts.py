@@ -268,7 +268,7 @@ def test_output_that_cannot_be_written_is_refused(catalogue_folder, monkeypatch)
     arguments = ("--images", folder / "pictures", "--catalogue", folder / "votes.csv", "--columns", folder / "map.json",
                  "--tree", "gz_rings", "--out")  # fmt: skip
     line = called(monkeypatch, "publish_dataset", "catalogue", *arguments, folder / "votes.csv/out")
-    assert "votes.csv/out cannot be written: Not a directory" in line
+    assert "votes.csv/out cannot be written: File exists" in line
     line = called(monkeypatch, "publish_dataset", "catalogue", *arguments, folder / "pictures")
     assert "exists already; remove it or choose another --out" in line
     assert len(list((folder / "pictures").iterdir())) == 5
