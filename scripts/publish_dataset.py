@@ -24,6 +24,7 @@ import tyro
 
 from hf_galaxy import catalogues, publish, simulate
 from hf_galaxy.atomic import check_new, new_folder, write_json
+from hf_galaxy.column_map import ColumnMap
 from hf_galaxy.combine import Combined
 from hf_galaxy.command_line import run
 from hf_galaxy.croissant import croissant
@@ -156,7 +157,7 @@ def from_source(settings: Simulate | Catalogue | Combine) -> None:
 
 def make_catalogue(settings: Catalogue) -> None:
     settings.rendering.check()
-    columns = catalogues.ColumnMap.load(settings.columns) if settings.columns else catalogues.ColumnMap()
+    columns = ColumnMap.load(settings.columns) if settings.columns else ColumnMap()
     tree = load_tree(settings.tree) if settings.tree else None
     if (columns.votes or columns.fractions) and not tree:
         raise BadInput(f"--columns {settings.columns}: says where votes stand; name their campaign with --tree")

@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from hf_galaxy import load_tree
-from hf_galaxy.catalogues import Catalogue, ColumnMap, Pictures
+from hf_galaxy.catalogues import Catalogue
+from hf_galaxy.column_map import ColumnMap
 from hf_galaxy.errors import BadInput
+from hf_galaxy.pictures import Pictures
 from tests.conftest import jpeg_bytes
 
 TREE = load_tree("gz_rings")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_galaxy.catalogues import ColumnMap
+from hf_galaxy.column_map import ColumnMap
 from hf_galaxy.decision_tree import DecisionTree, Question, available_trees, load_tree, tree_of_columns
 from hf_galaxy.errors import BadInput
 from tests.conftest import ROOT

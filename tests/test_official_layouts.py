@@ -23,7 +23,8 @@ from datasets import load_dataset
 from PIL import Image
 
 from hf_galaxy import load_tree
-from hf_galaxy.catalogues import Catalogue, ColumnMap
+from hf_galaxy.catalogues import Catalogue
+from hf_galaxy.column_map import ColumnMap
 from hf_galaxy.pictures import Pictures
 from tests.conftest import ROOT, jpeg_bytes
 

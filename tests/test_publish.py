@@ -10,10 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_galaxy import load_tree, publish
-from hf_galaxy.catalogues import Catalogue, ColumnMap, Pictures
+from hf_galaxy.catalogues import Catalogue
+from hf_galaxy.column_map import ColumnMap
 from hf_galaxy.dataset_card import Prose, write_card
 from hf_galaxy.duplicates import pairs_on_the_sky
 from hf_galaxy.errors import BadInput
+from hf_galaxy.pictures import Pictures
 from hf_galaxy.schema import SPLITS, Row, split_of
 from tests.conftest import Rows, jpeg_bytes, published
 
