@@ -20,7 +20,7 @@ from hf_galaxy.schema import Row, row_features
 
 
 class Catalogue:
-    """A catalogue (CSV, also gzipped, or Parquet) whose every row has been checked: a source for `publish.write_dataset`.
+    """A catalogue (CSV, also gzipped, or Parquet) whose every row has been checked: a `plan.Source`.
 
     Args:
         path, pictures, columns: the catalogue, its pictures, and where it keeps what.
@@ -82,15 +82,9 @@ class Catalogue:
         self.positions = self._positions() if {"ra", "dec"} <= self.data.keys() else None
         # The votes and fractions are kept; the text of the whole catalogue is not needed any more.
         self.row_count, self.table = len(self.table), None
-        counts = [
-            *columns.classes,
-            *columns.values,
-            *columns.metadata,
-            *(self.tree.columns if self.tree else []),
-            "id_str",
-            "image",
-        ]
-        if twice := sorted({column for column in counts if counts.count(column) > 1}):
+        votes = self.tree.columns if self.tree else []
+        ours = ["id_str", "image", *votes, *columns.classes, *columns.values, *columns.metadata]
+        if twice := sorted({column for column in ours if ours.count(column) > 1}):
             raise BadInput(f"--columns: {', '.join(twice)} would stand twice in the dataset; name the labels otherwise")
 
     def __len__(self):
@@ -277,9 +271,8 @@ class Catalogue:
         numbers, wrong = [], np.zeros(len(values), dtype=bool)
         for i, value in enumerate(values):
             try:
-                value = (
-                    value.removesuffix(".0") if number is int else value
-                )  # what pandas makes of whole numbers with gaps
+                if number is int:
+                    value = value.removesuffix(".0")  # what pandas makes of whole numbers with gaps
                 numbers.append(number(value) if value else None)
                 wrong[i] = number is int and value and abs(numbers[-1]) >= 2 ** (int(dtype[3:]) - 1)
             except ValueError:

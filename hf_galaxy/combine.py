@@ -26,7 +26,7 @@ class Combined:
     Attributes:
         tree: all their campaigns.
         license: that all of them have; "other" if they differ.
-        others: as `publish.Source` has them.
+        others: as `plan.Source` has them.
 
     Raises:
         BadInput: one of them has no votes, or two have columns of one name and different kinds.

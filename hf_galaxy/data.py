@@ -47,17 +47,16 @@ def open_dataset(name: str, config: str | None = None, streaming: bool = False) 
         raise BadInput(f"--dataset {name}: holds no Parquet files; publish it first (scripts/publish_dataset.py)")
     try:
         opened = open_stream(name, config) if streaming else dict(datasets.load_dataset(name, config))
+    except BadInput:
+        raise
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error.__cause__ or error).split())  # datasets keeps the reason behind its own error
         raise BadInput(f"--dataset {name}: cannot be loaded ({reason})") from error
     for split, rows in opened.items():
-        if (feature := rows.features.get("id_str")) and getattr(feature, "dtype", None) not in (
-            "string",
-            "large_string",
-        ):
-            raise BadInput(f"--dataset {name}: split {split}: id_str holds {feature}, but must be text")
         if missing := {"id_str", "image"} - set(rows.column_names):
             raise BadInput(f"--dataset {name}: split {split} has no column {', '.join(sorted(missing))}")
+        if not _is_text(rows.features["id_str"]):
+            raise BadInput(f"--dataset {name}: split {split}: id_str holds {rows.features['id_str']}, but must be text")
     if "train" in opened and "validation" not in opened:
         ids = _column(opened["train"], "id_str").to_pylist()
         chosen = np.array([hashed_place(f"validation of {id_str}") < VALIDATION_SHARE for id_str in ids])
@@ -66,6 +65,10 @@ def open_dataset(name: str, config: str | None = None, streaming: bool = False) 
             part: train.select(np.flatnonzero(which)) for part, which in (("train", ~chosen), ("validation", chosen))
         }
     return opened
+
+
+def _is_text(feature):
+    return isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
 
 
 def _column(rows, column):
@@ -130,7 +133,7 @@ def label_of(rows: Rows, column: str, name: str) -> Label:
     feature = rows.features.get(column)
     if isinstance(feature, datasets.ClassLabel):
         return Label(column, tuple(feature.names))
-    if not isinstance(feature, datasets.Value) or feature.dtype not in ("string", "large_string"):
+    if not _is_text(feature):
         labels = [column for column, f in rows.features.items() if isinstance(f, datasets.ClassLabel)]
         raise BadInput(
             f"--dataset {name}: has no class label {column!r}; its label columns: {', '.join(labels) or 'none'}"

@@ -6,8 +6,7 @@
     data/...             Parquet files of each split; with several campaigns a folder for each
     tiny/, native/       a small sample; the pictures at their own size, if those in data/ were resized
 
-Which file a galaxy is in, and where in it, depends on its name alone (and on those of its duplicates in the sky), so that
-the files are the same whatever the number of processes, and an interrupted publication goes on with the next file.
+The files are the same whatever the number of processes, and an interrupted publication goes on with the next file.
 """
 
 import json
@@ -20,161 +19,22 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Thread
-from typing import Protocol
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HTTPError
-from huggingface_hub.utils import validate_repo_id
 
-from hf_galaxy.atomic import whole_file, write_json
-from hf_galaxy.duplicates import SAME_GALAXY_ARCSEC, groups_of_pairs, pairs_on_the_sky
-from hf_galaxy.errors import BadInput
+from hf_galaxy.atomic import whole_file
+from hf_galaxy.plan import Shard, Source
 from hf_galaxy.progress import progress
-from hf_galaxy.schema import SPLITS, Row, place_in_order, split_of
+from hf_galaxy.schema import SPLITS
 
 ROWS_PER_GROUP = 200  # small row groups can be shuffled and shared out when the dataset is streamed
-ROWS_PER_FILE = 5000
-# Chains of neighbours longer than both are no duplicates but a crowded field.
-MOST_IN_A_GROUP, MOST_OF_ALL = 10, 0.01
 TINY_SHARE = 0.01  # as in mwalmsley/gz_evo
 TINY_AT_LEAST = 16  # galaxies of each split and campaign
 KINDS = b"kinds of pictures"
 STATISTICS, CROISSANT = "statistics.json", "croissant.json"
-
-
-class Source(Protocol):
-    """What can be published: a `catalogues.Catalogue`, a `simulate.MockSurvey`. Copies of it work in other processes.
-
-    Attributes:
-        ids: unique names of the galaxies.
-        features: the schema of the rows.
-        split_names: what decides the split, where that is not the name: rows with the same are the same galaxy.
-        campaigns: which campaign each galaxy is from; None: there is only one.
-        positions: (N, 2) right ascension and declination in degrees; None: not known.
-        votes: (N, A) votes; None: there are none.
-        notes: sentences for the card: what was done to the data.
-    """
-
-    ids: list[str]
-    split_names: list[str] | None
-    notes: list[str]
-    features: datasets.Features
-    campaigns: list[str] | None
-    positions: np.ndarray | None
-    votes: np.ndarray | None
-
-    def row(self, i: int) -> Row | None:
-        """Galaxy i with its picture; None: it has none that can be read, and is to be left out."""
-
-    def fingerprint(self) -> str:
-        """Of all that the rows are made of."""
-
-
-@dataclass(frozen=True)
-class Duplicates:
-    """Galaxies that stand in several rows, by their positions or (in joined datasets) by their names.
-
-    Attributes:
-        arcsec: how near counts as the same.
-        groups: how many galaxies have several rows.
-        rows: how many rows these are.
-        moved: how many of them are in another split than their own name says, to be in one with the others.
-        dropped: how many were left out.
-    """
-
-    arcsec: float = SAME_GALAXY_ARCSEC
-    groups: int = 0
-    rows: int = 0
-    moved: int = 0
-    dropped: int = 0
-
-    def __str__(self):
-        if not self.groups:
-            return f"No two galaxies are within {self.arcsec:g} arcsec of each other."
-        dropped = f"{self.dropped:,} that have a neighbour with more votes are left out; " if self.dropped else ""
-        return (
-            f"{self.rows:,} galaxies are within {self.arcsec:g} arcsec of another or have its name, in {self.groups:,} groups: "
-            f"{dropped}each group is in one split ({self.moved:,} were moved for that)."
-        )
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One Parquet file: its path in the folder, and its rows in order."""
-
-    path: Path
-    campaign: str | None
-    split: str
-    rows: list[int]
-
-
-def plan(
-    source: Source, drop_duplicates: bool = False, arcsec: float = SAME_GALAXY_ARCSEC
-) -> tuple[list[Shard], Duplicates]:
-    """Which rows go into which file; all rows that are one galaxy, or next to it, into one split.
-
-    Args:
-        drop_duplicates: of rows within `arcsec` of each other keep those with the most votes, so that none are left that near.
-
-    Raises:
-        BadInput: the galaxies stand so densely that chains of neighbours hold much of the field together.
-    """
-    names = source.split_names or source.ids
-    splits, kept = [split_of(name) for name in names], np.ones(len(names), bool)
-    # What belongs together: what is near in the sky, and what has one name.
-    sky = np.empty((0, 2), int) if source.positions is None else pairs_on_the_sky(source.positions, arcsec)
-    first = {}
-    same_name = [(first.setdefault(name, i), i) for i, name in enumerate(names)]
-    same_name = np.array([pair for pair in same_name if pair[0] != pair[1]], dtype=int).reshape(-1, 2)
-    group = groups_of_pairs(np.concatenate([sky, same_name]), len(names))
-    sizes = np.bincount(group)
-    if sizes.max() > max(MOST_IN_A_GROUP, len(names) * MOST_OF_ALL):
-        raise BadInput(
-            f"{sizes.max():,} of {len(names):,} galaxies hang together by steps of up to {arcsec:g} arcsec and would all be in one "
-            "split: the field is too crowded for that; give a smaller --same-galaxy-arcsec, such as 1"
-        )
-    members = {}
-    for i in np.flatnonzero(sizes[group] > 1).tolist():
-        members.setdefault(int(group[i]), []).append(i)
-    moved = 0
-    for rows in members.values():
-        # Not the least `hashed_place`, which decides the split: of several numbers the least is nearly always train's.
-        leader = min(rows, key=lambda i: place_in_order(names[i]))
-        moved += sum(splits[i] != splits[leader] for i in rows)
-        for i in rows:
-            splits[i] = splits[leader]
-    if drop_duplicates:
-        kept = _apart(sky, len(names), None if source.votes is None else source.votes.sum(axis=1))
-    rows = sum(map(len, members.values()))
-    duplicates = Duplicates(arcsec, len(members), rows, moved, int((~kept).sum()))
-    parts = {}
-    for i in sorted(np.flatnonzero(kept).tolist(), key=lambda i: place_in_order(source.ids[i])):
-        parts.setdefault((source.campaigns[i] if source.campaigns else None, splits[i]), []).append(i)
-    shards = [
-        Shard(Path("data", campaign or "", f"{split}-{first // ROWS_PER_FILE:05d}.parquet"), campaign, split, rows[first : first + ROWS_PER_FILE])
-        for split in SPLITS
-        for campaign in (dict.fromkeys(source.campaigns) if source.campaigns else [None])
-        for rows in [parts.get((campaign, split), [])]
-        for first in range(0, len(rows), ROWS_PER_FILE)
-    ]  # fmt: skip
-    return shards, duplicates
-
-
-def _apart(pairs, rows, votes):
-    """Which rows to keep so that no pair is left: the one with the most votes first, then whichever is near none kept."""
-    near = {}
-    for i, j in pairs.tolist():
-        near.setdefault(i, []).append(j)
-        near.setdefault(j, []).append(i)
-    kept = np.ones(rows, bool)
-    for i in sorted(near, key=lambda i: (0 if votes is None else -votes[i], i)):
-        if kept[i]:
-            kept[near[i]] = False
-    return kept
 
 
 def write_dataset(source: Source, shards: list[Shard], folder: Path, processes: int = 1) -> None:
@@ -248,10 +108,7 @@ class _Writer:
     """Collects rows and writes them in row groups."""
 
     def __init__(self, path: Path, features: datasets.Features):
-        self.features, self.schema = (
-            features,
-            features.arrow_schema,
-        )  # which carries the features, as load_dataset expects
+        self.schema = features.arrow_schema  # carries the features in its metadata, as load_dataset expects
         self.labels = {c: f for c, f in features.items() if isinstance(f, datasets.ClassLabel)}
         self.pending, self.kinds = [], set()
         # Pictures are compressed already.
@@ -376,59 +233,3 @@ def configs_of(
 def _bytes(group, columns):
     chunks = (group.column(c) for c in range(group.num_columns))
     return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns)
-
-
-def rename(folder: Path, repo: str, command: str) -> None:
-    """Let a published folder call itself by its name on the Hub.
-
-    Raises:
-        BadInput: another command published it.
-    """
-    said = json.loads((folder / STATISTICS).read_text())
-    if said["command"] != command:
-        raise BadInput(
-            f"{folder} was published by another command ({said['command']}); push it with that, or remove it"
-        )
-    if said["name"] != repo:
-        card = folder / "README.md"
-        text = card.read_text()
-        for quoted in ('load_dataset("{}"', "--dataset {} "):
-            text = text.replace(quoted.format(said["name"]), quoted.format(repo))
-        with whole_file(card) as partial:
-            partial.write_text(text)
-        described = json.loads((folder / CROISSANT).read_text())
-        write_json(folder / CROISSANT, described | {"url": f"https://huggingface.co/datasets/{repo}"})
-        write_json(folder / STATISTICS, said | {"name": repo})
-
-
-def push(folder: Path, repo: str) -> str:
-    """Upload a published folder to the Hub, byte for byte; what an interrupted upload has sent is not sent again.
-
-    Returns:
-        Its address.
-
-    Raises:
-        BadInput: the Hub refused, or cannot be reached.
-    """
-    api, upload = HfApi(), {"folder_path": folder, "repo_id": repo, "repo_type": "dataset"}
-    try:
-        api.create_repo(repo, repo_type="dataset", exist_ok=True)
-        # The card comes last: with it the dataset appears, and a large upload is more than one commit. What an earlier
-        # version of the dataset has left in its folders goes with that.
-        api.upload_folder(**upload, ignore_patterns="README.md", commit_message=f"Publish {folder.name}: data")
-        stale = ["data/*", "tiny/*", "native/*"]
-        commit = api.upload_folder(**upload, delete_patterns=stale, commit_message=f"Publish {folder.name}")
-        return str(commit.repo_url)
-    except (HTTPError, RuntimeError, OSError, ValueError) as error:  # a file that could not be sent: RuntimeError
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise BadInput(
-            f"--push {repo}: {reason} (the dataset is whole in {folder}; the same command pushes what is missing)"
-        ) from error
-
-
-def check_repo_name(repo: str) -> None:
-    """Refuse what is no ORG/NAME, before anything is made for it."""
-    try:
-        validate_repo_id(repo)
-    except ValueError as error:
-        raise BadInput(f"--push {repo}: is no ORG/NAME ({error})") from error

@@ -30,16 +30,18 @@ def open_stream(name: str, config: str | None = None) -> dict[str, "StreamedRows
     """The splits of a dataset of Parquet files, a folder or a Hub id; of the files only the footers are read.
 
     Raises:
-        ValueError: it does not consist of Parquet files.
-        OSError, datasets.exceptions.DatasetsError: there is no such dataset.
+        BadInput: there is no such dataset, or it does not consist of Parquet files.
     """
-    builder = datasets.load_dataset_builder(name, config)
-    if not isinstance(builder, Parquet):
-        raise ValueError("only datasets of Parquet files can be streamed")
-    return {
-        str(split): StreamedRows([str(file) for file in files], builder.info.features, builder.config.columns)
-        for split, files in builder.config.data_files.items()
-    }
+    try:
+        builder = datasets.load_dataset_builder(name, config)
+        if not isinstance(builder, Parquet):
+            raise ValueError("only datasets of Parquet files can be streamed")
+        return {
+            str(split): StreamedRows([str(file) for file in files], builder.info.features, builder.config.columns)
+            for split, files in builder.config.data_files.items()
+        }
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # Arrow's are ValueErrors
+        raise BadInput(f"{name}: cannot be opened ({' '.join(str(error).split())})") from error
 
 
 class StreamedRows:

@@ -19,10 +19,9 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated
 
-import datasets
 import tyro
 
-from hf_galaxy import catalogues, publish, simulate
+from hf_galaxy import catalogues, hub, plan, publish, simulate
 from hf_galaxy.atomic import check_new, new_folder, write_json
 from hf_galaxy.column_map import ColumnMap
 from hf_galaxy.combine import Combined
@@ -130,15 +129,15 @@ def main(settings: Simulate | Catalogue | Combine | Card) -> None:
     if settings.num_proc < 1:
         raise BadInput("--num-proc must be at least 1")
     if settings.push:
-        publish.check_repo_name(settings.push)
+        hub.check_repo_name(settings.push)
     if settings.push and (settings.out / publish.STATISTICS).exists():
         print(f"{settings.out} is published already; uploading it")
-        publish.rename(settings.out, settings.push, _command(settings))
+        hub.rename(settings.out, settings.push, _command(settings))
     else:
         check_new(settings.out)
         from_source(settings)
     if settings.push:
-        print(f"pushed to {publish.push(settings.out, settings.push)}")
+        print(f"pushed to {hub.push(settings.out, settings.push)}")
 
 
 def from_source(settings: Simulate | Catalogue | Combine) -> None:
@@ -179,11 +178,11 @@ def make_catalogue(settings: Catalogue) -> None:
 
 
 def make(
-    settings: Simulate | Catalogue | Combine, source: publish.Source, tree: DecisionTree | None, prose: Prose,
+    settings: Simulate | Catalogue | Combine, source: plan.Source, tree: DecisionTree | None, prose: Prose,
     values: list[str], caption: str,
 ) -> None:  # fmt: skip
     neighbours = () if isinstance(settings, Simulate) else (settings.drop_duplicates, settings.same_galaxy_arcsec)
-    shards, duplicates = publish.plan(source, *neighbours)
+    shards, duplicates = plan.plan(source, *neighbours)
     of_rows = f"{source.fingerprint()} {[(str(s.path), s.rows) for s in shards]}"
     with new_folder(settings.out, hashlib.sha256(of_rows.encode()).hexdigest()) as folder:
         publish.write_dataset(source, shards, folder, settings.num_proc)
@@ -232,12 +231,7 @@ def only_card(settings: Card) -> None:
     prose = Prose.load(settings.card)
     tree, statistics = load_tree(list(prose.trees)) if prose.trees else None, None
     if settings.dataset:
-        try:
-            splits = open_stream(settings.dataset, settings.config)
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            raise BadInput(
-                f"--dataset {settings.dataset}: cannot be opened ({' '.join(str(error).split())})"
-            ) from error
+        splits = open_stream(settings.dataset, settings.config)
         rows = next(iter(splits.values()))
         tree = tree_of_columns(rows.column_names) if prose.trees else None
         counts = Statistics(rows.features, tree, [])

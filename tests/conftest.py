@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_galaxy import load_tree, publish
+from hf_galaxy import load_tree, plan, publish
 from hf_galaxy.dataset_card import Prose, write_card
 from hf_galaxy.schema import Row, row_features
 from hf_galaxy.statistics import Statistics
@@ -96,7 +96,7 @@ class Rows:
 
 def published(source, folder, processes=1):
     """The folder, filled with a dataset and its card; returns what was planned and counted."""
-    shards, duplicates = publish.plan(source)
+    shards, duplicates = plan.plan(source)
     publish.write_dataset(source, shards, folder, processes)
     counts = Statistics(source.features, source.tree, ["ra"])
     for split, table in publish.batches_of(folder):

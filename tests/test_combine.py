@@ -4,7 +4,7 @@ import datasets
 import numpy as np
 import pytest
 
-from hf_galaxy import load_tree, publish
+from hf_galaxy import load_tree, plan
 from hf_galaxy.combine import Combined
 from hf_galaxy.errors import BadInput
 from hf_galaxy.schema import Row, row_features, split_of
@@ -75,7 +75,7 @@ def test_every_galaxy_keeps_what_it_had_and_has_zeros_where_it_was_not(parts, tm
 
 def test_the_same_place_is_in_one_split(parts):
     source = Combined(parts)
-    shards, duplicates = publish.plan(source)
+    shards, duplicates = plan.plan(source)
     split = {row: shard.split for shard in shards for row in shard.rows}
     splits_at = {}
     for row, (ra, _) in enumerate(source.positions):
@@ -88,7 +88,7 @@ def test_the_same_place_is_in_one_split(parts):
 
 def test_of_duplicates_the_one_with_the_most_votes_is_kept(parts):
     source = Combined(parts)
-    shards, duplicates = publish.plan(source, drop_duplicates=True)
+    shards, duplicates = plan.plan(source, drop_duplicates=True)
     kept = sorted(source.ids[row] for shard in shards for row in shard.rows)
     gz2 = {"gz2/galaxy-0", *(f"gz2-{i}" for i in range(1, 20))}
     assert kept == sorted(gz2 | {f"galaxy-{i}" for i in range(20, 30)}), "gz2 has more votes on every galaxy of both"
@@ -103,7 +103,7 @@ def test_rows_of_one_name_are_in_one_split_that_of_their_name(tmp_path):
         (tmp_path / name / "statistics.json").write_text('{"notes": ["Nobody counted these votes."], "license": "mit"}')
     source = Combined([tmp_path / "one", tmp_path / "other"])
     source.positions = None
-    shards, duplicates = publish.plan(source)
+    shards, duplicates = plan.plan(source)
     split = {source.ids[row]: shard.split for shard in shards for row in shard.rows}
     assert len(split) == 120
     assert all(split[f"{part}/galaxy-{i}"] == split_of(f"galaxy-{i}") for part in ("one", "other") for i in range(60))

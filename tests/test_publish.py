@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from hf_galaxy import load_tree, publish
+from hf_galaxy import load_tree, plan, publish
 from hf_galaxy.catalogues import Catalogue
 from hf_galaxy.column_map import ColumnMap
 from hf_galaxy.dataset_card import Prose, write_card
@@ -23,7 +23,7 @@ ARCSEC = 1 / 3600
 
 
 def write(source, folder, **options):
-    shards, duplicates = publish.plan(source, **options)
+    shards, duplicates = plan.plan(source, **options)
     publish.write_dataset(source, shards, folder)
     return shards, duplicates
 
@@ -45,7 +45,7 @@ def contents(folder):
 @pytest.fixture
 def small_files(monkeypatch):
     """15 rows a file, in row groups of 4."""
-    monkeypatch.setattr(publish, "ROWS_PER_FILE", 15)
+    monkeypatch.setattr(plan, "ROWS_PER_FILE", 15)
     monkeypatch.setattr(publish, "ROWS_PER_GROUP", 4)
 
 
@@ -97,7 +97,7 @@ def test_files_and_row_groups_are_as_small_as_they_should_be(tmp_path, small_fil
 
 
 def test_the_order_looks_shuffled_and_does_not_change_when_galaxies_are_added():
-    few, again, many = (publish.plan(Rows(n))[0][0].rows for n in (300, 300, 900))
+    few, again, many = (plan.plan(Rows(n))[0][0].rows for n in (300, 300, 900))
     assert few == again
     assert [i for i in many if i < 300] == few
     assert abs(np.corrcoef(np.arange(len(few)), few)[0, 1]) < 0.2
@@ -235,7 +235,7 @@ def splits_of(shards):
 
 def test_one_galaxy_is_never_in_two_splits(crowded):
     source, groups = crowded
-    shards, duplicates = publish.plan(source)
+    shards, duplicates = plan.plan(source)
     splits = splits_of(shards)
     assert sorted(i for shard in shards for i in shard.rows) == list(range(300))
     own = {i: split_of(name) for i, name in enumerate(source.ids)}
@@ -253,7 +253,7 @@ def test_galaxies_with_neighbours_are_shared_out_to_the_splits_like_others():
     positions = np.stack(
         [np.repeat(np.linspace(0, 359, 1000), 3), np.tile([0, 15 * ARCSEC, 30 * ARCSEC], 1000)], axis=1
     )
-    shards, duplicates = publish.plan(Rows(3000, positions=positions))
+    shards, duplicates = plan.plan(Rows(3000, positions=positions))
     assert duplicates.groups == 1000
     shares = {split: sum(len(s.rows) for s in shards if s.split == split) / 3000 for split in SPLITS}
     assert shares == pytest.approx(SPLITS, abs=0.06)
@@ -261,8 +261,8 @@ def test_galaxies_with_neighbours_are_shared_out_to_the_splits_like_others():
 
 def test_of_one_galaxy_the_row_with_the_most_votes_is_kept(crowded):
     source, groups = crowded
-    kept = splits_of(publish.plan(source)[0])
-    shards, duplicates = publish.plan(source, drop_duplicates=True)
+    kept = splits_of(plan.plan(source)[0])
+    shards, duplicates = plan.plan(source, drop_duplicates=True)
     splits = splits_of(shards)
     best = {max(group, key=lambda i: source.votes[i].sum()) for group in groups}
     assert set(splits) >= best | set(range(230, 300))
@@ -283,8 +283,8 @@ def test_a_field_too_crowded_for_the_radius_is_refused():
     with pytest.raises(
         BadInput, match=r"of 600 galaxies hang together by steps of up to 20 arcsec.*--same-galaxy-arcsec"
     ):
-        publish.plan(deep)
-    shards, duplicates = publish.plan(deep, arcsec=1)
+        plan.plan(deep)
+    shards, duplicates = plan.plan(deep, arcsec=1)
     assert len({shard.split for shard in shards}) == 3
     assert duplicates.arcsec == 1
 
@@ -301,14 +301,14 @@ def test_a_galaxy_whose_picture_is_bad_may_be_left_out(tmp_path):
 
 def test_duplicates_are_told_in_words(crowded):
     source, _ = crowded
-    _, duplicates = publish.plan(source)
+    _, duplicates = plan.plan(source)
     assert str(duplicates).startswith(
         "230 galaxies are within 20 arcsec of another or have its name, in 110 groups: each"
     )
     assert f"({duplicates.moved} were moved" in str(duplicates)
-    dropping = publish.plan(source, drop_duplicates=True)[1]
+    dropping = plan.plan(source, drop_duplicates=True)[1]
     assert f"{dropping.dropped} that have a neighbour with more votes are left out" in str(dropping)
-    assert str(publish.plan(Rows(5))[1]) == "No two galaxies are within 20 arcsec of each other."
+    assert str(plan.plan(Rows(5))[1]) == "No two galaxies are within 20 arcsec of each other."
 
 
 class Counted(Resized):

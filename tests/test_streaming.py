@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_galaxy import publish, streaming
+from hf_galaxy import plan, publish, streaming
 from hf_galaxy.data import (
     Galaxies,
     Share,
@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dataset")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(publish, "ROWS_PER_GROUP", GROUP)
-        patch.setattr(publish, "ROWS_PER_FILE", 6 * GROUP)
+        patch.setattr(plan, "ROWS_PER_FILE", 6 * GROUP)
         published(Rows(400), folder)
     return folder
 
@@ -156,7 +156,7 @@ def test_what_is_not_asked_for_is_not_read(folder, copied, tmp_path):
 
 def test_configurations_with_columns_of_their_own(tmp_path):
     rows = Rows(60, campaigns=["near" if i % 3 else "far" for i in range(60)])
-    shards, _ = publish.plan(rows)
+    shards, _ = plan.plan(rows)
     publish.write_dataset(rows, shards, tmp_path)
     columns = {"near": ["id_str", "image", "ring_yes"], "far": ["id_str", "image", "kind", "dec"]}
     configs = publish.configs_of(shards, rows.features, columns, tmp_path)
