@@ -154,12 +154,12 @@ def test_a_push_that_broke_off_goes_on_with_what_is_missing(hub, environment, ca
 def refusals(folder):
     from huggingface_hub import constants
 
-    from hf_galaxy import publish
+    from hf_galaxy import hub
     from hf_galaxy.errors import BadInput
 
     def refusal(repo):
         try:
-            return publish.push(Path(folder), repo)
+            return hub.push(Path(folder), repo)
         except BadInput as error:
             return str(error)
         except Exception as error:
@@ -195,12 +195,12 @@ def test_a_hub_that_cannot_be_reached_is_one_line(refused):
 
 
 def pushed_twice(folder):
-    from hf_galaxy import publish
+    from hf_galaxy import hub
 
     folder = Path(folder)
-    publish.push(folder, "lab/twice")
+    hub.push(folder, "lab/twice")
     (folder / "data/train-00001.parquet").unlink()
-    publish.push(folder, "lab/twice")
+    hub.push(folder, "lab/twice")
 
 
 def test_what_is_published_again_with_fewer_files_leaves_none_of_the_old_ones(hub, environment, tmp_path):
