@@ -29,10 +29,11 @@ import torch
 from PIL import Image, ImageOps
 
 from hf_galaxy.command_line import run
-from hf_galaxy.data import Galaxies, Share, TrainingSequence, training_batches
+from hf_galaxy.data import Galaxies
 from hf_galaxy.decision_tree import load_tree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.mock_pictures import draw
+from hf_galaxy.sequence import Share, TrainingSequence, training_batches
 from hf_galaxy.simulate import CAMPAIGNS, draw_morphology
 from hf_galaxy.views import Framing, train_view
 

@@ -19,16 +19,12 @@ from hf_galaxy.data import (
     Galaxies,
     Label,
     Rows,
-    Share,
-    TrainingSequence,
     check_tree_columns,
-    evaluation_batches,
     label_of,
     labelled,
     open_dataset,
     rows_of,
     title_of,
-    training_batches,
     votes_of,
 )
 from hf_galaxy.decision_tree import load_tree, tree_of_columns
@@ -43,6 +39,7 @@ from hf_galaxy.model import (
     resolve_start,
 )
 from hf_galaxy.run_record import RunRecord
+from hf_galaxy.sequence import Share, TrainingSequence, evaluation_batches, training_batches
 from hf_galaxy.train import Recipe, discard_checkpoints, evaluate, fit, start_accelerator
 from hf_galaxy.views import eval_view, train_view
 

@@ -13,20 +13,17 @@ from hf_galaxy import data, load_tree
 from hf_galaxy.data import (
     Galaxies,
     Label,
-    Share,
-    TrainingSequence,
     check_tree_columns,
     decode,
     decode_batch,
-    evaluation_batches,
     label_of,
     labelled,
     open_dataset,
     rows_of,
-    training_batches,
     votes_of,
 )
 from hf_galaxy.errors import BadInput
+from hf_galaxy.sequence import Share, TrainingSequence, evaluation_batches, training_batches
 from hf_galaxy.streaming import open_stream
 from hf_galaxy.views import Framing
 from tests.conftest import Rows, published
