@@ -4,11 +4,13 @@ Legend of shapes: B galaxies, A answers, H and W of a picture, C side of the can
 """
 
 import io
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import torch
 from huggingface_hub import DatasetCard
 from PIL import Image
@@ -16,7 +18,7 @@ from torch.utils.data import Dataset
 
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
-from hf_galaxy.schema import hashed_place, votes_in
+from hf_galaxy.schema import hashed_place, vote_columns, votes_in
 from hf_galaxy.streaming import StreamedRows, open_stream
 from hf_galaxy.views import Framing, to_canvases
 
@@ -94,9 +96,9 @@ def rows_of(opened: dict[str, Rows], split: str, name: str) -> Rows:
     return opened[split]
 
 
-def check_tree_columns(rows: Rows, tree: DecisionTree, name: str) -> None:
-    """Refuse a dataset that lacks votes for a question of the tree; `name` is for the message."""
-    if missing := [column for column in tree.columns if column not in rows.features]:
+def check_tree_columns(columns: Collection[str], tree: DecisionTree, name: str) -> None:
+    """Refuse a dataset with these columns if it lacks votes for a question of the tree; `name` is for the message."""
+    if missing := [column for column in tree.columns if column not in set(columns)]:
         raise BadInput(
             f"--dataset {name}: lacks {len(missing)} of the {len(tree.columns)} vote columns of tree {tree.name}: "
             f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
@@ -145,9 +147,24 @@ def label_of(rows: Rows, column: str, name: str) -> Label:
     return Label(column, names)
 
 
-def votes_of(rows: Rows, tree: DecisionTree) -> np.ndarray:
-    """(N, A) int32: the votes of a whole split."""
-    return votes_in(rows.select_columns(tree.columns).with_format("arrow")[:], tree)
+def columns_of(rows: Rows, target: DecisionTree | Label) -> list[str]:
+    """The columns that hold the target.
+
+    Raises:
+        BadInput: the rows have no votes for the tree, only some answers of a question, or other classes.
+    """
+    if isinstance(target, DecisionTree):
+        return vote_columns(rows.column_names, target)
+    feature = rows.features[target.column]
+    if isinstance(feature, datasets.ClassLabel) and tuple(feature.names) != target.names:
+        raise BadInput(f"{target.column!r} has the classes {', '.join(feature.names)}, not {', '.join(target.names)}")
+    return [target.column]
+
+
+def vote_batches(rows: Rows, tree: DecisionTree) -> Iterator[np.ndarray]:
+    """The votes of a whole split in its order, (n, A) int32 at a time."""
+    for table in tables_of(rows, columns_of(rows, tree)):
+        yield votes_in(table, tree)
 
 
 def labelled(rows: Rows, label: Label, name: str) -> tuple[Rows, np.ndarray]:
@@ -205,21 +222,30 @@ def decode_batch(contents: list[bytes], shorter: int | None = None) -> np.ndarra
     return batch if all(picture.shape == first.shape for picture in pictures) else pictures
 
 
+def tables_of(rows: Rows, columns: list[str], size: int = 10_000) -> Iterator[pa.Table]:
+    """Some columns of all rows in their order, `size` rows at a time, so that many are never in memory together."""
+    chosen = rows.select_columns(columns).with_format("arrow")
+    for first in range(0, len(rows), size):
+        yield chosen[first : first + size]
+
+
 class Galaxies(Dataset):
     """Rows as tensors, one batch a call: `pixels` (B, 3, C, C) uint8 canvases beside `votes` (B, A) or `labels` (B,).
 
     Args:
         rows: a split of a published dataset.
         framing: how the canvases are cut.
-        target: a tree (gives `votes`) or a label (gives `labels`).
+        target: a tree (gives `votes`, none for questions of which the rows have no columns) or a label (gives `labels`).
         fast: large JPEGs are shrunk while they are decoded, if they are shrunk anyway. For training; without it pictures
             are what an image processor makes of them.
+
+    Raises:
+        BadInput: as `columns_of`.
     """
 
     def __init__(self, rows: Rows, framing: Framing, target: DecisionTree | Label, fast: bool = False):
         self.framing, self.target, self.shorter = framing, target, framing.scaled if fast else None
-        columns = target.columns if isinstance(target, DecisionTree) else [target.column]
-        self.rows = rows.select_columns(["image", *columns]).with_format("arrow")
+        self.rows = rows.select_columns(["image", *columns_of(rows, target)]).with_format("arrow")
 
     def __len__(self):
         return len(self.rows)

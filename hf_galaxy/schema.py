@@ -5,6 +5,7 @@ columns of values to predict, and metadata such as `ra` and `dec` in degrees.
 """
 
 import hashlib
+from collections.abc import Collection
 from typing import NamedTuple
 
 import datasets
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_galaxy.decision_tree import DecisionTree
+from hf_galaxy.errors import BadInput
 
 # 20 % test as in GZ Evo; validation is taken from the rest.
 SPLITS = {"train": 0.7, "validation": 0.1, "test": 0.2}
@@ -74,13 +76,37 @@ def row_features(
     )
 
 
+def vote_columns(columns: Collection[str], tree: DecisionTree) -> list[str]:
+    """Those of the tree's columns that are there: all answers of a question or none, but of one question at least.
+
+    Raises:
+        BadInput: there are none, or only some answers of a question.
+    """
+    columns = set(columns)
+    held = [column for column in tree.columns if column in columns]
+    if not held:
+        raise BadInput(f"there are no votes for any question of tree {tree.name}; such as {tree.columns[0]}")
+    for question in tree.questions:
+        missing = [column for column in question.columns if column not in columns]
+        if 0 < len(missing) < len(question.answers):
+            raise BadInput(f"of question {question.name} the answers {', '.join(missing)} have no column")
+    return held
+
+
 def votes_in(table: pa.Table, tree: DecisionTree) -> np.ndarray:
     """(N, A) int32: the votes of some rows, in the tree's order.
 
-    A galaxy that was never in a campaign has 0 there in some datasets, null or NaN in others: no votes, which is the mask of
-    the likelihood.
+    A galaxy that was never in a campaign has 0 there in some datasets, null or NaN in others, and others have no such columns:
+    no votes, which is the mask of the likelihood.
+
+    Raises:
+        BadInput: as `vote_columns`.
     """
-    votes = np.empty((table.num_rows, len(tree.columns)), np.int32)
-    for a, column in enumerate(tree.columns):
-        votes[:, a] = np.nan_to_num(table[column].cast(pa.float64()).to_numpy())  # null becomes NaN
+    votes = np.zeros((table.num_rows, len(tree.columns)), np.int32)
+    places = {column: a for a, column in enumerate(tree.columns)}
+    held = table.select(vote_columns(table.column_names, tree)).combine_chunks()
+    for column, values in zip(held.column_names, held.columns, strict=True):
+        if not pa.types.is_integer(values.type) or values.null_count:
+            values = np.nan_to_num(values.cast(pa.float64()).to_numpy())  # null becomes NaN
+        votes[:, places[column]] = values  # numpy reads integers where Arrow has them
     return votes

@@ -23,6 +23,7 @@ import pytest
 from PIL import Image
 
 from hf_galaxy import load_tree, plan, publish
+from hf_galaxy.data import vote_batches
 from hf_galaxy.dataset_card import Prose, write_card
 from hf_galaxy.schema import Row, row_features
 from hf_galaxy.statistics import Statistics
@@ -62,6 +63,11 @@ def shared_data():
     if not folder.is_dir():
         pytest.skip("real galaxies are not part of the project: ../shared/data is not here")
     return folder
+
+
+def votes_of(rows, tree):
+    """(N, A): the votes of a whole split."""
+    return np.concatenate([np.empty((0, len(tree.columns)), np.int32), *vote_batches(rows, tree)])
 
 
 def jpeg_bytes(seed=0, mode="RGB"):

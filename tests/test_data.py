@@ -1,6 +1,8 @@
 """Whatever the dataset, copied or streamed: its pictures are decoded exactly, and every galaxy is seen as often as it should be."""
 
 import io
+import itertools
+import math
 import shutil
 
 import datasets
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import Dataset
 
 from hf_galaxy import data, load_tree
 from hf_galaxy.data import (
@@ -20,13 +23,15 @@ from hf_galaxy.data import (
     labelled,
     open_dataset,
     rows_of,
-    votes_of,
+    tables_of,
+    vote_batches,
 )
 from hf_galaxy.errors import BadInput
+from hf_galaxy.schema import votes_in
 from hf_galaxy.sequence import Share, TrainingSequence, evaluation_batches, training_batches
 from hf_galaxy.streaming import open_stream
 from hf_galaxy.views import Framing
-from tests.conftest import Rows, published
+from tests.conftest import Rows, published, votes_of
 
 TREE = load_tree("gz_rings")
 
@@ -49,7 +54,7 @@ def test_messages_name_what_is_missing(opened, tmp_path):
     with pytest.raises(BadInput, match="no split 'dev', only train"):
         rows_of(opened, "dev", "x")
     with pytest.raises(BadInput, match=r"lacks 30 of the 30.*smooth-or-featured-gz2_smooth"):
-        check_tree_columns(opened["train"], load_tree("gz2"), "x")
+        check_tree_columns(opened["train"].column_names, load_tree("gz2"), "x")
     with pytest.raises(BadInput, match="no class label 'ring'; its label columns: kind"):
         label_of(opened["train"], "ring", "x")
     (tmp_path / "nothing").mkdir()
@@ -57,6 +62,16 @@ def test_messages_name_what_is_missing(opened, tmp_path):
         open_dataset(str(tmp_path / "nothing"))
     with pytest.raises(BadInput, match="nobody/nothing"):
         open_dataset("nobody/nothing")
+
+
+def test_votes_come_in_batches_of_a_split_in_its_order(opened):
+    rows = opened["train"]
+    table = rows.select_columns(TREE.columns).with_format("arrow")[:]
+    expected = np.stack([table[column].to_numpy() for column in TREE.columns], axis=1)
+    np.testing.assert_array_equal(np.concatenate(list(vote_batches(rows, TREE))), expected)
+    tables = list(tables_of(rows, TREE.columns, size=17))
+    assert [len(table) for table in tables[:-1]] == [17] * (len(rows) // 17)
+    np.testing.assert_array_equal(np.concatenate([votes_in(table, TREE) for table in tables]), expected)
 
 
 def galaxies_of(opened, target, split="train"):
@@ -204,6 +219,62 @@ def test_shares_of_a_batch_make_up_the_whole_batch(folder, processes, accumulate
             assert torch.equal(torch.cat([part[name] for part in parts]), whole[step][name])
     with pytest.raises(BadInput, match="not divisible"):
         Share(0, 2, 2).micro_batch(15)
+
+
+@pytest.mark.parametrize(("processes", "accumulate"), [(1, 1), (4, 1), (2, 2)])
+def test_a_shuffle_that_no_batch_and_no_process_divides_has_every_galaxy_once(folder, processes, accumulate):
+    galaxies = galaxies_of(open_dataset(str(folder)), TREE)
+    n, batch_size = len(galaxies), 12
+    assert n % batch_size
+    assert processes == 1 or n % processes
+    seen = []
+    for step in range(-(-2 * n // batch_size)):
+        of_rank = [
+            training_batches(TrainingSequence(galaxies, 0), batch_size, range(step, step + 1), share, workers=0)
+            for share in (Share(rank, processes, accumulate) for rank in range(processes))
+        ]
+        for micro_batches in zip(*of_rank, strict=True):
+            seen += [votes for batch in micro_batches for votes in map(tuple, batch["votes"].tolist())]
+    everything = sorted(map(tuple, votes_of(open_dataset(str(folder))["train"], TREE).tolist()))
+    assert sorted(seen[:n]) == sorted(seen[n : 2 * n]) == everything
+    assert seen[:n] != seen[n : 2 * n]
+
+
+class Numbers(Dataset):
+    """In place of galaxies, their numbers."""
+
+    def __init__(self, count):
+        self.count, self.rows = count, None
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, indices):
+        return {"votes": torch.tensor(indices)}
+
+
+def test_in_evaluation_every_galaxy_is_in_one_batch_and_processes_have_as_many_batches():
+    for count, processes, batch_size in itertools.product(
+        (1, 2, 3, 7, 8, 9, 31, 64, 65), (1, 2, 3, 8), (1, 2, 3, 8, 100)
+    ):
+        of_rank = [
+            [
+                batch["votes"].tolist()
+                for batch in evaluation_batches(Numbers(count), batch_size, Share(rank, processes), 0)
+            ]
+            for rank in range(processes)
+        ]
+        assert [i for batches in of_rank for batch in batches for i in batch] == list(range(count))
+        lengths = [len(batch) for batches in of_rank for batch in batches]
+        assert min(lengths) > 0
+        uneven = batch_size == 1 and count % processes
+        assert max(lengths) <= (2 if uneven else batch_size)
+        assert max(lengths) - min(lengths) <= 1, "nearly equal, or the last would waste its turn"
+        if count >= processes:
+            assert len({len(batches) for batches in of_rank}) == 1
+            assert len(of_rank[0]) == (
+                max(1, count // processes) if uneven else math.ceil(math.ceil(count / processes) / batch_size)
+            )
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])

@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 
 from hf_galaxy import plan, publish, streaming
-from hf_galaxy.data import Galaxies, open_dataset, votes_of
+from hf_galaxy.data import Galaxies, open_dataset
 from hf_galaxy.dataset_card import Prose, write_card
 from hf_galaxy.sequence import Share, TrainingSequence, evaluation_batches, training_batches
 from hf_galaxy.streaming import StreamedRows, open_stream
 from hf_galaxy.views import Framing
-from tests.conftest import Rows, published
+from tests.conftest import Rows, published, votes_of
 
 GROUP, WINDOW = 10, 40  # rows of a row group, and of a window of the shuffle
 

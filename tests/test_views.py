@@ -3,10 +3,22 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from scipy.stats import kstest
 
-from hf_galaxy.views import GOLDEN, Framing, _mix, draw_affine, eval_view, to_canvases, train_view, uniforms
+from hf_galaxy.errors import BadInput
+from hf_galaxy.views import (
+    GOLDEN,
+    Augmentation,
+    Framing,
+    _mix,
+    draw_affine,
+    eval_view,
+    to_canvases,
+    train_view,
+    uniforms,
+)
 
 
 def picture(side=200, mode="RGB"):
@@ -88,8 +100,77 @@ def test_draws_are_turns_of_all_angles_with_little_zoom_and_mirrors_only_if_want
     assert 1.08 < zooms.max() <= 1.1
     angles = np.arctan2(-draws[:, 0, 1], draws[:, 1, 1])
     assert np.histogram(angles, bins=4, range=(-np.pi, np.pi))[0].min() > 90
-    unmirrored = draw_affine(0, range(100), framing, flip=False)[:, :, :2]
+    unmirrored = draw_affine(0, range(100), framing, Augmentation(flip=False))[:, :, :2]
     assert (np.linalg.det(unmirrored) > 0).all()
+
+
+def parts_of(maps, framing):
+    """What `draw_affine` put together: turn, mirror, zoom, shift to the right and down as shares of the view."""
+    linear = maps[:, :, :2] / (framing.size / framing.canvas)
+    zoom = 1 / abs(np.linalg.det(linear)) ** 0.5
+    mirror = np.sign(np.linalg.det(linear))
+    shift = maps[:, :, 2] / 2 / (framing.size / framing.canvas) * zoom[:, None]
+    return {"rotate": np.arctan2(-linear[:, 0, 1], linear[:, 1, 1]), "flip": mirror, "zoom": zoom, "shift": shift}
+
+
+OFF = {"rotate": False, "flip": False, "zoom": (1.0, 1.0), "shift": 0.0}
+
+
+@pytest.mark.parametrize("off", [{}, {"zoom"}, {"rotate", "shift"}, {"flip"}, set(OFF)], ids=str)
+def test_what_is_switched_off_is_not_done_and_changes_nothing_else(off):
+    framing = Framing(64, 0.5)
+    whole = parts_of(draw_affine(3, range(200), framing), framing)
+    less = parts_of(draw_affine(3, range(200), framing, Augmentation(**{name: OFF[name] for name in off})), framing)
+    still = {"rotate": 0, "flip": 1, "zoom": 1, "shift": 0}
+    for name in OFF:
+        expected = np.full_like(whole[name], still[name]) if name in off else whole[name]
+        np.testing.assert_allclose(less[name], expected, atol=1e-5, err_msg=name)
+        assert name in off or whole[name].std() > 0.02
+
+
+def test_ranges_are_those_that_were_asked_for():
+    framing = Framing(64, 0.5)
+    parts = parts_of(draw_affine(0, range(4000), framing, Augmentation(zoom=(1.5, 3.0), shift=0.2)), framing)
+    assert kstest(parts["zoom"], "uniform", (1.5, 1.5)).pvalue > 1e-3
+    for shift in parts["shift"].T:
+        assert kstest(shift, "uniform", (-0.2, 0.4)).pvalue > 1e-3
+    assert kstest(parts["rotate"], "uniform", (-np.pi, 2 * np.pi)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("framing", [Framing(64, 0.5), Framing(65, 0.7), Framing(200)], ids=str)
+def test_with_everything_off_a_training_view_is_the_evaluation_view(framing):
+    canvases = canvases_of(*[picture()] * 5, framing=framing)
+    affine = torch.from_numpy(draw_affine(0, range(5), framing, Augmentation(**OFF)))
+    torch.testing.assert_close(train_view(canvases, affine, framing), eval_view(canvases, framing), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"zoom": (0.0, 1.0)}, "--zoom 0.0 1.0"), ({"zoom": (1.2, 1.1)}, "--zoom 1.2 1.1"), ({"shift": -0.1}, "--shift -0.1"),
+     ({"zoom": (1.0, float("nan"))}, "--zoom 1.0 nan"), ({"shift": 1.0}, r"--shift 1.0: is a share of the view, in \[0, 1\)")],
+)  # fmt: skip
+def test_ranges_that_are_none_are_refused(changes, message):
+    Augmentation(zoom=(1.0, 1.0), shift=0.0).check()
+    with pytest.raises(BadInput, match=message):
+        Augmentation(**changes).check()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_batch_of_views_is_what_torch_makes_of_each_canvas_alone(threads):
+    framing = Framing(40, 0.8)
+    canvases = canvases_of(*[picture(side) for side in (100, 60, 90, 80, 70, 55, 66)], framing=framing)
+    affine = torch.from_numpy(draw_affine(5, range(7), framing))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        views = train_view(canvases, affine, framing)
+    finally:
+        torch.set_num_threads(before)
+    for view, canvas, one in zip(views, canvases.double() / 255, affine.double(), strict=True):
+        grid = F.affine_grid(one[None], (1, 3, 40, 40), align_corners=False)
+        expected = F.grid_sample(canvas[None], grid, padding_mode="reflection", align_corners=False)[0]
+        torch.testing.assert_close(view, expected.float(), atol=2e-5, rtol=0)
+    assert views.is_contiguous()
 
 
 def test_pictures_of_several_sizes_are_framed_each_as_if_alone():
