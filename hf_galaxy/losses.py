@@ -1,8 +1,8 @@
 """How unlikely the volunteers' votes are, given what a model says. Legend: B galaxies, A answers, Q questions.
 
-All questions of all campaigns are computed at once, in float32 or better whatever the autocast. Where a question has no
-votes (never reached, or a campaign that did not see the galaxy) every term cancels exactly: the loss is 0 and so is its
-gradient. The absence of votes is the mask; there is no other.
+All questions of all campaigns are computed at once, in float32 or better: autocast would touch only matrix products, of
+which there are none here. Where a question has no votes (never reached, or a campaign that did not see the galaxy) the
+loss is exactly 0 and so is its gradient. The absence of votes is the mask; there is no other. Nothing here waits for a GPU.
 """
 
 import torch
@@ -27,14 +27,35 @@ def dirichlet_multinomial_nll(votes: torch.Tensor, concentrations: torch.Tensor,
     Returns:
         (B, Q) in nats, float32 (float64 if the concentrations are). The training loss is its sum over Q, mean over B.
     """
-    with torch.autocast(votes.device.type, enabled=False):
-        concentrations = _at_least_float32(concentrations)
+    concentrations = _at_least_float32(concentrations)
+    total_concentrations = sum_per_question(concentrations, tree)
+    if votes.device.type != "cpu" or torch.compiler.is_compiling():
         votes = votes.to(concentrations.dtype)
-        # The difference is taken per answer, before any sum: for k = 0 it is exactly 0.
-        rise = torch.lgamma(votes + concentrations) - torch.lgamma(concentrations)
-        totals, total_concentrations, rises = (sum_per_question(each, tree) for each in (votes, concentrations, rise))
-        total_rise = torch.lgamma(totals + total_concentrations) - torch.lgamma(total_concentrations)
-        return total_rise - rises - _log_coefficient(votes, totals, tree)
+        rises = sum_per_question(_log_rise(votes, concentrations), tree)
+        return _log_rise(sum_per_question(votes, tree), total_concentrations) - rises
+    # In a survey of several campaigns nine counts of ten are 0, and add nothing: on a CPU it is faster to leave them out. A
+    # GPU would have to be waited for, to know how many are left.
+    galaxies, answers, questions = *votes.shape, len(tree.questions)
+    votes = votes.reshape(-1)
+    answer = votes.nonzero().squeeze(1)
+    galaxy = answer // answers
+    groups = question_of_answer(tree, votes.device)
+    question = galaxy * questions + groups.index_select(0, answer - galaxy * answers)
+    voted = votes.index_select(0, answer).to(concentrations.dtype)
+    totals = voted.new_zeros(galaxies * questions).index_add_(0, question, voted)
+    asked = totals.nonzero().squeeze(1)
+    # Totals and answers go through the same functions together: so few numbers cost less than the calls.
+    k = torch.cat([totals.index_select(0, asked), voted])
+    a = [(total_concentrations, asked), (concentrations, answer)]
+    rises = _log_rise(k, torch.cat([values.reshape(-1).index_select(0, where) for values, where in a]))
+    total_rises, rises = rises.split([len(asked), len(answer)])
+    nll = torch.zeros_like(totals).index_copy_(0, asked, total_rises).index_add_(0, question, rises, alpha=-1)
+    return nll.view(galaxies, questions)
+
+
+def _log_rise(k, a):
+    """ln [G(k + a) / G(a) / G(k + 1)], put together before any sum: its terms nearly cancel, and do so exactly for k = 0."""
+    return torch.lgamma(k + a) - torch.lgamma(a) - torch.lgamma(k + 1)
 
 
 def multinomial_nll(votes: torch.Tensor, logits: torch.Tensor, tree: DecisionTree) -> torch.Tensor:
@@ -51,23 +72,22 @@ def multinomial_nll(votes: torch.Tensor, logits: torch.Tensor, tree: DecisionTre
     Returns:
         (B, Q) in nats, float32 (float64 if the logits are).
     """
-    with torch.autocast(votes.device.type, enabled=False):
-        logits = _at_least_float32(logits)
-        votes = votes.to(logits.dtype)
-        totals = sum_per_question(votes, tree)
-        cross_entropy = -sum_per_question(votes * question_log_softmax(logits, tree), tree)
-        return cross_entropy - _log_coefficient(votes, totals, tree)
+    logits = _at_least_float32(logits)
+    votes = votes.to(logits.dtype)
+    coefficients = torch.lgamma(sum_per_question(votes, tree) + 1) - sum_per_question(torch.lgamma(votes + 1), tree)
+    return -sum_per_question(votes * question_log_softmax(logits, tree), tree) - coefficients
 
 
 def expected_fractions(concentrations: torch.Tensor, tree: DecisionTree) -> torch.Tensor:
     """(B, A) mean vote fractions of the Dirichlet: a_i / a_0, adding up to 1 within each question."""
     concentrations = _at_least_float32(concentrations)
-    return concentrations / sum_per_question(concentrations, tree)[..., _question_of_answer(concentrations, tree)]
+    groups = question_of_answer(tree, concentrations.device)
+    return concentrations / sum_per_question(concentrations, tree).index_select(-1, groups)
 
 
 def question_log_softmax(logits: torch.Tensor, tree: DecisionTree) -> torch.Tensor:
     """(B, A) log fractions, normalised within each question."""
-    groups = _question_of_answer(logits, tree).expand_as(logits)
+    groups = question_of_answer(tree, logits.device).expand_as(logits)
     # The largest logit of each question is taken off first, so that exp cannot overflow; it cancels in the gradient.
     peaks = logits.detach().new_full((*logits.shape[:-1], len(tree.questions)), -torch.inf)
     peaks = peaks.scatter_reduce(-1, groups, logits.detach(), "amax").gather(-1, groups)
@@ -78,16 +98,24 @@ def question_log_softmax(logits: torch.Tensor, tree: DecisionTree) -> torch.Tens
 def sum_per_question(values: torch.Tensor, tree: DecisionTree) -> torch.Tensor:
     """(..., A) -> (..., Q): the sum over the answers of each question."""
     sums = values.new_zeros(*values.shape[:-1], len(tree.questions))
-    return sums.index_add(-1, _question_of_answer(values, tree), values)
+    return sums.index_add_(-1, question_of_answer(tree, values.device), values)
 
 
-def _log_coefficient(votes, totals, tree):
-    return torch.lgamma(totals + 1) - sum_per_question(torch.lgamma(votes + 1), tree)
+def question_of_answer(tree: DecisionTree, device: torch.device) -> torch.Tensor:
+    """(A,) index of the question that each answer belongs to, made once for each tree and device."""
+    return constant(tuple(tree.question_of_answer), device)
+
+
+_CONSTANTS: dict[tuple, torch.Tensor] = {}  # not functools.cache: torch.compile looks through it, and warns
+
+
+def constant(values: tuple, device: torch.device) -> torch.Tensor:
+    """Numbers as a tensor on a device, copied there at the first call only, because copying waits for a GPU."""
+    if (values, device) not in _CONSTANTS:
+        with torch.inference_mode(False):  # made while evaluating, it must serve in training too
+            _CONSTANTS[values, device] = torch.tensor(values, device=device)
+    return _CONSTANTS[values, device]
 
 
 def _at_least_float32(values):
     return values if values.dtype == torch.float64 else values.float()
-
-
-def _question_of_answer(like, tree):
-    return torch.tensor(tree.question_of_answer, device=like.device)

@@ -5,6 +5,7 @@ Metrics are sums and counts: `update` adds a batch, `+` joins processes, `comput
 which there are no galaxies is None, never 0.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -15,7 +16,7 @@ from scipy.special import digamma, gammaln
 from sklearn.metrics import log_loss, roc_auc_score
 
 from hf_galaxy.decision_tree import DecisionTree
-from hf_galaxy.losses import dirichlet_multinomial_nll, multinomial_nll, sum_per_question
+from hf_galaxy.losses import constant, dirichlet_multinomial_nll, multinomial_nll, question_of_answer, sum_per_question
 
 
 @dataclass
@@ -33,20 +34,50 @@ class ConstantVotes:
     shares: torch.Tensor
 
     @classmethod
-    def of(cls, votes: np.ndarray, tree: DecisionTree, min_votes: int) -> Self:
-        """From (N, A) training votes. A question without votes gets equal fractions and concentrations of 1."""
+    def of(cls, batches: Iterable[np.ndarray], tree: DecisionTree, min_votes: int) -> Self:
+        """From all training votes, (n, A) at a time: what is kept of them does not grow with the number of galaxies.
+
+        A question without votes gets equal fractions and concentrations of 1.
+        """
+        questions = np.array(tree.question_of_answer)
+        starts = [where.start for where in tree.slices]
+        sums = {name: np.zeros(len(starts), np.int64) for name in ("asked", "enough")}
+        sums |= {name: np.zeros(len(questions)) for name in ("votes", "fractions of asked", "fractions of enough")}
+        occurrences = _Occurrences()
+        for votes in batches:
+            totals = np.add.reduceat(votes, starts, axis=1, dtype=np.int64)
+            sums["asked"] += (totals > 0).sum(axis=0)
+            sums["enough"] += (totals >= max(min_votes, 1)).sum(axis=0)
+            galaxy, answer = np.nonzero(votes)
+            k, total = votes[galaxy, answer], totals[galaxy, questions[answer]]
+            in_enough = total >= min_votes
+            sums["votes"] += np.bincount(answer, k, len(questions))
+            sums["fractions of asked"] += np.bincount(answer, k / total, len(questions))
+            sums["fractions of enough"] += np.bincount(answer, k / total * in_enough, len(questions))
+            galaxy, question = np.nonzero(totals)
+            occurrences.add(answer, k)
+            occurrences.add(len(questions) + question, totals[galaxy, question])
+
         parts = {"fractions": [], "concentrations": [], "shares": []}
-        for where in tree.slices:
-            own = votes[:, where].astype(np.float64)
-            own = own[own.sum(axis=1) > 0]
-            answers = own.shape[1]
-            enough = own[own.sum(axis=1) >= min_votes]
-            telling = enough if len(enough) else own
-            fractions = telling / telling.sum(axis=1, keepdims=True)
-            parts["fractions"].append(fractions.mean(axis=0) if len(own) else np.full(answers, 1 / answers))
-            parts["concentrations"].append(_likeliest_concentrations(own) if len(own) else np.ones(answers))
-            parts["shares"].append(own.sum(axis=0) / own.sum() if len(own) else np.full(answers, 1 / answers))
+        for q, where in enumerate(tree.slices):
+            answers = where.stop - where.start
+            if not sums["asked"][q]:
+                for name, value in (("fractions", 1 / answers), ("concentrations", 1), ("shares", 1 / answers)):
+                    parts[name].append(np.full(answers, value))
+                continue
+            telling = "enough" if sums["enough"][q] else "asked"
+            shares = sums["votes"][where] / sums["votes"][where].sum()
+            counts = [occurrences.of(answer) for answer in range(where.start, where.stop)]
+            parts["fractions"].append(sums[f"fractions of {telling}"][where] / sums[telling][q])
+            parts["shares"].append(shares)
+            parts["concentrations"].append(
+                _likeliest_concentrations(counts, occurrences.of(len(questions) + q), shares)
+            )
         return cls(**{name: torch.tensor(np.concatenate(each), dtype=torch.float32) for name, each in parts.items()})
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on a device."""
+        return type(self)(**{name: values.to(device) for name, values in vars(self).items()})
 
     def to_dict(self) -> dict:
         """Plain lists, for a run record."""
@@ -58,13 +89,30 @@ class ConstantVotes:
         return cls(**{name: torch.tensor(values) for name, values in data.items()})
 
 
-def _likeliest_concentrations(votes):
-    """(answers,) maximum-likelihood concentrations of one question from (N, answers) votes, by L-BFGS on their logarithm.
+class _Occurrences:
+    """How often each count occurs in each column; zeros are left out, as they add nothing to a likelihood."""
 
-    The likelihood needs only how often each count occurs, so its cost does not grow with the number of galaxies.
+    def __init__(self):
+        self.pairs, self.times = np.empty(0, np.int64), np.empty(0, np.int64)  # column * 2^40 + count, in order
+
+    def add(self, column, count):
+        """Some counts and the columns that they stand in."""
+        pairs, times = np.unique((column << 40) + count, return_counts=True)
+        self.pairs, places = np.unique(np.concatenate([self.pairs, pairs]), return_inverse=True)
+        self.times = np.bincount(places, np.concatenate([self.times, times])).astype(np.int64)
+
+    def of(self, column):
+        """The counts of a column and how often each occurs."""
+        own = slice(*np.searchsorted(self.pairs, [column << 40, (column + 1) << 40]))
+        return self.pairs[own] - (column << 40), self.times[own]
+
+
+def _likeliest_concentrations(counts, totals, shares):
+    """(answers,) maximum-likelihood concentrations of one question, by L-BFGS on their logarithm.
+
+    The likelihood needs only how often each count of each answer occurs, and each total.
     """
-    counts = [np.unique(column, return_counts=True) for column in votes.T]
-    totals = np.unique(votes.sum(axis=1), return_counts=True)
+    galaxies = totals[1].sum()
 
     def nll_and_gradient(log_concentrations):
         a = np.exp(log_concentrations)
@@ -75,9 +123,9 @@ def _likeliest_concentrations(votes):
         for i, (k, times) in enumerate(counts):
             value -= (times * (gammaln(k + a[i]) - gammaln(a[i]))).sum()
             slopes[i] = slope0 - (times * (digamma(k + a[i]) - digamma(a[i]))).sum()
-        return value / len(votes), a * slopes / len(votes)
+        return value / galaxies, a * slopes / galaxies
 
-    start = np.log(votes.mean(axis=0) / votes.sum(axis=1).mean() * votes.shape[1] + 0.01)
+    start = np.log(shares * len(shares) + 0.01)
     # Votes that vary no more than by counting would send the concentrations to infinity; e^10 is as good.
     return np.exp(minimize(nll_and_gradient, start, jac=True, method="L-BFGS-B", bounds=[(-7, 10)] * len(start)).x)
 
@@ -101,16 +149,18 @@ class VoteMetrics:
 
     def update(self, inputs: dict, outputs) -> None:
         """Add a batch: `votes` (B, A) of the inputs, `fractions` (B, A) and `nll` (B, Q) of the outputs."""
+        # Nothing is read from the device or copied to it, after the first batch: either would wait for it.
         votes = inputs["votes"]
+        self.baseline = self.baseline.to(votes.device)
         totals = sum_per_question(votes, self.tree)
-        self._add("galaxies", torch.tensor([len(votes)], device=votes.device))
+        self._add("galaxies", torch.full((1,), len(votes), device=votes.device))
         self._add("asked", (totals > 0).sum(0))
         self._add("enough", (totals >= self.min_votes).sum(0))
-        in_campaign = [(totals[:, questions] > 0).any(1).sum() for questions in self.tree.campaigns.values()]
-        self._add("in_campaign", torch.stack(in_campaign))
-        fractions, concentrations, shares = (
-            values.to(votes.device).expand(votes.shape) for values in vars(self.baseline).values()
-        )
+        campaigns = list(self.tree.campaigns)
+        campaign = constant(tuple(campaigns.index(q.campaign) for q in self.tree.questions), votes.device)
+        seen = totals.new_zeros(len(votes), len(campaigns)).index_add_(1, campaign, totals)
+        self._add("in_campaign", (seen > 0).sum(0))
+        fractions, concentrations, shares = (values.expand(votes.shape) for values in vars(self.baseline).values())
         if self.likelihood == "multinomial":
             constant_nll = multinomial_nll(votes, shares.clamp_min(1e-6).log(), self.tree)
         else:
@@ -119,19 +169,25 @@ class VoteMetrics:
         self._compare("baseline", votes, totals, fractions, constant_nll)
 
     def _compare(self, who, votes, totals, fractions, nll):
-        group = torch.tensor(self.tree.question_of_answer, device=votes.device)
-        answers = torch.bincount(group)
+        group = question_of_answer(self.tree, votes.device)
+        answers = constant(tuple(len(q.answers) for q in self.tree.questions), votes.device)
         enough = totals >= self.min_votes
         precise = torch.float32 if votes.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
-        error = ((fractions - votes / totals.clamp_min(1)[:, group]) * enough[:, group]).to(precise)
+        measured = votes / totals.clamp_min(1).index_select(1, group)
+        error = ((fractions - measured) * enough.index_select(1, group)).to(precise)
         self._add(f"{who} nll", nll.to(precise).sum(0))
         self._add(f"{who} squares", (sum_per_question(error**2, self.tree) / answers).sum(0))
         self._add(f"{who} absolutes", (sum_per_question(error.abs(), self.tree) / answers).sum(0))
-        correct = [
-            votes[:, where].gather(1, fractions[:, where].argmax(1, keepdim=True))[:, 0] == votes[:, where].amax(1)
-            for where in self.tree.slices
-        ]
-        self._add(f"{who} correct", (torch.stack(correct, 1) & enough).sum(0))
+        predicted, own = (self._by_question(values) for values in (fractions, votes))
+        correct = own.gather(2, predicted.argmax(2, keepdim=True)).squeeze(2) == own.amax(2)
+        self._add(f"{who} correct", (correct & enough).sum(0))
+
+    def _by_question(self, values):
+        """(B, A) -> (B, Q, the most answers of a question), with -1 where a question has fewer."""
+        most, nowhere = max(len(q.answers) for q in self.tree.questions), len(self.tree.columns)
+        places = (p for where in self.tree.slices for p in (*range(nowhere)[where], *[nowhere] * most)[:most])
+        padded = torch.nn.functional.pad(values, (0, 1), value=-1)
+        return padded.index_select(1, constant(tuple(places), values.device)).unflatten(1, (-1, most))
 
     def _add(self, name, values):
         self.sums[name] = self.sums.get(name, 0) + values
@@ -139,6 +195,7 @@ class VoteMetrics:
     def cpu(self) -> Self:
         """Move the sums off the device, to be sent to other processes."""
         self.sums = {name: values.cpu() for name, values in self.sums.items()}
+        self.baseline = self.baseline.to("cpu")
         return self
 
     def __add__(self, other: Self) -> Self:

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import special, stats
 
 from hf_galaxy.decision_tree import DecisionTree, Question, load_tree
 from hf_galaxy.losses import (
@@ -17,6 +17,7 @@ from hf_galaxy.losses import (
 )
 
 THREE = DecisionTree("three", (Question("q", ("a", "b", "c"), (), "x"),))
+TWO = DecisionTree("two", (Question("p", ("a", "b"), (), "x"), Question("q", ("a", "b", "c"), (), "x")))
 TREE = load_tree(["gz2", "gz_hubble"])
 
 
@@ -79,6 +80,78 @@ def test_gradients(likelihood):
     votes, parameters = random_case(galaxies=2)
     parameters = (parameters / 10).requires_grad_()
     assert torch.autograd.gradcheck(lambda p: likelihood(votes, p, TREE), parameters)
+
+
+def test_second_derivatives():
+    votes, concentrations = random_case(TWO, galaxies=2)
+    votes[0, :2] = 0
+    concentrations = (concentrations / 10).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda c: dirichlet_multinomial_nll(votes, c, TWO), concentrations)
+
+
+@pytest.mark.parametrize(("most_votes", "concentration"), [(40, 101), (5000, 101), (5000, 1), (5000, 0.01)])
+def test_float32_is_enough_for_many_votes_and_for_concentrations_at_their_ends(most_votes, concentration):
+    generator = torch.Generator().manual_seed(0)
+    votes = torch.randint(0, most_votes, (20, 3), generator=generator)
+    concentrations = torch.full((20, 3), float(concentration)).requires_grad_()
+    nll = dirichlet_multinomial_nll(votes, concentrations, THREE)
+    nll.sum().backward()
+    k, a = votes.numpy(), concentrations.detach().double().numpy()
+    exact = -stats.dirichlet_multinomial.logpmf(k, a, k.sum(1))
+    np.testing.assert_allclose(
+        nll[:, 0].detach(), exact, rtol=1e-4, atol=4e-7 * special.gammaln(k.sum(1) + a.sum(1)).max()
+    )
+    whole = special.digamma(k.sum(1) + a.sum(1)) - special.digamma(a.sum(1))
+    slope = whole[:, None] - (special.digamma(k + a) - special.digamma(a))
+    np.testing.assert_allclose(concentrations.grad, slope, rtol=1e-5, atol=1e-5)
+
+
+def test_memory_layout_does_not_matter():
+    votes, concentrations = random_case(galaxies=9)
+    votes[::2, 5:30] = 0
+    expected = dirichlet_multinomial_nll(votes, concentrations, TREE)
+    turned = concentrations.T.contiguous().T.requires_grad_()
+    value = dirichlet_multinomial_nll(votes.T.contiguous().T, turned, TREE)
+    assert torch.equal(value, expected)
+    value.sum().backward()
+    concentrations.requires_grad_()
+    dirichlet_multinomial_nll(votes, concentrations, TREE).sum().backward()
+    assert torch.equal(turned.grad, concentrations.grad)
+    same_for_all = concentrations.detach()[:1].expand_as(concentrations)
+    expected = dirichlet_multinomial_nll(votes, same_for_all.contiguous(), TREE)
+    assert torch.equal(dirichlet_multinomial_nll(votes, same_for_all, TREE), expected)
+
+
+# Dynamo probes every autograd function of torch by instantiating it.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("likelihood", [dirichlet_multinomial_nll, multinomial_nll])
+def test_what_accelerators_and_torch_compile_take_is_the_same(likelihood):
+    # Compiling goes the way of the GPU: every count, those of 0 too, in tensors whose shapes do not depend on the votes.
+    votes, parameters = random_case(galaxies=16)
+    votes[:, TREE.slices[3]] = 0
+    votes[5] = 0
+    results = []
+    for function in (likelihood, torch.compile(likelihood, fullgraph=True, backend="eager")):
+        given = parameters.clone().requires_grad_()
+        nll = function(votes, given, TREE)
+        nll.sum().backward()
+        assert (nll[:, 3] == 0).all()
+        assert (nll[5] == 0).all()
+        assert (given.grad[:, TREE.slices[3]] == 0).all()
+        assert (given.grad[5] == 0).all()
+        results.append((nll, given.grad))
+    torch.testing.assert_close(*results)
+
+
+def test_what_evaluation_has_prepared_serves_in_training():
+    tree = DecisionTree("new", (Question("n", ("a", "b", "c", "d", "e"), (), "x"),))  # no other test's
+    votes, parameters = random_case(tree)
+    with torch.inference_mode():
+        dirichlet_multinomial_nll(votes, parameters, tree)
+    parameters.requires_grad_()
+    dirichlet_multinomial_nll(votes, parameters, tree).sum().backward()
+    expected_fractions(parameters, tree).sum().backward()
+    assert (parameters.grad != 0).any()
 
 
 @pytest.mark.parametrize("likelihood", [dirichlet_multinomial_nll, multinomial_nll])

@@ -1,14 +1,19 @@
 """Metrics against the same figures computed the long way, by sklearn, and against a known law of votes."""
 
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
+from scipy.optimize import minimize
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss, roc_auc_score
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from hf_galaxy import load_tree
+from hf_galaxy import load_tree, losses
 from hf_galaxy.decision_tree import DecisionTree, Question
 from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
 from hf_galaxy.metrics import ClassMetrics, ConstantVotes, VoteMetrics
@@ -43,7 +48,7 @@ def measured(votes, concentrations, baseline, tree=TREE, min_votes=10, batches=1
 def case():
     votes = random_votes(200)
     concentrations = 1 + 100 * torch.rand(votes.shape, generator=torch.Generator().manual_seed(0))
-    return votes, concentrations, ConstantVotes.of(votes.numpy(), TREE, 10)
+    return votes, concentrations, ConstantVotes.of([votes.numpy()], TREE, 10)
 
 
 def test_vote_metrics_are_those_of_a_loop_over_galaxies(case):
@@ -94,7 +99,7 @@ def test_a_multinomial_model_stands_beside_the_best_constant_multinomial():
     rng = np.random.default_rng(0)
     drawn = rng.multinomial(20, [0.6, 0.4], 50)
     votes = torch.from_numpy(np.concatenate([drawn, np.zeros((50, 3), int)], axis=1))
-    metrics = VoteMetrics(TWO, ConstantVotes.of(votes.numpy(), TWO, 5), 5, "multinomial")
+    metrics = VoteMetrics(TWO, ConstantVotes.of([votes.numpy()], TWO, 5), 5, "multinomial")
     out = SimpleNamespace(fractions=torch.full((50, 5), 0.5), nll=torch.zeros(50, 2))
     metrics.update({"votes": votes}, out)
     shares = drawn.sum(0) / drawn.sum()
@@ -103,7 +108,7 @@ def test_a_multinomial_model_stands_beside_the_best_constant_multinomial():
 
 
 def test_a_question_without_training_votes_has_no_clairvoyant_baseline():
-    constant = ConstantVotes.of(np.array([[4, 1, 0, 0, 0]]), TWO, 1)
+    constant = ConstantVotes.of([np.array([[4, 1, 0, 0, 0]])], TWO, 1)
     assert constant.concentrations[2:].tolist() == [1, 1, 1]
     votes = torch.tensor([[4, 1, 0, 0, 7], [4, 1, 9, 0, 0]])
     results = measured(votes, torch.ones(2, 5), constant, TWO, min_votes=1).compute()
@@ -112,7 +117,7 @@ def test_a_question_without_training_votes_has_no_clairvoyant_baseline():
 
 def test_tied_votes_accept_either_answer():
     votes = torch.tensor([[5, 5, 0, 0, 0]])
-    baseline = ConstantVotes.of(votes.numpy(), TWO, 1)
+    baseline = ConstantVotes.of([votes.numpy()], TWO, 1)
     for concentrations in ([[9.0, 2, 1, 1, 1]], [[2.0, 9, 1, 1, 1]]):
         results = measured(votes, torch.tensor(concentrations), baseline, TWO, min_votes=1).compute()
         assert results["questions"]["p"]["accuracy"]["model"] == 1
@@ -124,7 +129,7 @@ def test_constant_concentrations_recover_the_law_the_votes_were_drawn_from():
     totals = rng.integers(5, 40, 20_000)
     drawn = np.stack([rng.multinomial(n, rng.dirichlet(truth)) for n in totals])
     votes = np.concatenate([np.zeros((20_000, 2), int), drawn], axis=1)
-    constant = ConstantVotes.of(votes, TWO, min_votes=5)
+    constant = ConstantVotes.of([votes], TWO, min_votes=5)
     np.testing.assert_allclose(constant.concentrations[2:], truth, rtol=0.04)
     np.testing.assert_allclose(constant.fractions[2:], truth / truth.sum(), atol=0.01)
     np.testing.assert_allclose(constant.fractions[:2], 0.5)
@@ -132,12 +137,79 @@ def test_constant_concentrations_recover_the_law_the_votes_were_drawn_from():
     def mean_nll(concentrations):
         return -stats.dirichlet_multinomial.logpmf(drawn[:2000], concentrations, totals[:2000]).mean()
 
-    best = ConstantVotes.of(votes[:2000], TWO, 5).concentrations[2:].double().numpy()
+    best = ConstantVotes.of([votes[:2000]], TWO, 5).concentrations[2:].double().numpy()
     for i in range(3):
         for factor in (0.95, 1.05):
             other = best.copy()
             other[i] *= factor
             assert mean_nll(other) > mean_nll(best)
+
+
+def test_constants_are_those_of_all_galaxies_at_once():
+    votes = random_votes(400, TWO).numpy()
+    votes[:, 2:] *= votes[:, 2:] > 6
+    constant = ConstantVotes.of((part for part in np.array_split(votes, 7)), TWO, min_votes=10)
+    for where in TWO.slices:
+        own = votes[:, where]
+        enough = own[own.sum(1) >= 10]
+        np.testing.assert_allclose(
+            constant.fractions[where], (enough / enough.sum(1, keepdims=True)).mean(0), rtol=1e-6
+        )
+        np.testing.assert_allclose(constant.shares[where], own.sum(0) / own.sum(), rtol=1e-6)
+        asked = own[own.sum(1) > 0]
+
+        def nll(logs, asked=asked):
+            return -stats.dirichlet_multinomial.logpmf(asked, np.exp(logs), asked.sum(1)).mean()
+
+        options = {"xatol": 1e-6, "fatol": 1e-10, "maxiter": 2000}
+        best = minimize(nll, np.zeros(own.shape[1]), method="Nelder-Mead", options=options)
+        assert best.success
+        np.testing.assert_allclose(constant.concentrations[where], np.exp(best.x), rtol=1e-3)
+
+
+def test_memory_for_constants_does_not_grow_with_galaxies():
+    batch = random_votes(2000).numpy()
+
+    def peak(batches):
+        tracemalloc.start()
+        ConstantVotes.of((batch for _ in range(batches)), TREE, 10)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    few = peak(2)
+    assert peak(20) < 1.2 * few
+
+
+class Devices(TorchDispatchMode):
+    """Notes where the tensors are that are worked on; those of one number do not count, they travel with the command."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        tensors = (x for x in tree_leaves((args, kwargs, result)) if isinstance(x, torch.Tensor))
+        self.seen.update((str(function), x.device.type) for x in tensors if x.dim())
+        return result
+
+
+@pytest.mark.parametrize("likelihood", ["dirichlet_multinomial", "multinomial"])
+def test_an_update_does_not_wait_for_a_gpu(likelihood, monkeypatch):
+    # Fake tensors know their device and shape, but no values: reading one raises, also where there is no GPU.
+    monkeypatch.setattr(losses, "_CONSTANTS", {})
+    shape = (8, len(TREE.columns))
+    with FakeTensorMode():
+        constant = ConstantVotes(*[torch.ones(len(TREE.columns)) for _ in range(3)])
+        metrics = VoteMetrics(TREE, constant, 10, likelihood)
+        inputs = {"votes": torch.ones(shape, dtype=torch.int32, device="cuda")}
+        concentrations = torch.ones(shape, device="cuda")
+        for _ in range(2):  # the first copies what is constant
+            with Devices() as devices:
+                nll = dirichlet_multinomial_nll(inputs["votes"], concentrations, TREE)
+                metrics.update(inputs, SimpleNamespace(fractions=expected_fractions(concentrations, TREE), nll=nll))
+    assert {device for _, device in devices.seen} == {"cuda"}, devices.seen
 
 
 @pytest.mark.parametrize("classes", [2, 4])

@@ -164,7 +164,7 @@ def test_starts_that_do_not_exist_are_refused(backbone, start, message):
 
 def test_constant_votes_survive_a_run_record():
     tree = load_tree("gz_rings")
-    constant = ConstantVotes.of(np.array([[3, 4], [10, 2]]), tree, min_votes=5)
+    constant = ConstantVotes.of([np.array([[3, 4], [10, 2]])], tree, min_votes=5)
     again = ConstantVotes.from_dict(json.loads(json.dumps(constant.to_dict())))
     assert torch.equal(again.fractions, constant.fractions)
     assert torch.equal(again.concentrations, constant.concentrations)
