@@ -13,6 +13,7 @@ import timm
 import torch
 from safetensors.torch import load_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models._manipulate import group_with_matcher
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedConfig
 
@@ -119,6 +120,54 @@ def build(name: str, config: dict | None, image_size: int, drop_path: float = 0.
 def _timm_options(name, image_size, drop_path=0.0):
     fixed = timm.get_pretrained_cfg(name).fixed_input_size
     return ({"drop_path_rate": drop_path} if drop_path else {}) | ({"img_size": image_size} if fixed else {})
+
+
+def layer_groups(backbone: nn.Module) -> list[list[str]]:
+    """The names of all parameters of a built backbone, from its input to its output, each in exactly one group.
+
+    The first group is what stands before the blocks (stem, embeddings), then each block is a group; what stands between
+    two blocks (downsampling) goes with the one that follows, what stands behind the last (final norm, pooling by
+    attention) with the last. So layer-wise decay, and training only the last blocks, leave nothing out.
+
+    timm says what the blocks of its models are: for a few (MaxViT, MViTv2) whole stages. There, tokens and position
+    embeddings are in the first group even where they are first used in a later block (CaiT, XCiT). Where timm says
+    nothing, and in transformers, the blocks are read off the modules.
+    """
+    if not hasattr(backbone, "group_matcher"):
+        return _groups_by_definition(backbone)
+    unmatched = "?"  # a name that no matcher knows: timm takes whatever it does not match for the head
+    names = [(name, None) for name in [*dict(backbone.named_parameters()), unmatched]]
+    *groups, behind = group_with_matcher(names, backbone.group_matcher(coarse=False)).values()
+    groups[-1] += [name for name in behind if name != unmatched]
+    return groups
+
+
+def _groups_by_definition(backbone):
+    # Blocks are the elements of lists whose elements are alike and have parts, or of such lists in a stage, which is an
+    # element of one itself; lists further inside are parts of a block. Modules are defined in the order of their use (not
+    # so in PoolFormer and SegFormer of transformers, which have no pooled features and thus cannot be built here).
+    elements: list[str] = []
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.ModuleList | nn.Sequential) and len({type(element) for element in module}) == 1:
+            has_parts = any(True for _ in module[0].children()) and not isinstance(module[0], nn.ModuleList)
+            if has_parts and sum(name.startswith(element) for element in elements) < 2:
+                elements += [f"{name}.{i}." for i in range(len(module))]
+    blocks = [a for a in elements if not any(b != a and b.startswith(a) for b in elements)]
+
+    groups, between, current = [], [], None
+    for name, _ in backbone.named_parameters():
+        block = next((block for block in blocks if name.startswith(block)), None)
+        if block is None:
+            between.append(name)
+            continue
+        if block != current:
+            groups += [between, []] if current is None else [between]
+            between, current = [], block
+        groups[-1].append(name)
+    if current is None:
+        return [between]
+    groups[-1] += between
+    return [group for group in groups if group]
 
 
 def published_weights(name: str, image_size: int, start: str) -> dict[str, torch.Tensor]:

@@ -4,7 +4,23 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModel, ConvNextV2Config, Dinov2Config, ViTConfig
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+from transformers import (
+    AutoModel,
+    BeitConfig,
+    ConvNextConfig,
+    ConvNextV2Config,
+    Dinov2Config,
+    DINOv3ConvNextConfig,
+    DINOv3ViTConfig,
+    HieraConfig,
+    ResNetConfig,
+    SiglipVisionConfig,
+    Swinv2Config,
+    ViTConfig,
+)
 
 from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes, backbones
 from hf_galaxy.errors import BadInput
@@ -96,6 +112,88 @@ def test_normalisation_is_inside_the_model():
     grey = torch.full((1, 3, 64, 64), 0.5)  # the mean of this architecture's published weights
     with torch.no_grad():
         assert torch.equal(model.features(grey), model.backbone(torch.zeros_like(grey)))
+
+
+class OrderOfUse(TorchFunctionMode):
+    """The names of a model's parameters in the order in which its forward pass first computes with them."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.named = {id(p): name for name, p in model.named_parameters()}
+        self.names = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function.__name__ not in ("__get__", "size", "dim"):
+            used = [self.named.get(id(value)) for value in tree_leaves((args, kwargs))]
+            self.names += [name for name in used if name and name not in self.names]
+        return function(*args, **(kwargs or {}))
+
+
+def assert_layers_follow_the_forward_pass(backbone, images, number):
+    groups = backbones.layer_groups(backbone)
+    parameters = dict(backbone.named_parameters())
+    listed = [name for names in groups for name in names]
+    assert sorted(listed) == sorted(parameters), "each parameter once"
+    assert all(groups)
+    assert len(groups) == number
+    with OrderOfUse(backbone) as order, torch.no_grad():
+        backbone.eval()(images)
+    layer = {name: i for i, names in enumerate(groups) for name in names}
+    along = [layer[name] for name in order.names]
+    assert along == sorted(along)
+    assert set(along) == set(range(number))
+    filters = [name for name in order.names if parameters[name].ndim == 4 and name.endswith("weight")]
+    kinds = {name: type(backbone.get_submodule(name.rpartition(".")[0])).__name__ for name in order.names}
+    norms = [name for name in order.names if "Norm" in kinds[name]]
+    assert layer[filters[0]] == 0
+    assert {layer[name] for name in [order.names[-1], *norms[-1:]]} == {number - 1}  # NFNet has no norm
+
+
+# The number of layers: the stem and each block, so 1 + the depths that the architecture's paper gives. MaxViT and CoAtNet
+# are grouped by stages in timm.
+LAYERS_TIMM = {
+    "test_byobnet": 5, "test_coatnet": 5, "test_convnext": 10, "test_convnext2": 5, "test_convnext3": 5,
+    "test_efficientnet": 6, "test_mambaout": 7, "test_maxvit": 5, "test_nfnet": 5, "test_resnet": 5, "test_vit": 7,
+    "test_vit_relpos": 10, "convnext_atto": 13, "efficientnet_b0": 17, "tf_efficientnet_lite0": 17, "resnet18": 9,
+    "vit_tiny_patch16_224": 13, "deit3_small_patch16_224": 13, "maxvit_rmlp_pico_rw_256": 5, "hiera_tiny_224": 13,
+    "swin_tiny_patch4_window7_224": 13, "swinv2_tiny_window8_256": 13, "beit_base_patch16_224": 13,
+    "caformer_s18": 19, "pit_ti_224": 13,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYERS_TIMM)
+def test_layers_of_timm_backbones(name):
+    with torch.device("meta"):  # the order needs shapes only
+        backbone = timm.create_model(name, num_classes=0)
+        images = torch.empty(2, *timm.get_pretrained_cfg(name).input_size)
+    assert_layers_follow_the_forward_pass(backbone, images, LAYERS_TIMM[name])
+
+
+TOWER = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
+STAGES = {"depths": [1, 2, 2, 1], "hidden_sizes": [8, 16, 24, 32]}
+LAYERS_TRANSFORMERS = [
+    (ViTConfig(**TOWER, image_size=64), 4),
+    (BeitConfig(**TOWER, image_size=64, use_shared_relative_position_bias=True), 4),
+    (Dinov2Config(**TOWER, image_size=64, patch_size=8), 4),
+    (DINOv3ViTConfig(**TOWER, image_size=64, num_register_tokens=2), 4),
+    (SiglipVisionConfig(**TOWER, image_size=64), 4),
+    (ConvNextConfig(**STAGES), 7),
+    (ConvNextV2Config(**STAGES), 7),
+    (DINOv3ConvNextConfig(**STAGES), 7),
+    (ResNetConfig(**STAGES, embedding_size=8, layer_type="basic"), 7),
+    (ResNetConfig(**STAGES, embedding_size=8), 7),
+    (HieraConfig(image_size=[64, 64], embed_dim=8, depths=[1, 2, 2, 1], num_heads=[1, 2, 2, 2]), 7),
+    (Swinv2Config(image_size=64, embed_dim=8, depths=[2, 2], num_heads=[2, 2], window_size=4), 5),
+]
+
+
+@pytest.mark.parametrize(("config", "number"), LAYERS_TRANSFORMERS, ids=lambda value: getattr(value, "model_type", ""))
+def test_layers_of_transformers_backbones(config, number):
+    assert_layers_follow_the_forward_pass(backbones.TransformersBackbone(config), torch.rand(2, 3, 64, 64), number)
+
+
+def test_a_backbone_without_blocks_is_one_layer():
+    assert backbones.layer_groups(nn.Sequential(nn.Linear(2, 2), nn.ReLU())) == [["0.weight", "0.bias"]]
 
 
 def test_unknown_names_are_refused():
