@@ -22,7 +22,7 @@ def model_card(record: RunRecord) -> str:
         ModelCard.from_template(
             data, template_path=str(TEMPLATES / "model_card.md.jinja"), record=record, task=task,
             tables={split: metrics_table(results) for split, results in record.results.items()},
-            recipe={name: value for name, value in record.settings.items() if value is not None},
+            recipe={name: _setting(value) for name, value in record.settings.items() if value not in (None, [])},
         )
     )  # fmt: skip
 
@@ -65,6 +65,10 @@ def metrics_table(results: dict) -> str:
 def _table(header, rows):
     lines = [f"| {header} |", "|" + " --- |" * len(header.split(" | "))]
     return "\n".join(lines + [f"| {name} | {cells} |" for name, cells in rows])
+
+
+def _setting(value):
+    return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _number(value):

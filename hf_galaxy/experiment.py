@@ -1,35 +1,28 @@
 """One training run, from its settings to its run folder: what scripts/pretrain.py and scripts/finetune.py have in common."""
 
 import dataclasses
+import itertools
 import json
-import os
 import platform
 import shlex
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 
 from hf_galaxy import cards
-from hf_galaxy.data import (
-    Galaxies,
-    Label,
-    Rows,
-    check_tree_columns,
-    label_of,
-    labelled,
-    open_dataset,
-    rows_of,
-    title_of,
-    votes_of,
-)
-from hf_galaxy.decision_tree import load_tree, tree_of_columns
+from hf_galaxy.backbones import layer_groups
+from hf_galaxy.data import Galaxies, Label, Rows, vote_batches
+from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
+from hf_galaxy.estimate import estimate
 from hf_galaxy.metrics import ClassMetrics, ConstantVotes, VoteMetrics
+from hf_galaxy.mixture import mixed
 from hf_galaxy.model import (
     GalaxyConfig,
     GalaxyForImageClassification,
@@ -38,121 +31,47 @@ from hf_galaxy.model import (
     load_model,
     resolve_start,
 )
+from hf_galaxy.optimizers import make_optimizer, parameter_groups
+from hf_galaxy.processes import first_alone, start_accelerator, start_tracker
+from hf_galaxy.run_folder import begin, save
 from hf_galaxy.run_record import RunRecord
 from hf_galaxy.sequence import Share, TrainingSequence, evaluation_batches, training_batches
-from hf_galaxy.train import Recipe, discard_checkpoints, evaluate, fit, start_accelerator
+from hf_galaxy.settings import Settings
+from hf_galaxy.sources import open_sources
+from hf_galaxy.train import evaluate, fit
 from hf_galaxy.views import eval_view, train_view
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings(Recipe):
-    """What a run is made of, besides its recipe."""
+def carry_out(settings: Settings) -> RunRecord | None:
+    """Train, evaluate and save. Everything that can be wrong with the settings is refused before training starts.
 
-    dataset: str
-    """A folder made by publish_dataset.py, or a Hub id."""
-    out: Path
-    """The run folder to make. An unfinished run in it goes on, if its settings are the same."""
-    config: str | None = None
-    """Configuration of the dataset, if it has several."""
-    streaming: bool = False
-    """Read the dataset's Parquet files as far as they are needed, where they are, instead of copying all to a cache first."""
-    task: Literal["votes", "classes"] = "votes"
-    """Predict the volunteers' votes, or a class label."""
-    label: str | None = None
-    """The label column, for --task classes."""
-    tree: tuple[str, ...] | None = None
-    """Campaigns whose questions are learnt; by default all of which the dataset has the columns."""
-    backbone: str | None = None
-    """A timm architecture (convnext_atto), or transformers:FOLDER_OR_HUB_ID."""
-    start: str | None = None
-    """Weights to start from: a run folder or its Hub id, a .safetensors or .pth file of timm weights, a timm model name with its tag (convnext_atto.d2_in1k), hf_hub:ORG/NAME, or transformers:FOLDER_OR_HUB_ID."""
-    image_size: int | None = None
-    """Side of what the backbone sees, in pixels; by default that of the run it starts from, else 224."""
-    crop: float | None = None
-    """Share of the picture's side that it sees, from the centre; by default that of the run it starts from, else 1."""
-    flip: bool = True
-    """Mirror pictures at random; not for labels that know a spiral's handedness."""
-    likelihood: Literal["dirichlet_multinomial", "multinomial"] = "dirichlet_multinomial"
-    """Of the votes."""
-    head_dropout: float = 0.2
-    """Share of the features dropped before the head, in training."""
-    drop_path: float = 0.0
-    """Stochastic depth rate of a timm backbone, in training."""
-    min_votes: int = 20
-    """Vote fractions count in RMSE, MAE and accuracy where a question has at least so many votes."""
-    precision: Literal["no", "bf16", "fp16"] | None = None
-    """Mixed precision, by default as `accelerate launch` or `accelerate config` says; the likelihood is float32 always."""
-    workers: int = min(8, max(1, (os.cpu_count() or 1) // 2))
-    """Processes that decode pictures, for each training process."""
-    cpu: bool = False
-    """Train on the CPU even if there is a GPU."""
-
-    def check(self) -> None:
-        """As in `Recipe`, and of what is added here."""
-        super().check()
-        if self.image_size is not None and self.image_size < 1:
-            raise BadInput(f"--image-size {self.image_size}: must be more than 0")
-        if not (0 <= self.head_dropout < 1 and 0 <= self.drop_path < 1):
-            raise BadInput("--head-dropout and --drop-path are shares, in [0, 1)")
-        if self.min_votes < 1 or self.workers < 0:
-            raise BadInput("--min-votes must be at least 1, --workers must not be negative")
-
-
-HARDWARE = {"--workers", "--cpu", "--out"}  # a run may go on with others of these: they do not change what it computes
-
-
-def carry_out(settings: Settings) -> RunRecord:
-    """Train, evaluate and save. Everything that can be wrong with the settings is refused before training starts."""
+    Returns:
+        The record of the finished run; None if it was only estimated.
+    """
+    # 1. What takes part: processes, datasets, the model, and the constant that its metrics stand beside.
     settings.check()
-    accelerator = start_accelerator(settings.precision, settings.cpu)
-    share = Share(accelerator.process_index, accelerator.num_processes, settings.accumulate)
-    share.micro_batch(settings.batch_size)
+    accelerator = start_accelerator(
+        settings.precision, settings.cpu, settings.exact, settings.tracker, settings.out.parent / "logs"
+    )
+    share = Share.of(accelerator.process_index, accelerator.num_processes, settings.batch_size, settings.device_batch)
     fields, weights = resolve_start(settings.backbone, settings.start, settings.image_size)
     with accelerator.main_process_first():
-        opened = open_dataset(settings.dataset, settings.config, settings.streaming)
-    splits = {split: rows_of(opened, split, settings.dataset) for split in ("train", "validation", "test")}
-
-    # 1. What is learnt: the model, the target of its batches, and the constant that its metrics stand beside.
-    torch.manual_seed(settings.seed)
-    framing = dict(image_size=settings.image_size, crop=settings.crop)
-    fields |= {name: value for name, value in framing.items() if value is not None}
-    fields |= dict(head_dropout=settings.head_dropout, drop_path=settings.drop_path)
-    if settings.task == "votes":
-        tree = load_tree(list(settings.tree)) if settings.tree else tree_of_columns(splits["train"].column_names)
-        whole = load_tree(list(tree.campaigns)).questions if not settings.tree else tree.questions
-        missing = ", ".join(q.name for q in whole if q.name not in {held.name for held in tree.questions})
-        without = f"; the dataset has no votes for {missing}" if missing else ""
-        accelerator.print(f"learning {len(tree.questions)} questions of {tree.name}{without}")
-        check_tree_columns(splits["train"], tree, settings.dataset)
-        model = GalaxyForVotes(GalaxyConfig(tree=tree, likelihood=settings.likelihood, **fields))
-        constant = ConstantVotes.of(votes_of(splits["train"], tree), tree, settings.min_votes)
-        model.start_from_constant(constant.concentrations, constant.fractions)
-        baseline, about = constant.to_dict(), {"tree": tree.name, "questions": [q.name for q in tree.questions]}
-    else:
-        label = label_of(splits["train"], settings.label or "", settings.dataset)
-        names, labels_in = list(label.names), {}
-        for split, rows in splits.items():
-            splits[split], labels_in[split] = labelled(rows, label, settings.dataset)
-            if left_out := len(rows) - len(splits[split]):
-                accelerator.print(
-                    f"{left_out:,} of the {len(rows):,} galaxies of split {split} have no {label.column!r}; they are left out"
-                )
-        labels = dict(id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)})
-        model = GalaxyForImageClassification(GalaxyConfig(**labels, **fields))
-        counts = torch.bincount(torch.from_numpy(labels_in["train"]), minlength=len(names))
-        # A class without a training galaxy counts as half a galaxy: unlikely, not impossible.
-        baseline, about = {"log_priors": (counts.clamp_min(0.5) / counts.sum()).log().tolist()}, {"classes": names}
+        sources = open_sources(settings, accelerator.print)
+    if accelerator.distributed_type == DistributedType.FSDP:
+        _check_fsdp(settings, sources, accelerator)
+    model, baseline = _model_and_baseline(settings, sources, fields)
     _try_out(model, weights)
-
-    # 2. The run folder, which says at once what it will hold.
+    if settings.compile:
+        model.backbone.compile()  # in place: the names in the state dict stay as they are
     record = RunRecord(
         command=" ".join(map(shlex.quote, sys.argv)),
-        settings=json.loads(json.dumps(dataclasses.asdict(settings), default=str)),
+        settings=json.loads(json.dumps(dataclasses.asdict(settings), default=str))
+        | {"precision": accelerator.mixed_precision},  # which the launcher may have said
         dataset={
-            "name": settings.dataset,
-            "title": title_of(settings.dataset),
-            "splits": {s: len(rows) for s, rows in splits.items()},
-            **about,
+            "name": " ".join(settings.dataset),
+            "title": " and ".join(sources.titles),
+            "splits": {split: sources.count(split) for split in sources.splits},
+            **_about(sources.target),
         },
         model={
             "backbone": model.config.backbone,
@@ -164,37 +83,100 @@ def carry_out(settings: Settings) -> RunRecord:
         environment=_environment(accelerator),
         baseline=baseline,
     )
-    if accelerator.is_main_process:
-        _claim(settings.out, record)
-    accelerator.wait_for_everyone()
 
-    # 3. Training, with the loss on the validation split to choose the best epoch by.
+    # 2. How it trains: in which order, by which optimiser, and by which loss the best epoch is chosen.
+    sequence = _sequence(settings, sources, model, share)
     framing = model.config.framing
-    galaxies = Galaxies(splits["train"], framing, _target(model, record), fast=True)
-    sequence = TrainingSequence(galaxies, settings.seed, settings.flip, share, settings.batch_size)
 
-    def measured_on(split):
-        return measure(model, record, splits[split], settings.batch_size, settings.workers, accelerator)
+    def measured(model, split):
+        return measure(model, record, split, share.micro_batch(settings.batch_size), settings.workers, accelerator)
 
-    record.training = fit(
-        model,
-        settings,
-        len(galaxies),
-        batches=lambda steps: training_batches(sequence, settings.batch_size, steps, share, settings.workers),
-        to_inputs=lambda batch: _inputs(batch, train_view(batch["pixels"], batch["affine"], framing)),
-        validate=lambda: measured_on("validation").loss,
-        accelerator=accelerator,
-        folder=settings.out,
-    )
+    def train(recipe, galaxies, folder, validation, **checkpointing):
+        layers = [[f"backbone.{name}" for name in group] for group in layer_groups(model.backbone)]
+        groups = parameter_groups(model, recipe.weight_decay, layers, recipe.layer_decay)
+        return fit(
+            model,
+            make_optimizer(recipe.optimizer, groups),
+            recipe,
+            galaxies,
+            share.accumulate,
+            batches=lambda steps: training_batches(sequence, recipe.batch_size, steps, share, settings.workers),
+            to_inputs=lambda batch: _inputs(batch, train_view(batch["pixels"], batch["affine"], framing)),
+            validate=lambda model: measured(model, validation).loss,
+            accelerator=accelerator,
+            folder=folder,
+            **checkpointing,
+        )
+
+    if settings.estimate:
+        accelerator.print(estimate(train, settings, sources, share, accelerator))
+        accelerator.end_training()
+        return None
+
+    # 3. The run folder, which says at once what it will hold; and training.
+    lock = first_alone(accelerator, begin, settings, record, sources.count("train"))
+    if settings.tracker is not None:
+        start_tracker(accelerator, settings.tracker, settings.out, vars(settings))
+    record.training = train(
+        settings, sources.count("train"), settings.out, sources.splits["validation"],
+        checkpoint_minutes=settings.checkpoint_minutes, keep_checkpoints=settings.keep_checkpoints, keep_at=settings.keep_at,
+    )  # fmt: skip
 
     # 4. The test split, once.
-    record.results["test"] = measured_on("test").compute()
+    record.results["test"] = measured(model, sources.splits["test"]).compute()
     record.finished = True
-    if accelerator.is_main_process:
-        _save(model, record, settings.out)
-        print(f"\n{cards.metrics_table(record.results['test'])}\n\nrun folder: {settings.out}")
-    accelerator.wait_for_everyone()
+    weights = accelerator.get_state_dict(model)
+    first_alone(accelerator, save, model, weights, record, settings.out, lock)
+    accelerator.print(f"\n{cards.metrics_table(record.results['test'])}\n\nrun folder: {settings.out}")
+    accelerator.end_training()
     return record
+
+
+def _check_fsdp(settings, sources, accelerator):
+    """Refuse what cannot be done while each process has a part of the weights only."""
+    if settings.ema_galaxies:
+        raise BadInput("--ema-galaxies: FSDP keeps the weights in pieces, which are not averaged; use DDP")
+    for split, parts in sources.splits.items():
+        if fewest := [len(rows) for rows in parts if len(rows) < accelerator.num_processes]:
+            raise BadInput(f"split {split} has {fewest[0]} galaxies; with FSDP every process must have one; use DDP")
+
+
+def _model_and_baseline(settings, sources, fields):
+    """A fresh model of the target, and the constants of its training split, for a run record."""
+    target, train = sources.target, sources.splits["train"]
+    torch.manual_seed(settings.seed)
+    framing = dict(image_size=settings.image_size, crop=settings.crop)
+    fields |= {name: value for name, value in framing.items() if value is not None}
+    fields |= dict(head_dropout=settings.head_dropout, drop_path=settings.drop_path)
+    if isinstance(target, DecisionTree):
+        model = GalaxyForVotes(GalaxyConfig(tree=target, likelihood=settings.likelihood, **fields))
+        votes = itertools.chain.from_iterable(vote_batches(rows, target) for rows in train)
+        constant = ConstantVotes.of(votes, target, settings.min_votes)
+        model.start_from_constant(constant.concentrations, constant.fractions)
+        return model, constant.to_dict()
+    labels = dict(id2label=dict(enumerate(target.names)), label2id={name: i for i, name in enumerate(target.names)})
+    model = GalaxyForImageClassification(GalaxyConfig(**labels, **fields))
+    counts = torch.bincount(torch.from_numpy(np.concatenate(sources.strata)), minlength=len(target.names))
+    # A class without a training galaxy counts as half a galaxy: unlikely, not impossible.
+    return model, {"log_priors": (counts.clamp_min(0.5) / counts.sum()).log().tolist()}
+
+
+def _about(target):
+    if isinstance(target, DecisionTree):
+        return {"tree": target.name, "questions": [question.name for question in target.questions]}
+    return {"classes": list(target.names)}
+
+
+def _sequence(settings, sources, model, share):
+    """The training galaxies in the order in which they are seen."""
+    framing = model.config.framing
+    galaxies = [Galaxies(rows, framing, sources.target, fast=True) for rows in sources.splits["train"]]
+    order = dict(seed=settings.seed, augmentation=settings.augmentation, share=share, batch_size=settings.batch_size)
+    if len(galaxies) == 1 and not settings.balance:
+        return TrainingSequence(galaxies[0], **order)
+    weights = settings.weights or tuple(map(len, galaxies))
+    strata = sources.strata if settings.balance else None
+    return mixed(galaxies, list(weights), **order, strata=strata, power=settings.balance)
 
 
 def _try_out(model, weights):
@@ -225,28 +207,30 @@ def load_run(folder: Path) -> tuple[GalaxyPreTrainedModel, RunRecord]:
 
 
 def measure(
-    model: GalaxyPreTrainedModel, record: RunRecord, rows: Rows, batch_size: int, workers: int,
+    model: torch.nn.Module, record: RunRecord, splits: Sequence[Rows], batch_size: int, workers: int,
     accelerator: Accelerator,
 ) -> VoteMetrics | ClassMetrics:  # fmt: skip
-    """The metrics of a run's model on some rows, shared out over all processes."""
-    if isinstance(model, GalaxyForVotes):
+    """The metrics of a run's model on some rows, shared out over all processes.
+
+    Args:
+        model: as `fit` made it, or loaded.
+        splits: of one dataset or of several, which are then measured together.
+    """
+    config = accelerator.unwrap_model(model).config
+    if "tree" in record.dataset:
+        target = config.decision_tree
         constant = ConstantVotes.from_dict(record.baseline)
-        metrics = VoteMetrics(model.tree, constant, record.settings["min_votes"], model.config.likelihood)
+        metrics = VoteMetrics(target, constant, record.settings["min_votes"], config.likelihood)
     else:
+        target = Label(record.settings["label"], tuple(record.dataset["classes"]))
         metrics = ClassMetrics(record.dataset["classes"], torch.tensor(record.baseline["log_priors"]))
-    framing = model.config.framing
-    galaxies = Galaxies(rows, framing, _target(model, record))
     share = Share(accelerator.process_index, accelerator.num_processes)
-    batches = evaluation_batches(galaxies, batch_size, share, workers)
-    return evaluate(
-        model, batches, lambda batch: _inputs(batch, eval_view(batch["pixels"], framing)), metrics, accelerator
+    batches = itertools.chain.from_iterable(
+        evaluation_batches(Galaxies(rows, config.framing, target), batch_size, share, workers) for rows in splits
     )
-
-
-def _target(model, record):
-    if isinstance(model, GalaxyForVotes):
-        return model.tree
-    return Label(record.settings["label"], tuple(record.dataset["classes"]))
+    return evaluate(
+        model, batches, lambda batch: _inputs(batch, eval_view(batch["pixels"], config.framing)), metrics, accelerator
+    )
 
 
 def _inputs(batch, pixel_values):
@@ -265,36 +249,3 @@ def _environment(accelerator):
         "python": platform.python_version(),
         **{name: version(name) for name in libraries},
     }
-
-
-def _claim(out, record):
-    """Make the run folder, or make sure that the unfinished run in it is the same."""
-    if (out / "run.json").exists():
-        earlier = RunRecord.load(out)
-        if earlier.finished:
-            raise BadInput(f"--out {out}: holds a finished run; choose another, or remove it")
-        differing = [f"--{k.replace('_', '-')}" for k, v in record.settings.items() if v != earlier.settings.get(k)]
-        if differing := sorted(set(differing) - HARDWARE):
-            raise BadInput(
-                f"--out {out}: holds an unfinished run with another {', '.join(differing)}; "
-                "give the same to go on, choose another --out, or remove it"
-            )
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInput(f"--out {out}: exists and is no run folder; choose another")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        record.save(out)
-    except OSError as error:
-        raise BadInput(f"--out {out}: cannot be written ({error.strerror})") from error
-
-
-def _save(model, record, out):
-    partial = out / ".saving"
-    model.save_pretrained(partial)
-    (partial / "README.md").write_text(cards.model_card(record))
-    for file in partial.iterdir():
-        os.replace(file, out / file.name)
-    partial.rmdir()
-    record.save(out)  # last of all: it says that the others are complete
-    discard_checkpoints(out)

@@ -119,6 +119,10 @@ class GalaxyPreTrainedModel(PreTrainedModel):
         elif hasattr(module, "init_non_persistent_buffers"):
             module.init_non_persistent_buffers()
 
+    def get_input_embeddings(self) -> None:
+        """None: pictures have no table of embeddings. FSDP asks, and transformers has no answer for a model without."""
+        return None
+
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(B, 3, S, S) in [0, 1] -> (B, D): what the backbone sees in each galaxy."""
         return self.backbone((pixel_values - self.pixel_mean) / self.pixel_std)

@@ -3,142 +3,62 @@ a model is called with a batch and answers with `loss`.
 """
 
 import contextlib
-import logging
 import math
-import os
-import shutil
+import signal
+import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast, gather_object
-from safetensors.torch import load_file, save_file
+from accelerate.utils import DistributedType, broadcast, gather_object
+from timm.utils import ModelEmaV3
 from torch import nn
 
-from hf_galaxy.errors import BadInput
+from hf_galaxy import checkpoints
+from hf_galaxy.errors import Interrupted
 from hf_galaxy.progress import progress
+from hf_galaxy.recipe import Recipe
 
-BEST = "best.safetensors"
 STEPS_PER_LOG = 10
 
 Batch = dict[str, torch.Tensor]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a model is trained. Where nothing else is said, the values are the defaults of Zoobot 2's training from scratch."""
-
-    epochs: float = 20
-    """Passes over the training galaxies; the learning rate reaches 0 at the end of the last."""
-    batch_size: int = 128
-    """Galaxies per optimiser step, over all processes and accumulation steps."""
-    accumulate: int = 1
-    """Micro-batches per step, for a batch that does not fit into memory at once."""
-    learning_rate: float = 1e-3
-    """Of AdamW, at its highest."""
-    weight_decay: float = 0.01
-    """Of weight matrices and filters; biases and norms have none."""
-    warmup: float = 0.05
-    """Share of the training in which the learning rate rises linearly from 0; a cosine to 0 follows (our choice)."""
-    clip_norm: float = 0.3
-    """Largest norm of the gradient; longer ones are shortened to it."""
-    patience: int = 8
-    """Epochs without a better validation loss after which training stops."""
-    seed: int = 42
-    """Of initialisation, order of galaxies, views and dropout."""
-
-    def check(self) -> None:
-        """Refuse what no training can be made of.
-
-        Raises:
-            BadInput: names the setting.
-        """
-        for name in ("epochs", "batch_size", "accumulate", "learning_rate", "clip_norm", "patience"):
-            if getattr(self, name) <= 0:
-                raise BadInput(f"--{name.replace('_', '-')} {getattr(self, name)}: must be more than 0")
-        if self.weight_decay < 0:
-            raise BadInput(f"--weight-decay {self.weight_decay}: must not be negative")
-        if not 0 <= self.warmup < 1:
-            raise BadInput(f"--warmup {self.warmup}: is a share of the training, in [0, 1)")
-
-
-def start_accelerator(precision: Literal["no", "bf16", "fp16"] | None, cpu: bool = False) -> Accelerator:
-    """The processes that `accelerate launch` started, as one; with the precision it was given, if None is asked for.
-
-    Raises:
-        BadInput: several processes were started but each would train alone.
-    """
-    accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
-    expected = int(os.environ.get("WORLD_SIZE", 1))
-    if accelerator.num_processes != expected:
-        raise BadInput(
-            f"{expected} processes were started but {accelerator.num_processes} work together; without a GPU, "
-            "add --cpu, and launch with `ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N`"
-        )
-    if accelerator.device.type == "cpu":
-        # `accelerate launch` allows a process one thread on a CPU, whatever the machine has.
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        if os.environ.get("OMP_NUM_THREADS", "1") == "1":
-            torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
-    logging.getLogger("accelerate.checkpointing").setLevel(logging.WARNING)
-    return accelerator
-
-
-def learning_rate_at(progress: float, recipe: Recipe) -> float:
-    """Linear warm-up, then a cosine to 0. `progress` is the share of the training's galaxies already seen, in [0, 1]."""
-    if progress < recipe.warmup:
-        return recipe.learning_rate * progress / recipe.warmup
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (progress - recipe.warmup) / (1 - recipe.warmup)))
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Every trainable parameter once: matrices and filters with weight decay; biases, norms and other vectors without."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-class _State:
-    """What a checkpoint remembers besides weights and optimiser."""
-
-    def __init__(self):
-        self.step, self.best, self.stale, self.seconds = 0, math.inf, 0, 0.0
-        self.losses: list[list[float]] = []  # [galaxies seen, mean training loss since the entry before]
-        self.history: list[dict] = []  # one entry an epoch
-
-    def state_dict(self):
-        return vars(self).copy()
-
-    def load_state_dict(self, state):
-        vars(self).update(state)
-
-
 def fit(
     model: nn.Module,
+    optimizer: torch.optim.Optimizer,
     recipe: Recipe,
     galaxies: int,
+    accumulate: int,
     batches: Callable[[range], Iterator[Batch]],
     to_inputs: Callable[[Batch], Batch],
-    validate: Callable[[], float],
+    validate: Callable[[nn.Module], float],
     accelerator: Accelerator,
     folder: Path,
+    checkpoint_minutes: float = 10,
+    keep_checkpoints: int = 2,
+    keep_at: tuple[float, ...] = (),
 ) -> dict:
     """Train `model` in place; it ends with the weights that did best on validation.
 
-    Killed and called again with the same arguments, it goes on from the last epoch's checkpoint in `folder`.
+    Killed and called again with the same arguments, it goes on from the last checkpoint in `folder` and ends with the
+    same weights, to the bit if the number of processes and micro-batches is the same.
 
     Args:
-        galaxies: in the training split.
-        batches: given the steps to go, this process's micro-batches, `recipe.accumulate` for each step.
+        optimizer: its groups say by `lr_scale` how they share in the learning rate.
+        galaxies: that make up an epoch.
+        accumulate: micro-batches a step.
+        batches: given the steps to go, this process's micro-batches, `accumulate` of them for each step.
         to_inputs: a batch on the device -> the keyword arguments of the model.
-        validate: gives the model's loss on the validation split, the same number in every process.
-        folder: for checkpoint and best weights, removed by `discard_checkpoints`.
+        validate: a model -> its loss on the validation split, the same number in every process.
+        folder: for checkpoints, removed by `checkpoints.discard`.
+        checkpoint_minutes: at least so often; after each epoch always, and on SIGTERM.
+        keep_checkpoints: of which the newest so many are kept.
+        keep_at: and those after so many epochs, under names of their own, for runs that branch off there.
 
     Returns:
         `history`, one entry an epoch; `losses`, [galaxies seen, mean training loss] every few steps; `best_epoch`;
@@ -146,96 +66,169 @@ def fit(
 
     Raises:
         FloatingPointError: the loss is not finite; names the step. What is on disk is older and finite.
+        Interrupted: on SIGTERM, within ten steps, after a checkpoint.
+        BadInput: a checkpoint cannot be written or read.
     """
     steps_per_epoch = galaxies / recipe.batch_size
-    steps = max(1, round(recipe.epochs * steps_per_epoch))
+    length, steps = recipe.length(galaxies), recipe.steps(galaxies)
     # After the steps that come nearest to whole epochs, and at the end.
     ends = (max(1, round(epoch * steps_per_epoch)) for epoch in range(1, math.ceil(recipe.epochs)))
     epoch_ends = {end for end in ends if end < steps} | {steps}
-    optimizer = torch.optim.AdamW(parameter_groups(model, recipe.weight_decay), lr=0.0)
+    kept_steps = {max(1, round(epochs * steps_per_epoch)) for epochs in keep_at}
+    saved_steps = epoch_ends | kept_steps
+    if accelerator.distributed_type != DistributedType.FSDP:  # which takes only contiguous parameters
+        model.to(memory_format=torch.channels_last)  # in which convolutions are faster
+    # It costs a copy of each depthwise filter's gradient, which is nothing beside the gain.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+    average = _average_of(model, recipe, accelerator.device)
     model, optimizer = accelerator.prepare(model, optimizer)
-    state = _State()
-    accelerator.register_for_checkpointing(state)
-    if checkpoints := _checkpoints(folder):
-        accelerator.load_state(checkpoints[-1])
+    state, best_weights = _State(), {}
+    if (remembered := checkpoints.load(folder, model, optimizer.optimizer, accelerator)) is not None:
+        vars(state).update(remembered["loop"])
+        best_weights = remembered.get("best_weights", {})  # in the first process
+        if average is not None:
+            checkpoints.load_weights(average.module, remembered.get("average", {}), accelerator)
+        if accelerator.scaler is not None:
+            accelerator.scaler.load_state_dict(remembered["scaler"])
         accelerator.print(f"going on at step {state.step} of {steps}")
+    saved = state.seconds
+    state.start_clock()
 
     bar = progress(
         total=steps * recipe.batch_size, initial=state.step * recipe.batch_size, unit=" galaxies", unit_scale=True,
         desc="training", disable=not accelerator.is_main_process,
     )  # fmt: skip
     pending: list[torch.Tensor] = []  # losses still on the device: reading one each step would wait for it
-    epoch_start, epoch_first_step, epoch_losses = time.perf_counter(), state.step, []
     coming = batches(range(state.step, steps))
-    for step in range(state.step, steps):
-        if state.stale >= recipe.patience:
-            break
-        rate = learning_rate_at(step / steps, recipe)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        # Dropout draws from here, so that a resumed run draws what an uninterrupted one would have.
-        torch.manual_seed(hash((recipe.seed, step, accelerator.process_index)))
-        model.train()
-        step_loss = 0.0
-        for part in range(recipe.accumulate):
-            inputs = to_inputs(_to_device(next(coming), accelerator.device))
-            with _sync_if(part == recipe.accumulate - 1, accelerator, model):
-                loss = model(**inputs).loss / recipe.accumulate
-                accelerator.backward(loss)
-            step_loss += loss.detach()
-        accelerator.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-        pending.append(step_loss)
-        bar.update(recipe.batch_size)
+    with _told_to_stop() as stop, bar:
+        while state.step < steps and state.stale < recipe.patience:
+            rate = recipe.learning_rate_at(state.step, length)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["lr_scale"]
+            # Dropout draws from here, so that a resumed run draws what an uninterrupted one would have.
+            torch.manual_seed(_seed_of(recipe.seed, state.step, accelerator.process_index))
+            model.train()
+            step_loss = 0.0
+            for part in range(accumulate):
+                inputs = to_inputs(_to_device(next(coming), accelerator.device))
+                with _sync_if(part == accumulate - 1, accelerator, model):
+                    loss = model(**inputs).loss / accumulate
+                    accelerator.backward(loss)
+                step_loss += loss.detach()
+            accelerator.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            if average is not None:
+                average.update(accelerator.unwrap_model(model), state.step)
+            pending.append(step_loss)
+            bar.update(recipe.batch_size)
+            state.step += 1
+            if state.step % STEPS_PER_LOG and state.step not in saved_steps:
+                continue
 
-        done = step + 1
-        if done % STEPS_PER_LOG == 0 or done in epoch_ends:
-            losses = accelerator.reduce(torch.stack(pending), "mean").tolist()
-            for offset, value in enumerate(losses, done - len(losses)):
+            # 1. The losses since the last time, and what any process wants, in one message to all.
+            state.training_seconds += state.lap()
+            wishes = torch.tensor(
+                [stop.is_set(), state.seconds - saved >= 60 * checkpoint_minutes], dtype=torch.float32
+            )
+            told = accelerator.reduce(torch.cat([torch.stack(pending), wishes.to(accelerator.device)]), "mean").tolist()
+            *losses, stopping, saving = told
+            for offset, value in enumerate(losses, state.step - len(losses)):
                 if not math.isfinite(value):
                     raise FloatingPointError(
                         f"the training loss is {value} at step {offset} (learning rate {rate:.2g}); "
                         "a lower --learning-rate or full precision may help"
                     )
-            epoch_losses += losses
-            state.losses.append([done * recipe.batch_size, sum(losses) / len(losses)])
             pending.clear()
+            seen = state.step * recipe.batch_size
+            state.add_losses(losses, seen)
+            accelerator.log({"training loss": state.losses[-1][1], "learning rate": rate}, step=seen)
             bar.set_postfix(loss=f"{state.losses[-1][1]:.4g}", refresh=False)
 
-        if done in epoch_ends:
-            seconds = time.perf_counter() - epoch_start
-            _share_buffers(model, accelerator)
-            validation_loss = validate()
-            if not math.isfinite(validation_loss):
-                raise FloatingPointError(f"the validation loss is {validation_loss} after step {step}")
-            state.history.append(
-                {
-                    "galaxies": done * recipe.batch_size,
-                    "training_loss": sum(epoch_losses) / len(epoch_losses),
-                    "validation_loss": validation_loss,
-                    "galaxies_per_second": (done - epoch_first_step) * recipe.batch_size / seconds,
-                }
-            )
-            if accelerator.is_main_process:
-                bar.write(
-                    f"epoch {len(state.history)}: training loss {state.history[-1]['training_loss']:.4f}, "
-                    f"validation loss {validation_loss:.4f}"
+            # 2. The end of an epoch.
+            if state.step in epoch_ends:
+                judged = model if average is None else average.module
+                _share_buffers(model, accelerator)
+                _share_buffers(judged, accelerator)
+                validation_loss = validate(judged)
+                if not math.isfinite(validation_loss):
+                    raise FloatingPointError(f"the validation loss is {validation_loss} after step {state.step - 1}")
+                if state.end_epoch(validation_loss, recipe, length):
+                    weights = accelerator.get_state_dict(judged)
+                    if accelerator.is_main_process:
+                        best_weights = {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
+                accelerator.log({"validation loss": validation_loss}, step=seen)
+                if accelerator.is_main_process:
+                    bar.write(
+                        f"epoch {len(state.history)}: training loss {state.history[-1]['training_loss']:.4f}, "
+                        f"validation loss {validation_loss:.4f}"
+                    )
+
+            # 3. Saving.
+            if stopping or saving or state.step in saved_steps:
+                others = {"loop": state.to_dict(), "best_weights": best_weights}
+                if average is not None:
+                    others["average"] = average.module.state_dict()
+                if accelerator.scaler is not None:
+                    others["scaler"] = accelerator.scaler.state_dict()
+                kept = state.step in kept_steps
+                checkpoints.save(
+                    folder, state.step, model, optimizer.optimizer, others, accelerator, keep_checkpoints, kept
                 )
-            state.stale = 0 if validation_loss < state.best else state.stale + 1
-            if validation_loss < state.best:
-                state.best = validation_loss
-                _save_best(model, accelerator, folder)
-            state.step = done
-            state.seconds += time.perf_counter() - epoch_start
-            _save_checkpoint(accelerator, folder, done)
-            epoch_start, epoch_first_step, epoch_losses = time.perf_counter(), done, []
-    bar.close()
-    accelerator.unwrap_model(model).load_state_dict(load_file(folder / BEST))
+                state.lap()
+                saved = state.seconds
+            if stopping and state.step < steps:
+                raise Interrupted(f"stopped after step {state.step} of {steps}; the same command goes on from there")
+    checkpoints.load_weights(model, best_weights, accelerator)
     best = min(range(len(state.history)), key=lambda i: state.history[i]["validation_loss"])
     return {
         "history": state.history, "losses": state.losses, "best_epoch": best + 1, "seconds": state.seconds
     }  # fmt: skip
+
+
+class _State:
+    """Where the loop is, in plain numbers."""
+
+    def __init__(self):
+        self.step, self.best, self.stale = 0, math.inf, 0
+        self.seconds = self.training_seconds = 0.0  # in the loop; in the steps of this epoch
+        self.epoch_losses: list[float] = []  # of each step of this epoch
+        self.losses: list[list[float]] = []  # [galaxies seen, mean training loss since the entry before]
+        self.history: list[dict] = []  # one entry an epoch
+
+    def start_clock(self) -> None:
+        self.clock = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the lap before."""
+        before, self.clock = self.clock, time.perf_counter()
+        self.seconds += self.clock - before
+        return self.clock - before
+
+    def add_losses(self, losses: list[float], seen: int) -> None:
+        self.epoch_losses += losses
+        self.losses.append([seen, sum(losses) / len(losses)])
+
+    def end_epoch(self, validation_loss: float, recipe: Recipe, length: float) -> bool:
+        """Note how it went; whether it is the best one so far."""
+        galaxies = len(self.epoch_losses) * recipe.batch_size
+        self.history.append(
+            {
+                "galaxies": self.step * recipe.batch_size,
+                "training_loss": sum(self.epoch_losses) / len(self.epoch_losses),
+                "validation_loss": validation_loss,
+                "galaxies_per_second": galaxies / self.training_seconds,
+                "validation_seconds": self.lap(),
+            }
+        )
+        self.epoch_losses, self.training_seconds = [], 0.0
+        if better := validation_loss < self.best:
+            self.best = validation_loss
+        self.stale = 0 if better or self.step <= recipe.cooldown_start(length) else self.stale + 1
+        return better
+
+    def to_dict(self) -> dict:
+        return {name: value for name, value in vars(self).items() if name != "clock"}
 
 
 def evaluate(
@@ -261,15 +254,30 @@ def evaluate(
     return sum(others, start=first)
 
 
-def discard_checkpoints(folder: Path) -> None:
-    """Remove what `fit` kept for going on, once the run is finished and saved."""
-    for checkpoint in _checkpoints(folder):
-        shutil.rmtree(checkpoint)
-    (folder / BEST).unlink(missing_ok=True)
+def _average_of(model, recipe, device):
+    """The moving average of the weights, before Accelerate wraps the model, or a copy would call the original's forward."""
+    if not recipe.ema_galaxies:
+        return None
+    decay = 1 - recipe.batch_size / recipe.ema_galaxies
+    return ModelEmaV3(model.to(device), decay=decay, use_warmup=True)
 
 
-def _checkpoints(folder):
-    return sorted(folder.glob("checkpoint-*"))
+@contextlib.contextmanager
+def _told_to_stop() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, as Slurm and other schedulers send it before they kill."""
+    told = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
+        yield told
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _seed_of(*key):
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 
 def _to_device(batch, device):
@@ -284,23 +292,3 @@ def _share_buffers(model, accelerator):
     # Each process has seen other galaxies, so its batch norms have other running statistics; those of the first are saved.
     if accelerator.num_processes > 1:
         broadcast(list(accelerator.unwrap_model(model).buffers()))
-
-
-def _save_best(model, accelerator, folder):
-    if accelerator.is_main_process:
-        partial = folder / f".{BEST}.partial"
-        save_file({k: v.contiguous() for k, v in accelerator.unwrap_model(model).state_dict().items()}, partial)
-        os.replace(partial, folder / BEST)
-    accelerator.wait_for_everyone()
-
-
-def _save_checkpoint(accelerator, folder, step):
-    # Written aside and renamed when whole; the older ones go only after that.
-    partial, older = folder / ".checkpoint.partial", _checkpoints(folder)
-    accelerator.save_state(partial)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        os.replace(partial, folder / f"checkpoint-{step:09d}")
-        for checkpoint in older:
-            shutil.rmtree(checkpoint)
-    accelerator.wait_for_everyone()

@@ -13,7 +13,7 @@ from hf_galaxy.data import Label, check_tree_columns, label_of, labelled, open_d
 from hf_galaxy.errors import BadInput
 from hf_galaxy.experiment import load_run, measure
 from hf_galaxy.model import GalaxyForVotes
-from hf_galaxy.train import start_accelerator
+from hf_galaxy.processes import start_accelerator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,29 +45,37 @@ def main(settings: Evaluate) -> None:
         raise BadInput("--batch-size must be at least 1, --workers must not be negative")
     accelerator = start_accelerator(settings.precision, settings.cpu)
     model, record = load_run(settings.run)
-    name, config = settings.dataset, settings.config
-    if name is None:
-        name, config = record.settings["dataset"], config or record.settings["config"]
-    rows = rows_of(open_dataset(name, config, settings.streaming), settings.split, name)
+    names, config = [settings.dataset], settings.config
+    if settings.dataset is None:
+        names, config = record.settings["dataset"], config or record.settings["config"]
+    splits = [rows_of(open_dataset(name, config, settings.streaming), settings.split, name) for name in names]
     if isinstance(model, GalaxyForVotes):
-        check_tree_columns(rows, model.tree, name)
+        columns = {column for rows in splits for column in rows.column_names}
+        check_tree_columns(columns, model.tree, " ".join(names))
     else:
-        label, learnt = label_of(rows, record.settings["label"], name), record.dataset["classes"]
-        if set(label.names) < set(learnt):  # texts, of which this split does not hold all
-            label = Label(label.column, tuple(learnt))
-        if list(label.names) != learnt:
-            raise BadInput(f"--dataset {name}: has classes {', '.join(label.names)}, not {', '.join(learnt)}")
-        rows, _ = labelled(rows, label, name)
+        splits = [_labelled_as_learnt(rows, record, name) for rows, name in zip(splits, names, strict=True)]
     model.to(accelerator.device)
-    results = measure(model, record, rows, settings.batch_size, settings.workers, accelerator).compute()
+    results = measure(model, record, splits, settings.batch_size, settings.workers, accelerator).compute()
     if accelerator.is_main_process:
         print(cards.metrics_table(results))
         card, text = settings.run / "README.md", cards.model_card(record)
         untouched = card.exists() and card.read_text() == text  # a card that a person edited stays as it is
-        record.results[settings.split if settings.dataset is None else f"{name}, {settings.split}"] = results
+        record.results[settings.split if settings.dataset is None else f"{settings.dataset}, {settings.split}"] = (
+            results
+        )
         record.save(settings.run)
         if untouched:
             card.write_text(cards.model_card(record))
+
+
+def _labelled_as_learnt(rows, record, name):
+    """The rows that have a label, if the classes are those of the run."""
+    label, learnt = label_of(rows, record.settings["label"], name), record.dataset["classes"]
+    if set(label.names) < set(learnt):  # texts, of which this split does not hold all
+        label = Label(label.column, tuple(learnt))
+    if list(label.names) != learnt:
+        raise BadInput(f"--dataset {name}: has classes {', '.join(label.names)}, not {', '.join(learnt)}")
+    return labelled(rows, label, name)[0]
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ accelerate launch scripts/finetune.py --start runs/ceers --dataset data/rings --
 from dataclasses import dataclass, field
 
 from hf_galaxy.command_line import run
-from hf_galaxy.experiment import Settings, carry_out
+from hf_galaxy.experiment import carry_out
+from hf_galaxy.recipe import with_recipe
+from hf_galaxy.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,4 +30,4 @@ class Finetune(Settings):
 
 
 if __name__ == "__main__":
-    run(Finetune, carry_out)
+    run(Finetune, carry_out, with_recipe)

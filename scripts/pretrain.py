@@ -6,7 +6,9 @@ accelerate launch scripts/pretrain.py --dataset data/ceers --backbone convnext_a
 from dataclasses import dataclass
 
 from hf_galaxy.command_line import run
-from hf_galaxy.experiment import Settings, carry_out
+from hf_galaxy.experiment import carry_out
+from hf_galaxy.recipe import with_recipe
+from hf_galaxy.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,4 +17,4 @@ class Pretrain(Settings):
 
 
 if __name__ == "__main__":
-    run(Pretrain, carry_out)
+    run(Pretrain, carry_out, with_recipe)

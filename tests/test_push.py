@@ -246,11 +246,12 @@ def large_pictures(hub):
 
 def streamed():
     from hf_galaxy import load_tree
-    from hf_galaxy.data import open_dataset, votes_of
+    from hf_galaxy.data import open_dataset, vote_batches
 
     opened = open_dataset("lab/large", streaming=True)
     picture = opened["train"][[5]]["image"][0].as_py()["bytes"]
-    return len(picture), votes_of(opened["validation"], load_tree("gz_rings"))[:, 0].tolist()
+    (votes,) = vote_batches(opened["validation"], load_tree("gz_rings"))
+    return len(picture), votes[:, 0].tolist()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import time
 
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
 from PIL import Image
@@ -21,7 +22,7 @@ import hf_galaxy
 from tests.conftest import ROOT
 
 TINY = ("--backbone", "test_convnext", "--image-size", 32, "--batch-size", 16, "--min-votes", 3, "--workers", 0)
-TWO_PROCESSES = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
+TWO_PROCESSES = ("-m", "accelerate.commands.launch", "--config_file", "scripts/launch/cpu2.yaml")
 
 
 def record_of(run):
@@ -140,25 +141,57 @@ def test_batch_norms_are_shared_before_they_are_validated(mock_dataset, run_scri
     assert record["results"]["validation"]["loss"]["model"] == pytest.approx(best, rel=1e-5)
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(mock_dataset, run_script, tmp_path):
-    command = [*map(str, ("--dataset", mock_dataset, *TINY, "--epochs", 6, "--out"))]
-    run_script("pretrain", *command, tmp_path / "whole", launch=())
-    killed = tmp_path / "killed"
-    process = subprocess.Popen([sys.executable, "scripts/pretrain.py", *command, str(killed)], cwd=ROOT)
-    deadline = time.monotonic() + 120
-    while not list(killed.glob("checkpoint-*")) and process.poll() is None and time.monotonic() < deadline:
+def test_a_run_that_was_told_to_stop_says_so_and_goes_on(mock_dataset, run_script, tmp_path, monkeypatch):
+    """SIGKILL at any moment, and equality to the bit: tests/test_exactness.py."""
+    out = tmp_path / "stopped"
+    command = [*map(str, ("--dataset", mock_dataset, *TINY, "--epochs", 6, "--checkpoint-minutes", 0, "--out", out))]
+    process = subprocess.Popen(
+        [sys.executable, "scripts/pretrain.py", *command], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    while not list(out.glob("checkpoint-*")) and process.poll() is None:
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not record_of(killed)["finished"], "killed before its end"
-    run_script("evaluate", "--run", killed, launch=(), expect=1)
-    other = run_script("pretrain", *command, killed, "--learning-rate", 0.5, launch=(), expect=1)
-    assert "holds an unfinished run with another --learning-rate" in other.stderr
-    assert "going on at step" in run_script("pretrain", *command, killed, launch=()).stdout
-    expected, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
-    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
-    again = run_script("pretrain", *command, killed, launch=(), expect=1)
-    assert "holds a finished run" in again.stderr
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert re.search(r"stopped after step \d+ of 2\d; the same command goes on from there\n$", said)
+    line = called(monkeypatch, "evaluate", "--run", out)
+    assert "the run is not finished; start it again with the same command" in line
+    line = called(monkeypatch, "pretrain", *command, "--learning-rate", 0.5)
+    assert "holds an unfinished run with another --learning-rate" in line
+    assert "going on at step" in run_script("pretrain", *command, launch=()).stdout
+    assert "holds a finished run" in called(monkeypatch, "pretrain", *command)
+
+
+def test_an_estimate_says_what_a_run_needs_and_makes_nothing(mock_dataset, run_script, tmp_path):
+    done = run_script(
+        "pretrain",
+        "--dataset",
+        mock_dataset,
+        *TINY,
+        "--epochs",
+        100,
+        "--estimate",
+        "--out",
+        tmp_path / "run",
+        launch=(),
+    )
+    found = re.search(r"([\d,]+) steps at ([\d,.]+) galaxies/s: about (\d+) h (\d+) min", done.stdout)
+    steps, speed, hours, minutes = (float(number.replace(",", "")) for number in found.groups())
+    galaxies = len(load_dataset(str(mock_dataset), split="train"))
+    assert steps == round(100 * galaxies / 16)
+    assert 60 * hours + minutes >= int(steps * 16 / speed / 60)
+    megabytes = float(re.search(r"checkpoints of ([\d,]+) MB", done.stdout)[1])
+    assert 3 <= megabytes <= 7  # 0.2 million parameters, weights and best weights, two moments: 4 * 4 bytes of each
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("config", sorted((ROOT / "scripts/launch").glob("*.yaml")), ids=lambda path: path.stem)
+def test_launch_configs_are_read_as_they_are_meant(config):
+    read = load_config_from_file(str(config))
+    assert read.distributed_type == {"fsdp2": "FSDP", "gpu1": "NO"}.get(config.stem, "MULTI_GPU")
+    assert read.num_processes == {"cpu2": 2, "gpu1": 1, "nodes2": 16}.get(config.stem, 8)
+    assert read.use_cpu == (config.stem == "cpu2")
+    assert (config.stem == "fsdp2") == bool(read.fsdp_config)
 
 
 def test_ceers_is_published_from_the_map_in_this_repository(shared_data, run_script, tmp_path):
@@ -280,9 +313,31 @@ def test_output_that_cannot_be_written_is_refused(catalogue_folder, monkeypatch)
         (("--dataset", "nowhere", "--backbone", "test_convnext"), "--dataset nowhere: cannot be loaded"),
         (("--dataset", "{mock}"), "give --backbone"),
         (("--dataset", "{mock}", "--backbone", "test_convnext", "--epochs", "0"), "--epochs 0.0: must be more than 0"),
-        (("--dataset", "{mock}", "--backbone", "test_convnext", "--accumulate", "3"), "128 is not divisible by 3"),
+        (
+            ("--dataset", "{mock}", "--backbone", "test_convnext", "--device-batch", "0"),
+            "--device-batch 0: must be at least 1",
+        ),
+        (("--dataset", "{mock}", "--backbone", "test_convnext", "--optimizer", "fusedadam"), "lion, muon, nadamw and"),
+        (("--dataset", "{mock}", "--backbone", "test_convnext", "--subset", "1/1000"), "leave at least one"),
+        (("--dataset", "{mock}", "--backbone", "test_convnext", "--zoom", "2", "1"), "--zoom 2.0 1.0: the least"),
+        (
+            ("--dataset", "{mock}", "{mock}", "--backbone", "test_convnext", "--weights", "1", "0"),
+            "one number above 0 for each of 2",
+        ),
+        (
+            ("--dataset", "{mock}", "--backbone", "test_convnext", "--recipe", "paper"),
+            "there are gz_evo, gz_evo_finetune",
+        ),
+        (
+            ("--dataset", "{mock}", "--backbone", "test_convnext", "--tracker", "paper"),
+            "--tracker paper: is not installed",
+        ),
+        (("--dataset", "{mock}", "--backbone", "test_convnext", "--branch-of", "{mock}"), "is no run folder"),
         (("--dataset", "{mock}", "--backbone", "test_convnext", "--crop", "0"), "crop 0.0: is a share"),
-        (("--dataset", "{mock}", "--backbone", "test_convnext", "--min-votes", "0"), "--min-votes must be at least 1"),
+        (
+            ("--dataset", "{mock}", "--backbone", "test_convnext", "--min-votes", "0"),
+            "--min-votes 0: must be at least 1",
+        ),
         (
             ("--dataset", "{mock}", "--backbone", "test_convnext", "--image-size", "1"),
             "does not work with pictures of 1 px",

@@ -1,24 +1,29 @@
-"""The loop: its schedule, its parameter groups, its exact resume, and what it does when the loss is not finite."""
+"""The loop: its exact resume, its checkpoints, its moving average, and what it does when the loss is not finite."""
 
-import itertools
+import contextlib
+import copy
+import dataclasses
 import math
+import os
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from hf_galaxy.errors import BadInput
-from hf_galaxy.train import (
-    Recipe,
-    discard_checkpoints,
-    evaluate,
-    fit,
-    learning_rate_at,
-    parameter_groups,
-    start_accelerator,
-)
+from hf_galaxy import checkpoints
+from hf_galaxy.errors import BadInput, Interrupted
+from hf_galaxy.processes import start_accelerator, start_tracker
+from hf_galaxy.recipe import Recipe
+from hf_galaxy.train import evaluate, fit
+from tests.conftest import ROOT
 
 RECIPE = Recipe(epochs=4, batch_size=8, learning_rate=0.05, seed=1)
 TRUTH = torch.tensor([[1.0, -2.0, 0.5]])
@@ -41,92 +46,208 @@ def batch_at(step, size):
     return {"x": x, "y": x @ TRUTH.T}
 
 
-def batches(recipe):
+def batches(recipe, accumulate=1):
     def of(steps):
         for step in steps:
             whole = batch_at(step, recipe.batch_size)
-            for part in range(recipe.accumulate):
-                yield {name: values.chunk(recipe.accumulate)[part] for name, values in whole.items()}
+            for part in range(accumulate):
+                yield {name: values.chunk(accumulate)[part] for name, values in whole.items()}
 
     return of
 
 
-def train(folder, recipe=RECIPE, model=None, galaxies=64, source=None, validate=None):
+def optimizer_of(model, name="adamw"):
+    kinds = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+    return kinds[name]([{"params": list(model.parameters()), "lr_scale": 1.0}], lr=0.0)
+
+
+def validation_loss(model):
+    with torch.no_grad():
+        return model.eval()(**batch_at(10_000, 64)).loss.item()
+
+
+def train(
+    folder, recipe=RECIPE, model=None, source=None, validate=validation_loss, accumulate=1, optimizer="adamw", **more
+):
     model = model or Regression()
     folder.mkdir(exist_ok=True)
-
-    def loss():
-        with torch.no_grad():
-            model.eval()
-            return model(**batch_at(10_000, 64)).loss.item()
-
     training = fit(
         model,
+        optimizer_of(model, optimizer),
         recipe,
-        galaxies,
-        source or batches(recipe),
+        64,
+        accumulate,
+        source or batches(recipe, accumulate),
         lambda batch: batch,
-        validate or loss,
+        validate,
         Accelerator(cpu=True),
         folder,
+        **more,
     )
     return model, training
 
 
-def test_schedule_warms_up_and_ends_at_zero():
-    recipe = Recipe(warmup=0.1, learning_rate=2.0)
-    rates = [learning_rate_at(p / 1000, recipe) for p in range(1001)]
-    assert rates[0] == 0
-    assert rates[50] == pytest.approx(1.0)
-    assert max(rates) == rates[100] == 2.0
-    assert rates[550] == pytest.approx(1.0)
-    assert rates[1000] == pytest.approx(0)
-    assert all(a >= b for a, b in itertools.pairwise(rates[100:]))
+def cut_off_at(*steps):
+    """Batches that end with an exception before these steps, each once."""
+    left = set(steps)
+
+    def of(wanted):
+        for step, batch in zip(wanted, batches(RECIPE)(wanted), strict=True):
+            if step in left:
+                left.remove(step)
+                raise CutOff
+            yield batch
+
+    return of
 
 
-def test_parameter_groups_hold_every_parameter_once_and_spare_vectors():
-    model = Regression()
-    model.layers[0].bias.requires_grad_(False)
-    decayed, spared = parameter_groups(model, 0.3)
-    assert {p.ndim for p in decayed["params"]} == {2}
-    assert {p.ndim for p in spared["params"]} == {1}
-    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.3, 0.0)
-    expected = {id(p) for p in model.parameters() if p.requires_grad}
-    assert sorted(expected) == sorted(id(p) for group in (decayed, spared) for p in group["params"])
+class CutOff(Exception):
+    pass
+
+
+def assert_equal(ours, theirs):
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    for name, values in ours.state_dict().items():
+        assert torch.equal(values, theirs.state_dict()[name]), name
 
 
 def test_training_learns_and_keeps_the_best_epoch(tmp_path):
+    untrained = validation_loss(Regression())
     model, training = train(tmp_path / "run")
     history = training["history"]
     assert [entry["galaxies"] for entry in history] == [64, 128, 192, 256]
     losses = [entry["validation_loss"] for entry in history]
-    assert losses[-1] < losses[0] / 2
+    assert losses[-1] < untrained / 5
     assert training["best_epoch"] == losses.index(min(losses)) + 1
     with torch.no_grad():
         assert model.eval()(**batch_at(10_000, 64)).loss.item() == min(losses)
-    discard_checkpoints(tmp_path / "run")
+    checkpoints.discard(tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
 
 
-@pytest.mark.parametrize("stop_at", [9, 17, 25])
-def test_a_run_that_was_cut_off_ends_with_the_same_weights(tmp_path, stop_at):
-    expected, _ = train(tmp_path / "whole")
+@pytest.mark.parametrize("options", [{}, {"ema_galaxies": 32}, {"schedule": "wsd"}])
+@pytest.mark.parametrize("stop_at", [(9,), (17, 18), (25, 30)])
+def test_a_run_that_was_cut_off_ends_with_the_same_weights(tmp_path, stop_at, options):
+    recipe = dataclasses.replace(RECIPE, **options)
+    expected, training = train(tmp_path / "whole", recipe)
+    source = cut_off_at(*stop_at)
+    for _ in stop_at:
+        with pytest.raises(CutOff):
+            train(tmp_path / "cut", recipe, source=source, checkpoint_minutes=0)
+    resumed, again = train(tmp_path / "cut", recipe, source=source)
+    assert_equal(expected, resumed)
+    assert again["losses"] == training["losses"]
+    for ours, theirs in zip(again["history"], training["history"], strict=True):
+        for name in ("galaxies", "training_loss", "validation_loss"):
+            assert ours[name] == theirs[name]
 
-    class CutOff(Exception):
-        pass
 
-    def interrupted(steps):
-        for step, batch in zip(steps, batches(RECIPE)(steps), strict=True):
-            if step == stop_at:
-                raise CutOff
+def test_checkpoints_are_written_between_epochs_too_and_only_so_many_are_kept(tmp_path):
+    recipe = dataclasses.replace(RECIPE, batch_size=2, epochs=1)  # 32 steps
+    seen = []
+
+    def watched(steps):
+        for batch in batches(recipe)(steps):
+            seen.append([checkpoints.step_of(path) for path in checkpoints.all_in(tmp_path / "run")])
             yield batch
 
+    train(tmp_path / "run", recipe, source=watched, checkpoint_minutes=0, keep_checkpoints=2)
+    assert seen[9] == []
+    assert seen[10] == [10]
+    assert seen[31] == [20, 30]
+    assert [checkpoints.step_of(path) for path in checkpoints.all_in(tmp_path / "run")] == [30, 32]
+
+
+def test_without_a_hurry_checkpoints_are_written_after_epochs(tmp_path):
+    train(tmp_path / "run", RECIPE, keep_checkpoints=9, keep_at=(0.5, 2))
+    assert [checkpoints.step_of(path) for path in checkpoints.all_in(tmp_path / "run")] == [4, 8, 16, 24, 32]
+    checkpoints.discard(tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "kept-checkpoint-000000004.pt",
+        "kept-checkpoint-000000016.pt",
+    ]
+
+
+def test_sigterm_saves_and_stops(tmp_path):
+    def terminated(steps):
+        for step, batch in zip(steps, batches(RECIPE)(steps), strict=True):
+            if step == 10:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="stopped after step 16 of 32; the same command goes on from there"):
+        train(tmp_path / "cut", source=terminated)
+    assert signal.getsignal(signal.SIGTERM) is before
+    expected, _ = train(tmp_path / "whole")
+    resumed, _ = train(tmp_path / "cut")
+    assert_equal(expected, resumed)
+
+
+@pytest.mark.parametrize("limit", [0, 1000])
+def test_a_disk_that_is_full_leaves_the_checkpoint_before(tmp_path, limit, capsys):  # capsys: no output to a file
+    expected, _ = train(tmp_path / "whole")
     with pytest.raises(CutOff):
-        train(tmp_path / "cut", source=interrupted)
-    resumed, training = train(tmp_path / "cut")
-    for ours, theirs in zip(expected.state_dict().values(), resumed.state_dict().values(), strict=True):
-        assert torch.equal(ours, theirs)
-    assert len(training["history"]) == 4
+        train(tmp_path / "full", source=cut_off_at(12))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "full").iterdir()}
+    assert list(before) == ["checkpoint-000000008.pt"]
+    allowed = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, allowed[1]))  # files of this process cannot grow beyond it
+    try:
+        with pytest.raises(BadInput, match=r"checkpoint-000000016.pt: cannot be written .*; make room"):
+            train(tmp_path / "full")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "full").iterdir()} == before
+    resumed, _ = train(tmp_path / "full")
+    assert_equal(expected, resumed)
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in (".checkpoint-000000099.pt.partial", ".kept-checkpoint-000000099.pt.partial"):
+        (tmp_path / "run" / name).write_bytes(b"PK")
+    train(tmp_path / "run")
+    assert [path.name for path in checkpoints.all_in(tmp_path / "run")] == [
+        path.name for path in sorted((tmp_path / "run").iterdir())
+    ]
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    with pytest.raises(CutOff):
+        train(tmp_path / "run", source=cut_off_at(12))
+    (checkpoint,) = checkpoints.all_in(tmp_path / "run")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])
+    with pytest.raises(BadInput, match=r"checkpoint-000000008.pt: cannot be read .*; remove it"):
+        train(tmp_path / "run")
+
+
+def test_the_moving_average_is_what_is_validated_and_kept(tmp_path):
+    """Against an average taken by hand, with the decay that ModelEmaV3 documents."""
+    recipe = dataclasses.replace(RECIPE, ema_galaxies=32, epochs=1)
+    model, after_each_step = Regression(), []
+
+    def watched(steps):
+        for batch in batches(recipe)(steps):
+            after_each_step.append(copy.deepcopy(model.state_dict()))
+            yield batch
+
+    raw = {}
+
+    def validate(average):
+        raw.update(copy.deepcopy(model.state_dict()))
+        assert average is not model
+        return validation_loss(average)
+
+    train(tmp_path / "run", recipe, model, source=watched, validate=validate)
+    weights = [*after_each_step[1:], raw]  # after steps 0, 1, ...
+    average = weights[0]
+    for step, now in enumerate(weights):
+        decay = 0.0 if step <= 1 else min(1 - 8 / 32, 1 - (1 + step - 1) ** (-2 / 3))
+        average = {name: decay * average[name] + (1 - decay) * now[name] for name in now}
+    for name, values in model.state_dict().items():
+        torch.testing.assert_close(values, average[name])
+        assert not torch.allclose(values, raw[name], rtol=1e-6)
 
 
 def test_accumulation_does_not_change_the_losses(tmp_path):
@@ -135,12 +256,7 @@ def test_accumulation_does_not_change_the_losses(tmp_path):
             super().__init__()
             self.layers[3].p = 0.0
 
-    curves = [
-        train(tmp_path / str(k), Recipe(epochs=4, batch_size=8, learning_rate=0.05, accumulate=k), NoDropout())[1][
-            "losses"
-        ]
-        for k in (1, 2, 4)
-    ]
+    curves = [train(tmp_path / str(k), model=NoDropout(), accumulate=k)[1]["losses"] for k in (1, 2, 4)]
     for curve in curves[1:]:
         assert [seen for seen, _ in curve] == [seen for seen, _ in curves[0]]
         assert [loss for _, loss in curve] == pytest.approx([loss for _, loss in curves[0]], rel=1e-4)
@@ -149,7 +265,7 @@ def test_accumulation_does_not_change_the_losses(tmp_path):
 def test_patience_stops_training(tmp_path):
     values = iter([3.0, 2.0, 2.5, 2.2, 1.0])
     recipe = Recipe(epochs=5, batch_size=8, patience=2)
-    _, training = train(tmp_path / "run", recipe, validate=lambda: next(values))
+    _, training = train(tmp_path / "run", recipe, validate=lambda model: next(values))
     assert [entry["validation_loss"] for entry in training["history"]] == [3.0, 2.0, 2.5, 2.2]
     assert training["best_epoch"] == 2
 
@@ -162,10 +278,53 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(tmp_path, bad_step):
 
     with pytest.raises(FloatingPointError, match=f"the training loss is nan at step {bad_step} "):
         train(tmp_path / "run", source=poisoned)
-    for checkpoint in (tmp_path / "run").glob("checkpoint-*/model.safetensors"):
-        from safetensors.torch import load_file
+    for checkpoint in checkpoints.all_in(tmp_path / "run"):
+        assert all(torch.isfinite(t).all() for t in torch.load(checkpoint)["model"].values())
 
-        assert all(torch.isfinite(t).all() for t in load_file(checkpoint).values())
+
+def test_with_wsd_patience_begins_with_the_cool_down(tmp_path):
+    values = iter([3.0, *[4.0] * 9])
+    recipe = Recipe(epochs=10, batch_size=8, patience=2, schedule="wsd", cooldown=0.4)
+    _, training = train(tmp_path / "run", recipe, validate=lambda model: next(values))
+    assert len(training["history"]) == 8
+
+
+def followed(folder, tracker):
+    """Train with a tracker; it is told the losses as scalars by galaxies seen."""
+    accelerator = start_accelerator("no", cpu=True, tracker=tracker, logs=folder / "logs")
+    (folder / "run").mkdir()
+    start_tracker(accelerator, tracker, folder / "run", {"epochs": 4.0, "tree": ("gz2",)})
+    model = Regression()
+    fit(model, optimizer_of(model), RECIPE, 64, 1, batches(RECIPE), dict, validation_loss, accelerator, folder / "run")
+    accelerator.end_training()
+
+
+def test_tensorboard_is_told_the_losses(tmp_path):
+    followed(tmp_path, "tensorboard")
+    events = EventAccumulator(str(tmp_path / "logs/run")).Reload()
+    assert set(events.Tags()["scalars"]) == {"training loss", "learning rate", "validation loss"}
+    assert [event.step for event in events.Scalars("validation loss")] == [64, 128, 192, 256]
+
+
+def test_trackio_is_told_the_losses(tmp_path):
+    """In a process of its own, because trackio goes on writing in threads until its process ends."""
+    program = (
+        f"from pathlib import Path; from tests.test_train import followed; followed(Path({str(tmp_path)!r}), 'trackio')"
+    )
+    environment = os.environ | {"TRACKIO_DIR": str(tmp_path / "trackio")}
+    subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, check=True, capture_output=True, timeout=200
+    )
+    (base,) = (tmp_path / "trackio").glob("*.db")
+    with contextlib.closing(sqlite3.connect(base)) as trackio:
+        rows = trackio.execute("select run_name, step, metrics from metrics order by step").fetchall()
+    validated = [(name, step) for name, step, metrics in rows if b"validation loss" in metrics]
+    assert validated == [("run", 64), ("run", 128), ("run", 192), ("run", 256)]
+
+
+def test_a_tracker_that_is_not_there_is_refused():
+    with pytest.raises(BadInput, match=r"--tracker papertape: is not installed or not known; here are .*tensorboard"):
+        start_accelerator("no", cpu=True, tracker="papertape")
 
 
 def test_evaluation_leaves_training_mode_as_it_was():

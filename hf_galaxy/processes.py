@@ -1,0 +1,95 @@
+"""The processes that work on one run: how they start together, who follows them, and what only the first of them does."""
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+
+from hf_galaxy.errors import BadInput
+
+
+def start_accelerator(
+    precision: Literal["no", "bf16", "fp16"] | None,
+    cpu: bool = False,
+    exact: bool = True,
+    tracker: str | None = None,
+    logs: Path | None = None,
+) -> Accelerator:
+    """The processes that `accelerate launch` started, as one; with the precision it was given, if None is asked for.
+
+    Args:
+        exact: only algorithms that give the same result each time; else a GPU may take faster ones, and TF32 products.
+        tracker: the name of one of Accelerate's, such as tensorboard or trackio.
+        logs: folder for what the tracker writes, if it writes files (tensorboard).
+
+    Raises:
+        BadInput: several processes were started but each would train alone; or there is no such tracker.
+    """
+    if tracker is not None and tracker not in available_trackers():
+        raise BadInput(
+            f"--tracker {tracker}: is not installed or not known; here are {', '.join(available_trackers())}"
+        )
+    # While the first process copies a large dataset, the others wait longer than they would by default.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
+    accelerator = Accelerator(
+        mixed_precision=precision, cpu=cpu, log_with=tracker, project_dir=logs, kwargs_handlers=[patience]
+    )
+    expected = int(os.environ.get("WORLD_SIZE", 1))
+    if accelerator.num_processes != expected:
+        raise BadInput(
+            f"{expected} processes were started but {accelerator.num_processes} work together; without a GPU, "
+            "add --cpu, and launch with `accelerate launch --config_file scripts/launch/cpu2.yaml`"
+        )
+    if accelerator.device.type == "cpu":
+        # `accelerate launch` allows a process one thread on a CPU, whatever the machine has.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if os.environ.get("OMP_NUM_THREADS", "1") == "1":
+            torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    elif exact:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA asks for to be deterministic
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.backends.cuda.enable_mem_efficient_sdp(False)  # whose backward pass is not deterministic
+    else:
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+    return accelerator
+
+
+def available_trackers() -> list[str]:
+    """The names of Accelerate's trackers whose library is installed."""
+    return sorted(str(tracker) for tracker in get_available_trackers())
+
+
+def start_tracker(accelerator: Accelerator, tracker: str, run: Path, settings: dict) -> None:
+    """Begin to follow a run: by trackio and wandb as a run of the project named like its parent folder, else under its name."""
+    plain = {name: value for name, value in settings.items() if isinstance(value, int | float | str)}
+    if tracker in ("trackio", "wandb"):
+        accelerator.init_trackers(run.resolve().parent.name, plain, {tracker: {"name": run.name}})
+    else:
+        accelerator.init_trackers(run.name, plain)
+
+
+def first_alone(accelerator: Accelerator, work: Callable[[], object], *given) -> object:
+    """What `work` returns in the first process, None in the others. Every process must call it.
+
+    Raises:
+        BadInput: in all of them, if the first raises it: else the others would wait for it for ever.
+    """
+    refused, result = [None], None
+    if accelerator.is_main_process:
+        try:
+            result = work(*given)
+        except BadInput as error:
+            refused = [str(error)]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(refused)
+    if refused[0] is not None:
+        raise BadInput(refused[0])
+    return result

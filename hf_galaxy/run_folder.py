@@ -1,0 +1,151 @@
+"""The folder of a run: who may write into it, what it branches off from, and what is in it at the end."""
+
+import fcntl
+import os
+import shutil
+from dataclasses import replace
+from itertools import takewhile
+from pathlib import Path
+from typing import IO
+
+from hf_galaxy import cards, checkpoints
+from hf_galaxy.atomic import whole_file
+from hf_galaxy.errors import BadInput
+from hf_galaxy.run_record import FILE, RunRecord
+from hf_galaxy.settings import BESIDE, Settings
+
+LOCK = ".lock"
+
+
+def begin(settings: Settings, record: RunRecord, galaxies: int) -> IO:
+    """Make the run folder, or find the unfinished run in it, with the checkpoint that it branches off from, if any.
+
+    Args:
+        galaxies: that are learnt from.
+
+    Returns:
+        What `save` is to be given: nobody else can claim the folder until then, or until the process ends.
+
+    Raises:
+        BadInput: as `claim` and `branch_point`.
+    """
+    trunk = branch_point(settings, record, galaxies) if settings.branch_of is not None else None
+    lock = claim(settings.out, record)
+    if trunk is not None and not checkpoints.all_in(settings.out):
+        try:
+            with whole_file(settings.out / trunk.name.removeprefix("kept-")) as partial:
+                shutil.copyfile(trunk, partial)
+        except OSError as error:
+            raise BadInput(f"--branch-of: {trunk} cannot be copied to {settings.out} ({error.strerror})") from error
+    return lock
+
+
+def claim(out: Path, record: RunRecord) -> IO:
+    """Make the run folder, or make sure that the unfinished run in it is the same, and that nobody else trains it now.
+
+    Returns:
+        An open file: nobody else can claim the folder until it is closed, or the process ends in whatever way.
+
+    Raises:
+        BadInput: another run is there, or the folder cannot be written.
+    """
+    if (out / FILE).exists():
+        _check_same(out, record)  # before anything in it is touched
+    elif out.exists() and (not out.is_dir() or any(not file.name.startswith(".") for file in out.iterdir())):
+        raise BadInput(f"--out {out}: exists and is no run folder; choose another")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = open(out / LOCK, "w")  # noqa: SIM115 (it is to stay open)
+    except OSError as error:
+        raise BadInput(f"--out {out}: cannot be written ({error.strerror})") from error
+    try:
+        # Not flock, which loader workers would inherit: they live on for some seconds when a run is killed.
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise BadInput(f"--out {out}: another process is training this run now") from error
+    if not (out / FILE).exists():
+        record.save(out)
+    _check_same(out, record)  # once more: it may have been finished since
+    return lock
+
+
+def _check_same(out, record):
+    earlier = RunRecord.load(out)
+    if earlier.finished:
+        raise BadInput(f"--out {out}: holds a finished run; choose another, or remove it")
+    if differing := _differing(earlier, record):
+        raise BadInput(
+            f"--out {out}: holds an unfinished run with another {', '.join(differing)}; "
+            "give the same to go on, choose another --out, or remove it"
+        )
+
+
+def _differing(earlier, record, but=()):
+    """The options, as typed, in which two runs compute different things."""
+    names = [name for name, value in record.settings.items() if value != earlier.settings.get(name)]
+    differing = [f"--{name.replace('_', '-')}" for name in sorted(set(names) - BESIDE - set(but))]
+    if not differing and earlier.dataset != record.dataset:
+        differing = ["content of --dataset than now"]
+    return differing
+
+
+def branch_point(settings: Settings, record: RunRecord, galaxies: int) -> Path:
+    """The last checkpoint of another run, `settings.branch_of`, up to which both train the same way.
+
+    Runs of different length with the schedule wsd do, until the shorter one cools down: what goes on from there ends, to the
+    bit, like a training from its own beginning.
+
+    Args:
+        galaxies: that both learn from.
+
+    Raises:
+        BadInput: the other run is none of the same settings, or has no such checkpoint.
+    """
+    trunk = settings.branch_of
+    earlier = RunRecord.load(trunk)
+    length = ("epochs", "warmup", "cooldown", *(["patience"] if settings.schedule == "wsd" else []))
+    if differing := _differing(earlier, record, but=length):
+        raise BadInput(f"--branch-of {trunk}: was trained with another {', '.join(differing)}")
+    other = replace(settings, **{name: earlier.settings[name] for name in length})
+    lengths = settings.length(galaxies), other.length(galaxies)
+    same = (
+        settings.learning_rate_at(step, lengths[0]) == other.learning_rate_at(step, lengths[1])
+        for step in range(settings.steps(galaxies))
+    )
+    common = min(sum(takewhile(bool, same)), other.steps(galaxies) - 1)  # at its last step it ended an epoch of its own
+    if usable := [each for each in checkpoints.all_in(trunk, kept=True) if checkpoints.step_of(each) <= common]:
+        return usable[-1]
+    raise BadInput(
+        f"--branch-of {trunk}: has no checkpoint, kept by --keep-at, of the {common} steps in which its learning rates are "
+        f"those of this run; with --schedule wsd, and warm-ups of equally many galaxies, these would be more"
+    )
+
+
+def save(model, weights: dict, record: RunRecord, out: Path, lock: IO) -> None:
+    """Write the finished run: what is uploaded, unchanged.
+
+    Args:
+        weights: the model's, whole.
+        lock: what `claim` returned.
+
+    Raises:
+        BadInput: it cannot be written; the same command tries again from the last checkpoint.
+    """
+    partial = out / ".saving"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        model.save_pretrained(partial, state_dict=weights)
+        (partial / "README.md").write_text(cards.model_card(record))
+        mode = (partial / "README.md").stat().st_mode  # safetensors lets nobody else read what it writes
+        for file in partial.iterdir():
+            file.chmod(mode)
+            os.replace(file, out / file.name)
+        partial.rmdir()
+        record.save(out)  # last of all: it says that the others are complete
+    except Exception as error:  # safetensors has an exception of its own for a full disk
+        raise BadInput(
+            f"--out {out}: cannot be written ({error}); make room, and give the same command again"
+        ) from error
+    checkpoints.discard(out)
+    (out / LOCK).unlink()
+    lock.close()

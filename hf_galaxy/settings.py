@@ -1,0 +1,156 @@
+"""All that a training run is made of: the options of scripts/pretrain.py and scripts/finetune.py, as they are in run.json."""
+
+import os
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.constructors import PrimitiveConstructorSpec
+
+from hf_galaxy.errors import BadInput
+from hf_galaxy.mixture import check_weights
+from hf_galaxy.optimizers import check_optimizer
+from hf_galaxy.recipe import Recipe
+from hf_galaxy.views import Augmentation
+
+
+def _share_of(text):
+    try:
+        return float(Fraction(text))
+    except ZeroDivisionError as error:
+        raise ValueError(f"{text} is no number") from error
+
+
+# A share that may be given as a fraction, such as 1/64.
+Share = Annotated[
+    float,
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="SHARE",
+        instance_from_str=lambda words: _share_of(words[0]),
+        is_instance=lambda value: isinstance(value, float),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Recipe):
+    """What a run is made of, besides its recipe."""
+
+    dataset: tuple[str, ...]
+    """Folders made by publish_dataset.py, or Hub ids."""
+    out: Path
+    """The run folder to make. An unfinished run in it goes on, if its settings are the same."""
+    config: str | None = None
+    """Configuration of the dataset, if it has several."""
+    streaming: bool = False
+    """Read the dataset's Parquet files as far as they are needed, where they are, instead of copying all to a cache first."""
+    weights: tuple[float, ...] | None = None
+    """Of several datasets: how often galaxies of each are seen, relative to each other; by default as often as there are galaxies."""
+    balance: float = 0.0
+    """How far classes (for votes: sets of campaigns that a galaxy was in) are seen equally often, within each dataset: 0, as they are, to 1, all equally."""
+    subset: Share = 1.0
+    """Learn from this share of the training galaxies, such as 1/8: chosen by hash, of each class or campaign alike; 1/8 is inside 1/4."""
+    task: Literal["votes", "classes"] = "votes"
+    """Predict the volunteers' votes, or a class label."""
+    label: str | None = None
+    """The label column, for --task classes."""
+    tree: tuple[str, ...] | None = None
+    """Campaigns whose questions are learnt; by default all of which the datasets have the columns."""
+    backbone: str | None = None
+    """A timm architecture (convnext_atto), or transformers:FOLDER_OR_HUB_ID."""
+    start: str | None = None
+    """Weights to start from: a run folder or its Hub id, a .safetensors or .pth file of timm weights, a timm model name with its tag (convnext_atto.d2_in1k), hf_hub:ORG/NAME, or transformers:FOLDER_OR_HUB_ID."""
+    image_size: int | None = None
+    """Side of what the backbone sees, in pixels; by default that of the run it starts from, else 224."""
+    crop: float | None = None
+    """Share of the picture's side that it sees, from the centre; by default that of the run it starts from, else 1."""
+    rotate: bool = True
+    """Turn pictures at random; not for labels that know where up is."""
+    flip: bool = True
+    """Mirror pictures at random; not for labels that know a spiral's handedness."""
+    zoom: tuple[float, float] = (0.9, 1.1)
+    """Enlarge pictures at random, by factors between these two; milder than Zoobot's, which change how large a galaxy looks."""
+    shift: float = 0.05
+    """Move pictures at random, by up to this share of the view."""
+    likelihood: Literal["dirichlet_multinomial", "multinomial"] = "dirichlet_multinomial"
+    """Of the votes."""
+    head_dropout: float = 0.2
+    """Share of the features dropped before the head, in training."""
+    drop_path: float = 0.0
+    """Stochastic depth rate of a timm backbone, in training."""
+    min_votes: int = 20
+    """Vote fractions count in RMSE, MAE and accuracy where a question has at least so many votes."""
+    precision: Literal["no", "bf16", "fp16"] | None = None
+    """Mixed precision, by default as `accelerate launch` or `accelerate config` says; the likelihood is float32 always."""
+    compile: bool = False
+    """Compile the backbone with torch.compile: some minutes at the start, then faster steps, above all on GPUs."""
+    exact: bool = True
+    """Use only algorithms that give the same result each time; --no-exact lets a GPU take faster ones, and TF32 products."""
+    device_batch: int | None = None
+    """Galaxies that fit into a process at once; a larger batch is accumulated in parts of at most so many."""
+    branch_of: Path | None = None
+    """A run folder with the same settings but for its length, and checkpoints kept by --keep-at: what both have in common is not trained again."""
+    keep_at: tuple[float, ...] = ()
+    """Keep the checkpoints after so many epochs for runs that branch off there (with --schedule wsd, before the cool-down)."""
+    keep_checkpoints: int = 2
+    """So many of the newest checkpoints are kept while the run is not finished."""
+    checkpoint_minutes: float = 10
+    """Save what is needed to go on at least so often; after each epoch and on SIGTERM always."""
+    tracker: str | None = None
+    """Follow the run with one of Accelerate's trackers, such as trackio, or tensorboard, which writes to the folder logs beside --out."""
+    estimate: bool = False
+    """Only try out some steps, and say how long the run would take and what space it would need."""
+    workers: int = min(8, max(1, (os.cpu_count() or 1) // 2))
+    """Processes that decode pictures, for each training process."""
+    cpu: bool = False
+    """Train on the CPU even if there is a GPU."""
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What is done to pictures at random."""
+        return Augmentation(self.rotate, self.flip, self.zoom, self.shift)
+
+    def check(self) -> None:
+        """As in `Recipe`, and of what is added here."""
+        super().check()
+        check_optimizer(self.optimizer)
+        self.augmentation.check()
+        if self.weights is not None:
+            check_weights(list(self.weights), len(self.dataset))
+        if self.task == "votes" and self.label is not None:
+            raise BadInput("--label: is what --task classes learns; votes are learnt from the columns of a --tree")
+        if self.task == "classes" and self.tree is not None:
+            raise BadInput("--tree: is what --task votes learns; classes are learnt from a --label")
+        if self.config is not None and len(self.dataset) > 1:
+            raise BadInput("--config: is of one dataset; several are read in their default configuration")
+        if not 0 < self.subset <= 1:
+            raise BadInput(f"--subset {self.subset}: is a share of the training galaxies, in (0, 1]")
+        if not 0 <= self.balance <= 1:
+            raise BadInput(
+                f"--balance {self.balance}: is in [0, 1]; 0 leaves classes as they are, 1 makes all equally frequent"
+            )
+        if self.balance and self.streaming:
+            raise BadInput(
+                "--balance: picks single galaxies from everywhere, which a stream cannot give; leave out --streaming"
+            )
+        if self.image_size is not None and self.image_size < 1:
+            raise BadInput(f"--image-size {self.image_size}: must be more than 0")
+        if not (0 <= self.head_dropout < 1 and 0 <= self.drop_path < 1):
+            raise BadInput("--head-dropout and --drop-path are shares, in [0, 1)")
+        for name in ("min_votes", "keep_checkpoints", "device_batch"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise BadInput(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+        if self.workers < 0 or self.checkpoint_minutes < 0:
+            raise BadInput("--workers and --checkpoint-minutes must not be negative")
+        if any(not 0 < epochs <= self.epochs for epochs in self.keep_at):
+            raise BadInput(f"--keep-at: is in epochs, more than 0 and at most {self.epochs:g}")
+
+
+# A run may go on with others of these, and branch off from one with others: they do not change what it computes.
+BESIDE = {
+    "out", "workers", "cpu", "device_batch", "keep_at", "keep_checkpoints", "checkpoint_minutes", "tracker", "estimate",
+    "branch_of", "recipe",
+}  # fmt: skip

@@ -1,0 +1,114 @@
+"""What a run learns from: its datasets, opened and checked, their target, and which of their galaxies it takes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from hf_galaxy.data import (
+    Label,
+    Rows,
+    check_tree_columns,
+    label_of,
+    labelled,
+    open_dataset,
+    rows_of,
+    title_of,
+)
+from hf_galaxy.decision_tree import DecisionTree, load_tree, tree_of_columns
+from hf_galaxy.errors import BadInput
+from hf_galaxy.settings import Settings
+from hf_galaxy.subsets import strata_of, subset
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Some datasets with one target.
+
+    Attributes:
+        titles: what their cards call them.
+        splits: of each split the rows of every dataset.
+        target: the tree, or the label, of all of them.
+        strata: of every dataset the kinds of its training rows (`subsets.strata_of`); None if nobody asked.
+    """
+
+    titles: list[str]
+    splits: dict[str, list[Rows]]
+    target: DecisionTree | Label
+    strata: list[np.ndarray] | None
+
+    def count(self, split: str) -> int:
+        """Galaxies in a split of all datasets together."""
+        return sum(map(len, self.splits[split]))
+
+
+def open_sources(settings: Settings, say: Callable[[str], None]) -> Sources:
+    """Open the datasets of a run, and take of them what its settings ask for.
+
+    Args:
+        say: tells the user what is left out.
+
+    Raises:
+        BadInput: one cannot be opened, lacks a split or the target, or they do not go together.
+    """
+    opened = [open_dataset(name, settings.config, settings.streaming) for name in settings.dataset]
+    named = list(zip(settings.dataset, opened, strict=True))
+    splits = {split: [rows_of(each, split, name) for name, each in named] for split in SPLITS}
+    titles = [title_of(name) for name in settings.dataset]
+    if settings.task == "votes":
+        target, strata = _tree_of(settings, splits["train"], say), None
+        if settings.subset < 1 or settings.balance:
+            strata = [strata_of(rows, target) for rows in splits["train"]]
+        if settings.balance:
+            voted = [np.flatnonzero(kinds) for kinds in strata]  # to be in no campaign is no campaign
+            if left_out := sum(map(len, strata)) - sum(map(len, voted)):
+                say(f"{left_out:,} training galaxies without votes are left out")
+            splits["train"] = [rows.select(where) for rows, where in zip(splits["train"], voted, strict=True)]
+            strata = [kinds[where] for kinds, where in zip(strata, voted, strict=True)]
+    else:
+        target = _label_of(settings, splits["train"])
+        strata = []
+        for split, parts in splits.items():
+            for i, (name, rows) in enumerate(zip(settings.dataset, parts, strict=True)):
+                parts[i], indices = labelled(rows, target, name)
+                if left_out := len(rows) - len(parts[i]):
+                    say(
+                        f"{left_out:,} of the {len(rows):,} galaxies of split {split} of {name} have no {target.column!r}; "
+                        "they are left out"
+                    )
+                if split == "train":
+                    strata.append(indices)
+    if settings.subset < 1:
+        chosen = [
+            subset(rows, kinds, settings.subset, settings.seed)
+            for rows, kinds in zip(splits["train"], strata, strict=True)
+        ]
+        strata = [kinds[where] for kinds, where in zip(strata, chosen, strict=True)]
+        splits["train"] = [rows.select(where) for rows, where in zip(splits["train"], chosen, strict=True)]
+    return Sources(titles, splits, target, strata)
+
+
+def _tree_of(settings, train, say):
+    columns = list(dict.fromkeys(column for rows in train for column in rows.column_names))
+    tree = load_tree(list(settings.tree)) if settings.tree else tree_of_columns(columns)
+    whole = load_tree(list(tree.campaigns)).questions if not settings.tree else tree.questions
+    missing = ", ".join(q.name for q in whole if q.name not in {held.name for held in tree.questions})
+    without = f"; there are no votes for {missing}" if missing else ""
+    say(f"learning {len(tree.questions)} questions of {tree.name}{without}")
+    check_tree_columns(columns, tree, " ".join(settings.dataset))
+    return tree
+
+
+def _label_of(settings, train):
+    first, *others = [
+        label_of(rows, settings.label or "", name) for rows, name in zip(train, settings.dataset, strict=True)
+    ]
+    for name, other in zip(settings.dataset[1:], others, strict=True):
+        if other.names != first.names:
+            raise BadInput(
+                f"--dataset {name}: has the classes {', '.join(other.names)}, {settings.dataset[0]} has "
+                f"{', '.join(first.names)}"
+            )
+    return first

@@ -1,0 +1,140 @@
+"""A run is a function of its settings, its data and its seed: however often it is killed, on however many processes."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from safetensors.torch import load_file
+
+from hf_galaxy.checkpoints import all_in
+from hf_galaxy.run_record import RunRecord
+from tests.conftest import ROOT
+from tests.runs import assert_bit_equal, finish, run, start, wait_for_checkpoints
+
+KILLS = 10
+
+
+def kill_at_a_random_moment(started, out, moments):
+    """Soon after the start, or while the run goes on or saves; False if it ended before."""
+    before = set(all_in(out))
+    if moments.random() < 0.8:
+        while set(all_in(out)) <= before and all(process.is_alive() for process in started):
+            time.sleep(0.001)
+    moments.choice(started).join(moments.uniform(0, 0.3))
+    killed = all(process.is_alive() for process in started)
+    for process in moments.sample(started, len(started)):
+        process.kill()
+    for process in started:
+        process.join()
+    return killed
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(mock_dataset, tmp_path, processes):
+    # With batch norms, whose statistics differ between processes, where there are several.
+    backbone = {1: "test_convnext", 2: "test_resnet"}[processes]
+    settings = dict(
+        dataset=(str(mock_dataset),), processes=processes, backbone=backbone, drop_path=0.1, ema_galaxies=64
+    )
+    whole = run(tmp_path / "whole", **settings)
+    moments = random.Random(processes)
+    kills, runs = 0, [tmp_path / "0"]
+    while kills < KILLS:
+        kills += kill_at_a_random_moment(start(runs[-1], **settings), runs[-1], moments)
+        if (runs[-1] / "run.json").exists() and RunRecord.load(runs[-1]).finished:
+            runs.append(tmp_path / str(len(runs)))
+    finish(start(runs[-1], **settings), runs[-1])
+    gone_on = sum(Path(f"{out}.log").read_text().count("going on at step") for out in runs)
+    assert gone_on >= 3
+    for out in runs:
+        assert_bit_equal(tmp_path / "whole", out)
+        again = RunRecord.load(out)
+        assert again.training["losses"] == whole.training["losses"]
+        assert again.results == whole.results
+        assert {file.name for file in out.iterdir()} == {file.name for file in (tmp_path / "whole").iterdir()}
+
+
+def curve(record):
+    return record.training["losses"], [entry["validation_loss"] for entry in record.training["history"]]
+
+
+def assert_same_curves(ours, theirs):
+    for one, other in zip(curve(ours), curve(theirs), strict=True):
+        torch.testing.assert_close(torch.tensor(one), torch.tensor(other), rtol=1e-4, atol=0)
+    one, other = (record.results["test"] for record in (ours, theirs))
+    assert one["galaxies"] == other["galaxies"]
+    assert one["loss"]["model"] == pytest.approx(other["loss"]["model"], rel=1e-4)
+
+
+def test_how_a_batch_is_shared_out_does_not_matter(mock_dataset, tmp_path):
+    """1 x 16 = 2 processes x 8 = 2 micro-batches of 8 = 2 processes x 2 micro-batches of 4, loss for loss."""
+    settings = dict(
+        dataset=(str(mock_dataset),), head_dropout=0.0, epochs=3
+    )  # dropout is drawn by each process for itself
+    whole = run(tmp_path / "1x16", **settings)
+    assert_same_curves(whole, run(tmp_path / "2x8", processes=2, **settings))
+    assert_same_curves(whole, run(tmp_path / "accumulated", device_batch=8, **settings))
+    assert_same_curves(whole, run(tmp_path / "both", processes=2, device_batch=4, **settings))
+
+
+def test_a_run_goes_on_with_another_number_of_processes(mock_dataset, tmp_path):
+    settings = dict(dataset=(str(mock_dataset),), head_dropout=0.0)
+    whole = run(tmp_path / "whole", **settings)
+    started = start(tmp_path / "moved", processes=2, **settings)
+    wait_for_checkpoints(2, tmp_path / "moved", started)
+    # SIGTERM to every process of the job, as schedulers send it: a checkpoint is written, and the run stops.
+    for process in started:
+        for each in [*psutil.Process(process.pid).children(), process]:
+            os.kill(each.pid, signal.SIGTERM)
+    for process in started:
+        process.join(60)
+    assert not RunRecord.load(tmp_path / "moved").finished
+    assert "the same command goes on from there" in (tmp_path / "moved.log").read_text()
+    assert_same_curves(whole, run(tmp_path / "moved", **settings))
+    assert "going on at step" in (tmp_path / "moved.log").read_text()
+
+
+def test_a_model_that_fsdp2_shares_out_learns_like_a_whole_one_and_goes_on(mock_dataset, tmp_path):
+    config = load_config_from_file(str(ROOT / "scripts/launch/fsdp2.yaml")).fsdp_config
+    environment = {name.upper(): str(value) for name, value in config.items()} | {"ACCELERATE_USE_FSDP": "true"}
+    environment["FSDP_MIN_NUM_PARAMS"] = "10000"  # so that this small one is taken apart too
+    settings = dict(dataset=(str(mock_dataset),), backbone="test_vit", head_dropout=0.0)
+    whole = run(tmp_path / "whole", **settings)
+    started = start(tmp_path / "parts", processes=2, environment=environment, **settings)
+    wait_for_checkpoints(2, tmp_path / "parts", started)
+    for process in started:
+        process.kill()
+        process.join()
+    parts = run(tmp_path / "parts", processes=2, environment=environment, **settings)
+    assert "going on at step" in (tmp_path / "parts.log").read_text()
+    assert_same_curves(whole, parts)
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    for name, values in ours.items():
+        torch.testing.assert_close(values, theirs[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_that_branches_off_is_to_the_bit_one_from_the_beginning(mock_dataset, tmp_path):
+    settings = dict(dataset=(str(mock_dataset),), schedule="wsd", cooldown=0.25)
+    run(tmp_path / "trunk", **settings, epochs=6, warmup=1 / 6, keep_at=(1, 3))
+    run(tmp_path / "whole", **settings, epochs=4, warmup=1 / 4)
+    run(tmp_path / "branch", **settings, epochs=4, warmup=1 / 4, branch_of=tmp_path / "trunk")
+    assert "going on at step" in (tmp_path / "branch.log").read_text()
+    assert_bit_equal(tmp_path / "whole", tmp_path / "branch")
+
+
+def test_two_trainings_of_one_run_at_the_same_time_are_refused(mock_dataset, tmp_path):
+    settings = dict(dataset=(str(mock_dataset),), epochs=60)
+    first = start(tmp_path / "run", **settings)
+    wait_for_checkpoints(1, tmp_path / "run", first)
+    (second,) = start(tmp_path / "run", **settings)
+    second.join(60)
+    assert second.exitcode == 1
+    assert "another process is training this run now" in (tmp_path / "run.log").read_text()
+    first[0].kill()
+    first[0].join()
