@@ -7,38 +7,31 @@ One process, one thread, no loader workers, so that CPU time per picture is a cl
 
 import io
 import logging
-import os
-import platform
 import resource
 import sys
 import tempfile
 import time
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from importlib import metadata
-from itertools import islice
 from pathlib import Path
 from statistics import median
 
 import datasets
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from material import SIDE, encoded, machine, publish, spread
+from PIL import Image
 
 from hf_galaxy.command_line import run
 from hf_galaxy.data import Galaxies
 from hf_galaxy.decision_tree import load_tree
 from hf_galaxy.errors import BadInput
-from hf_galaxy.mock_pictures import draw
 from hf_galaxy.sequence import Share, TrainingSequence, training_batches
-from hf_galaxy.simulate import CAMPAIGNS, draw_morphology
 from hf_galaxy.views import Framing, train_view
 
-SIDE, VIEW, BATCH = 256, 224, 64
-DRAWN = 200  # mock pictures are slow to draw: any more are these, turned and mirrored
+VIEW, BATCH = 224, 64
 FRAMING = Framing(size=VIEW, crop=VIEW / SIDE)
 TREE = load_tree("gz_rings")
 INSTALL_PEER = "pip install --no-deps galaxy-datasets==0.0.25 lightning lightning-utilities torchmetrics omegaconf"
@@ -68,7 +61,7 @@ def ours_with_views(rows: datasets.Dataset) -> Iterator[torch.Tensor]:
 
 
 def _our_batches(rows):
-    sequence = TrainingSequence(Galaxies(rows, FRAMING, TREE), seed=0)
+    sequence = TrainingSequence(Galaxies(rows, FRAMING, TREE, fast=True), seed=0)
     return training_batches(sequence, BATCH, range(len(rows) // BATCH), Share(), workers=0)
 
 
@@ -111,53 +104,6 @@ def bare_decoders() -> dict[str, Callable]:
     return {"bare decode, simplejpeg": simplejpeg.decode_jpeg} | decoders
 
 
-def encoded(settings: Settings) -> Iterator[bytes]:
-    """JPEGs of SIDE pixels: of the source's own pictures, then of the same turned or mirrored, to make up the number."""
-    sources = islice(_pictures_in(settings.images) if settings.images else _mock_pictures(), settings.galaxies)
-    square = [ImageOps.fit(Image.open(io.BytesIO(s)).convert("RGB"), (SIDE, SIDE), Image.BICUBIC) for s in sources]
-    if not square:
-        raise BadInput(f"--images {settings.images}: holds no .jpg, .jpeg or .png files")
-    turns = [None, *Image.Transpose]
-    for i in range(settings.galaxies):
-        picture, turn = square[i % len(square)], turns[i // len(square) % len(turns)]
-        file = io.BytesIO()
-        (picture if turn is None else picture.transpose(turn)).save(file, "JPEG", quality=90)
-        yield file.getvalue()
-
-
-def _mock_pictures():
-    for i in range(DRAWN):
-        rng = np.random.default_rng([0, i])
-        yield draw(draw_morphology(rng), CAMPAIGNS[i % len(CAMPAIGNS)].imaging, SIDE, rng)
-
-
-def _pictures_in(source):
-    endings = (".jpg", ".jpeg", ".png")
-    if source.is_dir():
-        yield from (file.read_bytes() for file in sorted(source.rglob("*")) if file.suffix.lower() in endings)
-    elif zipfile.is_zipfile(source):
-        with zipfile.ZipFile(source) as packed:
-            yield from (packed.read(name) for name in sorted(packed.namelist()) if name.lower().endswith(endings))
-    else:
-        raise BadInput(f"--images {source}: no such folder or zip file")
-
-
-def published(jpegs: list[bytes], folder: Path) -> datasets.Dataset:
-    """A dataset laid out as a published one, opened from its Parquet file; the votes are made up."""
-    votes = np.random.default_rng(0).integers(0, 20, (len(TREE.columns), len(jpegs)), dtype=np.int32)
-    features = datasets.Features(
-        {"id_str": datasets.Value("string"), "image": datasets.Image()}
-        | dict.fromkeys(TREE.columns, datasets.Value("int32"))
-    )
-    names = [f"galaxy-{i}" for i in range(len(jpegs))]
-    pictures = [{"bytes": jpeg, "path": f"{name}.jpg"} for name, jpeg in zip(names, jpegs, strict=True)]
-    columns = {"id_str": names, "image": pictures} | dict(zip(TREE.columns, votes, strict=True))
-    (folder / "data").mkdir()
-    datasets.Dataset.from_dict(columns, features).to_parquet(folder / "data" / "train-00000.parquet")
-    rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(folder / "cache"))
-    return rows.select_columns(["image", *TREE.columns])  # both sides read the same columns
-
-
 def measure(see: Callable[[], int]) -> tuple[float, float]:
     """CPU ms and wall ms per picture; `see` returns how many it saw."""
     cpu, wall = _cpu_seconds(), time.perf_counter()
@@ -168,18 +114,6 @@ def measure(see: Callable[[], int]) -> tuple[float, float]:
 def _cpu_seconds():
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(u.ru_utime + u.ru_stime for u in used)
-
-
-def spread(values: list[float], digits: int) -> str:
-    """Median (least to most)."""
-    return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-
-
-def machine() -> str:
-    """What the numbers were taken with, in one line."""
-    installed = {d.name.lower().replace("_", "-"): d.version for d in metadata.distributions()}
-    versions = [f"{p} {installed.get(p.lower().replace('_', '-'), 'missing')}" for p in PACKAGES]
-    return f"{os.cpu_count()} CPUs ({platform.machine()}), Python {platform.python_version()}, {', '.join(versions)}"
 
 
 def main(settings: Settings) -> None:
@@ -194,10 +128,12 @@ def main(settings: Settings) -> None:
     loaders = {"hf_galaxy": ours, "hf_galaxy, views on the CPU": ours_with_views} | peers
     see = {name: lambda jpegs, _, d=decode: sum(d(j) is not None for j in jpegs) for name, decode in decoders.items()}
     see |= {name: lambda _, rows, b=batches: sum(map(len, b(rows))) for name, batches in loaders.items()}
-    jpegs = list(encoded(settings))
+    jpegs = list(encoded(settings.images, settings.galaxies))
     times = {name: [] for name in see}
     with tempfile.TemporaryDirectory() as folder:
-        rows = published(jpegs, Path(folder))
+        publish(jpegs, TREE, Path(folder))
+        rows = datasets.load_dataset(folder, split="train", cache_dir=f"{folder}/cache")
+        rows = rows.select_columns(["image", *TREE.columns])  # both sides read the same columns
         for name in see:
             see[name](jpegs[:BATCH], rows.select(range(BATCH)))  # what is imported or cached at first use
         for _ in range(settings.repeats):
@@ -213,7 +149,7 @@ def report(settings: Settings, jpeg_bytes: float, times: dict, bare: str, peer: 
     source = f"pictures from {settings.images.name}" if settings.images else "mock galaxies"
     print(
         f"{settings.galaxies} {source}, JPEGs of {SIDE} pixels and {jpeg_bytes / 1000:.1f} kB; views of {VIEW} pixels; "
-        f"batches of {BATCH}; median (least to most) of {settings.repeats} rounds.\n\n{machine()}\n"
+        f"batches of {BATCH}; median (least to most) of {settings.repeats} rounds.\n\n{machine(*PACKAGES)}\n"
     )
     print("| | CPU ms per image | images/s |\n|---|---:|---:|")
     for name, rounds in times.items():
