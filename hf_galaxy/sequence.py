@@ -58,7 +58,7 @@ class Share:
         """
         parts = self.processes * self.accumulate
         if batch_size % parts:
-            raise BadInput(f"--batch-size {batch_size} is not divisible by {parts} (processes x accumulation steps)")
+            raise BadInput(f"--batch-size {batch_size} is not divisible by {parts} (processes x micro-batches)")
         return batch_size // parts
 
 
@@ -78,7 +78,7 @@ class TrainingSequence(Dataset):
     """The endless sequence of galaxies that training walks through: shuffle after shuffle of the same rows.
 
     Position p fixes the row and the random view (`affine`, (B, 2, 3)), by the seed alone. So a run is the same however
-    the positions are dealt out to processes, accumulation steps and loader workers, and goes on exactly where it stopped.
+    the positions are dealt out to processes, micro-batches and loader workers, and goes on exactly where it stopped.
 
     A stream is divided among the processes, so that each reads a part of it: of every shuffle each process sees an equal
     number of galaxies, none that another sees, and with several processes some few are left over till the next shuffle.

@@ -149,7 +149,8 @@ def fit(
             if state.step in epoch_ends:
                 judged = model if average is None else average.module
                 _share_buffers(model, accelerator)
-                _share_buffers(judged, accelerator)
+                if average is not None:
+                    _share_buffers(average.module, accelerator)
                 validation_loss = validate(judged)
                 if not math.isfinite(validation_loss):
                     raise FloatingPointError(f"the validation loss is {validation_loss} after step {state.step - 1}")

@@ -18,7 +18,7 @@ class Finetune(Settings):
     start: str = field()
     """The pretrained weights: a run folder or its Hub id, a .safetensors or .pth file of timm weights, a timm model name with its tag (convnext_atto.d2_in1k), hf_hub:ORG/NAME, or transformers:FOLDER_OR_HUB_ID."""
     batch_size: int = 32
-    """Galaxies per optimiser step, over all processes and accumulation steps; 32 as in GZ Evo's finetuning."""
+    """Galaxies per optimiser step, over all processes and micro-batches; 32 as in GZ Evo's finetuning."""
     learning_rate: float = 1e-4
     """Of AdamW, at its highest; Zoobot 2's for finetuning."""
     weight_decay: float = 0.05
