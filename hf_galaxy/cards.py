@@ -33,7 +33,7 @@ def metrics_table(results: dict) -> str:
         rows = [
             (name, f"{_number(pair['model'])} | {_number(pair['baseline'])}")
             for name, pair in results.items()
-            if isinstance(pair, dict)
+            if isinstance(pair, dict) and name != "bootstrap"
         ]
         return _table(f"{results['galaxies']} galaxies | model | baseline", rows)
 

@@ -16,6 +16,7 @@ from huggingface_hub import DatasetCard
 from PIL import Image
 from torch.utils.data import Dataset
 
+from hf_galaxy.bootstrap import key_of
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.schema import hashed_place, vote_columns, votes_in
@@ -238,14 +239,20 @@ class Galaxies(Dataset):
         target: a tree (gives `votes`, none for questions of which the rows have no columns) or a label (gives `labels`).
         fast: large JPEGs are shrunk while they are decoded, if they are shrunk anyway. For training; without it pictures
             are what an image processor makes of them.
+        keyed: also give `keys` (B,) int64, which stand for the galaxies' names (`bootstrap.key_of`), or for their rows
+            if they have no `id_str`.
 
     Raises:
         BadInput: as `columns_of`.
     """
 
-    def __init__(self, rows: Rows, framing: Framing, target: DecisionTree | Label, fast: bool = False):
+    def __init__(
+        self, rows: Rows, framing: Framing, target: DecisionTree | Label, fast: bool = False, keyed: bool = False
+    ):
         self.framing, self.target, self.shorter = framing, target, framing.scaled if fast else None
-        self.rows = rows.select_columns(["image", *columns_of(rows, target)]).with_format("arrow")
+        self.keyed, self.named = keyed, keyed and "id_str" in rows.column_names
+        names = ["id_str"] if self.named else []
+        self.rows = rows.select_columns(["image", *names, *columns_of(rows, target)]).with_format("arrow")
 
     def __len__(self):
         return len(self.rows)
@@ -261,5 +268,10 @@ class Galaxies(Dataset):
                 "scripts/check_dataset.py names it"
             ) from error
         if isinstance(self.target, Label):
-            return {"pixels": pixels, "labels": torch.from_numpy(self.target.indices(table))}
-        return {"pixels": pixels, "votes": torch.from_numpy(votes_in(table, self.target))}
+            batch = {"pixels": pixels, "labels": torch.from_numpy(self.target.indices(table))}
+        else:
+            batch = {"pixels": pixels, "votes": torch.from_numpy(votes_in(table, self.target))}
+        if self.keyed:
+            names = table["id_str"].to_pylist() if self.named else map(str, indices)
+            batch["keys"] = torch.tensor([key_of(name) for name in names])
+        return batch

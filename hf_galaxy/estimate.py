@@ -27,7 +27,7 @@ class Estimate:
     Attributes:
         steps: of the optimiser, if patience does not end it before.
         galaxies_per_second: in training, all processes together, loading included.
-        seconds: all steps, and the validation after each epoch.
+        seconds: all steps, and all validations.
         checkpoint_bytes: of one checkpoint.
         disk_bytes: of all that are kept at the same time, one of them being written.
         memory_bytes: the most that the first process takes, of its GPU or else of the machine.
@@ -57,7 +57,7 @@ def estimate(
     Args:
         train: given a recipe, a number of galaxies, a folder and the rows to validate on, trains as `train.fit` does.
     """
-    recipe = dataclasses.replace(settings, epochs=2, warmup=0.0, cooldown=0.5, keep_at=())
+    recipe = dataclasses.replace(settings, epochs=2, validate_every=1, warmup=0.0, cooldown=0.5, keep_at=())
     tried = TRIED_STEPS + 4 * STORED * settings.workers // share.accumulate
     validation = [
         rows.select(range(min(len(rows), TRIED_STEPS * settings.batch_size))) for rows in sources.splits["validation"]
@@ -72,5 +72,5 @@ def estimate(
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     steps, speed = settings.steps(sources.count("train")), last["galaxies_per_second"]
     validating = last["validation_seconds"] * sources.count("validation") / sum(map(len, validation))
-    seconds = steps * settings.batch_size / speed + settings.epochs * validating
+    seconds = steps * settings.batch_size / speed + settings.epochs / settings.validate_every * validating
     return Estimate(steps, speed, seconds, size, size * (settings.keep_checkpoints + 1), memory)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
+from torch.utils.flop_counter import FlopCounterMode
 
 from hf_galaxy import cards
 from hf_galaxy.backbones import layer_groups
@@ -60,7 +61,7 @@ def carry_out(settings: Settings) -> RunRecord | None:
     if accelerator.distributed_type == DistributedType.FSDP:
         _check_fsdp(settings, sources, accelerator)
     model, baseline = _model_and_baseline(settings, sources, fields)
-    _try_out(model, weights)
+    flops = _try_out(model, weights)
     if settings.compile:
         model.backbone.compile()  # in place: the names in the state dict stay as they are
     record = RunRecord(
@@ -79,6 +80,7 @@ def carry_out(settings: Settings) -> RunRecord | None:
             "image_size": model.config.image_size,
             "crop": model.config.crop,
             "parameters": model.parameter_counts(),
+            "flops": flops,
         },
         environment=_environment(accelerator),
         baseline=baseline,
@@ -88,8 +90,9 @@ def carry_out(settings: Settings) -> RunRecord | None:
     sequence = _sequence(settings, sources, model, share)
     framing = model.config.framing
 
-    def measured(model, split):
-        return measure(model, record, split, share.micro_batch(settings.batch_size), settings.workers, accelerator)
+    def measured(model, split, **options):
+        micro_batch = share.micro_batch(settings.batch_size)
+        return measure(model, record, split, micro_batch, settings.workers, accelerator, **options)
 
     def train(recipe, galaxies, folder, validation, **checkpointing):
         layers = [[f"backbone.{name}" for name in group] for group in layer_groups(model.backbone)]
@@ -123,7 +126,7 @@ def carry_out(settings: Settings) -> RunRecord | None:
     )  # fmt: skip
 
     # 4. The test split, once.
-    record.results["test"] = measured(model, sources.splits["test"]).compute()
+    record.results["test"] = measured(model, sources.splits["test"], bootstrap=True).compute()
     record.finished = True
     weights = accelerator.get_state_dict(model)
     first_alone(accelerator, save, model, weights, record, settings.out, lock)
@@ -180,13 +183,14 @@ def _sequence(settings, sources, model, share):
 
 
 def _try_out(model, weights):
-    """Give the backbone the weights it starts from, and the model one empty picture."""
+    """Give the backbone the weights it starts from, and the model one empty picture: the floating-point operations it takes."""
     size = model.config.image_size
     try:
         if weights is not None:
             model.backbone.load_state_dict(weights)
-        with torch.no_grad():
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model.eval()(pixel_values=torch.zeros(1, 3, size, size))
+        return counter.get_total_flops()
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:  # each library has words of its own
         reason = " ".join(str(error).split())[:300]
         raise BadInput(
@@ -208,13 +212,14 @@ def load_run(folder: Path) -> tuple[GalaxyPreTrainedModel, RunRecord]:
 
 def measure(
     model: torch.nn.Module, record: RunRecord, splits: Sequence[Rows], batch_size: int, workers: int,
-    accelerator: Accelerator,
+    accelerator: Accelerator, bootstrap: bool = False,
 ) -> VoteMetrics | ClassMetrics:  # fmt: skip
     """The metrics of a run's model on some rows, shared out over all processes.
 
     Args:
         model: as `fit` made it, or loaded.
         splits: of one dataset or of several, which are then measured together.
+        bootstrap: measure in the replicates of a bootstrap over galaxies, too.
     """
     config = accelerator.unwrap_model(model).config
     if "tree" in record.dataset:
@@ -226,7 +231,8 @@ def measure(
         metrics = ClassMetrics(record.dataset["classes"], torch.tensor(record.baseline["log_priors"]))
     share = Share(accelerator.process_index, accelerator.num_processes)
     batches = itertools.chain.from_iterable(
-        evaluation_batches(Galaxies(rows, config.framing, target), batch_size, share, workers) for rows in splits
+        evaluation_batches(Galaxies(rows, config.framing, target, keyed=bootstrap), batch_size, share, workers)
+        for rows in splits
     )
     return evaluate(
         model, batches, lambda batch: _inputs(batch, eval_view(batch["pixels"], config.framing)), metrics, accelerator

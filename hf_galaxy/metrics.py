@@ -1,8 +1,9 @@
 """How good predictions are, each figure beside that of the best constant prediction. Legend: N, B galaxies, A answers,
-Q questions, C classes.
+Q questions, C classes, R replicates.
 
 Metrics are sums and counts: `update` adds a batch, `+` joins processes, `compute` divides once, at the end. A figure for
-which there are no galaxies is None, never 0.
+which there are no galaxies is None, never 0. Where batches say who their galaxies are (`keys`), the figures that scaling
+laws are fitted to are also given in the replicates of a bootstrap over galaxies.
 """
 
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from scipy.optimize import minimize
 from scipy.special import digamma, gammaln
 from sklearn.metrics import log_loss, roc_auc_score
 
+from hf_galaxy import bootstrap
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.losses import constant, dirichlet_multinomial_nll, multinomial_nll, question_of_answer, sum_per_question
 
@@ -133,6 +135,9 @@ def _likeliest_concentrations(counts, totals, shares):
 class VoteMetrics:
     """Likelihood, vote-fraction errors and plurality accuracy, per question and per campaign.
 
+    The saturated nll is that of a multinomial with the fractions of the votes themselves: no prediction whatsoever can do
+    better, as it knows how the volunteers' scatter came out; what is left of a loss above it is a bound on what is to be gained.
+
     Fractions are compared only in galaxies with at least `min_votes` votes for the question (20 in GZ Evo), where volunteers'
     own scatter is small. Accuracy is the share of those in which the answer with the largest predicted fraction got the most votes.
     """
@@ -147,10 +152,10 @@ class VoteMetrics:
         self.tree, self.baseline, self.min_votes, self.likelihood = tree, baseline, min_votes, likelihood
         self.sums: dict[str, torch.Tensor] = {}
 
-    def update(self, inputs: dict, outputs) -> None:
-        """Add a batch: `votes` (B, A) of the inputs, `fractions` (B, A) and `nll` (B, Q) of the outputs."""
-        # Nothing is read from the device or copied to it, after the first batch: either would wait for it.
-        votes = inputs["votes"]
+    def update(self, batch: dict, outputs) -> None:
+        """Add a batch: `votes` (B, A) and perhaps `keys` (B,) of the batch, `fractions` (B, A) and `nll` (B, Q) of the outputs."""
+        # Without keys nothing is read from the device or copied to it, after the first batch: either would wait for it.
+        votes = batch["votes"]
         self.baseline = self.baseline.to(votes.device)
         totals = sum_per_question(votes, self.tree)
         self._add("galaxies", torch.full((1,), len(votes), device=votes.device))
@@ -165,18 +170,31 @@ class VoteMetrics:
             constant_nll = multinomial_nll(votes, shares.clamp_min(1e-6).log(), self.tree)
         else:
             constant_nll = dirichlet_multinomial_nll(votes, concentrations, self.tree)
-        self._compare("model", votes, totals, outputs.fractions, outputs.nll)
-        self._compare("baseline", votes, totals, fractions, constant_nll)
+        saturated = multinomial_nll(votes, votes.clamp_min(1e-30).log(), self.tree)
+        precise = torch.float32 if votes.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+        self._add("saturated nll", saturated.to(precise).sum(0))
+        times = None
+        if "keys" in batch:
+            times = torch.from_numpy(bootstrap.counts(batch["keys"].cpu().numpy())).to(votes.device, precise).T
+            self._add("galaxies (R)", times.sum(1))
+            self._add("asked (R, Q)", times @ (totals > 0).to(precise))
+            self._add("enough (R, Q)", times @ (totals >= self.min_votes).to(precise))
+            self._add("saturated nll (R, Q)", times @ saturated.to(precise))
+        self._compare("model", votes, totals, outputs.fractions, outputs.nll, precise, times)
+        self._compare("baseline", votes, totals, fractions, constant_nll, precise)
 
-    def _compare(self, who, votes, totals, fractions, nll):
+    def _compare(self, who, votes, totals, fractions, nll, precise, times=None):
         group = question_of_answer(self.tree, votes.device)
         answers = constant(tuple(len(q.answers) for q in self.tree.questions), votes.device)
         enough = totals >= self.min_votes
-        precise = torch.float32 if votes.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
         measured = votes / totals.clamp_min(1).index_select(1, group)
         error = ((fractions - measured) * enough.index_select(1, group)).to(precise)
+        squares = sum_per_question(error**2, self.tree) / answers
         self._add(f"{who} nll", nll.to(precise).sum(0))
-        self._add(f"{who} squares", (sum_per_question(error**2, self.tree) / answers).sum(0))
+        self._add(f"{who} squares", squares.sum(0))
+        if times is not None:
+            self._add(f"{who} nll (R, Q)", times @ nll.to(precise))
+            self._add(f"{who} squares (R, Q)", times @ squares)
         self._add(f"{who} absolutes", (sum_per_question(error.abs(), self.tree) / answers).sum(0))
         predicted, own = (self._by_question(values) for values in (fractions, votes))
         correct = own.gather(2, predicted.argmax(2, keepdim=True)).squeeze(2) == own.amax(2)
@@ -232,7 +250,9 @@ class VoteMetrics:
             return {
                 "galaxies_asked": int(sums["asked"][i]),
                 "galaxies_with_enough_votes": int(enough),
-                "nll": both(lambda who: ratio(sums[f"{who} nll"][i], sums["asked"][i])),
+                "nll": {
+                    who: ratio(sums[f"{who} nll"][i], sums["asked"][i]) for who in ("model", "baseline", "saturated")
+                },
                 "rmse": both(lambda who: ratio(sums[f"{who} squares"][i], enough, root=True)),
                 "mae": both(lambda who: ratio(sums[f"{who} absolutes"][i], enough)),
                 "accuracy": both(lambda who: ratio(sums[f"{who} correct"][i], enough)),
@@ -259,10 +279,38 @@ class VoteMetrics:
         return {
             "galaxies": int(sums["galaxies"][0]),
             "min_votes": self.min_votes,
-            "loss": both(self._loss),
+            "loss": {who: self._loss(who) for who in ("model", "baseline", "saturated")},
             "questions": {q.name: question(i) for i, q in enumerate(self.tree.questions)},
             "campaigns": {name: campaign(i, qs) for i, (name, qs) in enumerate(self.tree.campaigns.items())},
+            **({"bootstrap": self._bootstrap(sums)} if "galaxies (R)" in sums else {}),
         }
+
+    def _bootstrap(self, sums):
+        """The model's figures in each replicate, rounded to six digits; None where no galaxy counts."""
+
+        def figures(total, count, root=False):
+            with np.errstate(invalid="ignore", divide="ignore"):
+                return _six_digits(np.sqrt(total / count) if root else total / count)
+
+        asked, enough = sums["asked (R, Q)"], sums["enough (R, Q)"]
+        return {
+            "loss": {
+                who: figures(sums[f"{who} nll (R, Q)"].sum(1), sums["galaxies (R)"]) for who in ("model", "saturated")
+            },
+            "questions": {
+                q.name: {
+                    "nll": {
+                        who: figures(sums[f"{who} nll (R, Q)"][:, i], asked[:, i]) for who in ("model", "saturated")
+                    },
+                    "rmse": {"model": figures(sums["model squares (R, Q)"][:, i], enough[:, i], root=True)},
+                }
+                for i, q in enumerate(self.tree.questions)
+            },
+        }
+
+
+def _six_digits(values):
+    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values]
 
 
 class ClassMetrics:
@@ -274,21 +322,25 @@ class ClassMetrics:
 
     def __init__(self, names: list[str], log_priors: torch.Tensor):
         self.names, self.log_priors = names, log_priors
-        self.labels, self.logits = [], []
+        self.labels, self.logits, self.keys = [], [], []
 
-    def update(self, inputs: dict, outputs) -> None:
-        """Add a batch: `labels` (B,) of the inputs, `logits` (B, C) of the outputs."""
-        self.labels.append(inputs["labels"])
+    def update(self, batch: dict, outputs) -> None:
+        """Add a batch: `labels` (B,) and perhaps `keys` (B,) of the batch, `logits` (B, C) of the outputs."""
+        self.labels.append(batch["labels"])
         self.logits.append(outputs.logits)
+        if "keys" in batch:
+            self.keys.append(batch["keys"])
 
     def cpu(self) -> Self:
         """Move what was collected off the device, to be sent to other processes."""
         self.labels, self.logits = [x.cpu() for x in self.labels], [x.float().cpu() for x in self.logits]
+        self.keys = [x.cpu() for x in self.keys]
         return self
 
     def __add__(self, other: Self) -> Self:
         joined = ClassMetrics(self.names, self.log_priors)
         joined.labels, joined.logits = self.labels + other.labels, self.logits + other.logits
+        joined.keys = self.keys + other.keys
         return joined
 
     @property
@@ -307,7 +359,17 @@ class ClassMetrics:
             "galaxies": len(labels),
             **{name: {who: figures[who][name] for who in figures} for name in figures["model"]},
             "confusion": confusion.tolist(),
+            **({"bootstrap": self._bootstrap(labels, logits)} if self.keys else {}),
         }
+
+    def _bootstrap(self, labels, logits):
+        """The model's figures in each replicate, rounded to six digits."""
+        times = bootstrap.counts(torch.cat(self.keys).numpy())
+        each = {
+            "loss": torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none"),
+            "accuracy": (logits.argmax(1) == labels).double(),
+        }
+        return {name: {"model": _six_digits(times.T @ values.numpy() / times.sum(0))} for name, values in each.items()}
 
     def _figures(self, labels, logits):
         shares = logits.double().softmax(1).numpy()

@@ -46,8 +46,10 @@ class Recipe:
     """Largest norm of the gradient; longer ones are shortened to it."""
     ema_galaxies: float = 0
     """Validate and keep the moving average of the weights over about so many galaxies, instead of the last weights; 0: do not."""
+    validate_every: float = 1
+    """Epochs between two validations."""
     patience: int = 8
-    """Epochs without a better validation loss after which training stops (the schedule wsd: only once its cool-down has begun)."""
+    """Validations in a row without a better loss after which training stops (the schedule wsd: only once its cool-down has begun)."""
     seed: int = 42
     """Of initialisation, subset, order of galaxies, views and dropout."""
 
@@ -57,7 +59,7 @@ class Recipe:
         Raises:
             BadInput: names the setting.
         """
-        for name in ("epochs", "batch_size", "learning_rate", "clip_norm", "patience"):
+        for name in ("epochs", "batch_size", "learning_rate", "clip_norm", "validate_every", "patience"):
             if getattr(self, name) <= 0:
                 raise BadInput(f"--{name.replace('_', '-')} {getattr(self, name)}: must be more than 0")
         for name in ("weight_decay", "ema_galaxies", "seed"):

@@ -56,13 +56,13 @@ def fit(
         to_inputs: a batch on the device -> the keyword arguments of the model.
         validate: a model -> its loss on the validation split, the same number in every process.
         folder: for checkpoints, removed by `checkpoints.discard`.
-        checkpoint_minutes: at least so often; after each epoch always, and on SIGTERM.
+        checkpoint_minutes: at least so often; after each validation always, and on SIGTERM.
         keep_checkpoints: of which the newest so many are kept.
         keep_at: and those after so many epochs, under names of their own, for runs that branch off there.
 
     Returns:
-        `history`, one entry an epoch; `losses`, [galaxies seen, mean training loss] every few steps; `best_epoch`;
-        `seconds` in this loop, interruptions left out.
+        `history`, one entry a validation; `losses`, [galaxies seen, mean training loss] every few steps; `best_epoch`, the
+        passes over the galaxies up to the best validation; `seconds` in this loop, interruptions left out.
 
     Raises:
         FloatingPointError: the loss is not finite; names the step. What is on disk is older and finite.
@@ -71,11 +71,12 @@ def fit(
     """
     steps_per_epoch = galaxies / recipe.batch_size
     length, steps = recipe.length(galaxies), recipe.steps(galaxies)
-    # After the steps that come nearest to whole epochs, and at the end.
-    ends = (max(1, round(epoch * steps_per_epoch)) for epoch in range(1, math.ceil(recipe.epochs)))
-    epoch_ends = {end for end in ends if end < steps} | {steps}
+    # After the steps that come nearest to them, and at the end.
+    rounds = range(1, math.ceil(recipe.epochs / recipe.validate_every))
+    ends = (max(1, round(n * recipe.validate_every * steps_per_epoch)) for n in rounds)
+    validated_steps = {end for end in ends if end < steps} | {steps}
     kept_steps = {max(1, round(epochs * steps_per_epoch)) for epochs in keep_at}
-    saved_steps = epoch_ends | kept_steps
+    saved_steps = validated_steps | kept_steps
     if accelerator.distributed_type != DistributedType.FSDP:  # which takes only contiguous parameters
         model.to(memory_format=torch.channels_last)  # in which convolutions are faster
     # It costs a copy of each depthwise filter's gradient, which is nothing beside the gain.
@@ -145,8 +146,8 @@ def fit(
             accelerator.log({"training loss": state.losses[-1][1], "learning rate": rate}, step=seen)
             bar.set_postfix(loss=f"{state.losses[-1][1]:.4g}", refresh=False)
 
-            # 2. The end of an epoch.
-            if state.step in epoch_ends:
+            # 2. Validation: by default after each epoch.
+            if state.step in validated_steps:
                 judged = model if average is None else average.module
                 _share_buffers(model, accelerator)
                 if average is not None:
@@ -154,14 +155,14 @@ def fit(
                 validation_loss = validate(judged)
                 if not math.isfinite(validation_loss):
                     raise FloatingPointError(f"the validation loss is {validation_loss} after step {state.step - 1}")
-                if state.end_epoch(validation_loss, recipe, length):
+                if state.end_round(validation_loss, recipe, length):
                     weights = accelerator.get_state_dict(judged)
                     if accelerator.is_main_process:
                         best_weights = {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
                 accelerator.log({"validation loss": validation_loss}, step=seen)
                 if accelerator.is_main_process:
                     bar.write(
-                        f"epoch {len(state.history)}: training loss {state.history[-1]['training_loss']:.4f}, "
+                        f"epoch {state.step / steps_per_epoch:.3g}: training loss {state.history[-1]['training_loss']:.4f}, "
                         f"validation loss {validation_loss:.4f}"
                     )
 
@@ -183,8 +184,11 @@ def fit(
     checkpoints.load_weights(model, best_weights, accelerator)
     best = min(range(len(state.history)), key=lambda i: state.history[i]["validation_loss"])
     return {
-        "history": state.history, "losses": state.losses, "best_epoch": best + 1, "seconds": state.seconds
-    }  # fmt: skip
+        "history": state.history,
+        "losses": state.losses,
+        "best_epoch": round(state.history[best]["galaxies"] / galaxies, 2),
+        "seconds": state.seconds,
+    }
 
 
 class _State:
@@ -192,10 +196,10 @@ class _State:
 
     def __init__(self):
         self.step, self.best, self.stale = 0, math.inf, 0
-        self.seconds = self.training_seconds = 0.0  # in the loop; in the steps of this epoch
-        self.epoch_losses: list[float] = []  # of each step of this epoch
+        self.seconds = self.training_seconds = 0.0  # in the loop; in steps since the last validation
+        self.round_losses: list[float] = []  # of each step since the last validation
         self.losses: list[list[float]] = []  # [galaxies seen, mean training loss since the entry before]
-        self.history: list[dict] = []  # one entry an epoch
+        self.history: list[dict] = []  # one entry a validation
 
     def start_clock(self) -> None:
         self.clock = time.perf_counter()
@@ -207,22 +211,22 @@ class _State:
         return self.clock - before
 
     def add_losses(self, losses: list[float], seen: int) -> None:
-        self.epoch_losses += losses
+        self.round_losses += losses
         self.losses.append([seen, sum(losses) / len(losses)])
 
-    def end_epoch(self, validation_loss: float, recipe: Recipe, length: float) -> bool:
+    def end_round(self, validation_loss: float, recipe: Recipe, length: float) -> bool:
         """Note how it went; whether it is the best one so far."""
-        galaxies = len(self.epoch_losses) * recipe.batch_size
+        galaxies = len(self.round_losses) * recipe.batch_size
         self.history.append(
             {
                 "galaxies": self.step * recipe.batch_size,
-                "training_loss": sum(self.epoch_losses) / len(self.epoch_losses),
+                "training_loss": sum(self.round_losses) / len(self.round_losses),
                 "validation_loss": validation_loss,
                 "galaxies_per_second": galaxies / self.training_seconds,
                 "validation_seconds": self.lap(),
             }
         )
-        self.epoch_losses, self.training_seconds = [], 0.0
+        self.round_losses, self.training_seconds = [], 0.0
         if better := validation_loss < self.best:
             self.best = validation_loss
         self.stale = 0 if better or self.step <= recipe.cooldown_start(length) else self.stale + 1
@@ -238,7 +242,7 @@ def evaluate(
     """Run the model over this process's batches and add up `metrics` over all processes.
 
     Args:
-        metrics: `update(inputs, outputs)` takes a batch; `a + b` joins two.
+        metrics: `update(batch, outputs)` takes a batch; `a + b` joins two.
 
     Returns:
         The metrics of all galaxies, the same in every process.
@@ -248,8 +252,8 @@ def evaluate(
     model.eval()
     with torch.inference_mode(), accelerator.autocast():
         for batch in batches:
-            inputs = to_inputs(_to_device(batch, accelerator.device))
-            metrics.update(inputs, model(**inputs))
+            batch = _to_device(batch, accelerator.device)
+            metrics.update(batch, model(**to_inputs(batch)))
     model.train(was_training)
     first, *others = gather_object([metrics.cpu()])
     return sum(others, start=first)

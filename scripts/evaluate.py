@@ -55,7 +55,9 @@ def main(settings: Evaluate) -> None:
     else:
         splits = [_labelled_as_learnt(rows, record, name) for rows, name in zip(splits, names, strict=True)]
     model.to(accelerator.device)
-    results = measure(model, record, splits, settings.batch_size, settings.workers, accelerator).compute()
+    results = measure(
+        model, record, splits, settings.batch_size, settings.workers, accelerator, bootstrap=True
+    ).compute()
     if accelerator.is_main_process:
         print(cards.metrics_table(results))
         card, text = settings.run / "README.md", cards.model_card(record)
