@@ -36,3 +36,19 @@ def counts(keys: np.ndarray, replicates: int = REPLICATES) -> np.ndarray:
         state = state ^ (state >> np.uint64(31))
     uniform = (state >> np.uint64(11)) * 2.0**-53
     return np.searchsorted(_CUMULATIVE, uniform, side="right").astype(np.float64)
+
+
+def mean_draws(values: np.ndarray, replicates: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(R,) means over runs that differ in their seed, as they could have come out with other seeds and other galaxies.
+
+    For a difference between two kinds of runs give, for each seed, the difference: then what both have in common drops out.
+
+    Args:
+        values: (S,) figures, or differences of figures, one for each seed.
+        replicates: (S, R) the same in the replicates of a bootstrap over galaxies.
+    """
+    seeds, count = replicates.shape
+    if seeds < 2:
+        return np.full(count, np.nan)  # nothing is known of how seeds differ
+    # The mean of few normal deviates lies as Student's t says.
+    return replicates.mean(axis=0) + values.std(ddof=1) / seeds**0.5 * rng.standard_t(seeds - 1, count)

@@ -1,0 +1,426 @@
+"""Scaling laws: how a loss falls with the number of galaxies learnt from and with the size of the model.
+
+    L(D) = c + a D^-b                       `fit_power_law`, with c = 0 as the plain power law
+    L(N, D) = E + A N^-alpha + B D^-beta    `fit_joint_law` (Hoffmann et al. 2022, huggingface.co/papers/2203.15556)
+
+For given exponents a law is linear in what is left, so each fit looks through all exponents and solves for the rest exactly:
+there is no starting point to depend on. Deviations count relative to the law, and outliers less (Huber). Legend: n runs,
+R replicates, K sets of exponents, P parameters.
+
+Every interval is a bootstrap. In each replicate the runs deviate from the law as they did, in another order: what all runs
+of a seed have in common is dealt out anew among seeds, the rest among runs; both are enlarged for the parameters that were
+fitted and for how few they are. Where it is known how the losses change if other test galaxies are measured, they change so
+too, together for all runs, since all were measured on the same galaxies.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hf_galaxy.bootstrap import REPLICATES
+from hf_galaxy.errors import BadInput
+
+EXPONENTS = 0.01, 4.0  # looked through; a law at either end is a straight line or a step
+LEVEL = 0.9  # of intervals
+HUBER = 1.345  # of the scatter: beyond, a deviation counts less than by its square; costs 5 % if there are no outliers
+HUBER_VARIANCE = 0.908  # what is left of the variance of normal deviations, weighted so and divided by the weights
+GRID, CLOSER, ROUNDS = 64, 7, 4  # exponents tried first; in each round around the best; rounds
+FEWEST = 3  # different numbers of galaxies
+
+
+@dataclass(frozen=True, eq=False)
+class PowerLaw:
+    """L(D) = c + a D^-b.
+
+    Attributes:
+        a: the part of the loss that falls, at D = 1, which is outside of any data; see `interval`.
+        b: the exponent; each doubling of galaxies leaves 2^-b of what lies above c.
+        c: what is left with any number of galaxies.
+        sizes, losses: (n,) what it was fitted to.
+        floor: whether c was fitted, or is 0.
+        draws: (R, 3) a, b, c of the replicates.
+        scatter: standard deviation of the runs from the law, as a share of it.
+    """
+
+    a: float
+    b: float
+    c: float
+    sizes: np.ndarray
+    losses: np.ndarray
+    floor: bool
+    draws: np.ndarray
+    scatter: float
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The numbers of galaxies that it was fitted to."""
+        return float(self.sizes.min()), float(self.sizes.max())
+
+    @property
+    def r2(self) -> float:
+        """Share of the variance of the logarithms of the losses that the law explains."""
+        logs = np.log(self.losses)
+        return float(1 - np.var(logs - np.log(self.predict(self.sizes))) / np.var(logs))
+
+    def interval(self, name: str, level: float = LEVEL) -> tuple[float, float]:
+        """Of a, b or c, or of `per_doubling`: what a doubling leaves of the loss above c, 2^-b."""
+        if name == "per_doubling":
+            return _quantiles(2.0 ** -self.draws[:, 1], level)
+        return _quantiles(self.draws[:, "abc".index(name)], level)
+
+    def predict(self, galaxies):
+        """The loss with so many galaxies: a number or an array, as given."""
+        return _power(np.array([self.a, self.b, self.c]), galaxies)
+
+    def band(self, galaxies, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
+        """The interval of the law itself, without the scatter of single runs, at (m,) numbers of galaxies: two (m,)."""
+        return _quantiles(_power(self.draws[:, None], np.atleast_1d(galaxies)), level)
+
+    def galaxies_for(self, loss: float) -> float:
+        """With how many galaxies it falls to `loss`; infinity if never."""
+        return float(_inverse(np.array([self.a, self.b, self.c]), loss))
+
+    def galaxies_interval(self, loss: float, level: float = LEVEL) -> tuple[float, float]:
+        """Of `galaxies_for`; its upper end is infinity where the data allow that it never falls so low."""
+        return _quantiles(_inverse(self.draws, loss), level)
+
+    @property
+    def doubts(self) -> list[str]:
+        """What the data do not tell, in words; empty if they pin all of it down."""
+        doubts = []
+        low, high = self.interval("b")
+        if np.mean(self.draws[:, 0] <= 0) > (1 - LEVEL) / 2:
+            doubts.append("whether the loss falls with more galaxies at all")
+        if low <= 1.01 * EXPONENTS[0] or high >= 0.99 * EXPONENTS[1] or high > 3 * low:
+            doubts.append(f"the exponent, anywhere from {low:.2g} to {high:.2g}")
+        if self.floor and self.interval("c")[0] <= 1e-6 * self.losses.min():
+            doubts.append(
+                f"whether anything is left with ever more galaxies (c is at most {self.interval('c')[1]:.3g})"
+            )
+        return doubts
+
+
+@dataclass(frozen=True, eq=False)
+class JointLaw:
+    """L(N, D) = E + A N^-alpha + B D^-beta, over N parameters and D galaxies.
+
+    Attributes:
+        values: E, A, alpha, B, beta by name.
+        draws: (R, 5) the same of the replicates.
+        parameters, sizes, losses: (n,) what it was fitted to.
+        scatter: as in `PowerLaw`.
+    """
+
+    NAMES = ("E", "A", "alpha", "B", "beta")
+
+    values: dict[str, float]
+    parameters: np.ndarray
+    sizes: np.ndarray
+    losses: np.ndarray
+    draws: np.ndarray
+    scatter: float
+
+    def interval(self, name: str, level: float = LEVEL) -> tuple[float, float]:
+        """Of one of `NAMES`, or of `share`: alpha / (alpha + beta), the exponent with which galaxies grow on the frontier."""
+        if name == "share":
+            return _quantiles(self.draws[:, 2] / (self.draws[:, 2] + self.draws[:, 4]), level)
+        return _quantiles(self.draws[:, self.NAMES.index(name)], level)
+
+    def predict(self, parameters, galaxies):
+        """The loss: a number or an array, as given."""
+        e, a, alpha, b, beta = self.values.values()
+        return e + a * np.asarray(parameters, float) ** -alpha + b * np.asarray(galaxies, float) ** -beta
+
+    def frontier(self, products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(m,) parameters and (m,) galaxies at which the loss is least, of all with the same product N D.
+
+        The compute of a training is proportional to that product if each galaxy is seen equally often and the operations
+        for a picture are proportional to the parameters. From dL/dN = dL/dD (D / N): alpha A N^-alpha = beta B D^-beta
+        (Hoffmann et al. 2022, equation 4).
+        """
+        _, a, alpha, b, beta = self.values.values()
+        parameters = (alpha * a / (beta * b)) ** (1 / (alpha + beta)) * products ** (beta / (alpha + beta))
+        return parameters, products / parameters
+
+    @property
+    def doubts(self) -> list[str]:
+        """What the data do not tell, in words."""
+        doubts = []
+        for name, scale, of in (("alpha", "A", "parameters"), ("beta", "B", "galaxies")):
+            low, high = self.interval(name)
+            if np.mean(self.draws[:, self.NAMES.index(scale)] <= 0) > (1 - LEVEL) / 2:
+                doubts.append(f"whether the loss falls with more {of} at all")
+            elif low <= 1.01 * EXPONENTS[0] or high >= 0.99 * EXPONENTS[1] or high > 3 * low:
+                doubts.append(f"the exponent of {of}, anywhere from {low:.2g} to {high:.2g}")
+        if self.interval("E")[0] <= 1e-6 * self.losses.min():
+            doubts.append(f"whether anything is left at the end (E is at most {self.interval('E')[1]:.3g})")
+        return doubts
+
+
+def fit_power_law(
+    sizes: Sequence[float], losses: Sequence[float], seeds: Sequence[int] | None = None, *,
+    galaxies: np.ndarray | None = None, floor: bool = True, replicates: int = REPLICATES,
+) -> PowerLaw:  # fmt: skip
+    """The law that the losses of runs on different numbers of galaxies follow.
+
+    Args:
+        sizes: (n,) galaxies learnt from.
+        losses: (n,) of the test split; any error that is positive.
+        seeds: (n,) of the runs, where runs of the same seed have something in common.
+        galaxies: (n, R) the same losses in the replicates of a bootstrap over test galaxies (`bootstrap.counts`).
+        floor: fit c, or take it to be 0.
+        replicates: of the bootstrap, where `galaxies` does not say.
+
+    Raises:
+        BadInput: no law can be fitted to these.
+    """
+    (sizes,), losses, seeds, galaxies = _checked(["galaxies"], [sizes], losses, seeds, galaxies)
+    middle = np.exp(np.log(sizes).mean())  # near which all numbers are of the size of 1
+
+    def columns(exponents):
+        falling = (sizes / middle) ** -exponents
+        return np.stack([falling, np.ones_like(falling)] if floor else [falling], axis=-1)
+
+    fitted, draws, scatter = _bootstrapped(columns, 1, losses, seeds, galaxies, replicates)
+    rows = np.vstack([fitted, draws])
+    a, b = rows[:, 0] * middle ** rows[:, -1], rows[:, -1]
+    rows = np.stack([a, b, rows[:, 1] if floor else np.zeros_like(a)], axis=1)
+    return PowerLaw(*map(float, rows[0]), sizes, losses, floor, rows[1:], scatter)
+
+
+def fit_joint_law(
+    parameters: Sequence[float], sizes: Sequence[float], losses: Sequence[float], seeds: Sequence[int] | None = None, *,
+    galaxies: np.ndarray | None = None, replicates: int = REPLICATES,
+) -> JointLaw:  # fmt: skip
+    """The law that the losses of models of different size on different numbers of galaxies follow.
+
+    Args:
+        parameters: (n,) of the models.
+        sizes, losses, seeds, galaxies, replicates: as in `fit_power_law`.
+
+    Raises:
+        BadInput: no law can be fitted to these.
+    """
+    named = ["parameters", "galaxies"]
+    (parameters, sizes), losses, seeds, galaxies = _checked(named, [parameters, sizes], losses, seeds, galaxies)
+    middles = [np.exp(np.log(values).mean()) for values in (parameters, sizes)]
+
+    def columns(exponents):
+        by_model = (parameters / middles[0]) ** -exponents[..., :1]
+        by_data = (sizes / middles[1]) ** -exponents[..., 1:]
+        return np.stack([np.ones_like(by_model), by_model, by_data], axis=-1)
+
+    fitted, draws, scatter = _bootstrapped(columns, 2, losses, seeds, galaxies, replicates)
+    e, a, b, alpha, beta = np.vstack([fitted, draws]).T
+    rows = np.stack([e, a * middles[0] ** alpha, alpha, b * middles[1] ** beta, beta], axis=1)
+    values = dict(zip(JointLaw.NAMES, map(float, rows[0]), strict=True))
+    return JointLaw(values, parameters, sizes, losses, rows[1:], scatter)
+
+
+@dataclass(frozen=True)
+class LeaveOut:
+    """How well a law fitted to fewer galaxies foretold the loss with the most.
+
+    Attributes:
+        galaxies: the most.
+        predicted, interval: what the law says of the mean of runs like those measured.
+        measured: their mean.
+    """
+
+    galaxies: float
+    predicted: float
+    interval: tuple[float, float]
+    measured: float
+
+    @property
+    def miss(self) -> float:
+        """Predicted over measured, less 1."""
+        return self.predicted / self.measured - 1
+
+    @property
+    def inside(self) -> bool:
+        """Whether what was measured lies in the interval."""
+        return self.interval[0] <= self.measured <= self.interval[1]
+
+
+def leave_out(
+    sizes: Sequence[float], losses: Sequence[float], seeds: Sequence[int] | None = None, *,
+    galaxies: np.ndarray | None = None, floor: bool = True, level: float = LEVEL,
+) -> LeaveOut:  # fmt: skip
+    """Fit a law without the largest number of galaxies, and predict what was measured there.
+
+    The interval holds the scatter of the runs to come, too. Both sides are measured on the same test galaxies, so their
+    choice matters only as far as it moves the two apart.
+
+    Args:
+        sizes, losses, seeds, galaxies, floor: as in `fit_power_law`.
+
+    Raises:
+        BadInput: as `fit_power_law`, of what is left.
+    """
+    (sizes,), losses, seeds, galaxies = _checked(["galaxies"], [sizes], losses, seeds, galaxies)
+    most = sizes.max()
+    last = sizes == most
+    rest = None if galaxies is None else galaxies[~last]
+    law = fit_power_law(sizes[~last], losses[~last], seeds[~last], galaxies=rest, floor=floor)
+    measured = float(losses[last].mean())
+    predicted = law.predict(most)
+    replicates = len(law.draws)
+    rng = np.random.default_rng(len(losses))
+    foretold = _power(law.draws, most) + predicted * law.scatter * rng.standard_normal(replicates) / last.sum() ** 0.5
+    if galaxies is not None:
+        foretold = foretold - (galaxies[last].mean(axis=0) - measured)
+    return LeaveOut(float(most), float(predicted), _quantiles(foretold, level), measured)
+
+
+def _power(law, galaxies):
+    return law[..., 2] + law[..., 0] * np.asarray(galaxies, float) ** -law[..., 1]
+
+
+def _inverse(law, loss):
+    a, b, c = np.moveaxis(law, -1, 0)
+    with np.errstate(divide="ignore", over="ignore"):
+        return np.where(loss > c, (a / np.maximum(loss - c, 1e-300)) ** (1 / b), np.inf)
+
+
+def _quantiles(values, level):
+    # Of orders, not between them: infinity less infinity is no number.
+    edges = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0, method="nearest")
+    return tuple(map(float, edges)) if edges.ndim == 1 else tuple(edges)
+
+
+def _checked(names, axes, losses, seeds, galaxies):
+    axes = [np.asarray(values, float) for values in axes]
+    losses = np.asarray(losses, float)
+    seeds = np.arange(len(losses)) if seeds is None else np.asarray(seeds)
+    galaxies = None if galaxies is None else np.asarray(galaxies, float)
+    for values, name in ((losses, "losses"), *zip(axes, names, strict=True)):
+        if values.shape != losses.shape or losses.ndim != 1:
+            raise BadInput(f"{losses.shape} losses and {values.shape} {name}: give one of each for every run")
+        if not (np.isfinite(values).all() and (values > 0).all()):
+            raise BadInput(f"a law is fitted to positive numbers; the {name} are {values.tolist()}")
+    for values, name in zip(axes, names, strict=True):
+        if len(set(values)) < FEWEST:
+            raise BadInput(f"runs with {len(set(values))} different numbers of {name}: a law needs {FEWEST} at least")
+    if len(seeds) != len(losses) or (galaxies is not None and (galaxies.ndim != 2 or len(galaxies) != len(losses))):
+        raise BadInput(f"{len(losses)} losses: give a seed, and a row of replicates, for each")
+    if galaxies is not None and not np.isfinite(galaxies).all():
+        raise BadInput("in some replicates no galaxy was measured; there are too few of them for this figure")
+    return axes, losses, seeds, galaxies
+
+
+def _bootstrapped(columns, exponents, losses, seeds, galaxies, replicates):
+    """(P,) the fitted law, (R, P) its replicates, and the scatter.
+
+    Args:
+        columns: (..., exponents) exponents -> (..., n, columns) what is added up, each with a coefficient of at least 0.
+    """
+    # 1. The law, with less weight for outliers.
+    weights = losses**-2.0
+    fitted = _fit(columns, exponents, losses[None], weights)[0]
+    for _ in range(4):
+        law = _values(columns, exponents, fitted)
+        deviations = losses / law - 1
+        free = max(1, len(losses) - np.count_nonzero(fitted))
+        usual = 1.4826 * np.median(np.abs(deviations)) * (len(losses) / free) ** 0.5  # robust, as the median is
+        trust = np.minimum(1, HUBER * usual / np.maximum(np.abs(deviations), 1e-300))
+        weights = trust / law**2
+        fitted = _fit(columns, exponents, losses[None], weights)[0]
+    law = _values(columns, exponents, fitted)
+    deviations = losses / law - 1
+    outliers = 1 if (trust == 1).all() else HUBER_VARIANCE
+    scatter = float(np.sqrt(trust @ deviations**2 / trust.sum() * len(losses) / free / outliers))
+
+    # 2. Deviations as large as they would be, had the law not been fitted to them; of seeds, and of single runs.
+    deviations = deviations / (1 - _leverage(columns, exponents, fitted, weights))
+    deviations = np.clip(deviations, -HUBER * 2 * usual, HUBER * 2 * usual) if usual else deviations
+    kinds, which = np.unique(seeds, return_inverse=True)
+    shared = np.zeros(len(kinds))
+    if len(kinds) < len(losses):
+        shared = np.bincount(which, deviations) / np.bincount(which)
+    alone = deviations - shared[which]
+    shared, alone = (part - part.mean() for part in (shared, alone))
+    if 1 < len(kinds) < len(losses):
+        shared = shared * (len(kinds) / (len(kinds) - 1)) ** 0.5
+
+    # 3. Replicates.
+    replicates = replicates if galaxies is None else galaxies.shape[1]
+    rng = np.random.default_rng(len(losses))
+    spread = (
+        free / rng.chisquare(free, (replicates, 1))
+    ) ** 0.5  # as Student's t is wider than the normal distribution
+    again = rng.choice(shared, (replicates, len(kinds)))[:, which] + rng.choice(alone, (replicates, len(losses)))
+    others = law * (1 + again * spread)
+    if galaxies is not None:
+        others = others + (galaxies - losses[:, None]).T
+    return fitted, _fit(columns, exponents, others, weights), scatter
+
+
+def _values(columns, exponents, fitted):
+    """(..., n) the law of (..., P) coefficients and exponents."""
+    coefficients, powers = np.split(fitted, [-exponents], axis=-1)
+    return (columns(powers) @ coefficients[..., None])[..., 0]
+
+
+def _leverage(columns, exponents, fitted, weights):
+    """(n,) how far the law follows each single run: the diagonal of the projection on its derivatives."""
+    coefficients, powers = np.split(fitted, [-exponents])
+    slopes = []
+    for i in range(exponents):
+        step = 1e-5 * np.eye(exponents)[i]
+        slopes.append((columns(powers + step) - columns(powers - step)) @ coefficients)
+    derivatives = np.column_stack([columns(powers)[:, coefficients > 0], *[slope for slope in slopes if slope.any()]])
+    q, _ = np.linalg.qr(derivatives * np.sqrt(weights)[:, None])
+    return np.minimum((q**2).sum(axis=1), 0.9)
+
+
+def _fit(columns, exponents, losses, weights):
+    """(R, P) coefficients and exponents with the least squares, for (R, n) losses and (n,) weights."""
+    low, high = np.log(EXPONENTS)
+    axis = np.linspace(low, high, GRID if exponents == 1 else GRID // 2)
+    tried = np.array(list(itertools.product(axis, repeat=exponents)))[None]  # (1, K, exponents), logarithms
+    half = (high - low) / (len(axis) - 1)
+    steps = np.array(list(itertools.product(np.linspace(-1, 1, CLOSER), repeat=exponents)))
+    for _ in range(ROUNDS + 1):
+        coefficients, misfits = _least_squares(columns(np.exp(tried)), losses[:, None], weights)
+        best = misfits.argmin(axis=1)
+        rows = np.arange(len(losses))
+        powers = np.broadcast_to(tried, (len(losses), *tried.shape[1:]))[rows, best]
+        tried = np.clip(powers[:, None] + half * steps, low, high)
+        half /= (CLOSER - 1) / 2
+    return np.concatenate([coefficients[rows, best], np.exp(powers)], axis=1)
+
+
+def _least_squares(columns, losses, weights):
+    """(R, K, C) coefficients, none below 0, and (R, K) sums of weighted squares that they leave.
+
+    Args:
+        columns: (1 or R, K, n, C).
+        losses: (R, 1, n).
+        weights: (n,).
+
+    The best point of a convex region is the best of those that some of the bounds hold at, so all sets of columns are tried.
+    """
+    weighted = columns * weights[:, None]
+    gram = np.swapaxes(weighted, -1, -2) @ columns
+    right = (losses[..., None, :] @ weighted)[..., 0, :]
+    squares = (losses**2) @ weights
+    width = columns.shape[-1]
+    best = np.full(right.shape[:-1], np.inf)
+    coefficients = np.zeros(right.shape)
+    for size in range(1, width + 1):
+        for chosen in itertools.combinations(range(width), size):
+            part = np.ix_(chosen, chosen)
+            own = gram[(..., *part)]
+            # For one number of galaxies all columns are alike; so small a share changes nothing otherwise.
+            own = own + 1e-12 * np.trace(own, axis1=-2, axis2=-1)[..., None, None] * np.eye(size)
+            solved = (np.linalg.inv(own) @ right[..., chosen, None])[..., 0]
+            left = np.where((solved >= 0).all(-1), squares - (solved * right[..., chosen]).sum(-1), np.inf)
+            better = left < best
+            best = np.where(better, left, best)
+            filled = np.zeros(right.shape)
+            filled[..., chosen] = solved
+            coefficients = np.where(better[..., None], filled, coefficients)
+    return coefficients, best

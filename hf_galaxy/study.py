@@ -1,0 +1,290 @@
+"""A study of scaling: run records -> a table of what was measured -> laws, and what they show.
+
+`points_of` makes the table, one row for each run and figure; `study_of` fits it. What `study_of` returns is written to
+scaling.json, and all figures, tables and sentences of a study are made from that alone.
+"""
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import timm
+from scipy.stats import chi2
+
+from hf_galaxy.bootstrap import mean_draws
+from hf_galaxy.errors import BadInput
+from hf_galaxy.run_record import FILE, RunRecord
+from hf_galaxy.scaling import FEWEST, LEVEL, JointLaw, fit_joint_law, fit_power_law, leave_out
+
+ALL = "all"  # the figure of all questions together, or of all classes
+SERIES = ["dataset", "start", "measure", "figure"]  # rows alike in these differ in backbone, galaxies and seed only
+CURVE = 41  # points of a drawn law
+
+
+def records_in(folder: Path) -> dict[str, RunRecord]:
+    """The records of all finished runs below a folder, by the name of their own folder.
+
+    Raises:
+        BadInput: there is none, or one cannot be read.
+    """
+    records = {}
+    for file in sorted(folder.rglob(FILE)):
+        record = RunRecord.load(file.parent)
+        if record.finished:
+            records[str(file.parent.relative_to(folder))] = record
+    if not records:
+        raise BadInput(f"{folder}: there is no finished run in it or below; give the folder of a sweep")
+    return records
+
+
+def points_of(records: Mapping[str, RunRecord]) -> pd.DataFrame:
+    """What the runs measured on their test splits, one row for each run and figure.
+
+    Columns: `run`; `dataset`, `start` ("random" for none); `backbone`, `family` (timm's module), `parameters` (with the head),
+    `flops` (of one picture); `galaxies` (learnt from), `seed`, `epochs` (up to the best validation), `seconds`; `figure` (a
+    question, or "all"), `measure` (votes: nll, in nats per galaxy asked, and rmse of fractions; classes: error, the share of
+    galaxies put into a wrong class, and nll); `loss`, `baseline`, `saturated` (the least that is possible, if known),
+    `test_galaxies`; `replicates`, (R,) the loss in those of a bootstrap over test galaxies.
+
+    Raises:
+        BadInput: a run was measured without a bootstrap.
+    """
+    return pd.DataFrame([row for name, record in records.items() for row in _rows(name, record)])
+
+
+def _rows(name, record):
+    test = record.results["test"]
+    if "bootstrap" not in test:
+        raise BadInput(f"{name}: was measured without a bootstrap; scripts/evaluate.py --run {name} measures it again")
+    parts = record.model["parameters"]
+    about = {
+        "run": name,
+        "dataset": record.dataset["name"],
+        "start": Path(record.model["start"]).name if record.model["start"] else "random",
+        "backbone": record.model["backbone"],
+        "family": family_of(record.model["backbone"]),
+        "parameters": sum(parts.values()),
+        "flops": record.model["flops"],
+        "galaxies": record.dataset["splits"]["train"],
+        "seed": record.settings["seed"],
+        "epochs": record.training["best_epoch"],
+        "seconds": record.training["seconds"],
+    }
+
+    def row(figure, measure, pair, count, replicates):
+        return about | {
+            "figure": figure,
+            "measure": measure,
+            "loss": pair["model"],
+            "baseline": pair["baseline"],
+            "saturated": pair.get("saturated", np.nan),
+            "test_galaxies": count,
+            "replicates": np.array(replicates, float),
+        }
+
+    again, count = test["bootstrap"], test["galaxies"]
+    rows = [row(ALL, "nll", test["loss"], count, again["loss"]["model"])]
+    if "questions" not in test:
+        error = {who: 1 - accuracy for who, accuracy in test["accuracy"].items()}
+        return [*rows, row(ALL, "error", error, count, 1 - np.array(again["accuracy"]["model"]))]
+    for question, figures in test["questions"].items():
+        for measure, counted in (("nll", "galaxies_asked"), ("rmse", "galaxies_with_enough_votes")):
+            if figures[counted]:
+                replicates = again["questions"][question][measure]["model"]
+                rows.append(row(question, measure, figures[measure], figures[counted], replicates))
+    return rows
+
+
+def family_of(backbone: str) -> str:
+    """Which of timm's modules builds it (resnet18 and test_resnet: resnet); of transformers, the name itself."""
+    if timm.is_model(backbone):
+        return timm.model_entrypoint(backbone).__module__.rpartition(".")[2]
+    return backbone
+
+
+def study_of(points: pd.DataFrame) -> dict:
+    """All that the points show, as plain numbers for scaling.json. Intervals are of 90 %.
+
+    Returns:
+        `data`: what was measured, and how much of it; `laws`: for each backbone and figure its points, the law with a floor,
+        the plain one, how well they foretell the largest number of galaxies, and what the last doubling brought;
+        `parameters`: for each figure, what a larger model of the same family brought with the most galaxies; `exponents`:
+        whether they differ among backbones or questions; `joint`: laws over parameters and galaxies.
+    """
+    laws = [
+        _law(series, dict(zip([*SERIES, "backbone"], key, strict=True)))
+        for key, series in points.groupby([*SERIES, "backbone"], sort=False)
+    ]
+    groups = [(dict(zip(SERIES, key, strict=True)), series) for key, series in points.groupby(SERIES, sort=False)]
+    return {
+        "data": {
+            "runs": int(points["run"].nunique()),
+            "datasets": sorted(set(points["dataset"])),
+            "starts": sorted(set(points["start"])),
+            "backbones": {
+                name: {key: _plain(part.iloc[0][key]) for key in ("family", "parameters", "flops")}
+                for name, part in points.groupby("backbone", sort=False)
+            },
+            "galaxies": sorted(map(int, set(points["galaxies"]))),
+            "seeds": sorted(map(int, set(points["seed"]))),
+            "test_galaxies": int(points.loc[points["figure"] == ALL, "test_galaxies"].max()),
+        },
+        "laws": laws,
+        "parameters": [each for about, series in groups for each in _larger_models(about, series)],
+        "exponents": _exponents(laws),
+        "joint": [joint for about, series in groups if (joint := _joint(about, series))],
+    }
+
+
+def _law(series, about):
+    series = series.sort_values(["galaxies", "seed"])
+    first = series.iloc[0]
+    about |= {key: _plain(first[key]) for key in ("family", "parameters", "baseline", "saturated", "test_galaxies")}
+    parts = [(size, part) for size, part in series.groupby("galaxies")]
+    measured = [
+        {"galaxies": int(size), "runs": part["loss"].tolist(), **_estimate(part["loss"].mean(), _means(part))}
+        for size, part in parts
+    ]
+    fitted = {name: _fitted(series, floor) for name, floor in (("law", True), ("plain", False))}
+    doubling = _difference(parts[-2], parts[-1], "galaxies") if len(parts) > 1 else None
+    return about | {"points": measured, **fitted, "last_step": doubling}
+
+
+def _fitted(series, floor):
+    """A law, as numbers; or None where there are too few sizes for it."""
+    sizes, losses, seeds = (series[name].to_numpy() for name in ("galaxies", "loss", "seed"))
+    needed = FEWEST + floor  # as many sizes as parameters leave nothing to judge the law by
+    if len(set(sizes)) < needed:
+        return None
+    galaxies = np.stack(series["replicates"])
+    law = fit_power_law(sizes, losses, seeds, galaxies=galaxies, floor=floor)
+    curve = np.geomspace(*law.range[:1], 4 * law.range[1], CURVE)
+    low, high = law.band(curve)
+    left_out = None
+    if len(set(sizes)) > needed:
+        left = leave_out(sizes, losses, seeds, galaxies=galaxies, floor=floor)
+        left_out = {
+            "galaxies": left.galaxies, "predicted": left.predicted, "low": left.interval[0], "high": left.interval[1],
+            "measured": left.measured, "miss": left.miss, "inside": left.inside,
+        }  # fmt: skip
+    names = ("a", "b", "c", "per_doubling") if floor else ("a", "b", "per_doubling")
+    values = {"a": law.a, "b": law.b, "c": law.c, "per_doubling": 2**-law.b}
+    return {
+        **{name: dict(zip(("value", "low", "high"), (values[name], *law.interval(name)), strict=True)) for name in names},
+        "range": law.range,
+        "scatter": law.scatter,
+        "r2": law.r2,
+        "doubts": law.doubts,
+        "curve": {"galaxies": curve.tolist(), "loss": law.predict(curve).tolist(), "low": low.tolist(), "high": high.tolist()},
+        "leave_out": left_out,
+    }  # fmt: skip
+
+
+def _larger_models(about, series):
+    """With the most galaxies: the next larger model of the same family beside each model."""
+    most = series[series["galaxies"] == series["galaxies"].max()]
+    for family, part in most.groupby("family"):
+        models = sorted(part.groupby("backbone"), key=lambda each: each[1]["parameters"].iloc[0])
+        for (small, few), (large, many) in itertools.pairwise(models):
+            difference = _difference((few["parameters"].iloc[0], few), (many["parameters"].iloc[0], many), "parameters")
+            yield about | {"family": family, "small": small, "large": large, **difference}
+
+
+def _difference(first, second, of):
+    """How the mean loss changes from one kind of runs to another, paired by seed, and what that shows."""
+    before, after = (part.set_index("seed") for _, part in (first, second))
+    seeds = sorted(set(before.index) & set(after.index))
+    changes = after.loc[seeds, "loss"].to_numpy() - before.loc[seeds, "loss"].to_numpy()
+    draws = np.full(1, np.nan)
+    if seeds:
+        replicates = [np.stack(part.loc[seeds, "replicates"]) for part in (before, after)]
+        draws = mean_draws(changes, replicates[1] - replicates[0], np.random.default_rng(len(seeds)))
+    estimate = _estimate(changes.mean() if seeds else np.nan, draws)
+    verdict = "not known"
+    if estimate["low"] is not None:
+        verdict = "less" if estimate["high"] < 0 else "more" if estimate["low"] > 0 else "not shown"
+    reference = float(before.loc[seeds, "loss"].mean()) if seeds else None
+    return {
+        "of": of, "from": _plain(first[0]), "to": _plain(second[0]), "seeds": len(seeds), **estimate,
+        "relative": None if estimate["value"] is None else estimate["value"] / reference, "loss": verdict,
+    }  # fmt: skip
+
+
+def _means(part):
+    values, replicates = part["loss"].to_numpy(), np.stack(part["replicates"])
+    return mean_draws(values, replicates, np.random.default_rng(len(part)))
+
+
+def _estimate(value, draws):
+    edges = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if np.isfinite(draws).all() else (None, None)
+    return {"value": _plain(value), "low": _plain(edges[0]), "high": _plain(edges[1])}
+
+
+def _exponents(laws):
+    """Whether exponents differ by more than their intervals: among backbones for a figure, among questions for a backbone.
+
+    Cochran's Q: the squares of the differences from the weighted mean, over the variances; it follows chi-square where all
+    exponents are equal. Runs share their test galaxies, so that exponents are more alike than independent ones would be.
+    """
+    found = []
+    for across, alike in (("backbone", SERIES), ("figure", ["dataset", "start", "measure", "backbone"])):
+        groups = {}
+        for law in laws:
+            if law["law"] and not (across == "figure" and law["figure"] == ALL):
+                groups.setdefault(tuple(law[key] for key in alike), []).append(law)
+        for key, group in groups.items():
+            if len(group) > 1:
+                exponents = {law[across]: law["law"]["b"] for law in group}
+                found.append(
+                    dict(zip(alike, key, strict=True)) | {"across": across} | _heterogeneity(exponents.values())
+                )
+    return found
+
+
+def _heterogeneity(exponents):
+    # On their logarithms, whose intervals are nearly symmetric: 2 x 1.645 standard deviations wide.
+    logs, width = (
+        np.log(values) for values in zip(*((b["value"], b["high"] / b["low"]) for b in exponents), strict=True)
+    )
+    weights = (2 * 1.645 / np.maximum(width, 1e-9)) ** 2
+    mean = weights @ logs / weights.sum()
+    q = float(weights @ (logs - mean) ** 2)
+    return {"count": len(logs), "mean": float(np.exp(mean)), "q": q, "p": float(chi2.sf(q, len(logs) - 1))}
+
+
+def _joint(about, series):
+    if series["parameters"].nunique() < FEWEST or series["galaxies"].nunique() < FEWEST:
+        return None
+    law = fit_joint_law(
+        series["parameters"],
+        series["galaxies"],
+        series["loss"],
+        series["seed"],
+        galaxies=np.stack(series["replicates"]),
+    )
+    values = law.values | {"share": law.values["alpha"] / (law.values["alpha"] + law.values["beta"])}
+    falls = law.values["A"] > 0 and law.values["B"] > 0
+    products = np.geomspace((law.parameters * law.sizes).min(), (law.parameters * law.sizes).max(), CURVE)
+    frontier = [values.tolist() for values in law.frontier(products)] if falls else None
+    means = series.groupby(["backbone", "parameters", "galaxies"], as_index=False)["loss"].mean()
+    return about | {
+        **{
+            name: dict(zip(("value", "low", "high"), (values[name], *law.interval(name)), strict=True))
+            for name in (*JointLaw.NAMES, *(["share"] if falls else []))
+        },
+        "scatter": law.scatter,
+        "doubts": law.doubts,
+        "points": means.to_dict("records"),
+        "frontier": frontier and dict(zip(("parameters", "galaxies"), frontier, strict=True)),
+    }
+
+
+def _plain(value):
+    """A number or text as JSON has it; None for what is not known."""
+    if isinstance(value, str) or value is None:
+        return value
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    return float(value) if np.isfinite(value) else None
