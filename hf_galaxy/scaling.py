@@ -25,8 +25,8 @@ from hf_galaxy.errors import BadInput
 EXPONENTS = 0.01, 4.0  # looked through; a law at either end is a straight line or a step
 LEVEL = 0.9  # of intervals
 HUBER = 1.345  # of the scatter: beyond, a deviation counts less than by its square; costs 5 % if there are no outliers
-HUBER_VARIANCE = 0.908  # what is left of the variance of normal deviations, weighted so and divided by the weights
-GRID, CLOSER, ROUNDS = 64, 7, 4  # exponents tried first; in each round around the best; rounds
+HUBER_VARIANCE = 0.855  # what is left of the variance of normal deviations, weighted so and divided by the weights
+GRID, CLOSER, ROUNDS = 64, 7, 6  # exponents tried first; in each round around the best; rounds
 FEWEST = 3  # different numbers of galaxies
 
 
@@ -379,7 +379,7 @@ def _leverage(columns, exponents, fitted, weights):
 def _fit(columns, exponents, losses, weights):
     """(R, P) coefficients and exponents with the least squares, for (R, n) losses and (n,) weights."""
     low, high = np.log(EXPONENTS)
-    axis = np.linspace(low, high, GRID if exponents == 1 else GRID // 2)
+    axis = np.linspace(low, high, GRID if exponents == 1 else GRID // 3)
     tried = np.array(list(itertools.product(axis, repeat=exponents)))[None]  # (1, K, exponents), logarithms
     half = (high - low) / (len(axis) - 1)
     steps = np.array(list(itertools.product(np.linspace(-1, 1, CLOSER), repeat=exponents)))
@@ -408,7 +408,7 @@ def _least_squares(columns, losses, weights):
     right = (losses[..., None, :] @ weighted)[..., 0, :]
     squares = (losses**2) @ weights
     width = columns.shape[-1]
-    best = np.full(right.shape[:-1], np.inf)
+    best = np.broadcast_to(squares, right.shape[:-1])  # with all of them 0
     coefficients = np.zeros(right.shape)
     for size in range(1, width + 1):
         for chosen in itertools.combinations(range(width), size):
