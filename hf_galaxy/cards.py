@@ -21,6 +21,7 @@ def model_card(record: RunRecord) -> str:
     return str(
         ModelCard.from_template(
             data, template_path=str(TEMPLATES / "model_card.md.jinja"), record=record, task=task,
+            scaling=_scaling_section(**record.scaling) if record.scaling else None,
             tables={split: metrics_table(results) for split, results in record.results.items()},
             recipe={name: _setting(value) for name, value in record.settings.items() if value not in (None, [])},
         )
@@ -35,7 +36,7 @@ def metrics_table(results: dict) -> str:
             for name, pair in results.items()
             if isinstance(pair, dict) and name != "bootstrap"
         ]
-        return _table(f"{results['galaxies']} galaxies | model | baseline", rows)
+        return table([f"{results['galaxies']} galaxies", "model", "baseline"], rows)
 
     def cells(figures, *names):
         return " | ".join(_number(figures[name][who]) for name in names for who in ("model", "baseline"))
@@ -58,13 +59,10 @@ def metrics_table(results: dict) -> str:
     summary = (
         f"All {results['galaxies']} galaxies: loss {_number(loss['model'])}, baseline {_number(loss['baseline'])}."
     )
-    campaigns = _table(f"campaign, mean of its questions | galaxies | nll, sum | baseline | {errors}", by_campaign)
-    return f"{_table(header, rows)}\n\n{campaigns}\n\n{summary}"
-
-
-def _table(header, rows):
-    lines = [f"| {header} |", "|" + " --- |" * len(header.split(" | "))]
-    return "\n".join(lines + [f"| {name} | {cells} |" for name, cells in rows])
+    campaigns = table(
+        f"campaign, mean of its questions | galaxies | nll, sum | baseline | {errors}".split(" | "), by_campaign
+    )
+    return f"{table(header.split(' | '), rows)}\n\n{campaigns}\n\n{summary}"
 
 
 def _setting(value):
@@ -73,3 +71,42 @@ def _setting(value):
 
 def _number(value):
     return NOT_MEASURED if value is None else f"{value:.4f}"
+
+
+def _scaling_section(title: str, laws: list[dict]) -> str:
+    head = "| figure | measure | exponent b | left by a doubling | c | loss with the most galaxies |\n|" + " --- |" * 6
+    lines = [
+        f"| {law['figure']} | {law['measure']} | {interval(law['law'] and law['law']['b'])} | {interval(law['law'] and law['law']['per_doubling'])} "
+        f"| {interval(law['law'] and law['law']['c'])} | {interval(law['points'][-1])} |"
+        for law in laws
+    ]
+    return (
+        f"This run is part of the study {title}, in which the loss of this backbone was measured after learning from "
+        f"{laws[0]['points'][0]['galaxies']:,} to {laws[0]['points'][-1]['galaxies']:,} galaxies and the law "
+        f"c + a D^-b was fitted to it; intervals are of 90 %.\n\n" + "\n".join([head, *lines])
+    )
+
+
+def table(columns: list[str], rows: list[list[str]]) -> str:
+    """Markdown."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def number(value: float | None) -> str:
+    """Three digits that matter."""
+    return "not known" if value is None else f"{value:#.3g}".rstrip(".") if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def interval(estimate: dict | None) -> str:
+    """A value and its interval; without one there is no value, but for a single run, which is called so."""
+    if estimate is None or estimate["value"] is None:
+        return "-"
+    if estimate["low"] is None:
+        return f"{number(estimate['value'])} (one run)"
+    return f"{number(estimate['value'])} ({number(estimate['low'])} to {number(estimate['high'])})"
+
+
+def percent(share: float | None) -> str:
+    """Such as -12 %."""
+    return "-" if share is None else f"{100 * share:.1f} %"

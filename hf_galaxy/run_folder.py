@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
@@ -119,6 +120,17 @@ def branch_point(settings: Settings, record: RunRecord, galaxies: int) -> Path:
         f"--branch-of {trunk}: has no checkpoint, kept by --keep-at, of the {common} steps in which its learning rates are "
         f"those of this run; with --schedule wsd, and warm-ups of equally many galaxies, these would be more"
     )
+
+
+def rewrite(out: Path, change: Callable[[RunRecord], None]) -> None:
+    """Change the record of a run, and its card with it; a card that a person edited stays as it is."""
+    record, card = RunRecord.load(out), out / "README.md"
+    untouched = card.exists() and card.read_text() == cards.model_card(record)
+    change(record)
+    record.save(out)
+    if untouched:
+        with whole_file(card) as partial:
+            partial.write_text(cards.model_card(record))
 
 
 def save(model, weights: dict, record: RunRecord, out: Path, lock: IO) -> None:

@@ -19,11 +19,13 @@ class RunRecord:
         command: as typed.
         settings: the script's resolved settings: with the data, the run is a function of them.
         dataset: name, title, galaxies in each split, tree or classes.
-        model: backbone, what its weights started from, how pictures are framed, numbers of parameters.
+        model: backbone, what its weights started from, how pictures are framed, numbers of parameters, and floating-point
+            operations for a picture.
         environment: versions, device, processes, precision.
         baseline: the constant prediction that every metric stands beside, from the training split.
         training: history, losses, best epoch, seconds (`train.fit`).
         results: evaluated split -> metrics, each a pair {"model", "baseline"}.
+        scaling: what a study that it was part of found of its backbone: `title`, and `laws` as in scaling.json.
         finished: False while training; only a finished run can be loaded or evaluated.
     """
 
@@ -35,6 +37,7 @@ class RunRecord:
     baseline: dict = field(default_factory=dict)
     training: dict = field(default_factory=dict)
     results: dict = field(default_factory=dict)
+    scaling: dict = field(default_factory=dict)
     finished: bool = False
 
     def save(self, folder: Path) -> None:

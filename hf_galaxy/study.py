@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import timm
 from scipy.stats import chi2
 
+from hf_galaxy.atomic import whole_file
 from hf_galaxy.bootstrap import mean_draws
 from hf_galaxy.errors import BadInput
 from hf_galaxy.run_record import FILE, RunRecord
@@ -44,14 +46,41 @@ def points_of(records: Mapping[str, RunRecord]) -> pd.DataFrame:
 
     Columns: `run`; `dataset`, `start` ("random" for none); `backbone`, `family` (timm's module), `parameters` (with the head),
     `flops` (of one picture); `galaxies` (learnt from), `seed`, `epochs` (up to the best validation), `seconds`; `figure` (a
-    question, or "all"), `measure` (votes: nll, in nats per galaxy asked, and rmse of fractions; classes: error, the share of
-    galaxies put into a wrong class, and nll); `loss`, `baseline`, `saturated` (the least that is possible, if known),
-    `test_galaxies`; `replicates`, (R,) the loss in those of a bootstrap over test galaxies.
+    question, or "all"), `measure`; `loss`, `baseline`, `test_galaxies`; `replicates`, (R,) the loss in those of a bootstrap over
+    test galaxies; `saturated`, which is 0 but for `excess`.
+
+    Measures of votes are `excess`, the negative log-likelihood in nats per galaxy asked above `saturated`, below which no
+    prediction can come (`metrics.VoteMetrics`), and `rmse` of vote fractions; measures of classes are `nll` and `error`, the
+    share of galaxies put into a wrong class.
 
     Raises:
         BadInput: a run was measured without a bootstrap.
     """
-    return pd.DataFrame([row for name, record in records.items() for row in _rows(name, record)])
+    rows = [row for name, record in records.items() for row in _rows(name, record)]
+    # A figure that in some replicate no galaxy was left for has too few of them to be measured by.
+    return pd.DataFrame([row for row in rows if np.isfinite(row["replicates"]).all()])
+
+
+def save_points(points: pd.DataFrame, file: Path) -> None:
+    """Write the table as Parquet, replicates in single precision, whole or not at all."""
+    replicates = [values.astype(np.float32) for values in points["replicates"]]
+    with whole_file(file) as partial:
+        points.assign(replicates=replicates).to_parquet(partial, index=False, compression="zstd")
+
+
+def load_points(file: Path) -> pd.DataFrame:
+    """What `save_points` wrote.
+
+    Raises:
+        BadInput: it cannot be read, or is no such table.
+    """
+    try:
+        points = pd.read_parquet(file)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise BadInput(f"{file}: cannot be read as Parquet ({error})") from error
+    if missing := {*SERIES, "backbone", "galaxies", "seed", "loss", "replicates"} - set(points.columns):
+        raise BadInput(f"{file}: is no table of measured points; it lacks {', '.join(sorted(missing))}")
+    return points.assign(replicates=[np.asarray(values, float) for values in points["replicates"]])
 
 
 def _rows(name, record):
@@ -73,27 +102,38 @@ def _rows(name, record):
         "seconds": record.training["seconds"],
     }
 
-    def row(figure, measure, pair, count, replicates):
+    def row(figure, measure, pair, count, replicates, saturated=0.0):
         return about | {
             "figure": figure,
             "measure": measure,
             "loss": pair["model"],
             "baseline": pair["baseline"],
-            "saturated": pair.get("saturated", np.nan),
+            "saturated": saturated,
             "test_galaxies": count,
             "replicates": np.array(replicates, float),
         }
 
+    def excess(figure, nll, count, again):
+        least = nll["saturated"]
+        above = {who: nll[who] - least for who in ("model", "baseline")}
+        return row(figure, "excess", above, count, np.subtract(again["model"], again["saturated"]), least)
+
     again, count = test["bootstrap"], test["galaxies"]
-    rows = [row(ALL, "nll", test["loss"], count, again["loss"]["model"])]
     if "questions" not in test:
         error = {who: 1 - accuracy for who, accuracy in test["accuracy"].items()}
-        return [*rows, row(ALL, "error", error, count, 1 - np.array(again["accuracy"]["model"]))]
+        return [
+            row(ALL, "nll", test["loss"], count, again["loss"]["model"]),
+            row(ALL, "error", error, count, 1 - np.array(again["accuracy"]["model"])),
+        ]
+    rows = [excess(ALL, test["loss"], count, again["loss"])]
     for question, figures in test["questions"].items():
-        for measure, counted in (("nll", "galaxies_asked"), ("rmse", "galaxies_with_enough_votes")):
-            if figures[counted]:
-                replicates = again["questions"][question][measure]["model"]
-                rows.append(row(question, measure, figures[measure], figures[counted], replicates))
+        own = again["questions"][question]
+        if figures["galaxies_asked"]:
+            rows.append(excess(question, figures["nll"], figures["galaxies_asked"], own["nll"]))
+        if figures["galaxies_with_enough_votes"]:
+            rows.append(
+                row(question, "rmse", figures["rmse"], figures["galaxies_with_enough_votes"], own["rmse"]["model"])
+            )
     return rows
 
 
@@ -129,6 +169,11 @@ def study_of(points: pd.DataFrame) -> dict:
             },
             "galaxies": sorted(map(int, set(points["galaxies"]))),
             "seeds": sorted(map(int, set(points["seed"]))),
+            "cells": {
+                name: {str(size): int(part["seed"].nunique()) for size, part in own.groupby("galaxies")}
+                for name, own in points.groupby("backbone", sort=False)
+            },
+            "hours": float(points.drop_duplicates("run")["seconds"].sum() / 3600),
             "test_galaxies": int(points.loc[points["figure"] == ALL, "test_galaxies"].max()),
         },
         "laws": laws,

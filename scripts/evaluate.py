@@ -14,6 +14,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.experiment import load_run, measure
 from hf_galaxy.model import GalaxyForVotes
 from hf_galaxy.processes import start_accelerator
+from hf_galaxy.run_folder import rewrite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +61,8 @@ def main(settings: Evaluate) -> None:
     ).compute()
     if accelerator.is_main_process:
         print(cards.metrics_table(results))
-        card, text = settings.run / "README.md", cards.model_card(record)
-        untouched = card.exists() and card.read_text() == text  # a card that a person edited stays as it is
-        record.results[settings.split if settings.dataset is None else f"{settings.dataset}, {settings.split}"] = (
-            results
-        )
-        record.save(settings.run)
-        if untouched:
-            card.write_text(cards.model_card(record))
+        split = settings.split if settings.dataset is None else f"{settings.dataset}, {settings.split}"
+        rewrite(settings.run, lambda record: record.results.update({split: results}))
 
 
 def _labelled_as_learnt(rows, record, name):

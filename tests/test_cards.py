@@ -48,7 +48,7 @@ def test_a_model_card_is_a_function_of_its_record(tmp_path):
     text = cards.model_card(record())
     assert "| ring | 1 | 1.5000 | " in text
     assert "| 0 | not measured | not measured |" in text, "one galaxy, with fewer votes than enough"
-    assert "epoch 2 of 3" in text
+    assert "after 2 of at most 3 epochs" in text
     assert "64 x 64 pixels, the middle 50 %" in text
     assert "1,234,567 parameters" in text
     assert ModelCard(text).data.license == "apache-2.0"

@@ -1,0 +1,76 @@
+"""Fit scaling laws to the runs of a sweep, and write the page of the study.
+
+    python scripts/fit_scaling.py --runs runs/law --out scaling/ --title "CEERS, 100 to 2,900 galaxies"
+
+Writes README.md (the page, also the card of the table as a dataset), scaling.json, points.parquet, and figures with their tables.
+"""
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from hf_galaxy.law_figures import figures_of
+
+from hf_galaxy.atomic import whole_file, write_json
+from hf_galaxy.command_line import run
+from hf_galaxy.errors import BadInput
+from hf_galaxy.run_folder import rewrite
+from hf_galaxy.study import load_points, points_of, records_in, save_points, study_of
+from hf_galaxy.study_page import study_page
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitScaling:
+    """Fit the losses of finished runs, and write the study: a page, figures, tables, and all fits in scaling.json."""
+
+    runs: Path
+    """The folder of a sweep, with run folders anywhere below it; or a points.parquet that was written earlier."""
+    out: Path
+    """Folder to write to; what an earlier fit wrote there is replaced."""
+    title: str | None = None
+    """Of the page; by default the name of the folder --out."""
+    cards: bool = False
+    """Also write what was found of each backbone into the records of its runs, and into their cards where nobody edited them."""
+
+
+def main(settings: FitScaling) -> None:
+    if settings.cards and settings.runs.is_file():
+        raise BadInput(
+            f"--cards: {settings.runs} is a table; give the folder of the runs whose cards are to be written"
+        )
+    title = settings.title or settings.out.name
+    points = load_points(settings.runs) if settings.runs.is_file() else points_of(records_in(settings.runs))
+    if len(datasets := sorted(set(points["dataset"]))) > 1:
+        raise BadInput(f"--runs: are of several datasets ({', '.join(datasets)}); make a study of each")
+    print(f"{points['run'].nunique()} finished runs, {len(points)} measured points; fitting")
+    study = study_of(points)
+    figures = figures_of(study)
+    command = " ".join(map(shlex.quote, ["python", *sys.argv]))
+    page = study_page(study, title, {figure.name: figure.alt for figure in figures}, command)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    save_points(points, settings.out / "points.parquet")
+    write_json(settings.out / "scaling.json", study)
+    for figure in figures:
+        for suffix, content in (("png", figure.png), ("csv", figure.csv.encode())):
+            with whole_file(settings.out / f"{figure.name}.{suffix}") as partial:
+                partial.write_bytes(content)
+    with whole_file(settings.out / "README.md") as partial:
+        partial.write_text(page)
+    print(
+        f"written to {settings.out}: README.md, scaling.json, points.parquet, {len(figures)} figures with their tables"
+    )
+
+
+def write_cards(runs: Path, points: pd.DataFrame, study: dict, title: str) -> None:
+    """Into each run's record and card, the laws of its backbone."""
+    for name, own in points.groupby("run"):
+        about = own.iloc[0][["backbone", "start"]].to_dict()
+        laws = [law for law in study["laws"] if about.items() <= law.items()]
+        short = [law | {fit: law[fit] and law[fit] | {"curve": None} for fit in ("law", "plain")} for law in laws]
+        rewrite(runs / name, lambda record, laws=short: setattr(record, "scaling", {"title": title, "laws": laws}))
+
+
+if __name__ == "__main__":
+    run(FitScaling, main)
