@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,6 +88,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, data: dict) -> None:
-    """Write a JSON file under a temporary name and rename it."""
+    """Write a JSON file under a temporary name and rename it; a list of numbers or words stands on one line."""
+    text = json.dumps(data, indent=2, allow_nan=False)
+    text = re.sub(r"\[\n\s+([^][{}]*?)\n\s+\]", lambda found: "[" + re.sub(r"\n\s+", " ", found[1]) + "]", text)
     with whole_file(path) as partial:
-        partial.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
+        partial.write_text(text + "\n")

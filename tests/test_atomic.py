@@ -159,3 +159,12 @@ def test_a_killed_process_leaves_only_its_finished_files(tmp_path, finished):
         fill(folder, "data/b.parquet")
     assert everything_in(out) == ["data", "data/a.parquet", "data/b.parquet"]
     assert (out / "data/b.parquet").read_text() == "content of data/b.parquet"
+
+
+def test_json_is_read_as_it_was_written_with_lists_on_one_line(tmp_path):
+    data = {"a": [1.5, None, 2], "odd": ["x  y", "[ z\n ]", "{", "] \n  ["], "deep": [{"b": [[1, 2], []]}], "none": {}}
+    write_json(tmp_path / "data.json", data)
+    text = (tmp_path / "data.json").read_text()
+    assert json.loads(text) == data
+    assert '"a": [1.5, null, 2]' in text
+    assert "[1, 2]" in text
