@@ -13,6 +13,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from hf_galaxy import data, load_tree
+from hf_galaxy.bootstrap import key_of
 from hf_galaxy.data import (
     Galaxies,
     Label,
@@ -87,6 +88,16 @@ def test_batches_hold_votes_in_the_trees_order_or_labels(opened, folder):
         galaxies_of(opened, Label("kind", ("a", "b")))[[0, 1, 2]]["labels"].tolist()
         == (open_dataset(str(folder))["train"]["kind"][:3])
     )
+
+
+def test_keys_stand_for_the_names_of_galaxies(opened):
+    rows = opened["train"]
+    names = rows.select_columns(["id_str"]).with_format("arrow")[:]["id_str"].to_pylist()
+    keyed = Galaxies(rows, Framing(32), TREE, keyed=True)
+    assert keyed[[3, 1]]["keys"].tolist() == [key_of(names[3]), key_of(names[1])]
+    assert "keys" not in galaxies_of(opened, TREE)[[0]]
+    unnamed = Galaxies(rows.select_columns(["image", *TREE.columns]), Framing(32), TREE, keyed=True)
+    assert unnamed[[3]]["keys"].tolist() == [key_of("3")]
 
 
 def test_missing_votes_are_no_votes_and_galaxies_without_a_label_are_left_out(tmp_path):

@@ -36,6 +36,19 @@ def test_several_datasets_are_learnt_by_weight_each_by_its_own_questions(mock_da
     assert 0 < smooth <= len(opened[0]["test"])
     model = AutoModel.from_pretrained(tmp_path / "run")
     assert model.tree.campaigns.keys() == {"gz2", "gz_decals_dr5", "gz_rings"}
+    assert record.model["flops"] == operations_of(model, record.model["image_size"])
+    again = results["bootstrap"]["loss"]["model"]
+    assert min(again) < results["loss"]["model"] < max(again)
+
+
+def operations_of(model, size):
+    """Two for each weight of a convolution or a linear layer, as often as it is used on one picture."""
+    seen = []
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+            layer.register_forward_hook(lambda layer, _, out: seen.append(2 * layer.weight[0].numel() * out.numel()))
+    model.eval()(pixel_values=torch.zeros(1, 3, size, size))
+    return sum(seen)
 
 
 def test_a_subset_of_balanced_classes(mock_dataset, tmp_path):

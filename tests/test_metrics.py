@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hf_galaxy import load_tree, losses
+from hf_galaxy import bootstrap, load_tree, losses
 from hf_galaxy.decision_tree import DecisionTree, Question
 from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
 from hf_galaxy.metrics import ClassMetrics, ConstantVotes, VoteMetrics
@@ -246,3 +246,60 @@ def test_auc_needs_every_class():
     results = metrics.cpu().compute()
     assert results["auc"] == {"model": None, "baseline": None}
     assert results["balanced_accuracy"]["model"] == 1
+
+
+def test_no_prediction_does_better_than_the_saturated_likelihood(case):
+    votes, concentrations, baseline = case
+    results = measured(votes, concentrations, baseline).compute()
+    total = 0.0
+    for q, (question, where) in enumerate(zip(TREE.questions, TREE.slices, strict=True)):
+        own = votes[:, where].numpy()
+        asked = own[own.sum(axis=1) > 0]
+        least = -stats.multinomial.logpmf(asked, asked.sum(axis=1), asked / asked.sum(axis=1, keepdims=True))
+        nll = results["questions"][question.name]["nll"]
+        assert nll["saturated"] == pytest.approx(least.mean(), rel=1e-4)
+        assert nll["saturated"] < min(nll["model"], nll["baseline"]), q
+        total += least.sum()
+    assert results["loss"]["saturated"] == pytest.approx(total / len(votes), rel=1e-4)
+
+
+def test_replicates_are_the_figures_of_galaxies_that_count_so_often(case):
+    votes, concentrations, baseline = case
+    keys = torch.tensor([bootstrap.key_of(f"galaxy {i}") for i in range(len(votes))])
+    nll = dirichlet_multinomial_nll(votes, concentrations, TREE)
+    fractions = expected_fractions(concentrations, TREE)
+    parts = []
+    for rows in np.array_split(np.arange(len(votes)), 3):
+        metrics = VoteMetrics(TREE, baseline, 10)
+        metrics.update(
+            {"votes": votes[rows], "keys": keys[rows]}, SimpleNamespace(fractions=fractions[rows], nll=nll[rows])
+        )
+        parts.append(metrics.cpu())
+    again = sum(parts[1:], start=parts[0]).compute()["bootstrap"]
+    for replicate in (0, 57):
+        times = torch.from_numpy(bootstrap.counts(keys.numpy())[:, replicate]).long()
+        chosen = torch.repeat_interleave(torch.arange(len(votes)), times)
+        brute = measured(votes[chosen], concentrations[chosen], baseline).compute()
+        for who in ("model", "saturated"):
+            assert again["loss"][who][replicate] == pytest.approx(brute["loss"][who], rel=2e-5)
+        for name, figures in again["questions"].items():
+            for who in ("model", "saturated"):
+                assert figures["nll"][who][replicate] == pytest.approx(brute["questions"][name]["nll"][who], rel=2e-5)
+            assert figures["rmse"]["model"][replicate] == pytest.approx(
+                brute["questions"][name]["rmse"]["model"], rel=2e-5
+            )
+
+
+def test_replicates_of_class_metrics_are_those_of_galaxies_that_count_so_often():
+    generator = torch.Generator().manual_seed(2)
+    labels, logits = torch.randint(0, 3, (100,), generator=generator), torch.randn(100, 3, generator=generator)
+    keys = torch.arange(100)
+    metrics = ClassMetrics(["a", "b", "c"], torch.zeros(3))
+    metrics.update({"labels": labels, "keys": keys}, SimpleNamespace(logits=logits))
+    again = metrics.cpu().compute()["bootstrap"]
+    chosen = np.repeat(np.arange(100), bootstrap.counts(keys.numpy())[:, 5].astype(int))
+    assert again["accuracy"]["model"][5] == pytest.approx(
+        accuracy_score(labels[chosen], logits[chosen].argmax(1)), rel=1e-5
+    )
+    loss = log_loss(labels[chosen], logits[chosen].double().softmax(1))
+    assert again["loss"]["model"][5] == pytest.approx(loss, rel=1e-5)

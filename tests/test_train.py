@@ -270,6 +270,14 @@ def test_patience_stops_training(tmp_path):
     assert training["best_epoch"] == 2
 
 
+def test_validation_has_an_interval_of_its_own(tmp_path):
+    values = iter([3.0, 1.0, 2.0])
+    recipe = Recipe(epochs=5, batch_size=8, validate_every=2)
+    _, training = train(tmp_path / "run", recipe, validate=lambda model: next(values))
+    assert [entry["galaxies"] for entry in training["history"]] == [128, 256, 320], "and at the end"
+    assert training["best_epoch"] == 4
+
+
 @pytest.mark.parametrize("bad_step", [3, 20])
 def test_a_loss_that_is_not_finite_stops_and_names_the_step(tmp_path, bad_step):
     def poisoned(steps):
