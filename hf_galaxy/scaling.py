@@ -269,7 +269,8 @@ def leave_out(
     predicted = law.predict(most)
     replicates = len(law.draws)
     rng = np.random.default_rng(len(losses))
-    foretold = _power(law.draws, most) + predicted * law.scatter * rng.standard_normal(replicates) / last.sum() ** 0.5
+    luck = rng.standard_t(max(1, len(law.losses) - 3), replicates) / last.sum() ** 0.5
+    foretold = _power(law.draws, most) + predicted * law.scatter * luck
     if galaxies is not None:
         foretold = foretold - (galaxies[last].mean(axis=0) - measured)
     return LeaveOut(float(most), float(predicted), _quantiles(foretold, level), measured)

@@ -58,6 +58,8 @@ def main(settings: FitScaling) -> None:
                 partial.write_bytes(content)
     with whole_file(settings.out / "README.md") as partial:
         partial.write_text(page)
+    if settings.cards:
+        write_cards(settings.runs, points, study, title)
     print(
         f"written to {settings.out}: README.md, scaling.json, points.parquet, {len(figures)} figures with their tables"
     )

@@ -1,0 +1,179 @@
+"""A study finds in the records of runs what they were drawn from, and its page says so."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from datasets import load_dataset
+from huggingface_hub import DatasetCard
+from tests.laws import BACKBONES, SIZES, classed_records, law_of, loss_of, voted_records
+
+from hf_galaxy import cards
+from hf_galaxy.errors import BadInput
+from hf_galaxy.run_record import RunRecord
+from hf_galaxy.study import ALL, family_of, load_points, points_of, records_in, save_points, study_of
+from hf_galaxy.study_page import claims, study_page
+
+
+@pytest.fixture(scope="module")
+def voted():
+    return points_of(voted_records(questions=("easy", "hard", "odd")))
+
+
+@pytest.fixture(scope="module")
+def study(voted):
+    return study_of(voted)
+
+
+def test_points_are_what_the_runs_measured():
+    records = voted_records(questions=("easy",), sizes=SIZES[:2], seeds=(1,), backbones={"resnet10t": 1000})
+    points = points_of(records)
+    (name, record), *_ = records.items()
+    own = points[points["run"] == name].set_index(["figure", "measure"])
+    nll = record.results["test"]["questions"]["easy"]["nll"]
+    again = record.results["test"]["bootstrap"]["questions"]["easy"]["nll"]
+    row = own.loc["easy", "excess"]
+    assert row["loss"] + row["saturated"] == pytest.approx(nll["model"])
+    assert row["baseline"] + row["saturated"] == pytest.approx(nll["baseline"])
+    np.testing.assert_allclose(row["replicates"], np.subtract(again["model"], again["saturated"]))
+    assert own.loc["easy", "rmse"]["loss"] == record.results["test"]["questions"]["easy"]["rmse"]["model"]
+    assert row[["galaxies", "parameters", "seed", "start", "family"]].tolist() == [300, 1000, 1, "random", "resnet"]
+    classes = points_of(classed_records(sizes=SIZES[:1], seeds=(1,)))
+    assert set(classes["measure"]) == {"nll", "error"}
+    assert family_of("test_resnet") == family_of("resnet50") == "resnet" != family_of("convnext_atto")
+
+
+def test_a_figure_of_too_few_galaxies_is_left_out():
+    records = voted_records(questions=("easy", "rare"), sizes=SIZES[:1], seeds=(1,))
+    for record in records.values():
+        record.results["test"]["bootstrap"]["questions"]["rare"]["rmse"]["model"][3] = None
+    points = points_of(records)
+    assert set(points[points["figure"] == "rare"]["measure"]) == {"excess"}
+
+
+def test_runs_measured_without_replicates_are_refused():
+    records = classed_records(sizes=SIZES[:1], seeds=(1,))
+    for record in records.values():
+        del record.results["test"]["bootstrap"]
+    with pytest.raises(BadInput, match=r"evaluate\.py"):
+        points_of(records)
+
+
+def test_points_are_read_as_they_were_written(voted, tmp_path):
+    save_points(voted, tmp_path / "points.parquet")
+    again = load_points(tmp_path / "points.parquet")
+    pd.testing.assert_frame_equal(again.drop(columns="replicates"), voted.drop(columns="replicates"))
+    np.testing.assert_allclose(np.stack(again["replicates"]), np.stack(voted["replicates"]), rtol=1e-6)
+    pd.DataFrame({"x": [1]}).to_parquet(tmp_path / "other.parquet")
+    with pytest.raises(BadInput, match="lacks"):
+        load_points(tmp_path / "other.parquet")
+    (tmp_path / "text.parquet").write_text("x")
+    with pytest.raises(BadInput, match="Parquet"):
+        load_points(tmp_path / "text.parquet")
+
+
+def test_the_law_of_each_question_and_backbone_is_found(study):
+    truth = {"easy": 0, "hard": 1, "odd": 2}
+    inside = []
+    for law in study["laws"]:
+        if law["figure"] in truth and law["measure"] == "rmse":
+            of = law_of(truth[law["figure"]])
+            inside.append(law["law"]["b"]["low"] <= of["beta"] <= law["law"]["b"]["high"])
+            assert law["law"]["b"]["value"] == pytest.approx(of["beta"], rel=0.2)
+            most = law["points"][-1]
+            assert most["value"] == pytest.approx(loss_of(of, law["parameters"], SIZES[-1]) / 5, rel=0.05)
+            assert most["low"] < most["value"] < most["high"]
+            assert law["law"]["leave_out"]["galaxies"] == SIZES[-1]
+    assert len(inside) == 9
+    assert sum(inside) >= 6
+
+
+def test_more_parameters_are_seen_to_help_and_to_do_nothing():
+    flat = voted_records(questions=("easy",), backbones={"resnet10t": 1e6, "test_resnet": 1e6}, noise=0.005)
+    pairs = study_of(points_of(flat))["parameters"]
+    assert {pair["loss"] for pair in pairs} == {"not shown"}
+    steep = voted_records(questions=("easy",), backbones={"resnet10t": 1e7, "test_resnet": 1e5}, noise=0.005)
+    pairs = study_of(points_of(steep))["parameters"]
+    assert {(pair["small"], pair["large"]) for pair in pairs} == {("test_resnet", "resnet10t")}
+    assert {pair["loss"] for pair in pairs} == {"less"}
+    of = law_of(0)
+    change = (loss_of(of, 1e7, SIZES[-1]) - loss_of(of, 1e5, SIZES[-1])) / 5
+    rmse = next(pair for pair in pairs if pair["measure"] == "rmse" and pair["figure"] == "easy")
+    assert rmse["low"] < change < rmse["high"]
+
+
+def test_exponents_that_differ_are_told_from_those_that_do_not(study):
+    among = {(each["across"], each["measure"], each.get("backbone")): each for each in study["exponents"]}
+    assert among["figure", "rmse", "resnet10t"]["count"] == 3
+    backbones = [each["p"] for each in study["exponents"] if each["across"] == "backbone"]
+    assert min(backbones) > 1e-3, "all backbones were drawn with the same exponent"
+    points = points_of(voted_records(questions=("easy",)))
+    steeper = points["backbone"] == "resnet10t"
+    falls = (points["galaxies"] / SIZES[0]) ** -0.4
+    points.loc[steeper, "loss"] *= falls[steeper]
+    points["replicates"] = [r * f if s else r for r, f, s in zip(points["replicates"], falls, steeper, strict=True)]
+    differing = [each for each in study_of(points)["exponents"] if each["across"] == "backbone"]
+    assert all(each["p"] < 0.05 for each in differing)
+
+
+def test_few_runs_make_a_study_that_claims_nothing():
+    study = study_of(points_of(voted_records(questions=("easy",), sizes=SIZES[:2], seeds=(1,))))
+    assert all(law["law"] is None and law["plain"] is None for law in study["laws"])
+    assert all(point["low"] is None for law in study["laws"] for point in law["points"])
+    assert {law["last_step"]["loss"] for law in study["laws"]} == {"not known"}
+    assert "one run" in study_page(study, "Few", {}, "command")
+
+
+def test_the_page_is_a_function_of_the_study_and_a_card_for_the_hub(study, tmp_path):
+    again = json.loads(json.dumps(study, allow_nan=False))
+    page = study_page(again, "A title: with a colon", {"curves-rmse": "what it shows"}, "python x")
+    assert page == study_page(study, "A title: with a colon", {"curves-rmse": "what it shows"}, "python x")
+    assert DatasetCard(page).data.pretty_name == "A title: with a colon"
+    assert "![what it shows](curves-rmse.png)" in page
+    law = next(law for law in study["laws"] if law["figure"] == "hard" and law["measure"] == "rmse")
+    b = law["law"]["b"]
+    assert f"{b['value']:#.3g} ({b['low']:#.3g} to {b['high']:#.3g})" in page
+    falls, *_ = claims(study)
+    assert "certainly lower than with the fewest in 18." in falls["found"], (
+        "three questions, two measures, three backbones"
+    )
+
+
+def test_the_script_writes_a_folder_that_datasets_reads_and_cards_of_runs(tmp_path, run_script):
+    records = classed_records()
+    for name, record in records.items():
+        record.settings |= {"task": "classes", "epochs": 10}
+        record.dataset |= {
+            "title": "Made up",
+            "classes": ["a", "b"],
+            "splits": {**record.dataset["splits"], "validation": 1},
+        }
+        record.model |= {"image_size": 32, "crop": 1.0}
+        record.environment = {"device": "CPU", "processes": 1}
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        record.save(folder)
+        (folder / "README.md").write_text(cards.model_card(record))
+    edited = tmp_path / "runs" / next(iter(records)) / "README.md"
+    edited.write_text("mine")
+    run_script("fit_scaling", "--runs", tmp_path / "runs", "--out", tmp_path / "study", "--cards", launch=())
+    table = load_dataset(str(tmp_path / "study"), split="train")
+    assert len(table) == 2 * len(records)
+    study = json.loads((tmp_path / "study/scaling.json").read_text())
+    assert study["data"]["runs"] == len(records) == len(BACKBONES) * len(SIZES) * 3
+    assert edited.read_text() == "mine"
+    name = list(records)[-1]
+    card = (tmp_path / "runs" / name / "README.md").read_text()
+    assert "How its loss scales" in card
+    record = RunRecord.load(tmp_path / "runs" / name)
+    assert card == cards.model_card(record)
+    assert {law["backbone"] for law in record.scaling["laws"]} == {record.model["backbone"]}
+    assert records_in(tmp_path / "runs").keys() == records.keys()
+    run_script("fit_scaling", "--runs", tmp_path / "study/points.parquet", "--out", tmp_path / "again", launch=())
+    again = json.loads((tmp_path / "again/scaling.json").read_text())
+    ours, theirs = (next(law for law in each["laws"] if law["figure"] == ALL) for each in (again, study))
+    assert ours["law"]["b"]["value"] == pytest.approx(theirs["law"]["b"]["value"])
+    figures = {file.stem for file in (tmp_path / "study").glob("*.png")}
+    assert figures == {file.stem for file in (tmp_path / "study").glob("*.csv")}
+    assert all(f"({name}.png)" in (tmp_path / "study/README.md").read_text() for name in figures)
