@@ -73,7 +73,7 @@ PLAIN, FLOOR = (0.15, 0.4, 0), (0.075, 0.5, 0.075)
     [(PLAIN, 4, 3, 0.04, 1000), (FLOOR, 4, 2, 0.05, 1000), (FLOOR, 6, 3, 0.03, 5000)],
 )
 def test_intervals_hold_the_truth_as_often_as_they_say(law, count, seeds, scatter, test):
-    # A law without a floor alone would hold the truth in none of the last pilots.
+    # A law without a floor alone would hold the truth in hardly any of the last pilots.
     draws = 30
     for share in np.concatenate(coverage(law, count, seeds, scatter, test, draws)):
         assert share >= 0.9 - 2 * (0.1 * 0.9 / draws) ** 0.5
