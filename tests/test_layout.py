@@ -76,6 +76,7 @@ BELOW = {
     "grid": {"errors", "checkpoints", "run_record"},
     "attempt": {"errors", "grid"},
     "sweep": {"errors", "atomic", "attempt", "grid", "run_record"},
+    "label_budget": {"errors", "bootstrap", "scaling", "study"},
     "__init__": {"decision_tree", "model"},
 }
 
