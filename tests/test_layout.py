@@ -16,6 +16,8 @@ BELOW = {
     "progress": set(),
     "pictures": {"errors"},
     "figures": {"decision_tree"},
+    "charts": {"figures"},
+    "law_figures": {"errors", "charts", "study"},
     "schema": {"errors", "decision_tree"},
     "fractions": {"decision_tree"},
     "duplicates": set(),
