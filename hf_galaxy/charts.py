@@ -166,7 +166,9 @@ def told(each: dict, value: str = "value") -> str:
 
 def short(value: float, digits: int = 3) -> str:
     """1200 -> 1.2k."""
-    size, letter = next(((size, letter) for size, letter in ((1e6, "M"), (1e3, "k")) if value >= size), (1, ""))
+    size, letter = next(
+        ((size, letter) for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if value >= size), (1, "")
+    )
     return f"{value / size:.{digits}g}{letter}"
 
 

@@ -37,6 +37,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.study import ALL
 
 PANELS, ROWS = 12, 72  # of one picture: small panels; lines of a forest plot
+NAMED = 10  # models whose names have room beside their points
 BEYOND = 1.6  # how far outside of what was measured a joint law is drawn
 LAW, PLAIN, JOINT = "c + a D⁻ᵇ", "a D⁻ᵇ", "E + A N⁻ᵅ + B D⁻ᵝ"
 ABOUT = ["start", "backbone", "measure", "figure"]
@@ -314,7 +315,7 @@ def _parameters(name, study, rows):
             draw_point(axes, row["parameters"], {"value": row["loss"], "runs": []} | row, *look(row), 6)
             if row["smaller"]:
                 _draw_step(axes, by_name[row["start"], row["smaller"]], row, look(row)[0])
-            if len(panels) == 1:
+            if len(panels) == 1 and len(group) <= NAMED:
                 # Of every other family below, since models of two families may be alike in size and loss.
                 end, away = (("high", 7), ("low", -14))[families.index(row["family"]) % 2]
                 axes.annotate(

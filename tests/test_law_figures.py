@@ -269,8 +269,10 @@ def test_ticks_are_few_and_round(panels, low, ratio):
     labels = [axes.yaxis.get_major_formatter()(tick) for tick in ticks]
     assert len(set(labels)) == len(labels)
     assert max(map(len, labels)) <= 9
-    scale = {"k": 1e3, "M": 1e6}
-    np.testing.assert_allclose([float(text.rstrip("kM")) * scale.get(text[-1], 1) for text in labels], ticks, rtol=1e-9)
+    scale = {"k": 1e3, "M": 1e6, "G": 1e9}
+    np.testing.assert_allclose(
+        [float(text.rstrip("kMG")) * scale.get(text[-1], 1) for text in labels], ticks, rtol=1e-9
+    )
 
 
 def test_numbers_in_words():
