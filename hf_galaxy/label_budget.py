@@ -15,16 +15,11 @@ import pandas as pd
 from hf_galaxy.bootstrap import mean_draws
 from hf_galaxy.errors import BadInput
 from hf_galaxy.scaling import FEWEST, LEVEL, PowerLaw, fit_power_law
-from hf_galaxy.study import ALL, CURVE
+from hf_galaxy.study import ALL, CURVE, MEASURES
 
 SURE = 0.98  # level of the interval of the floor; not reaching down to 0, it shows one
 AHEAD = 1, 2, 4, 8  # times the galaxies there are now
 REACH = 100  # times the galaxies there are now: beyond, no law is to be believed, and "never" is said
-LOSSES = {
-    "error": "the share of galaxies in a wrong class",
-    "nll": "the likelihood loss (nats per galaxy)",
-    "rmse": "the RMSE of the vote fractions",
-}
 
 
 def series_of(
@@ -196,7 +191,7 @@ def _sentences(budget):
     of = "" if budget["figure"] == ALL else f" of {budget['figure']}"
     here, measured = budget["ahead"][0], budget["points"][-1]["value"]
     sentences = [
-        f"With {budget['now']:,} galaxies to learn from, {LOSSES[budget['measure']]}{of} was {_loss(measured)}; by all runs "
+        f"With {budget['now']:,} galaxies to learn from, the {MEASURES[budget['measure']]}{of} was {_loss(measured)}; by all runs "
         f"together it is {_loss(here['value'])}, between {_loss(here['low'])} and {_loss(here['high'])}."
     ]
     if budget["target"] is not None:

@@ -23,6 +23,12 @@ from hf_galaxy.scaling import FEWEST, LEVEL, JointLaw, fit_joint_law, fit_power_
 ALL = "all"  # the figure of all questions together, or of all classes
 SERIES = ["dataset", "start", "measure", "figure"]  # rows alike in these differ in backbone, galaxies and seed only
 CURVE = 41  # points of a drawn law
+MEASURES = {
+    "excess": "likelihood loss above the least possible (nats per galaxy)",
+    "rmse": "RMSE of vote fractions",
+    "nll": "cross-entropy (nats per galaxy)",
+    "error": "share of galaxies in a wrong class",
+}
 
 
 def records_in(folder: Path) -> dict[str, RunRecord]:
@@ -49,9 +55,8 @@ def points_of(records: Mapping[str, RunRecord]) -> pd.DataFrame:
     question, or "all"), `measure`; `loss`, `baseline`, `test_galaxies`; `replicates`, (R,) the loss in those of a bootstrap over
     test galaxies; `saturated`, which is 0 but for `excess`.
 
-    Measures of votes are `excess`, the negative log-likelihood in nats per galaxy asked above `saturated`, below which no
-    prediction can come (`metrics.VoteMetrics`), and `rmse` of vote fractions; measures of classes are `nll` and `error`, the
-    share of galaxies put into a wrong class.
+    `MEASURES` of votes are `excess`, the negative log-likelihood per galaxy asked above `saturated`, below which no prediction
+    can come (`metrics.VoteMetrics`), and `rmse`; of classes `nll` and `error`.
 
     Raises:
         BadInput: a run was measured without a bootstrap.

@@ -8,14 +8,7 @@ from collections import Counter
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hf_galaxy.cards import TEMPLATES, interval, number, percent, table
-from hf_galaxy.study import ALL
-
-MEASURES = {
-    "excess": "negative log-likelihood above the saturated one, nats per galaxy asked",
-    "rmse": "root mean square error of vote fractions",
-    "nll": "cross-entropy, nats per galaxy",
-    "error": "share of galaxies put into a wrong class",
-}
+from hf_galaxy.study import ALL, MEASURES
 
 
 def study_page(study: dict, title: str, figures: dict[str, str], command: str) -> str:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from hf_galaxy.law_figures import figures_of
 
 from hf_galaxy.atomic import whole_file, write_json
 from hf_galaxy.command_line import run
 from hf_galaxy.errors import BadInput
+from hf_galaxy.law_figures import figures_of
 from hf_galaxy.run_folder import rewrite
 from hf_galaxy.study import load_points, points_of, records_in, save_points, study_of
 from hf_galaxy.study_page import study_page

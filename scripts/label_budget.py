@@ -19,8 +19,8 @@ from rich.table import Table
 
 from hf_galaxy.atomic import check_new, new_folder, whole_file, write_json
 from hf_galaxy.command_line import run
-from hf_galaxy.label_budget import LOSSES, budget_of, series_of
-from hf_galaxy.study import ALL, points_of, records_in
+from hf_galaxy.label_budget import budget_of, series_of
+from hf_galaxy.study import ALL, MEASURES, points_of, records_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,8 @@ class LabelBudget:
     """Folder of the pilot's sweep; at least 3 subsets, better 4 and more, and 2 or 3 seeds."""
     target: float | None = None
     """The loss to be reached, of the same measure."""
-    measure: Literal["error", "nll", "rmse"] | None = None
-    """Of classes: error, the share of galaxies put into a wrong class, or nll. Of votes: nll per galaxy, or rmse of fractions. By default error, where there is one."""
+    measure: Literal["error", "nll", "excess", "rmse"] | None = None
+    """Of classes: error, the share of galaxies put into a wrong class, or nll, the cross-entropy. Of votes: excess, the likelihood loss above the least that is possible, or rmse of fractions. By default error, where there is one."""
     question: str = ALL
     """Of votes: the question, or all together."""
     dataset: str | None = None
@@ -67,7 +67,7 @@ def main(settings: LabelBudget) -> None:
     )  # fmt: skip
     budget = budget_of(series, settings.target, settings.hold_back)
 
-    print(f"{budget['backbone']} from {budget['start']} on {budget['dataset']}: {LOSSES[budget['measure']]}")
+    print(f"{budget['backbone']} from {budget['start']} on {budget['dataset']}: {MEASURES[budget['measure']]}")
     Console().print(table(budget))
     print("\n".join(budget["sentences"]))
     if settings.out:

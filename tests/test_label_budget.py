@@ -238,7 +238,6 @@ def test_the_script_prints_what_the_runs_say(sweep, run_script):
 
 
 def test_the_script_writes_what_it_says(sweep, run_script, tmp_path):
-    pytest.importorskip("hf_galaxy.law_figures")
     out = tmp_path / "budget"
     run_script("label_budget", "--runs", sweep, "--target", 0.1, "--out", out, launch=())
     assert {file.suffix for file in out.iterdir()} == {".json", ".png", ".csv"}

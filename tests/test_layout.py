@@ -20,6 +20,8 @@ BELOW = {
     "study_page": {"cards", "study"},
     "pictures": {"errors"},
     "figures": {"decision_tree"},
+    "charts": {"figures"},
+    "law_figures": {"errors", "charts", "study"},
     "schema": {"errors", "decision_tree"},
     "fractions": {"decision_tree"},
     "duplicates": set(),

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
-from tests.laws import BACKBONES, SIZES, classed_records, law_of, loss_of, voted_records
 
 from hf_galaxy import cards
 from hf_galaxy.errors import BadInput
 from hf_galaxy.run_record import RunRecord
 from hf_galaxy.study import ALL, family_of, load_points, points_of, records_in, save_points, study_of
 from hf_galaxy.study_page import claims, study_page
+from tests.laws import BACKBONES, SIZES, classed_records, law_of, loss_of, voted_records
 
 
 @pytest.fixture(scope="module")

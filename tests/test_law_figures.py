@@ -1,0 +1,282 @@
+"""Figures of a study: the tables hold the study's numbers and no others, and whatever the study lacks, the rest is drawn."""
+
+import io
+import json
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure as Canvas
+from PIL import Image
+
+from hf_galaxy.charts import COLORS, limits, log_axis, number, short
+from hf_galaxy.errors import BadInput
+from hf_galaxy.law_figures import BEYOND, figures_of, label_budget_figure
+from hf_galaxy.study import points_of, study_of
+from tests.laws import BACKBONES, classed_records, law_of, loss_of, voted_records
+
+SIZES = (300, 1_000, 3_000, 10_000, 30_000)
+ONE = {"resnet10t": BACKBONES["resnet10t"]}
+
+
+def studied(records, measure="excess"):
+    """As it is read from scaling.json, with one measure only."""
+    study = json.loads(json.dumps(study_of(points_of(records)), allow_nan=False))
+    return study | {
+        key: [each for each in study[key] if each["measure"] == measure]
+        for key in ("laws", "parameters", "exponents", "joint")
+    }
+
+
+def table(figure):
+    return pd.read_csv(io.StringIO(figure.csv))
+
+
+def picture(figure):
+    return np.asarray(Image.open(io.BytesIO(figure.png)).convert("RGB"))
+
+
+def colored(figure, color):
+    """How many pixels have this colour."""
+    return (picture(figure) == [int(color[i : i + 2], 16) for i in (1, 3, 5)]).all(-1).sum()
+
+
+@pytest.fixture(scope="module")
+def study():
+    return studied(voted_records(questions=("smooth-or-featured", "bar"), sizes=SIZES, noise=0.02, replicates=20))
+
+
+@pytest.fixture(scope="module")
+def figures(study):
+    return {figure.name: figure for figure in figures_of(study)}
+
+
+def test_a_page_shows_them_in_this_order(figures):
+    assert [*figures] == [
+        "curves-excess", "curves-excess-questions", "exponents-excess", "parameters-excess", "parameters-excess-questions", "joint-excess",
+    ]  # fmt: skip
+    assert all(picture(figure).shape[1] == 1600 for figure in figures.values())
+
+
+def test_curves_are_those_of_the_study(study, figures):
+    rows = pd.concat([table(figures["curves-excess"]), table(figures["curves-excess-questions"])])
+    for law in study["laws"]:
+        own = rows[(rows["backbone"] == law["backbone"]) & (rows["figure"] == law["figure"])]
+        runs, means, drawn, plain = (own[own["kind"] == kind] for kind in ("run", "mean", "law", "plain law"))
+        assert runs["loss"].tolist() == [run for point in law["points"] for run in point["runs"]]
+        for name, key in (("galaxies", "galaxies"), ("loss", "value"), ("low", "low"), ("high", "high")):
+            assert means[name].tolist() == [point[key] for point in law["points"]]
+            assert drawn[name].tolist() == law["law"]["curve"][name]
+        assert plain["loss"].tolist() == law["plain"]["curve"]["loss"]
+        assert len(own) == len(runs) + len(means) + len(drawn) + len(plain)
+    levels = rows[rows["kind"] == "baseline"]
+    assert set(levels["loss"]) <= {law["baseline"] for law in study["laws"]}
+
+
+def test_without_noise_the_means_are_the_law():
+    study = studied(voted_records(questions=("bar",), backbones=ONE, sizes=SIZES[:2], noise=0))
+    for rows in map(table, figures_of(study)):
+        means = rows[rows["kind"] == "mean"]
+        np.testing.assert_allclose(means["loss"], [loss_of(law_of(0), ONE["resnet10t"], n) for n in SIZES[:2]])
+
+
+def test_exponents_are_those_of_the_study(study, figures):
+    rows = table(figures["exponents-excess"]).set_index(["figure", "backbone"])
+    assert len(rows) == len(study["laws"])
+    common = {each["figure"]: each for each in study["exponents"] if each["across"] == "backbone"}
+    for law in study["laws"]:
+        row, b = rows.loc[(law["figure"], law["backbone"])], law["law"]["b"]
+        assert (row["b"], row["low"], row["high"]) == (b["value"], b["low"], b["high"])
+        assert row["pinned_down"] == (
+            not any("exponent" in doubt or "falls" in doubt for doubt in law["law"]["doubts"])
+        )
+        assert (row["common"], row["p"]) == (common[law["figure"]]["mean"], common[law["figure"]]["p"])
+        assert f"{law['figure']}, {law['backbone']}: {number(b['value'])} [" in figures["exponents-excess"].alt
+
+
+def test_an_exponent_that_is_not_pinned_down_is_grey():
+    study = studied(classed_records(backbones=ONE, sizes=SIZES, seeds=(1,)))
+    (law,) = study["laws"]
+    colors = {}
+    for doubts in ([], ["the exponent, anywhere from 0.1 to 3"], ["whether anything is left with ever more galaxies"]):
+        law["law"]["doubts"] = doubts
+        (forest,) = (figure for figure in figures_of(study) if figure.name == "exponents-excess")
+        colors[len(colors)] = colored(forest, COLORS[0]) > 50, table(forest)["pinned_down"].item()
+        assert ("not pinned down" in forest.alt) == (not colors[len(colors) - 1][1])
+    assert [*colors.values()] == [(True, True), (False, False), (True, True)]
+
+
+def test_larger_models_are_those_of_the_study(study, figures):
+    rows = pd.concat([table(figures["parameters-excess"]), table(figures["parameters-excess-questions"])])
+    last = {(law["figure"], law["backbone"]): law["points"][-1] for law in study["laws"]}
+    assert len(rows) == len(last)
+    for row in rows.itertuples():
+        point = last[row.figure, row.backbone]
+        assert (row.loss, row.low, row.high) == (point["value"], point["low"], point["high"])
+        assert (row.galaxies, row.parameters) == (SIZES[-1], BACKBONES[row.backbone])
+    steps = rows.dropna(subset=["smaller"]).set_index(["figure", "backbone"])
+    assert len(steps) == len(study["parameters"])
+    for step in study["parameters"]:
+        row = steps.loc[(step["figure"], step["large"])]
+        assert (row["smaller"], row["change"], row["verdict"]) == (step["small"], step["value"], step["loss"])
+    assert f"all: resnet10t instead of test_resnet, less: −{100 * -study['parameters'][0]['relative']:.1f} %" in (  # noqa: RUF001
+        figures["parameters-excess"].alt
+    )
+
+
+def test_only_models_with_the_most_galaxies_are_compared():
+    records = classed_records(sizes=(300, 1_000))
+    records = {name: record for name, record in records.items() if name[:12] != "test_resnet/" or "/300/" in name}
+    rows = table(next(figure for figure in figures_of(studied(records)) if figure.name == "parameters-excess"))
+    assert set(rows["backbone"]) == {"resnet10t", "mobilenetv3_small_050"}
+    assert set(rows["galaxies"]) == {1_000}
+
+
+def test_the_map_is_that_of_the_study(study, figures):
+    rows, (joint,) = table(figures["joint-excess"]), [each for each in study["joint"] if each["figure"] == "all"]
+    for name in ("E", "A", "alpha", "B", "beta", "share"):
+        row = rows[rows["kind"] == name].iloc[0]
+        assert (row["value"], row["low"], row["high"]) == tuple(joint[name].values())
+    assert rows.loc[rows["kind"] == "measured", "loss"].tolist() == [point["loss"] for point in joint["points"]]
+    frontier = rows[rows["kind"] == "frontier"]
+    assert set(frontier["galaxies"]) <= set(joint["frontier"]["galaxies"])
+    assert frontier["galaxies"].between(SIZES[0] / BEYOND, SIZES[-1] * BEYOND).all()
+    assert BEYOND <= 2
+    assert f"alpha {number(joint['alpha']['value'])}" in figures["joint-excess"].alt
+
+
+def test_a_frontier_outside_of_the_map_is_not_drawn(study):
+    (joint,) = (each for each in study["joint"] if each["figure"] == "all")
+    counts = []
+    for factor in (1, 1e9):
+        frontier = {"parameters": [n * factor for n in joint["frontier"]["parameters"]]}
+        moved = joint | {"frontier": joint["frontier"] | frontier}
+        (figure,) = figures_of(study | {"laws": study["laws"][:1], "joint": [moved], "parameters": []})[-1:]
+        counts.append((table(figure)["kind"] == "frontier").sum())
+    assert counts[0] > 1
+    assert counts[1] == 0
+
+
+HARD = {
+    "one run": lambda: classed_records(backbones=ONE, sizes=(1_000,), seeds=(1,)),
+    "two sizes": lambda: voted_records(questions=("bar",), sizes=(300, 1_000), seeds=(1,)),
+    "three sizes": lambda: classed_records(sizes=(300, 1_000, 3_000), seeds=(1,)),
+    "noise": lambda: classed_records(sizes=(300, 1_000, 3_000, 10_000), seeds=(1, 2), noise=0.5),
+    "starts": lambda: voted_records(
+        questions=("bar",), sizes=(300, 1_000, 3_000, 10_000), seeds=(1,), starts=(None, "runs/x")
+    ),
+    "many backbones": lambda: classed_records(
+        backbones={f"{'long-' * i}name": 10 ** (4 + i // 2) for i in range(12)}, sizes=(300, 1_000), seeds=(1,)
+    ),
+    "many questions": lambda: voted_records(
+        questions=tuple(f"clumps-embedded-larger-object-hubble-{i}" for i in range(13)), sizes=(300,), seeds=(1,)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_hard_cases_are_drawn(name):
+    figures = figures_of(studied(HARD[name]()))
+    names = [figure.name for figure in figures]
+    assert names[0] == "curves-excess"
+    for figure in figures:
+        assert len(table(figure))
+        assert 300 < len(picture(figure)) < 2400
+        assert any(letter.isdigit() for letter in figure.alt)
+    if name == "one run":
+        assert names == ["curves-excess"]
+    if name == "many questions":
+        assert {"curves-excess-questions-1", "curves-excess-questions-2", "parameters-excess-questions-2"} < {*names}
+        parts = [table(figure) for figure in figures if figure.name.startswith("curves-excess-questions")]
+        assert sum(part["figure"].nunique() for part in parts) == 13
+    if name == "starts":
+        assert {"joint-excess-random", "joint-excess-x"} < {*names}
+        assert set(table(figures[0])["start"].dropna()) == {"random", "x"}
+
+
+def test_the_same_bytes_whatever_settings_a_machine_has(study, figures):
+    part = study | {"laws": study["laws"][:1], "joint": []}
+    with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red", "savefig.dpi": 30}):
+        again = {figure.name: figure for figure in figures_of(part)}
+        assert matplotlib.rcParams["font.size"] == 20
+    assert {figure.name: figure for figure in figures_of(part)} == again
+
+
+def test_of_several_datasets_none_is_drawn(study):
+    with pytest.raises(BadInput, match="one dataset"):
+        figures_of(study | {"data": study["data"] | {"datasets": ["a", "b"]}})
+
+
+def budget(target=0.38, needed=(60_000.0, 41_000.0, 130_000.0), held=True):
+    galaxies = np.geomspace(300, 40_000, 41)
+    law = 0.3 + 20 * galaxies**-0.55
+    points = [
+        {"galaxies": n, "runs": [0.3 + 20 * n**-0.55, 0.31 + 20 * n**-0.55], "value": 0.305 + 20 * n**-0.55,
+         "low": None, "high": None}
+        for n in (300, 1_000, 3_000)
+    ]  # fmt: skip
+    held_back = [
+        {"galaxies": 10_000, "measured": 0.43, "runs": [0.42, 0.44], "predicted": 0.426, "low": 0.4, "high": 0.45,
+         "inside": True}
+    ]  # fmt: skip
+    return {
+        "measure": "excess", "figure": "bar", "target": target, "points": points, "held_back": held_back if held else [],
+        "curve": {key: (law * by).tolist() for key, by in (("loss", 1), ("low", 0.95), ("high", 1.05))}
+        | {"galaxies": galaxies.tolist()},
+        "galaxies_for": needed and dict(zip(("value", "low", "high"), needed, strict=True)),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "words", "ends"),
+    [
+        ({}, "0.380: 60k galaxies [41k, 130k]", [60_000, 41_000, 130_000]),
+        ({"needed": (9e6, 2e6, 3e8)}, "9M galaxies [2M, 300M]", [9e6, 2e6, 3e8]),
+        ({"needed": (90_000.0, 40_000.0, None)}, "90k galaxies [40k, cannot be told]", [90_000, 40_000, np.inf]),
+        ({"target": 0.29, "needed": (None, 2e5, None)}, "200k galaxies or more, how many", [np.inf, 2e5, np.inf]),
+        ({"target": 0.2, "needed": (None, None, None)}, "not reached", [np.inf] * 3),
+        ({"target": None, "needed": None, "held": False}, "against galaxies", None),
+    ],
+)
+def test_the_label_budget(given, words, ends):
+    plan = budget(**given)
+    figure = label_budget_figure(plan)
+    assert figure.name == "label-budget-excess"
+    assert words in figure.alt
+    rows = table(figure)
+    assert rows.loc[rows["kind"] == "law", "loss"].tolist() == plan["curve"]["loss"]
+    assert rows.loc[rows["kind"] == "mean", "loss"].tolist() == [point["value"] for point in plan["points"]]
+    foretold = rows.loc[rows["kind"] == "held back, foretold", ["loss", "low", "high"]].to_numpy().tolist()
+    assert foretold == [[point[key] for key in ("predicted", "low", "high")] for point in plan["held_back"]]
+    assert rows.loc[rows["kind"] == "held back, run", "loss"].tolist() == ([0.42, 0.44] if plan["held_back"] else [])
+    if ends:
+        target = rows[rows["kind"] == "target"].iloc[0]
+        assert [target[f"galaxies_{key}"] for key in ("value", "low", "high")] == ends
+    # An arrow, or the interval, in the colour of what is needed; nothing where no number of galaxies is enough.
+    assert (colored(figure, COLORS[2]) > 0) == bool(ends and ends[1] < np.inf)
+
+
+@pytest.mark.parametrize("panels", [1, 3])
+@pytest.mark.parametrize("low", [3e-4, 0.17, 0.96, 312.0, 4.1e6])
+@pytest.mark.parametrize("ratio", [1.05, 1.3, 2.0, 7.0, 30.0, 1e3, 1e5])
+def test_ticks_are_few_and_round(panels, low, ratio):
+    axes = Canvas().subplots(1, panels, squeeze=False)[0, 0]
+    log_axis(axes.yaxis, low, low * ratio)
+    ticks = axes.yaxis.get_majorticklocs()
+    assert 2 <= len(ticks) <= 9
+    assert ((low <= ticks) & (ticks <= low * ratio)).all()
+    labels = [axes.yaxis.get_major_formatter()(tick) for tick in ticks]
+    assert len(set(labels)) == len(labels)
+    assert max(map(len, labels)) <= 9
+    scale = {"k": 1e3, "M": 1e6, "G": 1e9}
+    np.testing.assert_allclose(
+        [float(text.rstrip("kMG")) * scale.get(text[-1], 1) for text in labels], ticks, rtol=1e-9
+    )
+
+
+def test_numbers_in_words():
+    assert [short(n) for n in (300, 1_000, 1_249, 20_000, 4_925_053)] == ["300", "1k", "1.25k", "20k", "4.93M"]
+    assert [number(x) for x in (0.19, 0.0412345, 8.9, 123.4, 0)] == ["0.190", "0.0412", "8.90", "123", "0"]
+    low, high = limits([1, 100], 0.1)
+    assert np.log10([low, high]) == pytest.approx([-0.2, 2.2])
