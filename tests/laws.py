@@ -70,36 +70,34 @@ def classed_records(
     return records
 
 
-def _votes(losses, luck):
-    def pair(value, baseline, **more):
-        return {"model": value, "baseline": baseline, **more}
+SATURATED = 0.35  # nats, of each question: what is above it follows the law
 
-    total = sum(losses.values())
+
+def _votes(losses, luck):
+    def nll(value, again, questions=1):
+        least = SATURATED * questions
+        figures = {"model": value + least, "baseline": 1.65 * questions + least, "saturated": least}
+        again = {"model": (value * (1 + again) + least).tolist(), "saturated": [least] * len(again)}
+        return figures, again
+
+    total = nll(sum(losses.values()), luck["all"], len(losses))
+    each = {name: nll(loss, luck[name]) for name, loss in losses.items()}
     return {
         "galaxies": GALAXIES,
-        "loss": pair(total, 2.0 * len(losses), saturated=0.35 * len(losses)),
+        "loss": total[0],
         "questions": {
             name: {
-                "nll": pair(loss, 2.0, saturated=0.35),
-                "rmse": pair(loss / 5, 0.4),
+                "nll": each[name][0],
+                "rmse": {"model": loss / 5, "baseline": 0.4},
                 "galaxies_asked": GALAXIES,
                 "galaxies_with_enough_votes": GALAXIES // 2,
             }
             for name, loss in losses.items()
         },
         "bootstrap": {
-            "loss": {
-                "model": (total * (1 + luck["all"])).tolist(),
-                "saturated": (0.35 * len(losses) * (1 + luck["all"])).tolist(),
-            },
+            "loss": total[1],
             "questions": {
-                name: {
-                    "nll": {
-                        "model": (loss * (1 + luck[name])).tolist(),
-                        "saturated": (0.35 * (1 + luck[name])).tolist(),
-                    },
-                    "rmse": {"model": (loss / 5 * (1 + luck[name])).tolist()},
-                }
+                name: {"nll": each[name][1], "rmse": {"model": (loss / 5 * (1 + luck[name])).tolist()}}
                 for name, loss in losses.items()
             },
         },
