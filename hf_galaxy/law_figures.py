@@ -34,6 +34,7 @@ from hf_galaxy.charts import (
     told,
 )
 from hf_galaxy.errors import BadInput
+from hf_galaxy.scaling import LEFT
 from hf_galaxy.study import ALL, MEASURES
 
 PANELS, ROWS = 12, 72  # of one picture: small panels; lines of a forest plot
@@ -268,7 +269,7 @@ def _exponents(name, study, laws):
 
 def _pinned_down(law):
     """Whether the data tell the exponent; what is left at the end is another question."""
-    return all(doubt.startswith("whether anything is left") for doubt in law["law"]["doubts"])
+    return all(doubt.startswith(LEFT) for doubt in law["law"]["doubts"])
 
 
 # Loss against parameters

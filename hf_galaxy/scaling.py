@@ -28,6 +28,7 @@ HUBER = 1.345  # of the scatter: beyond, a deviation counts less than by its squ
 HUBER_VARIANCE = 0.855  # what is left of the variance of normal deviations, weighted so and divided by the weights
 GRID, CLOSER, ROUNDS = 64, 7, 6  # exponents tried first; in each round around the best; rounds
 FEWEST = 3  # different numbers of galaxies
+FALLS, LEFT = "whether the loss falls with more", "whether anything is left"  # doubts begin so, if not on an exponent
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,13 +93,11 @@ class PowerLaw:
         doubts = []
         low, high = self.interval("b")
         if np.mean(self.draws[:, 0] <= 0) > (1 - LEVEL) / 2:
-            doubts.append("whether the loss falls with more galaxies at all")
+            doubts.append(f"{FALLS} galaxies at all")
         if low <= 1.01 * EXPONENTS[0] or high >= 0.99 * EXPONENTS[1] or high > 3 * low:
             doubts.append(f"the exponent, anywhere from {low:.2g} to {high:.2g}")
         if self.floor and self.interval("c")[0] <= 1e-6 * self.losses.min():
-            doubts.append(
-                f"whether anything is left with ever more galaxies (c is at most {self.interval('c')[1]:.3g})"
-            )
+            doubts.append(f"{LEFT} with ever more galaxies (c is at most {self.interval('c')[1]:.3g})")
         return doubts
 
 
@@ -151,11 +150,11 @@ class JointLaw:
         for name, scale, of in (("alpha", "A", "parameters"), ("beta", "B", "galaxies")):
             low, high = self.interval(name)
             if np.mean(self.draws[:, self.NAMES.index(scale)] <= 0) > (1 - LEVEL) / 2:
-                doubts.append(f"whether the loss falls with more {of} at all")
+                doubts.append(f"{FALLS} {of} at all")
             elif low <= 1.01 * EXPONENTS[0] or high >= 0.99 * EXPONENTS[1] or high > 3 * low:
                 doubts.append(f"the exponent of {of}, anywhere from {low:.2g} to {high:.2g}")
         if self.interval("E")[0] <= 1e-6 * self.losses.min():
-            doubts.append(f"whether anything is left at the end (E is at most {self.interval('E')[1]:.3g})")
+            doubts.append(f"{LEFT} at the end (E is at most {self.interval('E')[1]:.3g})")
         return doubts
 
 

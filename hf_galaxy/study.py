@@ -18,7 +18,7 @@ from hf_galaxy.atomic import whole_file
 from hf_galaxy.bootstrap import mean_draws
 from hf_galaxy.errors import BadInput
 from hf_galaxy.run_record import FILE, RunRecord
-from hf_galaxy.scaling import FEWEST, LEVEL, JointLaw, fit_joint_law, fit_power_law, leave_out
+from hf_galaxy.scaling import FALLS, FEWEST, LEVEL, JointLaw, fit_joint_law, fit_power_law, leave_out
 
 ALL = "all"  # the figure of all questions together, or of all classes
 SERIES = ["dataset", "start", "measure", "figure"]  # rows alike in these differ in backbone, galaxies and seed only
@@ -315,7 +315,8 @@ def _joint(about, series):
         galaxies=np.stack(series["replicates"]),
     )
     values = law.values | {"share": law.values["alpha"] / (law.values["alpha"] + law.values["beta"])}
-    falls = law.values["A"] > 0 and law.values["B"] > 0
+    # Where one of the two may do nothing there is no best ratio.
+    falls = not any(doubt.startswith(FALLS) for doubt in law.doubts)
     products = np.geomspace((law.parameters * law.sizes).min(), (law.parameters * law.sizes).max(), CURVE)
     frontier = [values.tolist() for values in law.frontier(products)] if falls else None
     means = series.groupby(["backbone", "parameters", "galaxies"], as_index=False)["loss"].mean()

@@ -135,9 +135,7 @@ def test_the_page_is_a_function_of_the_study_and_a_card_for_the_hub(study, tmp_p
     b = law["law"]["b"]
     assert f"{b['value']:#.3g} ({b['low']:#.3g} to {b['high']:#.3g})" in page
     falls, *_ = claims(study)
-    assert "certainly lower than with the fewest in 18." in falls["found"], (
-        "three questions, two measures, three backbones"
-    )
+    assert "beyond doubt (90 %) in 18." in falls["found"], "three questions, two measures, three backbones"
 
 
 def test_the_script_writes_a_folder_that_datasets_reads_and_cards_of_runs(tmp_path, run_script):
