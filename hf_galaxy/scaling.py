@@ -175,7 +175,7 @@ def fit_power_law(
     Raises:
         BadInput: no law can be fitted to these.
     """
-    (sizes,), losses, seeds, galaxies = _checked(["galaxies"], [sizes], losses, seeds, galaxies)
+    (sizes,), losses, seeds, galaxies = _checked(["galaxies"], [sizes], losses, seeds, galaxies, 2 + floor)
     middle = np.exp(np.log(sizes).mean())  # near which all numbers are of the size of 1
 
     def columns(exponents):
@@ -203,7 +203,7 @@ def fit_joint_law(
         BadInput: no law can be fitted to these.
     """
     named = ["parameters", "galaxies"]
-    (parameters, sizes), losses, seeds, galaxies = _checked(named, [parameters, sizes], losses, seeds, galaxies)
+    (parameters, sizes), losses, seeds, galaxies = _checked(named, [parameters, sizes], losses, seeds, galaxies, 5)
     middles = [np.exp(np.log(values).mean()) for values in (parameters, sizes)]
 
     def columns(exponents):
@@ -259,7 +259,7 @@ def leave_out(
     Raises:
         BadInput: as `fit_power_law`, of what is left.
     """
-    (sizes,), losses, seeds, galaxies = _checked(["galaxies"], [sizes], losses, seeds, galaxies)
+    (sizes,), losses, seeds, galaxies = _checked(["galaxies"], [sizes], losses, seeds, galaxies, 2 + floor)
     most = sizes.max()
     last = sizes == most
     rest = None if galaxies is None else galaxies[~last]
@@ -291,7 +291,7 @@ def _quantiles(values, level):
     return tuple(map(float, edges)) if edges.ndim == 1 else tuple(edges)
 
 
-def _checked(names, axes, losses, seeds, galaxies):
+def _checked(names, axes, losses, seeds, galaxies, parameters):
     axes = [np.asarray(values, float) for values in axes]
     losses = np.asarray(losses, float)
     seeds = np.arange(len(losses)) if seeds is None else np.asarray(seeds)
@@ -304,6 +304,11 @@ def _checked(names, axes, losses, seeds, galaxies):
     for values, name in zip(axes, names, strict=True):
         if len(set(values)) < FEWEST:
             raise BadInput(f"runs with {len(set(values))} different numbers of {name}: a law needs {FEWEST} at least")
+    if len(losses) <= parameters:
+        raise BadInput(
+            f"{len(losses)} runs leave nothing to judge a law of {parameters} parameters by; give more"
+            f"{', or take floor=False' if parameters == 3 else ''}"
+        )
     if len(seeds) != len(losses) or (galaxies is not None and (galaxies.ndim != 2 or len(galaxies) != len(losses))):
         raise BadInput(f"{len(losses)} losses: give a seed, and a row of replicates, for each")
     if galaxies is not None and not np.isfinite(galaxies).all():

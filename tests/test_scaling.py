@@ -179,11 +179,12 @@ def test_the_published_losses_of_zoobot_s_encoders_do_not_pin_an_exponent_of_par
         (([1, 2, 2], [1, 2, 3]), "2 different numbers of galaxies"),
         (([1, 2, 0], [1, 2, 3]), "positive numbers"),
         (([1, 2, 4], [1, np.nan, 3]), "positive numbers"),
-        (([1, 2, 4], [1, 2, 3], [1, 2]), "a seed"),
+        (([1, 2, 4, 8], [1, 2, 3, 4], [1, 2]), "a seed"),
+        (([1, 2, 4], [3, 2, 1]), "3 runs leave nothing to judge a law of 3 parameters by"),
     ],
 )
 def test_what_no_law_can_be_fitted_to_is_refused(arguments, word):
     with pytest.raises(BadInput, match=word):
         fit_power_law(*arguments)
     with pytest.raises(BadInput, match="some replicates"):
-        fit_power_law([1, 2, 4], [3, 2, 1], galaxies=np.full((3, 5), np.nan))
+        fit_power_law([1, 2, 4, 8], [4, 3, 2, 1], galaxies=np.full((4, 5), np.nan))
