@@ -218,7 +218,7 @@ def decode_batch(contents: list[bytes], shorter: int | None = None) -> np.ndarra
     return batch if all(picture.shape == first.shape for picture in pictures) else pictures
 
 
-def tables_of(rows: Rows, columns: list[str], size: int = 10_000) -> Iterator[pa.Table]:
+def tables_of(rows: Rows, columns: list[str], size: int = 5_000) -> Iterator[pa.Table]:
     """Some columns of all rows in their order, `size` rows at a time, so that many are never in memory together."""
     chosen = rows.select_columns(columns).with_format("arrow")
     for first in range(0, len(rows), size):

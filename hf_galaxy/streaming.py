@@ -207,11 +207,12 @@ class _Fetched:
 class _Footers:
     """What the footers of files say; each file is asked once.
 
-    Parsed, a footer takes half a kilobyte for each column of each row group, which of 300 columns and a million galaxies can
-    be gigabytes. Packed it takes a fiftieth of that, so all are kept packed, and only those used last parsed as well.
+    Parsed, a footer takes half a kilobyte and more for each column of each row group, which of 300 columns and a million
+    galaxies can be gigabytes. Packed it takes a fiftieth of that, so all are kept packed, and only those used last, one at
+    least, parsed as well.
     """
 
-    def __init__(self, packed: dict[str, tuple[pa.Buffer, int]]):
+    def __init__(self, packed: dict[str, tuple[bytes, int]]):
         self.packed = packed
         self.parsed: dict[
             str, pq.FileMetaData
@@ -229,7 +230,8 @@ class _Footers:
                 footer = pq.read_metadata(opened)
             whole = pa.BufferOutputStream()
             footer.write_metadata_file(whole)
-            self.packed[file] = pa.compress(written := whole.getvalue(), "zstd"), written.size
+            whole = whole.getvalue()
+            self.packed[file] = pa.compress(whole, "zstd", asbytes=True), whole.size  # an Arrow buffer would not shrink
         kept, room = {file: footer}, PARSED - footer.num_row_groups * footer.num_columns
         for other, its in self.parsed.items():
             room -= its.num_row_groups * its.num_columns if other != file else 0
