@@ -23,7 +23,7 @@ from hf_galaxy.errors import BadInput
 
 READERS = 8  # row groups that are fetched at the same time
 KEPT = 8  # row groups that are kept though nobody said that they will be needed again
-PARSED = 50_000  # columns of row groups whose description is kept parsed: some 25 MB
+PARSED = 10_000  # columns of row groups whose description is kept parsed: some 10 MB
 WINDOW_ROWS = 4096  # rows that are shuffled among each other; their encoded pictures are in memory
 
 
@@ -214,9 +214,8 @@ class _Footers:
 
     def __init__(self, packed: dict[str, tuple[bytes, int]]):
         self.packed = packed
-        self.parsed: dict[
-            str, pq.FileMetaData
-        ] = {}  # the last used first; never changed, but replaced, as threads read it
+        # The last used first; never changed, but replaced, as threads read it.
+        self.parsed: dict[str, pq.FileMetaData] = {}
 
     def __reduce__(self):
         return _Footers, ({},)
