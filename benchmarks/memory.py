@@ -25,13 +25,16 @@ from PIL import Image
 
 from hf_galaxy import experiment
 from hf_galaxy.command_line import run
+from hf_galaxy.copied import open_copy
 from hf_galaxy.decision_tree import DecisionTree, load_tree
 from hf_galaxy.errors import BadInput
+from hf_galaxy.plan import ROWS_PER_FILE
 from hf_galaxy.publish import ROWS_PER_GROUP
 from hf_galaxy.schema import row_features
 from hf_galaxy.settings import Settings as RunSettings
 
 SIDE, PICTURES, BATCH, EVALUATED = 32, 50, 64, 256
+WAYS = ("copying", "copied", "streamed")  # the copy is made in a process of its own, before one trains on it
 INTERVAL = 0.02  # seconds between looks: a peak that is shorter may be missed
 COUNTED = ("Pss_Anon", "Pss_Shmem")
 PACKAGES = ["hf_galaxy", "torch", "datasets", "pyarrow"]
@@ -43,6 +46,8 @@ class Settings:
 
     rows: tuple[int, ...] = (10_000, 200_000)
     """Training galaxies."""
+    rows_per_group: int = ROWS_PER_GROUP
+    """Galaxies in a row group of the Parquet files; as many as in a published dataset of pictures of up to 16 kB."""
     tree: str = "gz_evo"
     """Campaigns whose votes the dataset has and the model learns."""
     steps: int = 60
@@ -51,7 +56,7 @@ class Settings:
     """Processes that decode pictures."""
 
 
-def write(rows: int, tree: DecisionTree, folder: Path) -> None:
+def write(rows: int, rows_per_group: int, tree: DecisionTree, folder: Path) -> None:
     """A dataset laid out as a published one: small pictures that come again and again, and votes that do not."""
     pictures = []
     for jpeg in encoded(None, PICTURES):
@@ -61,15 +66,16 @@ def write(rows: int, tree: DecisionTree, folder: Path) -> None:
     schema, rng = row_features(tree).arrow_schema, np.random.default_rng(0)
     (folder / "data").mkdir(parents=True)
     for split, size in {"train": rows, "validation": EVALUATED, "test": EVALUATED}.items():
-        with pq.ParquetWriter(folder / "data" / f"{split}-00000.parquet", schema) as file:
-            for first in range(0, size, 5000):
-                many = min(5000, size - first)
-                votes = rng.integers(0, 20, (len(tree.columns), many), dtype=np.int32)
-                columns = {
-                    "id_str": [f"galaxy-{split}-{first + i}" for i in range(many)],
-                    "image": [pictures[i % PICTURES] for i in range(many)],
-                } | dict(zip(tree.columns, votes, strict=True))
-                file.write_table(pa.table(columns, schema=schema), ROWS_PER_GROUP)
+        for number, first in enumerate(range(0, size, ROWS_PER_FILE)):
+            many = min(ROWS_PER_FILE, size - first)
+            votes = rng.integers(0, 20, (len(tree.columns), many), dtype=np.int32)
+            columns = {
+                "id_str": [f"galaxy-{split}-{first + i}" for i in range(many)],
+                "image": [pictures[i % PICTURES] for i in range(many)],
+            } | dict(zip(tree.columns, votes, strict=True))
+            table = pa.table(columns, schema=schema)
+            file = folder / f"data/{split}-{number:05d}.parquet"
+            pq.write_table(table, file, row_group_size=rows_per_group, write_statistics=False, write_page_index=True)
 
 
 def held(process: psutil.Process) -> int:
@@ -103,18 +109,20 @@ class Watch(threading.Thread):
                 self.peaks[name] = max(self.peaks[name], value)
 
 
-def peaks_of(settings: Settings, dataset: Path, rows: int, streaming: bool) -> dict[str, int]:
-    """Peak bytes of a whole run as scripts/pretrain.py makes it; for a process of its own."""
+def peaks_of(settings: Settings, dataset: Path, rows: int, way: str) -> dict[str, int]:
+    """Peak bytes of making the copy, or of a whole run as scripts/pretrain.py makes it; for a process of its own."""
     multiprocessing.set_start_method(None, force=True)  # loaders start workers in the platform's own way
     sys.stdout = sys.stderr
     datasets.disable_progress_bars()
     watch = Watch()
     watch.start()
-    experiment.carry_out(
-        RunSettings(
+    if way == "copying":
+        open_copy(str(dataset))
+    else:
+        run_settings = RunSettings(
             dataset=(str(dataset),),
-            out=dataset / ("streamed" if streaming else "copied"),
-            streaming=streaming,
+            out=dataset / way,
+            streaming=way == "streamed",
             tree=(settings.tree,),
             backbone="test_convnext",
             image_size=SIDE,
@@ -123,7 +131,7 @@ def peaks_of(settings: Settings, dataset: Path, rows: int, streaming: bool) -> d
             workers=settings.workers,
             cpu=True,
         )
-    )
+        experiment.carry_out(run_settings)
     watch.over.set()
     watch.join()
     return watch.peaks
@@ -132,37 +140,37 @@ def peaks_of(settings: Settings, dataset: Path, rows: int, streaming: bool) -> d
 def main(settings: Settings) -> None:
     if not Path("/proc/self/smaps_rollup").exists():
         raise BadInput("memory is read from /proc/PID/smaps_rollup, which only Linux has")
-    if min(settings.rows) < BATCH or settings.steps < 1:
-        raise BadInput(f"--rows must be at least {BATCH} each, --steps at least 1")
+    if min(settings.rows) < BATCH or min(settings.steps, settings.rows_per_group) < 1:
+        raise BadInput(f"--rows must be at least {BATCH} each, --steps and --rows-per-group at least 1")
     peaks = {}
     for rows in settings.rows:
         with tempfile.TemporaryDirectory() as folder:
             os.environ["HF_DATASETS_CACHE"] = f"{folder}/cache"  # of the processes to come
             print(f"writing {rows:,} galaxies ...", file=sys.stderr)
-            write(rows, load_tree(settings.tree), Path(folder) / "dataset")
-            for streaming in (False, True):
+            dataset = Path(folder) / "dataset"
+            write(rows, settings.rows_per_group, load_tree(settings.tree), dataset)
+            for way in WAYS:
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
-                    dataset = Path(folder) / "dataset"
-                    peaks[rows, streaming] = fresh.submit(peaks_of, settings, dataset, rows, streaming).result()
+                    peaks[rows, way] = fresh.submit(peaks_of, settings, dataset, rows, way).result()
     report(settings, peaks)
 
 
-def report(settings: Settings, peaks: dict[tuple[int, bool], dict[str, int]]) -> None:
+def report(settings: Settings, peaks: dict[tuple[int, str], dict[str, int]]) -> None:
     """Print the table."""
     few, many = min(settings.rows), max(settings.rows)
     print(
         f"test_convnext, {SIDE} px, {settings.steps} steps of {BATCH}, {len(load_tree(settings.tree).columns)} answers, "
-        f"{settings.workers} workers, {EVALUATED} galaxies each to validate and to test; peak MB, pages of files left out.\n\n"
+        f"{settings.rows_per_group} galaxies a row group, {settings.workers} workers, {EVALUATED} galaxies each to validate "
+        "and to test; peak MB, pages of files left out.\n\n"
         f"{machine(*PACKAGES)}\n"
     )
     print(f"| | {' | '.join(f'{rows:,} galaxies' for rows in settings.rows)} | growth |")
     print(f"|---|{'---:|' * (len(settings.rows) + 1)}")
-    for streaming in (False, True):
-        for who in peaks[few, streaming]:
-            values = [peaks[rows, streaming][who] / 1e6 for rows in settings.rows]
-            growth = (peaks[many, streaming][who] - peaks[few, streaming][who]) / 1e6
-            name = f"{'streamed' if streaming else 'copied'}, {who}"
-            print(f"| {name} | {' | '.join(f'{value:.0f}' for value in values)} | {growth:+.0f} MB |")
+    for way in WAYS:
+        for who in ("main process",) if way == "copying" else peaks[few, way]:
+            values = [peaks[rows, way][who] / 1e6 for rows in settings.rows]
+            growth = (peaks[many, way][who] - peaks[few, way][who]) / 1e6
+            print(f"| {way}, {who} | {' | '.join(f'{value:.0f}' for value in values)} | {growth:+.0f} MB |")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from hf_galaxy.bootstrap import key_of
+from hf_galaxy.copied import CopiedRows, open_copy
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.schema import hashed_place, vote_columns, votes_in
@@ -28,7 +29,7 @@ try:
 except ImportError:  # Pillow decodes to the same pixels, at half the speed
     simplejpeg = None
 
-Rows = datasets.Dataset | StreamedRows
+Rows = CopiedRows | StreamedRows | datasets.Dataset
 VALIDATION_SHARE = 1 / 8  # of a train split that comes without a validation split: the shares are then those of ours
 
 
@@ -47,13 +48,7 @@ def open_dataset(name: str, config: str | None = None, streaming: bool = False) 
     """
     if Path(name).exists() and not any(Path(name).rglob("*.parquet")):
         raise BadInput(f"--dataset {name}: holds no Parquet files; publish it first (scripts/publish_dataset.py)")
-    try:
-        opened = open_stream(name, config) if streaming else dict(datasets.load_dataset(name, config))
-    except BadInput:
-        raise
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())  # datasets keeps the reason behind its own error
-        raise BadInput(f"--dataset {name}: cannot be loaded ({reason})") from error
+    opened = open_stream(name, config) if streaming else open_copy(name, config)
     for split, rows in opened.items():
         if missing := {"id_str", "image"} - set(rows.column_names):
             raise BadInput(f"--dataset {name}: split {split} has no column {', '.join(sorted(missing))}")
@@ -223,7 +218,7 @@ def decode_batch(contents: list[bytes], shorter: int | None = None) -> np.ndarra
     return batch if all(picture.shape == first.shape for picture in pictures) else pictures
 
 
-def tables_of(rows: Rows, columns: list[str], size: int = 10_000) -> Iterator[pa.Table]:
+def tables_of(rows: Rows, columns: list[str], size: int = 5_000) -> Iterator[pa.Table]:
     """Some columns of all rows in their order, `size` rows at a time, so that many are never in memory together."""
     chosen = rows.select_columns(columns).with_format("arrow")
     for first in range(0, len(rows), size):

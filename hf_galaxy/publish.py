@@ -30,7 +30,11 @@ from hf_galaxy.plan import Shard, Source
 from hf_galaxy.progress import progress
 from hf_galaxy.schema import SPLITS
 
-ROWS_PER_GROUP = 200  # small row groups can be shuffled and shared out when the dataset is streamed
+# Small row groups can be shuffled and shared out when the dataset is streamed; but footers describe every column of each, and
+# with 300 columns that must be little beside the pictures.
+GROUP_BYTES = 16 * 2**20  # of pictures in a row group, the last of them not counted
+ROWS_PER_GROUP = 1000  # at most
+ROWS_AT_ONCE = 200  # in memory, of those who go through a dataset
 TINY_SHARE = 0.01  # as in mwalmsley/gz_evo
 TINY_AT_LEAST = 16  # galaxies of each split and campaign
 KINDS = b"kinds of pictures"
@@ -110,12 +114,13 @@ class _Writer:
     def __init__(self, path: Path, features: datasets.Features):
         self.schema = features.arrow_schema  # carries the features in its metadata, as load_dataset expects
         self.labels = {c: f for c, f in features.items() if isinstance(f, datasets.ClassLabel)}
-        self.pending, self.kinds = [], set()
-        # Pictures are compressed already.
+        self.pending, self.bytes, self.kinds = [], 0, set()
+        # Pictures are compressed already, and hardly ever the same. Statistics of rows in random order say nothing, and
+        # those of small pictures would be whole pictures in the footer.
         packed = [c for c, f in features.items() if not isinstance(f, datasets.Image)]
         self.writer = pq.ParquetWriter(
-            path, self.schema, compression={c: "snappy" for c in packed} | {"image": "none"},
-            write_page_index=True, use_content_defined_chunking=True,
+            path, self.schema, compression={c: "snappy" for c in packed} | {"image": "none"}, use_dictionary=packed,
+            write_statistics=False, write_page_index=True, use_content_defined_chunking=True,
         )  # fmt: skip
 
     def __enter__(self):
@@ -130,13 +135,14 @@ class _Writer:
     def add(self, row: dict, kind: str) -> None:
         self.kinds.add(kind)
         self.pending.append(row | {c: f.str2int(row[c]) for c, f in self.labels.items() if row[c] is not None})
-        if len(self.pending) == ROWS_PER_GROUP:
+        self.bytes += len(row["image"]["bytes"])
+        if len(self.pending) == ROWS_PER_GROUP or self.bytes >= GROUP_BYTES:
             self._flush()
 
     def _flush(self):
         if self.pending:
             self.writer.write_table(pa.Table.from_pylist(self.pending, schema=self.schema))
-            self.pending = []
+            self.pending, self.bytes = [], 0
 
 
 def _write_tiny(shards, features, folder):
@@ -152,18 +158,17 @@ def _write_tiny(shards, features, folder):
         with whole_file(path) as partial, _Writer(partial, features) as writer:
             for parts in files.values():
                 wanted = max(TINY_AT_LEAST, round(TINY_SHARE * sum(len(shard.rows) for shard in parts)))
-                batches = (
-                    b for shard in parts for b in pq.ParquetFile(folder / shard.path).iter_batches(ROWS_PER_GROUP)
-                )
-                while wanted and (batch := next(batches, None)):
-                    writer.writer.write_table(pa.Table.from_batches([batch[:wanted]], schema=writer.schema))
-                    wanted -= min(wanted, batch.num_rows)
+                opened = (pq.ParquetFile(folder / shard.path) for shard in parts)
+                groups = (file.read_row_group(g) for file in opened for g in range(file.num_row_groups))
+                while wanted and (group := next(groups, None)):
+                    writer.writer.write_table(group[:wanted])
+                    wanted -= min(wanted, group.num_rows)
 
 
 def batches_of(folder: Path) -> Iterator[tuple[str, pa.Table]]:
     """(split, some hundred rows) of all that stands in `data/`."""
     for file in sorted((folder / "data").rglob("*.parquet")):
-        for batch in pq.ParquetFile(file).iter_batches(ROWS_PER_GROUP):
+        for batch in pq.ParquetFile(file).iter_batches(ROWS_AT_ONCE):
             yield file.name.rsplit("-", 1)[0], pa.Table.from_batches([batch])
 
 

@@ -9,7 +9,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import groupby
+from itertools import chain, groupby
 
 import datasets
 import fsspec
@@ -23,6 +23,7 @@ from hf_galaxy.errors import BadInput
 
 READERS = 8  # row groups that are fetched at the same time
 KEPT = 8  # row groups that are kept though nobody said that they will be needed again
+PARSED = 10_000  # columns of row groups whose description is kept parsed: some 10 MB
 WINDOW_ROWS = 4096  # rows that are shuffled among each other; their encoded pictures are in memory
 
 
@@ -54,18 +55,17 @@ class StreamedRows:
     """
 
     def __init__(self, files: list[str], features: datasets.Features | None = None, columns: list[str] | None = None):
+        self._fetched, self._footers = None, _Footers({})
         with ThreadPoolExecutor(READERS) as readers:
-            footers = list(readers.map(_footer, files))
-        self.features = features or datasets.Features.from_arrow_schema(footers[0].schema.to_arrow_schema())
+            sizes = list(readers.map(self._footers.rows_of_groups, files))
+        self.features = features or datasets.Features.from_arrow_schema(
+            self._footers[files[0]].schema.to_arrow_schema()
+        )
         self.column_names = columns or list(self.features)
         self.features = datasets.Features({c: self.features[c] for c in self.column_names})
-        self.groups = [
-            (file, g) for file, footer in zip(files, footers, strict=True) for g in range(footer.num_row_groups)
-        ]
-        sizes = [f.row_group(g).num_rows for f in footers for g in range(f.num_row_groups)]
-        self.starts = np.concatenate([[0], np.cumsum(sizes)])  # the first row of each group
+        self.groups = [(file, g) for file, of_file in zip(files, sizes, strict=True) for g in range(len(of_file))]
+        self.starts = np.cumsum([0, *chain.from_iterable(sizes)])  # the first row of each group
         self.chosen = np.arange(self.starts[-1])  # our row -> row of the files, growing
-        self._fetched, self._footers = None, dict(zip(files, footers, strict=True))
 
     @classmethod
     def concatenated(cls, parts: list["StreamedRows"]) -> "StreamedRows":
@@ -73,7 +73,7 @@ class StreamedRows:
         starts = np.cumsum([0] + [part.starts[-1] for part in parts])
         return parts[0]._with(
             groups=[group for part in parts for group in part.groups],
-            _footers={file: footer for part in parts for file, footer in part._footers.items()},
+            _footers=_Footers({file: footer for part in parts for file, footer in part._footers.packed.items()}),
             starts=np.concatenate(
                 [[0], *(part.starts[1:] + start for part, start in zip(parts, starts, strict=False))]
             ),
@@ -84,7 +84,7 @@ class StreamedRows:
         return len(self.chosen)
 
     def __getstate__(self):
-        return self.__dict__ | {"_fetched": None, "_footers": {}}  # each process reads for itself
+        return self.__dict__ | {"_fetched": None}  # each process reads for itself
 
     def _with(self, **changes):
         other = object.__new__(StreamedRows)
@@ -93,7 +93,7 @@ class StreamedRows:
 
     def schemas(self) -> dict[str, pa.Schema]:
         """What each file says of its columns."""
-        return {file: footer.schema.to_arrow_schema() for file, footer in self._footers.items()}
+        return {file: self._footers[file].schema.to_arrow_schema() for file in dict(self.groups)}
 
     def batches(self, rows: int = 200) -> Iterator[pa.Table]:
         """All rows, some at a time."""
@@ -144,7 +144,7 @@ class StreamedRows:
         """Row groups of one file."""
         file, _ = self.groups[groups[0]]
         with _opened(file) as opened:
-            parquet = pq.ParquetFile(opened, metadata=self._footers.get(file), pre_buffer=True)
+            parquet = pq.ParquetFile(opened, metadata=self._footers[file], pre_buffer=True)
             rows = parquet.read_row_groups([self.groups[g][1] for g in groups], columns=self.column_names)
         try:
             return table_cast(rows, self.features.arrow_schema)  # as load_dataset does: files may differ in their types
@@ -204,9 +204,45 @@ class _Fetched:
         return table
 
 
-def _footer(file):
-    with _opened(file) as opened:
-        return pq.read_metadata(opened)
+class _Footers:
+    """What the footers of files say; each file is asked once.
+
+    Parsed, a footer takes half a kilobyte and more for each column of each row group, which of 300 columns and a million
+    galaxies can be gigabytes. Packed it takes a fiftieth of that, so all are kept packed, and only those used last, one at
+    least, parsed as well.
+    """
+
+    def __init__(self, packed: dict[str, tuple[bytes, int]]):
+        self.packed = packed
+        # The last used first; never changed, but replaced, as threads read it.
+        self.parsed: dict[str, pq.FileMetaData] = {}
+
+    def __reduce__(self):
+        return _Footers, ({},)
+
+    def __getitem__(self, file: str) -> pq.FileMetaData:
+        footer = self.parsed.get(file)
+        if footer is None and file in self.packed:
+            footer = pq.read_metadata(pa.BufferReader(pa.decompress(*self.packed[file], "zstd")))
+        elif footer is None:
+            with _opened(file) as opened:
+                footer = pq.read_metadata(opened)
+            whole = pa.BufferOutputStream()
+            footer.write_metadata_file(whole)
+            whole = whole.getvalue()
+            self.packed[file] = pa.compress(whole, "zstd", asbytes=True), whole.size  # an Arrow buffer would not shrink
+        kept, room = {file: footer}, PARSED - footer.num_row_groups * footer.num_columns
+        for other, its in self.parsed.items():
+            room -= its.num_row_groups * its.num_columns if other != file else 0
+            if other != file and room >= 0:
+                kept[other] = its
+        self.parsed = kept
+        return footer
+
+    def rows_of_groups(self, file: str) -> list[int]:
+        """How many rows each row group of a file has."""
+        footer = self[file]
+        return [footer.row_group(g).num_rows for g in range(footer.num_row_groups)]
 
 
 def _opened(file):

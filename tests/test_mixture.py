@@ -225,7 +225,7 @@ def test_streams_are_mixed_and_each_process_reads_its_own_part(folder, processes
     splits = open_dataset(str(folder), streaming=True)
     galaxies = [Galaxies(splits[split], FRAMING, Rows.tree) for split in ("train", "test")]
     per_process = [len(g) // processes for g in galaxies]
-    names = [set(open_dataset(str(folder))[split]["ring_yes"]) for split in ("train", "test")]
+    names = [set(rows[:]["ring_yes"].to_pylist()) for rows in (splits["train"], splits["test"])]
     seen = []
     for rank in range(processes):
         share = Share(rank, processes)

@@ -96,6 +96,28 @@ def test_files_and_row_groups_are_as_small_as_they_should_be(tmp_path, small_fil
         assert set(groups[:-1]) <= {4}
 
 
+def test_row_groups_are_as_large_as_their_pictures_allow(tmp_path, monkeypatch):
+    limit = 4 * len(jpeg_bytes(0)) + 1
+    monkeypatch.setattr(publish, "GROUP_BYTES", limit)
+    published(Rows(150), tmp_path)
+    for path in (tmp_path / "data/train-00000.parquet", tmp_path / "tiny/train-00000.parquet"):
+        file = pq.ParquetFile(path)
+        groups = [file.read_row_group(g)["image"].to_pylist() for g in range(file.num_row_groups)]
+        sizes = [[len(picture["bytes"]) for picture in pictures] for pictures in groups]
+        assert len(sizes) > 3
+        assert all(sum(of_group[:-1]) < limit <= sum(of_group) for of_group in sizes[:-1])
+        assert sum(sizes[-1][:-1]) < limit
+
+
+def test_footers_hold_no_pictures_and_no_statistics(tmp_path):
+    published(Rows(150), tmp_path)
+    group = pq.read_metadata(tmp_path / "data/train-00000.parquet").row_group(0)
+    columns = {group.column(c).path_in_schema: group.column(c) for c in range(group.num_columns)}
+    assert not any(column.is_stats_set for column in columns.values())
+    assert all(column.has_offset_index for column in columns.values()), "single rows can be found"
+    assert not columns["image.bytes"].has_dictionary_page
+
+
 def test_the_order_looks_shuffled_and_does_not_change_when_galaxies_are_added():
     few, again, many = (plan.plan(Rows(n))[0][0].rows for n in (300, 300, 900))
     assert few == again

@@ -172,6 +172,29 @@ def test_a_stream_that_has_been_used_can_be_pickled(stream, copied):
     same(pickle.loads(content)[[1, 278]], copied["train"][[1, 278]])
 
 
+def test_each_footer_is_read_once_and_few_are_kept_parsed(folder, copied, monkeypatch):
+    asked, read = Counter(), pq.read_metadata
+
+    def counted(source):
+        asked[type(source)] += 1
+        return read(source)
+
+    monkeypatch.setattr(pq, "read_metadata", counted)
+    monkeypatch.setattr(streaming, "PARSED", 100)
+    stream = open_stream(str(folder))["train"]
+    files = {file for file, _ in stream.groups}
+    of_files = sum(asked.values()) - asked[pa.BufferReader]
+    for indices in ([0, 278], [278, 130, 0, 70, 200], [5]):
+        same(stream[indices], copied["train"][indices])
+    assert sum(asked.values()) - asked[pa.BufferReader] == of_files, "what is packed need not be read again"
+    assert asked[pa.BufferReader] > 3
+    kept = stream._footers.parsed
+    assert sum(footer.num_row_groups * footer.num_columns for footer in kept.values()) <= 100
+    assert kept.keys() < files
+    assert stream.schemas().keys() == files
+    assert stream._footers[min(files)].equals(read(min(files)))
+
+
 def test_only_parquet_files_are_streamed(tmp_path):
     for split in ("train", "test"):
         (tmp_path / "pictures" / split / "spiral").mkdir(parents=True)
