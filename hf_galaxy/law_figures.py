@@ -224,7 +224,7 @@ def _exponents(name, study, laws):
     common = {
         (each["figure"], each["start"]): each
         for each in study["exponents"]
-        if each["across"] == "backbone" and each["measure"] == laws[0]["measure"]
+        if (each["across"], each["fit"], each["measure"]) == ("backbone", "law", laws[0]["measure"])
     }
     y, rows, words = 0, [], []
     for i, (question, group) in enumerate(groups.items()):

@@ -156,7 +156,7 @@ def study_of(points: pd.DataFrame) -> dict:
         `data`: what was measured, and how much of it; `laws`: for each backbone and figure its points, the law with a floor,
         the plain one, how well they foretell the largest number of galaxies, and what the last doubling brought;
         `parameters`: for each figure, what a larger model of the same family brought with the most galaxies; `exponents`:
-        whether they differ among backbones or questions; `joint`: laws over parameters and galaxies.
+        whether those of laws with a floor (`fit` is "law"), or without, differ among backbones or questions; `joint`: laws over parameters and galaxies.
     """
     laws = [
         _law(series, dict(zip([*SERIES, "backbone"], key, strict=True)))
@@ -279,17 +279,16 @@ def _exponents(laws):
     exponents are equal. Runs share their test galaxies, so that exponents are more alike than independent ones would be.
     """
     found = []
-    for across, alike in (("backbone", SERIES), ("figure", ["dataset", "start", "measure", "backbone"])):
+    kinds = ("backbone", SERIES), ("figure", ["dataset", "start", "measure", "backbone"])
+    for fit, (across, alike) in itertools.product(("law", "plain"), kinds):
         groups = {}
         for law in laws:
-            if law["law"] and not (across == "figure" and law["figure"] == ALL):
-                groups.setdefault(tuple(law[key] for key in alike), []).append(law)
-        for key, group in groups.items():
-            if len(group) > 1:
-                exponents = {law[across]: law["law"]["b"] for law in group}
-                found.append(
-                    dict(zip(alike, key, strict=True)) | {"across": across} | _heterogeneity(exponents.values())
-                )
+            if law[fit] and not (across == "figure" and law["figure"] == ALL):
+                groups.setdefault(tuple(law[key] for key in alike), []).append(law[fit]["b"])
+        for key, exponents in groups.items():
+            if len(exponents) > 1:
+                about = dict(zip(alike, key, strict=True)) | {"fit": fit, "across": across}
+                found.append(about | _heterogeneity(exponents))
     return found
 
 

@@ -82,17 +82,13 @@ def claims(study: dict) -> list[dict]:
         }
     )
     for across, many in (("backbone", "architectures"), ("figure", "questions")):
-        groups = [each for each in study["exponents"] if each["across"] == across]
-        if groups:
-            differing = [each for each in groups if each["p"] < 0.05]
-            found.append(
-                {
-                    "claim": f"The exponent is nearly the same for all {many}.",
-                    "found": f"In {len(groups)} comparisons of the exponents of {_span([g['count'] for g in groups])} {many}, "
-                    f"they differ by more than their intervals allow (p < 0.05) in {len(differing)}; their weighted means lie "
-                    f"between {number(min(g['mean'] for g in groups))} and {number(max(g['mean'] for g in groups))}.",
-                }
-            )
+        groups = {
+            words: [each for each in study["exponents"] if (each["across"], each["fit"]) == (across, fit)]
+            for fit, words in (("plain", "plain power laws"), ("law", "laws with a floor"))
+        }
+        told = [f"For {words}, {_comparison(of, many)}." for words, of in groups.items() if of]
+        if told:
+            found.append({"claim": f"The exponent is nearly the same for all {many}.", "found": " ".join(told)})
     larger = [step for step in study["parameters"] if not (step["figure"] == ALL and _has_questions(study, step))]
     if larger:
         counts = Counter(step["loss"] for step in larger)
@@ -105,6 +101,16 @@ def claims(study: dict) -> list[dict]:
             }
         )
     return found
+
+
+def _comparison(groups, many):
+    differing = sum(each["p"] < 0.05 for each in groups)
+    means = [each["mean"] for each in groups]
+    return (
+        f"{differing} of {len(groups)} comparisons of {_span([each['count'] for each in groups])} {many} find exponents that "
+        f"differ by more than their intervals allow (p < 0.05); weighted means lie between {number(min(means))} and "
+        f"{number(max(means))}"
+    )
 
 
 def _of(study, measure):

@@ -85,7 +85,9 @@ def test_without_noise_the_means_are_the_law():
 def test_exponents_are_those_of_the_study(study, figures):
     rows = table(figures["exponents-excess"]).set_index(["figure", "backbone"])
     assert len(rows) == len(study["laws"])
-    common = {each["figure"]: each for each in study["exponents"] if each["across"] == "backbone"}
+    common = {
+        each["figure"]: each for each in study["exponents"] if (each["across"], each["fit"]) == ("backbone", "law")
+    }
     for law in study["laws"]:
         row, b = rows.loc[(law["figure"], law["backbone"])], law["law"]["b"]
         assert (row["b"], row["low"], row["high"]) == (b["value"], b["low"], b["high"])
