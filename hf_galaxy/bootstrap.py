@@ -8,6 +8,7 @@ added up over batches and processes, and two models measured on the same galaxie
 import hashlib
 
 import numpy as np
+from scipy.stats import t
 
 REPLICATES = 200
 # A Poisson number of mean 1 is above k with one minus this probability; above 15 in none of 2^44.
@@ -51,4 +52,9 @@ def mean_draws(values: np.ndarray, replicates: np.ndarray, rng: np.random.Genera
     if seeds < 2:
         return np.full(count, np.nan)  # nothing is known of how seeds differ
     # The mean of few normal deviates lies as Student's t says.
-    return replicates.mean(axis=0) + values.std(ddof=1) / seeds**0.5 * rng.standard_t(seeds - 1, count)
+    return replicates.mean(axis=0) + values.std(ddof=1) / seeds**0.5 * spread(t(seeds - 1), count, rng)
+
+
+def spread(distribution, count: int, rng: np.random.Generator) -> np.ndarray:
+    """(count,) numbers that follow a distribution of scipy as nearly as so many can: its quantiles, in random order."""
+    return rng.permutation(distribution.ppf((np.arange(count) + 0.5) / count))

@@ -74,16 +74,18 @@ def _number(value):
 
 
 def _scaling_section(title: str, laws: list[dict]) -> str:
-    head = "| figure | measure | exponent b | left by a doubling | c | loss with the most galaxies |\n|" + " --- |" * 6
-    lines = [
-        f"| {law['figure']} | {law['measure']} | {interval(law['law'] and law['law']['b'])} | {interval(law['law'] and law['law']['per_doubling'])} "
-        f"| {interval(law['law'] and law['law']['c'])} | {interval(law['points'][-1])} |"
+    columns = ["figure", "measure", "exponent b", "left by a doubling", "c", "loss with the most galaxies"]
+    rows = [
+        [law["figure"], law["measure"]]
+        + [interval(law["law"] and law["law"][name]) for name in ("b", "per_doubling", "c")]
+        + [interval(law["points"][-1])]
         for law in laws
     ]
+    first, *_, last = laws[0]["points"]
     return (
         f"This run is part of the study {title}, in which the loss of this backbone was measured after learning from "
-        f"{laws[0]['points'][0]['galaxies']:,} to {laws[0]['points'][-1]['galaxies']:,} galaxies and the law "
-        f"c + a D^-b was fitted to it; intervals are of 90 %.\n\n" + "\n".join([head, *lines])
+        f"{first['galaxies']:,} to {last['galaxies']:,} galaxies and the law c + a D^-b was fitted to it; intervals are of "
+        f"90 %.\n\n{table(columns, rows)}"
     )
 
 
@@ -99,14 +101,21 @@ def number(value: float | None) -> str:
 
 
 def interval(estimate: dict | None) -> str:
-    """A value and its interval; without one there is no value, but for a single run, which is called so."""
+    """A value and its interval; of runs with one seed there is none, and it is said."""
     if estimate is None or estimate["value"] is None:
         return "-"
     if estimate["low"] is None:
-        return f"{number(estimate['value'])} (one run)"
+        return f"{number(estimate['value'])} (one seed)"
     return f"{number(estimate['value'])} ({number(estimate['low'])} to {number(estimate['high'])})"
 
 
 def percent(share: float | None) -> str:
     """Such as -12 %."""
     return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def percents(estimate: dict | None) -> str:
+    """A share and its interval."""
+    if estimate is None:
+        return "-"
+    return f"{percent(estimate['value'])} ({percent(estimate['low'])} to {percent(estimate['high'])})"

@@ -1,6 +1,7 @@
 """What a training will need, found by trying out some steps of it: time, disk, memory."""
 
 import dataclasses
+import math
 import resource
 import sys
 import tempfile
@@ -72,5 +73,5 @@ def estimate(
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     steps, speed = settings.steps(sources.count("train")), last["galaxies_per_second"]
     validating = last["validation_seconds"] * sources.count("validation") / sum(map(len, validation))
-    seconds = steps * settings.batch_size / speed + settings.epochs / settings.validate_every * validating
+    seconds = steps * settings.batch_size / speed + math.ceil(settings.epochs / settings.validate_every) * validating
     return Estimate(steps, speed, seconds, size, size * (settings.keep_checkpoints + 1), memory)

@@ -15,7 +15,7 @@ import pandas as pd
 from hf_galaxy.bootstrap import mean_draws
 from hf_galaxy.errors import BadInput
 from hf_galaxy.scaling import FEWEST, LEVEL, PowerLaw, fit_power_law
-from hf_galaxy.study import ALL, CURVE, MEASURES
+from hf_galaxy.study import ALL, CURVE, MEASURES, useless_up_to
 
 SURE = 0.98  # level of the interval of the floor; not reaching down to 0, it shows one
 AHEAD = 1, 2, 4, 8  # times the galaxies there are now
@@ -181,10 +181,10 @@ def _parameters(law):
 
 
 def _beside_baseline(fitted):
-    useless = fitted.groupby("galaxies").filter(lambda part: part["loss"].mean() >= part["baseline"].iloc[0])
-    if useless.empty:
-        return []
-    return [f"anything from runs on up to {useless['galaxies'].max():,} galaxies, no better than a constant prediction"]
+    useless = useless_up_to(fitted)
+    return (
+        [f"anything from runs on up to {useless:,} galaxies, no better than a constant prediction"] if useless else []
+    )
 
 
 def _sentences(budget):

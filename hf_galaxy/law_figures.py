@@ -34,7 +34,7 @@ from hf_galaxy.charts import (
     told,
 )
 from hf_galaxy.errors import BadInput
-from hf_galaxy.scaling import LEFT
+from hf_galaxy.scaling import EXPONENT, FALLS
 from hf_galaxy.study import ALL, MEASURES
 
 PANELS, ROWS = 12, 72  # of one picture: small panels; lines of a forest plot
@@ -43,6 +43,8 @@ BEYOND = 1.6  # how far outside of what was measured a joint law is drawn
 LAW, PLAIN, JOINT = "c + a D⁻ᵇ", "a D⁻ᵇ", "E + A N⁻ᵅ + B D⁻ᵝ"
 ABOUT = ["start", "backbone", "measure", "figure"]
 GALAXIES, PARAMETERS = "galaxies learnt from (D)", "parameters of the model (N)"
+
+KINDS = ("curves-", "exponents-", "parameters-", "joint-")  # as the names of figures of a study begin
 
 
 @dataclass(frozen=True)
@@ -269,7 +271,7 @@ def _exponents(name, study, laws):
 
 def _pinned_down(law):
     """Whether the data tell the exponent; what is left at the end is another question."""
-    return all(doubt.startswith(LEFT) for doubt in law["law"]["doubts"])
+    return not any(doubt.startswith((FALLS, EXPONENT)) for doubt in law["law"]["doubts"])
 
 
 # Loss against parameters
@@ -288,8 +290,9 @@ def _sizes(study, laws):
         row |= {"galaxies": point["galaxies"], "loss": point["value"], "low": point["low"], "high": point["high"]}
         step = steps.get(tuple(law[key] for key in ABOUT), {})
         names = {"smaller": "small", "change": "value", "change_low": "low", "change_high": "high"}
-        names |= {"relative": "relative", "verdict": "loss"}
-        rows.append(row | {new: step.get(old) for new, old in names.items()})
+        names |= {"verdict": "loss"}
+        relative = (step.get("relative") or {}).get("value")
+        rows.append(row | {new: step.get(old) for new, old in names.items()} | {"relative": relative})
     return [row for question in _by_figure(laws) for row in rows if row["figure"] == question]
 
 
@@ -399,7 +402,7 @@ def _joint(name, law):
     frontier = frontier[frontier["parameters"].between(n_low, n_high) & frontier["galaxies"].between(d_low, d_high)]
     if law["frontier"]:
         where = "" if len(frontier) else "outside of this map: "
-        meaning = "least loss of all with the same N · D (compute, if each galaxy is seen equally often)"
+        meaning = "least loss of all with the same N · D"
         handles.append(handle(where + meaning, COLORS[1], ls="--", lw=2.5))
         axes.plot(*frontier[["parameters", "galaxies"]].to_numpy().T, color="white", lw=4.5, zorder=3)
         axes.plot(*frontier[["parameters", "galaxies"]].to_numpy().T, color=COLORS[1], lw=2.5, ls="--", zorder=3)

@@ -8,9 +8,9 @@ there is no starting point to depend on. Deviations count relative to the law, a
 R replicates, K sets of exponents, P parameters.
 
 Every interval is a bootstrap. In each replicate the runs deviate from the law as they did, in another order: what all runs
-of a seed have in common is dealt out anew among seeds, the rest among runs; both are enlarged for the parameters that were
-fitted and for how few they are. Where it is known how the losses change if other test galaxies are measured, they change so
-too, together for all runs, since all were measured on the same galaxies.
+of a seed, or of a model, have in common is dealt out anew among seeds, or models, the rest among runs; all is enlarged for
+the parameters that were fitted and for how few they are. Where it is known how the losses change if other test galaxies are
+measured, all change together as they do on average; what each run changes besides is in its deviation already.
 """
 
 import itertools
@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import chi2, t
 
-from hf_galaxy.bootstrap import REPLICATES
+from hf_galaxy.bootstrap import REPLICATES, spread
 from hf_galaxy.errors import BadInput
 
 EXPONENTS = 0.01, 4.0  # looked through; a law at either end is a straight line or a step
@@ -28,7 +29,12 @@ HUBER = 1.345  # of the scatter: beyond, a deviation counts less than by its squ
 HUBER_VARIANCE = 0.855  # what is left of the variance of normal deviations, weighted so and divided by the weights
 GRID, CLOSER, ROUNDS = 64, 7, 6  # exponents tried first; in each round around the best; rounds
 FEWEST = 3  # different numbers of galaxies
-FALLS, LEFT = "whether the loss falls with more", "whether anything is left"  # doubts begin so, if not on an exponent
+FALLS, EXPONENT, LEFT = (
+    "whether the loss falls with more",
+    "the exponent",
+    "whether anything is left",
+)  # so doubts begin
+MODELS = 5  # of different size: fewer say too little of a law of parameters
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +66,12 @@ class PowerLaw:
         return float(self.sizes.min()), float(self.sizes.max())
 
     @property
-    def r2(self) -> float:
-        """Share of the variance of the logarithms of the losses that the law explains."""
+    def r2(self) -> float | None:
+        """Share of the variance of the logarithms of the losses that the law explains; None if they do not vary."""
         logs = np.log(self.losses)
-        return float(1 - np.var(logs - np.log(self.predict(self.sizes))) / np.var(logs))
+        return (
+            None if np.ptp(logs) < 1e-9 else float(1 - np.var(logs - np.log(self.predict(self.sizes))) / np.var(logs))
+        )
 
     def interval(self, name: str, level: float = LEVEL) -> tuple[float, float]:
         """Of a, b or c, or of `per_doubling`: what a doubling leaves of the loss above c, 2^-b."""
@@ -95,7 +103,7 @@ class PowerLaw:
         if np.mean(self.draws[:, 0] <= 0) > (1 - LEVEL) / 2:
             doubts.append(f"{FALLS} galaxies at all")
         if low <= 1.01 * EXPONENTS[0] or high >= 0.99 * EXPONENTS[1] or high > 3 * low:
-            doubts.append(f"the exponent, anywhere from {low:.2g} to {high:.2g}")
+            doubts.append(f"{EXPONENT}, anywhere from {low:.2g} to {high:.2g}")
         if self.floor and self.interval("c")[0] <= 1e-6 * self.losses.min():
             doubts.append(f"{LEFT} with ever more galaxies (c is at most {self.interval('c')[1]:.3g})")
         return doubts
@@ -147,12 +155,14 @@ class JointLaw:
     def doubts(self) -> list[str]:
         """What the data do not tell, in words."""
         doubts = []
+        if (models := len(set(self.parameters))) < MODELS:
+            doubts.append(f"{FALLS} parameters at all: {models} sizes of models are too few")
         for name, scale, of in (("alpha", "A", "parameters"), ("beta", "B", "galaxies")):
             low, high = self.interval(name)
             if np.mean(self.draws[:, self.NAMES.index(scale)] <= 0) > (1 - LEVEL) / 2:
                 doubts.append(f"{FALLS} {of} at all")
             elif low <= 1.01 * EXPONENTS[0] or high >= 0.99 * EXPONENTS[1] or high > 3 * low:
-                doubts.append(f"the exponent of {of}, anywhere from {low:.2g} to {high:.2g}")
+                doubts.append(f"{EXPONENT} of {of}, anywhere from {low:.2g} to {high:.2g}")
         if self.interval("E")[0] <= 1e-6 * self.losses.min():
             doubts.append(f"{LEFT} at the end (E is at most {self.interval('E')[1]:.3g})")
         return doubts
@@ -182,7 +192,7 @@ def fit_power_law(
         falling = (sizes / middle) ** -exponents
         return np.stack([falling, np.ones_like(falling)] if floor else [falling], axis=-1)
 
-    fitted, draws, scatter = _bootstrapped(columns, 1, losses, seeds, galaxies, replicates)
+    fitted, draws, scatter = _bootstrapped(columns, 1, losses, [(seeds, 1)], galaxies, replicates)
     rows = np.vstack([fitted, draws])
     a, b = rows[:, 0] * middle ** rows[:, -1], rows[:, -1]
     rows = np.stack([a, b, rows[:, 1] if floor else np.zeros_like(a)], axis=1)
@@ -211,7 +221,9 @@ def fit_joint_law(
         by_data = (sizes / middles[1]) ** -exponents[..., 1:]
         return np.stack([np.ones_like(by_model), by_model, by_data], axis=-1)
 
-    fitted, draws, scatter = _bootstrapped(columns, 2, losses, seeds, galaxies, replicates)
+    # Of what models have in common, A and alpha took a part.
+    shared = [(parameters, 2), (seeds, 1)]
+    fitted, draws, scatter = _bootstrapped(columns, 2, losses, shared, galaxies, replicates)
     e, a, b, alpha, beta = np.vstack([fitted, draws]).T
     rows = np.stack([e, a * middles[0] ** alpha, alpha, b * middles[1] ** beta, beta], axis=1)
     values = dict(zip(JointLaw.NAMES, map(float, rows[0]), strict=True))
@@ -250,8 +262,9 @@ def leave_out(
 ) -> LeaveOut:  # fmt: skip
     """Fit a law without the largest number of galaxies, and predict what was measured there.
 
-    The interval holds the scatter of the runs to come, too. Both sides are measured on the same test galaxies, so their
-    choice matters only as far as it moves the two apart.
+    The interval holds the scatter of a run to come, too; of one, not of the mean of several, since runs on all galaxies have
+    these in common whatever their seed. Both sides are measured on the same test galaxies, so their choice matters only as far
+    as it moves the two apart.
 
     Args:
         sizes, losses, seeds, galaxies, floor: as in `fit_power_law`.
@@ -268,7 +281,7 @@ def leave_out(
     predicted = law.predict(most)
     replicates = len(law.draws)
     rng = np.random.default_rng(len(losses))
-    luck = rng.standard_t(max(1, len(law.losses) - 3), replicates) / last.sum() ** 0.5
+    luck = spread(t(len(law.losses) - 2 - floor), replicates, rng)
     foretold = _power(law.draws, most) + predicted * law.scatter * luck
     if galaxies is not None:
         foretold = foretold - (galaxies[last].mean(axis=0) - measured)
@@ -316,11 +329,12 @@ def _checked(names, axes, losses, seeds, galaxies, parameters):
     return axes, losses, seeds, galaxies
 
 
-def _bootstrapped(columns, exponents, losses, seeds, galaxies, replicates):
+def _bootstrapped(columns, exponents, losses, kinds, galaxies, replicates):
     """(P,) the fitted law, (R, P) its replicates, and the scatter.
 
     Args:
         columns: (..., exponents) exponents -> (..., n, columns) what is added up, each with a coefficient of at least 0.
+        kinds: pairs of (n,) labels, runs with the same having something in common, and how many parameters took part of it.
     """
     # 1. The law, with less weight for outliers.
     weights = losses**-2.0
@@ -338,29 +352,34 @@ def _bootstrapped(columns, exponents, losses, seeds, galaxies, replicates):
     outliers = 1 if (trust == 1).all() else HUBER_VARIANCE
     scatter = float(np.sqrt(trust @ deviations**2 / trust.sum() * len(losses) / free / outliers))
 
-    # 2. Deviations as large as they would be, had the law not been fitted to them; of seeds, and of single runs.
+    # 2. Deviations as large as they would be, had the law not been fitted to them; and replicates of them.
     deviations = deviations / (1 - _leverage(columns, exponents, fitted, weights))
     deviations = np.clip(deviations, -HUBER * 2 * usual, HUBER * 2 * usual) if usual else deviations
-    kinds, which = np.unique(seeds, return_inverse=True)
-    shared = np.zeros(len(kinds))
-    if len(kinds) < len(losses):
-        shared = np.bincount(which, deviations) / np.bincount(which)
-    alone = deviations - shared[which]
-    shared, alone = (part - part.mean() for part in (shared, alone))
-    if 1 < len(kinds) < len(losses):
-        shared = shared * (len(kinds) / (len(kinds) - 1)) ** 0.5
-
-    # 3. Replicates.
     replicates = replicates if galaxies is None else galaxies.shape[1]
     rng = np.random.default_rng(len(losses))
-    spread = (
-        free / rng.chisquare(free, (replicates, 1))
-    ) ** 0.5  # as Student's t is wider than the normal distribution
-    again = rng.choice(shared, (replicates, len(kinds)))[:, which] + rng.choice(alone, (replicates, len(losses)))
-    others = law * (1 + again * spread)
+    again = 0
+    for labels, taken in kinds:
+        _, which, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+        if 1 < len(sizes) < len(losses):
+            common = np.bincount(which, deviations) / sizes
+            common -= common.mean()
+            deviations = deviations - common[which]
+            left = max(1, len(sizes) - taken)
+            drawn = rng.choice(common * (len(sizes) / left) ** 0.5, (replicates, len(sizes)))
+            again = again + (drawn * _wider(left, replicates, rng))[:, which]
+    alone = rng.choice(deviations - deviations.mean(), (replicates, len(losses)))
+    again = again + alone * _wider(free, replicates, rng)
+
+    # 3. Replicates of the losses.
+    others = law * (1 + again)
     if galaxies is not None:
-        others = others + (galaxies - losses[:, None]).T
+        others = others + ((galaxies - losses[:, None]) / law[:, None]).mean(axis=0)[:, None] * law
     return fitted, _fit(columns, exponents, others, weights), scatter
+
+
+def _wider(free, replicates, rng):
+    """(R, 1) factors that make of normal deviates such of Student's t."""
+    return (free / spread(chi2(free), replicates, rng)[:, None]) ** 0.5
 
 
 def _values(columns, exponents, fitted):

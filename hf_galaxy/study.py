@@ -18,9 +18,12 @@ from hf_galaxy.atomic import whole_file
 from hf_galaxy.bootstrap import mean_draws
 from hf_galaxy.errors import BadInput
 from hf_galaxy.run_record import FILE, RunRecord
-from hf_galaxy.scaling import FALLS, FEWEST, LEVEL, JointLaw, fit_joint_law, fit_power_law, leave_out
+from hf_galaxy.scaling import EXPONENTS, FALLS, FEWEST, LEVEL, JointLaw, fit_joint_law, fit_power_law, leave_out
+from hf_galaxy.settings import BESIDE
 
 ALL = "all"  # the figure of all questions together, or of all classes
+# What the runs of one backbone may differ in: how much they learn from, how often they see it, and what changes no result.
+VARIED = BESIDE | {"seed", "subset", "epochs", "validate_every"}
 SERIES = ["dataset", "start", "measure", "figure"]  # rows alike in these differ in backbone, galaxies and seed only
 CURVE = 41  # points of a drawn law
 MEASURES = {
@@ -59,8 +62,27 @@ def points_of(records: Mapping[str, RunRecord]) -> pd.DataFrame:
     can come (`metrics.VoteMetrics`), and `rmse`; of classes `nll` and `error`.
 
     Raises:
-        BadInput: a run was measured without a bootstrap.
+        BadInput: a run was measured without a bootstrap, two runs are of the same galaxies and seed, or runs of one backbone
+            differ in more than what a study is about (`VARIED`).
     """
+    seen, first = {}, {}
+    for name, record in records.items():
+        about = _about(name, record)
+        kind = about["dataset"], about["start"], about["backbone"]
+        cell = *kind, about["galaxies"], about["seed"]
+        if cell in seen:
+            raise BadInput(
+                f"{seen[cell]} and {name} are the same backbone on equally many galaxies with the same seed; take one away"
+            )
+        seen[cell] = name
+        other = first.setdefault(kind, name)
+        ours, theirs = record.settings, records[other].settings
+        differing = [option for option in ours if option not in VARIED and ours[option] != theirs.get(option)]
+        if differing:
+            option = differing[0].replace("_", "-")
+            raise BadInput(
+                f"{other} and {name} differ in --{option}; make studies of them apart, each of a folder of its own"
+            )
     rows = [row for name, record in records.items() for row in _rows(name, record)]
     # A figure that in some replicate no galaxy was left for has too few of them to be measured by.
     return pd.DataFrame([row for row in rows if np.isfinite(row["replicates"]).all()])
@@ -88,12 +110,11 @@ def load_points(file: Path) -> pd.DataFrame:
     return points.assign(replicates=[np.asarray(values, float) for values in points["replicates"]])
 
 
-def _rows(name, record):
-    test = record.results["test"]
-    if "bootstrap" not in test:
-        raise BadInput(f"{name}: was measured without a bootstrap; scripts/evaluate.py --run {name} measures it again")
+def _about(name, record):
+    if "bootstrap" not in record.results["test"]:
+        raise BadInput(f"{name}: was measured without a bootstrap; scripts/evaluate.py --run measures it again")
     parts = record.model["parameters"]
-    about = {
+    return {
         "run": name,
         "dataset": record.dataset["name"],
         "start": Path(record.model["start"]).name if record.model["start"] else "random",
@@ -107,6 +128,10 @@ def _rows(name, record):
         "seconds": record.training["seconds"],
     }
 
+
+def _rows(name, record):
+    about, test = _about(name, record), record.results["test"]
+
     def row(figure, measure, pair, count, replicates, saturated=0.0):
         return about | {
             "figure": figure,
@@ -115,20 +140,20 @@ def _rows(name, record):
             "baseline": pair["baseline"],
             "saturated": saturated,
             "test_galaxies": count,
-            "replicates": np.array(replicates, float),
+            "replicates": _numbers(replicates),
         }
 
     def excess(figure, nll, count, again):
         least = nll["saturated"]
         above = {who: nll[who] - least for who in ("model", "baseline")}
-        return row(figure, "excess", above, count, np.subtract(again["model"], again["saturated"]), least)
+        return row(figure, "excess", above, count, _numbers(again["model"]) - _numbers(again["saturated"]), least)
 
     again, count = test["bootstrap"], test["galaxies"]
     if "questions" not in test:
         error = {who: 1 - accuracy for who, accuracy in test["accuracy"].items()}
         return [
             row(ALL, "nll", test["loss"], count, again["loss"]["model"]),
-            row(ALL, "error", error, count, 1 - np.array(again["accuracy"]["model"])),
+            row(ALL, "error", error, count, 1 - _numbers(again["accuracy"]["model"])),
         ]
     rows = [excess(ALL, test["loss"], count, again["loss"])]
     for question, figures in test["questions"].items():
@@ -140,6 +165,10 @@ def _rows(name, record):
                 row(question, "rmse", figures["rmse"], figures["galaxies_with_enough_votes"], own["rmse"]["model"])
             )
     return rows
+
+
+def _numbers(replicates):
+    return np.array(replicates, float)  # None, where no galaxy counted, becomes no number
 
 
 def family_of(backbone: str) -> str:
@@ -190,8 +219,8 @@ def study_of(points: pd.DataFrame) -> dict:
 
 def _law(series, about):
     series = series.sort_values(["galaxies", "seed"])
-    first = series.iloc[0]
-    about |= {key: _plain(first[key]) for key in ("family", "parameters", "baseline", "saturated", "test_galaxies")}
+    last = series.iloc[-1]  # constants of the most galaxies
+    about |= {key: _plain(last[key]) for key in ("family", "parameters", "baseline", "saturated", "test_galaxies")}
     parts = [(size, part) for size, part in series.groupby("galaxies")]
     measured = [
         {"galaxies": int(size), "runs": part["loss"].tolist(), **_estimate(part["loss"].mean(), _means(part))}
@@ -199,14 +228,21 @@ def _law(series, about):
     ]
     fitted = {name: _fitted(series, floor) for name, floor in (("law", True), ("plain", False))}
     doubling = _difference(parts[-2], parts[-1], "galaxies") if len(parts) > 1 else None
-    return about | {"points": measured, **fitted, "last_step": doubling}
+    return about | {"points": measured, **fitted, "useless_up_to": useless_up_to(series), "last_step": doubling}
+
+
+def useless_up_to(series: pd.DataFrame) -> int | None:
+    """Up to how many galaxies runs were no better than a constant prediction, on average."""
+    means = series.groupby("galaxies")[["loss", "baseline"]].mean()
+    useless = means.index[means["loss"] >= means["baseline"]]
+    return int(useless.max()) if len(useless) else None
 
 
 def _fitted(series, floor):
-    """A law, as numbers; or None where there are too few sizes for it."""
+    """A law, as numbers; or None where there are too few sizes for it, or no error at all in some run."""
     sizes, losses, seeds = (series[name].to_numpy() for name in ("galaxies", "loss", "seed"))
     needed = FEWEST + floor  # as many sizes as parameters leave nothing to judge the law by
-    if len(set(sizes)) < needed:
+    if len(set(sizes)) < needed or not (losses > 0).all():
         return None
     galaxies = np.stack(series["replicates"])
     law = fit_power_law(sizes, losses, seeds, galaxies=galaxies, floor=floor)
@@ -226,7 +262,7 @@ def _fitted(series, floor):
         "range": law.range,
         "scatter": law.scatter,
         "r2": law.r2,
-        "doubts": law.doubts,
+        "doubts": law.doubts + ([] if len(set(seeds)) > 1 else ["how much the seed matters: there is one"]),
         "curve": {"galaxies": curve.tolist(), "loss": law.predict(curve).tolist(), "low": low.tolist(), "high": high.tolist()},
         "leave_out": left_out,
     }  # fmt: skip
@@ -255,10 +291,13 @@ def _difference(first, second, of):
     verdict = "not known"
     if estimate["low"] is not None:
         verdict = "less" if estimate["high"] < 0 else "more" if estimate["low"] > 0 else "not shown"
-    reference = float(before.loc[seeds, "loss"].mean()) if seeds else None
+    relative = None
+    if verdict != "not known":
+        reference = float(before.loc[seeds, "loss"].mean())
+        relative = {end: value / reference for end, value in estimate.items()}
     return {
         "of": of, "from": _plain(first[0]), "to": _plain(second[0]), "seeds": len(seeds), **estimate,
-        "relative": None if estimate["value"] is None else estimate["value"] / reference, "loss": verdict,
+        "relative": relative, "loss": verdict,
     }  # fmt: skip
 
 
@@ -276,20 +315,26 @@ def _exponents(laws):
     """Whether exponents differ by more than their intervals: among backbones for a figure, among questions for a backbone.
 
     Cochran's Q: the squares of the differences from the weighted mean, over the variances; it follows chi-square where all
-    exponents are equal. Runs share their test galaxies, so that exponents are more alike than independent ones would be.
+    exponents are equal. Exponents that the data leave open on one side are left out. Runs share their test galaxies, so that exponents are more alike than independent ones would be.
     """
     found = []
     kinds = ("backbone", SERIES), ("figure", ["dataset", "start", "measure", "backbone"])
     for fit, (across, alike) in itertools.product(("law", "plain"), kinds):
         groups = {}
         for law in laws:
-            if law[fit] and not (across == "figure" and law["figure"] == ALL):
+            if law[fit] and _regular(law[fit]) and not (across == "figure" and law["figure"] == ALL):
                 groups.setdefault(tuple(law[key] for key in alike), []).append(law[fit]["b"])
         for key, exponents in groups.items():
             if len(exponents) > 1:
                 about = dict(zip(alike, key, strict=True)) | {"fit": fit, "across": across}
                 found.append(about | _heterogeneity(exponents))
     return found
+
+
+def _regular(fit):
+    """Whether the interval of the exponent is one on both sides, and not cut off where the search ends."""
+    low, high = 1.01 * EXPONENTS[0], 0.99 * EXPONENTS[1]
+    return low < fit["b"]["low"] < fit["b"]["high"] < high and not any(d.startswith(FALLS) for d in fit["doubts"])
 
 
 def _heterogeneity(exponents):
@@ -304,7 +349,8 @@ def _heterogeneity(exponents):
 
 
 def _joint(about, series):
-    if series["parameters"].nunique() < FEWEST or series["galaxies"].nunique() < FEWEST:
+    few = series["parameters"].nunique() < FEWEST or series["galaxies"].nunique() < FEWEST
+    if few or not (series["loss"] > 0).all():
         return None
     law = fit_joint_law(
         series["parameters"],

@@ -7,9 +7,11 @@ from collections import Counter
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from hf_galaxy.cards import TEMPLATES, interval, number, percent, table
+from hf_galaxy.cards import TEMPLATES, interval, number, percent, percents, table
 from hf_galaxy.scaling import FALLS
 from hf_galaxy.study import ALL, MEASURES
+
+MADE = "<!-- Made by scripts/fit_scaling.py, which replaces it: write elsewhere. -->"
 
 
 def study_page(study: dict, title: str, figures: dict[str, str], command: str) -> str:
@@ -26,7 +28,8 @@ def study_page(study: dict, title: str, figures: dict[str, str], command: str) -
     environment.filters |= {"number": number, "interval": interval, "percent": percent}
     measures = list(dict.fromkeys(law["measure"] for law in study["laws"]))
     return environment.get_template("study.md.jinja").render(
-        study=study, title=title, figures=figures, command=command, measures={m: MEASURES[m] for m in measures},
+        study=study, title=title, made=MADE, figures=figures, command=command, measures={m: MEASURES[m] for m in measures},
+        starting=len(study["data"]["starts"]) > 1, seeds=_seeds(study),
         tables={measure: law_table(study, measure) for measure in measures},
         steps={measure: step_table(study, measure) for measure in measures},
         joints={(joint["start"], joint["measure"]): joint for joint in study["joint"] if joint["figure"] == ALL},
@@ -56,51 +59,71 @@ def step_table(study: dict, measure: str) -> str:
         step = law["last_step"]
         if step is not None:
             kind = f"{step['from']:,} to {step['to']:,} galaxies"
-            rows.append([law["figure"], law["backbone"], kind, interval(step), percent(step["relative"]), step["loss"]])
+            rows.append(
+                [law["figure"], law["backbone"], kind, interval(step), percents(step["relative"]), step["loss"]]
+            )
     for step in (each for each in study["parameters"] if each["measure"] == measure):
         kind = f"{step['from'] / 1e6:.2g} to {step['to'] / 1e6:.2g} million parameters"
         models = f"{step['small']} to {step['large']}"
-        rows.append([step["figure"], models, kind, interval(step), percent(step["relative"]), step["loss"]])
+        rows.append([step["figure"], models, kind, interval(step), percents(step["relative"]), step["loss"]])
     return table(["figure", "backbone", "from, to", "change of the loss", "relative", "loss is"], rows)
 
 
 def claims(study: dict) -> list[dict]:
-    """What the study says on each claim of the paper that it can say something on: `claim`, `found`, both in words."""
-    found = []
-    fitted = [law for law in study["laws"] if law["law"] and not (law["figure"] == ALL and _has_questions(study, law))]
-    falls = sum(map(_falls, fitted))
-    judged = [law["law"]["leave_out"] for law in fitted if law["law"]["leave_out"]]
-    plain = [law["plain"]["leave_out"] for law in fitted if law["plain"]["leave_out"]]
-    series = f"{len(fitted)} pairs of a backbone and a figure"
-    found.append(
+    """What the study says on each claim of the paper that it can say something on: `claim`, `found`, both in words.
+
+    Measures are counted apart, as they look at the same runs.
+    """
+    measures = list(dict.fromkeys(law["measure"] for law in study["laws"]))
+    found = [
         {
             "claim": "More labelled galaxies lower the error, by a power law, for every architecture and every question.",
-            "found": f"Of {series}, the loss falls with more galaxies beyond doubt (90 %) in {falls}. "
-            f"Fitted without the largest number of galaxies, the law with a floor foretold the loss there inside its interval "
-            f"in {sum(left['inside'] for left in judged)} of {len(judged)} (median miss {_median_miss(judged)}), the plain "
-            f"power law in {sum(left['inside'] for left in plain)} of {len(plain)} (median miss {_median_miss(plain)}).",
+            "found": " ".join(_on_galaxies(study, measure) for measure in measures),
         }
-    )
+    ]
     for across, many in (("backbone", "architectures"), ("figure", "questions")):
-        groups = {
-            words: [each for each in study["exponents"] if (each["across"], each["fit"]) == (across, fit)]
-            for fit, words in (("plain", "plain power laws"), ("law", "laws with a floor"))
-        }
-        told = [f"For {words}, {_comparison(of, many)}." for words, of in groups.items() if of]
-        if told:
+        if told := [text for measure in measures if (text := _on_exponents(study, measure, across, many))]:
             found.append({"claim": f"The exponent is nearly the same for all {many}.", "found": " ".join(told)})
-    larger = [step for step in study["parameters"] if not (step["figure"] == ALL and _has_questions(study, step))]
-    if larger:
-        counts = Counter(step["loss"] for step in larger)
-        found.append(
-            {
-                "claim": "More parameters help only some questions, those that volunteers disagree on more.",
-                "found": f"With the most galaxies, of {len(larger)} pairs of a figure and a next larger model of the same family, "
-                f"the loss is certainly less in {counts['less']}, certainly more in {counts['more']}, and neither could be "
-                f"shown in {counts['not shown'] + counts['not known']}.",
-            }
-        )
+    if told := [text for measure in measures if (text := _on_parameters(study, measure))]:
+        claim = "More parameters help only some questions, those that volunteers disagree on more."
+        found.append({"claim": claim, "found": " ".join(told)})
     return found
+
+
+def _on_galaxies(study, measure):
+    fitted = [law for law in study["laws"] if law["law"] and law["measure"] == measure and _single(study, law)]
+    falls = sum(map(_falls, fitted))
+    foretold = []
+    for fit, words in (("law", "with a floor"), ("plain", "without")):
+        left = [law[fit]["leave_out"] for law in fitted if law[fit]["leave_out"]]
+        foretold.append(
+            f"{words} {sum(each['inside'] for each in left)} of {len(left)} (median miss {_median_miss(left)})"
+        )
+    return (
+        f"{measure}: of {len(fitted)} laws of a backbone on a {_kind(study)}, {falls} fall with more galaxies at 90 %. Fitted without "
+        f"the largest number of galaxies, the interval held what was measured there, of laws {' and '.join(foretold)}."
+    )
+
+
+def _on_exponents(study, measure, across, many):
+    told = []
+    for fit, words in (("plain", "plain power laws"), ("law", "laws with a floor")):
+        of = [e for e in study["exponents"] if (e["across"], e["fit"], e["measure"]) == (across, fit, measure)]
+        if of:
+            told.append(f"{words}, {_comparison(of, many)}")
+    return f"{measure}: {'; '.join(told)}." if told else None
+
+
+def _on_parameters(study, measure):
+    steps = [step for step in study["parameters"] if step["measure"] == measure and _single(study, step)]
+    if not steps:
+        return None
+    counts = Counter(step["loss"] for step in steps)
+    return (
+        f"{measure}: with the most galaxies, of {len(steps)} pairs of a {_kind(study)} and a next larger model of the same family, the loss "
+        f"is less in {counts['less']} and more in {counts['more']} at 90 %, where chance alone would give about {len(steps) / 20:.2g} of "
+        f"each; in {counts['not shown'] + counts['not known']} neither could be shown."
+    )
 
 
 def _comparison(groups, many):
@@ -108,9 +131,14 @@ def _comparison(groups, many):
     means = [each["mean"] for each in groups]
     return (
         f"{differing} of {len(groups)} comparisons of {_span([each['count'] for each in groups])} {many} find exponents that "
-        f"differ by more than their intervals allow (p < 0.05); weighted means lie between {number(min(means))} and "
+        f"differ by more than their intervals allow (p below 0.05); weighted means lie between {number(min(means))} and "
         f"{number(max(means))}"
     )
+
+
+def _seeds(study):
+    counts = [count for sizes in study["data"]["cells"].values() for count in sizes.values()]
+    return _span(counts)
 
 
 def _of(study, measure):
@@ -120,8 +148,13 @@ def _of(study, measure):
     )
 
 
-def _has_questions(study, about):
-    return any(law["figure"] != ALL for law in study["laws"] if law["dataset"] == about["dataset"])
+def _single(study, about):
+    """Whether it is about one question, where there are questions."""
+    return about["figure"] != ALL or _kind(study) == "figure"
+
+
+def _kind(study):
+    return "question" if any(law["figure"] != ALL for law in study["laws"]) else "figure"
 
 
 def _falls(law):

@@ -15,10 +15,10 @@ import pandas as pd
 from hf_galaxy.atomic import whole_file, write_json
 from hf_galaxy.command_line import run
 from hf_galaxy.errors import BadInput
-from hf_galaxy.law_figures import figures_of
+from hf_galaxy.law_figures import KINDS, figures_of
 from hf_galaxy.run_folder import rewrite
 from hf_galaxy.study import load_points, points_of, records_in, save_points, study_of
-from hf_galaxy.study_page import study_page
+from hf_galaxy.study_page import MADE, study_page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,12 @@ def main(settings: FitScaling) -> None:
         raise BadInput(
             f"--cards: {settings.runs} is a table; give the folder of the runs whose cards are to be written"
         )
-    title = settings.title or settings.out.name
+    title = settings.title or settings.out.resolve().name
+    page = settings.out / "README.md"
+    if settings.out.exists() and not settings.out.is_dir():
+        raise BadInput(f"--out {settings.out}: is a file; give a folder")
+    if page.exists() and MADE not in page.read_text():
+        raise BadInput(f"--out {settings.out}: its README.md is not of an earlier fit; choose another folder")
     points = load_points(settings.runs) if settings.runs.is_file() else points_of(records_in(settings.runs))
     if len(datasets := sorted(set(points["dataset"]))) > 1:
         raise BadInput(f"--runs: are of several datasets ({', '.join(datasets)}); make a study of each")
@@ -48,16 +53,17 @@ def main(settings: FitScaling) -> None:
     study = study_of(points)
     figures = figures_of(study)
     command = " ".join(map(shlex.quote, ["python", *sys.argv]))
-    page = study_page(study, title, {figure.name: figure.alt for figure in figures}, command)
+    text = study_page(study, title, {figure.name: figure.alt for figure in figures}, command)
+    files = {f"{f.name}{end}": content for f in figures for end, content in ((".png", f.png), (".csv", f.csv.encode()))}
     settings.out.mkdir(parents=True, exist_ok=True)
     save_points(points, settings.out / "points.parquet")
     write_json(settings.out / "scaling.json", study)
-    for figure in figures:
-        for suffix, content in (("png", figure.png), ("csv", figure.csv.encode())):
-            with whole_file(settings.out / f"{figure.name}.{suffix}") as partial:
-                partial.write_bytes(content)
-    with whole_file(settings.out / "README.md") as partial:
-        partial.write_text(page)
+    for name, content in {**files, page.name: text.encode()}.items():
+        with whole_file(settings.out / name) as partial:
+            partial.write_bytes(content)
+    for file in settings.out.iterdir():
+        if file.name.startswith(KINDS) and file.name not in files:  # a figure that only an earlier fit had
+            file.unlink()
     if settings.cards:
         write_cards(settings.runs, points, study, title)
     print(

@@ -36,4 +36,6 @@ def test_means_over_seeds_are_as_uncertain_as_student_says():
     assert draws.mean() == pytest.approx(1.2, abs=0.02)
     low, high = np.quantile(draws, [0.05, 0.95])
     assert (high - low) / 2 == pytest.approx(2.920 * 0.2 / 3**0.5, rel=0.05)  # t of two degrees of freedom
+    few = bootstrap.mean_draws(values, np.tile(values[:, None], 200), np.random.default_rng(3))
+    assert np.quantile(few, [0.05, 0.95]) - 1.2 == pytest.approx([-0.337, 0.337], rel=0.06), "no luck with the draws"
     assert np.isnan(bootstrap.mean_draws(values[:1], np.ones((1, 5)), np.random.default_rng(0))).all()

@@ -16,7 +16,7 @@ BELOW = {
     "progress": set(),
     "bootstrap": set(),
     "scaling": {"errors", "bootstrap"},
-    "study": {"errors", "atomic", "bootstrap", "run_record", "scaling"},
+    "study": {"errors", "atomic", "bootstrap", "run_record", "scaling", "settings"},
     "study_page": {"cards", "scaling", "study"},
     "pictures": {"errors"},
     "figures": {"decision_tree"},

@@ -16,14 +16,15 @@ def power(galaxies, a, b, c):
     return c + a * galaxies**-b
 
 
-def drawn(rng, a, b, c, scatter, replicates=200, test_galaxies=0.0):
+def drawn(rng, a, b, c, scatter, replicates=200, common=0.0, own=0.0):
     """Losses of three seeds at seven sizes, and their replicates: a law times scatter, and luck with the test galaxies.
 
-    The luck is as large with any model, of a spread that the replicates show, as a bootstrap of many galaxies would.
+    Some of the luck all runs have in common, some is their own; the replicates show how large they are, as a bootstrap would.
     """
     law = power(RUNS, a, b, c)
-    losses = law * (1 + scatter * rng.standard_normal(len(RUNS))) + test_galaxies * rng.standard_normal()
-    return losses, losses[:, None] + test_galaxies * rng.standard_normal(replicates)
+    losses = law * (1 + common * rng.standard_normal() + np.hypot(scatter, own) * rng.standard_normal(len(RUNS)))
+    luck = common * rng.standard_normal(replicates) + own * rng.standard_normal((len(RUNS), replicates))
+    return losses, losses[:, None] + law[:, None] * luck
 
 
 @pytest.mark.parametrize(("a", "b", "c"), [(8, 0.5, 0.08), (30, 0.45, 19), (2, 0.35, 0), (500, 1.2, 0.3)])
@@ -61,21 +62,27 @@ def test_no_coefficient_is_below_zero_and_the_rest_is_best_as_scipy_finds():
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "c", "scatter", "test_galaxies"), [(8, 0.5, 0.08, 0.04, 0), (30, 0.45, 19, 0.001, 0.03)]
+    ("a", "b", "c", "luck"),
+    [
+        (8, 0.5, 0.08, {"scatter": 0.04}),
+        (30, 0.45, 19, {"scatter": 0.001, "common": 0.002}),
+        (8, 0.5, 0.08, {"scatter": 0.0, "own": 0.03, "common": 0.01}),
+    ],
 )
-def test_nine_of_ten_intervals_cover_the_truth(a, b, c, scatter, test_galaxies):
+def test_nine_of_ten_intervals_cover_the_truth(a, b, c, luck):
     rng = np.random.default_rng(3)
     truth = {"a": a, "b": b, "c": c, "4x": power(4 * SIZES[-1], a, b, c), "for": 5000.0}
     covered, draws = dict.fromkeys(truth, 0), 200
     for _ in range(draws):
-        losses, galaxies = drawn(rng, a, b, c, scatter, test_galaxies=test_galaxies)
+        losses, galaxies = drawn(rng, a, b, c, **luck)
         law = fit_power_law(RUNS, losses, SEEDS, galaxies=galaxies)
         intervals = {name: law.interval(name) for name in "abc"}
         intervals["4x"] = [edge[0] for edge in law.band(4 * SIZES[-1])]
         intervals["for"] = law.galaxies_interval(power(5000, a, b, c))
         for name, (low, high) in intervals.items():
             covered[name] += low <= truth[name] <= high
-    assert all(0.85 * draws <= count <= 0.95 * draws + 5 for count in covered.values()), covered
+    assert all(0.85 * draws <= covered[name] <= 0.96 * draws for name in "abc"), covered
+    assert all(0.85 * draws <= covered[name] <= 0.99 * draws for name in ("4x", "for")), covered
 
 
 def test_what_the_seeds_have_in_common_widens_the_intervals():
@@ -113,11 +120,11 @@ def test_what_cannot_be_told_is_said():
 
 
 def test_luck_with_the_test_galaxies_is_in_the_interval_of_the_law_and_not_in_that_of_what_was_left_out():
-    losses, galaxies = drawn(np.random.default_rng(7), 8, 0.5, 0.08, 0.001, test_galaxies=0.02)
+    losses, galaxies = drawn(np.random.default_rng(7), 8, 0.5, 0.08, 0.001, common=0.1)
     low, high = fit_power_law(RUNS, losses, SEEDS, galaxies=galaxies).band(SIZES[-1])
-    assert high[0] - low[0] == pytest.approx(2 * 1.645 * 0.02, rel=0.25)
+    assert high[0] - low[0] == pytest.approx(2 * 1.645 * 0.1 * losses[-1], rel=0.25)
     left = leave_out(RUNS, losses, SEEDS, galaxies=galaxies)
-    assert left.interval[1] - left.interval[0] < 0.02
+    assert left.interval[1] - left.interval[0] < 0.1 * losses[-1]
     assert left.galaxies == SIZES[-1]
     assert left.measured == pytest.approx(losses[-3:].mean())
     assert left.inside
@@ -156,6 +163,21 @@ def test_the_joint_law_and_its_frontier_are_recovered():
             low, high = law.interval(name)
             covered[name] += low <= (truth | {"share": 0.3 / 0.75})[name] <= high
     assert all(14 <= count <= 20 for count in covered.values()), covered
+
+
+def test_models_that_differ_by_more_than_their_size_are_no_law_of_parameters():
+    rng = np.random.default_rng(11)
+    claimed = 0
+    for _ in range(12):
+        parameters, sizes = np.repeat(np.geomspace(3e5, 1e7, 6), 21), np.tile(RUNS, 6)
+        offsets = np.repeat(1 + 0.15 * rng.standard_normal(6), 21)
+        losses = power(sizes, 8, 0.5, 0.1) * offsets * (1 + 0.03 * rng.standard_normal(len(sizes)))
+        doubts = fit_joint_law(parameters, sizes, losses, np.tile(SEEDS, 6)).doubts
+        claimed += not any(doubt.startswith(scaling.FALLS) for doubt in doubts)
+    assert claimed <= 4, "without the offsets being dealt out among models it is claimed about every other time"
+    few = parameters < 2e6
+    few = fit_joint_law(parameters[few], sizes[few], losses[few], np.tile(SEEDS, 6)[few])
+    assert any("sizes of models are too few" in doubt for doubt in few.doubts)
 
 
 def test_the_published_losses_of_zoobot_s_encoders_do_not_pin_an_exponent_of_parameters_down():

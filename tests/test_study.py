@@ -1,5 +1,6 @@
 """A study finds in the records of runs what they were drawn from, and its page says so."""
 
+import copy
 import json
 
 import numpy as np
@@ -12,7 +13,7 @@ from hf_galaxy import cards
 from hf_galaxy.errors import BadInput
 from hf_galaxy.run_record import RunRecord
 from hf_galaxy.study import ALL, family_of, load_points, points_of, records_in, save_points, study_of
-from hf_galaxy.study_page import claims, study_page
+from hf_galaxy.study_page import MADE, claims, study_page
 from tests.laws import BACKBONES, SIZES, classed_records, law_of, loss_of, voted_records
 
 
@@ -45,11 +46,15 @@ def test_points_are_what_the_runs_measured():
 
 
 def test_a_figure_of_too_few_galaxies_is_left_out():
-    records = voted_records(questions=("easy", "rare"), sizes=SIZES[:1], seeds=(1,))
+    records = voted_records(questions=("easy", "rare", "odd"), sizes=SIZES[:1], seeds=(1,))
     for record in records.values():
-        record.results["test"]["bootstrap"]["questions"]["rare"]["rmse"]["model"][3] = None
+        again = record.results["test"]["bootstrap"]["questions"]
+        again["rare"]["rmse"]["model"][3] = None
+        for who in ("model", "saturated"):
+            again["odd"]["nll"][who][5] = None
     points = points_of(records)
-    assert set(points[points["figure"] == "rare"]["measure"]) == {"excess"}
+    measures = {figure: set(part["measure"]) for figure, part in points.groupby("figure")}
+    assert measures == {ALL: {"excess"}, "easy": {"excess", "rmse"}, "rare": {"excess"}, "odd": {"rmse"}}
 
 
 def test_runs_measured_without_replicates_are_refused():
@@ -58,6 +63,35 @@ def test_runs_measured_without_replicates_are_refused():
         del record.results["test"]["bootstrap"]
     with pytest.raises(BadInput, match=r"evaluate\.py"):
         points_of(records)
+
+
+def test_runs_that_are_no_one_study_are_refused():
+    records = classed_records(sizes=SIZES[:3], seeds=(1, 2))
+    name, record = next(iter(records.items()))
+    with pytest.raises(BadInput, match=f"{name} and again are the same backbone"):
+        points_of(records | {"again": record})
+    other = copy.deepcopy(record)
+    other.settings |= {"seed": 9, "learning_rate": 0.1}
+    with pytest.raises(BadInput, match=f"{name} and other differ in --learning-rate"):
+        points_of(records | {"other": other})
+    other.settings |= {"subset": 0.5, "epochs": 3}
+    del other.settings["learning_rate"]
+    assert len(points_of(records | {"other": other})) == 2 * len(records) + 2
+
+
+def test_runs_without_an_error_or_all_alike_have_no_law_or_no_r2():
+    records = classed_records(sizes=SIZES[:4], seeds=(1,))
+    for name, record in records.items():
+        test = record.results["test"]
+        if name.startswith("resnet10t"):
+            test["accuracy"]["model"], test["bootstrap"]["accuracy"]["model"] = 1.0, [1.0] * 40
+        else:
+            test["accuracy"]["model"], test["bootstrap"]["accuracy"]["model"] = 0.25, [0.25] * 40
+    laws = {law["backbone"]: law for law in study_of(points_of(records))["laws"] if law["measure"] == "error"}
+    assert laws["resnet10t"]["law"] is laws["resnet10t"]["plain"] is None
+    assert laws["test_resnet"]["plain"]["r2"] is None
+    assert laws["test_resnet"]["useless_up_to"] == SIZES[3], "a constant is right more often"
+    assert any("the seed" in doubt for doubt in laws["test_resnet"]["plain"]["doubts"])
 
 
 def test_points_are_read_as_they_were_written(voted, tmp_path):
@@ -120,7 +154,7 @@ def test_exponents_that_differ_are_told_from_those_that_do_not(study):
     differing = [
         each for each in study_of(points)["exponents"] if each["across"] == "backbone" and each["fit"] == "law"
     ]
-    assert all(each["p"] < 0.05 for each in differing)
+    assert [each["p"] < 0.05 for each in differing] == [True] * 3, "the excess of all, of the question, and its rmse"
 
 
 def test_few_runs_make_a_study_that_claims_nothing():
@@ -128,20 +162,21 @@ def test_few_runs_make_a_study_that_claims_nothing():
     assert all(law["law"] is None and law["plain"] is None for law in study["laws"])
     assert all(point["low"] is None for law in study["laws"] for point in law["points"])
     assert {law["last_step"]["loss"] for law in study["laws"]} == {"not known"}
-    assert "one run" in study_page(study, "Few", {}, "command")
+    assert "one seed" in study_page(study, "Few", {}, "command")
 
 
 def test_the_page_is_a_function_of_the_study_and_a_card_for_the_hub(study, tmp_path):
     again = json.loads(json.dumps(study, allow_nan=False))
-    page = study_page(again, "A title: with a colon", {"curves-rmse": "what it shows"}, "python x")
-    assert page == study_page(study, "A title: with a colon", {"curves-rmse": "what it shows"}, "python x")
-    assert DatasetCard(page).data.pretty_name == "A title: with a colon"
+    page = study_page(again, 'A title: with "quotes"', {"curves-rmse": "what it shows"}, "python x")
+    assert page == study_page(study, 'A title: with "quotes"', {"curves-rmse": "what it shows"}, "python x")
+    assert DatasetCard(page).data.pretty_name == 'A title: with "quotes"'
     assert "![what it shows](curves-rmse.png)" in page
     law = next(law for law in study["laws"] if law["figure"] == "hard" and law["measure"] == "rmse")
     b = law["law"]["b"]
     assert f"{b['value']:#.3g} ({b['low']:#.3g} to {b['high']:#.3g})" in page
     falls, *_ = claims(study)
-    assert "beyond doubt (90 %) in 18." in falls["found"], "three questions, two measures, three backbones"
+    for measure in ("excess", "rmse"):
+        assert f"{measure}: of 9 laws of a backbone on a question, 9 fall with more galaxies" in falls["found"]
 
 
 def test_the_script_writes_a_folder_that_datasets_reads_and_cards_of_runs(tmp_path, run_script):
@@ -174,7 +209,15 @@ def test_the_script_writes_a_folder_that_datasets_reads_and_cards_of_runs(tmp_pa
     assert card == cards.model_card(record)
     assert {law["backbone"] for law in record.scaling["laws"]} == {record.model["backbone"]}
     assert records_in(tmp_path / "runs").keys() == records.keys()
-    run_script("fit_scaling", "--runs", tmp_path / "study/points.parquet", "--out", tmp_path / "again", launch=())
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again/README.md").write_text("mine")
+    again = ["fit_scaling", "--runs", tmp_path / "study/points.parquet", "--out", tmp_path / "again"]
+    assert "README.md is not of an earlier fit" in run_script(*again, launch=(), expect=1).stderr
+    assert [file.name for file in (tmp_path / "again").iterdir()] == ["README.md"]
+    (tmp_path / "again/README.md").write_text(MADE)
+    (tmp_path / "again/curves-rmse.png").write_text("of an earlier fit")
+    run_script(*again, launch=())
+    assert not (tmp_path / "again/curves-rmse.png").exists()
     again = json.loads((tmp_path / "again/scaling.json").read_text())
     ours, theirs = (next(law for law in each["laws"] if law["figure"] == ALL) for each in (again, study))
     assert ours["law"]["b"]["value"] == pytest.approx(theirs["law"]["b"]["value"])
