@@ -155,11 +155,12 @@ class JointLaw:
     def doubts(self) -> list[str]:
         """What the data do not tell, in words."""
         doubts = []
-        if (models := len(set(self.parameters))) < MODELS:
-            doubts.append(f"{FALLS} parameters at all: {models} sizes of models are too few")
+        models = len(set(self.parameters))
         for name, scale, of in (("alpha", "A", "parameters"), ("beta", "B", "galaxies")):
             low, high = self.interval(name)
-            if np.mean(self.draws[:, self.NAMES.index(scale)] <= 0) > (1 - LEVEL) / 2:
+            if of == "parameters" and models < MODELS:
+                doubts.append(f"{FALLS} parameters at all: {models} sizes of models are too few")
+            elif np.mean(self.draws[:, self.NAMES.index(scale)] <= 0) > (1 - LEVEL) / 2:
                 doubts.append(f"{FALLS} {of} at all")
             elif low <= 1.01 * EXPONENTS[0] or high >= 0.99 * EXPONENTS[1] or high > 3 * low:
                 doubts.append(f"{EXPONENT} of {of}, anywhere from {low:.2g} to {high:.2g}")

@@ -119,9 +119,11 @@ def _on_parameters(study, measure):
     if not steps:
         return None
     counts = Counter(step["loss"] for step in steps)
+    names = [step["figure"] for step in steps if step["loss"] == "less"] if _kind(study) == "question" else []
+    which = f" ({', '.join(dict.fromkeys(names))})" if names else ""
     return (
         f"{measure}: with the most galaxies, of {len(steps)} pairs of a {_kind(study)} and a next larger model of the same family, the loss "
-        f"is less in {counts['less']} and more in {counts['more']} at 90 %, where chance alone would give about {len(steps) / 20:.2g} of "
+        f"is less in {counts['less']}{which} and more in {counts['more']} at 90 %, where chance alone would give about {len(steps) / 20:.2g} of "
         f"each; in {counts['not shown'] + counts['not known']} neither could be shown."
     )
 
