@@ -237,7 +237,7 @@ class LeaveOut:
 
     Attributes:
         galaxies: the most.
-        predicted, interval: what the law says of the mean of runs like those measured.
+        predicted, interval: what the law says of a run like those measured.
         measured: their mean.
     """
 

@@ -108,7 +108,7 @@ def test_finetuning_starts_from_the_run_folder(pretrained, mock_dataset, run_scr
     name = "backbone.stem.0.weight"
     torch.testing.assert_close(before[name], after[name], atol=1e-6, rtol=0)
     results = record_of(out)["results"]["test"]
-    assert set(results) == {"galaxies", "loss", "accuracy", "balanced_accuracy", "auc", "confusion"}
+    assert set(results) == {"galaxies", "loss", "accuracy", "balanced_accuracy", "auc", "confusion", "bootstrap"}
     model = AutoModel.from_pretrained(out)
     assert list(model.config.id2label.values()) == load_dataset(str(mock_dataset))["train"].features["mock_class"].names
 
@@ -210,12 +210,13 @@ def test_ceers_is_published_from_the_map_in_this_repository(shared_data, run_scr
 def test_the_python_of_the_readme_runs(mock_dataset, pretrained):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     code = "\n".join(blocks).replace("demo/survey", str(mock_dataset)).replace("demo/pretrained", str(pretrained))
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     assert str(mock_dataset) in code
     assert str(pretrained) in code
     names = {}
     exec(code, names)
     assert names["answer"].fractions.shape == (1, len(names["model"].tree.columns))
+    assert names["law"].predict(4800) == pytest.approx(0.093, rel=0.05)
 
 
 def called(monkeypatch, script, *arguments):

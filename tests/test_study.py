@@ -2,6 +2,8 @@
 
 import copy
 import json
+import runpy
+import sys
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.run_record import RunRecord
 from hf_galaxy.study import ALL, family_of, load_points, points_of, records_in, save_points, study_of
 from hf_galaxy.study_page import MADE, claims, study_page
+from tests.conftest import ROOT
 from tests.laws import BACKBONES, SIZES, classed_records, law_of, loss_of, voted_records
 
 
@@ -179,7 +182,11 @@ def test_the_page_is_a_function_of_the_study_and_a_card_for_the_hub(study, tmp_p
         assert f"{measure}: of 9 laws of a backbone on a question, 9 fall with more galaxies" in falls["found"]
 
 
-def test_the_script_writes_a_folder_that_datasets_reads_and_cards_of_runs(tmp_path, run_script):
+def test_the_script_writes_a_folder_that_datasets_reads_and_cards_of_runs(tmp_path, monkeypatch):
+    def fit(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fit_scaling.py", *map(str, arguments)])
+        runpy.run_path(str(ROOT / "scripts/fit_scaling.py"), run_name="__main__")
+
     records = classed_records()
     for name, record in records.items():
         record.settings |= {"task": "classes", "epochs": 10}
@@ -196,7 +203,7 @@ def test_the_script_writes_a_folder_that_datasets_reads_and_cards_of_runs(tmp_pa
         (folder / "README.md").write_text(cards.model_card(record))
     edited = tmp_path / "runs" / next(iter(records)) / "README.md"
     edited.write_text("mine")
-    run_script("fit_scaling", "--runs", tmp_path / "runs", "--out", tmp_path / "study", "--cards", launch=())
+    fit("--runs", tmp_path / "runs", "--out", tmp_path / "study", "--cards")
     table = load_dataset(str(tmp_path / "study"), split="train")
     assert len(table) == 2 * len(records)
     study = json.loads((tmp_path / "study/scaling.json").read_text())
@@ -211,12 +218,13 @@ def test_the_script_writes_a_folder_that_datasets_reads_and_cards_of_runs(tmp_pa
     assert records_in(tmp_path / "runs").keys() == records.keys()
     (tmp_path / "again").mkdir()
     (tmp_path / "again/README.md").write_text("mine")
-    again = ["fit_scaling", "--runs", tmp_path / "study/points.parquet", "--out", tmp_path / "again"]
-    assert "README.md is not of an earlier fit" in run_script(*again, launch=(), expect=1).stderr
+    again = ["--runs", tmp_path / "study/points.parquet", "--out", tmp_path / "again"]
+    with pytest.raises(SystemExit, match=r"README\.md is not of an earlier fit"):
+        fit(*again)
     assert [file.name for file in (tmp_path / "again").iterdir()] == ["README.md"]
     (tmp_path / "again/README.md").write_text(MADE)
     (tmp_path / "again/curves-rmse.png").write_text("of an earlier fit")
-    run_script(*again, launch=())
+    fit(*again)
     assert not (tmp_path / "again/curves-rmse.png").exists()
     again = json.loads((tmp_path / "again/scaling.json").read_text())
     ours, theirs = (next(law for law in each["laws"] if law["figure"] == ALL) for each in (again, study))
