@@ -25,7 +25,7 @@ class RunRecord:
         baseline: the constant prediction that every metric stands beside, from the training split.
         training: history, losses, best epoch, seconds (`train.fit`).
         results: evaluated split -> metrics, each a pair {"model", "baseline"}.
-        scaling: what a study that it was part of found of its backbone: `title`, and `laws` as in scaling.json.
+        scaling: what a study that it was part of found of its backbone: `title`, and of its `laws` what the card shows.
         finished: False while training; only a finished run can be loaded or evaluated.
     """
 

@@ -76,8 +76,18 @@ def write_cards(runs: Path, points: pd.DataFrame, study: dict, title: str) -> No
     for name, own in points.groupby("run"):
         about = own.iloc[0][["backbone", "start"]].to_dict()
         laws = [law for law in study["laws"] if about.items() <= law.items()]
-        short = [law | {fit: law[fit] and law[fit] | {"curve": None} for fit in ("law", "plain")} for law in laws]
-        rewrite(runs / name, lambda record, laws=short: setattr(record, "scaling", {"title": title, "laws": laws}))
+        rewrite(
+            runs / name,
+            lambda record, laws=list(map(short, laws)): setattr(record, "scaling", {"title": title, "laws": laws}),
+        )
+
+
+def short(law: dict) -> dict:
+    """What the card of a run shows of a law."""
+    about = {key: law[key] for key in ("backbone", "start", "figure", "measure")}
+    points = [{key: point[key] for key in ("galaxies", "value", "low", "high")} for point in law["points"]]
+    fitted = law["law"] and {key: law["law"][key] for key in ("b", "per_doubling", "c")}
+    return about | {"points": [points[0], points[-1]], "law": fitted}
 
 
 if __name__ == "__main__":
