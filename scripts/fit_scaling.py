@@ -76,10 +76,8 @@ def write_cards(runs: Path, points: pd.DataFrame, study: dict, title: str) -> No
     for name, own in points.groupby("run"):
         about = own.iloc[0][["backbone", "start"]].to_dict()
         laws = [law for law in study["laws"] if about.items() <= law.items()]
-        rewrite(
-            runs / name,
-            lambda record, laws=list(map(short, laws)): setattr(record, "scaling", {"title": title, "laws": laws}),
-        )
+        found = {"title": title, "laws": list(map(short, laws))}
+        rewrite(runs / name, lambda record, found=found: setattr(record, "scaling", found))
 
 
 def short(law: dict) -> dict:
