@@ -17,8 +17,9 @@ from scipy.stats import chi2
 from hf_galaxy.atomic import whole_file
 from hf_galaxy.bootstrap import mean_draws
 from hf_galaxy.errors import BadInput
+from hf_galaxy.law_fitting import EXPONENTS
 from hf_galaxy.run_record import FILE, RunRecord
-from hf_galaxy.scaling import EXPONENTS, FALLS, FEWEST, LEVEL, JointLaw, fit_joint_law, fit_power_law, leave_out
+from hf_galaxy.scaling import FALLS, FEWEST, LEVEL, JointLaw, fit_joint_law, fit_power_law, leave_out
 from hf_galaxy.settings import BESIDE
 
 ALL = "all"  # the figure of all questions together, or of all classes
