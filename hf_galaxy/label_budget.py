@@ -12,10 +12,9 @@ import math
 import numpy as np
 import pandas as pd
 
-from hf_galaxy.bootstrap import mean_draws
 from hf_galaxy.errors import BadInput
 from hf_galaxy.scaling import FEWEST, LEVEL, PowerLaw, fit_power_law
-from hf_galaxy.study import ALL, CURVE, MEASURES, useless_up_to
+from hf_galaxy.study import ALL, CURVE, MEASURES, measured, useless_up_to
 
 SURE = 0.98  # level of the interval of the floor; not reaching down to 0, it shows one
 AHEAD = 1, 2, 4, 8  # times the galaxies there are now
@@ -101,7 +100,7 @@ def budget_of(series: pd.DataFrame, target: float | None = None, hold_back: int 
         **series.iloc[0][["dataset", "start", "backbone", "measure", "figure"]],
         "target": target,
         "now": int(now),
-        "points": [_measured(size, part) for size, part in fitted.groupby("galaxies")],
+        "points": [measured(size, part) for size, part in fitted.groupby("galaxies")],
         "held_back": [
             _foretold(laws, size, part) for size, part in series[series["galaxies"] > now].groupby("galaxies")
         ],
@@ -120,17 +119,8 @@ def _law(fitted, floor) -> PowerLaw:
     return fit_power_law(sizes, losses, seeds, galaxies=np.stack(fitted["replicates"]), floor=floor)
 
 
-def _measured(size, part):
-    draws = mean_draws(part["loss"].to_numpy(), np.stack(part["replicates"]), np.random.default_rng(len(part)))
-    # Of runs with one seed alone it is not known how far they scatter.
-    low, high = _edges([draws]) if np.isfinite(draws).all() else (None, None)
-    return {
-        "galaxies": int(size), "runs": part["loss"].tolist(), "value": float(part["loss"].mean()), "low": low, "high": high,
-    }  # fmt: skip
-
-
 def _predicted(laws, galaxies):
-    draws = [_draws(law, galaxies) for law in laws]
+    draws = [law.draws_at(galaxies)[:, 0] for law in laws]
     low, high = _edges(draws)
     return {"galaxies": int(galaxies), "value": float(np.median(draws)), "low": low, "high": high}
 
@@ -141,7 +131,7 @@ def _foretold(laws, size, part):
     moved = np.stack(part["replicates"]).mean(axis=0) - measured
     # Runs on all galaxies of a pilot have them in common, so that the mean of several may lie as far off as one alone.
     noise = np.random.default_rng(len(part)).standard_normal(len(moved))
-    low, high = _edges([_draws(law, size) + predicted * law.scatter * noise - moved for law in laws])
+    low, high = _edges([law.draws_at(size)[:, 0] + predicted * law.scatter * noise - moved for law in laws])
     return {
         "galaxies": int(size), "measured": measured, "runs": part["loss"].tolist(), "predicted": predicted,
         "low": low, "high": high, "inside": low <= measured <= high,
@@ -159,11 +149,6 @@ def _needed(laws, together, target, now):
     lows, highs = zip(*(law.galaxies_interval(target) for law in laws), strict=True)
     ends = {"value": value, "low": min(lows), "high": max(highs)}
     return {name: math.ceil(galaxies) if galaxies <= REACH * now else None for name, galaxies in ends.items()}
-
-
-def _draws(law, galaxies):
-    a, b, c = law.draws.T
-    return c + a * float(galaxies) ** -b
 
 
 def _edges(draws):

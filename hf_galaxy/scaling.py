@@ -74,9 +74,13 @@ class PowerLaw:
         """The loss with so many galaxies: a number or an array, as given."""
         return _power(np.array([self.a, self.b, self.c]), galaxies)
 
+    def draws_at(self, galaxies) -> np.ndarray:
+        """(R, m) the losses with (m,) numbers of galaxies, by the law of each replicate."""
+        return _power(self.draws[:, None], np.atleast_1d(galaxies))
+
     def band(self, galaxies, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
         """The interval of the law itself, without the scatter of single runs, at (m,) numbers of galaxies: two (m,)."""
-        return _quantiles(_power(self.draws[:, None], np.atleast_1d(galaxies)), level)
+        return _quantiles(self.draws_at(galaxies), level)
 
     def galaxies_for(self, loss: float) -> float:
         """With how many galaxies it falls to `loss`; infinity if never."""
@@ -274,7 +278,7 @@ def leave_out(
     replicates = len(law.draws)
     rng = np.random.default_rng(len(losses))
     luck = spread(t(len(law.losses) - 2 - floor), replicates, rng)
-    foretold = _power(law.draws, most) + predicted * law.scatter * luck
+    foretold = law.draws_at(most)[:, 0] + predicted * law.scatter * luck
     if galaxies is not None:
         foretold = foretold - (galaxies[last].mean(axis=0) - measured)
     return LeaveOut(float(most), float(predicted), _quantiles(foretold, level), measured)

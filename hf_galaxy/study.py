@@ -86,7 +86,9 @@ def points_of(records: Mapping[str, RunRecord]) -> pd.DataFrame:
             )
     rows = [row for name, record in records.items() for row in _rows(name, record)]
     # A figure that in some replicate no galaxy was left for has too few of them to be measured by.
-    return pd.DataFrame([row for row in rows if np.isfinite(row["replicates"]).all()])
+    if not (rows := [row for row in rows if np.isfinite(row["replicates"]).all()]):
+        raise BadInput("the test split of these runs has too few galaxies to measure anything by")
+    return pd.DataFrame(rows)
 
 
 def save_points(points: pd.DataFrame, file: Path) -> None:
@@ -184,9 +186,10 @@ def study_of(points: pd.DataFrame) -> dict:
 
     Returns:
         `data`: what was measured, and how much of it; `laws`: for each backbone and figure its points, the law with a floor,
-        the plain one, how well they foretell the largest number of galaxies, and what the last doubling brought;
+        the plain one, how well they foretell the largest number of galaxies, and what the last step up to it brought;
         `parameters`: for each figure, what a larger model of the same family brought with the most galaxies; `exponents`:
-        whether those of laws with a floor (`fit` is "law"), or without, differ among backbones or questions; `joint`: laws over parameters and galaxies.
+        whether those of laws with a floor (`fit` is "law"), or without, differ among backbones or questions; `joint`: laws
+        over parameters and galaxies.
     """
     laws = [
         _law(series, dict(zip([*SERIES, "backbone"], key, strict=True)))
@@ -223,13 +226,20 @@ def _law(series, about):
     last = series.iloc[-1]  # constants of the most galaxies
     about |= {key: _plain(last[key]) for key in ("family", "parameters", "baseline", "saturated", "test_galaxies")}
     parts = [(size, part) for size, part in series.groupby("galaxies")]
-    measured = [
-        {"galaxies": int(size), "runs": part["loss"].tolist(), **_estimate(part["loss"].mean(), _means(part))}
-        for size, part in parts
-    ]
     fitted = {name: _fitted(series, floor) for name, floor in (("law", True), ("plain", False))}
-    doubling = _difference(parts[-2], parts[-1], "galaxies") if len(parts) > 1 else None
-    return about | {"points": measured, **fitted, "useless_up_to": useless_up_to(series), "last_step": doubling}
+    return about | {
+        "points": [measured(size, part) for size, part in parts],
+        **fitted,
+        "useless_up_to": useless_up_to(series),
+        "last_step": _difference(parts[-2], parts[-1], "galaxies") if len(parts) > 1 else None,
+    }
+
+
+def measured(galaxies: int, part: pd.DataFrame) -> dict:
+    """What runs on so many galaxies came to: `runs`, their mean `value`, and its interval, None where there is one seed."""
+    values, replicates = part["loss"].to_numpy(), np.stack(part["replicates"])
+    draws = mean_draws(values, replicates, np.random.default_rng(len(part)))
+    return {"galaxies": int(galaxies), "runs": values.tolist(), **_estimate(values.mean(), draws)}
 
 
 def useless_up_to(series: pd.DataFrame) -> int | None:
@@ -302,11 +312,6 @@ def _difference(first, second, of):
     }  # fmt: skip
 
 
-def _means(part):
-    values, replicates = part["loss"].to_numpy(), np.stack(part["replicates"])
-    return mean_draws(values, replicates, np.random.default_rng(len(part)))
-
-
 def _estimate(value, draws):
     edges = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if np.isfinite(draws).all() else (None, None)
     return {"value": _plain(value), "low": _plain(edges[0]), "high": _plain(edges[1])}
@@ -316,7 +321,8 @@ def _exponents(laws):
     """Whether exponents differ by more than their intervals: among backbones for a figure, among questions for a backbone.
 
     Cochran's Q: the squares of the differences from the weighted mean, over the variances; it follows chi-square where all
-    exponents are equal. Exponents that the data leave open on one side are left out. Runs share their test galaxies, so that exponents are more alike than independent ones would be.
+    exponents are equal. Exponents that the data leave open on one side are left out. Runs share their test galaxies, so that
+    exponents are more alike than independent ones would be.
     """
     found = []
     kinds = ("backbone", SERIES), ("figure", ["dataset", "start", "measure", "backbone"])

@@ -53,7 +53,7 @@ def law_table(study: dict, measure: str) -> str:
 
 
 def step_table(study: dict, measure: str) -> str:
-    """Markdown: what the last doubling of galaxies brought, and what a larger model of the same family did."""
+    """Markdown: what the last step in galaxies brought, and what a larger model of the same family did."""
     rows = []
     for law in _of(study, measure):
         step = law["last_step"]
