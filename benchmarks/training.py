@@ -31,11 +31,12 @@ from hf_galaxy.decision_tree import load_tree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
 from hf_galaxy.metrics import ConstantVotes, VoteMetrics
-from hf_galaxy.model import GalaxyConfig, GalaxyForVotes, resolve_start
+from hf_galaxy.model import GalaxyConfig, GalaxyForVotes
 from hf_galaxy.optimizers import make_optimizer, parameter_groups
 from hf_galaxy.processes import start_accelerator
 from hf_galaxy.recipe import Recipe
 from hf_galaxy.sequence import Share, TrainingSequence, training_batches
+from hf_galaxy.start import resolve_start
 from hf_galaxy.train import fit
 from hf_galaxy.views import train_view
 

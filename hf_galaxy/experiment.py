@@ -30,8 +30,6 @@ from hf_galaxy.model import (
     GalaxyForImageClassification,
     GalaxyForVotes,
     GalaxyPreTrainedModel,
-    load_model,
-    resolve_start,
 )
 from hf_galaxy.optimizers import make_optimizer, parameter_groups
 from hf_galaxy.processes import first_alone, start_accelerator, start_tracker
@@ -40,6 +38,7 @@ from hf_galaxy.run_record import RunRecord
 from hf_galaxy.sequence import Share, TrainingSequence, evaluation_batches, training_batches
 from hf_galaxy.settings import Settings
 from hf_galaxy.sources import open_sources
+from hf_galaxy.start import load_model, resolve_start
 from hf_galaxy.train import evaluate, fit
 from hf_galaxy.views import eval_view, train_view
 

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.models.clip import CLIPImageProcessor
 from transformers.utils import ModelOutput
 
-from hf_galaxy import backbones
+from hf_galaxy.backbones import architecture, build
 from hf_galaxy.decision_tree import DecisionTree, load_tree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions, multinomial_nll, question_log_softmax
+from hf_galaxy.remote_code import forget_code, save_code
 from hf_galaxy.views import Framing
 
 
@@ -51,7 +51,7 @@ class GalaxyConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         if self.pixel_mean is None:
-            looked_up = backbones.architecture(self.backbone)
+            looked_up = architecture(self.backbone)
             self.backbone_config = looked_up.config
             self.pixel_mean, self.pixel_std = list(looked_up.mean), list(looked_up.std)
         if isinstance(self.tree, DecisionTree):
@@ -62,7 +62,7 @@ class GalaxyConfig(PreTrainedConfig):
             raise BadInput(f"likelihood {self.likelihood!r}: choose dirichlet_multinomial or multinomial")
         if not 0 < self.crop <= 1:
             raise BadInput(f"crop {self.crop}: is a share of the picture's side, in (0, 1]")
-        super().__post_init__(**kwargs)
+        super().__post_init__(**forget_code(kwargs))
 
     @property
     def decision_tree(self) -> DecisionTree:
@@ -98,13 +98,12 @@ class GalaxyPreTrainedModel(PreTrainedModel):
     config_class = GalaxyConfig
     main_input_name = "pixel_values"
     _supports_sdpa = True
+    auto_classes = ("AutoModel",)  # of transformers, which load it
 
     def __init__(self, config: GalaxyConfig, outputs: int):
         super().__init__(config)
         # First of all, so that under one seed it equals what its own library would have made.
-        self.backbone, width = backbones.build(
-            config.backbone, config.backbone_config, config.image_size, config.drop_path
-        )
+        self.backbone, width = build(config.backbone, config.backbone_config, config.image_size, config.drop_path)
         self.dropout = nn.Dropout(config.head_dropout)
         self.head = nn.Linear(width, outputs)
         self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(-1, 1, 1))
@@ -144,6 +143,7 @@ class GalaxyPreTrainedModel(PreTrainedModel):
         CLIPImageProcessor(
             size={"shortest_edge": framing.scaled}, crop_size=framing.size, do_normalize=False  # the model normalises
         ).save_pretrained(save_directory)  # fmt: skip
+        save_code(Path(save_directory), {auto: type(self).__name__ for auto in self.auto_classes})
 
 
 class GalaxyForVotes(GalaxyPreTrainedModel):
@@ -193,6 +193,8 @@ class GalaxyForVotes(GalaxyPreTrainedModel):
 class GalaxyForImageClassification(GalaxyPreTrainedModel):
     """Predicts one of several classes; their names are `config.id2label`."""
 
+    auto_classes = ("AutoModel", "AutoModelForImageClassification")
+
     def __init__(self, config: GalaxyConfig):
         super().__init__(config, config.num_labels)
 
@@ -208,76 +210,3 @@ class GalaxyForImageClassification(GalaxyPreTrainedModel):
         logits = self.head_outputs(pixel_values)
         loss = None if labels is None else F.cross_entropy(logits, labels)
         return ImageClassifierOutput(loss=loss, logits=logits)
-
-
-def resolve_start(backbone: str | None, start: str | None, image_size: int | None) -> tuple[dict, dict | None]:
-    """Decide which backbone is built and which weights it starts from.
-
-    Args:
-        backbone: architecture; may be left out where `start` says it.
-        start: 1. None: the library's random initialisation. 2. a run folder, or the Hub id ORG/NAME of one: its
-            backbone. 3. anything `backbones.published_weights` reads.
-        image_size: that the weights will be used at; None: the default.
-
-    Returns:
-        The fields of a GalaxyConfig that describe the backbone (of a run also how it frames pictures), and its weights
-        (None: random).
-
-    Raises:
-        BadInput: says what is missing, or that a run has another backbone than asked for.
-    """
-    if start is None:
-        if backbone is None:
-            raise BadInput("give --backbone, a timm architecture such as convnext_atto, or --start")
-        return _fields(backbones.architecture(backbone)), None
-    is_file = Path(start).suffix in backbones.WEIGHT_FILES
-    if Path(start).is_dir() or ("/" in start and ":" not in start and not is_file):
-        model = load_model(start)
-        if backbone not in (None, model.config.backbone):
-            raise BadInput(
-                f"--start {start}: has backbone {model.config.backbone}, not {backbone}; leave --backbone out"
-            )
-        same = ("backbone", "backbone_config", "pixel_mean", "pixel_std", "image_size", "crop")
-        return {field: getattr(model.config, field) for field in same}, model.backbone.state_dict()
-    if backbone is None:
-        if is_file:
-            raise BadInput(
-                f"--start {start}: is a file of weights; say with --backbone which architecture they are for"
-            )
-        backbone = start if start.startswith(backbones.TRANSFORMERS) else start.split(".")[0]
-    fields = _fields(backbones.architecture(backbone))
-    if not is_file and (normalisation := backbones.normalisation_of(start)):
-        # Weights of one architecture may have been trained with other means than its default ones.
-        fields |= dict(zip(("pixel_mean", "pixel_std"), map(list, normalisation), strict=True))
-    return fields, backbones.published_weights(backbone, image_size or GalaxyConfig.image_size, start)
-
-
-def load_model(folder: str | Path) -> GalaxyPreTrainedModel:
-    """The model of a run, by its folder or Hub id; only safetensors are read.
-
-    Raises:
-        BadInput: there is none, or it cannot be read.
-    """
-    try:
-        model = AutoModel.from_pretrained(folder, use_safetensors=True)
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BadInput(f"{folder}: is no folder or reachable Hub id of a finished run of ours ({reason})") from error
-    if not isinstance(model, GalaxyPreTrainedModel):
-        raise BadInput(f"{folder}: holds a {type(model).__name__}; name it transformers:{folder}")
-    return model
-
-
-def _fields(architecture: backbones.Architecture) -> dict:
-    return {
-        "backbone": architecture.name,
-        "backbone_config": architecture.config,
-        "pixel_mean": list(architecture.mean),
-        "pixel_std": list(architecture.std),
-    }
-
-
-AutoConfig.register("galaxy", GalaxyConfig)
-# One configuration, several models: from_pretrained takes the one that config.json names under "architectures".
-AutoModel.register(GalaxyConfig, (GalaxyForVotes, GalaxyForImageClassification))
-AutoModelForImageClassification.register(GalaxyConfig, GalaxyForImageClassification)

@@ -24,7 +24,7 @@ from transformers import (
 
 from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes, backbones
 from hf_galaxy.errors import BadInput
-from hf_galaxy.model import resolve_start
+from hf_galaxy.start import resolve_start
 
 TIMM = [
     "test_convnext", "test_efficientnet", "test_resnet", "test_vit", "convnext_atto", "tf_efficientnet_lite0",

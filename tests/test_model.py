@@ -12,7 +12,7 @@ from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes
 from hf_galaxy.errors import BadInput
 from hf_galaxy.losses import dirichlet_multinomial_nll
 from hf_galaxy.metrics import ConstantVotes
-from hf_galaxy.model import resolve_start
+from hf_galaxy.start import resolve_start
 from hf_galaxy.views import Framing, eval_view, to_canvases
 
 IMAGES = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))

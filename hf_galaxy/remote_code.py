@@ -1,0 +1,43 @@
+"""The code that goes with a saved model: transformers loads it from there where hf_galaxy is not installed.
+
+Only if asked to, with `trust_remote_code=True`. Where hf_galaxy is imported, its own classes are taken in any case.
+"""
+
+import json
+import re
+from pathlib import Path
+
+HERE = Path(__file__).parent
+IMPORT = re.compile(r"^from hf_galaxy\.(\w+) import", re.MULTILINE)
+# What the models and their pipeline consist of. Of other packages these need torch, timm and transformers; whatever else
+# they import, they import within a try, which transformers takes for optional.
+MODULES = ("errors", "decision_tree", "losses", "views", "backbones", "remote_code", "model")
+
+
+def forget_code(attributes: dict) -> dict:
+    """Attributes of a configuration without those that say where its code is, if hf_galaxy is here instead.
+
+    Else `pipeline("galaxy-morphology", ...)` would insist on the code of the folder.
+    """
+    if __package__ != "hf_galaxy":
+        return attributes
+    return {name: value for name, value in attributes.items() if name not in ("auto_map", "custom_pipelines")}
+
+
+def save_code(folder: Path, auto_classes: dict[str, str]) -> None:
+    """Write the modules into a saved model's folder, side by side, and into its config.json where its classes are.
+
+    Args:
+        auto_classes: auto class of transformers -> class in model.py that it loads.
+    """
+    if __package__ != "hf_galaxy":  # this is such a copy: then transformers itself copies what it has loaded
+        return
+    for name in MODULES:
+        code = (HERE / f"{name}.py").read_text(encoding="utf-8")
+        # Beside each other, and under a name that transformers makes up, they can only be found relatively.
+        (folder / f"{name}.py").write_text(IMPORT.sub(r"from .\1 import", code), encoding="utf-8")
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    classes = {"AutoConfig": "GalaxyConfig"} | auto_classes
+    config["auto_map"] = {auto: f"model.{name}" for auto, name in classes.items()}
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

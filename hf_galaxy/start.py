@@ -1,0 +1,77 @@
+"""What a run starts from: which backbone is built, and whose weights it takes; the models of finished runs."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from transformers import AutoModel
+
+from hf_galaxy import backbones
+from hf_galaxy.errors import BadInput
+from hf_galaxy.model import GalaxyConfig, GalaxyPreTrainedModel
+
+
+def resolve_start(backbone: str | None, start: str | None, image_size: int | None) -> tuple[dict, dict | None]:
+    """Decide which backbone is built and which weights it starts from.
+
+    Args:
+        backbone: architecture; may be left out where `start` says it.
+        start: 1. None: the library's random initialisation. 2. a run folder, or the Hub id ORG/NAME of one: its
+            backbone. 3. anything `backbones.published_weights` reads.
+        image_size: that the weights will be used at; None: the default.
+
+    Returns:
+        The fields of a GalaxyConfig that describe the backbone (of a run also how it frames pictures), and its weights
+        (None: random).
+
+    Raises:
+        BadInput: says what is missing, or that a run has another backbone than asked for.
+    """
+    if start is None:
+        if backbone is None:
+            raise BadInput("give --backbone, a timm architecture such as convnext_atto, or --start")
+        return _fields(backbones.architecture(backbone)), None
+    is_file = Path(start).suffix in backbones.WEIGHT_FILES
+    if Path(start).is_dir() or ("/" in start and ":" not in start and not is_file):
+        model = load_model(start)
+        if backbone not in (None, model.config.backbone):
+            raise BadInput(
+                f"--start {start}: has backbone {model.config.backbone}, not {backbone}; leave --backbone out"
+            )
+        same = ("backbone", "backbone_config", "pixel_mean", "pixel_std", "image_size", "crop")
+        return {field: getattr(model.config, field) for field in same}, model.backbone.state_dict()
+    if backbone is None:
+        if is_file:
+            raise BadInput(
+                f"--start {start}: is a file of weights; say with --backbone which architecture they are for"
+            )
+        backbone = start if start.startswith(backbones.TRANSFORMERS) else start.split(".")[0]
+    fields = _fields(backbones.architecture(backbone))
+    if not is_file and (normalisation := backbones.normalisation_of(start)):
+        # Weights of one architecture may have been trained with other means than its default ones.
+        fields |= dict(zip(("pixel_mean", "pixel_std"), map(list, normalisation), strict=True))
+    return fields, backbones.published_weights(backbone, image_size or GalaxyConfig.image_size, start)
+
+
+def load_model(folder: str | Path) -> GalaxyPreTrainedModel:
+    """The model of a run, by its folder or Hub id; only safetensors are read.
+
+    Raises:
+        BadInput: there is none, or it cannot be read.
+    """
+    try:
+        model = AutoModel.from_pretrained(folder, use_safetensors=True)
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"{folder}: is no folder or reachable Hub id of a finished run of ours ({reason})") from error
+    if not isinstance(model, GalaxyPreTrainedModel):
+        raise BadInput(f"{folder}: holds a {type(model).__name__}; name it transformers:{folder}")
+    return model
+
+
+def _fields(architecture: backbones.Architecture) -> dict:
+    return {
+        "backbone": architecture.name,
+        "backbone_config": architecture.config,
+        "pixel_mean": list(architecture.mean),
+        "pixel_std": list(architecture.std),
+    }
