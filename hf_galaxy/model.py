@@ -3,6 +3,7 @@
 They are ordinary transformers models: `save_pretrained`, `from_pretrained`, `AutoModel` once hf_galaxy is imported.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.models.clip import CLIPImageProcessor
@@ -98,6 +100,8 @@ class GalaxyPreTrainedModel(PreTrainedModel):
     config_class = GalaxyConfig
     main_input_name = "pixel_values"
     _supports_sdpa = True
+    supports_gradient_checkpointing = True
+    gradient_checkpointing = False  # where transformers looks whether it is on
 
     def __init__(self, config: GalaxyConfig, outputs: int):
         super().__init__(config)
@@ -123,12 +127,17 @@ class GalaxyPreTrainedModel(PreTrainedModel):
         """None: pictures have no table of embeddings. FSDP asks, and transformers has no answer for a model without."""
         return None
 
+    def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=checkpoint, every_n_layers=1):
+        # What activation_checkpointing_enable and _disable of transformers call.
+        backbones.set_checkpointing(self.backbone, enable, gradient_checkpointing_func, every_n_layers)
+        self.gradient_checkpointing = enable
+
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(B, 3, S, S) in [0, 1] -> (B, D): what the backbone sees in each galaxy."""
-        return self.backbone((pixel_values - self.pixel_mean) / self.pixel_std)
+        """(B, 3, S, S) RGB or (B, 1, S, S) grey, in [0, 1] -> (B, D): what the backbone sees in each galaxy."""
+        return self.backbone((pixel_values - self.pixel_mean) / self.pixel_std)  # grey: the same in all three channels
 
     def head_outputs(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(B, 3, S, S) in [0, 1] -> (B, outputs of the head), float32 under any autocast."""
+        """(B, 3 or 1, S, S) in [0, 1] -> (B, outputs of the head), float32 under any autocast."""
         return self.head(self.dropout(self.features(pixel_values))).float()
 
     def parameter_counts(self) -> dict[str, int]:
@@ -164,7 +173,7 @@ class GalaxyForVotes(GalaxyPreTrainedModel):
         """Expected votes of galaxies, and the loss if their votes are given.
 
         Args:
-            pixel_values: (B, 3, S, S) RGB in [0, 1].
+            pixel_values: (B, 3, S, S) RGB, or (B, 1, S, S) grey, in [0, 1].
             votes: (B, A) counts in the order of `config.decision_tree.columns`.
         """
         outputs = self.head_outputs(pixel_values)
@@ -202,7 +211,7 @@ class GalaxyForImageClassification(GalaxyPreTrainedModel):
         """Class logits (B, C), and the cross-entropy if labels are given.
 
         Args:
-            pixel_values: (B, 3, S, S) RGB in [0, 1].
+            pixel_values: (B, 3, S, S) RGB, or (B, 1, S, S) grey, in [0, 1].
             labels: (B,) class indices.
         """
         logits = self.head_outputs(pixel_values)
@@ -238,18 +247,25 @@ def resolve_start(backbone: str | None, start: str | None, image_size: int | Non
                 f"--start {start}: has backbone {model.config.backbone}, not {backbone}; leave --backbone out"
             )
         same = ("backbone", "backbone_config", "pixel_mean", "pixel_std", "image_size", "crop")
-        return {field: getattr(model.config, field) for field in same}, model.backbone.state_dict()
-    if backbone is None:
-        if is_file:
+        fields = {field: getattr(model.config, field) for field in same}
+        weights = model.backbone.state_dict()
+        if image_size not in (None, model.config.image_size):
+            weights = backbones.resized_weights(fields["backbone"], fields["backbone_config"], weights, image_size)
+        return fields, weights
+    if is_file:
+        if backbone is None:
             raise BadInput(
                 f"--start {start}: is a file of weights; say with --backbone which architecture they are for"
             )
-        backbone = start if start.startswith(backbones.TRANSFORMERS) else start.split(".")[0]
-    fields = _fields(backbones.architecture(backbone))
-    if not is_file and (normalisation := backbones.normalisation_of(start)):
-        # Weights of one architecture may have been trained with other means than its default ones.
-        fields |= dict(zip(("pixel_mean", "pixel_std"), map(list, normalisation), strict=True))
-    return fields, backbones.published_weights(backbone, image_size or GalaxyConfig.image_size, start)
+        described = backbones.architecture(backbone)
+    else:
+        described = backbones.architecture(start)
+        if backbone not in (None, described.name):
+            # Weights of one architecture may have been trained with other means than its default ones.
+            normalised = dict(mean=described.mean, std=described.std)
+            described = dataclasses.replace(backbones.architecture(backbone), **normalised)
+    size = image_size or GalaxyConfig.image_size
+    return _fields(described), backbones.published_weights(described.name, size, start)
 
 
 def load_model(folder: str | Path) -> GalaxyPreTrainedModel:
