@@ -6,6 +6,7 @@ A backbone is named by a timm architecture ("convnext_atto") or by "transformers
 
 import inspect
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import resample_abs_pos_embed
 from timm.models._manipulate import group_with_matcher
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedConfig
@@ -287,9 +289,9 @@ def published_weights(name: str, image_size: int, start: str) -> dict[str, torch
             return timm_weights(name, None, weights, image_size)
         if start.startswith(TRANSFORMERS):
             return _transformers_weights(start.removeprefix(TRANSFORMERS))
-        options = _timm_options(name, None, image_size)
-        return timm.create_model(start, pretrained=True, num_classes=0, **options).state_dict()
-    except (RuntimeError, OSError, KeyError, SafetensorError) as error:
+        published = timm.create_model(start, pretrained=True, num_classes=0)
+        return timm_weights(name, None, published.state_dict(), image_size)
+    except (RuntimeError, OSError, KeyError, TypeError, AssertionError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise BadInput(f"--start {start}: its weights cannot be loaded into {name} ({reason})") from error
 
@@ -311,6 +313,14 @@ def timm_weights(name: str, config: dict | None, weights: dict, image_size: int,
     size = timm.get_pretrained_cfg(name).input_size[1:]
     source |= {"classifier": None, "input_size": (channels, *size)}
     options = _timm_options(name, config, image_size) | {"in_chans": 3}
+    with torch.device("meta"):  # shapes only
+        target = timm.create_model(name, num_classes=0, **options).state_dict()
+    for key, value in weights.items():
+        if key.endswith("pos_embed") and key in target and value.ndim == 3 and value.shape != target[key].shape:
+            # As timm does it, but not for all architectures that need it (Hiera, CaiT, ConViT).
+            tokens = target[key].shape[1]
+            side = math.isqrt(tokens)
+            weights[key] = resample_abs_pos_embed(value, [side, side], num_prefix_tokens=tokens - side**2)
     model = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=source, **options)
     return model.state_dict()
 
