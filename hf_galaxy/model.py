@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.models.clip import CLIPImageProcessor
 from transformers.utils import ModelOutput
 
-from hf_galaxy.backbones import architecture, build
+from hf_galaxy.backbones import architecture, build, set_checkpointing
 from hf_galaxy.decision_tree import DecisionTree, load_tree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions, multinomial_nll, question_log_softmax
@@ -99,6 +100,8 @@ class GalaxyPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     _supports_sdpa = True
     auto_classes = ("AutoModel",)  # of transformers, which load it
+    supports_gradient_checkpointing = True
+    gradient_checkpointing = False  # where transformers looks whether it is on
 
     def __init__(self, config: GalaxyConfig, outputs: int):
         super().__init__(config)
@@ -122,12 +125,17 @@ class GalaxyPreTrainedModel(PreTrainedModel):
         """None: pictures have no table of embeddings. FSDP asks, and transformers has no answer for a model without."""
         return None
 
+    def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=checkpoint, every_n_layers=1):
+        # What activation_checkpointing_enable and _disable of transformers call.
+        set_checkpointing(self.backbone, enable, gradient_checkpointing_func, every_n_layers)
+        self.gradient_checkpointing = enable
+
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(B, 3, S, S) in [0, 1] -> (B, D): what the backbone sees in each galaxy."""
-        return self.backbone((pixel_values - self.pixel_mean) / self.pixel_std)
+        """(B, 3, S, S) RGB or (B, 1, S, S) grey, in [0, 1] -> (B, D): what the backbone sees in each galaxy."""
+        return self.backbone((pixel_values - self.pixel_mean) / self.pixel_std)  # grey: the same in all three channels
 
     def head_outputs(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(B, 3, S, S) in [0, 1] -> (B, outputs of the head), float32 under any autocast."""
+        """(B, 3 or 1, S, S) in [0, 1] -> (B, outputs of the head), float32 under any autocast."""
         return self.head(self.dropout(self.features(pixel_values))).float()
 
     def parameter_counts(self) -> dict[str, int]:
@@ -164,7 +172,7 @@ class GalaxyForVotes(GalaxyPreTrainedModel):
         """Expected votes of galaxies, and the loss if their votes are given.
 
         Args:
-            pixel_values: (B, 3, S, S) RGB in [0, 1].
+            pixel_values: (B, 3, S, S) RGB, or (B, 1, S, S) grey, in [0, 1].
             votes: (B, A) counts in the order of `config.decision_tree.columns`.
         """
         outputs = self.head_outputs(pixel_values)
@@ -204,7 +212,7 @@ class GalaxyForImageClassification(GalaxyPreTrainedModel):
         """Class logits (B, C), and the cross-entropy if labels are given.
 
         Args:
-            pixel_values: (B, 3, S, S) RGB in [0, 1].
+            pixel_values: (B, 3, S, S) RGB, or (B, 1, S, S) grey, in [0, 1].
             labels: (B,) class indices.
         """
         logits = self.head_outputs(pixel_values)

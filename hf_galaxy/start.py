@@ -1,5 +1,6 @@
 """What a run starts from: which backbone is built, and whose weights it takes; the models of finished runs."""
 
+import dataclasses
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -38,18 +39,25 @@ def resolve_start(backbone: str | None, start: str | None, image_size: int | Non
                 f"--start {start}: has backbone {model.config.backbone}, not {backbone}; leave --backbone out"
             )
         same = ("backbone", "backbone_config", "pixel_mean", "pixel_std", "image_size", "crop")
-        return {field: getattr(model.config, field) for field in same}, model.backbone.state_dict()
-    if backbone is None:
-        if is_file:
+        fields = {field: getattr(model.config, field) for field in same}
+        weights = model.backbone.state_dict()
+        if image_size not in (None, model.config.image_size):
+            weights = backbones.resized_weights(fields["backbone"], fields["backbone_config"], weights, image_size)
+        return fields, weights
+    if is_file:
+        if backbone is None:
             raise BadInput(
                 f"--start {start}: is a file of weights; say with --backbone which architecture they are for"
             )
-        backbone = start if start.startswith(backbones.TRANSFORMERS) else start.split(".")[0]
-    fields = _fields(backbones.architecture(backbone))
-    if not is_file and (normalisation := backbones.normalisation_of(start)):
-        # Weights of one architecture may have been trained with other means than its default ones.
-        fields |= dict(zip(("pixel_mean", "pixel_std"), map(list, normalisation), strict=True))
-    return fields, backbones.published_weights(backbone, image_size or GalaxyConfig.image_size, start)
+        described = backbones.architecture(backbone)
+    else:
+        described = backbones.architecture(start)
+        if backbone not in (None, described.name):
+            # Weights of one architecture may have been trained with other means than its default ones.
+            normalised = dict(mean=described.mean, std=described.std)
+            described = dataclasses.replace(backbones.architecture(backbone), **normalised)
+    size = image_size or GalaxyConfig.image_size
+    return _fields(described), backbones.published_weights(described.name, size, start)
 
 
 def load_model(folder: str | Path) -> GalaxyPreTrainedModel:
