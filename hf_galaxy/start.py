@@ -5,8 +5,9 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from transformers import AutoModel
+from transformers.models.timm_wrapper import TimmWrapperModel
 
-from hf_galaxy.backbones import Architecture, architecture
+from hf_galaxy.backbones import TRANSFORMERS, Architecture, architecture
 from hf_galaxy.errors import BadInput
 from hf_galaxy.model import GalaxyConfig, GalaxyPreTrainedModel
 from hf_galaxy.pretrained import WEIGHT_FILES, published_weights, resized_weights
@@ -73,14 +74,17 @@ def load_model(folder: str | Path) -> GalaxyPreTrainedModel:
         reason = " ".join(str(error).split())[:200]
         raise BadInput(f"{folder}: is no folder or reachable Hub id of a finished run of ours ({reason})") from error
     if not isinstance(model, GalaxyPreTrainedModel):
-        raise BadInput(f"{folder}: holds a {type(model).__name__}; name it transformers:{folder}")
+        prefix = TRANSFORMERS
+        if isinstance(model, TimmWrapperModel):
+            prefix = "local-dir:" if Path(folder).is_dir() else "hf_hub:"
+        raise BadInput(f"{folder}: holds a {type(model).__name__}; name it {prefix}{folder}")
     return model
 
 
-def _fields(architecture: Architecture) -> dict:
+def _fields(described: Architecture) -> dict:
     return {
-        "backbone": architecture.name,
-        "backbone_config": architecture.config,
-        "pixel_mean": list(architecture.mean),
-        "pixel_std": list(architecture.std),
+        "backbone": described.name,
+        "backbone_config": described.config,
+        "pixel_mean": list(described.mean),
+        "pixel_std": list(described.std),
     }
