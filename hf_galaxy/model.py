@@ -97,6 +97,8 @@ class GalaxyPreTrainedModel(PreTrainedModel):
     """Backbone, normalisation of its images, and a linear head; the subclasses say what the head's outputs mean."""
 
     config_class = GalaxyConfig
+    # Else Trainer takes **kwargs for a promise to divide the loss itself, and adds up accumulated batches instead of averaging.
+    accepts_loss_kwargs = False
     main_input_name = "pixel_values"
     _supports_sdpa = True
     auto_classes = ("AutoModel",)  # of transformers, which load it
