@@ -3,6 +3,7 @@
 They are ordinary transformers models: `save_pretrained`, `from_pretrained`, `AutoModel` once hf_galaxy is imported.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,6 +110,7 @@ class GalaxyPreTrainedModel(PreTrainedModel):
         self.head = nn.Linear(width, outputs)
         self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(-1, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(config.pixel_std).view(-1, 1, 1))
+        self.frozen: list[nn.Module] = []
         self.post_init()
 
     def _init_weights(self, module):
@@ -122,6 +124,21 @@ class GalaxyPreTrainedModel(PreTrainedModel):
     def get_input_embeddings(self) -> None:
         """None: pictures have no table of embeddings. FSDP asks, and transformers has no answer for a model without."""
         return None
+
+    def freeze(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Train these no more. Modules that hold none but such stay in evaluation mode from now on, whatever `train` says:
+        their batch norms keep their statistics, and nothing is dropped.
+        """
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        self.frozen = _frozen(self)
+
+    def train(self, mode: bool = True) -> "GalaxyPreTrainedModel":
+        """As ever, but for what is frozen."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
 
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(B, 3, S, S) in [0, 1] -> (B, D): what the backbone sees in each galaxy."""
@@ -144,6 +161,14 @@ class GalaxyPreTrainedModel(PreTrainedModel):
         CLIPImageProcessor(
             size={"shortest_edge": framing.scaled}, crop_size=framing.size, do_normalize=False  # the model normalises
         ).save_pretrained(save_directory)  # fmt: skip
+
+
+def _frozen(module):
+    """The outermost modules within one that have parameters, but none that is trained."""
+    parameters = list(module.parameters())
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        return [module]
+    return [frozen for child in module.children() for frozen in _frozen(child)]
 
 
 class GalaxyForVotes(GalaxyPreTrainedModel):
