@@ -90,13 +90,9 @@ def _adaptable(model, rank):
     Only of what is called as a module: BEiT's attention, for one, multiplies with the weight of a layer that it never calls,
     and an adapter there would not be heard of.
     """
-    called: dict[nn.Module, str] = {}
-
-    def watch(name):
-        return lambda layer, *_: called.setdefault(layer, name)
-
-    layers = [(name, layer) for name, layer in model.backbone.named_modules() if type(layer) in ADAPTED]
-    hooks = [layer.register_forward_hook(watch(name)) for name, layer in layers]
+    layers = {name: layer for name, layer in model.backbone.named_modules() if type(layer) in ADAPTED}
+    called: set[nn.Module] = set()
+    hooks = [layer.register_forward_hook(lambda layer, *_: called.add(layer)) for layer in layers.values()]
     size = model.config.image_size
     model.eval().features(torch.zeros(1, 3, size, size))
     for hook in hooks:
@@ -108,7 +104,7 @@ def _adaptable(model, rank):
         outputs, inputs = len(layer.weight), layer.weight[0].numel()
         return plain and rank * (outputs + inputs) < outputs * inputs
 
-    return [name for layer, name in called.items() if takes_one(layer)]
+    return [name for name, layer in layers.items() if layer in called and takes_one(layer)]
 
 
 def merge_adapters(model: GalaxyPreTrainedModel) -> None:
