@@ -56,22 +56,30 @@ def estimate(
     """Try out some steps in a folder that is removed again.
 
     Args:
-        train: given a recipe, a number of galaxies, a folder and the rows to validate on, trains as `train.fit` does.
+        train: given a recipe, a number of galaxies, a folder and the rows of the splits, trains as `train.fit` does; and if
+            the backbone's features are computed first, takes them of these rows only, and says in `features` what it cost.
     """
     recipe = dataclasses.replace(settings, epochs=2, validate_every=1, warmup=0.0, cooldown=0.5, keep_at=())
     tried = TRIED_STEPS + 4 * STORED * settings.workers // share.accumulate
-    validation = [
-        rows.select(range(min(len(rows), TRIED_STEPS * settings.batch_size))) for rows in sources.splits["validation"]
-    ]
+    few = {
+        split: [rows.select(range(min(len(rows), TRIED_STEPS * settings.batch_size))) for rows in sources.splits[split]]
+        for split in ("train", "validation")
+    }
     with tempfile.TemporaryDirectory() as folder:
-        last = train(recipe, tried * settings.batch_size, Path(folder), validation)["history"][-1]
+        training = train(recipe, tried * settings.batch_size, Path(folder), few)
         size = max((file.stat().st_size for file in checkpoints.all_in(Path(folder))), default=0)
         accelerator.wait_for_everyone()
     if accelerator.device.type == "cuda":
         memory = torch.cuda.max_memory_reserved()
     else:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    last = training["history"][-1]
     steps, speed = settings.steps(sources.count("train")), last["galaxies_per_second"]
-    validating = last["validation_seconds"] * sources.count("validation") / sum(map(len, validation))
+    validating = last["validation_seconds"] * sources.count("validation") / sum(map(len, few["validation"]))
     seconds = steps * settings.batch_size / speed + math.ceil(settings.epochs / settings.validate_every) * validating
+    if "features" in training:
+        times = sum(map(sources.count, few)) / sum(len(rows) for parts in few.values() for rows in parts)
+        seconds += times * training["features"]["seconds"]
+        if accelerator.device.type != "cuda":  # whose memory they are not in
+            memory += round((times - 1) * training["features"]["bytes"])
     return Estimate(steps, speed, seconds, size, size * (settings.keep_checkpoints + 1), memory)

@@ -6,6 +6,7 @@ import json
 import platform
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +24,8 @@ from hf_galaxy.data import Galaxies, Label, Rows, vote_batches
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.estimate import estimate
+from hf_galaxy.features import GalaxyFeatures, features_of, without_backbone
+from hf_galaxy.finetuning import Trained, keep_head, merge_adapters, prepare
 from hf_galaxy.metrics import ClassMetrics, ConstantVotes, VoteMetrics
 from hf_galaxy.mixture import mixed
 from hf_galaxy.model import (
@@ -62,6 +65,12 @@ def carry_out(settings: Settings) -> RunRecord | None:
         _check_fsdp(settings, sources, accelerator)
     model, baseline = _model_and_baseline(settings, sources, fields)
     flops = _try_out(model, weights)
+    parameters = model.parameter_counts()  # of the finished run, which has no adapters
+    new = keep_head(model, settings.start) if settings.keep_head else None
+    what = Trained.of(settings.train)
+    trained = prepare(model, what)
+    if settings.start is not None:
+        accelerator.print(_kept_and_new(model, settings, parameters, new, trained))
     if settings.compile:
         model.backbone.compile()  # in place: the names in the state dict stay as they are
     record = RunRecord(
@@ -79,7 +88,7 @@ def carry_out(settings: Settings) -> RunRecord | None:
             "start": settings.start,
             "image_size": model.config.image_size,
             "crop": model.config.crop,
-            "parameters": model.parameter_counts(),
+            "parameters": parameters | {"trained": trained},
             "flops": flops,
         },
         environment=_environment(accelerator),
@@ -87,15 +96,17 @@ def carry_out(settings: Settings) -> RunRecord | None:
     )
 
     # 2. How it trains: in which order, by which optimiser, and by which loss the best epoch is chosen.
-    sequence = _sequence(settings, sources, model, share)
     framing = model.config.framing
+    pictures = [Galaxies(rows, framing, sources.target, fast=True) for rows in sources.splits["train"]]
+    sequence = _sequence(settings, pictures, sources.strata, share)
 
-    def measured(model, split, **options):
+    def measured(model, split, workers, **options):
         micro_batch = share.micro_batch(settings.batch_size)
-        return measure(model, record, split, micro_batch, settings.workers, accelerator, **options)
+        return measure(model, record, split, micro_batch, workers, accelerator, **options)
 
-    def train(recipe, galaxies, folder, validation, **checkpointing):
-        layers = [[f"backbone.{name}" for name in group] for group in layer_groups(model.backbone)]
+    def learn(sequence, validation, workers, recipe, galaxies, folder, **checkpointing):
+        layers = layer_groups(model.backbone) if recipe.layer_decay < 1 else []
+        layers = [[f"backbone.{name}" for name in group] for group in layers]
         groups = parameter_groups(model, recipe.weight_decay, layers, recipe.layer_decay)
         return fit(
             model,
@@ -103,13 +114,34 @@ def carry_out(settings: Settings) -> RunRecord | None:
             recipe,
             galaxies,
             share.accumulate,
-            batches=lambda steps: training_batches(sequence, recipe.batch_size, steps, share, settings.workers),
-            to_inputs=lambda batch: _inputs(batch, train_view(batch["pixels"], batch["affine"], framing)),
-            validate=lambda model: measured(model, validation).loss,
+            batches=lambda steps: training_batches(sequence, recipe.batch_size, steps, share, workers),
+            to_inputs=lambda batch: _inputs(batch, _seen(batch, framing)),
+            validate=lambda model: measured(model, validation, workers).loss,
             accelerator=accelerator,
             folder=folder,
             **checkpointing,
         )
+
+    def train(recipe, galaxies, folder, splits, **checkpointing):
+        if what.kind != "head":
+            return learn(sequence, splits["validation"], settings.workers, recipe, galaxies, folder, **checkpointing)
+        # The same loop on features in the place of pictures; a run that goes on computes them again.
+        started = time.perf_counter()
+        splits = {split: splits[split] for split in ("train", "validation")}
+        micro_batch = share.micro_batch(settings.batch_size)
+        known = features_of(model, splits, sources.target, micro_batch, share, settings.workers, accelerator)
+        about = {
+            "seconds": time.perf_counter() - started,
+            "bytes": sum(each.bytes for part in known.values() for each in part),
+        }
+        # An estimate takes but the first rows of each dataset.
+        strata = sources.strata and [
+            kinds[: len(rows)] for kinds, rows in zip(sources.strata, splits["train"], strict=True)
+        ]
+        order = _sequence(settings, known["train"], strata, share)
+        with without_backbone(model):
+            training = learn(order, known["validation"], 0, recipe, galaxies, folder, **checkpointing)
+        return training | {"features": about}
 
     if settings.estimate:
         accelerator.print(estimate(train, settings, sources, share, accelerator))
@@ -121,12 +153,14 @@ def carry_out(settings: Settings) -> RunRecord | None:
     if settings.tracker is not None:
         start_tracker(accelerator, settings.tracker, settings.out, vars(settings))
     record.training = train(
-        settings, sources.count("train"), settings.out, sources.splits["validation"],
+        settings, sources.count("train"), settings.out, sources.splits,
         checkpoint_minutes=settings.checkpoint_minutes, keep_checkpoints=settings.keep_checkpoints, keep_at=settings.keep_at,
     )  # fmt: skip
+    if what.kind == "lora":
+        merge_adapters(model)
 
     # 4. The test split, once.
-    record.results["test"] = measured(model, sources.splits["test"], bootstrap=True).compute()
+    record.results["test"] = measured(model, sources.splits["test"], settings.workers, bootstrap=True).compute()
     record.finished = True
     weights = accelerator.get_state_dict(model)
     first_alone(accelerator, save, model, weights, record, settings.out, lock)
@@ -137,6 +171,10 @@ def carry_out(settings: Settings) -> RunRecord | None:
 
 def _check_fsdp(settings, sources, accelerator):
     """Refuse what cannot be done while each process has a part of the weights only."""
+    if Trained.of(settings.train).kind in ("head", "lora"):
+        raise BadInput(
+            f"--train {settings.train}: FSDP keeps the weights in pieces, but this needs them whole; use DDP"
+        )
     if settings.ema_galaxies:
         raise BadInput("--ema-galaxies: FSDP keeps the weights in pieces, which are not averaged; use DDP")
     for split, parts in sources.splits.items():
@@ -170,15 +208,29 @@ def _about(target):
     return {"classes": list(target.names)}
 
 
-def _sequence(settings, sources, model, share):
-    """The training galaxies in the order in which they are seen."""
-    framing = model.config.framing
-    galaxies = [Galaxies(rows, framing, sources.target, fast=True) for rows in sources.splits["train"]]
+def _kept_and_new(model, settings, parameters, new, trained):
+    """What starts from pretrained weights and what is initialised, in words."""
+    outputs, width = model.head.weight.shape
+    head = f"{outputs} x {width} weights and {outputs} biases"
+    if new is None:
+        head += " newly initialised"
+    elif new:
+        head += f" kept, but for {', '.join(new)}, newly initialised"
+    else:
+        head += " kept"
+    return (
+        f"from {settings.start}: backbone {model.config.backbone}, {parameters['backbone']:,} parameters kept; head, {head}; "
+        f"--train {settings.train}: {trained:,} parameters are trained"
+    )
+
+
+def _sequence(settings, galaxies, strata, share):
+    """The training galaxies of each dataset in the order in which they are seen."""
     order = dict(seed=settings.seed, augmentation=settings.augmentation, share=share, batch_size=settings.batch_size)
     if len(galaxies) == 1 and not settings.balance:
         return TrainingSequence(galaxies[0], **order)
     weights = settings.weights or tuple(map(len, galaxies))
-    strata = sources.strata if settings.balance else None
+    strata = strata if settings.balance else None
     return mixed(galaxies, list(weights), **order, strata=strata, power=settings.balance)
 
 
@@ -212,14 +264,14 @@ def load_run(folder: Path) -> tuple[GalaxyPreTrainedModel, RunRecord]:
 
 
 def measure(
-    model: torch.nn.Module, record: RunRecord, splits: Sequence[Rows], batch_size: int, workers: int,
+    model: torch.nn.Module, record: RunRecord, splits: Sequence[Rows | GalaxyFeatures], batch_size: int, workers: int,
     accelerator: Accelerator, bootstrap: bool = False,
 ) -> VoteMetrics | ClassMetrics:  # fmt: skip
     """The metrics of a run's model on some rows, shared out over all processes.
 
     Args:
         model: as `fit` made it, or loaded.
-        splits: of one dataset or of several, which are then measured together.
+        splits: of one dataset or of several, which are then measured together; features for a model `without_backbone`.
         bootstrap: measure in the replicates of a bootstrap over galaxies, too.
     """
     config = accelerator.unwrap_model(model).config
@@ -231,13 +283,21 @@ def measure(
         target = Label(record.settings["label"], tuple(record.dataset["classes"]))
         metrics = ClassMetrics(record.dataset["classes"], torch.tensor(record.baseline["log_priors"]))
     share = Share(accelerator.process_index, accelerator.num_processes)
-    batches = itertools.chain.from_iterable(
-        evaluation_batches(Galaxies(rows, config.framing, target, keyed=bootstrap), batch_size, share, workers)
+    galaxies = (
+        rows if isinstance(rows, GalaxyFeatures) else Galaxies(rows, config.framing, target, keyed=bootstrap)
         for rows in splits
     )
-    return evaluate(
-        model, batches, lambda batch: _inputs(batch, eval_view(batch["pixels"], config.framing)), metrics, accelerator
-    )
+    batches = itertools.chain.from_iterable(evaluation_batches(each, batch_size, share, workers) for each in galaxies)
+    return evaluate(model, batches, lambda batch: _inputs(batch, _seen(batch, config.framing)), metrics, accelerator)
+
+
+def _seen(batch, framing):
+    """What the model is called with: features if they are known, else the random view if one is drawn, else the centre."""
+    if "features" in batch:
+        return batch["features"]
+    if "affine" in batch:
+        return train_view(batch["pixels"], batch["affine"], framing)
+    return eval_view(batch["pixels"], framing)
 
 
 def _inputs(batch, pixel_values):

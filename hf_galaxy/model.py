@@ -3,6 +3,7 @@
 They are ordinary transformers models: `save_pretrained`, `from_pretrained`, `AutoModel` once hf_galaxy is imported.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,6 +114,7 @@ class GalaxyPreTrainedModel(PreTrainedModel):
         self.head = nn.Linear(width, outputs)
         self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(-1, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(config.pixel_std).view(-1, 1, 1))
+        self.frozen: list[nn.Module] = []
         self.post_init()
 
     def _init_weights(self, module):
@@ -131,6 +133,21 @@ class GalaxyPreTrainedModel(PreTrainedModel):
         # What activation_checkpointing_enable and _disable of transformers call.
         set_checkpointing(self.backbone, enable, gradient_checkpointing_func, every_n_layers)
         self.gradient_checkpointing = enable
+
+    def freeze(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Train these no more. Modules that hold none but such stay in evaluation mode from now on, whatever `train` says:
+        their batch norms keep their statistics, and nothing is dropped.
+        """
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        self.frozen = _frozen(self)
+
+    def train(self, mode: bool = True) -> "GalaxyPreTrainedModel":
+        """As ever, but for what is frozen."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
 
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(B, 3, S, S) RGB or (B, 1, S, S) grey, in [0, 1] -> (B, D): what the backbone sees in each galaxy."""
@@ -154,6 +171,14 @@ class GalaxyPreTrainedModel(PreTrainedModel):
             size={"shortest_edge": framing.scaled}, crop_size=framing.size, do_normalize=False  # the model normalises
         ).save_pretrained(save_directory)  # fmt: skip
         save_code(Path(save_directory), {auto: type(self).__name__ for auto in self.auto_classes})
+
+
+def _frozen(module):
+    """The outermost modules within one that have parameters, but none that is trained."""
+    parameters = list(module.parameters())
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        return [module]
+    return [frozen for child in module.children() for frozen in _frozen(child)]
 
 
 class GalaxyForVotes(GalaxyPreTrainedModel):

@@ -19,11 +19,11 @@ class RunRecord:
         command: as typed.
         settings: the script's resolved settings: with the data, the run is a function of them.
         dataset: name, title, galaxies in each split, tree or classes.
-        model: backbone, what its weights started from, how pictures are framed, numbers of parameters, and floating-point
-            operations for a picture.
+        model: backbone, what its weights started from, how pictures are framed, numbers of parameters (`trained`: of all, with
+            adapters), and floating-point operations for a picture.
         environment: versions, device, processes, precision.
         baseline: the constant prediction that every metric stands beside, from the training split.
-        training: history, losses, best epoch, seconds (`train.fit`).
+        training: history, losses, best epoch, seconds (`train.fit`); of a head alone, also what its `features` cost to compute.
         results: evaluated split -> metrics, each a pair {"model", "baseline"}.
         scaling: what a study that it was part of found of its backbone: `title`, and of its `laws` what the card shows.
         finished: False while training; only a finished run can be loaded or evaluated.

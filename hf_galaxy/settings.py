@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from tyro.constructors import PrimitiveConstructorSpec
 
 from hf_galaxy.errors import BadInput
+from hf_galaxy.finetuning import Trained
 from hf_galaxy.mixture import check_weights
 from hf_galaxy.optimizers import check_optimizer
 from hf_galaxy.recipe import Recipe
@@ -63,6 +64,10 @@ class Settings(Recipe):
     """A timm architecture (convnext_atto), or transformers:FOLDER_OR_HUB_ID."""
     start: str | None = None
     """Weights to start from: a run folder or its Hub id, a .safetensors or .pth file of timm weights, a timm model name with its tag (convnext_atto.d2_in1k), hf_hub:ORG/NAME, or transformers:FOLDER_OR_HUB_ID."""
+    train: str = "all"
+    """all; head: the backbone stays as it is, and sees each galaxy once, without random views; last:N: the last N layer groups of the backbone, and the head; lora:RANK: low-rank adapters, merged into the weights at the end, and the head."""
+    keep_head: bool = False
+    """Start also the head from the run that --start names, where both have the same answers or classes."""
     image_size: int | None = None
     """Side of what the backbone sees, in pixels; by default that of the run it starts from, else 224."""
     crop: float | None = None
@@ -118,6 +123,7 @@ class Settings(Recipe):
         super().check()
         check_optimizer(self.optimizer)
         self.augmentation.check()
+        self._check_training()
         if self.weights is not None:
             check_weights(list(self.weights), len(self.dataset))
         if self.task == "votes" and self.label is not None:
@@ -147,6 +153,19 @@ class Settings(Recipe):
             raise BadInput("--workers and --checkpoint-minutes must not be negative")
         if any(not 0 < epochs <= self.epochs for epochs in self.keep_at):
             raise BadInput(f"--keep-at: is in epochs, more than 0 and at most {self.epochs:g}")
+
+    def _check_training(self):
+        kind = Trained.of(self.train).kind
+        if self.start is None and (kind != "all" or self.keep_head):
+            option = "--keep-head" if self.keep_head else f"--train {self.train}"
+            raise BadInput(f"{option}: is for pretrained weights; say with --start which")
+        if kind in ("head", "lora") and self.layer_decay != 1:
+            raise BadInput(
+                f"--layer-decay {self.layer_decay}: is for layers that are trained themselves; --train {self.train} trains "
+                f"{'none of them' if kind == 'head' else 'adapters, all alike'}"
+            )
+        if kind == "head" and self.drop_path:
+            raise BadInput(f"--drop-path {self.drop_path}: --train head leaves the backbone in evaluation mode")
 
 
 # A run may go on with others of these, and branch off from one with others: they do not change what it computes.

@@ -123,7 +123,7 @@ def _about(name, record):
         "start": Path(record.model["start"]).name if record.model["start"] else "random",
         "backbone": record.model["backbone"],
         "family": family_of(record.model["backbone"]),
-        "parameters": sum(parts.values()),
+        "parameters": parts["backbone"] + parts["head"],
         "flops": record.model["flops"],
         "galaxies": record.dataset["splits"]["train"],
         "seed": record.settings["seed"],

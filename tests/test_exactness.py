@@ -18,6 +18,9 @@ from tests.conftest import ROOT
 from tests.runs import assert_bit_equal, finish, run, start, wait_for_checkpoints
 
 KILLS = 10
+CONFIG = load_config_from_file(str(ROOT / "scripts/launch/fsdp2.yaml")).fsdp_config
+FSDP = {name.upper(): str(value) for name, value in CONFIG.items()} | {"ACCELERATE_USE_FSDP": "true"}
+FSDP["FSDP_MIN_NUM_PARAMS"] = "10000"  # so that small models are taken apart too
 
 
 def kill_at_a_random_moment(started, out, moments):
@@ -101,17 +104,14 @@ def test_a_run_goes_on_with_another_number_of_processes(mock_dataset, tmp_path):
 
 
 def test_a_model_that_fsdp2_shares_out_learns_like_a_whole_one_and_goes_on(mock_dataset, tmp_path):
-    config = load_config_from_file(str(ROOT / "scripts/launch/fsdp2.yaml")).fsdp_config
-    environment = {name.upper(): str(value) for name, value in config.items()} | {"ACCELERATE_USE_FSDP": "true"}
-    environment["FSDP_MIN_NUM_PARAMS"] = "10000"  # so that this small one is taken apart too
     settings = dict(dataset=(str(mock_dataset),), backbone="test_vit", head_dropout=0.0)
     whole = run(tmp_path / "whole", **settings)
-    started = start(tmp_path / "parts", processes=2, environment=environment, **settings)
+    started = start(tmp_path / "parts", processes=2, environment=FSDP, **settings)
     wait_for_checkpoints(2, tmp_path / "parts", started)
     for process in started:
         process.kill()
         process.join()
-    parts = run(tmp_path / "parts", processes=2, environment=environment, **settings)
+    parts = run(tmp_path / "parts", processes=2, environment=FSDP, **settings)
     assert "going on at step" in (tmp_path / "parts.log").read_text()
     assert_same_curves(whole, parts)
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
