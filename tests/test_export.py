@@ -238,7 +238,7 @@ def test_only_what_stands_on_the_hub_is_a_base_model(start, expected):
     ("backbone", "options"),
     [
         ("test_resnet", {}),
-        ("mobilenetv3_small_050", {"model": GalaxyForImageClassification, **CLASSES}),
+        ("test_efficientnet", {"model": GalaxyForImageClassification, **CLASSES}),
         ("dinov2", {"model": GalaxyForImageClassification, **CLASSES}),
     ],
 )
