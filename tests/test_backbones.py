@@ -150,10 +150,10 @@ def test_a_run_is_a_start_at_another_image_size(name, tmp_path):
 
 
 def test_position_embeddings_are_resampled(tmp_path):
-    pretrained = make("vit_tiny_patch16_224")
-    pretrained.save_pretrained(tmp_path)
+    run = make("vit_tiny_patch16_224")
+    run.save_pretrained(tmp_path)
     _, weights = resolve_start(None, str(tmp_path), 96)
-    expected = resample_abs_pos_embed(pretrained.backbone.pos_embed, [6, 6], [4, 4])
+    expected = resample_abs_pos_embed(run.backbone.pos_embed, [6, 6], [4, 4])
     assert torch.equal(weights["pos_embed"], expected)
     hiera, _ = backbones.build("hiera_tiny_224", None, 96)  # timm leaves its embeddings as they are
     weights = pretrained.resized_weights("hiera_tiny_224", None, hiera.state_dict(), 64)
@@ -479,7 +479,7 @@ def test_published_weights_load_from_the_hub(tmp_path):
 import json, sys
 from safetensors.torch import save_file
 from hf_galaxy.errors import BadInput
-from hf_galaxy.model import resolve_start
+from hf_galaxy.start import resolve_start
 for name, start in {vars(repositories)}.items():
     try:
         fields, weights = resolve_start(None, start, 160)
