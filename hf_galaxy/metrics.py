@@ -460,14 +460,14 @@ class ValueMetrics:
         precise = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
         self.baseline = self.baseline.to(device, precise)
         labels, values = batch["labels"].to(precise), outputs.values.to(precise)
-        known = ~labels.isnan()
+        known = labels == labels  # NaN equals nothing
         mean, std, median = (constants.expand_as(labels) for constants in vars(self.baseline).values())
 
         def errors(predictions):
-            return torch.where(known, predictions - labels.nan_to_num(), 0)
+            return torch.where(known, predictions - labels, 0)
 
         of_galaxies = {
-            "galaxies": torch.ones_like(labels[:, 0]),
+            "galaxies": labels.new_ones(len(labels)),
             "known": known.to(precise),
             "model loss": standardised_squared_error(labels, values, std),
             "model squares": errors(values) ** 2,

@@ -104,6 +104,20 @@ def test_regression_answers_in_the_units_of_the_labels_and_starts_at_the_mean(un
     torch.testing.assert_close(model(pixel_values=IMAGES).values, torch.tensor([[0.1, 0.7]] * 3))
 
 
+def test_regression_learns_values_in_their_units_and_is_not_led_astray_by_missing_ones():
+    torch.manual_seed(0)
+    model = values_model(head_dropout=0.0)
+    labels = torch.tensor([[0.2, torch.nan], [torch.nan, 0.5], [0.05, 0.9]])
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        model(pixel_values=IMAGES, labels=labels).loss.backward()
+        optimizer.step()
+    found = model(pixel_values=IMAGES).values
+    known = ~labels.isnan()
+    torch.testing.assert_close(found[known], labels[known], rtol=0, atol=0.02)
+
+
 def test_what_a_regression_model_answers_can_be_indexed_like_other_outputs_and_exported():
     model = values_model()
     out = model(pixel_values=IMAGES, labels=torch.ones(3, 2))
