@@ -3,12 +3,20 @@
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 
 from hf_galaxy.decision_tree import DecisionTree, load_tree
-from hf_galaxy.model import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes
+from hf_galaxy.model import GalaxyConfig, GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes
 
 __version__ = "0.1.0"
-__all__ = ["DecisionTree", "GalaxyConfig", "GalaxyForImageClassification", "GalaxyForVotes", "load_tree"]
+__all__ = [
+    "DecisionTree",
+    "GalaxyConfig",
+    "GalaxyForImageClassification",
+    "GalaxyForRegression",
+    "GalaxyForVotes",
+    "load_tree",
+]
 
 AutoConfig.register("galaxy", GalaxyConfig)
-# One configuration, several models: from_pretrained takes the one that config.json names under "architectures".
-AutoModel.register(GalaxyConfig, (GalaxyForVotes, GalaxyForImageClassification))
-AutoModelForImageClassification.register(GalaxyConfig, GalaxyForImageClassification)
+# One configuration, several models: from_pretrained takes the one that config.json names under "architectures". All of them
+# as classifiers, too: else a regression of two values would be loaded, without a word, as a classifier of two classes.
+for auto in (AutoModel, AutoModelForImageClassification):
+    auto.register(GalaxyConfig, (GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes))

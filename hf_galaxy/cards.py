@@ -30,6 +30,8 @@ def model_card(record: RunRecord) -> str:
 
 def metrics_table(results: dict) -> str:
     """Markdown of one split's results, every figure beside its baseline."""
+    if "values" in results:
+        return _values_table(results)
     if "questions" not in results:
         rows = [
             (name, f"{_number(pair['model'])} | {_number(pair['baseline'])}")
@@ -55,14 +57,26 @@ def metrics_table(results: dict) -> str:
         (name, f"{figures['galaxies']} | {cells(figures, 'nll', 'rmse', 'mae', 'accuracy')}")
         for name, figures in results["campaigns"].items()
     ]
-    loss = results["loss"]
-    summary = (
-        f"All {results['galaxies']} galaxies: loss {_number(loss['model'])}, baseline {_number(loss['baseline'])}."
-    )
     campaigns = table(
         f"campaign, mean of its questions | galaxies | nll, sum | baseline | {errors}".split(" | "), by_campaign
     )
-    return f"{table(header.split(' | '), rows)}\n\n{campaigns}\n\n{summary}"
+    return f"{table(header.split(' | '), rows)}\n\n{campaigns}\n\n{_loss_of_all(results)}"
+
+
+def _values_table(results):
+    header = ["value", "galaxies", "RMSE", "baseline", "MAE", "baseline", "R²", "baseline"]
+    rows = []
+    for name, figures in results["values"].items():
+        errors = [_digits(figures[error][who]) for error in ("rmse", "mae") for who in ("model", "baseline")]
+        rows.append(
+            [name, figures["galaxies"], *errors, *(_number(figures["r2"][who]) for who in ("model", "baseline"))]
+        )
+    return f"{table(header, rows)}\n\n{_loss_of_all(results)}"
+
+
+def _loss_of_all(results):
+    loss = results["loss"]
+    return f"All {results['galaxies']} galaxies: loss {_number(loss['model'])}, baseline {_number(loss['baseline'])}."
 
 
 def _setting(value):
@@ -71,6 +85,11 @@ def _setting(value):
 
 def _number(value):
     return NOT_MEASURED if value is None else f"{value:.4f}"
+
+
+def _digits(value):
+    """Four digits that matter, of a number in any unit."""
+    return NOT_MEASURED if value is None else f"{value:.4g}"
 
 
 def _scaling_section(title: str, laws: list[dict]) -> str:

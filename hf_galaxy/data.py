@@ -1,6 +1,6 @@
 """Published datasets -> tensors: opening, what their columns hold, decoding.
 
-Legend of shapes: B galaxies, A answers, H and W of a picture, C side of the canvas.
+Legend of shapes: B, N galaxies, A answers, K values, H and W of a picture, C side of the canvas.
 """
 
 import io
@@ -143,7 +143,80 @@ def label_of(rows: Rows, column: str, name: str) -> Label:
     return Label(column, names)
 
 
-def columns_of(rows: Rows, target: DecisionTree | Label) -> list[str]:
+@dataclass(frozen=True)
+class Values:
+    """Columns of numbers, one or several; null or NaN is a missing one.
+
+    Attributes:
+        unit_interval: the numbers are in [0, 1], such as fractions.
+    """
+
+    columns: tuple[str, ...]
+    unit_interval: bool = False
+
+    def numbers(self, table) -> np.ndarray:
+        """(N, K) float64 values of some rows, NaN where missing."""
+        return np.stack([table[column].cast(pa.float64(), safe=False).to_numpy() for column in self.columns], axis=1)
+
+
+def values_of(rows: Rows, columns: Collection[str], name: str, unit_interval: bool = False) -> Values:
+    """The values in these columns.
+
+    Args:
+        columns: of integers or floats.
+        name: of the dataset, for the message.
+
+    Raises:
+        BadInput: none are given, or there is no such column, or it holds something else.
+    """
+    wrong = [column for column in columns if not _is_number(rows.features.get(column))]
+    if wrong or not columns:
+        having = [column for column, feature in rows.features.items() if _is_number(feature)]
+        having.sort(key=lambda column: not rows.features[column].dtype.startswith("float"))  # integers are often votes
+        raise BadInput(
+            f"--dataset {name}: has no column of numbers {', '.join(map(repr, wrong)) or 'to learn without --values'}; those that "
+            f"it has: {', '.join(having[:20]) or 'none'}{', ...' if len(having) > 20 else ''}"
+        )
+    return Values(tuple(columns), unit_interval)
+
+
+def _is_number(feature):
+    return type(feature) is datasets.Value and feature.dtype.startswith(("int", "uint", "float"))
+
+
+def with_values(rows: Rows, values: Values, where: str) -> tuple[Rows, np.ndarray]:
+    """The rows that have at least one of the values, and their values (N, K) float64; `where` is for the message.
+
+    Raises:
+        BadInput: none has, or a value is none that can be learnt; names its row.
+    """
+    numbers = values.numbers(rows.select_columns(list(values.columns)).with_format("arrow")[:])
+    # What is calculated is calculated in float32. NaN is greater than nothing.
+    _refuse(
+        np.abs(numbers) > np.finfo(np.float32).max,
+        numbers,
+        rows,
+        values,
+        where,
+        "is too large; use another unit, or its logarithm",
+    )
+    if values.unit_interval:
+        outside = (numbers < 0) | (numbers > 1)
+        _refuse(outside, numbers, rows, values, where, "is not in [0, 1], as --unit-interval has it")
+    having = np.flatnonzero(~np.isnan(numbers).all(axis=1))
+    if not len(having):
+        raise BadInput(f"{where}: none of its {len(rows):,} galaxies has {' or '.join(values.columns)}")
+    return (rows if len(having) == len(rows) else rows.select(having)), numbers[having]
+
+
+def _refuse(wrong, numbers, rows, values, where, what):
+    """BadInput with the first of some wrong numbers."""
+    for row, k in np.argwhere(wrong)[:1].tolist():
+        name = rows.select_columns(["id_str"]).with_format("arrow")[[row]]["id_str"][0].as_py()
+        raise BadInput(f"{where}, row {row} (id_str {name}), column {values.columns[k]}: {numbers[row, k]:g} {what}")
+
+
+def columns_of(rows: Rows, target: DecisionTree | Label | Values) -> list[str]:
     """The columns that hold the target.
 
     Raises:
@@ -151,6 +224,8 @@ def columns_of(rows: Rows, target: DecisionTree | Label) -> list[str]:
     """
     if isinstance(target, DecisionTree):
         return vote_columns(rows.column_names, target)
+    if isinstance(target, Values):
+        return list(target.columns)
     feature = rows.features[target.column]
     if isinstance(feature, datasets.ClassLabel) and tuple(feature.names) != target.names:
         raise BadInput(f"{target.column!r} has the classes {', '.join(feature.names)}, not {', '.join(target.names)}")
@@ -226,12 +301,13 @@ def tables_of(rows: Rows, columns: list[str], size: int = 5_000) -> Iterator[pa.
 
 
 class Galaxies(Dataset):
-    """Rows as tensors, one batch a call: `pixels` (B, 3, C, C) uint8 canvases beside `votes` (B, A) or `labels` (B,).
+    """Rows as tensors, one batch a call: `pixels` (B, 3, C, C) uint8 canvases beside `votes` (B, A) or `labels`.
 
     Args:
         rows: a split of a published dataset.
         framing: how the canvases are cut.
-        target: a tree (gives `votes`, none for questions of which the rows have no columns) or a label (gives `labels`).
+        target: a tree (gives `votes`, none for questions of which the rows have no columns), a label (gives `labels` (B,) int64)
+            or values (give `labels` (B, K) float32, NaN where missing).
         fast: large JPEGs are shrunk while they are decoded, if they are shrunk anyway. For training; without it pictures
             are what an image processor makes of them.
         keyed: also give `keys` (B,) int64, which stand for the galaxies' names (`bootstrap.key_of`), or for their rows
@@ -242,7 +318,12 @@ class Galaxies(Dataset):
     """
 
     def __init__(
-        self, rows: Rows, framing: Framing, target: DecisionTree | Label, fast: bool = False, keyed: bool = False
+        self,
+        rows: Rows,
+        framing: Framing,
+        target: DecisionTree | Label | Values,
+        fast: bool = False,
+        keyed: bool = False,
     ):
         self.framing, self.target, self.shorter = framing, target, framing.scaled if fast else None
         self.keyed, self.named = keyed, keyed and "id_str" in rows.column_names
@@ -264,6 +345,8 @@ class Galaxies(Dataset):
             ) from error
         if isinstance(self.target, Label):
             batch = {"pixels": pixels, "labels": torch.from_numpy(self.target.indices(table))}
+        elif isinstance(self.target, Values):
+            batch = {"pixels": pixels, "labels": torch.from_numpy(self.target.numbers(table)).float()}
         else:
             batch = {"pixels": pixels, "votes": torch.from_numpy(votes_in(table, self.target))}
         if self.keyed:

@@ -20,17 +20,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hf_galaxy import cards
 from hf_galaxy.backbones import layer_groups
-from hf_galaxy.data import Galaxies, Label, Rows, vote_batches
+from hf_galaxy.data import Galaxies, Label, Rows, Values, tables_of, vote_batches
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.estimate import estimate
 from hf_galaxy.features import GalaxyFeatures, features_of, without_backbone
 from hf_galaxy.finetuning import Trained, keep_head, merge_adapters, prepare
-from hf_galaxy.metrics import ClassMetrics, ConstantVotes, VoteMetrics
+from hf_galaxy.metrics import ClassMetrics, ConstantValues, ConstantVotes, ValueMetrics, VoteMetrics
 from hf_galaxy.mixture import mixed
 from hf_galaxy.model import (
     GalaxyConfig,
     GalaxyForImageClassification,
+    GalaxyForRegression,
     GalaxyForVotes,
     GalaxyPreTrainedModel,
 )
@@ -195,16 +196,43 @@ def _model_and_baseline(settings, sources, fields):
         constant = ConstantVotes.of(votes, target, settings.min_votes)
         model.start_from_constant(constant.concentrations, constant.fractions)
         return model, constant.to_dict()
+    if isinstance(target, Values):
+        numbers = [target.numbers(table) for rows in train for table in tables_of(rows, list(target.columns))]
+        constant = ConstantValues.of(np.concatenate(numbers))
+        _check_varied(target, constant)
+        scale = dict(value_mean=constant.mean.tolist(), value_std=constant.std.tolist())
+        config = GalaxyConfig(values=list(target.columns), unit_interval=target.unit_interval, **scale, **fields)
+        return GalaxyForRegression(config), constant.to_dict()
     labels = dict(id2label=dict(enumerate(target.names)), label2id={name: i for i, name in enumerate(target.names)})
-    model = GalaxyForImageClassification(GalaxyConfig(**labels, **fields))
     counts = torch.bincount(torch.from_numpy(np.concatenate(sources.strata)), minlength=len(target.names))
+    weights = _balanced(counts) if settings.class_weights == "balanced" else settings.class_weights
+    labels |= dict(label_smoothing=settings.label_smoothing, class_weights=weights)
+    model = GalaxyForImageClassification(GalaxyConfig(**labels, **fields))
     # A class without a training galaxy counts as half a galaxy: unlikely, not impossible.
     return model, {"log_priors": (counts.clamp_min(0.5) / counts.sum()).log().tolist()}
+
+
+def _check_varied(values, constant):
+    """Refuse values that no model can learn to tell apart."""
+    for column, std in zip(values.columns, constant.std.tolist(), strict=True):
+        if not std > np.finfo(np.float32).tiny:  # nor is NaN, that of a value which no galaxy has
+            raise BadInput(
+                f"--values {column}: no two training galaxies have different ones, in the numbers that float32 holds; "
+                "leave it out, or use another unit"
+            )
+
+
+def _balanced(counts):
+    """(C,) the weights with which all classes together count the same, and a galaxy 1 on average; 1 for a class without any."""
+    shares = counts.sum() / (counts.count_nonzero() * counts.clamp_min(1))
+    return torch.where(counts > 0, shares, 1).tolist()
 
 
 def _about(target):
     if isinstance(target, DecisionTree):
         return {"tree": target.name, "questions": [question.name for question in target.questions]}
+    if isinstance(target, Values):
+        return {"values": list(target.columns)}
     return {"classes": list(target.names)}
 
 
@@ -266,7 +294,7 @@ def load_run(folder: Path) -> tuple[GalaxyPreTrainedModel, RunRecord]:
 def measure(
     model: torch.nn.Module, record: RunRecord, splits: Sequence[Rows | GalaxyFeatures], batch_size: int, workers: int,
     accelerator: Accelerator, bootstrap: bool = False,
-) -> VoteMetrics | ClassMetrics:  # fmt: skip
+) -> VoteMetrics | ClassMetrics | ValueMetrics:  # fmt: skip
     """The metrics of a run's model on some rows, shared out over all processes.
 
     Args:
@@ -279,6 +307,9 @@ def measure(
         target = config.decision_tree
         constant = ConstantVotes.from_dict(record.baseline)
         metrics = VoteMetrics(target, constant, record.settings["min_votes"], config.likelihood)
+    elif "values" in record.dataset:
+        target = Values(tuple(record.dataset["values"]))
+        metrics = ValueMetrics(record.dataset["values"], ConstantValues.from_dict(record.baseline))
     else:
         target = Label(record.settings["label"], tuple(record.dataset["classes"]))
         metrics = ClassMetrics(record.dataset["classes"], torch.tensor(record.baseline["log_priors"]))

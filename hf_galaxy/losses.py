@@ -1,11 +1,15 @@
-"""How unlikely the volunteers' votes are, given what a model says. Legend: B galaxies, A answers, Q questions.
+"""How unlikely the volunteers' votes are, given what a model says; and how far off classes and values are. Legend: B galaxies,
+A answers, Q questions, C classes, K values.
 
 All questions of all campaigns are computed at once, in float32 or better: autocast would touch only matrix products, of
 which there are none here. Where a question has no votes (never reached, or a campaign that did not see the galaxy) the
 loss is exactly 0 and so is its gradient. The absence of votes is the mask; there is no other. Nothing here waits for a GPU.
 """
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 
 from hf_galaxy.decision_tree import DecisionTree
 
@@ -76,6 +80,50 @@ def multinomial_nll(votes: torch.Tensor, logits: torch.Tensor, tree: DecisionTre
     votes = votes.to(logits.dtype)
     coefficients = torch.lgamma(sum_per_question(votes, tree) + 1) - sum_per_question(torch.lgamma(votes + 1), tree)
     return -sum_per_question(votes * question_log_softmax(logits, tree), tree) - coefficients
+
+
+def class_cross_entropy(
+    labels: torch.Tensor, logits: torch.Tensor, smoothing: float = 0.0, weights: Sequence[float] | None = None
+) -> torch.Tensor:
+    """Cross-entropy of each galaxy, with a part of its label given to all classes alike, and classes weighted.
+
+        (1 - s) w_y (-log p_y) + s / C sum_c w_c (-log p_c),    p = softmax(logits)
+
+    Label smoothing s as in huggingface.co/papers/1512.00567, section 7. Each galaxy counts in full, not divided by the weights
+    of those that happen to be in its batch, so that it does not matter how galaxies are shared out to batches and processes.
+
+    Args:
+        labels: (B,) class indices y.
+        logits: (B, C).
+        smoothing: s in [0, 1).
+        weights: (C,) w; None: all 1.
+
+    Returns:
+        (B,) in nats, float32. The training loss is its mean.
+    """
+    weight = None if weights is None else constant(tuple(map(float, weights)), logits.device)
+    return F.cross_entropy(logits.float(), labels, weight, reduction="none", label_smoothing=smoothing)
+
+
+def standardised_squared_error(labels: torch.Tensor, values: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """Squared error of each galaxy in units of the standard deviations, mean over the values that it has.
+
+        1 / n sum_k ((v_k - y_k) / s_k)^2,    over its n values k that are not missing
+
+    A galaxy without any value has exactly 0, and so has the gradient of what is missing. The mean is taken galaxy by galaxy, not
+    over all values of a batch, so that it does not matter how galaxies are shared out to batches and processes.
+
+    Args:
+        labels: (B, K) true values y, NaN where missing.
+        values: (B, K) predictions v.
+        std: (K,) standard deviations s of the values.
+
+    Returns:
+        (B,) without unit. The training loss is its mean; about 1 for a prediction that is the mean of every value.
+    """
+    known = labels == labels  # NaN equals nothing
+    errors = torch.where(known, (values - labels) / std, 0)
+    return (errors**2).sum(dim=1) / known.sum(dim=1).clamp_min(1)
 
 
 def expected_fractions(concentrations: torch.Tensor, tree: DecisionTree) -> torch.Tensor:

@@ -1,14 +1,15 @@
-"""The galaxy models: a backbone, a head, and what they answer. Legend: B galaxies, A answers, Q questions, D features.
+"""The galaxy models: a backbone, a head, and what they answer. Legend: B galaxies, A answers, Q questions, C classes,
+K values, D features.
 
 They are ordinary transformers models: `save_pretrained`, `from_pretrained`, `AutoModel` once hf_galaxy is imported.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -19,7 +20,14 @@ from transformers.utils import ModelOutput
 from hf_galaxy.backbones import architecture, build, set_checkpointing
 from hf_galaxy.decision_tree import DecisionTree, load_tree
 from hf_galaxy.errors import BadInput
-from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions, multinomial_nll, question_log_softmax
+from hf_galaxy.losses import (
+    class_cross_entropy,
+    dirichlet_multinomial_nll,
+    expected_fractions,
+    multinomial_nll,
+    question_log_softmax,
+    standardised_squared_error,
+)
 from hf_galaxy.remote_code import forget_code, save_code
 from hf_galaxy.views import Framing
 
@@ -32,6 +40,11 @@ class GalaxyConfig(PreTrainedConfig):
         tree: for votes: a campaign's name, a list of names or a DecisionTree; kept in full in config.json.
         image_size, crop: how pictures are framed (`views.Framing`).
         likelihood: of the votes, "dirichlet_multinomial" or "multinomial".
+        label_smoothing: for classes, in training: the share of each label that is given to all classes alike.
+        class_weights: for classes, in training: how much a galaxy of each counts, in their order; None: all 1.
+        values: for regression: their names, in the order of the answers.
+        unit_interval: the values lie in [0, 1], as fractions do, and so do the answers.
+        value_mean, value_std: of each value, in its unit: what is learnt is how many `value_std` it lies off `value_mean`.
         head_dropout: share of the features dropped before the head, in training only; 0.2 as in Zoobot 2.
         drop_path: stochastic depth rate of the backbone, in training only.
         backbone_config, pixel_mean, pixel_std: looked up by the backbone's name unless given.
@@ -45,6 +58,12 @@ class GalaxyConfig(PreTrainedConfig):
     image_size: int = 224
     crop: float = 1.0
     likelihood: str = "dirichlet_multinomial"
+    label_smoothing: float = 0.0
+    class_weights: list | tuple | None = None
+    values: list | tuple | None = None
+    unit_interval: bool = False
+    value_mean: list | tuple | None = None
+    value_std: list | tuple | None = None
     head_dropout: float = 0.2
     drop_path: float = 0.0
     backbone_config: dict | None = None
@@ -64,7 +83,35 @@ class GalaxyConfig(PreTrainedConfig):
             raise BadInput(f"likelihood {self.likelihood!r}: choose dirichlet_multinomial or multinomial")
         if not 0 < self.crop <= 1:
             raise BadInput(f"crop {self.crop}: is a share of the picture's side, in (0, 1]")
+        if self.values is not None:
+            self.value_mean = self.value_mean or [0.5 if self.unit_interval else 0.0] * len(self.values)
+            self.value_std = self.value_std or [1.0] * len(self.values)
+            self._check_values()
         super().__post_init__(**forget_code(kwargs))
+        self._check_classes()
+
+    def _check_classes(self):
+        if not 0 <= self.label_smoothing < 1:
+            raise BadInput(f"label_smoothing {self.label_smoothing}: is a share, in [0, 1)")
+        weights = self.class_weights
+        if weights is None:
+            return
+        if len(weights) != self.num_labels or not all(0 < weight < math.inf for weight in weights):
+            raise BadInput(
+                f"class_weights {' '.join(map(str, weights))}: one number above 0 for each of the {self.num_labels} classes "
+                f"{', '.join(self.id2label.values())}"
+            )
+
+    def _check_values(self):
+        if not self.values or len(set(self.values)) < len(self.values):
+            raise BadInput(f"values {' '.join(self.values)}: are one or several different names")
+        means, stds = self.value_mean, self.value_std
+        if not len(means) == len(stds) == len(self.values) or not all(0 < std < math.inf for std in stds):
+            raise BadInput(
+                f"value_mean {means}, value_std {stds}: one number for each of {', '.join(self.values)}, no std of 0"
+            )
+        if self.unit_interval and not all(0 < mean < 1 for mean in means):
+            raise BadInput(f"value_mean {means}: must be inside (0, 1) with unit_interval")
 
     @property
     def decision_tree(self) -> DecisionTree:
@@ -94,6 +141,33 @@ class GalaxyVotesOutput(ModelOutput):
     nll: torch.Tensor | None = None
 
 
+@dataclass
+class GalaxyValuesOutput:
+    """What a regression model answers; to be indexed by name or place, like the outputs of the other models.
+
+    It is no ModelOutput, since those are dictionaries: a field `values` would hide their method, which torch calls to find
+    tensors in them.
+
+    Attributes:
+        loss: mean over galaxies of the squared errors in standard deviations (`losses.standardised_squared_error`); with labels
+            only.
+        values: (B, K) float32, in the units of the labels.
+    """
+
+    loss: torch.Tensor | None = None
+    values: torch.Tensor | None = None
+
+    def to_tuple(self) -> tuple[torch.Tensor, ...]:
+        """What there is of loss and values."""
+        return tuple(part for part in (self.loss, self.values) if part is not None)
+
+    def __getitem__(self, key: str | int | slice) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        return getattr(self, key) if isinstance(key, str) else self.to_tuple()[key]
+
+
+torch.export.register_dataclass(GalaxyValuesOutput)
+
+
 class GalaxyPreTrainedModel(PreTrainedModel):
     """Backbone, normalisation of its images, and a linear head; the subclasses say what the head's outputs mean."""
 
@@ -102,7 +176,6 @@ class GalaxyPreTrainedModel(PreTrainedModel):
     accepts_loss_kwargs = False
     main_input_name = "pixel_values"
     _supports_sdpa = True
-    auto_classes = ("AutoModel",)  # of transformers, which load it
     supports_gradient_checkpointing = True
     gradient_checkpointing = False  # where transformers looks whether it is on
 
@@ -170,7 +243,7 @@ class GalaxyPreTrainedModel(PreTrainedModel):
         CLIPImageProcessor(
             size={"shortest_edge": framing.scaled}, crop_size=framing.size, do_normalize=False  # the model normalises
         ).save_pretrained(save_directory)  # fmt: skip
-        save_code(Path(save_directory), {auto: type(self).__name__ for auto in self.auto_classes})
+        save_code(Path(save_directory), type(self).__name__)
 
 
 def _frozen(module):
@@ -226,9 +299,10 @@ class GalaxyForVotes(GalaxyPreTrainedModel):
 
 
 class GalaxyForImageClassification(GalaxyPreTrainedModel):
-    """Predicts one of several classes; their names are `config.id2label`."""
+    """Predicts one of several classes; their names are `config.id2label`.
 
-    auto_classes = ("AutoModel", "AutoModelForImageClassification")
+    In training, `config.label_smoothing` and `config.class_weights` change the loss (`losses.class_cross_entropy`).
+    """
 
     def __init__(self, config: GalaxyConfig):
         super().__init__(config, config.num_labels)
@@ -236,12 +310,47 @@ class GalaxyForImageClassification(GalaxyPreTrainedModel):
     def forward(
         self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs
     ) -> ImageClassifierOutput:
-        """Class logits (B, C), and the cross-entropy if labels are given.
+        """Class logits (B, C), and the training loss if labels are given.
 
         Args:
             pixel_values: (B, 3, S, S) RGB, or (B, 1, S, S) grey, in [0, 1].
             labels: (B,) class indices.
         """
         logits = self.head_outputs(pixel_values)
-        loss = None if labels is None else F.cross_entropy(logits, labels)
+        loss = None
+        if labels is not None:
+            loss = class_cross_entropy(labels, logits, self.config.label_smoothing, self.config.class_weights).mean()
         return ImageClassifierOutput(loss=loss, logits=logits)
+
+
+class GalaxyForRegression(GalaxyPreTrainedModel):
+    """Predicts one or several numbers for each galaxy; their names are `config.values`.
+
+    values = value_mean + value_std * linear(features), with the mean and standard deviation of each value in the training
+    split; with `unit_interval` values = sigmoid(logit(value_mean) + linear(features)). So an untrained model answers about the
+    mean, and a trained one in the units of the dataset.
+    """
+
+    def __init__(self, config: GalaxyConfig):
+        if config.values is None:
+            raise BadInput(
+                "GalaxyForRegression needs a config with values, such as GalaxyConfig(backbone=..., values=['z'])"
+            )
+        super().__init__(config, len(config.values))
+        self.register_buffer("value_mean", torch.tensor(config.value_mean, dtype=torch.float32))
+        self.register_buffer("value_std", torch.tensor(config.value_std, dtype=torch.float32))
+
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs) -> GalaxyValuesOutput:
+        """Values of galaxies, and the loss if their true values are given.
+
+        Args:
+            pixel_values: (B, 3, S, S) RGB in [0, 1].
+            labels: (B, K) true values in the order of `config.values`, NaN where missing.
+        """
+        outputs = self.head_outputs(pixel_values)
+        if self.config.unit_interval:
+            values = (self.value_mean.logit() + outputs).sigmoid()
+        else:
+            values = self.value_mean + self.value_std * outputs
+        loss = None if labels is None else standardised_squared_error(labels, values, self.value_std).mean()
+        return GalaxyValuesOutput(loss=loss, values=values)

@@ -24,11 +24,11 @@ def forget_code(attributes: dict) -> dict:
     return {name: value for name, value in attributes.items() if name not in ("auto_map", "custom_pipelines")}
 
 
-def save_code(folder: Path, auto_classes: dict[str, str]) -> None:
+def save_code(folder: Path, model_class: str) -> None:
     """Write the modules into a saved model's folder, side by side, and into its config.json where its classes are.
 
     Args:
-        auto_classes: auto class of transformers -> class in model.py that it loads.
+        model_class: of the saved model.
     """
     if __package__ != "hf_galaxy":  # this is such a copy: then transformers itself copies what it has loaded
         return
@@ -38,6 +38,7 @@ def save_code(folder: Path, auto_classes: dict[str, str]) -> None:
         (folder / f"{name}.py").write_text(IMPORT.sub(r"from .\1 import", code), encoding="utf-8")
     file = folder / "config.json"
     config = json.loads(file.read_text())
-    classes = {"AutoConfig": "GalaxyConfig"} | auto_classes
-    config["auto_map"] = {auto: f"model.{name}" for auto, name in classes.items()}
+    config["auto_map"] = {"AutoConfig": "model.GalaxyConfig"}
+    # As a classifier, too, as in __init__.py.
+    config["auto_map"] |= dict.fromkeys(["AutoModel", "AutoModelForImageClassification"], f"model.{model_class}")
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

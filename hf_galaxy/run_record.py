@@ -18,7 +18,7 @@ class RunRecord:
     Attributes:
         command: as typed.
         settings: the script's resolved settings: with the data, the run is a function of them.
-        dataset: name, title, galaxies in each split, tree or classes.
+        dataset: name, title, galaxies in each split; tree and questions, classes, or values.
         model: backbone, what its weights started from, how pictures are framed, numbers of parameters (`trained`: of all, with
             adapters), and floating-point operations for a picture.
         environment: versions, device, processes, precision.

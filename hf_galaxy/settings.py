@@ -51,13 +51,21 @@ class Settings(Recipe):
     weights: tuple[float, ...] | None = None
     """Of several datasets: how often galaxies of each are seen, relative to each other; by default as often as there are galaxies."""
     balance: float = 0.0
-    """How far classes (for votes: sets of campaigns that a galaxy was in) are seen equally often, within each dataset: 0, as they are, to 1, all equally."""
+    """How far classes (for votes: sets of campaigns that a galaxy was in; not for values) are seen equally often, within each dataset: 0, as they are, to 1, all equally."""
     subset: Share = 1.0
-    """Learn from this share of the training galaxies, such as 1/8: chosen by hash, of each class or campaign alike; 1/8 is inside 1/4."""
-    task: Literal["votes", "classes"] = "votes"
-    """Predict the volunteers' votes, or a class label."""
+    """Learn from this share of the training galaxies, such as 1/8: chosen by hash, of each class or campaign (or set of known values) alike; 1/8 is inside 1/4."""
+    task: Literal["votes", "classes", "values"] = "votes"
+    """Predict the volunteers' votes, a class label, or numbers such as redshifts (regression)."""
     label: str | None = None
     """The label column, for --task classes."""
+    label_smoothing: float = 0.0
+    """For classes: the share of each label that training gives to all classes alike; figures are measured without."""
+    class_weights: Literal["balanced"] | tuple[float, ...] | None = None
+    """For classes: how much a galaxy of each counts in training, a number for each class in order, or balanced: as 1 to their numbers, 1 on average; figures are measured without."""
+    values: tuple[str, ...] | None = None
+    """The columns of numbers, one or several, for --task values; galaxies may lack some."""
+    unit_interval: bool = False
+    """For values that are fractions: all are in [0, 1], and so is what the model answers."""
     tree: tuple[str, ...] | None = None
     """Campaigns whose questions are learnt; by default all of which the datasets have the columns."""
     backbone: str | None = None
@@ -126,10 +134,22 @@ class Settings(Recipe):
         self._check_training()
         if self.weights is not None:
             check_weights(list(self.weights), len(self.dataset))
-        if self.task == "votes" and self.label is not None:
-            raise BadInput("--label: is what --task classes learns; votes are learnt from the columns of a --tree")
-        if self.task == "classes" and self.tree is not None:
-            raise BadInput("--tree: is what --task votes learns; classes are learnt from a --label")
+        learns = {"votes": "--tree", "classes": "--label", "values": "--values"}
+        of_task = {"tree": "votes", "label": "classes", "label_smoothing": "classes", "class_weights": "classes",
+                   "values": "values", "unit_interval": "values"}  # fmt: skip
+        for name, task in of_task.items():
+            if getattr(self, name) and task != self.task:
+                raise BadInput(
+                    f"--{name.replace('_', '-')}: is for --task {task}; {self.task} are learnt from {learns[self.task]}"
+                )
+        if not 0 <= self.label_smoothing < 1:
+            raise BadInput(f"--label-smoothing {self.label_smoothing}: is a share, in [0, 1)")
+        if self.balance and self.class_weights == "balanced":
+            raise BadInput("--class-weights balanced and --balance: do the same, together too much of it; choose one")
+        if self.balance and self.task == "values":
+            raise BadInput("--balance: is of classes, or of campaigns; values have nothing to be balanced by")
+        if self.values and len(set(self.values)) < len(self.values):
+            raise BadInput(f"--values {' '.join(self.values)}: names a column twice")
         if self.config is not None and len(self.dataset) > 1:
             raise BadInput("--config: is of one dataset; several are read in their default configuration")
         if not 0 < self.subset <= 1:

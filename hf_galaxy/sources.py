@@ -8,12 +8,15 @@ import numpy as np
 from hf_galaxy.data import (
     Label,
     Rows,
+    Values,
     check_tree_columns,
     label_of,
     labelled,
     open_dataset,
     rows_of,
     title_of,
+    values_of,
+    with_values,
 )
 from hf_galaxy.decision_tree import DecisionTree, load_tree, tree_of_columns
 from hf_galaxy.errors import BadInput
@@ -30,13 +33,14 @@ class Sources:
     Attributes:
         titles: what their cards call them.
         splits: of each split the rows of every dataset.
-        target: the tree, or the label, of all of them.
-        strata: of every dataset the kinds of its training rows (`subsets.strata_of`); None if nobody asked.
+        target: the tree, the label or the values of all of them.
+        strata: of every dataset the kinds of its training rows (`subsets.strata_of`; for values, which of them a galaxy has);
+            None if nobody asked.
     """
 
     titles: list[str]
     splits: dict[str, list[Rows]]
-    target: DecisionTree | Label
+    target: DecisionTree | Label | Values
     strata: list[np.ndarray] | None
 
     def count(self, split: str) -> int:
@@ -68,18 +72,27 @@ def open_sources(settings: Settings, say: Callable[[str], None]) -> Sources:
             splits["train"] = [rows.select(where) for rows, where in zip(splits["train"], voted, strict=True)]
             strata = [kinds[where] for kinds, where in zip(strata, voted, strict=True)]
     else:
-        target = _label_of(settings, splits["train"])
+        if settings.task == "classes":
+            target = _label_of(settings, splits["train"])
+            lacking = repr(target.column)
+        else:
+            target = _values_of(settings, splits)
+            lacking = " or ".join(map(repr, target.columns))
         strata = []
         for split, parts in splits.items():
             for i, (name, rows) in enumerate(zip(settings.dataset, parts, strict=True)):
-                parts[i], indices = labelled(rows, target, name)
+                if isinstance(target, Label):
+                    parts[i], kinds = labelled(rows, target, name)
+                else:
+                    parts[i], numbers = with_values(rows, target, f"--dataset {name}: split {split}")
+                    kinds = ~np.isnan(numbers) @ (1 << np.arange(len(target.columns)))
                 if left_out := len(rows) - len(parts[i]):
                     say(
-                        f"{left_out:,} of the {len(rows):,} galaxies of split {split} of {name} have no {target.column!r}; "
+                        f"{left_out:,} of the {len(rows):,} galaxies of split {split} of {name} have no {lacking}; "
                         "they are left out"
                     )
                 if split == "train":
-                    strata.append(indices)
+                    strata.append(kinds)
     if settings.subset < 1:
         chosen = [
             subset(rows, kinds, settings.subset, settings.seed)
@@ -112,3 +125,12 @@ def _label_of(settings, train):
                 f"{', '.join(first.names)}"
             )
     return first
+
+
+def _values_of(settings, splits):
+    of_rows = [
+        values_of(rows, settings.values or (), name, settings.unit_interval)
+        for parts in splits.values()
+        for rows, name in zip(parts, settings.dataset, strict=True)
+    ]
+    return of_rows[0]

@@ -9,10 +9,19 @@ from typing import Literal
 
 from hf_galaxy import cards
 from hf_galaxy.command_line import run
-from hf_galaxy.data import Label, check_tree_columns, label_of, labelled, open_dataset, rows_of
+from hf_galaxy.data import (
+    Label,
+    check_tree_columns,
+    label_of,
+    labelled,
+    open_dataset,
+    rows_of,
+    values_of,
+    with_values,
+)
 from hf_galaxy.errors import BadInput
 from hf_galaxy.experiment import load_run, measure
-from hf_galaxy.model import GalaxyForVotes
+from hf_galaxy.model import GalaxyForRegression, GalaxyForVotes
 from hf_galaxy.processes import start_accelerator
 from hf_galaxy.run_folder import rewrite
 
@@ -53,6 +62,11 @@ def main(settings: Evaluate) -> None:
     if isinstance(model, GalaxyForVotes):
         columns = {column for rows in splits for column in rows.column_names}
         check_tree_columns(columns, model.tree, " ".join(names))
+    elif isinstance(model, GalaxyForRegression):
+        splits = [
+            _with_values(rows, model.config, f"{name}: split {settings.split}")
+            for rows, name in zip(splits, names, strict=True)
+        ]
     else:
         splits = [_labelled_as_learnt(rows, record, name) for rows, name in zip(splits, names, strict=True)]
     model.to(accelerator.device)
@@ -63,6 +77,11 @@ def main(settings: Evaluate) -> None:
         print(cards.metrics_table(results))
         split = settings.split if settings.dataset is None else f"{settings.dataset}, {settings.split}"
         rewrite(settings.run, lambda record: record.results.update({split: results}))
+
+
+def _with_values(rows, config, name):
+    """The rows that have at least one of the values of a model."""
+    return with_values(rows, values_of(rows, config.values, name, config.unit_interval), f"--dataset {name}")[0]
 
 
 def _labelled_as_learnt(rows, record, name):

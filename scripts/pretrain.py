@@ -1,4 +1,4 @@
-"""Pretrain a backbone on galaxies: their votes, or classes.
+"""Pretrain a backbone on galaxies: their votes, classes, or values such as redshifts.
 
 accelerate launch scripts/pretrain.py --dataset data/ceers --backbone convnext_atto --image-size 64 --out runs/ceers
 """

@@ -65,6 +65,32 @@ def test_a_class_table_shows_each_figure_beside_its_baseline():
     assert "confusion" not in table
 
 
+def test_a_card_of_values_shows_each_beside_its_constant():
+    figures = {"rmse": {"model": 0.0123456, "baseline": 12345.6}, "mae": {"model": 2.0, "baseline": None}}
+    value = {"galaxies": 6, **figures, "r2": {"model": 0.75, "baseline": -0.01}}
+    of_values = record(task="values")
+    of_values.dataset["values"] = ["redshift"]
+    of_values.results = {"test": {"galaxies": 7, "loss": {"model": 0.25, "baseline": 1}, "values": {"redshift": value}}}
+    text = cards.model_card(of_values)
+    assert "| redshift | 6 | 0.01235 | 1.235e+04 | 2 | not measured | 0.7500 | -0.0100 |" in text
+    assert "All 7 galaxies: loss 0.2500, baseline 1.0000." in text
+    assert "Predicts numbers from a galaxy's picture, in the units of the dataset: redshift." in text
+    assert "dict(zip(model.config.values, answer.values[0].tolist()))" in text
+    assert "for MAE (mean absolute error) its median" in text
+
+
+@pytest.mark.parametrize("setting", [{"label_smoothing": 0.1}, {"class_weights": "balanced"}, {}])
+def test_a_card_of_classes_says_that_its_loss_is_the_plain_one_where_it_was_not_learnt_by(setting):
+    of_classes = record(task="classes")
+    of_classes.dataset["classes"] = ["a", "b"]
+    of_classes.settings |= setting
+    of_classes.results = {}
+    said = "The loss is the plain cross-entropy, without the label smoothing and class weights" in cards.model_card(
+        of_classes
+    )
+    assert said == bool(setting)
+
+
 def test_a_file_that_is_no_run_record_is_refused(tmp_path):
     with pytest.raises(BadInput, match=r"is no run folder \(it has no run.json\)"):
         RunRecord.load(tmp_path)

@@ -17,6 +17,7 @@ from hf_galaxy.bootstrap import key_of
 from hf_galaxy.data import (
     Galaxies,
     Label,
+    Values,
     check_tree_columns,
     decode,
     decode_batch,
@@ -25,14 +26,16 @@ from hf_galaxy.data import (
     open_dataset,
     rows_of,
     tables_of,
+    values_of,
     vote_batches,
+    with_values,
 )
 from hf_galaxy.errors import BadInput
 from hf_galaxy.schema import votes_in
 from hf_galaxy.sequence import Share, TrainingSequence, evaluation_batches, training_batches
 from hf_galaxy.streaming import open_stream
 from hf_galaxy.views import Framing
-from tests.conftest import Rows, published, votes_of
+from tests.conftest import Rows, jpeg_bytes, published, votes_of
 
 TREE = load_tree("gz_rings")
 
@@ -128,6 +131,59 @@ def test_a_text_column_is_a_label_and_an_empty_text_is_none(tmp_path):
     assert (having["summary"][:], indices.tolist()) == (["spiral", "edge_on_disk", "spiral"], [1, 0, 1])
     with pytest.raises(BadInput, match="holds 1 different texts"):
         label_of(datasets.Dataset.from_dict({"summary": ["a", "a"]}), "summary", "x")
+
+
+@pytest.fixture
+def survey(tmp_path):
+    """Rows with numbers of several types, copied and streamed; the galaxy 1 has no redshift, 2 no count, 4 neither."""
+    (tmp_path / "data").mkdir()
+    columns = {
+        "id_str": [f"g{i}" for i in range(6)],
+        "image": [{"bytes": jpeg_bytes(i), "path": None} for i in range(6)],
+        "count": [7, 0, None, 3, None, 1],
+        "redshift": [0.1, None, 0.5, 1.0, float("nan"), 0.0],
+        "text": list("abcdef"),
+        "kind": [0, 1, 0, 1, 0, 1],
+    }
+    features = datasets.Features(
+        {"id_str": datasets.Value("string"), "image": datasets.Image(), "count": datasets.Value("int64")}
+        | {"redshift": datasets.Value("float32"), "text": datasets.Value("string")}
+        | {"kind": datasets.ClassLabel(names=["a", "b"])}
+    )
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "data/train.parquet")
+    return [datasets.load_dataset(str(tmp_path))["train"], open_stream(str(tmp_path))["train"]]
+
+
+def test_values_are_numbers_of_any_type_and_missing_ones_are_nan(survey):
+    for rows in survey:
+        values = values_of(rows, ("redshift", "count"), "x")
+        having, numbers = with_values(rows, values, "--dataset x: split train")
+        expected = np.float32([[0.1, 7], [np.nan, 0], [0.5, np.nan], [1, 3], [0, 1]])
+        np.testing.assert_array_equal(numbers.astype(np.float32), expected)
+        batch = Galaxies(having, Framing(32), values)[[4, 1, 0]]
+        assert batch["labels"].dtype == torch.float32
+        np.testing.assert_array_equal(batch["labels"], expected[[4, 1, 0]])
+
+
+def test_what_cannot_be_learnt_as_values_is_refused(survey):
+    for rows in survey:
+        for wrong in ("text", "kind", "mass", "image"):
+            with pytest.raises(BadInput, match=f"no column of numbers '{wrong}'; those that it has: redshift, count$"):
+                values_of(rows, ("redshift", wrong), "x")
+        with pytest.raises(BadInput, match="to learn without --values; those that it has: redshift, count"):
+            values_of(rows, (), "x")
+        with pytest.raises(BadInput, match=r"split dev, row 0 \(id_str g0\), column count: 7 is not in \[0, 1\]"):
+            with_values(rows, values_of(rows, ("redshift", "count"), "x", unit_interval=True), "split dev")
+        assert len(with_values(rows, values_of(rows, ("redshift",), "x", unit_interval=True), "x")[0]) == 4
+        with pytest.raises(BadInput, match="split dev: none of its 1 galaxies has redshift or count"):
+            with_values(rows.select(np.array([4])), Values(("redshift", "count")), "split dev")
+
+
+@pytest.mark.parametrize("wrong", [float("inf"), -1e44])
+def test_a_value_that_float32_cannot_hold_is_refused(wrong):
+    rows = datasets.Dataset.from_dict({"id_str": ["g0", "g1"], "luminosity": [1.0, wrong]})
+    with pytest.raises(BadInput, match=r"x, row 1 \(id_str g1\), column luminosity: -?(inf|1e\+44) is too large"):
+        with_values(rows, Values(("luminosity",)), "x")
 
 
 def test_a_validation_split_is_taken_from_train_where_there_is_none(folder, tmp_path):

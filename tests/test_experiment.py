@@ -1,12 +1,20 @@
 """Runs from their settings to their run folders: what they learn from, and what their records say of it."""
 
+import json
+
+import datasets
+import numpy as np
 import pytest
 import torch
 from datasets import load_dataset
 from transformers import AutoModel
 
+from hf_galaxy import GalaxyForRegression
 from hf_galaxy.data import open_dataset
+from hf_galaxy.errors import BadInput
+from hf_galaxy.experiment import carry_out
 from hf_galaxy.model import GalaxyConfig, GalaxyForVotes
+from hf_galaxy.run_record import RunRecord
 from hf_galaxy.settings import Settings
 from hf_galaxy.sources import open_sources
 from tests.conftest import Rows, published, votes_of
@@ -63,6 +71,142 @@ def test_a_subset_of_balanced_classes(mock_dataset, tmp_path):
     whole = open_sources(Settings(**(settings | {"subset": 1.0}), out=tmp_path / "none"), print)
     some, all_names = (s.splits["train"][0][:]["id_str"].to_pylist() for s in (sources, whole))
     assert set(some) < set(all_names)
+
+
+VALUES = ("half_light_radius_arcsec", "magnitude")
+
+
+def test_values_are_learnt_in_their_units_and_stand_beside_the_constants_of_the_training_split(
+    mock_dataset, tmp_path, run_script
+):
+    settings = dict(dataset=(str(mock_dataset),), task="values", values=VALUES, epochs=1)
+    record = run(tmp_path / "run", **settings, subset=0.8)
+    train = open_sources(Settings(**settings, subset=0.8, out=tmp_path / "none"), print).splits["train"][0]
+    numbers = np.stack([train[:][column].to_numpy() for column in VALUES], axis=1)
+    assert record.dataset["splits"]["train"] == len(train) == round(0.8 * len(load_dataset(str(mock_dataset))["train"]))
+    for name, function in (("mean", np.mean), ("std", np.std), ("median", np.median)):
+        np.testing.assert_allclose(record.baseline[name], function(numbers.astype(float), axis=0))
+    model = AutoModel.from_pretrained(tmp_path / "run")
+    assert isinstance(model, GalaxyForRegression)
+    assert tuple(model.config.values) == VALUES
+    assert (model.config.value_mean, model.config.value_std) == (record.baseline["mean"], record.baseline["std"])
+    results = record.results["test"]
+    assert list(results["values"]) == list(VALUES)
+    radius = results["values"][VALUES[0]]
+    assert radius["galaxies"] == results["galaxies"] == len(load_dataset(str(mock_dataset))["test"])
+    again = results["bootstrap"]["values"][VALUES[0]]["rmse"]["model"]
+    assert min(again) < radius["rmse"]["model"] < max(again)
+    assert f"| {VALUES[0]} | {radius['galaxies']} | " in (tmp_path / "run/README.md").read_text()
+    run_script("evaluate", "--run", tmp_path / "run", "--workers", 0, launch=())
+    after = RunRecord.load(tmp_path / "run").results["test"]["values"]
+    for name in VALUES:
+        assert after[name]["mae"] == pytest.approx(results["values"][name]["mae"], rel=1e-4)
+
+
+def test_two_processes_learn_values_as_one_does(mock_dataset, tmp_path):
+    settings = dict(dataset=(str(mock_dataset),), task="values", values=VALUES, epochs=1, head_dropout=0.0)
+    one, two = run(tmp_path / "one", **settings), run(tmp_path / "two", processes=2, **settings)
+    np.testing.assert_allclose(one.training["losses"], two.training["losses"], rtol=1e-4)
+    for name in VALUES:
+        assert one.results["test"]["values"][name]["rmse"] == pytest.approx(
+            two.results["test"]["values"][name]["rmse"], rel=1e-4
+        )
+
+
+@pytest.fixture
+def gappy(mock_dataset, tmp_path):
+    """The mock survey with fractions, of which many galaxies lack one and some both, and with what cannot be learnt."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "gappy/data").mkdir(parents=True)
+    for split, rows in load_dataset(str(mock_dataset)).items():
+        fractions = rng.random((len(rows), 2))
+        fractions[rng.random(fractions.shape) < 0.4] = np.nan
+        rows = rows.select_columns(["id_str", "image"])
+        columns = {
+            "bar": fractions[:, 0],
+            "ring": fractions[:, 1],
+            "same": np.ones(len(rows)),
+            "none": [None] * len(rows),
+        }
+        for name, column in columns.items():
+            rows = rows.add_column(name, list(column), feature=datasets.Value("float32"))
+        rows.to_parquet(tmp_path / f"gappy/data/{split}.parquet")
+    return tmp_path / "gappy"
+
+
+def test_galaxies_without_any_value_are_left_out_with_a_message_and_gaps_are_masked(gappy, tmp_path):
+    said = []
+    settings = dict(dataset=(str(gappy),), task="values", values=("bar", "ring"), unit_interval=True)
+    sources = open_sources(Settings(**settings, out=tmp_path / "none"), said.append)
+    train = load_dataset(str(gappy))["train"].with_format("numpy")[:]
+    having = {name: ~np.isnan(train[name]) for name in ("bar", "ring")}
+    without = (~having["bar"] & ~having["ring"]).sum()
+    assert said[0] == (
+        f"{without} of the {len(train['bar'])} galaxies of split train of {gappy} have no 'bar' or 'ring'; they are left out"
+    )
+    assert sources.count("train") == len(train["bar"]) - without
+    kinds = having["bar"] + 2 * having["ring"]
+    assert sources.strata[0].tolist() == [kind for kind in kinds if kind]
+    record = run(tmp_path / "run", **settings, epochs=1)
+    test = load_dataset(str(gappy))["test"].with_format("numpy")[:]
+    figures = record.results["test"]["values"]
+    assert figures["bar"]["galaxies"] == (~np.isnan(test["bar"])).sum()
+    assert all(np.isfinite(loss) for _, loss in record.training["losses"])
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert config["unit_interval"]
+    assert config["value_mean"] == pytest.approx([np.nanmean(train[name]) for name in ("bar", "ring")])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(task="values", values=("same",)), "--values same: no two training galaxies have different ones"),
+        (dict(task="values", values=("bar", "none")), "--values none: no two training galaxies have different ones"),
+        (
+            dict(task="values", values=("id_str",)),
+            "no column of numbers 'id_str'; those that it has: bar, ring, same, none",
+        ),
+        (dict(task="values"), "to learn without --values"),
+        (dict(task="values", values=("bar", "bar")), "--values bar bar: names a column twice"),
+        (dict(task="values", values=("bar",), balance=1.0), "values have nothing to be balanced by"),
+        (dict(task="values", label="bar"), "--label: is for --task classes; values are learnt from --values"),
+        (dict(task="votes", values=("bar",)), "--values: is for --task values; votes are learnt from --tree"),
+        (dict(task="classes", unit_interval=True), "--unit-interval: is for --task values; classes are"),
+        (dict(task="votes", label_smoothing=0.1), "--label-smoothing: is for --task classes"),
+        (dict(task="classes", label_smoothing=1.0), "--label-smoothing 1.0: is a share"),
+        (dict(task="classes", balance=1.0, class_weights="balanced"), "do the same, together too much of it"),
+    ],
+)
+def test_values_and_options_that_cannot_be_learnt_are_refused_before_anything_is_made(
+    gappy, settings, message, tmp_path
+):
+    with pytest.raises(BadInput, match=message):
+        carry_out(Settings(dataset=(str(gappy),), out=tmp_path / "run", backbone="test_convnext", **settings))
+    assert not (tmp_path / "run").exists()
+
+
+def test_class_weights_and_label_smoothing_train_and_are_saved_but_do_not_measure(mock_dataset, tmp_path):
+    settings = dict(dataset=(str(mock_dataset),), task="classes", label="mock_class", epochs=1)
+    plain = run(tmp_path / "plain", **settings)
+    balanced = run(tmp_path / "balanced", **settings, label_smoothing=0.1, class_weights="balanced")
+    labels = np.array(load_dataset(str(mock_dataset))["train"]["mock_class"])
+    config = json.loads((tmp_path / "balanced/config.json").read_text())
+    counts = np.bincount(labels, minlength=8)
+    weights = [len(labels) / ((counts > 0).sum() * count) if count else 1 for count in counts]
+    assert config["class_weights"] == pytest.approx(weights)
+    assert np.take(config["class_weights"], labels).mean() == pytest.approx(1)
+    assert config["label_smoothing"] == 0.1
+    assert plain.training["losses"] != balanced.training["losses"]
+    assert plain.results["test"]["loss"]["baseline"] == balanced.results["test"]["loss"]["baseline"]
+    with pytest.raises(
+        BadInput, match=r"class_weights 1.0 2.0: one number above 0 for each of the 8 classes smooth-round, "
+    ):
+        carry_out(
+            Settings(
+                **settings, out=tmp_path / "none", backbone="test_convnext", class_weights=(1.0, 2.0), image_size=32
+            )
+        )
+    assert not (tmp_path / "none").exists()
 
 
 def test_balancing_leaves_out_galaxies_without_votes_and_makes_them_no_campaign(rings, tmp_path):

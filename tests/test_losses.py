@@ -9,10 +9,12 @@ from scipy import special, stats
 
 from hf_galaxy.decision_tree import DecisionTree, Question, load_tree
 from hf_galaxy.losses import (
+    class_cross_entropy,
     dirichlet_multinomial_nll,
     expected_fractions,
     multinomial_nll,
     question_log_softmax,
+    standardised_squared_error,
     sum_per_question,
 )
 
@@ -201,3 +203,46 @@ def test_expected_fractions_are_the_mean_of_the_dirichlet():
     torch.testing.assert_close(
         sum_per_question(fractions, TREE), torch.ones(7, len(TREE.questions), dtype=torch.float64)
     )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("weights", [None, [1, 0.5, 4]])
+def test_smoothed_and_weighted_cross_entropy_is_that_of_a_loop(smoothing, weights):
+    rng = np.random.default_rng(0)
+    logits, labels = 3 * rng.normal(size=(20, 3)), rng.integers(0, 3, 20)
+    w, expected = np.ones(3) if weights is None else np.array(weights), []
+    for row, label in zip(logits, labels, strict=True):
+        log_p = row - special.logsumexp(row)
+        hard, smooth = -w[label] * log_p[label], -(w * log_p).sum()
+        expected.append((1 - smoothing) * hard + smoothing / 3 * smooth)
+    found = class_cross_entropy(torch.from_numpy(labels), torch.tensor(logits), smoothing, weights)
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_the_loss_of_a_galaxy_does_not_depend_on_those_beside_it():
+    """Where it would, as with torch's weighted mean, two processes would not learn what one does."""
+    logits, labels = torch.randn(8, 3), torch.tensor([0, 1, 2, 0, 0, 0, 1, 0])
+    whole = class_cross_entropy(labels, logits, 0.1, [0.2, 3, 5]).mean()
+    halves = [class_cross_entropy(labels[i], logits[i], 0.1, [0.2, 3, 5]).mean() for i in (slice(4), slice(4, 8))]
+    torch.testing.assert_close(whole, sum(halves) / 2)
+    numbers = torch.where(torch.rand(8, 3) < 0.4, torch.nan, torch.randn(8, 3))
+    whole = standardised_squared_error(numbers, logits, torch.ones(3)).mean()
+    halves = [standardised_squared_error(numbers[i], logits[i], torch.ones(3)).mean() for i in (slice(4), slice(4, 8))]
+    torch.testing.assert_close(whole, sum(halves) / 2)
+
+
+def test_squared_errors_are_those_of_a_loop_over_what_is_known():
+    rng = np.random.default_rng(1)
+    labels, values, std = rng.normal(5, 3, (30, 4)), rng.normal(5, 3, (30, 4)), np.array([0.1, 1, 7, 2])
+    labels[rng.random((30, 4)) < 0.4] = np.nan
+    labels[3] = np.nan
+    predicted = torch.tensor(values, requires_grad=True)
+    found = standardised_squared_error(torch.tensor(labels), predicted, torch.tensor(std))
+    for galaxy in range(30):
+        known = [k for k in range(4) if not np.isnan(labels[galaxy, k])]
+        errors = [((values[galaxy, k] - labels[galaxy, k]) / std[k]) ** 2 for k in known]
+        assert found[galaxy].item() == pytest.approx(sum(errors) / len(known) if known else 0)
+    assert found[3] == 0
+    found.sum().backward()
+    np.testing.assert_array_equal(predicted.grad == 0, np.isnan(labels))

@@ -1,5 +1,6 @@
 """Metrics against the same figures computed the long way, by sklearn, and against a known law of votes."""
 
+import json
 import tracemalloc
 from types import SimpleNamespace
 
@@ -8,7 +9,15 @@ import pytest
 import torch
 from scipy import stats
 from scipy.optimize import minimize
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    log_loss,
+    mean_absolute_error,
+    r2_score,
+    roc_auc_score,
+    root_mean_squared_error,
+)
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -16,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 from hf_galaxy import bootstrap, load_tree, losses
 from hf_galaxy.decision_tree import DecisionTree, Question
 from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
-from hf_galaxy.metrics import ClassMetrics, ConstantVotes, VoteMetrics
+from hf_galaxy.metrics import ClassMetrics, ConstantValues, ConstantVotes, ValueMetrics, VoteMetrics
 
 TREE = load_tree(["gz2", "gz_hubble"])
 TWO = DecisionTree("two", (Question("p", ("a", "b"), (), "x"), Question("q", ("a", "b", "c"), (), "y")))
@@ -303,3 +312,109 @@ def test_replicates_of_class_metrics_are_those_of_galaxies_that_count_so_often()
     )
     loss = log_loss(labels[chosen], logits[chosen].double().softmax(1))
     assert again["loss"]["model"][5] == pytest.approx(loss, rel=1e-5)
+
+
+NAMES = ["redshift", "log_mass", "radius"]
+
+
+@pytest.fixture(scope="module")
+def numbers():
+    """(train, labels, predictions), each (N, 3) in units of their own, with gaps; each galaxy has one value at least."""
+    rng = np.random.default_rng(3)
+    mean, std = np.array([0.1, 10.5, 4000.0]), np.array([0.02, 0.6, 900.0])
+    train, labels = (mean + std * rng.normal(size=(count, 3)) for count in (500, 300))
+    predictions = labels + 0.5 * std * rng.normal(size=(300, 3))
+    for known in (train, labels):
+        gaps = rng.random(known.shape) < [0.1, 0.5, 0.8]
+        gaps[gaps.all(axis=1), 0] = False
+        known[gaps] = np.nan
+    return train, labels.astype(np.float32), predictions.astype(np.float32)
+
+
+def value_metrics(train, labels, predictions, keys=None, batches=3):
+    parts = []
+    for rows in np.array_split(np.arange(len(labels)), batches):
+        metrics = ValueMetrics(NAMES, ConstantValues.of(train))
+        batch = {"labels": torch.from_numpy(labels[rows])} | ({} if keys is None else {"keys": keys[rows]})
+        metrics.update(batch, SimpleNamespace(values=torch.from_numpy(predictions[rows])))
+        parts.append(metrics.cpu())
+    return sum(parts[1:], start=parts[0])
+
+
+def test_value_metrics_are_those_of_sklearn_over_what_is_known(numbers):
+    train, labels, predictions = numbers
+    metrics = value_metrics(*numbers)
+    results = metrics.compute()
+    mean, std, median = np.nanmean(train, axis=0), np.nanstd(train, axis=0), np.nanmedian(train, axis=0)
+    for k, name in enumerate(NAMES):
+        known = ~np.isnan(labels[:, k])
+        true, figures = labels[known, k].astype(float), results["values"][name]
+        assert figures["galaxies"] == known.sum()
+        constants = {"rmse": mean[k], "mae": median[k], "r2": mean[k]}
+        for figure, function in (("rmse", root_mean_squared_error), ("mae", mean_absolute_error), ("r2", r2_score)):
+            assert figures[figure]["model"] == pytest.approx(
+                function(true, predictions[known, k].astype(float)), rel=1e-6
+            )
+            constant = np.full(known.sum(), constants[figure])
+            assert figures[figure]["baseline"] == pytest.approx(function(true, constant), rel=1e-6, abs=1e-9)
+    assert results["galaxies"] == 300
+    for who, values in (("model", predictions), ("baseline", mean)):
+        each = np.nanmean(((values - labels) / std) ** 2, axis=1)
+        assert results["loss"][who] == pytest.approx(each.mean(), rel=1e-6)
+    assert metrics.loss == results["loss"]["model"]
+    assert "bootstrap" not in results
+
+
+def test_a_constant_of_the_training_split_has_a_loss_of_1_there_and_explains_nothing():
+    train = np.random.default_rng(0).lognormal([0, -3, 14], 0.7, (400, 3))
+    results = value_metrics(train, train, np.tile(train.mean(axis=0), (400, 1))).compute()
+    for who in ("model", "baseline"):
+        assert results["loss"][who] == pytest.approx(1)
+        for figures in results["values"].values():
+            assert figures["r2"][who] == pytest.approx(0, abs=1e-9)
+    for figures in results["values"].values():
+        assert figures["mae"]["baseline"] < figures["mae"]["model"], (
+            "the median is the better constant for absolute errors"
+        )
+
+
+def test_replicates_of_value_metrics_are_those_of_galaxies_that_count_so_often(numbers):
+    train, labels, predictions = numbers
+    keys = torch.tensor([bootstrap.key_of(f"galaxy {i}") for i in range(len(labels))])
+    again = value_metrics(*numbers, keys=keys).compute()["bootstrap"]
+    for replicate in (0, 57):
+        chosen = np.repeat(np.arange(len(labels)), bootstrap.counts(keys.numpy())[:, replicate].astype(int))
+        brute = value_metrics(train, labels[chosen], predictions[chosen]).compute()
+        assert again["loss"]["model"][replicate] == pytest.approx(brute["loss"]["model"], rel=1e-5)
+        for name in NAMES:
+            for figure in ("rmse", "mae", "r2"):
+                expected = brute["values"][name][figure]["model"]
+                assert again["values"][name][figure]["model"][replicate] == pytest.approx(expected, rel=1e-5)
+
+
+def test_figures_without_galaxies_or_without_a_spread_are_none(numbers):
+    labels = np.array([[0.3, np.nan, 7.0], [0.3, np.nan, np.nan]])
+    figures = value_metrics(numbers[0], labels, np.ones((2, 3)), batches=1).compute()["values"]
+    assert figures["log_mass"] == {"galaxies": 0} | {
+        f: {"model": None, "baseline": None} for f in ("rmse", "mae", "r2")
+    }
+    for name in ("redshift", "radius"):
+        assert figures[name]["r2"] == {"model": None, "baseline": None}
+    assert figures["redshift"]["rmse"]["model"] == pytest.approx(0.7)
+
+
+def test_constant_values_survive_a_run_record(numbers):
+    constant = ConstantValues.of(numbers[0])
+    again = ConstantValues.from_dict(json.loads(json.dumps(constant.to_dict())))
+    for name, values in vars(constant).items():
+        assert torch.equal(getattr(again, name), values)
+
+
+def test_an_update_of_value_metrics_does_not_wait_for_a_gpu():
+    with FakeTensorMode():
+        metrics = ValueMetrics(NAMES, ConstantValues(*[torch.ones(3, dtype=torch.float64) for _ in range(3)]))
+        labels = torch.ones(8, 3, device="cuda")
+        for _ in range(2):  # the first copies what is constant
+            with Devices() as devices:
+                metrics.update({"labels": labels}, SimpleNamespace(values=labels + 1))
+    assert {device for _, device in devices.seen} == {"cuda"}, devices.seen

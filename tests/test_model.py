@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
 
-from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes, load_tree
+from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes, load_tree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.losses import dirichlet_multinomial_nll
 from hf_galaxy.metrics import ConstantVotes
@@ -25,8 +25,23 @@ def votes_model(**options):
     ).eval()
 
 
-def class_model():
-    return GalaxyForImageClassification(GalaxyConfig(backbone="test_convnext", image_size=64, **CLASSES)).eval()
+def class_model(**options):
+    config = GalaxyConfig(backbone="test_convnext", image_size=64, **CLASSES, **options)
+    return GalaxyForImageClassification(config).eval()
+
+
+def values_model(**options):
+    scale = dict(value_mean=[0.1, 0.7], value_std=[0.05, 0.2]) | options
+    config = GalaxyConfig(backbone="test_convnext", image_size=64, values=["redshift", "radius"], **scale)
+    return GalaxyForRegression(config).eval()
+
+
+def weighted_class_model():
+    return class_model(label_smoothing=0.1, class_weights=[1, 2, 0.5])
+
+
+def fractions_model():
+    return values_model(unit_interval=True)
 
 
 @pytest.mark.parametrize("likelihood", ["dirichlet_multinomial", "multinomial"])
@@ -51,7 +66,73 @@ def test_class_model_answers_with_cross_entropy():
     torch.testing.assert_close(out.loss, expected)
 
 
-@pytest.mark.parametrize("make", [votes_model, class_model])
+def test_label_smoothing_and_class_weights_are_of_the_loss_alone():
+    labels, model = torch.tensor([0, 2, 1]), weighted_class_model()
+    out = model(pixel_values=IMAGES, labels=labels)
+    log_shares = out.logits.log_softmax(1)
+    w, each = torch.tensor([1, 2, 0.5]), torch.arange(3)
+    expected = -0.9 * w[labels] * log_shares[each, labels] - 0.1 / 3 * (w * log_shares).sum(1)
+    torch.testing.assert_close(out.loss, expected.mean())
+    plain = class_model()
+    plain.load_state_dict(model.state_dict())
+    assert torch.equal(plain(pixel_values=IMAGES).logits, out.logits)
+
+
+@pytest.mark.parametrize("unit_interval", [False, True])
+def test_regression_answers_in_the_units_of_the_labels_and_starts_at_the_mean(unit_interval):
+    model = values_model(unit_interval=unit_interval)
+    labels = torch.tensor([[0.2, torch.nan], [torch.nan, 0.5], [0.05, 0.9]])
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model(pixel_values=IMAGES, labels=labels)
+    assert out.values.dtype == out.loss.dtype == torch.float32
+    assert out.values.shape == (3, 2)
+    squares = ((out.values - labels) / torch.tensor([0.05, 0.2])) ** 2
+    expected = (squares[0, 0] + squares[1, 1] + squares[2].mean()) / 3
+    torch.testing.assert_close(out.loss, expected)
+    outputs = model.head(model.features(IMAGES))
+    out = model(pixel_values=IMAGES)
+    if unit_interval:
+        torch.testing.assert_close(out.values, torch.special.expit(torch.logit(torch.tensor([0.1, 0.7])) + outputs))
+        with torch.no_grad():
+            model.head.bias.copy_(torch.tensor([50.0, -50.0]))
+        assert model(pixel_values=IMAGES).values.round().tolist() == [[1, 0]] * 3
+    else:
+        torch.testing.assert_close(out.values, torch.tensor([0.1, 0.7]) + torch.tensor([0.05, 0.2]) * outputs)
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.bias.zero_()
+    torch.testing.assert_close(model(pixel_values=IMAGES).values, torch.tensor([[0.1, 0.7]] * 3))
+
+
+def test_regression_learns_values_in_their_units_and_is_not_led_astray_by_missing_ones():
+    torch.manual_seed(0)
+    model = values_model(head_dropout=0.0)
+    labels = torch.tensor([[0.2, torch.nan], [torch.nan, 0.5], [0.05, 0.9]])
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        model(pixel_values=IMAGES, labels=labels).loss.backward()
+        optimizer.step()
+    found = model(pixel_values=IMAGES).values
+    known = ~labels.isnan()
+    torch.testing.assert_close(found[known], labels[known], rtol=0, atol=0.02)
+
+
+def test_what_a_regression_model_answers_can_be_indexed_like_other_outputs_and_exported():
+    model = values_model()
+    out = model(pixel_values=IMAGES, labels=torch.ones(3, 2))
+    assert (out["loss"] is out.loss, out[1] is out.values, len(out[:]), out["values"] is out.values) == (
+        True,
+        True,
+        2,
+        True,
+    )
+    values = model(pixel_values=IMAGES)[0]
+    exported = torch.export.export(model, (), {"pixel_values": IMAGES}).module()
+    torch.testing.assert_close(exported(pixel_values=IMAGES).values, values)
+
+
+@pytest.mark.parametrize("make", [votes_model, class_model, weighted_class_model, values_model, fractions_model])
 def test_saved_models_keep_their_outputs_and_their_meaning(make, tmp_path):
     model = make()
     model.save_pretrained(tmp_path)
@@ -60,18 +141,22 @@ def test_saved_models_keep_their_outputs_and_their_meaning(make, tmp_path):
         loaded = loader.from_pretrained(tmp_path).eval()
         assert type(loaded) is type(model)
         with torch.no_grad():
-            for ours, theirs in zip(
-                model(pixel_values=IMAGES).values(), loaded(pixel_values=IMAGES).values(), strict=True
-            ):
+            for ours, theirs in zip(model(pixel_values=IMAGES)[:], loaded(pixel_values=IMAGES)[:], strict=True):
                 assert torch.equal(ours, theirs)
         assert loaded.config.id2label == model.config.id2label
-        assert loaded.config.tree == model.config.tree
+        for name in ("tree", "values", "value_mean", "value_std", "unit_interval", "label_smoothing", "class_weights"):
+            assert getattr(loaded.config, name) == getattr(model.config, name)
     assert isinstance(AutoConfig.from_pretrained(tmp_path), GalaxyConfig)
 
 
 def test_class_model_loads_as_image_classifier(tmp_path):
     class_model().save_pretrained(tmp_path)
     assert isinstance(AutoModelForImageClassification.from_pretrained(tmp_path), GalaxyForImageClassification)
+
+
+def test_a_regression_of_two_values_is_never_loaded_as_a_classifier_of_two_classes(tmp_path):
+    values_model().save_pretrained(tmp_path)
+    assert isinstance(AutoModelForImageClassification.from_pretrained(tmp_path), GalaxyForRegression)
 
 
 def test_the_tree_is_saved_whole(tmp_path):
@@ -126,6 +211,17 @@ def test_parameters_are_counted_by_group():
         ({"backbone": "test_convnext", "tree": "gz3"}, "no decision tree gz3"),
         ({"backbone": "test_convnext", "likelihood": "normal"}, "choose dirichlet_multinomial"),
         ({"backbone": "test_convnext", "crop": 1.5}, r"in \(0, 1\]"),
+        ({"backbone": "test_convnext", "label_smoothing": 1.0}, "label_smoothing 1.0: is a share"),
+        (
+            {"backbone": "test_convnext", **CLASSES, "class_weights": [1, 2]},
+            "class_weights 1 2: one .* the 3 classes ring, no",
+        ),
+        ({"backbone": "test_convnext", **CLASSES, "class_weights": [1, 2, 0]}, "one number above 0"),
+        ({"backbone": "test_convnext", "values": []}, "one or several different names"),
+        ({"backbone": "test_convnext", "values": ["z", "z"]}, "values z z: are one or several different"),
+        ({"backbone": "test_convnext", "values": ["z"], "value_std": [0.0]}, "for each of z, no std of 0"),
+        ({"backbone": "test_convnext", "values": ["z", "m"], "value_mean": [1.0]}, "one number for each of z, m"),
+        ({"backbone": "test_convnext", "values": ["z"], "value_mean": [1.0], "unit_interval": True}, "inside .0, 1."),
     ],
 )
 def test_wrong_configurations_are_refused(options, message):
@@ -133,6 +229,8 @@ def test_wrong_configurations_are_refused(options, message):
         GalaxyConfig(**options)
     with pytest.raises(BadInput, match="needs a config with a tree"):
         GalaxyForVotes(GalaxyConfig(backbone="test_convnext"))
+    with pytest.raises(BadInput, match="needs a config with values"):
+        GalaxyForRegression(GalaxyConfig(backbone="test_convnext"))
 
 
 def test_a_run_folder_with_another_backbone_is_refused(tmp_path):

@@ -93,5 +93,5 @@ def test_the_modules_are_all_that_they_import(models, tmp_path):
                 assert node.module != "hf_galaxy"
                 assert not node.level or node.module in MODULES
     names = json.loads((tmp_path / "config.json").read_text())["auto_map"]
-    assert {"AutoConfig", "AutoModel"} == names.keys()
+    assert {"AutoConfig", "AutoModel", "AutoModelForImageClassification"} == names.keys()
     assert Path(tmp_path / "model.py").read_text().count(f"class {names['AutoModel'].split('.')[1]}(") == 1
