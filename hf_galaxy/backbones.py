@@ -81,6 +81,16 @@ def architecture(name: str) -> Architecture:
     return Architecture(name, None, tuple(cfg.mean), tuple(cfg.std))
 
 
+def hub_id_of(start: str) -> str | None:
+    """The Hub id of weights that a backbone starts from, by what `--start` calls them; None if they are here."""
+    name = start.removeprefix(TRANSFORMERS)
+    if Path(name).suffix in WEIGHT_FILES or Path(name).exists():
+        return None
+    if "/" in name:
+        return name.split(":")[-1]  # timm says hf_hub:ORG/NAME
+    return timm.get_pretrained_cfg(name).hf_hub_id
+
+
 def normalisation_of(start: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and std that published weights were trained with, by a timm name or "transformers:..."; None if not known."""
     if start.startswith(TRANSFORMERS):

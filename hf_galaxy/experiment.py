@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from hf_galaxy import cards
-from hf_galaxy.backbones import layer_groups
+from hf_galaxy.backbones import hub_id_of, layer_groups
 from hf_galaxy.data import Galaxies, Label, Rows, vote_batches
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
@@ -71,13 +71,15 @@ def carry_out(settings: Settings) -> RunRecord | None:
         | {"precision": accelerator.mixed_precision},  # which the launcher may have said
         dataset={
             "name": " ".join(settings.dataset),
-            "title": " and ".join(sources.titles),
+            "title": " and ".join(said.title for said in sources.said),
+            "cards": [vars(said) for said in sources.said],
             "splits": {split: sources.count(split) for split in sources.splits},
             **_about(sources.target),
         },
         model={
             "backbone": model.config.backbone,
             "start": settings.start,
+            "base_model": settings.start and hub_id_of(settings.start),
             "image_size": model.config.image_size,
             "crop": model.config.crop,
             "parameters": model.parameter_counts(),

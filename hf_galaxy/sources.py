@@ -13,8 +13,8 @@ from hf_galaxy.data import (
     labelled,
     open_dataset,
     rows_of,
-    title_of,
 )
+from hf_galaxy.dataset_card import Said
 from hf_galaxy.decision_tree import DecisionTree, load_tree, tree_of_columns
 from hf_galaxy.errors import BadInput
 from hf_galaxy.settings import Settings
@@ -28,13 +28,13 @@ class Sources:
     """Some datasets with one target.
 
     Attributes:
-        titles: what their cards call them.
+        said: what their cards say of them.
         splits: of each split the rows of every dataset.
         target: the tree, or the label, of all of them.
         strata: of every dataset the kinds of its training rows (`subsets.strata_of`); None if nobody asked.
     """
 
-    titles: list[str]
+    said: list[Said]
     splits: dict[str, list[Rows]]
     target: DecisionTree | Label
     strata: list[np.ndarray] | None
@@ -56,7 +56,7 @@ def open_sources(settings: Settings, say: Callable[[str], None]) -> Sources:
     opened = [open_dataset(name, settings.config, settings.streaming) for name in settings.dataset]
     named = list(zip(settings.dataset, opened, strict=True))
     splits = {split: [rows_of(each, split, name) for name, each in named] for split in SPLITS}
-    titles = [title_of(name) for name in settings.dataset]
+    said = [Said.by(name) for name in settings.dataset]
     if settings.task == "votes":
         target, strata = _tree_of(settings, splits["train"], say), None
         if settings.subset < 1 or settings.balance:
@@ -87,7 +87,7 @@ def open_sources(settings: Settings, say: Callable[[str], None]) -> Sources:
         ]
         strata = [kinds[where] for kinds, where in zip(strata, chosen, strict=True)]
         splits["train"] = [rows.select(where) for rows, where in zip(splits["train"], chosen, strict=True)]
-    return Sources(titles, splits, target, strata)
+    return Sources(said, splits, target, strata)
 
 
 def _tree_of(settings, train, say):
