@@ -1,82 +1,207 @@
 """The record of a run -> the card of its model. A pure function: no inference, no network."""
 
+import re
 from pathlib import Path
 
-from huggingface_hub import ModelCard, ModelCardData
+import numpy as np
+from huggingface_hub import ModelCard
 
+from hf_galaxy import run_figures
+from hf_galaxy.card_data import base_model, card_data, datasets, licence
 from hf_galaxy.run_record import RunRecord
 
 TEMPLATES = Path(__file__).parent / "templates"
 NOT_MEASURED = "not measured"
+FEW = 100  # test galaxies below which a figure is said to rest on few
+PAPER = """@misc{walmsley2024scaling,
+  title = {{Scaling Laws for Galaxy Images}},
+  author = {Walmsley, Mike and Bowles, Micah and Scaife, Anna M. M. and others},
+  year = {2024},
+  eprint = {2404.02973},
+  archivePrefix = {arXiv}
+}"""
 
 
 def model_card(record: RunRecord) -> str:
-    """README.md of a finished run: what it is, how to load it, how it was trained, how good it is."""
-    task = record.settings["task"]
-    data = ModelCardData(
-        license="apache-2.0", library_name="transformers",
-        pipeline_tag="image-classification" if task == "classes" else "image-feature-extraction",
-        tags=["galaxy zoo", "astronomy", "galaxies", "hf_galaxy"],
-    )  # fmt: skip
+    """README.md of a finished run: what it is, how to use it, how good it is and where it fails, how it was made."""
+    task, test = record.settings["task"], record.results.get("test", {})
     return str(
         ModelCard.from_template(
-            data, template_path=str(TEMPLATES / "model_card.md.jinja"), record=record, task=task,
-            scaling=_scaling_section(**record.scaling) if record.scaling else None,
+            card_data(record), template_path=str(TEMPLATES / "model_card.md.jinja"), record=record, task=task,
+            folder=record.publication.get("repo") or "path/or/hub-id", said=record.dataset.get("cards", []),
+            datasets=datasets(record), base_model=base_model(record), licence=licence(record),
             tables={split: metrics_table(results) for split, results in record.results.items()},
+            classes=_classes_table(test["confusion"], record.dataset["classes"]) if "confusion" in test else None,
+            calibration=_calibration_section(run_figures.calibration_of(record)), figures=run_figures,
+            few=_questions_of_few(test), no_better=_no_better(test), floor=test.get("loss", {}).get("saturated"),
+            compute=_compute(record), duration=_duration(record.training["seconds"]), citation=_citations(record),
+            scaling=_scaling_section(**record.scaling) if record.scaling else None,
             recipe={name: _setting(value) for name, value in record.settings.items() if value not in (None, [])},
         )
     )  # fmt: skip
 
 
 def metrics_table(results: dict) -> str:
-    """Markdown of one split's results, every figure beside its baseline."""
+    """Markdown of one split's results, every figure beside its baseline.
+
+    Where there are replicates of a bootstrap over galaxies, +- is half the width of the interval that 90 % of them lie in.
+    """
+    again = results.get("bootstrap", {})
     if "values" in results:
-        return _values_table(results)
+        return _values_table(results, again)
     if "questions" not in results:
         rows = [
-            (name, f"{_number(pair['model'])} | {_number(pair['baseline'])}")
+            (name, f"{_told(pair['model'], again.get(name, {}).get('model'))} | {_number(pair['baseline'])}")
             for name, pair in results.items()
-            if isinstance(pair, dict) and name != "bootstrap"
+            if isinstance(pair, dict) and "baseline" in pair
         ]
         return table([f"{results['galaxies']} galaxies", "model", "baseline"], rows)
 
-    def cells(figures, *names):
-        return " | ".join(_number(figures[name][who]) for name in names for who in ("model", "baseline"))
+    def cells(figures, replicates, *names):
+        return " | ".join(
+            f"{_told(figures[name]['model'], replicates.get(name, {}).get('model'))} | {_number(figures[name]['baseline'])}"
+            for name in names
+        )
 
-    errors = "RMSE | baseline | MAE | baseline | accuracy | baseline"
-    header = f"question | galaxies asked | nll | baseline | with >= {results['min_votes']} votes | {errors}"
+    errors = ["RMSE", "baseline", "accuracy", "baseline"]
+    header = ["question", "galaxies asked", "nll", "baseline", f"with >= {results['min_votes']} votes", *errors]
+    of_questions = again.get("questions", {})
     rows = [
         (
             name,
-            f"{figures['galaxies_asked']} | {cells(figures, 'nll')} | {figures['galaxies_with_enough_votes']} | "
-            + cells(figures, "rmse", "mae", "accuracy"),
+            f"{figures['galaxies_asked']} | {cells(figures, of_questions.get(name, {}), 'nll')} | "
+            f"{figures['galaxies_with_enough_votes']} | "
+            + cells(figures, of_questions.get(name, {}), "rmse", "accuracy"),
         )
         for name, figures in results["questions"].items()
     ]
     by_campaign = [
-        (name, f"{figures['galaxies']} | {cells(figures, 'nll', 'rmse', 'mae', 'accuracy')}")
+        (
+            name,
+            f"{figures['galaxies']} | {cells(figures, again.get('campaigns', {}).get(name, {}), 'nll', 'rmse', 'accuracy')}",
+        )
         for name, figures in results["campaigns"].items()
     ]
-    campaigns = table(
-        f"campaign, mean of its questions | galaxies | nll, sum | baseline | {errors}".split(" | "), by_campaign
-    )
-    return f"{table(header.split(' | '), rows)}\n\n{campaigns}\n\n{_loss_of_all(results)}"
+    campaigns = table(["campaign: its questions", "galaxies", "nll, sum", "baseline", *errors], by_campaign)
+    return f"{_loss_of_all(results, again)}\n\n{campaigns}\n\n{table(header, rows)}"
 
 
-def _values_table(results):
+def _values_table(results, again):
     header = ["value", "galaxies", "RMSE", "baseline", "MAE", "baseline", "R²", "baseline"]
     rows = []
     for name, figures in results["values"].items():
-        errors = [_digits(figures[error][who]) for error in ("rmse", "mae") for who in ("model", "baseline")]
-        rows.append(
-            [name, figures["galaxies"], *errors, *(_number(figures["r2"][who]) for who in ("model", "baseline"))]
-        )
-    return f"{table(header, rows)}\n\n{_loss_of_all(results)}"
+        replicates = again.get("values", {}).get(name, {})
+        row = [name, figures["galaxies"]]
+        for error in ("rmse", "mae", "r2"):
+            figure = figures[error]
+            row += [_told(figure["model"], replicates.get(error, {}).get("model")), _number(figure["baseline"])]
+        rows.append(row)
+    return f"{_loss_of_all(results, again)}\n\n{table(header, rows)}"
 
 
-def _loss_of_all(results):
+def _loss_of_all(results, again):
     loss = results["loss"]
-    return f"All {results['galaxies']} galaxies: loss {_number(loss['model'])}, baseline {_number(loss['baseline'])}."
+    return (
+        f"All {results['galaxies']} galaxies: loss {_told(loss['model'], again.get('loss', {}).get('model'))}, "
+        f"baseline {_number(loss['baseline'])}."
+    )
+
+
+def _told(value, replicates):
+    """A figure and, where it was measured in replicates, half the width of its interval."""
+    drawn = [each for each in replicates or [] if each is not None]
+    if value is None or not drawn:
+        return _number(value)
+    low, high = np.quantile(drawn, (0.05, 0.95))
+    return f"{_number(value)}\xa0±\xa0{(high - low) / 2:.3f}"  # not to be broken into lines
+
+
+def _classes_table(confusion, names):
+    """Of each class the test galaxies, and the shares that are found and that are right."""
+    confusion = np.array(confusion)
+    right, of_class, said = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    taken_for = confusion - np.diag(right)
+    rows = [
+        [
+            name, of_class[i], _number(right[i] / of_class[i] if of_class[i] else None),
+            _number(right[i] / said[i] if said[i] else None), names[taken_for[i].argmax()] if taken_for[i].any() else "-",
+        ]
+        for i, name in enumerate(names)
+    ]  # fmt: skip
+    return table(["class", "test galaxies", "recall", "precision", "most often taken for"], rows)
+
+
+def _calibration_section(calibration):
+    """What the figure of it shows, in words and numbers."""
+    if calibration is None:
+        return None
+    if "campaigns" not in calibration:
+        return (
+            "The probability of the likeliest class, in ten bins, against the share of galaxies in which that class is right. "
+            f"The mean distance of both (expected calibration error) is {_number(calibration['error'])}."
+        )
+    columns = {
+        level: f"in the {level} % interval"
+        for each in calibration["campaigns"].values()
+        for level in each.get("coverage", {})
+    }
+    rows = [
+        [name, _number(each["error"]), *(_number(each["coverage"][level]) for level in columns)]
+        for kind in ("campaigns", "questions")
+        for name, each in calibration[kind].items()
+    ]
+    text = (
+        "Left: predicted fractions, in ten bins, against the fractions of the votes that were given. The error in the table is "
+        "their mean distance; both are weighted by votes."
+    )
+    if columns:
+        text += (
+            " Right, and in the table: how many answers got a number of votes that lies in the central interval of what the "
+            "Dirichlet predicts for it; more than the interval says means that the model is too modest, fewer that it is too "
+            "sure of itself."
+        )
+    return f"{text}\n\n{table(['', 'error', *columns.values()], rows)}"
+
+
+def _questions_of_few(results):
+    """Questions that less than FEW test galaxies have enough votes for, with their number."""
+    counts = {name: each["galaxies_with_enough_votes"] for name, each in results.get("questions", {}).items()}
+    return {name: count for name, count in counts.items() if count < FEW}
+
+
+def _no_better(results):
+    """Questions whose votes the model foretells no better than the constant does."""
+    pairs = {name: each["nll"] for name, each in results.get("questions", {}).items()}
+    return [name for name, nll in pairs.items() if nll["model"] is not None and nll["model"] >= nll["baseline"]]
+
+
+def _compute(record):
+    """Galaxies seen in training and, if the operations for one are known, an estimate of all."""
+    history = [entry for entry in record.training.get("history", []) if entry]
+    if not history:
+        return None
+    seen, flops = history[-1]["galaxies"], record.model.get("flops")
+    # Going back through a network takes about twice the operations of going through it.
+    return {"seen": seen, "flops": flops, "total": 3 * flops * seen if flops else None}
+
+
+def _duration(seconds):
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 300
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def _citations(record):
+    """BibTeX of the paper and of what the datasets' cards ask to be cited, each entry once."""
+    texts = [said["citation"] for said in record.dataset.get("cards", []) if said["citation"]]
+    entries = {}
+    for entry in (each for text in [PAPER, *texts] for each in re.split(r"\n(?=@)", text)):
+        entries.setdefault(entry.split(",")[0].strip(), entry.strip())
+    return "\n\n".join(entries.values())
 
 
 def _setting(value):
@@ -84,12 +209,7 @@ def _setting(value):
 
 
 def _number(value):
-    return NOT_MEASURED if value is None else f"{value:.4f}"
-
-
-def _digits(value):
-    """Four digits that matter, of a number in any unit."""
-    return NOT_MEASURED if value is None else f"{value:.4g}"
+    return NOT_MEASURED if value is None else f"{value:.3f}" if abs(value) >= 0.01 else f"{value:.2g}"
 
 
 def _scaling_section(title: str, laws: list[dict]) -> str:

@@ -12,7 +12,6 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import torch
-from huggingface_hub import DatasetCard
 from PIL import Image
 from torch.utils.data import Dataset
 
@@ -70,15 +69,6 @@ def _is_text(feature):
 
 def _column(rows, column):
     return rows.select_columns([column]).with_format("arrow")[:][column]
-
-
-def title_of(name: str) -> str:
-    """What a dataset's card calls it, so that a model trained on it can say so; its name if it has no card."""
-    try:
-        card = DatasetCard.load(Path(name) / "README.md" if Path(name).exists() else name)
-    except (OSError, ValueError):  # no card, or one without a header
-        return name
-    return card.data.pretty_name or name
 
 
 def rows_of(opened: dict[str, Rows], split: str, name: str) -> Rows:

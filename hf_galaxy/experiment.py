@@ -36,6 +36,7 @@ from hf_galaxy.model import (
     GalaxyPreTrainedModel,
 )
 from hf_galaxy.optimizers import make_optimizer, parameter_groups
+from hf_galaxy.pretrained import hub_id_of
 from hf_galaxy.processes import first_alone, start_accelerator, start_tracker
 from hf_galaxy.run_folder import begin, save
 from hf_galaxy.run_record import RunRecord
@@ -80,13 +81,15 @@ def carry_out(settings: Settings) -> RunRecord | None:
         | {"precision": accelerator.mixed_precision},  # which the launcher may have said
         dataset={
             "name": " ".join(settings.dataset),
-            "title": " and ".join(sources.titles),
+            "title": " and ".join(said.title for said in sources.said),
+            "cards": [vars(said) for said in sources.said],
             "splits": {split: sources.count(split) for split in sources.splits},
             **_about(sources.target),
         },
         model={
             "backbone": model.config.backbone,
             "start": settings.start,
+            "base_model": settings.start and hub_id_of(settings.start),
             "image_size": model.config.image_size,
             "crop": model.config.crop,
             "parameters": parameters | {"trained": trained},

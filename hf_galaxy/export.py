@@ -25,7 +25,7 @@ from transformers import AutoModel
 from transformers.models.clip import CLIPImageProcessor
 
 from hf_galaxy.atomic import check_new, whole_file
-from hf_galaxy.backbones import TRANSFORMERS, TransformersBackbone
+from hf_galaxy.backbones import TransformersBackbone
 from hf_galaxy.cards import TEMPLATES
 from hf_galaxy.errors import BadInput
 from hf_galaxy.mock_pictures import draw
@@ -163,7 +163,7 @@ def encoder_card(record: RunRecord, model: GalaxyPreTrainedModel) -> str:
     data = ModelCardData(
         license="apache-2.0", library_name="transformers" if of_transformers else "timm",
         pipeline_tag="image-feature-extraction", tags=["galaxy zoo", "astronomy", "galaxies", "hf_galaxy"],
-        base_model=base_model(record.model["start"]),
+        base_model=record.model.get("base_model"),
     )  # fmt: skip
     options = model.backbone.options if of_transformers else {}
     return str(
@@ -173,18 +173,6 @@ def encoder_card(record: RunRecord, model: GalaxyPreTrainedModel) -> str:
             options="".join(f", {name}={value}" for name, value in options.items()),
         )
     )  # fmt: skip
-
-
-def base_model(start: str | None) -> str | None:
-    """The Hub id of the published weights that a run started from; None if it started from anything else."""
-    if start is None:
-        return None
-    if timm.is_model(start):
-        return timm.get_pretrained_cfg(start).hf_hub_id
-    source, _, name = start.partition(":")
-    if source in ("hf_hub", "hf-hub"):
-        return name.split("@")[0]
-    return name if start.startswith(TRANSFORMERS) and not Path(name).exists() else None
 
 
 def check_onnx_file(out: Path) -> None:

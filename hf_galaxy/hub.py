@@ -1,7 +1,9 @@
-"""A published folder goes to the Hub, byte for byte."""
+"""A published folder goes to the Hub, byte for byte: a dataset's, or that of a run."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
+from typing import Literal
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError
@@ -10,6 +12,12 @@ from huggingface_hub.utils import validate_repo_id
 from hf_galaxy.atomic import whole_file, write_json
 from hf_galaxy.errors import BadInput
 from hf_galaxy.publish import CROISSANT, STATISTICS
+
+# What an earlier version of a repository may have had more of, and must not keep.
+STALE = {"dataset": ["data/*", "tiny/*", "native/*"], "model": ["*.safetensors", "figures/*"]}
+# Of a run folder, what training needs to go on or to branch off, and nobody who uses the model.
+OF_TRAINING = (".lock", ".saving*", "*.partial", "checkpoint-*.pt", "kept-checkpoint-*.pt")
+PICKLES = {".bin", ".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".joblib"}  # loading one can run what it likes
 
 
 def rename(folder: Path, repo: str, command: str) -> None:
@@ -35,8 +43,32 @@ def rename(folder: Path, repo: str, command: str) -> None:
         write_json(folder / STATISTICS, said | {"name": repo})
 
 
-def push(folder: Path, repo: str) -> str:
+def check_run_files(run: Path, allowed: Collection[str] = ()) -> None:
+    """Refuse a run folder whose weights are not safetensors, or which holds pickles besides its checkpoints.
+
+    Args:
+        allowed: pickles that are meant to be there, by their paths in the folder.
+
+    Raises:
+        BadInput: names them.
+    """
+    if not list(run.glob("model*.safetensors")):
+        raise BadInput(f"--run {run}: has no weights in safetensors; only such are published")
+    if missing := [name for name in allowed if not (run / name).is_file()]:
+        raise BadInput(f"--allow-pickle {missing[0]}: there is no such file in {run}")
+    files = {file.relative_to(run) for file in run.rglob("*") if file.is_file() and file.suffix in PICKLES}
+    pickles = {str(file) for file in files if not any(file.match(pattern) for pattern in OF_TRAINING)} - set(allowed)
+    if pickles:
+        raise BadInput(
+            f"--run {run}: {', '.join(sorted(pickles))} can run anything when loaded; remove it, or name it with --allow-pickle"
+        )
+
+
+def push(folder: Path, repo: str, kind: Literal["dataset", "model"] = "dataset") -> str:
     """Upload a published folder to the Hub, byte for byte; what an interrupted upload has sent is not sent again.
+
+    Args:
+        kind: of a model's folder, which is that of a run, what only its training needs stays here (`OF_TRAINING`).
 
     Returns:
         Its address.
@@ -44,25 +76,28 @@ def push(folder: Path, repo: str) -> str:
     Raises:
         BadInput: the Hub refused, or cannot be reached.
     """
-    api, upload = HfApi(), {"folder_path": folder, "repo_id": repo, "repo_type": "dataset"}
+    api, upload = HfApi(), {"folder_path": folder, "repo_id": repo, "repo_type": kind}
+    private = [*OF_TRAINING] if kind == "model" else []
     try:
-        api.create_repo(repo, repo_type="dataset", exist_ok=True)
-        # The card comes last: with it the dataset appears, and a large upload is more than one commit. What an earlier
-        # version of the dataset has left in its folders goes with that.
-        api.upload_folder(**upload, ignore_patterns="README.md", commit_message=f"Publish {folder.name}: data")
-        stale = ["data/*", "tiny/*", "native/*"]
-        commit = api.upload_folder(**upload, delete_patterns=stale, commit_message=f"Publish {folder.name}")
+        api.create_repo(repo, repo_type=kind, exist_ok=True)
+        # The card comes last: with it the repository appears, and a large upload is more than one commit. What an earlier
+        # version has left in its folders goes with that.
+        message = f"Publish {folder.name}"
+        api.upload_folder(**upload, ignore_patterns=["README.md", *private], commit_message=f"{message}: data")
+        commit = api.upload_folder(
+            **upload, ignore_patterns=private, delete_patterns=STALE[kind], commit_message=message
+        )
         return str(commit.repo_url)
     except (HTTPError, RuntimeError, OSError, ValueError) as error:  # a file that could not be sent: RuntimeError
         reason = " ".join(str(error.__cause__ or error).split())
         raise BadInput(
-            f"--push {repo}: {reason} (the dataset is whole in {folder}; the same command pushes what is missing)"
+            f"--push {repo}: {reason} (the {kind} is whole in {folder}; the same command pushes what is missing)"
         ) from error
 
 
-def check_repo_name(repo: str) -> None:
+def check_repo_name(repo: str, option: str = "--push") -> None:
     """Refuse what is no ORG/NAME, before anything is made for it."""
     try:
         validate_repo_id(repo)
     except ValueError as error:
-        raise BadInput(f"--push {repo}: is no ORG/NAME ({error})") from error
+        raise BadInput(f"{option} {repo}: is no ORG/NAME ({error})") from error

@@ -2,8 +2,9 @@
 Q questions, C classes, K values, R replicates.
 
 Metrics are sums and counts: `update` adds a batch, `+` joins processes, `compute` divides once, at the end. A figure for
-which there are no galaxies is None, never 0. Where batches say who their galaxies are (`keys`), the figures that scaling
-laws are fitted to are also given in the replicates of a bootstrap over galaxies.
+which there are no galaxies is None, never 0. Where batches say who their galaxies are (`keys`), as when a split is measured
+for good, figures are also given in the replicates of a bootstrap over galaxies, and predictions are held against what came
+out, in bins of fixed edges (`calibration`).
 """
 
 from collections.abc import Iterable
@@ -26,6 +27,10 @@ from hf_galaxy.losses import (
     standardised_squared_error,
     sum_per_question,
 )
+
+BINS = 10  # of predicted fractions and of a class's probability, equally wide
+PLACES = 20  # parts of a predicted distribution: central intervals of 10 %, 20 %, ... end at their edges
+LEVELS = (50, 80, 90)  # per cent of the central intervals whose coverage is given
 
 
 @dataclass
@@ -187,6 +192,8 @@ class VoteMetrics:
             self._add("asked (R, Q)", times @ (totals > 0).to(precise))
             self._add("enough (R, Q)", times @ (totals >= self.min_votes).to(precise))
             self._add("saturated nll (R, Q)", times @ saturated.to(precise))
+            self._add("in_campaign (R, campaigns)", times @ (seen > 0).to(precise))
+            self._calibrate(votes, totals, outputs, precise)
         self._compare("model", votes, totals, outputs.fractions, outputs.nll, precise, times)
         self._compare("baseline", votes, totals, fractions, constant_nll, precise)
 
@@ -206,6 +213,26 @@ class VoteMetrics:
         predicted, own = (self._by_question(values) for values in (fractions, votes))
         correct = own.gather(2, predicted.argmax(2, keepdim=True)).squeeze(2) == own.amax(2)
         self._add(f"{who} correct", (correct & enough).sum(0))
+        if times is not None:
+            self._add(f"{who} correct (R, Q)", times @ (correct & enough).to(precise))
+
+    def _calibrate(self, votes, totals, outputs, precise):
+        """Votes by the fraction that was predicted, and how far up in what was predicted of them they lie."""
+        group = question_of_answer(self.tree, votes.device)
+        cast = totals.index_select(1, group)
+        fractions = outputs.fractions.to(precise)
+        bins = group * BINS + (fractions * BINS).long().clamp_max(BINS - 1)
+        for name, values in (("cast", cast), ("predicted", cast * fractions), ("given", votes)):
+            sums = fractions.new_zeros(len(self.tree.questions) * BINS)
+            sums.index_add_(0, bins.flatten(), values.to(precise).flatten())
+            self._add(f"{name} (Q, bins)", sums.view(-1, BINS))
+        if self.likelihood == "dirichlet_multinomial":
+            galaxy, answer = cast.nonzero(as_tuple=True)
+            concentrations = outputs.concentrations.to(precise)
+            others = sum_per_question(concentrations, self.tree).index_select(1, group) - concentrations
+            shares = _places(*(values[galaxy, answer] for values in (votes, cast, concentrations, others)))
+            sums = shares.new_zeros(len(self.tree.questions), PLACES)
+            self._add("places (Q, places)", sums.index_add_(0, group[answer], shares))
 
     def _by_question(self, values):
         """(B, A) -> (B, Q, the most answers of a question), with -1 where a question has fewer."""
@@ -289,17 +316,60 @@ class VoteMetrics:
             "loss": {who: self._loss(who) for who in ("model", "baseline", "saturated")},
             "questions": {q.name: question(i) for i, q in enumerate(self.tree.questions)},
             "campaigns": {name: campaign(i, qs) for i, (name, qs) in enumerate(self.tree.campaigns.items())},
+            **({"calibration": self._calibration(sums)} if "cast (Q, bins)" in sums else {}),
             **({"bootstrap": self._bootstrap(sums)} if "galaxies (R)" in sums else {}),
+        }
+
+    def _calibration(self, sums):
+        """By question, and of all questions of a campaign; means are None in bins without votes.
+
+        `cast`, `predicted`, `given` (BINS,): in galaxies with a predicted fraction in this bin the votes for the question, the
+        mean predicted fraction and the fraction that the answer was given, both weighted by votes. `error` is their mean
+        distance. `places` (PLACES,): the shares of answers whose votes lie in each twentieth of the beta-binomial that the
+        Dirichlet predicts of them, which are equal if it is true; `coverage`, per cent -> the share in its central interval.
+        """
+
+        def over(questions):
+            cast, predicted, given = (
+                sums[f"{name} (Q, bins)"][questions].sum(0) for name in ("cast", "predicted", "given")
+            )
+            figures = {
+                "cast": _six_digits(cast),
+                "predicted": _six_digits(_ratios(predicted, cast)),
+                "given": _six_digits(_ratios(given, cast)),
+                "error": float(abs(predicted - given).sum() / cast.sum()) if cast.sum() else None,
+            }
+            if "places (Q, places)" in sums:
+                places = sums["places (Q, places)"][questions].sum(0)
+                shares = _ratios(places, places.sum())
+                out = {level: PLACES * (100 - level) // 200 for level in LEVELS}
+                covered = {str(level): _six_digits([shares[n : PLACES - n].sum()])[0] for level, n in out.items()}
+                figures |= {"places": _six_digits(shares), "coverage": covered}
+            return figures
+
+        return {
+            "questions": {q.name: over([i]) for i, q in enumerate(self.tree.questions)},
+            "campaigns": {name: over(questions) for name, questions in self.tree.campaigns.items()},
         }
 
     def _bootstrap(self, sums):
         """The model's figures in each replicate, rounded to six digits; None where no galaxy counts."""
 
         def figures(total, count, root=False):
-            with np.errstate(invalid="ignore", divide="ignore"):
-                return _six_digits(np.sqrt(total / count) if root else total / count)
+            return _six_digits(np.sqrt(_ratios(total, count)) if root else _ratios(total, count))
 
         asked, enough = sums["asked (R, Q)"], sums["enough (R, Q)"]
+
+        def campaign(i, questions):
+            counted = [q for q in questions if sums["enough"][q]]
+            nll = sums["model nll (R, Q)"][:, questions].sum(1)
+            means = {
+                "nll": _ratios(nll, sums["in_campaign (R, campaigns)"][:, i]),
+                "rmse": _mean(np.sqrt(_ratios(sums["model squares (R, Q)"], enough))[:, counted]),
+                "accuracy": _mean(_ratios(sums["model correct (R, Q)"], enough)[:, counted]),
+            }
+            return {name: {"model": _six_digits(values)} for name, values in means.items()}
+
         return {
             "loss": {
                 who: figures(sums[f"{who} nll (R, Q)"].sum(1), sums["galaxies (R)"]) for who in ("model", "saturated")
@@ -310,14 +380,52 @@ class VoteMetrics:
                         who: figures(sums[f"{who} nll (R, Q)"][:, i], asked[:, i]) for who in ("model", "saturated")
                     },
                     "rmse": {"model": figures(sums["model squares (R, Q)"][:, i], enough[:, i], root=True)},
+                    "accuracy": {"model": figures(sums["model correct (R, Q)"][:, i], enough[:, i])},
                 }
                 for i, q in enumerate(self.tree.questions)
             },
+            "campaigns": {name: campaign(i, qs) for i, (name, qs) in enumerate(self.tree.campaigns.items())},
         }
 
 
 def _six_digits(values):
     return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values]
+
+
+def _ratios(totals, counts):
+    """Not a number where nothing was counted."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return totals / counts
+
+
+def _mean(values):
+    """Of each row, of what was counted in it."""
+    there = np.isfinite(values)
+    return _ratios(np.where(there, values, 0).sum(1), there.sum(1))
+
+
+def _places(k, n, a, b):
+    """(..., PLACES) how much of each k of n votes lies in each part of the beta-binomial distribution with a and b.
+
+    A count is no point of a continuous distribution: it takes up all from the probability of fewer votes to that of no more,
+    evenly. If the distribution is true then on average all parts get the same (Czado, Gneiting and Held 2009, "Predictive
+    model assessment for count data", eq. 2).
+    """
+    log_p = torch.lgamma(n + b) - torch.lgamma(b) + torch.lgamma(a + b) - torch.lgamma(n + a + b)  # of no vote
+    fewer, here = torch.zeros_like(a), log_p.exp()
+    for j in range(int(k.max()) if len(k) else 0):
+        going = j < k
+        fewer = torch.where(going, fewer + here, fewer)
+        # Only what is going on is looked at: for the others the logarithms may be of negative numbers.
+        log_p = log_p + ((n - j) / (j + 1)).log() + ((a + j) / (n + b - j - 1)).log()
+        here = torch.where(going, log_p.exp(), here)
+    upper = (fewer + here).clamp(1e-9, 1)
+    lower = torch.minimum(fewer, upper - 1e-9)  # what is next to impossible takes up some room, too
+    edges = torch.linspace(0, 1, PLACES + 1, dtype=a.dtype, device=a.device)
+    below = (edges.clamp(lower.unsqueeze(-1), upper.unsqueeze(-1)) - lower.unsqueeze(-1)) / (upper - lower).unsqueeze(
+        -1
+    )
+    return below.diff(dim=-1)
 
 
 class ClassMetrics:
@@ -369,7 +477,23 @@ class ClassMetrics:
             "galaxies": len(labels),
             **{name: {who: figures[who][name] for who in figures} for name in figures["model"]},
             "confusion": confusion.tolist(),
+            **({"calibration": self._calibration(labels, logits)} if self.keys else {}),
             **({"bootstrap": self._bootstrap(labels, logits)} if self.keys else {}),
+        }
+
+    def _calibration(self, labels, logits):
+        """By the probability of the likeliest class, in BINS: `galaxies`, their mean `probability`, and the share `accuracy` in
+        which that class is right; `error` is the mean distance of both (Guo et al. 2017, huggingface.co/papers/1706.04599).
+        """
+        probability, predicted = logits.double().softmax(1).max(1)
+        bins = (probability * BINS).long().clamp_max(BINS - 1)
+        weights = (torch.ones_like(probability), probability, (predicted == labels).double())
+        galaxies, claimed, right = (torch.bincount(bins, each, BINS).numpy() for each in weights)
+        return {
+            "galaxies": galaxies.astype(int).tolist(),
+            "probability": _six_digits(_ratios(claimed, galaxies)),
+            "accuracy": _six_digits(_ratios(right, galaxies)),
+            "error": float(abs(claimed - right).sum() / len(labels)),
         }
 
     def _bootstrap(self, labels, logits):
@@ -379,7 +503,11 @@ class ClassMetrics:
             "loss": torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none"),
             "accuracy": (logits.argmax(1) == labels).double(),
         }
-        return {name: {"model": _six_digits(times.T @ values.numpy() / times.sum(0))} for name, values in each.items()}
+        figures = {name: _ratios(times.T @ values.numpy(), times.sum(0)) for name, values in each.items()}
+        of_class = torch.nn.functional.one_hot(labels, len(self.names)).double().numpy()
+        recalls = _ratios(times.T @ (of_class * each["accuracy"].numpy()[:, None]), times.T @ of_class)
+        figures["balanced_accuracy"] = _mean(recalls)  # a class that no galaxy is of does not count
+        return {name: {"model": _six_digits(values)} for name, values in figures.items()}
 
     def _figures(self, labels, logits):
         shares = logits.double().softmax(1).numpy()

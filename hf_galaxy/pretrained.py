@@ -158,3 +158,13 @@ def _efficientnet_lite_to_timm(weights, name):
         )
     renamed = {a: weights[b] for a, b in zip(ours, theirs, strict=True)}
     return target | renamed  # target's num_batches_tracked, which the packages lack, stay 0
+
+
+def hub_id_of(start: str) -> str | None:
+    """The Hub id of what a backbone starts from, by what `--start` calls it; None if that stands here."""
+    source, _, name = start.rpartition(":")
+    if source == "local-dir" or Path(name).suffix in WEIGHT_FILES or Path(name).exists():
+        return None
+    if "/" in name:
+        return name.split("@")[0]  # a revision
+    return timm.get_pretrained_cfg(name).hf_hub_id if timm.is_model(name) else None

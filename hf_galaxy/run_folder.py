@@ -1,6 +1,7 @@
 """The folder of a run: who may write into it, what it branches off from, and what is in it at the end."""
 
 import fcntl
+import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -9,13 +10,14 @@ from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
-from hf_galaxy import cards, checkpoints
+from hf_galaxy import card_data, cards, checkpoints, run_figures
 from hf_galaxy.atomic import whole_file
 from hf_galaxy.errors import BadInput
 from hf_galaxy.run_record import FILE, RunRecord
 from hf_galaxy.settings import BESIDE, Settings
 
-LOCK = ".lock"
+LOCK, CARD = ".lock", "README.md"
+SAID = {"title", "cards"}  # of a dataset, by its card
 
 
 def begin(settings: Settings, record: RunRecord, galaxies: int) -> IO:
@@ -85,7 +87,10 @@ def _differing(earlier, record, but=()):
     """The options, as typed, in which two runs compute different things."""
     names = [name for name, value in record.settings.items() if value != earlier.settings.get(name)]
     differing = [f"--{name.replace('_', '-')}" for name in sorted(set(names) - BESIDE - set(but))]
-    if not differing and earlier.dataset != record.dataset:
+    # Its card may have been edited since: nothing is computed from that.
+    if not differing and any(
+        earlier.dataset.get(key) != value for key, value in record.dataset.items() if key not in SAID
+    ):
         differing = ["content of --dataset than now"]
     return differing
 
@@ -122,15 +127,50 @@ def branch_point(settings: Settings, record: RunRecord, galaxies: int) -> Path:
     )
 
 
-def rewrite(out: Path, change: Callable[[RunRecord], None]) -> None:
-    """Change the record of a run, and its card with it; a card that a person edited stays as it is."""
-    record, card = RunRecord.load(out), out / "README.md"
-    untouched = card.exists() and card.read_text() == cards.model_card(record)
+def rewrite(out: Path, change: Callable[[RunRecord], None], redraw: bool = False) -> bool:
+    """Change the record of a run, and what is made of it: its card, unless a person edited it, and its figures.
+
+    Args:
+        redraw: make the figures again even if what they show has not changed.
+
+    Returns:
+        Whether the card is that of the record now, not a person's.
+    """
+    before, record = RunRecord.load(out), RunRecord.load(out)
+    ours = _is_ours(out / CARD, before)
     change(record)
-    record.save(out)
-    if untouched:
-        with whole_file(card) as partial:
-            partial.write_text(cards.model_card(record))
+    record.save(out)  # with the mark of the card as it was, so that one that is cut off here is still known
+    shown = [(each.training, run_figures.calibration_of(each)) for each in (before, record)]
+    _write_for_people(out, record, card=ours, drawn=redraw or shown[0] != shown[1])
+    return ours
+
+
+def _is_ours(card, record):
+    """Whether a card was made of the record and not touched since, or removed."""
+    if not card.exists():
+        return True
+    text = card.read_bytes()
+    return _mark_of(text) == record.card or text == cards.model_card(record).encode()
+
+
+def _mark_of(card):
+    return hashlib.sha256(card).hexdigest()
+
+
+def _write_for_people(out, record, card=True, drawn=True):
+    """What is made of the record, beside it: the figures, the results as the Hub reads them, and the card; marks the card."""
+    files = {path: text.encode() for path, text in card_data.eval_results(record).items()}
+    if drawn:
+        files |= run_figures.figures(record)
+    if card:
+        files[CARD] = cards.model_card(record).encode()
+    for path, content in files.items():
+        if not (out / path).exists() or (out / path).read_bytes() != content:
+            with whole_file(out / path) as partial:
+                partial.write_bytes(content)
+    if card:
+        record.card = _mark_of(files[CARD])
+    record.save(out)  # last of all: it says that the others are complete
 
 
 def save(model, weights: dict, record: RunRecord, out: Path, lock: IO) -> None:
@@ -147,13 +187,12 @@ def save(model, weights: dict, record: RunRecord, out: Path, lock: IO) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         model.save_pretrained(partial, state_dict=weights)
-        (partial / "README.md").write_text(cards.model_card(record))
-        mode = (partial / "README.md").stat().st_mode  # safetensors lets nobody else read what it writes
+        mode = (out / FILE).stat().st_mode  # safetensors lets nobody else read what it writes
         for file in partial.iterdir():
             file.chmod(mode)
             os.replace(file, out / file.name)
         partial.rmdir()
-        record.save(out)  # last of all: it says that the others are complete
+        _write_for_people(out, record)
     except Exception as error:  # safetensors has an exception of its own for a full disk
         raise BadInput(
             f"--out {out}: cannot be written ({error}); make room, and give the same command again"

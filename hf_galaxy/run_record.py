@@ -18,13 +18,16 @@ class RunRecord:
     Attributes:
         command: as typed.
         settings: the script's resolved settings: with the data, the run is a function of them.
-        dataset: name, title, galaxies in each split; tree and questions, classes, or values.
-        model: backbone, what its weights started from, how pictures are framed, numbers of parameters (`trained`: of all, with
-            adapters), and floating-point operations for a picture.
+        dataset: name, title, what their `cards` say (`dataset_card.Said`), galaxies in each split; tree and questions, classes,
+            or values.
+        model: backbone, what its weights started from, and the Hub id of that if it has one (`base_model`), how pictures are
+            framed, numbers of parameters (`trained`: of all, with adapters), and floating-point operations for a picture.
         environment: versions, device, processes, precision.
         baseline: the constant prediction that every metric stands beside, from the training split.
         training: history, losses, best epoch, seconds (`train.fit`); of a head alone, also what its `features` cost to compute.
         results: evaluated split -> metrics, each a pair {"model", "baseline"}.
+        publication: what a person decided when publishing it: `repo`, `license`, `datasets` and `base_model`, Hub ids.
+        card: SHA-256 of the card that was last made of this record: another one was edited by a person.
         scaling: what a study that it was part of found of its backbone: `title`, and of its `laws` what the card shows.
         finished: False while training; only a finished run can be loaded or evaluated.
     """
@@ -38,6 +41,8 @@ class RunRecord:
     training: dict = field(default_factory=dict)
     results: dict = field(default_factory=dict)
     scaling: dict = field(default_factory=dict)
+    publication: dict = field(default_factory=dict)
+    card: str | None = None
     finished: bool = False
 
     def save(self, folder: Path) -> None:

@@ -14,10 +14,10 @@ from hf_galaxy.data import (
     labelled,
     open_dataset,
     rows_of,
-    title_of,
     values_of,
     with_values,
 )
+from hf_galaxy.dataset_card import Said
 from hf_galaxy.decision_tree import DecisionTree, load_tree, tree_of_columns
 from hf_galaxy.errors import BadInput
 from hf_galaxy.settings import Settings
@@ -31,14 +31,14 @@ class Sources:
     """Some datasets with one target.
 
     Attributes:
-        titles: what their cards call them.
+        said: what their cards say of them.
         splits: of each split the rows of every dataset.
         target: the tree, the label or the values of all of them.
         strata: of every dataset the kinds of its training rows (`subsets.strata_of`; for values, which of them a galaxy has);
             None if nobody asked.
     """
 
-    titles: list[str]
+    said: list[Said]
     splits: dict[str, list[Rows]]
     target: DecisionTree | Label | Values
     strata: list[np.ndarray] | None
@@ -60,7 +60,7 @@ def open_sources(settings: Settings, say: Callable[[str], None]) -> Sources:
     opened = [open_dataset(name, settings.config, settings.streaming) for name in settings.dataset]
     named = list(zip(settings.dataset, opened, strict=True))
     splits = {split: [rows_of(each, split, name) for name, each in named] for split in SPLITS}
-    titles = [title_of(name) for name in settings.dataset]
+    said = [Said.by(name) for name in settings.dataset]
     if settings.task == "votes":
         target, strata = _tree_of(settings, splits["train"], say), None
         if settings.subset < 1 or settings.balance:
@@ -100,7 +100,7 @@ def open_sources(settings: Settings, say: Callable[[str], None]) -> Sources:
         ]
         strata = [kinds[where] for kinds, where in zip(strata, chosen, strict=True)]
         splits["train"] = [rows.select(where) for rows, where in zip(splits["train"], chosen, strict=True)]
-    return Sources(titles, splits, target, strata)
+    return Sources(said, splits, target, strata)
 
 
 def _tree_of(settings, train, say):

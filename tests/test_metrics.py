@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hf_galaxy import bootstrap, load_tree, losses
+from hf_galaxy import metrics as metrics_module
 from hf_galaxy.decision_tree import DecisionTree, Question
 from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
 from hf_galaxy.metrics import ClassMetrics, ConstantValues, ConstantVotes, ValueMetrics, VoteMetrics
@@ -281,7 +282,8 @@ def test_replicates_are_the_figures_of_galaxies_that_count_so_often(case):
     for rows in np.array_split(np.arange(len(votes)), 3):
         metrics = VoteMetrics(TREE, baseline, 10)
         metrics.update(
-            {"votes": votes[rows], "keys": keys[rows]}, SimpleNamespace(fractions=fractions[rows], nll=nll[rows])
+            {"votes": votes[rows], "keys": keys[rows]},
+            SimpleNamespace(fractions=fractions[rows], nll=nll[rows], concentrations=concentrations[rows]),
         )
         parts.append(metrics.cpu())
     again = sum(parts[1:], start=parts[0]).compute()["bootstrap"]
@@ -294,9 +296,13 @@ def test_replicates_are_the_figures_of_galaxies_that_count_so_often(case):
         for name, figures in again["questions"].items():
             for who in ("model", "saturated"):
                 assert figures["nll"][who][replicate] == pytest.approx(brute["questions"][name]["nll"][who], rel=2e-5)
-            assert figures["rmse"]["model"][replicate] == pytest.approx(
-                brute["questions"][name]["rmse"]["model"], rel=2e-5
-            )
+            for figure in ("rmse", "accuracy"):
+                assert figures[figure]["model"][replicate] == pytest.approx(
+                    brute["questions"][name][figure]["model"], rel=2e-5
+                )
+        for name, figures in again["campaigns"].items():
+            for figure, values in figures.items():
+                assert values["model"][replicate] == pytest.approx(brute["campaigns"][name][figure]["model"], rel=2e-5)
 
 
 def test_replicates_of_class_metrics_are_those_of_galaxies_that_count_so_often():
@@ -312,6 +318,8 @@ def test_replicates_of_class_metrics_are_those_of_galaxies_that_count_so_often()
     )
     loss = log_loss(labels[chosen], logits[chosen].double().softmax(1))
     assert again["loss"]["model"][5] == pytest.approx(loss, rel=1e-5)
+    balanced = balanced_accuracy_score(labels[chosen], logits[chosen].argmax(1))
+    assert again["balanced_accuracy"]["model"][5] == pytest.approx(balanced, rel=1e-5)
 
 
 NAMES = ["redshift", "log_mass", "radius"]
@@ -418,3 +426,98 @@ def test_an_update_of_value_metrics_does_not_wait_for_a_gpu():
             with Devices() as devices:
                 metrics.update({"labels": labels}, SimpleNamespace(values=labels + 1))
     assert {device for _, device in devices.seen} == {"cuda"}, devices.seen
+
+
+def calibration_of(votes, concentrations, tree, batches=1, likelihood="dirichlet_multinomial"):
+    baseline = ConstantVotes.of([votes.numpy()], tree, 10)
+    parts = []
+    for rows in np.array_split(np.arange(len(votes)), batches):
+        metrics = VoteMetrics(tree, baseline, 10, likelihood)
+        out = SimpleNamespace(
+            fractions=expected_fractions(concentrations[rows], tree),
+            nll=dirichlet_multinomial_nll(votes[rows], concentrations[rows], tree),
+            concentrations=concentrations[rows],
+        )
+        metrics.update({"votes": votes[rows], "keys": torch.from_numpy(rows)}, out)
+        parts.append(metrics.cpu())
+    return sum(parts[1:], start=parts[0]).compute()["calibration"]
+
+
+def test_calibration_of_votes_is_that_of_a_loop_with_scipy():
+    votes = random_votes(40, TWO)
+    concentrations = 1 + 20 * torch.rand(votes.shape, generator=torch.Generator().manual_seed(3)).double()
+    ours = calibration_of(votes, concentrations, TWO, batches=3)
+    cast, predicted, given, places = np.zeros((2, 10)), np.zeros((2, 10)), np.zeros((2, 10)), np.zeros((2, 20))
+    for k, a in zip(votes.numpy(), concentrations.numpy(), strict=True):
+        for q, where in enumerate(TWO.slices):
+            n, total = k[where].sum(), a[where].sum()
+            for i in range(where.start, where.stop):
+                if n:
+                    fraction = a[i] / total
+                    row = int(10 * fraction)
+                    cast[q, row] += n
+                    predicted[q, row] += n * fraction
+                    given[q, row] += k[i]
+                    low, high = stats.betabinom.cdf([k[i] - 1, k[i]], n, a[i], total - a[i])
+                    edges = np.linspace(0, 1, 21)
+                    inside = np.minimum(edges[1:], high) - np.maximum(edges[:-1], low)
+                    places[q] += inside.clip(0) / (high - low)
+    for q, question in enumerate(TWO.questions):
+        figures = ours["questions"][question.name]
+        assert figures["cast"] == cast[q].tolist()
+        for name, sums in (("predicted", predicted[q]), ("given", given[q])):
+            assert [x is None for x in figures[name]] == (cast[q] == 0).tolist()
+            means = [s / n for s, n in zip(sums, cast[q], strict=True) if n]
+            assert [x for x in figures[name] if x is not None] == pytest.approx(means, rel=1e-5)
+        assert figures["error"] == pytest.approx(abs(predicted[q] - given[q]).sum() / cast[q].sum(), rel=1e-6)
+        assert figures["places"] == pytest.approx((places[q] / places[q].sum()).tolist(), rel=1e-4)
+        assert figures["coverage"]["90"] == pytest.approx(places[q, 1:19].sum() / places[q].sum(), rel=1e-4)
+        assert figures["coverage"]["50"] == pytest.approx(places[q, 5:15].sum() / places[q].sum(), rel=1e-4)
+        assert ours["campaigns"]["xy"[q]] == figures, "each campaign has one question"
+
+
+def test_votes_drawn_as_predicted_are_calibrated_and_others_are_not():
+    rng = np.random.default_rng(4)
+    concentrations = torch.from_numpy(rng.uniform(1, 20, (3000, len(TWO.columns))))
+    votes = np.zeros(concentrations.shape, int)
+    for where in TWO.slices:
+        fractions = np.array([rng.dirichlet(a) for a in concentrations[:, where].numpy()])
+        votes[:, where] = [rng.multinomial(n, p) for n, p in zip(rng.integers(1, 40, 3000), fractions, strict=True)]
+    votes = torch.from_numpy(votes)
+    true = calibration_of(votes, concentrations, TWO)["campaigns"]["y"]
+    assert true["places"] == pytest.approx([0.05] * 20, abs=0.008)
+    assert true["coverage"] == pytest.approx({"50": 0.5, "80": 0.8, "90": 0.9}, abs=0.015)
+    assert true["error"] < 0.01
+    too_sure = calibration_of(votes, 100 * concentrations, TWO)["campaigns"]["y"]
+    assert too_sure["coverage"]["90"] < 0.85
+    wrong = calibration_of(votes, concentrations.flip(0), TWO)["campaigns"]["y"]
+    assert wrong["error"] > 0.05
+    counted = calibration_of(votes, concentrations, TWO, likelihood="multinomial")["campaigns"]["y"]
+    assert counted["error"] == true["error"]
+    assert "coverage" not in counted
+
+
+def test_counts_that_are_next_to_impossible_have_a_place_too():
+    shares = metrics_module._places(*(torch.tensor([x], dtype=torch.float64) for x in (5000.0, 5000.0, 1.0, 101.0)))
+    assert shares[0].tolist() == pytest.approx([0] * 19 + [1], abs=1e-6)
+    assert metrics_module._places(*(torch.zeros(0, dtype=torch.float64) for _ in range(4))).shape == (0, 20)
+
+
+def test_calibration_of_classes_is_that_of_a_loop():
+    generator = torch.Generator().manual_seed(5)
+    labels, logits = torch.randint(0, 3, (300,), generator=generator), torch.randn(300, 3, generator=generator)
+    metrics = ClassMetrics(["a", "b", "c"], torch.zeros(3))
+    metrics.update({"labels": labels, "keys": torch.arange(300)}, SimpleNamespace(logits=logits))
+    ours = metrics.cpu().compute()["calibration"]
+    probability, predicted = logits.double().softmax(1).max(1)
+    bins = [[i for i in range(300) if b <= 10 * probability[i] < b + 1] for b in range(10)]
+    assert ours["galaxies"] == list(map(len, bins))
+    error = 0
+    for own, accuracy, claimed in zip(bins, ours["accuracy"], ours["probability"], strict=True):
+        if not own:
+            assert accuracy is claimed is None
+            continue
+        assert accuracy == pytest.approx((predicted[own] == labels[own]).double().mean().item(), rel=1e-5)
+        assert claimed == pytest.approx(probability[own].mean().item(), rel=1e-5)
+        error += len(own) / 300 * abs(accuracy - claimed)
+    assert ours["error"] == pytest.approx(error, rel=1e-4)

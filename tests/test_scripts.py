@@ -54,7 +54,7 @@ def test_the_mock_survey_says_that_it_is_one(mock_dataset):
 
 def test_a_run_folder_holds_all_that_is_uploaded_and_nothing_else(pretrained):
     files = {path.name for path in pretrained.iterdir()}
-    assert files == {"config.json", "model.safetensors", "preprocessor_config.json", "run.json", "README.md"}
+    assert files == {"config.json", "model.safetensors", "preprocessor_config.json", "run.json", "README.md", "figures"}
     record = record_of(pretrained)
     assert record["finished"]
     assert len(record["training"]["history"]) == 3
