@@ -47,6 +47,9 @@ BELOW = {
     "mixture": {"errors", "data", "sequence", "views"},
     "metrics": {"bootstrap", "decision_tree", "losses"},
     "model": {"errors", "decision_tree", "backbones", "losses", "views"},
+    "morphology": {"errors", "decision_tree"},
+    "pipeline": {"errors", "morphology", "pictures", "views"},
+    "predictions": {"errors", "atomic", "data", "model", "pictures", "progress", "streaming", "views"},
     "recipe": {"errors"},
     "processes": {"errors"},
     "checkpoints": {"errors", "atomic", "processes"},
@@ -81,7 +84,7 @@ BELOW = {
     "attempt": {"errors", "grid"},
     "sweep": {"errors", "atomic", "attempt", "grid", "run_record"},
     "label_budget": {"errors", "bootstrap", "scaling", "study"},
-    "__init__": {"decision_tree", "model"},
+    "__init__": {"decision_tree", "model", "pipeline"},
 }
 
 
