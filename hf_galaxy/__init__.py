@@ -1,9 +1,11 @@
 """hf_galaxy: galaxy pictures, volunteers' votes, and the models that predict them, in the Hugging Face way."""
 
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from hf_galaxy.decision_tree import DecisionTree, load_tree
 from hf_galaxy.model import GalaxyConfig, GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes
+from hf_galaxy.pipeline import GalaxyMorphologyPipeline
 
 __version__ = "0.1.0"
 __all__ = [
@@ -12,6 +14,7 @@ __all__ = [
     "GalaxyForImageClassification",
     "GalaxyForRegression",
     "GalaxyForVotes",
+    "GalaxyMorphologyPipeline",
     "load_tree",
 ]
 
@@ -20,3 +23,6 @@ AutoConfig.register("galaxy", GalaxyConfig)
 # as classifiers, too: else a regression of two values would be loaded, without a word, as a classifier of two classes.
 for auto in (AutoModel, AutoModelForImageClassification):
     auto.register(GalaxyConfig, (GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes))
+PIPELINE_REGISTRY.register_pipeline(
+    "galaxy-morphology", pipeline_class=GalaxyMorphologyPipeline, pt_model=AutoModel, type="image"
+)

@@ -52,6 +52,9 @@ BELOW = {
     "model": {"errors", "decision_tree", "backbones", "losses", "remote_code", "views"},
     "pretrained": {"errors", "backbones"},
     "start": {"errors", "backbones", "model", "pretrained"},
+    "morphology": {"errors", "decision_tree"},
+    "pipeline": {"errors", "morphology", "pictures", "views"},
+    "predictions": {"errors", "atomic", "data", "model", "pictures", "progress", "streaming", "views"},
     "recipe": {"errors"},
     "processes": {"errors"},
     "checkpoints": {"errors", "atomic", "processes"},
@@ -103,7 +106,7 @@ BELOW = {
     "attempt": {"errors", "grid"},
     "sweep": {"errors", "atomic", "attempt", "grid", "run_record"},
     "label_budget": {"errors", "bootstrap", "scaling", "study"},
-    "__init__": {"decision_tree", "model"},
+    "__init__": {"decision_tree", "model", "pipeline"},
 }
 
 
