@@ -9,24 +9,27 @@ from transformers import AutoModel
 
 from hf_galaxy import GalaxyConfig, GalaxyForVotes
 from hf_galaxy.data import Galaxies, label_of, open_dataset
-from hf_galaxy.run_record import RunRecord
 from hf_galaxy.views import eval_view
 from tests.runs import assert_bit_equal, finish, run, start, wait_for_checkpoints
 from tests.test_exactness import FSDP, assert_same_curves
 
 
 @pytest.fixture(scope="module")
-def pretrained(tmp_path_factory):
+def pretrained(mock_dataset, tmp_path_factory):
     """Folders of models with batch norms and with attention, whose weights are those of no run."""
-    folder = tmp_path_factory.mktemp("pretrained")
+    folder, train = tmp_path_factory.mktemp("pretrained"), open_dataset(str(mock_dataset))["train"]
     for backbone in ("test_resnet", "test_vit"):
         torch.manual_seed(1)
         model = GalaxyForVotes(GalaxyConfig(backbone=backbone, tree=["gz2", "gz_decals_dr5"], image_size=32))
+        galaxies = Galaxies(train, model.config.framing, model.tree)[list(range(len(train)))]
         with torch.no_grad():
-            for parameter in model.backbone.parameters():
-                if parameter.ndim == 1:  # some scales are 0 at first, and features would not tell galaxies apart
-                    parameter.uniform_(0.5, 1)
-            model.train()(pixel_values=torch.rand(64, 3, 32, 32))  # statistics of the batch norms
+            for name, parameter in model.backbone.named_parameters():
+                if parameter.ndim == 1 and not name.endswith("bias"):
+                    parameter.uniform_(0.5, 1)  # some are 0 at first, and features would not tell galaxies apart
+            for layer in model.modules():
+                if isinstance(layer, torch.nn.BatchNorm2d):
+                    layer.momentum = 1.0
+            model.train()(pixel_values=eval_view(galaxies["pixels"], model.config.framing))
         model.save_pretrained(folder / backbone)
     return folder
 
@@ -44,12 +47,12 @@ def assert_same_backbone(ours, theirs):
 
 def test_a_probe_that_has_converged_is_a_logistic_regression(mock_dataset, pretrained, tmp_path):
     """Mean cross-entropy + decay / 2 |W|^2 is what scikit-learn's C = 1 / (galaxies x decay) stands for."""
-    opened, decay = open_dataset(str(mock_dataset)), 0.03
+    opened, decay = open_dataset(str(mock_dataset)), 0.1
     galaxies = len(opened["train"])
-    settings = dict(backbone="test_vit", start=str(pretrained / "test_vit"), task="classes", label="mock_class")
+    settings = dict(backbone="test_resnet", start=str(pretrained / "test_resnet"), task="classes", label="mock_class")
     record = run(
         tmp_path / "probe", dataset=(str(mock_dataset),), **settings, train="head", optimizer="sgd", weight_decay=decay,
-        learning_rate=0.1, batch_size=galaxies, epochs=400, validate_every=400, schedule="constant", clip_norm=1e9,
+        learning_rate=0.2, batch_size=galaxies, epochs=400, validate_every=400, schedule="constant", clip_norm=1e9,
         head_dropout=0.0, checkpoint_minutes=9,
     )  # fmt: skip
     model = AutoModel.from_pretrained(tmp_path / "probe").eval()
@@ -63,7 +66,7 @@ def test_a_probe_that_has_converged_is_a_logistic_regression(mock_dataset, pretr
     assert len(label.names) > 2, "of two, scikit-learn penalises but one vector"
     regression = LogisticRegression(C=1 / (galaxies * decay), tol=1e-10, max_iter=100_000)
     regression.fit(features["train"], labels["train"])
-    np.testing.assert_allclose(model.head.weight.detach()[regression.classes_], regression.coef_, atol=2e-3)
+    np.testing.assert_allclose(model.head.weight.detach()[regression.classes_], regression.coef_, atol=5e-3)
 
     def nll(split):
         predicted = np.full((len(labels[split]), len(label.names)), 1e-300)
@@ -74,7 +77,8 @@ def test_a_probe_that_has_converged_is_a_logistic_regression(mock_dataset, pretr
     assert record.training["history"][-1]["validation_loss"] == pytest.approx(nll("validation"), abs=2e-3)
     assert record.results["test"]["loss"]["model"] == pytest.approx(nll("test"), abs=2e-3)
     assert record.model["parameters"]["trained"] == record.model["parameters"]["head"]
-    assert_same_backbone(tmp_path / "probe", pretrained / "test_vit")
+    assert record.training["features"]["bytes"] == (61 + 12) * (4 * 96 + 8), "features, and a label"
+    assert_same_backbone(tmp_path / "probe", pretrained / "test_resnet")
 
 
 def test_on_several_processes_a_probe_is_the_same_and_goes_on(mock_dataset, pretrained, tmp_path):
@@ -119,7 +123,7 @@ def test_a_run_that_trains_a_part_and_is_killed_ends_with_the_same_bits(
     log = (tmp_path / "killed.log").read_text()
     assert "going on at step" in log
     counts = whole.model["parameters"]
-    assert f"{counts['backbone']:,} parameters kept; head, 48 x" in log
+    assert f"{counts['backbone']:,} parameters kept; head, 64 x" in log
     assert f"newly initialised; --train {train}: {counts['trained']:,} parameters are trained" in log
     assert_bit_equal(tmp_path / "whole", tmp_path / "killed")
     assert again.training["losses"] == whole.training["losses"]
@@ -164,16 +168,12 @@ def test_a_head_that_is_kept_begins_where_the_run_before_ended(mock_dataset, tmp
     more = dict(start=str(tmp_path / "first"), keep_head=True, learning_rate=1e-9)
     second = run(tmp_path / "second", **settings, **more)
     assert second.training["history"][0]["validation_loss"] == pytest.approx(best, rel=1e-5)
-    assert "head, 48 x 64 weights and 48 biases kept; --train all" in (tmp_path / "second.log").read_text()
+    assert "head, 64 x 64 weights and 64 biases kept; --train all" in (tmp_path / "second.log").read_text()
 
 
-def test_an_estimate_counts_the_features(mock_dataset, pretrained, tmp_path):
+def test_an_estimate_of_a_probe_leaves_nothing(mock_dataset, pretrained, tmp_path):
     settings = dict(dataset=(str(mock_dataset),), backbone="test_resnet", start=str(pretrained / "test_resnet"))
     started = start(tmp_path / "none", **settings, train="head", batch_size=2, balance=0.5, estimate=True)
     finish(started, tmp_path / "none")
     assert "galaxies/s: about 0 h" in (tmp_path / "none.log").read_text()
     assert not (tmp_path / "none").exists()
-    record = run(tmp_path / "run", **settings, train="head")
-    width, answers = record.model["parameters"]["trained"] // 48 - 1, 48
-    galaxies = record.dataset["splits"]["train"] + record.dataset["splits"]["validation"]
-    assert RunRecord.load(tmp_path / "run").training["features"]["bytes"] == galaxies * 4 * (width + answers)
