@@ -47,7 +47,8 @@ class TransformersBackbone(nn.Module):
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__()
-        self.model = AutoModel.from_config(config, dtype=torch.float32)  # whatever the checkpoint was saved in
+        # Whatever the checkpoint was saved in, it is built in what the whole model is built in: by default float32.
+        self.model = AutoModel.from_config(config, dtype=torch.get_default_dtype())
         resizable = "interpolate_pos_encoding" in inspect.signature(self.model.forward).parameters
         self.options = {"interpolate_pos_encoding": True} if resizable else {}
         for name, parameter in self.model.named_parameters():

@@ -116,7 +116,8 @@ class GalaxyConfig(PreTrainedConfig):
     @property
     def decision_tree(self) -> DecisionTree:
         """The tree whose columns the answers of a votes model stand in."""
-        return DecisionTree.from_dict(self.tree)
+        # Not yet in full where transformers has set it after the configuration was read, as from_pretrained(..., tree="gz2").
+        return DecisionTree.from_dict(self.tree) if isinstance(self.tree, dict) else load_tree(self.tree)
 
     @property
     def framing(self) -> Framing:
@@ -305,6 +306,12 @@ class GalaxyForImageClassification(GalaxyPreTrainedModel):
     """
 
     def __init__(self, config: GalaxyConfig):
+        if config.tree is not None or config.values is not None:
+            # Two answers, or two values, would be taken for two classes without a word.
+            raise BadInput(
+                "GalaxyForImageClassification: this config is of a model of votes or values; to put classes on its backbone, "
+                "load it with tree=None, values=None, num_labels=... and ignore_mismatched_sizes=True"
+            )
         super().__init__(config, config.num_labels)
 
     def forward(

@@ -9,7 +9,9 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 from typing import Literal, get_args
 
 import numpy as np
@@ -243,8 +245,7 @@ class Rendering:
 
     def _stretched(self, bands):
         """Values of shape (1 or 3, height, width) -> 8-bit picture."""
-        from astropy import visualization  # takes half a second, which other pictures need not wait
-
+        visualization = _astropy().visualization
         stretch = {
             "asinh": visualization.AsinhStretch(self.softening),
             "linear": visualization.LinearStretch(),
@@ -347,9 +348,7 @@ def _kind(content):
 
 def _fits_image(content):
     """The first HDU that holds an image of one or three bands, and which of the two."""
-    from astropy.io import fits
-
-    hdus = fits.open(io.BytesIO(content), memmap=False)
+    hdus = _astropy().fits.open(io.BytesIO(content), memmap=False)
     images = [(hdu, hdu.shape) for hdu in hdus if hdu.is_image and hdu.shape]
     for hdu, shape in images:
         if len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3)):
@@ -360,3 +359,14 @@ def _fits_image(content):
         found = ", ".join(str(shape) for _, shape in images)
         raise BadInput(f"its image has the shape {found}, not (height, width) or that of 1 or 3 bands")
     raise BadInput("holds no image")
+
+
+@cache
+def _astropy():
+    """The parts of astropy that FITS and stretches need; to import them takes half a second, which other pictures need not wait."""
+    try:
+        from astropy import visualization
+        from astropy.io import fits
+    except ImportError as error:  # where this file came with a model, astropy may not be there
+        raise BadInput("needs astropy; pip install astropy") from error
+    return SimpleNamespace(fits=fits, visualization=visualization)

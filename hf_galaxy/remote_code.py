@@ -9,9 +9,12 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 IMPORT = re.compile(r"^from hf_galaxy\.(\w+) import", re.MULTILINE)
-# What the models and their pipeline consist of. Of other packages these need torch, timm and transformers; whatever else
-# they import, they import within a try, which transformers takes for optional.
-MODULES = ("errors", "decision_tree", "losses", "views", "backbones", "remote_code", "model")
+# What the models and their pipeline consist of. Beside torch and transformers these need timm, and the pipeline scipy; what
+# is imported within a try, as astropy for FITS files, transformers takes for optional.
+MODULES = (
+    "errors", "decision_tree", "losses", "views", "backbones", "remote_code", "model", "pictures", "morphology", "pipeline",
+)  # fmt: skip
+PIPELINE = {"impl": "pipeline.GalaxyMorphologyPipeline", "pt": ["AutoModel"], "type": "image"}
 
 
 def forget_code(attributes: dict) -> dict:
@@ -41,4 +44,6 @@ def save_code(folder: Path, model_class: str) -> None:
     config["auto_map"] = {"AutoConfig": "model.GalaxyConfig"}
     # As a classifier, too, as in __init__.py.
     config["auto_map"] |= dict.fromkeys(["AutoModel", "AutoModelForImageClassification"], f"model.{model_class}")
+    if config["tree"] is not None:
+        config["custom_pipelines"] = {"galaxy-morphology": PIPELINE}
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

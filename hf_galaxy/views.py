@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torchvision.transforms.functional import center_crop
 
 from hf_galaxy.errors import BadInput
 
@@ -94,12 +93,18 @@ def to_canvases(pictures: Sequence[np.ndarray], framing: Framing) -> torch.Tenso
     if min(height, width) != framing.scaled:
         size = [max(framing.scaled, int(framing.scaled * side / min(height, width))) for side in (height, width)]
         batch = F.interpolate(batch, size=size, mode="bicubic", antialias=True)
-    return center_crop(batch, [framing.canvas])
+    return _middle(batch, framing.canvas)
+
+
+def _middle(pictures, side):
+    """(B, 3, side, side), rounded down as in image processors; torchvision's center_crop rounds to even."""
+    top, left = ((length - side) // 2 for length in pictures.shape[2:])
+    return pictures[..., top : top + side, left : left + side]
 
 
 def eval_view(canvases: torch.Tensor, framing: Framing) -> torch.Tensor:
     """(B, 3, C, C) uint8 -> (B, 3, S, S) float32 in [0, 1]: the centre, always the same."""
-    return center_crop(canvases, [framing.size]).float() / 255
+    return _middle(canvases, framing.size).float() / 255
 
 
 def train_view(canvases: torch.Tensor, affine: torch.Tensor, framing: Framing) -> torch.Tensor:

@@ -15,10 +15,10 @@ from accelerate.utils import broadcast_object_list
 from hf_galaxy.atomic import check_new, new_folder
 from hf_galaxy.command_line import run
 from hf_galaxy.errors import BadInput
-from hf_galaxy.model import load_model
 from hf_galaxy.pictures import Rendering
 from hf_galaxy.predictions import finish, predict, schema_of, sources_of, weights_digest
 from hf_galaxy.processes import first_alone, start_accelerator
+from hf_galaxy.start import load_model
 
 
 @dataclass(frozen=True, kw_only=True)
