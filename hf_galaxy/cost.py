@@ -72,10 +72,10 @@ def costs_of(cells: Sequence[Cell], at_once: int) -> list[Cost]:
     run at the same time, since they slow each other down.
 
     Raises:
-        BadInput: a run refuses its settings, or cannot be estimated.
+        BadInput: a value is no number, a run refuses its settings, or a script has no estimate.
     """
     kinds = kinds_of(cells)
-    chosen = [max(cells, key=lambda cell: _number(cell.options.get("subset", "1"))) for cells in kinds.values()]
+    chosen = [max(cells, key=lambda cell: _number(cell, "subset")) for cells in kinds.values()]
     rounds = -(-len(chosen) // at_once)
     slots = deque(range(at_once))
 
@@ -121,11 +121,14 @@ def _try_out(cell, environment, cores):
 
 def _of(estimate, cell):
     counted = cell.options.keys() & COUNTED
-    return estimate.with_settings(**{name.replace("-", "_"): _number(cell.options[name]) for name in counted})
+    return estimate.with_settings(**{name.replace("-", "_"): _number(cell, name) for name in counted})
 
 
-def _number(text):
-    return float(Fraction(text))
+def _number(cell, option):
+    try:
+        return float(Fraction(cell.options.get(option, "1")))
+    except (ValueError, ZeroDivisionError) as error:
+        raise BadInput(f"--vary {option}: {cell.options[option]!r} is no number") from error
 
 
 def hours_of(seconds: Sequence[float], at_once: int) -> float:

@@ -449,17 +449,18 @@ def test_the_hours_are_those_of_runs_that_start_when_there_is_room():
 
 
 @pytest.mark.parametrize(
-    ("backbone", "words", "message"),
+    ("vary", "words", "message"),
     [
-        ("wrong", (), "backbone=wrong: cannot be tried out: error: --backbone wrong: there is no such thing"),
-        ("silent", (), "train.py does not say what it needs when it is given --estimate"),
-        ("5", ("--unknown",), "unrecognized arguments: --unknown"),
+        ("subset=1/0,1", (), "--vary subset: '1/0' is no number"),
+        ("epochs=1,many", (), "--vary epochs: 'many' is no number"),
+        ("backbone=wrong", (), "backbone=wrong: cannot be tried out: error: --backbone wrong: there is no such thing"),
+        ("backbone=silent", (), "train.py does not say what it needs when it is given --estimate"),
+        ("seed=5", ("--unknown",), "unrecognized arguments: --unknown"),
     ],
 )
-def test_what_cannot_be_estimated_is_refused(backbone, words, message, sweep, tmp_path):
+def test_what_cannot_be_estimated_is_refused(vary, words, message, sweep, tmp_path):
     (tmp_path / "train.py").write_text(ESTIMATED)
-    vary = ("--vary", f"backbone={backbone}")
-    line, _ = sweep("--out", tmp_path / "law", *vary, "--estimate", "--", tmp_path / "train.py", *words)
+    line, _ = sweep("--out", tmp_path / "law", "--vary", vary, "--estimate", "--", tmp_path / "train.py", *words)
     assert line.startswith("error: ")
     assert message in line
     assert "\n" not in line
