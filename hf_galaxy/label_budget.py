@@ -141,8 +141,8 @@ def page_of(budget: dict, picture: str, alt: str, command: str) -> str:
         ]  # fmt: skip
         parts += [
             "## What was held back",
-            f"Of {len(held)} larger numbers of galaxies that were not fitted, {inside} came out inside the interval that "
-            f"was foretold, {len(held) - inside} outside.",
+            f"Larger numbers of galaxies that were not fitted: {len(held)}. Of these, {inside} came out inside the interval "
+            f"that was foretold, and {len(held) - inside} outside.",
             table(["galaxies", "foretold", "90 % interval", "measured, mean", "runs", ""], rows),
         ]
     parts += [f"![{alt}]({picture})", f"Made with `{command}`; `budget.json` holds all numbers."]

@@ -183,7 +183,7 @@ def test_the_page_says_so_when_what_was_held_back_came_out_otherwise():
     budget = budget_of(points, hold_back=2)
     page = page_of(budget, "figure.png", "what it shows", "python x.py")
     assert all(sentence in page for sentence in budget["sentences"])
-    assert "Of 2 larger numbers of galaxies that were not fitted, 1 came out inside the interval" in page
+    assert "not fitted: 2. Of these, 1 came out inside the interval that was foretold, and 1 outside." in page
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
     rows = {cells[0]: cells for cells in rows if len(cells) == 6}
     for held, verdict in zip(budget["held_back"], ("inside", "outside"), strict=True):
