@@ -123,7 +123,11 @@ def _outcome(cell, status, start, stopped):
         return Outcome("stopped")
     with cell.kept("log").open("rb") as log:
         log.seek(max(start, log.seek(0, os.SEEK_END) - 2**16))
-        text = log.read().decode(errors="replace")
+        return ending(status, log.read().decode(errors="replace"))
+
+
+def ending(status: int, text: str) -> Outcome:
+    """How a run ended that is not finished, by its exit status and the end of what it printed."""
     # A launcher ends with 1, and says what its script ended with: accelerate in the first way, torchrun in the second, the
     # process that failed first last.
     if status == 1 and (said := re.findall(r"returned non-zero exit status (\d+)\.\s*$|exitcode +: (-?\d+) \(", text)):

@@ -12,6 +12,7 @@ import math
 import numpy as np
 import pandas as pd
 
+from hf_galaxy.cards import number, table
 from hf_galaxy.errors import BadInput
 from hf_galaxy.scaling import FEWEST, LEVEL, PowerLaw, fit_power_law
 from hf_galaxy.study import ALL, CURVE, MEASURES, measured, useless_up_to
@@ -112,6 +113,44 @@ def budget_of(series: pd.DataFrame, target: float | None = None, hold_back: int 
         "doubts": together.doubts + _beside_baseline(fitted),
     }
     return budget | {"sentences": _sentences(budget)}
+
+
+def page_of(budget: dict, picture: str, alt: str, command: str) -> str:
+    """README.md of a budget: what it says in words and tables, and how what was held back came out.
+
+    Args:
+        budget: as `budget_of` gives it.
+        picture: file name of the figure.
+        alt: the figure in words.
+        command: with which the page was made.
+    """
+    measure, held = budget["measure"], budget["held_back"]
+    foretold = [[f"{row['galaxies']:,}", number(row["value"]), _between(row)] for row in budget["ahead"]]
+    parts = [
+        f"# How many galaxies to label: {budget['dataset']}",
+        f"{budget['backbone']} from {budget['start']}; {MEASURES[measure]}, fitted to {len(budget['points'])} numbers of "
+        f"galaxies from {budget['points'][0]['galaxies']:,} to {budget['now']:,}.",
+        *budget["sentences"],
+        table(["galaxies", f"{measure} foretold", "90 % interval"], foretold),
+    ]
+    if held:
+        inside = sum(row["inside"] for row in held)
+        rows = [
+            [f"{row['galaxies']:,}", number(row["predicted"]), _between(row), number(row["measured"]),
+             ", ".join(map(number, row["runs"])), "inside" if row["inside"] else "outside"] for row in held
+        ]  # fmt: skip
+        parts += [
+            "## What was held back",
+            f"Larger numbers of galaxies that were not fitted: {len(held)}. Of these, {inside} came out inside the interval "
+            f"that was foretold, and {len(held) - inside} outside.",
+            table(["galaxies", "foretold", "90 % interval", "measured, mean", "runs", ""], rows),
+        ]
+    parts += [f"![{alt}]({picture})", f"Made with `{command}`; `budget.json` holds all numbers."]
+    return "\n\n".join(parts) + "\n"
+
+
+def _between(row):
+    return f"{number(row['low'])} to {number(row['high'])}"
 
 
 def _law(fitted, floor) -> PowerLaw:

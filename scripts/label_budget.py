@@ -9,6 +9,8 @@ All numbers are of galaxies to learn from; those that validate and test come on 
 
 import hashlib
 import json
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,7 +21,7 @@ from rich.table import Table
 
 from hf_galaxy.atomic import check_new, new_folder, whole_file, write_json
 from hf_galaxy.command_line import run
-from hf_galaxy.label_budget import budget_of, series_of
+from hf_galaxy.label_budget import budget_of, page_of, series_of
 from hf_galaxy.study import ALL, MEASURES, points_of, records_in
 
 
@@ -44,7 +46,7 @@ class LabelBudget:
     hold_back: int = 0
     """Do not fit so many of the largest subsets; predict them, and compare with what was measured."""
     out: Path | None = None
-    """New folder for budget.json, the figure and its table."""
+    """New folder for a page, budget.json, the figure and its table."""
 
 
 def table(budget: dict) -> Table:
@@ -74,6 +76,7 @@ def main(settings: LabelBudget) -> None:
         from hf_galaxy.law_figures import label_budget_figure
 
         figure = label_budget_figure(budget)
+        command = f"python {shlex.join(sys.argv)}"
         fingerprint = hashlib.sha256(json.dumps(budget).encode()).hexdigest()
         with new_folder(settings.out, fingerprint) as folder:
             write_json(folder / "budget.json", budget)
@@ -81,6 +84,8 @@ def main(settings: LabelBudget) -> None:
                 file.write_bytes(figure.png)
             with whole_file(folder / f"{figure.name}.csv") as file:
                 file.write_text(figure.csv)
+            with whole_file(folder / "README.md") as file:
+                file.write_text(page_of(budget, f"{figure.name}.png", figure.alt, command))
         print(f"written to {settings.out}")
 
 

@@ -26,8 +26,9 @@ from rich.table import Table
 from rich.text import Text
 
 from hf_galaxy.command_line import run
+from hf_galaxy.cost import Cost, costs_of, disk_of, hours_of, kinds_of
 from hf_galaxy.errors import BadInput
-from hf_galaxy.grid import KEPT, cells_of, check_common, prepare
+from hf_galaxy.grid import KEPT, Cell, cells_of, check_common, prepare
 from hf_galaxy.sweep import Here, OnCluster, Progress, time_left, work_off
 
 
@@ -47,6 +48,8 @@ class Sweep:
     """Words before the script, such as "accelerate launch --multi_gpu --main_process_port 0"; by default this Python, for one process."""
     dry_run: bool = False
     """Only print the commands, and how many are still to be run."""
+    estimate: bool = False
+    """Only try out some steps of each kind of run, on this machine as it is now, and say what all cells that are to be run would cost: a kind is one backbone, precision, size of pictures or of batches, start and the like."""
     cluster: Literal["slurm", "local"] | None = None
     """Submit each cell as a job with submitit: to Slurm, or to its stand-in for Slurm on this machine. By default cells run here."""
     slurm_partition: str | None = None
@@ -82,6 +85,10 @@ def check(settings: Sweep) -> None:
             raise BadInput(f"--launch {settings.launch!r}: there is no such command")
     if settings.cluster == "slurm" and not shutil.which("sbatch"):
         raise BadInput("--cluster slurm: there is no sbatch on this machine; run the sweep where jobs are submitted")
+    if settings.estimate and settings.cluster:
+        raise BadInput(
+            "--estimate: tries out runs on this machine; give it on a node of the cluster, without --cluster"
+        )
 
 
 def cluster_of(settings: Sweep) -> OnCluster:
@@ -114,6 +121,40 @@ def summary(grid: list[Progress], at_once: int) -> str:
 
 
 ALSO = {"queued": "queued", "elsewhere": "running elsewhere"}
+
+
+def cost_table(costs: list[Cost]) -> Table:
+    """What the cells of each kind need."""
+    columns = ("cells", "galaxies seen", "ms a galaxy", "start", "hours", "memory")
+    table = Table("kind", *columns, box=box.SIMPLE)
+    for cost in costs:
+        table.add_row(
+            Text(cost.kind or "all", overflow="fold"),
+            str(len(cost.cells)),
+            f"{cost.seen:,}",
+            f"{1000 * cost.seconds_per_galaxy:.3g}",
+            f"{cost.start_seconds:.0f} s",
+            f"{sum(cost.seconds) / 3600:.2f}",
+            f"{max(each.memory_bytes for each in cost.tried) / 1e9:.2f} GB",
+        )
+    return table
+
+
+def print_costs(grid: list[Cell], at_once: int, console: Console) -> None:
+    """Try out each kind of run, and say what all will cost."""
+    print(
+        f"trying out {len(kinds_of(grid))} kinds of runs, {at_once} at once, on this machine as it is now", flush=True
+    )
+    costs = costs_of(grid, at_once)
+    console.print(cost_table(costs))
+    seconds = {cell.name: need for cost in costs for cell, need in zip(cost.cells, cost.seconds, strict=True)}
+    hours = hours_of([seconds[cell.name] for cell in grid], at_once)
+    longest = max(seconds, key=seconds.get)
+    print(
+        f"at most {hours:.2f} hours at --at-once {at_once}, if nothing else on the machine changes; early stopping makes it less\n"
+        f"longest run: {longest}, {duration(seconds[longest])}\n"
+        f"{disk_of(costs, at_once) / 1e6:,.0f} MB of disk, for checkpoints while runs last and for the weights that stay"
+    )
 
 
 def duration(seconds: float) -> str:
@@ -176,6 +217,8 @@ def follow(grid: list[Progress], at_once: int, console: Console, work) -> None:
 
 def main(settings: Sweep, common: list[str]) -> None:
     check(settings)
+    if "--estimate" in common:
+        raise BadInput("--estimate: comes before --, and then says what all cells would cost")
     launch = shlex.split(settings.launch) if settings.launch else [sys.executable]
     cells = cells_of(settings.vary, common, launch, settings.out)
     at_once = settings.at_once or (len(cells) if settings.cluster else 1)
@@ -188,7 +231,12 @@ def main(settings: Sweep, common: list[str]) -> None:
             print(f"{'done ' if record else 'to do'} {shlex.join(cell.command)}")
     done = sum(record is not None for record in records)
     print(f"{len(cells)} cells: {done} done, {len(cells) - done} to do")
-    if settings.dry_run:
+    console = Console()
+    if not console.is_terminal:  # the lines of a file are as long as they need to be
+        console = Console(width=100 + max(len(cell.name) for cell in cells))
+    if settings.estimate and done < len(cells):
+        print_costs([cell for cell, record in zip(cells, records, strict=True) if not record], at_once, console)
+    if settings.dry_run or settings.estimate:
         return
 
     # 2. All cells, until each is done or failed. The first signal ends what runs here, the second kills it.
@@ -200,9 +248,6 @@ def main(settings: Sweep, common: list[str]) -> None:
     prepare(settings.out, common)
     ours = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
     handlers = {number: signal.signal(number, lambda received, _: stop.append(received)) for number in ours}
-    console = Console()
-    if not console.is_terminal:  # the lines of a file are as long as they need to be
-        console = Console(width=100 + max(len(cell.name) for cell in cells))
     try:
         follow(grid, at_once, console, partial(work_off, grid, place, at_once, settings.tries, stop))
     finally:

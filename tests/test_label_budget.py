@@ -1,6 +1,7 @@
 """Predictions from simulated pilots hold the truth as often as they say, and say where a pilot cannot tell."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 from scipy.stats import norm
 
 from hf_galaxy.errors import BadInput
-from hf_galaxy.label_budget import REACH, budget_of, series_of
+from hf_galaxy.label_budget import REACH, budget_of, page_of, series_of
 from hf_galaxy.run_record import RunRecord
 from hf_galaxy.study import points_of, records_in
 
@@ -174,6 +175,27 @@ def test_what_is_held_back_is_not_fitted():
     assert worse["ahead"] == budget["ahead"]
 
 
+def test_the_page_says_so_when_what_was_held_back_came_out_otherwise():
+    points = pilot(np.random.default_rng(5), FLOOR, halved(6))
+    moved = points["galaxies"] == 400
+    points.loc[moved, "loss"] *= 3
+    points["replicates"] = [3 * each if far else each for each, far in zip(points["replicates"], moved, strict=True)]
+    budget = budget_of(points, hold_back=2)
+    page = page_of(budget, "figure.png", "what it shows", "python x.py")
+    assert all(sentence in page for sentence in budget["sentences"])
+    assert "not fitted: 2. Of these, 1 came out inside the interval that was foretold, and 1 outside." in page
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
+    rows = {cells[0]: cells for cells in rows if len(cells) == 6}
+    for held, verdict in zip(budget["held_back"], ("inside", "outside"), strict=True):
+        cells = rows[str(held["galaxies"])]
+        assert cells[-1] == verdict
+        ends = [held["predicted"], held["low"], held["high"], held["measured"]]
+        assert list(map(float, [cells[1], *cells[2].split(" to "), cells[3]])) == pytest.approx(ends, rel=5e-3)
+        assert list(map(float, cells[4].split(", "))) == pytest.approx(held["runs"], rel=5e-3)
+    without = page_of(budget_of(points), "figure.png", "what it shows", "python x.py")
+    assert "held back" not in without.lower()
+
+
 def test_a_series_is_of_runs_of_one_kind():
     points = pilot(np.random.default_rng(0), FLOOR, halved(4), test=50)
     nll = points.assign(measure="nll")
@@ -240,8 +262,11 @@ def test_the_script_prints_what_the_runs_say(sweep, run_script):
 def test_the_script_writes_what_it_says(sweep, run_script, tmp_path):
     out = tmp_path / "budget"
     run_script("label_budget", "--runs", sweep, "--target", 0.1, "--out", out, launch=())
-    assert {file.suffix for file in out.iterdir()} == {".json", ".png", ".csv"}
+    assert {file.suffix for file in out.iterdir()} == {".json", ".png", ".csv", ".md"}
     budget = budget_of(series_of(points_of(records_in(sweep))), 0.1)
     assert json.loads((out / "budget.json").read_text()) == json.loads(json.dumps(budget))
+    page = (out / "README.md").read_text()
+    assert "label_budget.py --runs" in page
+    assert (out / re.search(r"^!\[.+\]\((.+)\)$", page, re.M)[1]).exists()
     again = run_script("label_budget", "--runs", sweep, "--out", out, launch=(), expect=1)
     assert "exists already" in again.stderr

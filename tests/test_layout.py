@@ -66,7 +66,7 @@ BELOW = {
     "settings": {"errors", "finetuning", "mixture", "optimizers", "recipe", "views"},
     "sources": {"errors", "data", "dataset_card", "decision_tree", "settings", "subsets"},
     "run_folder": {"errors", "atomic", "card_data", "cards", "checkpoints", "run_figures", "run_record", "settings"},
-    "estimate": {"checkpoints", "sequence", "settings", "sources"},
+    "estimate": {"checkpoints", "recipe", "sequence", "settings", "sources"},
     "experiment": {
         "errors",
         "backbones",
@@ -105,7 +105,8 @@ BELOW = {
     "grid": {"errors", "checkpoints", "run_record"},
     "attempt": {"errors", "grid"},
     "sweep": {"errors", "atomic", "attempt", "grid", "run_record"},
-    "label_budget": {"errors", "bootstrap", "scaling", "study"},
+    "cost": {"errors", "attempt", "estimate", "grid", "sweep"},
+    "label_budget": {"errors", "bootstrap", "cards", "scaling", "study"},
     "__init__": {"decision_tree", "model", "pipeline"},
 }
 

@@ -5,6 +5,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import random
 import re
 import runpy
 import signal
@@ -13,13 +14,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 import submitit
+from datasets import load_dataset
 
 from hf_galaxy.attempt import take
+from hf_galaxy.cost import hours_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.grid import Cell, axis_of, cells_of, name_of, prepare
 from hf_galaxy.run_record import RunRecord
@@ -206,6 +209,8 @@ def test_an_axis_that_is_none_is_refused(text, message):
         (["--vary", "seed=1", "--slurm-hours", 0, "--", "{script}"], "--slurm-hours must be more than 0"),
         (["--vary", "seed=1", "--slurm-options", "qos", "--", "{script}"], "--slurm-options qos: give name=value"),
         (["--vary", "seed=1", "--cluster", "slurm", "--", "{script}"], "there is no sbatch on this machine"),
+        (["--vary", "seed=1", "--estimate", "--cluster", "local", "--", "{script}"], "without --cluster"),
+        (["--vary", "seed=1", "--", "{script}", "--estimate"], "--estimate: comes before --"),
     ],
 )
 def test_a_bad_grid_is_refused_before_anything_is_made(words, message, stand_in, sweep, tmp_path):
@@ -359,6 +364,107 @@ def test_several_gpus_are_shared_out(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
     assert [share(slot, 2)[0]["CUDA_VISIBLE_DEVICES"] for slot in range(2)] == ["0,2,4,6", "1,3,5,7"]
     assert [share(slot, 3)[0]["CUDA_VISIBLE_DEVICES"] for slot in range(3)] == ["0,3,6", "1,4,7", "2,5"]
+
+
+# What it will cost
+
+
+# What a training script says of itself, and in "tried" how often it was asked to: width sets what a galaxy costs.
+ESTIMATED = """
+import argparse, json, pathlib, sys, time
+
+parser = argparse.ArgumentParser()
+for option in ("--backbone", "--learning-rate", "--seed", "--subset", "--epochs", "--validate-every"):
+    parser.add_argument(option, default="1")
+parser.add_argument("--out", type=pathlib.Path)
+parser.add_argument("--estimate", action="store_true")
+given = parser.parse_args()
+assert given.estimate
+with open(pathlib.Path(__file__).with_name("tried"), "a") as file:
+    file.write(f"{given.backbone} {given.subset}\\n")
+if given.backbone == "wrong":
+    sys.exit("error: --backbone wrong: there is no such thing")
+if given.backbone == "silent":
+    sys.exit()
+above, _, below = given.subset.partition("/")
+share = float(above) / float(below or 1)
+found = dict(
+    subset=share, epochs=float(given.epochs), validate_every=float(given.validate_every), batch_size=10,
+    galaxies={"train": round(share * 1000), "validation": 300, "test": 600}, galaxies_per_second=float(given.backbone),
+    evaluated_per_second=3 * float(given.backbone), saving_seconds=0.5, tried_seconds=1000.0, weights_bytes=10**6,
+    checkpoint_bytes=4 * 10**6, checkpoints=3, kept=1, memory_bytes=10**9,
+)
+print("some words", "estimate: " + json.dumps(found), "others", sep="\\n")
+"""
+
+
+def test_an_estimate_adds_up_what_each_cell_needs(sweep, tmp_path):
+    script, law = tmp_path / "train.py", tmp_path / "law"
+    script.write_text(ESTIMATED)
+    grid = ("--vary", "backbone=5,50", "--vary", "seed=1,2", "--vary", "learning-rate=1,2",
+            "--vary", "subset+epochs+validate-every=1/10+9+2,1/2+3+1")  # fmt: skip
+    done = "backbone=5,epochs=3,learning-rate=1,seed=1,subset=1-2,validate-every=1"
+    (law / done).mkdir(parents=True)
+    RunRecord("", {}, finished=True).save(law / done)
+    code, text = sweep("--out", law, *grid, "--estimate", "--at-once", 2, "--", script)
+    assert code == 0, text
+    assert "16 cells: 1 done, 15 to do" in text
+    assert sorted((tmp_path / "tried").read_text().split("\n"))[1:] == ["5 1/2", "50 1/2"], (
+        "each kind once, on most galaxies"
+    )
+    assert not (law / ".cells").exists()
+    assert {file.name for file in law.iterdir()} == {done}
+
+    # 1,000 seconds of the try-outs are no start of a run: that is less than 0 here, but for the seconds they really took.
+    rows = {line.split()[0]: line.split() for line in text.splitlines() if re.match(r" *backbone=", line)}
+    for backbone, small, large in ((5, 4, 3), (50, 4, 4)):
+        row = rows[f"backbone={backbone}"]
+        assert int(row[1]) == small + large
+        assert int(row[2].replace(",", "")) == small * 9 * 100 + large * 3 * 500
+        assert float(row[3]) == 1000 / backbone
+        start = float(row[4])
+        each = [
+            9 * 100 / backbone + 5 * (300 / (3 * backbone) + 0.5),
+            3 * 500 / backbone + 3 * (300 / (3 * backbone) + 0.5),
+        ]
+        test = 600 / (3 * backbone)
+        expected = small * each[0] + large * each[1] + (small + large) * (start + test)
+        assert float(row[6]) == pytest.approx(expected / 3600, abs=0.01)
+    assert f"{15 * 5 + 2 * 16:,} MB of disk" in text, (
+        "weights and a checkpoint of each stay; two runs have 4 checkpoints"
+    )
+
+
+def test_the_hours_are_those_of_runs_that_start_when_there_is_room():
+    rng = random.Random(0)
+    for at_once in (1, 2, 3, 7):
+        seconds = [rng.randint(1, 60) for _ in range(20)]
+        waiting, running, now = deque(seconds), [], 0  # second by second
+        while waiting or running:
+            running = [left - 1 for left in running if left > 1]
+            while waiting and len(running) < at_once:
+                running.append(waiting.popleft())
+            now += bool(running)
+        assert hours_of(seconds, at_once) == pytest.approx(now / 3600)
+
+
+@pytest.mark.parametrize(
+    ("vary", "words", "message"),
+    [
+        ("subset=1/0,1", (), "--vary subset: '1/0' is no number"),
+        ("epochs=1,many", (), "--vary epochs: 'many' is no number"),
+        ("backbone=wrong", (), "backbone=wrong: cannot be tried out: error: --backbone wrong: there is no such thing"),
+        ("backbone=silent", (), "train.py does not say what it needs when it is given --estimate"),
+        ("seed=5", ("--unknown",), "unrecognized arguments: --unknown"),
+    ],
+)
+def test_what_cannot_be_estimated_is_refused(vary, words, message, sweep, tmp_path):
+    (tmp_path / "train.py").write_text(ESTIMATED)
+    line, _ = sweep("--out", tmp_path / "law", "--vary", vary, "--estimate", "--", tmp_path / "train.py", *words)
+    assert line.startswith("error: ")
+    assert message in line
+    assert "\n" not in line
+    assert not (tmp_path / "law").exists()
 
 
 # Never the same cell twice
@@ -615,6 +721,23 @@ def test_runs_are_pretrained_and_their_losses_shown(mock_dataset, sweep, tmp_pat
     assert record["finished"]
     loss = record["results"]["test"]["loss"]
     assert re.search(rf"done .* {loss['model']:.4f} +{loss['baseline']:.4f}", text)
+
+
+def test_runs_are_estimated_before_they_are_pretrained(mock_dataset, sweep, tmp_path):
+    law = tmp_path / "law"
+    code, text = sweep(
+        "--out", law, "--vary", "seed=1,2", "--vary", "subset+epochs=1/4+2,1/2+3", "--estimate", "--",
+        "scripts/pretrain.py", "--dataset", mock_dataset, "--backbone", "test_convnext", "--image-size", 32, "--batch-size",
+        16, "--min-votes", 3, "--workers", 0,
+    )  # fmt: skip
+    assert code == 0, text
+    assert "trying out 1 kinds of runs" in text
+    galaxies = len(load_dataset(str(mock_dataset), split="train"))
+    _, cells, seen, speed, *_ = re.search(r"^ *all .*$", text, re.M)[0].split()
+    assert cells == "4"
+    assert int(seen.replace(",", "")) == 2 * 16 * (round(2 * galaxies / 4 / 16) + round(3 * galaxies / 2 / 16))
+    assert float(speed) > 0
+    assert not law.exists()
 
 
 def test_help_explains_every_option(sweep):
