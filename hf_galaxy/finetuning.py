@@ -120,7 +120,7 @@ def merge_adapters(model: GalaxyPreTrainedModel) -> None:
 
 @torch.no_grad()
 def keep_head(model: GalaxyPreTrainedModel, start: str) -> list[str]:
-    """Give the head the weights of another run's head where both have the same column: an answer, or a class.
+    """Give the head the weights of another run's head where both have the same column: an answer, a class or a value.
 
     Args:
         model: with that run's backbone.
@@ -148,4 +148,6 @@ def keep_head(model: GalaxyPreTrainedModel, start: str) -> list[str]:
 
 
 def _columns(model):
-    return model.tree.columns if isinstance(model, GalaxyForVotes) else list(model.config.id2label.values())
+    if isinstance(model, GalaxyForVotes):
+        return model.tree.columns
+    return list(model.config.values or model.config.id2label.values())

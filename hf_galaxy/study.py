@@ -32,6 +32,8 @@ MEASURES = {
     "rmse": "RMSE of vote fractions",
     "nll": "cross-entropy (nats per galaxy)",
     "error": "share of galaxies in a wrong class",
+    "mse": "mean squared error (in standard deviations)",
+    "unexplained": "share of the variance not explained (1 - R²)",
 }
 
 
@@ -152,6 +154,14 @@ def _rows(name, record):
         return row(figure, "excess", above, count, _numbers(again["model"]) - _numbers(again["saturated"]), least)
 
     again, count = test["bootstrap"], test["galaxies"]
+    if "values" in test:
+        unexplained = [
+            row(name, "unexplained", {who: 1 - r2 for who, r2 in figures["r2"].items()}, figures["galaxies"],
+                1 - _numbers(again["values"][name]["r2"]["model"]))
+            for name, figures in test["values"].items()
+            if figures["r2"]["model"] is not None
+        ]  # fmt: skip
+        return [row(ALL, "mse", test["loss"], count, again["loss"]["model"]), *unexplained]
     if "questions" not in test:
         error = {who: 1 - accuracy for who, accuracy in test["accuracy"].items()}
         return [

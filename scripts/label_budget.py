@@ -33,7 +33,7 @@ class LabelBudget:
     """Folder of the pilot's sweep; at least 3 subsets, better 4 and more, and 2 or 3 seeds."""
     target: float | None = None
     """The loss to be reached, of the same measure."""
-    measure: Literal["error", "nll", "excess", "rmse"] | None = None
+    measure: Literal["error", "nll", "excess", "rmse", "mse", "unexplained"] | None = None
     """Of classes: error, the share of galaxies put into a wrong class, or nll, the cross-entropy. Of votes: excess, the likelihood loss above the least that is possible, or rmse of fractions. By default error, where there is one."""
     question: str = ALL
     """Of votes: the question, or all together."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import BeitConfig, Dinov2Config, SiglipVisionConfig
 
-from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes, load_tree
+from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes, load_tree
 from hf_galaxy.backbones import layer_groups
 from hf_galaxy.errors import BadInput
 from hf_galaxy.finetuning import Trained, keep_head, merge_adapters, prepare
@@ -204,6 +204,17 @@ def test_a_head_is_kept_column_by_column(tmp_path):
 def classifier(*names):
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
     return GalaxyForImageClassification(GalaxyConfig(backbone="test_vit", image_size=64, **labels))
+
+
+def test_values_are_kept_by_name(tmp_path):
+    old, model = (
+        GalaxyForRegression(GalaxyConfig(backbone="test_vit", image_size=64, values=names))
+        for names in (["z", "radius"], ["radius", "mass"])
+    )
+    old.save_pretrained(tmp_path)
+    assert keep_head(model, str(tmp_path)) == ["mass"]
+    assert torch.equal(model.head.weight[0], old.head.weight[1])
+    assert not torch.equal(model.head.weight[1], old.head.weight[0])
 
 
 def test_classes_are_kept_by_name(tmp_path):

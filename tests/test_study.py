@@ -48,6 +48,22 @@ def test_points_are_what_the_runs_measured():
     assert family_of("test_resnet") == family_of("resnet50") == "resnet" != family_of("convnext_atto")
 
 
+def test_points_of_runs_that_learnt_values():
+    records = classed_records(sizes=SIZES[:1], seeds=(1,), backbones={"resnet10t": 1000})
+    (record,) = records.values()
+    r2 = {"model": 0.75, "baseline": -0.01}
+    again = {"r2": {"model": [0.5, 0.8]}}
+    record.results["test"] = {
+        "galaxies": 500, "loss": {"model": 0.4, "baseline": 1.1}, "values": {"redshift": {"r2": r2, "galaxies": 321}},
+        "bootstrap": {"loss": {"model": [0.3, 0.5]}, "values": {"redshift": again}},
+    }  # fmt: skip
+    points = points_of(records).set_index(["figure", "measure"])
+    assert points.loc[(ALL, "mse"), "loss"] == 0.4
+    row = points.loc[("redshift", "unexplained")]
+    assert row[["loss", "baseline", "test_galaxies"]].tolist() == [0.25, 1.01, 321]
+    np.testing.assert_allclose(row["replicates"], [0.5, 0.2])
+
+
 def test_a_figure_of_too_few_galaxies_is_left_out():
     records = voted_records(questions=("easy", "rare", "odd"), sizes=SIZES[:1], seeds=(1,))
     for record in records.values():
