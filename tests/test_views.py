@@ -116,7 +116,7 @@ def parts_of(maps, framing):
 OFF = {"rotate": False, "flip": False, "zoom": (1.0, 1.0), "shift": 0.0}
 
 
-@pytest.mark.parametrize("off", [{}, {"zoom"}, {"rotate", "shift"}, {"flip"}, set(OFF)], ids=str)
+@pytest.mark.parametrize("off", [(), ("zoom",), ("rotate", "shift"), ("flip",), tuple(OFF)], ids=" ".join)
 def test_what_is_switched_off_is_not_done_and_changes_nothing_else(off):
     framing = Framing(64, 0.5)
     whole = parts_of(draw_affine(3, range(200), framing), framing)
