@@ -73,6 +73,8 @@ def carry_out(settings: Settings) -> RunRecord | None:
     trained = prepare(model, what)
     if settings.start is not None:
         accelerator.print(_kept_and_new(model, settings, parameters, new, trained))
+    if settings.gradient_checkpointing:
+        model.activation_checkpointing_enable()
     if settings.compile:
         model.backbone.compile()  # in place: the names in the state dict stay as they are
     record = RunRecord(

@@ -14,7 +14,7 @@ from hf_galaxy import card_data, cards, checkpoints, run_figures
 from hf_galaxy.atomic import whole_file
 from hf_galaxy.errors import BadInput
 from hf_galaxy.run_record import FILE, RunRecord
-from hf_galaxy.settings import BESIDE, Settings
+from hf_galaxy.settings import BESIDE, Settings, as_recorded
 
 LOCK, CARD = ".lock", "README.md"
 SAID = {"title", "cards"}  # of a dataset, by its card
@@ -85,7 +85,8 @@ def _check_same(out, record):
 
 def _differing(earlier, record, but=()):
     """The options, as typed, in which two runs compute different things."""
-    names = [name for name, value in record.settings.items() if value != earlier.settings.get(name)]
+    before = as_recorded(earlier.settings)
+    names = [name for name, value in record.settings.items() if value != before.get(name)]
     differing = [f"--{name.replace('_', '-')}" for name in sorted(set(names) - BESIDE - set(but))]
     # Its card may have been edited since: nothing is computed from that.
     if not differing and any(

@@ -1,7 +1,8 @@
 """All that a training run is made of: the options of scripts/pretrain.py and scripts/finetune.py, as they are in run.json."""
 
+import json
 import os
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal
@@ -100,6 +101,8 @@ class Settings(Recipe):
     """Mixed precision, by default as `accelerate launch` or `accelerate config` says; the likelihood is float32 always."""
     compile: bool = False
     """Compile the backbone with torch.compile: some minutes at the start, then faster steps, above all on GPUs."""
+    gradient_checkpointing: bool = False
+    """Keep less for the backward pass and compute it again there: about a third slower, in much less memory; batch norms see each batch twice."""
     exact: bool = True
     """Use only algorithms that give the same result each time; --no-exact lets a GPU take faster ones, and TF32 products."""
     device_batch: int | None = None
@@ -193,3 +196,12 @@ BESIDE = {
     "out", "workers", "cpu", "device_batch", "keep_at", "keep_checkpoints", "checkpoint_minutes", "tracker", "estimate",
     "branch_of", "recipe",
 }  # fmt: skip
+
+
+def as_recorded(recorded: dict) -> dict:
+    """The settings that a record holds, and of options that were not there yet, when it was made, the defaults.
+
+    A run of that time computed what they do now by default.
+    """
+    later = {each.name: each.default for each in fields(Settings) if each.default is not MISSING}
+    return json.loads(json.dumps(later, default=str)) | recorded

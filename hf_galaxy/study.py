@@ -20,7 +20,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.law_fitting import EXPONENTS
 from hf_galaxy.run_record import FILE, RunRecord
 from hf_galaxy.scaling import FALLS, FEWEST, LEVEL, JointLaw, fit_joint_law, fit_power_law, leave_out
-from hf_galaxy.settings import BESIDE
+from hf_galaxy.settings import BESIDE, as_recorded
 
 ALL = "all"  # the figure of all questions together, or of all classes
 # What the runs of one backbone may differ in: how much they learn from, how often they see it, and what changes no result.
@@ -79,7 +79,7 @@ def points_of(records: Mapping[str, RunRecord]) -> pd.DataFrame:
             )
         seen[cell] = name
         other = first.setdefault(kind, name)
-        ours, theirs = record.settings, records[other].settings
+        ours, theirs = as_recorded(record.settings), as_recorded(records[other].settings)
         differing = [option for option in ours if option not in VARIED and ours[option] != theirs.get(option)]
         if differing:
             option = differing[0].replace("_", "-")

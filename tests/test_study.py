@@ -90,7 +90,9 @@ def test_runs_that_are_no_one_study_are_refused():
     with pytest.raises(BadInput, match=f"{name} and again are the same backbone"):
         points_of(records | {"again": record})
     other = copy.deepcopy(record)
-    other.settings |= {"seed": 9, "learning_rate": 0.1}
+    other.settings |= {"seed": 9, "label_smoothing": 0.0, "zoom": [0.9, 1.1]}
+    points_of(records | {"of a later version, by its defaults": other})
+    other.settings |= {"learning_rate": 0.1}
     with pytest.raises(BadInput, match=f"{name} and other differ in --learning-rate"):
         points_of(records | {"other": other})
     other.settings |= {"subset": 0.5, "epochs": 3}
