@@ -108,7 +108,16 @@ def test_finetuning_starts_from_the_run_folder(pretrained, mock_dataset, run_scr
     name = "backbone.stem.0.weight"
     torch.testing.assert_close(before[name], after[name], atol=1e-6, rtol=0)
     results = record_of(out)["results"]["test"]
-    assert set(results) == {"galaxies", "loss", "accuracy", "balanced_accuracy", "auc", "confusion", "bootstrap"}
+    assert set(results) == {
+        "galaxies",
+        "loss",
+        "accuracy",
+        "balanced_accuracy",
+        "auc",
+        "calibration",
+        "confusion",
+        "bootstrap",
+    }
     model = AutoModel.from_pretrained(out)
     assert list(model.config.id2label.values()) == load_dataset(str(mock_dataset))["train"].features["mock_class"].names
 

@@ -211,7 +211,7 @@ def test_the_script_writes_a_folder_that_datasets_reads_and_cards_of_runs(tmp_pa
         record.dataset |= {
             "title": "Made up",
             "classes": ["a", "b"],
-            "splits": {**record.dataset["splits"], "validation": 1},
+            "splits": {**record.dataset["splits"], "validation": 1, "test": 1},
         }
         record.model |= {"image_size": 32, "crop": 1.0}
         record.environment = {"device": "CPU", "processes": 1}
