@@ -25,10 +25,11 @@ demo: $(VENV)/ready
 	@echo; echo "demo/finetuned on the test split of demo/new_survey:"
 	@$(LAUNCH) scripts/evaluate.py --run demo/finetuned
 
+# As many tests at once as there are cores; those of a file share what they prepare. Threads that wait leave the cores to others.
 test: $(VENV)/ready
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
-	$(RUN) python -m pytest
+	$(RUN) OMP_WAIT_POLICY=PASSIVE python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/ready
 	$(RUN) ruff check .

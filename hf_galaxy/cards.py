@@ -113,7 +113,9 @@ def _told(value, replicates):
     if value is None or not drawn:
         return _number(value)
     low, high = np.quantile(drawn, (0.05, 0.95))
-    return f"{_number(value)}\xa0±\xa0{(high - low) / 2:.3f}"  # not to be broken into lines
+    half = (high - low) / 2
+    shown = f"{half:.3f}" if 0.0005 <= half < 1000 else _number(half)
+    return f"{_number(value)}\xa0±\xa0{shown}"  # not to be broken into lines
 
 
 def _classes_table(confusion, names):
@@ -209,7 +211,9 @@ def _setting(value):
 
 
 def _number(value):
-    return NOT_MEASURED if value is None else f"{value:.3f}" if abs(value) >= 0.01 else f"{value:.2g}"
+    if value is None:
+        return NOT_MEASURED
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}" if abs(value) >= 0.01 else f"{value:.2g}"
 
 
 def _scaling_section(title: str, laws: list[dict]) -> str:

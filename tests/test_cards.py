@@ -208,8 +208,8 @@ def test_a_card_of_values_shows_each_beside_its_constant():
     of_values.dataset["values"] = ["redshift"]
     of_values.results = {"test": {"galaxies": 7, "loss": {"model": 0.25, "baseline": 1}, "values": {"redshift": value}}}
     text = cards.model_card(of_values)
-    assert "| redshift | 6 | 0.01235 | 1.235e+04 | 2 | not measured | 0.7500 | -0.0100 |" in text
-    assert "All 7 galaxies: loss 0.2500, baseline 1.0000." in text
+    assert "| redshift | 6 | 0.012 | 12,346 | 2.000 | not measured | 0.750 | -0.010 |" in text
+    assert "All 7 galaxies: loss 0.250, baseline 1.000." in text
     assert "Predicts numbers from a galaxy's picture, in the units of the dataset: redshift." in text
     assert "dict(zip(model.config.values, answer.values[0].tolist()))" in text
     assert "for MAE (mean absolute error) its median" in text
@@ -221,9 +221,7 @@ def test_a_card_of_classes_says_that_its_loss_is_the_plain_one_where_it_was_not_
     of_classes.dataset["classes"] = ["a", "b"]
     of_classes.settings |= setting
     of_classes.results = {}
-    said = "The loss is the plain cross-entropy, without the label smoothing and class weights" in cards.model_card(
-        of_classes
-    )
+    said = "measured without the label smoothing and class weights" in cards.model_card(of_classes)
     assert said == bool(setting)
 
 

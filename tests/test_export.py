@@ -21,6 +21,7 @@ from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.export import check_onnx_file, crop_pct, encoder_card, export_encoder, export_onnx
+from hf_galaxy.pretrained import published_weights
 from hf_galaxy.run_record import RunRecord
 from hf_galaxy.views import Framing, eval_view, to_canvases
 from tests.conftest import ROOT
@@ -111,9 +112,9 @@ def test_an_exported_encoder_is_the_backbone_to_the_bit(name, tmp_path):
         assert_same_weights(model.backbone.state_dict(), in_timm.state_dict())
         assert torch.equal(in_timm(IMAGES), expected)
         # It starts another training, also at another size where the architecture has one.
-        weights = backbones.published_weights(name, 48, f"local-dir:{out}")
+        weights = published_weights(name, 48, f"local-dir:{out}")
         assert_same_weights(model.backbone.state_dict(), weights)
-        larger = backbones.published_weights(name, 64, f"local-dir:{out}")
+        larger = published_weights(name, 64, f"local-dir:{out}")
         assert larger.keys() == weights.keys()
     assert torch.equal(features, expected)
     assert [file.name for file in out.parent.iterdir()] == ["encoder"], "nothing half-written is left"

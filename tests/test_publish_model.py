@@ -17,12 +17,14 @@ from fake_hub import FakeHub
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from hf_galaxy import cards
+from hf_galaxy.remote_code import MODULES
 from hf_galaxy.run_folder import rewrite
 from hf_galaxy.run_record import RunRecord
 from tests.conftest import ROOT
 from tests.runs import run as trained
 
 MADE = {"README.md", "config.json", "model.safetensors", "preprocessor_config.json", "run.json"}
+MADE |= {f"{name}.py" for name in MODULES}
 DRAWN = {"figures/loss.png", "figures/calibration.png"}
 
 

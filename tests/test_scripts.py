@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel
 
 import hf_galaxy
+from hf_galaxy.remote_code import MODULES
 from tests.conftest import ROOT
 
 TINY = ("--backbone", "test_convnext", "--image-size", 32, "--batch-size", 16, "--min-votes", 3, "--workers", 0)
@@ -54,7 +55,9 @@ def test_the_mock_survey_says_that_it_is_one(mock_dataset):
 
 def test_a_run_folder_holds_all_that_is_uploaded_and_nothing_else(pretrained):
     files = {path.name for path in pretrained.iterdir()}
-    assert files == {"config.json", "model.safetensors", "preprocessor_config.json", "run.json", "README.md", "figures"}
+    code = {f"{name}.py" for name in MODULES}
+    uploaded = {"config.json", "model.safetensors", "preprocessor_config.json", "run.json", "README.md", "figures"}
+    assert files == code | uploaded
     record = record_of(pretrained)
     assert record["finished"]
     assert len(record["training"]["history"]) == 3
