@@ -26,11 +26,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from hf_galaxy.command_line import run
+from hf_galaxy.constant_votes import ConstantVotes
 from hf_galaxy.data import Galaxies
 from hf_galaxy.decision_tree import load_tree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
-from hf_galaxy.metrics import ConstantVotes, VoteMetrics
+from hf_galaxy.metrics import VoteMetrics
 from hf_galaxy.model import GalaxyConfig, GalaxyForVotes
 from hf_galaxy.optimizers import make_optimizer, parameter_groups
 from hf_galaxy.processes import start_accelerator

@@ -58,3 +58,20 @@ def mean_draws(values: np.ndarray, replicates: np.ndarray, rng: np.random.Genera
 def spread(distribution, count: int, rng: np.random.Generator) -> np.ndarray:
     """(count,) numbers that follow a distribution of scipy as nearly as so many can: its quantiles, in random order."""
     return rng.permutation(distribution.ppf((np.arange(count) + 0.5) / count))
+
+
+def six_digits(values: np.ndarray) -> list[float | None]:
+    """As records keep them; None for what is no finite number."""
+    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values]
+
+
+def ratios(totals: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Not a number where nothing was counted."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return totals / counts
+
+
+def mean_of_counted(values: np.ndarray) -> np.ndarray:
+    """(R,) means of the rows (R, ...) over what was counted in them: what is no number was not."""
+    there = np.isfinite(values)
+    return ratios(np.where(there, values, 0).sum(1), there.sum(1))

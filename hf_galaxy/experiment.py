@@ -20,13 +20,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hf_galaxy import cards
 from hf_galaxy.backbones import layer_groups
+from hf_galaxy.class_metrics import ClassMetrics
+from hf_galaxy.constant_votes import ConstantVotes
 from hf_galaxy.data import Galaxies, Label, Rows, Values, tables_of, vote_batches
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.estimate import estimate
 from hf_galaxy.features import GalaxyFeatures, features_of, without_backbone
 from hf_galaxy.finetuning import Trained, keep_head, merge_adapters, prepare
-from hf_galaxy.metrics import ClassMetrics, ConstantValues, ConstantVotes, ValueMetrics, VoteMetrics
+from hf_galaxy.metrics import VoteMetrics
 from hf_galaxy.mixture import mixed
 from hf_galaxy.model import (
     GalaxyConfig,
@@ -45,6 +47,7 @@ from hf_galaxy.settings import Settings
 from hf_galaxy.sources import open_sources
 from hf_galaxy.start import load_model, resolve_start
 from hf_galaxy.train import evaluate, fit
+from hf_galaxy.value_metrics import ConstantValues, ValueMetrics
 from hf_galaxy.views import eval_view, train_view
 
 

@@ -1,5 +1,5 @@
-"""How good predictions are, each figure beside that of the best constant prediction. Legend: N, B galaxies, A answers,
-Q questions, C classes, K values, R replicates.
+"""How good predicted votes are, each figure beside that of the best constant prediction. Legend: B galaxies, A answers,
+Q questions, R replicates.
 
 Metrics are sums and counts: `update` adds a batch, `+` joins processes, `compute` divides once, at the end. A figure for
 which there are no galaxies is None, never 0. Where batches say who their galaxies are (`keys`), as when a split is measured
@@ -7,141 +7,26 @@ for good, figures are also given in the replicates of a bootstrap over galaxies,
 out, in bins of fixed edges (`calibration`).
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
-from scipy.special import digamma, gammaln
-from sklearn.metrics import log_loss, roc_auc_score
 
 from hf_galaxy import bootstrap
+from hf_galaxy.bootstrap import mean_of_counted, ratios, six_digits
+from hf_galaxy.constant_votes import ConstantVotes
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.losses import (
     constant,
     dirichlet_multinomial_nll,
     multinomial_nll,
     question_of_answer,
-    standardised_squared_error,
     sum_per_question,
 )
 
 BINS = 10  # of predicted fractions and of a class's probability, equally wide
 PLACES = 20  # parts of a predicted distribution: central intervals of 10 %, 20 %, ... end at their edges
 LEVELS = (50, 80, 90)  # per cent of the central intervals whose coverage is given
-
-
-@dataclass
-class ConstantVotes:
-    """What to answer about every galaxy if nothing is known of it but the training split's votes.
-
-    Attributes:
-        fractions: (A,) mean vote fractions of the galaxies with enough votes for the question.
-        concentrations: (A,) the constant Dirichlet under which all training votes are likeliest.
-        shares: (A,) of all training votes for the question: the likeliest constant fractions of a multinomial.
-    """
-
-    fractions: torch.Tensor
-    concentrations: torch.Tensor
-    shares: torch.Tensor
-
-    @classmethod
-    def of(cls, batches: Iterable[np.ndarray], tree: DecisionTree, min_votes: int) -> Self:
-        """From all training votes, (n, A) at a time: what is kept of them does not grow with the number of galaxies.
-
-        A question without votes gets equal fractions and concentrations of 1.
-        """
-        questions = np.array(tree.question_of_answer)
-        starts = [where.start for where in tree.slices]
-        sums = {name: np.zeros(len(starts), np.int64) for name in ("asked", "enough")}
-        sums |= {name: np.zeros(len(questions)) for name in ("votes", "fractions of asked", "fractions of enough")}
-        occurrences = _Occurrences()
-        for votes in batches:
-            totals = np.add.reduceat(votes, starts, axis=1, dtype=np.int64)
-            sums["asked"] += (totals > 0).sum(axis=0)
-            sums["enough"] += (totals >= max(min_votes, 1)).sum(axis=0)
-            galaxy, answer = np.nonzero(votes)
-            k, total = votes[galaxy, answer], totals[galaxy, questions[answer]]
-            in_enough = total >= min_votes
-            sums["votes"] += np.bincount(answer, k, len(questions))
-            sums["fractions of asked"] += np.bincount(answer, k / total, len(questions))
-            sums["fractions of enough"] += np.bincount(answer, k / total * in_enough, len(questions))
-            galaxy, question = np.nonzero(totals)
-            occurrences.add(answer, k)
-            occurrences.add(len(questions) + question, totals[galaxy, question])
-
-        parts = {"fractions": [], "concentrations": [], "shares": []}
-        for q, where in enumerate(tree.slices):
-            answers = where.stop - where.start
-            if not sums["asked"][q]:
-                for name, value in (("fractions", 1 / answers), ("concentrations", 1), ("shares", 1 / answers)):
-                    parts[name].append(np.full(answers, value))
-                continue
-            telling = "enough" if sums["enough"][q] else "asked"
-            shares = sums["votes"][where] / sums["votes"][where].sum()
-            counts = [occurrences.of(answer) for answer in range(where.start, where.stop)]
-            parts["fractions"].append(sums[f"fractions of {telling}"][where] / sums[telling][q])
-            parts["shares"].append(shares)
-            parts["concentrations"].append(
-                _likeliest_concentrations(counts, occurrences.of(len(questions) + q), shares)
-            )
-        return cls(**{name: torch.tensor(np.concatenate(each), dtype=torch.float32) for name, each in parts.items()})
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same on a device."""
-        return type(self)(**{name: values.to(device) for name, values in vars(self).items()})
-
-    def to_dict(self) -> dict:
-        """Plain lists, for a run record."""
-        return {name: values.tolist() for name, values in vars(self).items()}
-
-    @classmethod
-    def from_dict(cls, data: dict) -> Self:
-        """What `to_dict` wrote."""
-        return cls(**{name: torch.tensor(values) for name, values in data.items()})
-
-
-class _Occurrences:
-    """How often each count occurs in each column; zeros are left out, as they add nothing to a likelihood."""
-
-    def __init__(self):
-        self.pairs, self.times = np.empty(0, np.int64), np.empty(0, np.int64)  # column * 2^40 + count, in order
-
-    def add(self, column, count):
-        """Some counts and the columns that they stand in."""
-        pairs, times = np.unique((column << 40) + count, return_counts=True)
-        self.pairs, places = np.unique(np.concatenate([self.pairs, pairs]), return_inverse=True)
-        self.times = np.bincount(places, np.concatenate([self.times, times])).astype(np.int64)
-
-    def of(self, column):
-        """The counts of a column and how often each occurs."""
-        own = slice(*np.searchsorted(self.pairs, [column << 40, (column + 1) << 40]))
-        return self.pairs[own] - (column << 40), self.times[own]
-
-
-def _likeliest_concentrations(counts, totals, shares):
-    """(answers,) maximum-likelihood concentrations of one question, by L-BFGS on their logarithm.
-
-    The likelihood needs only how often each count of each answer occurs, and each total.
-    """
-    galaxies = totals[1].sum()
-
-    def nll_and_gradient(log_concentrations):
-        a = np.exp(log_concentrations)
-        a0 = a.sum()
-        value = (totals[1] * (gammaln(totals[0] + a0) - gammaln(a0))).sum()
-        slope0 = (totals[1] * (digamma(totals[0] + a0) - digamma(a0))).sum()
-        slopes = np.empty_like(a)
-        for i, (k, times) in enumerate(counts):
-            value -= (times * (gammaln(k + a[i]) - gammaln(a[i]))).sum()
-            slopes[i] = slope0 - (times * (digamma(k + a[i]) - digamma(a[i]))).sum()
-        return value / galaxies, a * slopes / galaxies
-
-    start = np.log(shares * len(shares) + 0.01)
-    # Votes that vary no more than by counting would send the concentrations to infinity; e^10 is as good.
-    return np.exp(minimize(nll_and_gradient, start, jac=True, method="L-BFGS-B", bounds=[(-7, 10)] * len(start)).x)
 
 
 class VoteMetrics:
@@ -334,17 +219,17 @@ class VoteMetrics:
                 sums[f"{name} (Q, bins)"][questions].sum(0) for name in ("cast", "predicted", "given")
             )
             figures = {
-                "cast": _six_digits(cast),
-                "predicted": _six_digits(_ratios(predicted, cast)),
-                "given": _six_digits(_ratios(given, cast)),
+                "cast": six_digits(cast),
+                "predicted": six_digits(ratios(predicted, cast)),
+                "given": six_digits(ratios(given, cast)),
                 "error": float(abs(predicted - given).sum() / cast.sum()) if cast.sum() else None,
             }
             if "places (Q, places)" in sums:
                 places = sums["places (Q, places)"][questions].sum(0)
-                shares = _ratios(places, places.sum())
+                shares = ratios(places, places.sum())
                 out = {level: PLACES * (100 - level) // 200 for level in LEVELS}
-                covered = {str(level): _six_digits([shares[n : PLACES - n].sum()])[0] for level, n in out.items()}
-                figures |= {"places": _six_digits(shares), "coverage": covered}
+                covered = {str(level): six_digits([shares[n : PLACES - n].sum()])[0] for level, n in out.items()}
+                figures |= {"places": six_digits(shares), "coverage": covered}
             return figures
 
         return {
@@ -356,7 +241,7 @@ class VoteMetrics:
         """The model's figures in each replicate, rounded to six digits; None where no galaxy counts."""
 
         def figures(total, count, root=False):
-            return _six_digits(np.sqrt(_ratios(total, count)) if root else _ratios(total, count))
+            return six_digits(np.sqrt(ratios(total, count)) if root else ratios(total, count))
 
         asked, enough = sums["asked (R, Q)"], sums["enough (R, Q)"]
 
@@ -364,11 +249,11 @@ class VoteMetrics:
             counted = [q for q in questions if sums["enough"][q]]
             nll = sums["model nll (R, Q)"][:, questions].sum(1)
             means = {
-                "nll": _ratios(nll, sums["in_campaign (R, campaigns)"][:, i]),
-                "rmse": _mean(np.sqrt(_ratios(sums["model squares (R, Q)"], enough))[:, counted]),
-                "accuracy": _mean(_ratios(sums["model correct (R, Q)"], enough)[:, counted]),
+                "nll": ratios(nll, sums["in_campaign (R, campaigns)"][:, i]),
+                "rmse": mean_of_counted(np.sqrt(ratios(sums["model squares (R, Q)"], enough))[:, counted]),
+                "accuracy": mean_of_counted(ratios(sums["model correct (R, Q)"], enough)[:, counted]),
             }
-            return {name: {"model": _six_digits(values)} for name, values in means.items()}
+            return {name: {"model": six_digits(values)} for name, values in means.items()}
 
         return {
             "loss": {
@@ -386,22 +271,6 @@ class VoteMetrics:
             },
             "campaigns": {name: campaign(i, qs) for i, (name, qs) in enumerate(self.tree.campaigns.items())},
         }
-
-
-def _six_digits(values):
-    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values]
-
-
-def _ratios(totals, counts):
-    """Not a number where nothing was counted."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return totals / counts
-
-
-def _mean(values):
-    """Of each row, of what was counted in it."""
-    there = np.isfinite(values)
-    return _ratios(np.where(there, values, 0).sum(1), there.sum(1))
 
 
 def _places(k, n, a, b):
@@ -426,265 +295,3 @@ def _places(k, n, a, b):
         -1
     )
     return below.diff(dim=-1)
-
-
-class ClassMetrics:
-    """Accuracy, balanced accuracy, area under the ROC curve (one against the rest, mean over classes) and cross-entropy.
-
-    The cross-entropy is the plain one, in nats, whatever label smoothing and class weights a model is trained with: so models
-    can be compared, and the best epoch is chosen by the same measure.
-
-    Args:
-        log_priors: (C,) log shares of the classes in the training split: the constant prediction.
-    """
-
-    def __init__(self, names: list[str], log_priors: torch.Tensor):
-        self.names, self.log_priors = names, log_priors
-        self.labels, self.logits, self.keys = [], [], []
-
-    def update(self, batch: dict, outputs) -> None:
-        """Add a batch: `labels` (B,) and perhaps `keys` (B,) of the batch, `logits` (B, C) of the outputs."""
-        self.labels.append(batch["labels"])
-        self.logits.append(outputs.logits)
-        if "keys" in batch:
-            self.keys.append(batch["keys"])
-
-    def cpu(self) -> Self:
-        """Move what was collected off the device, to be sent to other processes."""
-        self.labels, self.logits = [x.cpu() for x in self.labels], [x.float().cpu() for x in self.logits]
-        self.keys = [x.cpu() for x in self.keys]
-        return self
-
-    def __add__(self, other: Self) -> Self:
-        joined = ClassMetrics(self.names, self.log_priors)
-        joined.labels, joined.logits = self.labels + other.labels, self.logits + other.logits
-        joined.keys = self.keys + other.keys
-        return joined
-
-    @property
-    def loss(self) -> float:
-        """Mean cross-entropy: what training minimises, but for label smoothing and class weights."""
-        return torch.nn.functional.cross_entropy(torch.cat(self.logits), torch.cat(self.labels)).item()
-
-    def compute(self) -> dict:
-        """All figures, and the confusion matrix of the model: rows are true classes, columns predicted ones."""
-        labels, logits = torch.cat(self.labels), torch.cat(self.logits)
-        predictions = {"model": logits, "baseline": self.log_priors.expand_as(logits)}
-        figures = {who: self._figures(labels.numpy(), values) for who, values in predictions.items()}
-        classes = len(self.names)
-        confusion = torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2).view(classes, classes)
-        return {
-            "galaxies": len(labels),
-            **{name: {who: figures[who][name] for who in figures} for name in figures["model"]},
-            "confusion": confusion.tolist(),
-            **({"calibration": self._calibration(labels, logits)} if self.keys else {}),
-            **({"bootstrap": self._bootstrap(labels, logits)} if self.keys else {}),
-        }
-
-    def _calibration(self, labels, logits):
-        """By the probability of the likeliest class, in BINS: `galaxies`, their mean `probability`, and the share `accuracy` in
-        which that class is right; `error` is the mean distance of both (Guo et al. 2017, huggingface.co/papers/1706.04599).
-        """
-        probability, predicted = logits.double().softmax(1).max(1)
-        bins = (probability * BINS).long().clamp_max(BINS - 1)
-        weights = (torch.ones_like(probability), probability, (predicted == labels).double())
-        galaxies, claimed, right = (torch.bincount(bins, each, BINS).numpy() for each in weights)
-        return {
-            "galaxies": galaxies.astype(int).tolist(),
-            "probability": _six_digits(_ratios(claimed, galaxies)),
-            "accuracy": _six_digits(_ratios(right, galaxies)),
-            "error": float(abs(claimed - right).sum() / len(labels)),
-        }
-
-    def _bootstrap(self, labels, logits):
-        """The model's figures in each replicate, rounded to six digits."""
-        times = bootstrap.counts(torch.cat(self.keys).numpy())
-        each = {
-            "loss": torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none"),
-            "accuracy": (logits.argmax(1) == labels).double(),
-        }
-        figures = {name: _ratios(times.T @ values.numpy(), times.sum(0)) for name, values in each.items()}
-        of_class = torch.nn.functional.one_hot(labels, len(self.names)).double().numpy()
-        recalls = _ratios(times.T @ (of_class * each["accuracy"].numpy()[:, None]), times.T @ of_class)
-        figures["balanced_accuracy"] = _mean(recalls)  # a class that no galaxy is of does not count
-        return {name: {"model": _six_digits(values)} for name, values in figures.items()}
-
-    def _figures(self, labels, logits):
-        shares = logits.double().softmax(1).numpy()
-        every = list(range(len(self.names)))
-        predicted = shares.argmax(1)
-        if len(set(labels)) < len(every):
-            auc = None  # a class without a galaxy has no ROC curve
-        elif len(every) == 2:
-            auc = float(roc_auc_score(labels, shares[:, 1]))
-        else:
-            auc = float(roc_auc_score(labels, shares, multi_class="ovr", labels=every))
-        recalls = [(predicted[labels == c] == c).mean() for c in set(labels)]
-        return {
-            "loss": float(log_loss(labels, shares, labels=every)),
-            "accuracy": float((predicted == labels).mean()),
-            "balanced_accuracy": float(np.mean(recalls)),
-            "auc": auc,
-        }
-
-
-@dataclass
-class ConstantValues:
-    """What to answer about every galaxy if nothing is known of it but the values of the training split.
-
-    Attributes:
-        mean: (K,) float64; the constant of least squared error.
-        std: (K,) standard deviations, by which errors are measured in the loss.
-        median: (K,) the constant of least absolute error.
-    """
-
-    mean: torch.Tensor
-    std: torch.Tensor
-    median: torch.Tensor
-
-    @classmethod
-    def of(cls, numbers: np.ndarray) -> Self:
-        """From (N, K) training values, NaN where missing; of a value that no galaxy has, all three are NaN."""
-        known = [column[~np.isnan(column)] for column in numbers.T]
-        parts = [
-            [function(column) if len(column) else np.nan for column in known]
-            for function in (np.mean, np.std, np.median)
-        ]
-        return cls(*(torch.tensor(part, dtype=torch.float64) for part in parts))
-
-    def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
-        """The same on a device."""
-        return type(self)(**{name: values.to(device, dtype) for name, values in vars(self).items()})
-
-    def to_dict(self) -> dict:
-        """Plain lists, for a run record."""
-        return {name: values.tolist() for name, values in vars(self).items()}
-
-    @classmethod
-    def from_dict(cls, data: dict) -> Self:
-        """What `to_dict` wrote."""
-        return cls(**{name: torch.tensor(values, dtype=torch.float64) for name, values in data.items()})
-
-
-class ValueMetrics:
-    """RMSE, mean absolute error and R^2 of each value, over the galaxies that have it; and the loss that training minimises.
-
-    Beside each stands the best constant of the training split: for RMSE, R^2 and the loss its mean, for the mean absolute error
-    its median. R^2 = 1 - sum of squared errors / sum of squared deviations from the mean of the galaxies that are measured; it is
-    1 for perfect predictions and about 0 for a constant.
-
-    Args:
-        names: of the K values.
-        baseline: the constants of the training split.
-    """
-
-    def __init__(self, names: list[str], baseline: ConstantValues):
-        self.names, self.baseline = names, baseline
-        self.sums: dict[str, torch.Tensor] = {}
-
-    def update(self, batch: dict, outputs) -> None:
-        """Add a batch: `labels` (B, K) and perhaps `keys` (B,) of the batch, `values` (B, K) of the outputs."""
-        device = batch["labels"].device
-        precise = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
-        self.baseline = self.baseline.to(device, precise)
-        labels, values = batch["labels"].to(precise), outputs.values.to(precise)
-        known = labels == labels  # NaN equals nothing
-        mean, std, median = (constants.expand_as(labels) for constants in vars(self.baseline).values())
-
-        def errors(predictions):
-            return torch.where(known, predictions - labels, 0)
-
-        of_galaxies = {
-            "galaxies": labels.new_ones(len(labels)),
-            "known": known.to(precise),
-            "model loss": standardised_squared_error(labels, values, std),
-            "model squares": errors(values) ** 2,
-            "model absolutes": errors(values).abs(),
-            "baseline loss": standardised_squared_error(labels, mean, std),
-            "baseline squares": errors(mean) ** 2,
-            "baseline absolutes": errors(median).abs(),
-            "deviations": errors(mean),
-        }
-        for name, each in of_galaxies.items():
-            self._add(name, each.sum(0))
-        if "keys" in batch:
-            times = torch.from_numpy(bootstrap.counts(batch["keys"].cpu().numpy())).to(device, precise).T
-            for name, each in of_galaxies.items():
-                self._add(f"{name} (R)", times @ each)
-
-    def _add(self, name, values):
-        self.sums[name] = self.sums.get(name, 0) + values
-
-    def cpu(self) -> Self:
-        """Move the sums off the device, to be sent to other processes."""
-        self.sums = {name: values.cpu() for name, values in self.sums.items()}
-        self.baseline = self.baseline.to("cpu", torch.float64)
-        return self
-
-    def __add__(self, other: Self) -> Self:
-        joined = ValueMetrics(self.names, self.baseline)
-        for part in (self, other):
-            for name, values in part.sums.items():
-                joined._add(name, values)
-        return joined
-
-    @property
-    def loss(self) -> float:
-        """Mean over galaxies of the squared error in standard deviations: what training minimises."""
-        return (self.sums["model loss"] / self.sums["galaxies"]).item()
-
-    def compute(self) -> dict:
-        """All figures; errors are in the units of the values, the loss in squared standard deviations of the training split."""
-        figures = {who: self._figures(who) for who in ("model", "baseline")}
-
-        def both(name, k=None):
-            return {who: _or_none(each[name] if k is None else each[name][k]) for who, each in figures.items()}
-
-        return {
-            "galaxies": int(self.sums["galaxies"]),
-            "loss": both("loss"),
-            "values": {
-                name: {"galaxies": int(self.sums["known"][k])} | {f: both(f, k) for f in ("rmse", "mae", "r2")}
-                for k, name in enumerate(self.names)
-            },
-            **({"bootstrap": self._bootstrap()} if "galaxies (R)" in self.sums else {}),
-        }
-
-    def _bootstrap(self):
-        """The model's figures in each replicate, rounded to six digits; None where too few galaxies count."""
-        figures = self._figures("model", " (R)")
-        return {
-            "loss": {"model": _six_digits(figures["loss"])},
-            "values": {
-                name: {f: {"model": _six_digits(figures[f][:, k])} for f in ("rmse", "mae", "r2")}
-                for k, name in enumerate(self.names)
-            },
-        }
-
-    def _figures(self, who, of=""):
-        """loss (...), rmse, mae, r2 (..., K) of the sums, or with `of=" (R)"` of those in each replicate; NaN where not known."""
-        names = (
-            "galaxies",
-            "known",
-            f"{who} loss",
-            f"{who} squares",
-            f"{who} absolutes",
-            "baseline squares",
-            "deviations",
-        )
-        galaxies, known, losses, squares, absolutes, about_mean, deviations = (
-            self.sums[name + of].double().numpy() for name in names
-        )
-        with np.errstate(invalid="ignore", divide="ignore"):
-            spread = about_mean - deviations**2 / known
-            spread = np.where(spread > 1e-12 * about_mean, spread, np.nan)  # what is left of equal values is rounding
-            return {
-                "loss": losses / galaxies,
-                "rmse": np.sqrt(squares / known),
-                "mae": absolutes / known,
-                "r2": 1 - squares / spread,
-            }
-
-
-def _or_none(value):
-    return float(value) if np.isfinite(value) else None

@@ -11,10 +11,12 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from PIL import Image
 
 from hf_galaxy import card_data, cards, load_tree, run_figures
+from hf_galaxy.class_metrics import ClassMetrics
+from hf_galaxy.constant_votes import ConstantVotes
 from hf_galaxy.dataset_card import Said
 from hf_galaxy.errors import BadInput
 from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
-from hf_galaxy.metrics import ClassMetrics, ConstantVotes, VoteMetrics
+from hf_galaxy.metrics import VoteMetrics
 from hf_galaxy.run_record import RunRecord
 
 TREE = load_tree("gz_rings")

@@ -14,8 +14,9 @@ import torch
 from huggingface_hub import RepoCard
 
 from hf_galaxy import load_tree
+from hf_galaxy.constant_votes import ConstantVotes
 from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions, multinomial_nll
-from hf_galaxy.metrics import ConstantVotes, VoteMetrics
+from hf_galaxy.metrics import VoteMetrics
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "metrics" / "galaxy_votes"

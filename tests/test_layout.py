@@ -47,7 +47,10 @@ BELOW = {
     "sequence": {"errors", "data", "streaming", "views"},
     "subsets": {"errors", "data", "decision_tree", "schema"},
     "mixture": {"errors", "data", "sequence", "views"},
-    "metrics": {"bootstrap", "decision_tree", "losses"},
+    "constant_votes": {"decision_tree", "losses"},
+    "metrics": {"bootstrap", "constant_votes", "decision_tree", "losses"},
+    "class_metrics": {"bootstrap", "metrics"},
+    "value_metrics": {"bootstrap", "losses"},
     "remote_code": set(),
     "model": {"errors", "decision_tree", "backbones", "losses", "remote_code", "views"},
     "pretrained": {"errors", "backbones"},
@@ -70,6 +73,8 @@ BELOW = {
     "experiment": {
         "errors",
         "backbones",
+        "class_metrics",
+        "constant_votes",
         "cards",
         "data",
         "decision_tree",
@@ -89,6 +94,7 @@ BELOW = {
         "sources",
         "start",
         "train",
+        "value_metrics",
         "views",
     },
     "export": {

@@ -24,9 +24,12 @@ from torch.utils._pytree import tree_leaves
 
 from hf_galaxy import bootstrap, load_tree, losses
 from hf_galaxy import metrics as metrics_module
+from hf_galaxy.class_metrics import ClassMetrics
+from hf_galaxy.constant_votes import ConstantVotes
 from hf_galaxy.decision_tree import DecisionTree, Question
 from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
-from hf_galaxy.metrics import ClassMetrics, ConstantValues, ConstantVotes, ValueMetrics, VoteMetrics
+from hf_galaxy.metrics import VoteMetrics
+from hf_galaxy.value_metrics import ConstantValues, ValueMetrics
 
 TREE = load_tree(["gz2", "gz_hubble"])
 TWO = DecisionTree("two", (Question("p", ("a", "b"), (), "x"), Question("q", ("a", "b", "c"), (), "y")))

@@ -9,9 +9,9 @@ from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
 
 from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes, load_tree
+from hf_galaxy.constant_votes import ConstantVotes
 from hf_galaxy.errors import BadInput
 from hf_galaxy.losses import dirichlet_multinomial_nll
-from hf_galaxy.metrics import ConstantVotes
 from hf_galaxy.start import resolve_start
 from hf_galaxy.views import Framing, eval_view, to_canvases
 
