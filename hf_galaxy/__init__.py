@@ -19,10 +19,9 @@ __all__ = [
 ]
 
 AutoConfig.register("galaxy", GalaxyConfig)
-# One configuration, several models: from_pretrained takes the one that config.json names under "architectures". All of them
-# as classifiers, too: else a regression of two values would be loaded, without a word, as a classifier of two classes.
-for auto in (AutoModel, AutoModelForImageClassification):
-    auto.register(GalaxyConfig, (GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes))
+# One configuration, several models: from_pretrained takes the one that config.json names under "architectures".
+AutoModel.register(GalaxyConfig, (GalaxyForVotes, GalaxyForImageClassification, GalaxyForRegression))
+AutoModelForImageClassification.register(GalaxyConfig, GalaxyForImageClassification)
 PIPELINE_REGISTRY.register_pipeline(
     "galaxy-morphology", pipeline_class=GalaxyMorphologyPipeline, pt_model=AutoModel, type="image"
 )

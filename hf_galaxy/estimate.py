@@ -125,13 +125,19 @@ class Estimate:
 
 
 def estimate(
-    train: Callable[..., dict], settings: Settings, sources: Sources, share: Share, accelerator: Accelerator
+    train: Callable[..., dict],
+    settings: Settings,
+    sources: Sources,
+    share: Share,
+    accelerator: Accelerator,
+    weights: int,
 ) -> str:
     """Try out some steps in a folder that is removed again.
 
     Args:
         train: given a recipe, a number of galaxies, a folder and the rows of the splits, trains as `train.fit` does; and if
             the backbone's features are computed first, takes them of these rows only, and says in `features` what it cost.
+        weights: bytes of the whole model, of which a checkpoint may hold but the head.
 
     Returns:
         What was found, in words and as a line for programs.
@@ -145,7 +151,7 @@ def estimate(
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         training = train(recipe, tried * settings.batch_size, Path(folder), few)
-        size, weights = _sizes(checkpoints.all_in(Path(folder)))
+        size = max((file.stat().st_size for file in checkpoints.all_in(Path(folder))), default=0)
         accelerator.wait_for_everyone()
     if accelerator.device.type == "cuda":
         memory = torch.cuda.max_memory_reserved()
@@ -173,11 +179,3 @@ def estimate(
         memory_bytes=memory,
     )
     return f"{found}\n{found.line()}"
-
-
-def _sizes(written):
-    """Of the newest checkpoint and of the weights in it; other processes than the first have none."""
-    if not written:
-        return 0, 0
-    best = torch.load(written[-1], map_location="cpu", weights_only=True)["best_weights"]
-    return written[-1].stat().st_size, sum(values.nbytes for values in best.values())

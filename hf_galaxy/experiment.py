@@ -71,6 +71,7 @@ def carry_out(settings: Settings) -> RunRecord | None:
     model, baseline = _model_and_baseline(settings, sources, fields)
     flops = _try_out(model, weights)
     parameters = model.parameter_counts()  # of the finished run, which has no adapters
+    weights_bytes = sum(values.nbytes for values in model.state_dict().values())
     new = keep_head(model, settings.start) if settings.keep_head else None
     what = Trained.of(settings.train)
     trained = prepare(model, what)
@@ -153,7 +154,7 @@ def carry_out(settings: Settings) -> RunRecord | None:
         return training | {"features": about}
 
     if settings.estimate:
-        accelerator.print(estimate(train, settings, sources, share, accelerator))
+        accelerator.print(estimate(train, settings, sources, share, accelerator, weights_bytes))
         accelerator.end_training()
         return None
 

@@ -4,6 +4,7 @@ Whatever is written has been read again, and answered as the model does, before 
 their side in pixels.
 """
 
+import dataclasses
 import io
 import json
 import math
@@ -26,10 +27,11 @@ from transformers.models.clip import CLIPImageProcessor
 
 from hf_galaxy.atomic import check_new, whole_file
 from hf_galaxy.backbones import TransformersBackbone
+from hf_galaxy.card_data import base_model, licence
 from hf_galaxy.cards import TEMPLATES
 from hf_galaxy.errors import BadInput
 from hf_galaxy.mock_pictures import draw
-from hf_galaxy.model import GalaxyForVotes, GalaxyPreTrainedModel
+from hf_galaxy.model import GalaxyPreTrainedModel
 from hf_galaxy.run_record import RunRecord
 from hf_galaxy.simulate import CAMPAIGNS, draw_morphology
 from hf_galaxy.views import Framing
@@ -161,14 +163,14 @@ def encoder_card(record: RunRecord, model: GalaxyPreTrainedModel) -> str:
     """README.md of an exported backbone: where it comes from, and how timm and transformers load it."""
     of_transformers = isinstance(model.backbone, TransformersBackbone)
     data = ModelCardData(
-        license="apache-2.0", library_name="transformers" if of_transformers else "timm",
+        license=licence(record) or "unknown", library_name="transformers" if of_transformers else "timm",
         pipeline_tag="image-feature-extraction", tags=["galaxy zoo", "astronomy", "galaxies", "hf_galaxy"],
-        base_model=record.model.get("base_model"),
+        base_model=base_model(record),
     )  # fmt: skip
     options = model.backbone.options if of_transformers else {}
     return str(
         ModelCard.from_template(
-            data, template_path=str(TEMPLATES / "encoder_card.md.jinja"), record=record, made=MADE,
+            data, template_path=str(TEMPLATES / "encoder_card.md.jinja"), record=record, made=MADE, licence=licence(record),
             of_transformers=of_transformers, name=model.config.backbone.split("/")[-1], features=model.head.in_features,
             options="".join(f", {name}={value}" for name, value in options.items()),
         )
@@ -218,7 +220,7 @@ def export_onnx(model: GalaxyPreTrainedModel, record: RunRecord, out: Path) -> d
     images = _pictures(model.config.image_size)
     with torch.no_grad():
         # Also for what it leaves behind: constants that a model makes at its first call must not be those of a tracer.
-        expected = {name: values.numpy() for name, values in model(pixel_values=images).items()}
+        expected = {name: values.numpy() for name, values in _answers(model, images).items()}
     program = _onnx_program(model, images[:2], list(expected))
     program.model.producer_name = MADE_BY
     program.model.metadata_props.update(_metadata(model, record, expected))
@@ -242,7 +244,14 @@ class _Outputs(nn.Module):
         self.model = model
 
     def forward(self, pixel_values):
-        return tuple(self.model(pixel_values=pixel_values).values())
+        return tuple(_answers(self.model, pixel_values).values())
+
+
+def _answers(model, images):
+    """All that a model answers, by name."""
+    answer = model(pixel_values=images)
+    every = {field.name: getattr(answer, field.name) for field in dataclasses.fields(answer)}
+    return {name: value for name, value in every.items() if value is not None}
 
 
 def _onnx_program(model, images, outputs):
@@ -261,13 +270,11 @@ def _onnx_program(model, images, outputs):
 
 def _metadata(model, record, outputs):
     config = model.config
-    votes = isinstance(model, GalaxyForVotes)
-    columns = model.tree.columns if votes else [config.id2label[i] for i in range(config.num_labels)]
     said = {
-        "columns": dict.fromkeys(outputs, columns), "image_size": config.image_size,
+        "columns": dict.fromkeys(outputs, model.columns), "image_size": config.image_size,
         "shortest_edge": config.framing.scaled, "backbone": config.backbone, "dataset": record.dataset["title"],
     }  # fmt: skip
-    said |= {"tree": config.tree} if votes else {}
+    said |= {"tree": config.tree} if config.tree else {}
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in said.items()}
 
 

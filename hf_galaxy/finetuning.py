@@ -11,7 +11,7 @@ from torch import nn
 
 from hf_galaxy.backbones import layer_groups
 from hf_galaxy.errors import BadInput
-from hf_galaxy.model import GalaxyForVotes, GalaxyPreTrainedModel
+from hf_galaxy.model import GalaxyForRegression, GalaxyForVotes, GalaxyPreTrainedModel
 from hf_galaxy.start import load_model
 
 # Adapters are added to what these compute, and merged into their weights. Kinds derived from them may do something to the
@@ -139,15 +139,24 @@ def keep_head(model: GalaxyPreTrainedModel, start: str) -> list[str]:
         raise BadInput(
             f"--keep-head: {start} has --likelihood {old.config.likelihood}, whose outputs mean something else"
         )
-    columns, theirs = _columns(model), _columns(old)
+    columns, theirs = model.columns, old.columns
+    if isinstance(model, GalaxyForRegression) and old.config.unit_interval != model.config.unit_interval:
+        raise BadInput(
+            f"--keep-head: of {start} and this run one has --unit-interval; their outputs mean different things"
+        )
     if not (shared := [column for column in columns if column in theirs]):
         raise BadInput(f"--keep-head: {start} has none of the columns {', '.join(columns[:3])}, ...; leave it out")
     ours, rows = ([each.index(column) for column in shared] for each in (columns, theirs))
-    model.head.weight[ours], model.head.bias[ours] = old.head.weight[rows], old.head.bias[rows]
+    weight, bias = old.head.weight[rows], old.head.bias[rows]
+    if isinstance(model, GalaxyForRegression):
+        weight, bias = _in_other_units(weight, bias, old, rows, model, ours)
+    model.head.weight[ours], model.head.bias[ours] = weight, bias
     return [column for column in columns if column not in theirs]
 
 
-def _columns(model):
-    if isinstance(model, GalaxyForVotes):
-        return model.tree.columns
-    return list(model.config.values or model.config.id2label.values())
+def _in_other_units(weight, bias, old, rows, model, ours):
+    """Rows of a regression's head so that the model answers with them as the old one did: each has its own mean and deviation."""
+    mean, std, before, spread = model.value_mean[ours], model.value_std[ours], old.value_mean[rows], old.value_std[rows]
+    if model.config.unit_interval:
+        return weight, bias + before.logit() - mean.logit()
+    return weight * (spread / std)[:, None], (before + spread * bias - mean) / std

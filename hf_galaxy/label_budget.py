@@ -38,8 +38,8 @@ def series_of(
     """
     if measure is None and "error" in set(points["measure"]):
         measure = "error"
-    chosen = {"dataset": dataset, "start": start, "backbone": backbone, "question": question, "measure": measure}
-    for option, value in chosen.items():
+    chosen = {"dataset": dataset, "start": start, "backbone": backbone, "measure": measure, "question": question}
+    for option, value in sorted(chosen.items(), key=lambda item: item[1] is None):  # what is given comes first
         column = "figure" if option == "question" else option
         found = sorted(set(points[column]))
         if value is None and len(found) > 1:

@@ -87,20 +87,9 @@ class GalaxyConfig(PreTrainedConfig):
             self.value_mean = self.value_mean or [0.5 if self.unit_interval else 0.0] * len(self.values)
             self.value_std = self.value_std or [1.0] * len(self.values)
             self._check_values()
-        super().__post_init__(**forget_code(kwargs))
-        self._check_classes()
-
-    def _check_classes(self):
         if not 0 <= self.label_smoothing < 1:
             raise BadInput(f"label_smoothing {self.label_smoothing}: is a share, in [0, 1)")
-        weights = self.class_weights
-        if weights is None:
-            return
-        if len(weights) != self.num_labels or not all(0 < weight < math.inf for weight in weights):
-            raise BadInput(
-                f"class_weights {' '.join(map(str, weights))}: one number above 0 for each of the {self.num_labels} classes "
-                f"{', '.join(self.id2label.values())}"
-            )
+        super().__post_init__(**forget_code(kwargs))
 
     def _check_values(self):
         if not self.values or len(set(self.values)) < len(self.values):
@@ -269,6 +258,11 @@ class GalaxyForVotes(GalaxyPreTrainedModel):
         self.tree = config.decision_tree
         super().__init__(config, len(self.tree.columns))
 
+    @property
+    def columns(self) -> list[str]:
+        """The names of the answers, in the order of the concentrations and fractions."""
+        return self.tree.columns
+
     def forward(self, pixel_values: torch.Tensor, votes: torch.Tensor | None = None, **kwargs) -> GalaxyVotesOutput:
         """Expected votes of galaxies, and the loss if their votes are given.
 
@@ -312,12 +306,23 @@ class GalaxyForImageClassification(GalaxyPreTrainedModel):
                 "GalaxyForImageClassification: this config is of a model of votes or values; to put classes on its backbone, "
                 "load it with tree=None, values=None, num_labels=... and ignore_mismatched_sizes=True"
             )
+        weights = config.class_weights
+        if weights and (len(weights) != config.num_labels or not all(0 < weight < math.inf for weight in weights)):
+            raise BadInput(
+                f"class_weights {' '.join(map(str, weights))}: one number above 0 for each of the {config.num_labels} classes "
+                f"{', '.join(config.id2label.values())}"
+            )
         super().__init__(config, config.num_labels)
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the classes, in the order of the logits."""
+        return [self.config.id2label[i] for i in range(self.config.num_labels)]
 
     def forward(
         self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs
     ) -> ImageClassifierOutput:
-        """Class logits (B, C), and the training loss if labels are given.
+        """Class logits (B, C), and if labels are given the loss: in training that which is minimised, else the cross-entropy.
 
         Args:
             pixel_values: (B, 3, S, S) RGB, or (B, 1, S, S) grey, in [0, 1].
@@ -326,7 +331,8 @@ class GalaxyForImageClassification(GalaxyPreTrainedModel):
         logits = self.head_outputs(pixel_values)
         loss = None
         if labels is not None:
-            loss = class_cross_entropy(labels, logits, self.config.label_smoothing, self.config.class_weights).mean()
+            changes = (self.config.label_smoothing, self.config.class_weights) if self.training else ()
+            loss = class_cross_entropy(labels, logits, *changes).mean()
         return ImageClassifierOutput(loss=loss, logits=logits)
 
 
@@ -346,6 +352,11 @@ class GalaxyForRegression(GalaxyPreTrainedModel):
         super().__init__(config, len(config.values))
         self.register_buffer("value_mean", torch.tensor(config.value_mean, dtype=torch.float32))
         self.register_buffer("value_std", torch.tensor(config.value_std, dtype=torch.float32))
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the values, in their order."""
+        return list(self.config.values)
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs) -> GalaxyValuesOutput:
         """Values of galaxies, and the loss if their true values are given.

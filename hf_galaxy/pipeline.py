@@ -20,6 +20,7 @@ from hf_galaxy.pictures import GREATEST, Rendering
 from hf_galaxy.views import eval_view, to_canvases
 
 DEFAULT = Rendering()
+OPTIONS = ("asked", "credible", "campaign", "volunteers")  # of `morphology`
 
 
 class GalaxyMorphologyPipeline(Pipeline):
@@ -54,6 +55,9 @@ class GalaxyMorphologyPipeline(Pipeline):
         super().__init__(model.eval(), **kwargs)
 
     def _sanitize_parameters(self, rendering=None, timeout=None, **options):
+        if unknown := options.keys() - OPTIONS:
+            known = ", ".join([*OPTIONS, "rendering", "timeout"])
+            raise BadInput(f"galaxy-morphology has no option {', '.join(sorted(unknown))}; its options are {known}")
         check_options(self.model.tree, **options)
         if rendering is not None:
             rendering.check()

@@ -148,10 +148,10 @@ def columns_of(model: GalaxyPreTrainedModel) -> list[str]:
     """The name of each number that a model says of a galaxy."""
     if isinstance(model, GalaxyForVotes):
         kinds = ("fraction", "concentration") if model.config.likelihood == "dirichlet_multinomial" else ("fraction",)
-        return [f"{column}_{kind}" for kind in kinds for column in model.tree.columns]
+        return [f"{column}_{kind}" for kind in kinds for column in model.columns]
     if isinstance(model, GalaxyForImageClassification):
-        return [f"{model.config.id2label[i]}_probability" for i in range(model.config.num_labels)]
-    return list(model.config.values)
+        return [f"{name}_probability" for name in model.columns]
+    return model.columns
 
 
 def numbers_of(model: GalaxyPreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor:

@@ -34,9 +34,9 @@ class LabelBudget:
     target: float | None = None
     """The loss to be reached, of the same measure."""
     measure: Literal["error", "nll", "excess", "rmse", "mse", "unexplained"] | None = None
-    """Of classes: error, the share of galaxies put into a wrong class, or nll, the cross-entropy. Of votes: excess, the likelihood loss above the least that is possible, or rmse of fractions. By default error, where there is one."""
+    """Of classes: error, the share of galaxies put into a wrong class, or nll, the cross-entropy. Of votes: excess, the likelihood loss above the least that is possible, or rmse of fractions. Of values: mse of all together, or of each the share of its variance that is unexplained. By default error, where there is one."""
     question: str = ALL
-    """Of votes: the question, or all together."""
+    """Of votes or values: the question or value, or all together."""
     dataset: str | None = None
     """Where the runs have several, one of them."""
     start: str | None = None

@@ -17,7 +17,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from transformers import AutoImageProcessor, AutoModel, ConvNextV2Config, Dinov2Config, ViTConfig
 
-from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes, backbones
+from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes, backbones
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.export import check_onnx_file, crop_pct, encoder_card, export_encoder, export_onnx
@@ -216,7 +216,12 @@ def test_the_card_says_where_an_encoder_comes_from(tmp_path):
     assert "the middle 50 % of the picture's side" in text
     assert f"{model.parameter_counts()['backbone']:,}" in text
     assert "of the weights it started from, their own" in text
-    assert ModelCard(encoder_card(record(model), model)).data.base_model is None
+    assert ModelCard(text).data.license == "unknown"
+    of_nothing = record(model)
+    of_nothing.dataset["cards"] = [{"license": "cc-by-nc-sa-4.0"}]
+    text = encoder_card(of_nothing, model)
+    assert (ModelCard(text).data.base_model, ModelCard(text).data.license) == (None, "cc-by-nc-sa-4.0")
+    assert "Licence: cc-by-nc-sa-4.0." in text
 
 
 @pytest.mark.parametrize(
@@ -224,7 +229,7 @@ def test_the_card_says_where_an_encoder_comes_from(tmp_path):
     [
         ("test_resnet", {}),
         ("test_efficientnet", {"model": GalaxyForImageClassification, **CLASSES}),
-        ("dinov2", {"model": GalaxyForImageClassification, **CLASSES}),
+        ("dinov2", {"model": GalaxyForRegression, "values": ["redshift", "mass"]}),
     ],
 )
 def test_onnx_answers_as_torch_does(backbone, options, tmp_path):
@@ -252,7 +257,7 @@ def test_onnx_answers_as_torch_does(backbone, options, tmp_path):
             assert expected[name].shape == (batch, len(columns[name]))
             torch.testing.assert_close(torch.from_numpy(answer), expected[name], rtol=1e-4, atol=1e-6)
     assert max(differences.values()) < 1e-4
-    expected_names = model.tree.columns if model.config.tree else ["ring", "none", "unsure"]
+    expected_names = model.tree.columns if model.config.tree else model.config.values or ["ring", "none", "unsure"]
     assert all(names == expected_names for names in columns.values())
 
 

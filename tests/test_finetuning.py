@@ -206,15 +206,27 @@ def classifier(*names):
     return GalaxyForImageClassification(GalaxyConfig(backbone="test_vit", image_size=64, **labels))
 
 
-def test_values_are_kept_by_name(tmp_path):
+@pytest.mark.parametrize("unit_interval", [False, True])
+def test_values_are_kept_by_name_in_their_units(unit_interval, tmp_path):
     old, model = (
-        GalaxyForRegression(GalaxyConfig(backbone="test_vit", image_size=64, values=names))
-        for names in (["z", "radius"], ["radius", "mass"])
-    )
+        GalaxyForRegression(
+            GalaxyConfig(
+                backbone="test_vit", image_size=64, values=names, value_mean=means, value_std=[2.0, 3.0],
+                unit_interval=unit_interval, head_dropout=0.0,
+            )
+        )
+        for names, means in ((["z", "radius"], [0.1, 0.7]), (["radius", "mass"], [0.4, 0.2]))
+    )  # fmt: skip
     old.save_pretrained(tmp_path)
     assert keep_head(model, str(tmp_path)) == ["mass"]
-    assert torch.equal(model.head.weight[0], old.head.weight[1])
-    assert not torch.equal(model.head.weight[1], old.head.weight[0])
+    model.backbone.load_state_dict(old.backbone.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(IMAGES).values[:, 0], old.eval()(IMAGES).values[:, 1])
+    other = GalaxyForRegression(
+        GalaxyConfig(backbone="test_vit", image_size=64, values=["z"], unit_interval=not unit_interval)
+    )
+    with pytest.raises(BadInput, match="--unit-interval"):
+        keep_head(other, str(tmp_path))
 
 
 def test_classes_are_kept_by_name(tmp_path):

@@ -101,6 +101,7 @@ BELOW = {
         "errors",
         "atomic",
         "backbones",
+        "card_data",
         "cards",
         "mock_pictures",
         "model",

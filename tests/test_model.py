@@ -66,16 +66,19 @@ def test_class_model_answers_with_cross_entropy():
     torch.testing.assert_close(out.loss, expected)
 
 
-def test_label_smoothing_and_class_weights_are_of_the_loss_alone():
-    labels, model = torch.tensor([0, 2, 1]), weighted_class_model()
-    out = model(pixel_values=IMAGES, labels=labels)
+def test_label_smoothing_and_class_weights_are_of_the_training_loss_alone():
+    labels, model = torch.tensor([0, 2, 1]), weighted_class_model().eval()
+    plain = class_model().eval()
+    plain.load_state_dict(model.state_dict())
+    expected = plain(pixel_values=IMAGES, labels=labels)
+    measured = model(pixel_values=IMAGES, labels=labels)
+    assert torch.equal(measured.logits, expected.logits)
+    torch.testing.assert_close(measured.loss, expected.loss)
+    out = model.train()(pixel_values=IMAGES, labels=labels)
     log_shares = out.logits.log_softmax(1)
     w, each = torch.tensor([1, 2, 0.5]), torch.arange(3)
     expected = -0.9 * w[labels] * log_shares[each, labels] - 0.1 / 3 * (w * log_shares).sum(1)
     torch.testing.assert_close(out.loss, expected.mean())
-    plain = class_model()
-    plain.load_state_dict(model.state_dict())
-    assert torch.equal(plain(pixel_values=IMAGES).logits, out.logits)
 
 
 @pytest.mark.parametrize("unit_interval", [False, True])
@@ -154,9 +157,19 @@ def test_class_model_loads_as_image_classifier(tmp_path):
     assert isinstance(AutoModelForImageClassification.from_pretrained(tmp_path), GalaxyForImageClassification)
 
 
-def test_a_regression_of_two_values_is_never_loaded_as_a_classifier_of_two_classes(tmp_path):
-    values_model().save_pretrained(tmp_path)
-    assert isinstance(AutoModelForImageClassification.from_pretrained(tmp_path), GalaxyForRegression)
+@pytest.mark.parametrize("make", [values_model, votes_model])
+def test_two_values_or_answers_are_never_taken_for_two_classes(make, tmp_path):
+    make().save_pretrained(tmp_path)
+    with pytest.raises(BadInput, match="this config is of a model of votes or values"):
+        AutoModelForImageClassification.from_pretrained(tmp_path)
+
+
+def test_a_model_with_class_weights_gives_its_backbone_to_other_classes(tmp_path):
+    weighted_class_model().save_pretrained(tmp_path)
+    options = dict(num_labels=5, class_weights=None, ignore_mismatched_sizes=True)
+    assert AutoModelForImageClassification.from_pretrained(tmp_path, **options).head.out_features == 5
+    with pytest.raises(BadInput, match="one number above 0 for each of the 5 classes"):
+        AutoModelForImageClassification.from_pretrained(tmp_path, num_labels=5, ignore_mismatched_sizes=True)
 
 
 def test_the_tree_is_saved_whole(tmp_path):
@@ -226,7 +239,7 @@ def test_parameters_are_counted_by_group():
 )
 def test_wrong_configurations_are_refused(options, message):
     with pytest.raises(BadInput, match=message):
-        GalaxyConfig(**options)
+        GalaxyForImageClassification(GalaxyConfig(**options))
     with pytest.raises(BadInput, match="needs a config with a tree"):
         GalaxyForVotes(GalaxyConfig(backbone="test_convnext"))
     with pytest.raises(BadInput, match="needs a config with values"):

@@ -164,7 +164,7 @@ def test_options_hold_for_all_calls_or_for_one(pipe, folder):
             pipe(COLOURS, **wrong)
         with pytest.raises(BadInput):
             pipeline("galaxy-morphology", model=folder, **wrong)
-    with pytest.raises(TypeError, match="threshold"):
+    with pytest.raises(BadInput, match="has no option threshold; its options are asked, "):
         pipe(COLOURS, threshold=0.5)
 
 
