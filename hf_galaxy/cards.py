@@ -113,6 +113,8 @@ def _told(value, replicates):
     if value is None or not drawn:
         return _number(value)
     low, high = np.quantile(drawn, (0.05, 0.95))
+    if low == high:  # as of one galaxy, which is all that can be drawn: nothing is known of others
+        return _number(value)
     half = (high - low) / 2
     shown = f"{half:.3f}" if 0.0005 <= half < 1000 else _number(half)
     return f"{_number(value)}\xa0±\xa0{shown}"  # not to be broken into lines
@@ -153,8 +155,9 @@ def _calibration_section(calibration):
         for name, each in calibration[kind].items()
     ]
     text = (
-        "Left: predicted fractions, in ten bins, against the fractions of the votes that were given. The error in the table is "
-        "their mean distance; both are weighted by votes."
+        "Left: predicted fractions, in ten bins of all answers together, against the fractions of the votes that were given. The "
+        "error in the table is their mean distance in bins of each answer by itself, a campaign's the mean of its questions'; all "
+        "are weighted by votes. The mean fractions, predicted for every galaxy, would have no error either."
     )
     if columns:
         text += (
@@ -178,13 +181,26 @@ def _no_better(results):
 
 
 def _compute(record):
-    """Galaxies seen in training and, if the operations for one are known, an estimate of all."""
+    """Galaxies seen in training and, if the operations for one are known, an estimate of all, in words."""
     history = [entry for entry in record.training.get("history", []) if entry]
     if not history:
         return None
     seen, flops = history[-1]["galaxies"], record.model.get("flops")
-    # Going back through a network takes about twice the operations of going through it.
-    return {"seen": seen, "flops": flops, "total": 3 * flops * seen if flops else None}
+    if not flops:
+        return {"seen": seen, "operations": None}
+    once = f"{flops:.3g} for a picture once through the network"
+    if "features" in record.training:
+        splits = record.dataset["splits"]
+        total = flops * (splits["train"] + splits["validation"])
+        return {
+            "seen": seen,
+            "operations": f"{total:.2g}: {once}, each of training and validation; those of the head alone left out",
+        }
+    # Going back through a network takes about twice the operations of going through it, less where parts are frozen.
+    partly = record.settings.get("train", "all").startswith(("last:", "lora:"))
+    at_most = "at most " if partly else ""
+    total = f"{at_most}{3 * flops * seen:.2g}"
+    return {"seen": seen, "operations": f"{total}: {once}, {at_most}twice as many on the way back; validation left out"}
 
 
 def _duration(seconds):

@@ -102,15 +102,16 @@ class VoteMetrics:
             self._add(f"{who} correct (R, Q)", times @ (correct & enough).to(precise))
 
     def _calibrate(self, votes, totals, outputs, precise):
-        """Votes by the fraction that was predicted, and how far up in what was predicted of them they lie."""
+        """Votes for each answer by the fraction that was predicted, and how far up in what was predicted of them they lie."""
         group = question_of_answer(self.tree, votes.device)
         cast = totals.index_select(1, group)
         fractions = outputs.fractions.to(precise)
-        bins = group * BINS + (fractions * BINS).long().clamp_max(BINS - 1)
+        # The fractions of a question add up to 1, predicted or given: in bins of all its answers errors would cancel.
+        bins = torch.arange(len(group), device=votes.device) * BINS + (fractions * BINS).long().clamp_max(BINS - 1)
         for name, values in (("cast", cast), ("predicted", cast * fractions), ("given", votes)):
-            sums = fractions.new_zeros(len(self.tree.questions) * BINS)
+            sums = fractions.new_zeros(len(group) * BINS)
             sums.index_add_(0, bins.flatten(), values.to(precise).flatten())
-            self._add(f"{name} (Q, bins)", sums.view(-1, BINS))
+            self._add(f"{name} (A, bins)", sums.view(-1, BINS))
         if self.likelihood == "dirichlet_multinomial":
             galaxy, answer = cast.nonzero(as_tuple=True)
             concentrations = outputs.concentrations.to(precise)
@@ -201,28 +202,35 @@ class VoteMetrics:
             "loss": {who: self._loss(who) for who in ("model", "baseline", "saturated")},
             "questions": {q.name: question(i) for i, q in enumerate(self.tree.questions)},
             "campaigns": {name: campaign(i, qs) for i, (name, qs) in enumerate(self.tree.campaigns.items())},
-            **({"calibration": self._calibration(sums)} if "cast (Q, bins)" in sums else {}),
+            **({"calibration": self._calibration(sums)} if "cast (A, bins)" in sums else {}),
             **({"bootstrap": self._bootstrap(sums)} if "galaxies (R)" in sums else {}),
         }
 
     def _calibration(self, sums):
         """By question, and of all questions of a campaign; means are None in bins without votes.
 
-        `cast`, `predicted`, `given` (BINS,): in galaxies with a predicted fraction in this bin the votes for the question, the
-        mean predicted fraction and the fraction that the answer was given, both weighted by votes. `error` is their mean
-        distance. `places` (PLACES,): the shares of answers whose votes lie in each twentieth of the beta-binomial that the
-        Dirichlet predicts of them, which are equal if it is true; `coverage`, per cent -> the share in its central interval.
+        `cast`, `predicted`, `given` (BINS,): over answers whose predicted fraction is in this bin the votes for their question,
+        the mean predicted fraction and the fraction that they were given, both weighted by votes. `error`: the mean distance
+        of both in bins of each answer by itself, weighted by votes; of a campaign that of its questions, weighted by votes.
+        `places` (PLACES,): the shares of answers whose votes lie in each twentieth of the beta-binomial that the Dirichlet
+        predicts of them, which are equal if it is true; `coverage`, per cent -> the share in its central interval.
         """
+        parts = [
+            [sums[f"{name} (A, bins)"][where] for where in self.tree.slices] for name in ("cast", "predicted", "given")
+        ]
+        distances = [
+            abs(predicted - given).sum() / max(cast.sum(), 1) for cast, predicted, given in zip(*parts, strict=True)
+        ]
+        votes = [given.sum() for given in parts[-1]]
 
         def over(questions):
-            cast, predicted, given = (
-                sums[f"{name} (Q, bins)"][questions].sum(0) for name in ("cast", "predicted", "given")
-            )
+            cast, predicted, given = (sum(each[q].sum(0) for q in questions) for each in parts)
+            total = sum(votes[q] for q in questions)
             figures = {
                 "cast": six_digits(cast),
                 "predicted": six_digits(ratios(predicted, cast)),
                 "given": six_digits(ratios(given, cast)),
-                "error": float(abs(predicted - given).sum() / cast.sum()) if cast.sum() else None,
+                "error": float(sum(votes[q] * distances[q] for q in questions) / total) if total else None,
             }
             if "places (Q, places)" in sums:
                 places = sums["places (Q, places)"][questions].sum(0)

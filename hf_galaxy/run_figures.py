@@ -30,6 +30,8 @@ def calibration_of(record: RunRecord) -> dict | None:
 
 def _loss(record):
     """Training and validation loss over the passes through the galaxies."""
+    unit = "squared standard deviations" if record.settings["task"] == "values" else "nats per galaxy"
+    in_training, in_validation = _terms(record)
     with charts.style():
         figure, (axes,) = charts.chart(1, height=3.4)
         galaxies = record.dataset["splits"]["train"]
@@ -43,7 +45,7 @@ def _loss(record):
         axes.plot(epochs, validation, "o-", color=orange, ms=4.5, lw=1.3, zorder=4)
         best = int(np.argmin(validation))
         axes.plot(epochs[best], validation[best], "*", color="black", ms=11, zorder=5)
-        charts.label(figure, [axes], [None], "passes through the training galaxies", "loss, nats per galaxy")
+        charts.label(figure, [axes], [None], "passes through the training galaxies", f"loss, {unit}")
         # The first steps may be far above all others: what is to be seen is what came after.
         shown = [*train, *validation, *np.quantile(steps, (0.02, 0.9))]
         margin = 0.06 * (max(shown) - min(shown)) or 0.1
@@ -53,12 +55,22 @@ def _loss(record):
             figure,
             "Loss while it learnt",
             [
-                charts.handle("training, with random views and dropout", blue, marker="s", ls="-", mfc="white", ms=4),
-                charts.handle("validation", orange, marker="o", ls="-", ms=4.5),
+                charts.handle(in_training, blue, marker="s", ls="-", mfc="white", ms=4),
+                charts.handle(in_validation, orange, marker="o", ls="-", ms=4.5),
                 charts.handle(f"best validation: the weights kept, {validation[best]:.4g}", "black", marker="*", ms=9),
                 charts.handle("training, means of some steps", charts.PALE, ls="-"),
             ],
         )
+
+
+def _terms(record):
+    """How training and validation loss differ: what the first is with, for the legend."""
+    views = [] if "features" in record.training else ["random views"]  # features are of the centre
+    names = {"label_smoothing": "label smoothing", "class_weights": "class weights"}
+    other = [words for name, words in names.items() if record.settings.get(name)]
+    *most, last = [*views, "dropout", *other]
+    training = f"training, with {' and '.join([', '.join(most), last] if most else [last])}"
+    return training, "validation, the plain cross-entropy" if other else "validation"
 
 
 def _of_votes(calibration):

@@ -99,6 +99,17 @@ def test_figures_have_intervals_over_galaxies():
     assert classes.count("±") == 3
 
 
+def test_a_figure_that_is_the_same_in_all_replicates_has_no_interval():
+    results = record().results["test"]
+    assert results["questions"]["ring"]["galaxies_with_enough_votes"] == 1
+    drawn = [x for x in results["bootstrap"]["questions"]["ring"]["rmse"]["model"] if x is not None]
+    assert 100 < len(drawn) < 200, "in the others it is not"
+    assert len(set(drawn)) == 1
+    row = cards.metrics_table(results).splitlines()[-1]
+    assert row.startswith("| ring | 49 | ")
+    assert row.count("±") == 1, row
+
+
 def test_what_an_older_record_lacks_is_not_measured():
     old = record(keyed=False)
     del old.dataset["cards"]
@@ -215,6 +226,30 @@ def test_a_card_of_values_shows_each_beside_its_constant():
     assert "Predicts numbers from a galaxy's picture, in the units of the dataset: redshift." in text
     assert "dict(zip(model.config.values, answer.values[0].tolist()))" in text
     assert "for MAE (mean absolute error) its median" in text
+    assert "Calibration" not in text
+    assert "Not measured" not in text
+
+
+@pytest.mark.parametrize(
+    ("train", "told"),
+    [
+        ("all", "| 6.3e+05: 1e+03 for a picture once through the network, twice as many on the way back; validation"),
+        ("last:2", "| at most 6.3e+05: 1e+03 for a picture once through the network, at most twice as many on the way"),
+        ("lora:4", "| at most 6.3e+05: 1e+03 for a picture once through the network, at most twice as many on the way"),
+        (
+            "head",
+            "| 8e+04: 1e+03 for a picture once through the network, each of training and validation; those of the",
+        ),
+    ],
+)
+def test_compute_is_of_what_was_trained(train, told):
+    ours = record()
+    ours.settings["train"] = train
+    if train == "head":
+        ours.training["features"] = {"seconds": 1.0, "bytes": 100}
+    assert f"| floating-point operations, estimated {told}" in cards.model_card(ours)
+    del ours.model["flops"]
+    assert "floating-point operations" not in cards.model_card(ours)
 
 
 @pytest.mark.parametrize("setting", [{"label_smoothing": 0.1}, {"class_weights": "balanced"}, {}])

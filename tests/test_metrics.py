@@ -451,6 +451,7 @@ def test_calibration_of_votes_is_that_of_a_loop_with_scipy():
     concentrations = 1 + 20 * torch.rand(votes.shape, generator=torch.Generator().manual_seed(3)).double()
     ours = calibration_of(votes, concentrations, TWO, batches=3)
     cast, predicted, given, places = np.zeros((2, 10)), np.zeros((2, 10)), np.zeros((2, 10)), np.zeros((2, 20))
+    apart = np.zeros((5, 10))  # of each answer by itself, predicted less given
     for k, a in zip(votes.numpy(), concentrations.numpy(), strict=True):
         for q, where in enumerate(TWO.slices):
             n, total = k[where].sum(), a[where].sum()
@@ -461,6 +462,7 @@ def test_calibration_of_votes_is_that_of_a_loop_with_scipy():
                     cast[q, row] += n
                     predicted[q, row] += n * fraction
                     given[q, row] += k[i]
+                    apart[i, row] += n * fraction - k[i]
                     low, high = stats.betabinom.cdf([k[i] - 1, k[i]], n, a[i], total - a[i])
                     edges = np.linspace(0, 1, 21)
                     inside = np.minimum(edges[1:], high) - np.maximum(edges[:-1], low)
@@ -472,7 +474,7 @@ def test_calibration_of_votes_is_that_of_a_loop_with_scipy():
             assert [x is None for x in figures[name]] == (cast[q] == 0).tolist()
             means = [s / n for s, n in zip(sums, cast[q], strict=True) if n]
             assert [x for x in figures[name] if x is not None] == pytest.approx(means, rel=1e-5)
-        assert figures["error"] == pytest.approx(abs(predicted[q] - given[q]).sum() / cast[q].sum(), rel=1e-6)
+        assert figures["error"] == pytest.approx(abs(apart[TWO.slices[q]]).sum() / cast[q].sum(), rel=1e-6)
         assert figures["places"] == pytest.approx((places[q] / places[q].sum()).tolist(), rel=1e-4)
         assert figures["coverage"]["90"] == pytest.approx(places[q, 1:19].sum() / places[q].sum(), rel=1e-4)
         assert figures["coverage"]["50"] == pytest.approx(places[q, 5:15].sum() / places[q].sum(), rel=1e-4)
@@ -504,6 +506,28 @@ def test_counts_that_are_next_to_impossible_have_a_place_too():
     shares = metrics_module._places(*(torch.tensor([x], dtype=torch.float64) for x in (5000.0, 5000.0, 1.0, 101.0)))
     assert shares[0].tolist() == pytest.approx([0] * 19 + [1], abs=1e-6)
     assert metrics_module._places(*(torch.zeros(0, dtype=torch.float64) for _ in range(4))).shape == (0, 20)
+
+
+def test_a_wrong_prediction_has_an_error_though_all_its_fractions_are_in_one_bin():
+    votes = torch.tensor([[0, 0, 30, 0, 0], [0, 0, 0, 10, 0]])
+    concentrations = torch.tensor([[5.0, 5.0, 3.2, 3.3, 3.5]]).repeat(2, 1).double()
+    ours = calibration_of(votes, concentrations, TWO)["questions"]["q"]
+    assert [each is None for each in ours["predicted"]] == [True] * 3 + [False] + [True] * 6
+    # 40 votes, of which the answers got 30, 10 and 0.
+    assert ours["error"] == pytest.approx((abs(0.32 - 0.75) + abs(0.33 - 0.25) + 0.35) / 3)
+
+
+def test_errors_of_a_campaigns_questions_do_not_cancel():
+    tree = DecisionTree("one", tuple(Question(name, answers, (), "x") for name, answers in (("p", "ab"), ("q", "abc"))))
+    votes = torch.tensor([[30, 10, 0, 6, 14]])
+    concentrations = torch.tensor([[5.4, 4.6, 4.5, 1.0, 4.5]]).double()
+    ours = calibration_of(votes, concentrations, tree)
+    errors = [ours["questions"][name]["error"] for name in "pq"]
+    assert errors == pytest.approx([0.21, (0.45 + 0.2 + 0.25) / 3])
+    assert ours["campaigns"]["x"]["error"] == pytest.approx((40 * errors[0] + 20 * errors[1]) / 60)
+    assert ours["campaigns"]["x"]["cast"] == [0, 20, 0, 0, 80, 40, 0, 0, 0, 0]
+    nobody = calibration_of(0 * votes, concentrations, tree)
+    assert nobody["campaigns"]["x"]["error"] is nobody["questions"]["p"]["error"] is None
 
 
 def test_calibration_of_classes_is_that_of_a_loop():
