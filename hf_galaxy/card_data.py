@@ -11,8 +11,11 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_res
 from hf_galaxy.run_record import RunRecord
 
 SPLIT = "test"
-NAMES = {"nll": "negative log-likelihood", "rmse": "RMSE of vote fractions", "mae": "MAE of vote fractions"}
-HUB_METRICS = {"auc": "roc_auc"}  # where the Hub has another word than we
+NAMES = {
+    "nll": "negative log-likelihood", "rmse": "RMSE", "mae": "MAE", "r2": "R²",
+    "standardised_mse": "mean squared error, in standard deviations of the training split",
+}  # fmt: skip
+HUB_METRICS = {"auc": "roc_auc", "r2": "r_squared"}  # where the Hub has another word than we
 
 
 def card_data(record: RunRecord) -> ModelCardData:
@@ -49,33 +52,55 @@ def base_model(record: RunRecord) -> str | None:
 
 
 def headline(record: RunRecord) -> list[tuple[str | None, str, float]]:
-    """(campaign, figure, value) of the test split; a model that knows no campaigns has None there."""
+    """(campaign or value, figure, its number) of the test split; what is of all galaxies alike has None in the first place."""
     results = record.results.get(SPLIT, {})
-    campaigns = results.get("campaigns", {None: results})
-    found = [(name, figure, pair) for name, figures in campaigns.items() for figure, pair in figures.items()]
+    if "values" in results:
+        parts = {None: {"standardised_mse": results["loss"]}} | results["values"]
+    elif "campaigns" in results:
+        parts = results["campaigns"]
+    else:
+        parts = {None: {"nll" if figure == "loss" else figure: pair for figure, pair in results.items()}}
     return [
-        (name, "nll" if figure == "loss" else figure, pair["model"])
-        for name, figure, pair in found
+        (name, figure, pair["model"])
+        for name, figures in parts.items()
+        for figure, pair in figures.items()
         if isinstance(pair, dict) and pair.get("model") is not None
     ]
 
 
-def _model_index(record, figures):
+def _measured_on(record):
+    """Hub id of the dataset whose test split was measured; None if it has none, or several were measured together."""
     ids = datasets(record)
-    title = record.dataset["title"]
-    task = "image-classification" if record.settings["task"] == "classes" else "image-feature-extraction"
+    return ids[0] if len(ids) == 1 and len(record.dataset.get("cards", ids)) == 1 else None
+
+
+def _model_index(record, figures):
+    title, task = record.dataset["title"], record.settings["task"]
     several = len(record.results.get(SPLIT, {}).get("campaigns", {})) > 1
+    learns = {
+        "votes": "votes of volunteers", "classes": record.settings.get("label"), "values": ", ".join(record.dataset.get("values", [])),
+    }  # fmt: skip
     return [
         EvalResult(
-            task_type=task, task_name=record.settings.get("label") or "votes of volunteers",
-            dataset_type=ids[0] if len(ids) == 1 else re.sub(r"\W+", "_", title.lower()).strip("_"),
-            dataset_name=f"{title}, {campaign}" if several else title,
-            dataset_config=campaign if several else record.settings.get("config"), dataset_split=SPLIT,
+            task_type="image-classification" if task == "classes" else "image-feature-extraction", task_name=learns[task],
+            dataset_type=_measured_on(record) or re.sub(r"\W+", "_", title.lower()).strip("_"),
+            dataset_name=f"{title}, {about}" if several else title,
+            dataset_config=about if several else record.settings.get("config"), dataset_split=SPLIT,
             metric_type=HUB_METRICS.get(figure, figure), metric_value=float(f"{value:.6g}"),
-            metric_name=f"{NAMES.get(figure, figure.replace('_', ' '))}{', mean of questions' if campaign and figure != 'nll' else ''}",
+            metric_name=_metric_name(task, about, figure),
         )
-        for campaign, figure, value in figures
+        for about, figure, value in figures
     ]  # fmt: skip
+
+
+def _metric_name(task, about, figure):
+    name = NAMES.get(figure, figure.replace("_", " "))
+    if task == "values" and about is not None:
+        return f"{name} of {about}"
+    if task == "votes":
+        name += " of vote fractions" if figure in ("rmse", "mae") else ""
+        name += ", mean of questions" if figure != "nll" else ""
+    return name
 
 
 def eval_results(record: RunRecord) -> dict[str, str]:
@@ -83,19 +108,19 @@ def eval_results(record: RunRecord) -> dict[str, str]:
 
     It names a dataset by its Hub id; without one, or with several that were measured together, there is none.
     """
-    ids = datasets(record)
-    if len(ids) != 1 or len(record.dataset.get("cards", ids)) != 1:
+    dataset = _measured_on(record)
+    if dataset is None:
         return {}
     entries = [
         EvalResultEntry(
-            dataset_id=ids[0],
-            task_id="_".join(filter(None, (campaign or record.settings.get("label"), figure))),
+            dataset_id=dataset,
+            task_id="_".join(filter(None, (about or record.settings.get("label"), figure))),
             value=float(f"{value:.6g}"),
             notes=f"{SPLIT} split",
         )
-        for campaign, figure, value in headline(record)
+        for about, figure, value in headline(record)
     ]
     if not entries:
         return {}
     text = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
-    return {f".eval_results/{ids[0].split('/')[-1]}.yaml": text}
+    return {f".eval_results/{dataset.split('/')[-1]}.yaml": text}

@@ -7,17 +7,18 @@ from typing import Literal
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import DEFAULT_IGNORE_PATTERNS, filter_repo_objects, validate_repo_id
 
 from hf_galaxy.atomic import whole_file, write_json
 from hf_galaxy.errors import BadInput
 from hf_galaxy.publish import CROISSANT, STATISTICS
 
 # What an earlier version of a repository may have had more of, and must not keep.
-STALE = {"dataset": ["data/*", "tiny/*", "native/*"], "model": ["*.safetensors", "figures/*"]}
+STALE = {"dataset": ["data/*", "tiny/*", "native/*"], "model": ["*.safetensors", "figures/*", ".eval_results/*"]}
 # Of a run folder, what training needs to go on or to branch off, and nobody who uses the model.
 OF_TRAINING = (".lock", ".saving*", "*.partial", "checkpoint-*.pt", "kept-checkpoint-*.pt")
-PICKLES = {".bin", ".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".joblib"}  # loading one can run what it likes
+# Loading one can run what it likes. That of .npy and .npz cannot: NumPy refuses pickles in them unless it is asked not to.
+PICKLES = {"bin", "pth", "pt", "pkl", "pickle", "dill", "ckpt", "joblib"}
 
 
 def rename(folder: Path, repo: str, command: str) -> None:
@@ -44,24 +45,31 @@ def rename(folder: Path, repo: str, command: str) -> None:
 
 
 def check_run_files(run: Path, allowed: Collection[str] = ()) -> None:
-    """Refuse a run folder whose weights are not safetensors, or which holds pickles besides its checkpoints.
+    """Refuse a run folder whose weights are not safetensors, or of which pickles would be uploaded.
 
     Args:
-        allowed: pickles that are meant to be there, by their paths in the folder.
+        allowed: pickles that are meant to be uploaded, by their paths in the folder.
 
     Raises:
         BadInput: names them.
     """
     if not list(run.glob("model*.safetensors")):
         raise BadInput(f"--run {run}: has no weights in safetensors; only such are published")
-    if missing := [name for name in allowed if not (run / name).is_file()]:
-        raise BadInput(f"--allow-pickle {missing[0]}: there is no such file in {run}")
-    files = {file.relative_to(run) for file in run.rglob("*") if file.is_file() and file.suffix in PICKLES}
-    pickles = {str(file) for file in files if not any(file.match(pattern) for pattern in OF_TRAINING)} - set(allowed)
+    uploaded = _uploaded(run)
+    if missing := sorted(set(allowed) - uploaded):
+        raise BadInput(f"--allow-pickle {missing[0]}: there is no such file in {run}, of those that are uploaded")
+    # Any suffix counts, for x.pkl.gz is one, too.
+    pickles = {path for path in uploaded if PICKLES & {*path.split("/")[-1].lower().split(".")[1:]}} - set(allowed)
     if pickles:
         raise BadInput(
             f"--run {run}: {', '.join(sorted(pickles))} can run anything when loaded; remove it, or name it with --allow-pickle"
         )
+
+
+def _uploaded(run):
+    """Paths of what `push` sends of a run folder, in the words of its `upload_folder`."""
+    paths = [file.relative_to(run).as_posix() for file in run.glob("**/*") if file.is_file()]
+    return set(filter_repo_objects(paths, ignore_patterns=[*OF_TRAINING, *DEFAULT_IGNORE_PATTERNS]))
 
 
 def push(folder: Path, repo: str, kind: Literal["dataset", "model"] = "dataset") -> str:

@@ -140,6 +140,9 @@ def rewrite(out: Path, change: Callable[[RunRecord], None], redraw: bool = False
     before, record = RunRecord.load(out), RunRecord.load(out)
     ours = _is_ours(out / CARD, before)
     change(record)
+    # First of all: where this is cut off, the record still says which file is not to stay.
+    for path in card_data.eval_results(before).keys() - card_data.eval_results(record).keys():
+        (out / path).unlink(missing_ok=True)
     record.save(out)  # with the mark of the card as it was, so that one that is cut off here is still known
     shown = [(each.training, run_figures.calibration_of(each)) for each in (before, record)]
     _write_for_people(out, record, card=ours, drawn=redraw or shown[0] != shown[1])
@@ -163,6 +166,8 @@ def _write_for_people(out, record, card=True, drawn=True):
     files = {path: text.encode() for path, text in card_data.eval_results(record).items()}
     if drawn:
         files |= run_figures.figures(record)
+        for path in {run_figures.LOSS, run_figures.CALIBRATION} - files.keys():
+            (out / path).unlink(missing_ok=True)
     if card:
         files[CARD] = cards.model_card(record).encode()
     for path, content in files.items():

@@ -9,6 +9,7 @@ import torch
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 from PIL import Image
+from sklearn.metrics import r2_score
 
 from hf_galaxy import card_data, cards, load_tree, run_figures
 from hf_galaxy.class_metrics import ClassMetrics
@@ -18,6 +19,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
 from hf_galaxy.metrics import VoteMetrics
 from hf_galaxy.run_record import RunRecord
+from hf_galaxy.value_metrics import ConstantValues, ValueMetrics
 
 TREE = load_tree("gz_rings")
 
@@ -181,6 +183,75 @@ def test_campaigns_are_configurations_of_one_dataset(tmp_path):
     assert len(results) == 8
     ((_, text),) = card_data.eval_results(several).items()
     assert len({entry["dataset"]["task_id"] for entry in yaml.safe_load(text)}) == 8
+
+
+def of_values(known, predicted, names):
+    """The record of a run on values, (N, K) with NaN where missing, measured beside the constants of the same galaxies."""
+    metrics = ValueMetrics(names, ConstantValues.of(known.numpy()))
+    metrics.update({"labels": known, "keys": torch.arange(len(known))}, SimpleNamespace(values=predicted))
+    measured = record(task="values", results={"test": metrics.cpu().compute()})
+    measured.settings["label"], measured.dataset["values"] = None, names
+    return measured
+
+
+def test_the_yaml_of_values_says_what_was_measured():
+    generator = torch.Generator().manual_seed(1)
+    known, noise = torch.randn(2, 40, 2, generator=generator, dtype=torch.float64)
+    known[:7, 1] = torch.nan
+    predicted = known.nan_to_num() + 0.3 * noise
+    ours = of_values(known, predicted, ["redshift", "model"])
+    expected, scaled = {}, []
+    for name, true, ours_of_it in zip(("redshift", "model"), known.T.numpy(), predicted.T.numpy(), strict=True):
+        error = (ours_of_it - true)[~np.isnan(true)]
+        scaled.append((ours_of_it - true) / np.nanstd(true))
+        expected[f"RMSE of {name}"] = np.sqrt(np.mean(error**2))
+        expected[f"MAE of {name}"] = np.mean(abs(error))
+        expected[f"R² of {name}"] = r2_score(true[~np.isnan(true)], ours_of_it[~np.isnan(true)])
+    loss = "mean squared error, in standard deviations of the training split"
+    expected[loss] = np.mean(np.nanmean(np.square(scaled), axis=0))
+
+    data = ModelCard(cards.model_card(ours)).data
+    assert {r.metric_name: r.metric_value for r in data.eval_results} == pytest.approx(expected, rel=1e-5)
+    assert {r.task_name for r in data.eval_results} == {"redshift, model"}
+    assert data.metrics == ["standardised_mse", "rmse", "mae", "r_squared"]
+    ((_, text),) = card_data.eval_results(ours).items()
+    entries = {entry.task_id: entry.value for entry in parse_eval_result_entries(yaml.safe_load(text))}
+    of_each = {"RMSE of {}": "{}_rmse", "MAE of {}": "{}_mae", "R² of {}": "{}_r2"}
+    tasks = {ours.format(name): hub.format(name) for ours, hub in of_each.items() for name in ("redshift", "model")}
+    tasks[loss] = "standardised_mse"
+    assert entries == pytest.approx({tasks[name]: value for name, value in expected.items()}, rel=1e-5)
+
+
+def test_figures_of_values_that_are_not_known_are_left_out():
+    known = torch.tensor([[1.0], [1.0]])
+    ours = of_values(known, known + 0.5, ["redshift"])
+    assert ours.results["test"]["values"]["redshift"]["r2"]["model"] is None
+    assert {(name, figure) for name, figure, _ in card_data.headline(ours)} >= {("redshift", "rmse")}
+    assert ("redshift", "r2") not in {(name, figure) for name, figure, _ in card_data.headline(ours)}
+
+
+@pytest.mark.parametrize("task", ["votes", "classes"])
+def test_the_yaml_names_figures_and_what_is_learnt(task):
+    results = ModelCard(cards.model_card(record(task))).data.eval_results
+    names = {r.metric_name for r in results}
+    if task == "votes":
+        assert names == {
+            "negative log-likelihood", "RMSE of vote fractions, mean of questions", "MAE of vote fractions, mean of questions",
+            "accuracy, mean of questions",
+        }  # fmt: skip
+    else:
+        assert names == {"negative log-likelihood", "accuracy", "balanced accuracy", "auc"}
+    assert {r.task_name for r in results} == {"votes of volunteers" if task == "votes" else "kind"}
+
+
+def test_what_was_measured_on_several_datasets_is_not_said_of_the_one_that_stands_on_the_hub():
+    ours = record()
+    ours.dataset["cards"].append(vars(SAID) | {"hub_id": None})
+    ours.dataset["title"] = "Rings and Bars"
+    data = ModelCard(cards.model_card(ours)).data
+    assert data.datasets == ["lab/rings"], "it did learn from that"
+    assert {(r.dataset_type, r.dataset_name) for r in data.eval_results} == {("rings_and_bars", "Rings and Bars")}
+    assert card_data.eval_results(ours) == {}
 
 
 def test_what_a_person_decided_goes_before_what_the_data_say():

@@ -166,6 +166,55 @@ def test_only_safetensors_are_published(publish, folder):
     assert "has no weights in safetensors" in publish(folder, "--allow-pickle", "extra/head.pkl")
 
 
+@pytest.mark.parametrize("path", ["model.PKL", "extra/checkpoint-000000004.pt", "extra/x.pickle.gz", ".hidden/.Joblib"])
+def test_a_pickle_is_refused_wherever_it_is_and_however_it_is_written(publish, folder, path):
+    (folder / path).parent.mkdir(exist_ok=True)
+    (folder / path).write_bytes(b"cos")
+    assert f" {path} can run anything when loaded" in publish(folder)
+    assert "made of" in publish(folder, "--allow-pickle", path)
+
+
+def test_what_stays_behind_cannot_be_allowed(publish, folder):
+    (folder / ".git").mkdir()
+    (folder / ".git/x.pkl").write_bytes(b"cos")
+    for path in (".git/x.pkl", "kept-checkpoint-000000004.pt"):
+        said = publish(folder, "--allow-pickle", path)
+        assert f"--allow-pickle {path}: there is no such file in {folder}, of those that are uploaded" in said
+    assert "made of" in publish(folder)
+
+
+def pushed_again(folder):
+    from huggingface_hub import HfApi
+
+    from hf_galaxy import hub
+
+    def change(record):
+        record.publication["datasets"] = ["lab/other"]
+        del record.results["test"]["calibration"]
+
+    folder, there = Path(folder), []
+    for each in (None, change):
+        if each:
+            rewrite(folder, each)
+        hub.push(folder, "lab/again", "model")
+        there.append(HfApi().list_repo_files("lab/again"))
+    return there
+
+
+def test_what_is_published_again_leaves_nothing_of_what_it_was(hub, environment, publish, folder):
+    own = {"extra/checkpoint-1.pt", "figures/own.png", ".eval_results/own.yaml"}
+    for path in own:
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(path)
+    assert "made of" in publish(folder, "--datasets", "lab/survey", "--allow-pickle", "extra/checkpoint-1.pt")
+    before, after = asked_of(environment, pushed_again, folder)
+    made = MADE | own | {".gitattributes"}
+    assert {*before} == made | DRAWN | {".eval_results/survey.yaml"}, "what was allowed is sent"
+    assert {*after} == made | {"figures/loss.png", ".eval_results/other.yaml"}
+    here = {path: text for path, text in files_of(folder).items() if not path.startswith("kept-checkpoint")}
+    assert files_of(hub.folder("models", "lab/again")) == here
+
+
 def test_what_cannot_be_published_is_refused_and_left_as_it_was(publish, folder):
     before = files_of(folder)
     assert "--push lab/mock/2: is no ORG/NAME" in publish(folder, "--push", "lab/mock/2")
