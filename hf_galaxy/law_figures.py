@@ -447,10 +447,13 @@ def label_budget_figure(budget: dict) -> Figure:
     )
     measure = MEASURES[budget["measure"]]
     most = max(curve["galaxies"] + [point["galaxies"] for point in [*points, *held]])
-    ends = [end for end in (needed or {}).values() if end is not None and end <= 10 * most]
-    left, right = min(curve["galaxies"][0], points[0]["galaxies"]) / 1.25, max([most, *ends]) * 1.25
+    near = [end for end in (needed or {}).values() if end is not None and end <= 10 * most]
+    left, right = min(curve["galaxies"][0], points[0]["galaxies"]) / 1.25, max([most, *near]) * 1.25
     seen = [run for point in [*points, *held] for run in point["runs"]] + curve["loss"]
     seen += [point[end] for point in held for end in ("low", "high")] + ([] if target is None else [target])
+    # Intervals too, but for ends near 0, which would take all of a logarithmic axis.
+    ends = [(end, point["value"]) for point in points for end in (point["low"], point["high"]) if end is not None]
+    seen += [end for end, value in ends if end > value / 3]
     rows = [*_point_rows(points), *({"kind": "law"} | row for row in pd.DataFrame(curve).to_dict("records"))]
     words = [f"{measure} against galaxies learnt from, both logarithmic."]
     handles = [
