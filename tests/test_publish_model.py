@@ -37,7 +37,8 @@ def hub(tmp_path_factory):
 @pytest.fixture(scope="module")
 def environment(hub, tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
-    return os.environ | hub.environment | {"HF_HOME": str(cache), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    ours = {"HF_HOME": str(cache), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONPATH": str(ROOT)}
+    return os.environ | hub.environment | ours
 
 
 @pytest.fixture(scope="module")
