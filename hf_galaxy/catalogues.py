@@ -110,7 +110,7 @@ class Catalogue:
             content = self.pictures.read(self.files[i])
             kind = kind_of(content, self.files[i])
             image = self._picture(self.rendering, content, i)
-            native = self._picture(replace(self.rendering, size=None), content, i) if self.native else None
+            native = self._picture(replace(self.rendering, size=None, crop=1.0), content, i) if self.native else None
         except BadInput as error:
             if self.skip_bad:
                 return None

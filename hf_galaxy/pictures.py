@@ -120,6 +120,7 @@ class Rendering:
     finite are black.
 
     Attributes:
+        crop: share of the picture's shorter side that is kept, as a square from its centre; 1: the whole picture.
         size: shorter side in pixels of the published picture; smaller ones are not enlarged. None: as it is.
         stretch: of FITS files and of grey PNGs with 16 bits, from values to brightness; "lupton" is for three bands and
             keeps the hue of what is brighter than white.
@@ -133,6 +134,7 @@ class Rendering:
         quality: of JPEGs that are written anew, from 1 to 100.
     """
 
+    crop: float = 1.0
     size: int | None = None
     stretch: Stretch = "asinh"
     low: float = 0.25
@@ -145,6 +147,7 @@ class Rendering:
     def check(self):
         """Raise BadInput about a value that cannot be."""
         for wrong, what in [
+            (not 0 < self.crop <= 1, f"crop {self.crop} is not in (0, 1]"),
             (self.size is not None and self.size < 8, f"size {self.size} is less than 8 pixels"),
             (
                 self.stretch not in get_args(Stretch),
@@ -212,11 +215,18 @@ class Rendering:
             said.append("Of PNGs with 16 bits per band and colour or transparency, the upper 8 bits were kept.")
         if kinds & {"other8", "png16rgb"}:
             said.append("Palettes and other colour spaces became RGB, and transparent pixels lie over black.")
+        if self.crop < 1:
+            said.append(
+                f"Of each picture a square in its centre was kept, whose side is {self.crop:g} of the picture's shorter side, "
+                f"written as JPEG of quality {self.quality}."
+            )
         if self.size:
             said.append(
                 f"Pictures whose shorter side was longer than {self.size} pixels were reduced to that (bicubic) and "
                 f"written as JPEG of quality {self.quality}."
             )
+        if self.crop < 1:
+            return " ".join(said)  # none is as it was
         other = "other " if self.size else ""
         if kinds - KEPT:
             said.append(f"The {other}pictures made in this way are PNGs, without further loss.")
@@ -281,6 +291,10 @@ class Rendering:
     def _reduced(self, picture):
         """The picture itself, or a smaller one. Bicubic, as `to_canvas`: rings less around stars than Lanczos."""
         shorter = min(picture.size)
+        if self.crop < 1:
+            shorter = max(1, round(shorter * self.crop))
+            left, top = ((side - shorter) // 2 for side in picture.size)
+            picture = picture.crop((left, top, left + shorter, top + shorter))
         if not self.size or shorter <= self.size:
             return picture
         sides = [max(1, round(side * self.size / shorter)) for side in picture.size]

@@ -55,6 +55,8 @@ class Settings(Recipe):
     """How far classes (for votes: sets of campaigns that a galaxy was in; not for values) are seen equally often, within each dataset: 0, as they are, to 1, all equally."""
     subset: Share = 1.0
     """Learn from this share of the training galaxies, such as 1/8: chosen by hash, of each class or campaign (or set of known values) alike; 1/8 is inside 1/4."""
+    leave_out: Path | None = None
+    """CSV file with a column id_str: galaxies that are neither learnt from nor validated with, such as those of the tests of another task (scripts/find_overlap.py)."""
     task: Literal["votes", "classes", "values"] = "votes"
     """Predict the volunteers' votes, a class label, or numbers such as redshifts (regression)."""
     label: str | None = None

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from hf_galaxy.data import (
     Label,
@@ -14,6 +15,7 @@ from hf_galaxy.data import (
     labelled,
     open_dataset,
     rows_of,
+    tables_of,
     values_of,
     with_values,
 )
@@ -60,6 +62,8 @@ def open_sources(settings: Settings, say: Callable[[str], None]) -> Sources:
     opened = [open_dataset(name, settings.config, settings.streaming) for name in settings.dataset]
     named = list(zip(settings.dataset, opened, strict=True))
     splits = {split: [rows_of(each, split, name) for name, each in named] for split in SPLITS}
+    if settings.leave_out is not None:
+        _leave_out(settings, splits, say)
     said = [Said.by(name) for name in settings.dataset]
     if settings.task == "votes":
         target, strata = _tree_of(settings, splits["train"], say), None
@@ -101,6 +105,24 @@ def open_sources(settings: Settings, say: Callable[[str], None]) -> Sources:
         strata = [kinds[where] for kinds, where in zip(strata, chosen, strict=True)]
         splits["train"] = [rows.select(where) for rows, where in zip(splits["train"], chosen, strict=True)]
     return Sources(said, splits, target, strata)
+
+
+def _leave_out(settings, splits, say):
+    """Take the galaxies of --leave-out out of what is learnt from and validated with."""
+    try:
+        names = pd.read_csv(settings.leave_out, dtype=str)["id_str"]
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"--leave-out {settings.leave_out}: is no CSV file with a column id_str ({error})") from error
+    for split in ("train", "validation"):
+        for i, (name, rows) in enumerate(zip(settings.dataset, splits[split], strict=True)):
+            ids = np.concatenate(
+                [np.empty(0, object), *(table["id_str"].to_numpy() for table in tables_of(rows, ["id_str"]))]
+            )
+            kept = np.flatnonzero(~np.isin(ids, names))
+            if not len(kept):
+                raise BadInput(f"--leave-out {settings.leave_out}: leaves none of split {split} of {name}")
+            say(f"{len(ids) - len(kept):,} of the {len(ids):,} galaxies of split {split} of {name} are left out")
+            splits[split][i] = rows.select(kept)
 
 
 def _tree_of(settings, train, say):
