@@ -121,16 +121,19 @@ def label_of(rows: Rows, column: str, name: str) -> Label:
     if isinstance(feature, datasets.ClassLabel):
         return Label(column, tuple(feature.names))
     if not _is_text(feature):
-        labels = [column for column, f in rows.features.items() if isinstance(f, datasets.ClassLabel)]
-        raise BadInput(
-            f"--dataset {name}: has no class label {column!r}; its label columns: {', '.join(labels) or 'none'}"
-        )
+        labels = ", ".join(label_columns(rows)) or "none"
+        raise BadInput(f"--dataset {name}: has no class label {column!r}; its label columns: {labels}")
     names = tuple(sorted({value for value in _column(rows, column).unique().to_pylist() if value}))
     if not 1 < len(names) <= 1000:
         raise BadInput(
             f"--dataset {name}: column {column!r} holds {len(names)} different texts; classes are 2 to 1,000"
         )
     return Label(column, names)
+
+
+def label_columns(rows: Rows) -> list[str]:
+    """The columns that hold classes by their type; texts may do, too."""
+    return [column for column, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)]
 
 
 @dataclass(frozen=True)
@@ -283,6 +286,15 @@ def decode_batch(contents: list[bytes], shorter: int | None = None) -> np.ndarra
     return batch if all(picture.shape == first.shape for picture in pictures) else pictures
 
 
+def targets_in(table: pa.Table, target: DecisionTree | Label | Values) -> dict[str, torch.Tensor]:
+    """What a model is to learn of some rows: `votes` (N, A) int32, or `labels`, (N,) int64 classes or (N, K) float32 values."""
+    if isinstance(target, Label):
+        return {"labels": torch.from_numpy(target.indices(table))}
+    if isinstance(target, Values):
+        return {"labels": torch.from_numpy(target.numbers(table)).float()}
+    return {"votes": torch.from_numpy(votes_in(table, target))}
+
+
 def tables_of(rows: Rows, columns: list[str], size: int = 5_000) -> Iterator[pa.Table]:
     """Some columns of all rows in their order, `size` rows at a time, so that many are never in memory together."""
     chosen = rows.select_columns(columns).with_format("arrow")
@@ -333,12 +345,7 @@ class Galaxies(Dataset):
                 f"one of the pictures of rows {', '.join(map(str, indices))} is no good ({error}); "
                 "scripts/check_dataset.py names it"
             ) from error
-        if isinstance(self.target, Label):
-            batch = {"pixels": pixels, "labels": torch.from_numpy(self.target.indices(table))}
-        elif isinstance(self.target, Values):
-            batch = {"pixels": pixels, "labels": torch.from_numpy(self.target.numbers(table)).float()}
-        else:
-            batch = {"pixels": pixels, "votes": torch.from_numpy(votes_in(table, self.target))}
+        batch = {"pixels": pixels, **targets_in(table, self.target)}
         if self.keyed:
             names = table["id_str"].to_pylist() if self.named else map(str, indices)
             batch["keys"] = torch.tensor([key_of(name) for name in names])

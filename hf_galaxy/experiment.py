@@ -44,7 +44,7 @@ from hf_galaxy.run_folder import begin, save
 from hf_galaxy.run_record import RunRecord
 from hf_galaxy.sequence import Share, TrainingSequence, evaluation_batches, training_batches
 from hf_galaxy.settings import Settings
-from hf_galaxy.sources import open_sources
+from hf_galaxy.sources import Sources, open_sources
 from hf_galaxy.start import load_model, resolve_start
 from hf_galaxy.train import evaluate, fit
 from hf_galaxy.value_metrics import ConstantValues, ValueMetrics
@@ -68,7 +68,7 @@ def carry_out(settings: Settings) -> RunRecord | None:
         sources = open_sources(settings, accelerator.print)
     if accelerator.distributed_type == DistributedType.FSDP:
         _check_fsdp(settings, sources, accelerator)
-    model, baseline = _model_and_baseline(settings, sources, fields)
+    model, baseline = model_and_baseline(settings, sources, fields)
     flops = _try_out(model, weights)
     parameters = model.parameter_counts()  # of the finished run, which has no adapters
     weights_bytes = sum(values.nbytes for values in model.state_dict().values())
@@ -90,7 +90,7 @@ def carry_out(settings: Settings) -> RunRecord | None:
             "title": " and ".join(said.title for said in sources.said),
             "cards": [vars(said) for said in sources.said],
             "splits": {split: sources.count(split) for split in sources.splits},
-            **_about(sources.target),
+            **describe(sources.target),
         },
         model={
             "backbone": model.config.backbone,
@@ -101,7 +101,7 @@ def carry_out(settings: Settings) -> RunRecord | None:
             "parameters": parameters | {"trained": trained},
             "flops": flops,
         },
-        environment=_environment(accelerator),
+        environment=environment(accelerator),
         baseline=baseline,
     )
 
@@ -192,8 +192,12 @@ def _check_fsdp(settings, sources, accelerator):
             raise BadInput(f"split {split} has {fewest[0]} galaxies; with FSDP every process must have one; use DDP")
 
 
-def _model_and_baseline(settings, sources, fields):
-    """A fresh model of the target, and the constants of its training split, for a run record."""
+def model_and_baseline(settings: Settings, sources: Sources, fields: dict) -> tuple[GalaxyPreTrainedModel, dict]:
+    """A fresh model of the target, and the constants of its training split, for a run record.
+
+    Args:
+        fields: of its backbone, as `start.resolve_start` gives.
+    """
     target, train = sources.target, sources.splits["train"]
     torch.manual_seed(settings.seed)
     framing = dict(image_size=settings.image_size, crop=settings.crop)
@@ -237,7 +241,8 @@ def _balanced(counts):
     return torch.where(counts > 0, shares, 1).tolist()
 
 
-def _about(target):
+def describe(target: DecisionTree | Label | Values) -> dict:
+    """What a run record says of its target."""
     if isinstance(target, DecisionTree):
         return {"tree": target.name, "questions": [question.name for question in target.questions]}
     if isinstance(target, Values):
@@ -344,7 +349,8 @@ def _inputs(batch, pixel_values):
     return {"pixel_values": pixel_values} | {k: v for k, v in batch.items() if k in ("votes", "labels")}
 
 
-def _environment(accelerator):
+def environment(accelerator: Accelerator) -> dict:
+    """What a run record says of versions, device and processes."""
     libraries = ("hf_galaxy", "torch", "timm", "transformers", "datasets", "accelerate")
     cuda = accelerator.device.type == "cuda"
     return {

@@ -4,20 +4,28 @@ Legend of shapes: N galaxies, B of them in a batch, D features.
 """
 
 import contextlib
-from collections.abc import Iterator
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Dataset
 
-from hf_galaxy.data import Galaxies, Label, Rows
+from hf_galaxy.atomic import whole_file
+from hf_galaxy.bootstrap import key_of
+from hf_galaxy.data import Galaxies, Label, Rows, Values, columns_of, tables_of, targets_in
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.model import GalaxyPreTrainedModel
 from hf_galaxy.progress import progress
 from hf_galaxy.sequence import Share, evaluation_batches
 from hf_galaxy.views import Framing, eval_view
+
+BATCH = 64  # galaxies at once
 
 
 class GalaxyFeatures(Dataset):
@@ -79,6 +87,69 @@ def features_of(
         return {split: [of(rows) for rows in parts] for split, parts in splits.items()}
 
 
+class FeatureStore:
+    """Features of whole datasets, computed once and kept in files, for many heads that are trained on parts of them.
+
+    Args:
+        folder: of the files, a safetensors file for each dataset as each backbone sees it.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder, self._newest = folder, (None, None, None)
+
+    def of(
+        self,
+        model: GalaxyPreTrainedModel,
+        name: str,
+        parts: list[Rows],
+        target: DecisionTree | Label | Values,
+        accelerator: Accelerator,
+    ) -> Callable[[list[Rows]], GalaxyFeatures]:
+        """What gives, of some rows of a dataset, their features, targets and `keys`, as a head is trained and measured on.
+
+        Args:
+            name: of the dataset.
+            parts: all its rows, those of each split.
+        """
+        digest = self._digest(model, name, parts)
+        if digest != self._newest[0]:
+            file = self.folder / f"{digest}.safetensors"
+            if not file.exists():
+                share = Share(accelerator.process_index, accelerator.num_processes)
+                known = features_of(model, {"all": parts}, target, BATCH, share, 0, accelerator)["all"]
+                with whole_file(file) as partial:
+                    save_file({"features": torch.cat([each.columns["features"] for each in known])}, partial)
+            ids = (i for table in _tables(parts, ["id_str"]) for i in table["id_str"].to_pylist())
+            self._newest = digest, load_file(file)["features"], {name: place for place, name in enumerate(ids)}
+        _, features, places = self._newest
+
+        def known(rows):
+            tables = list(_tables(rows, ["id_str", *columns_of(rows[0], target)]))
+            ids = [name for table in tables for name in table["id_str"].to_pylist()]
+            targets = [targets_in(table, target) for table in tables]
+            targets = {each: torch.cat([some[each] for some in targets]) for each in targets[0]}
+            keys = torch.tensor([key_of(name) for name in ids])
+            return GalaxyFeatures(
+                {"features": features[[places[name] for name in ids]], "keys": keys, **targets}, model.config.framing
+            )
+
+        return known
+
+    @staticmethod
+    def _digest(model, name, parts):
+        """Of the backbone, of how it is shown pictures, and of the dataset: its galaxies, and the pictures of some of them."""
+        digest = hashlib.sha256(f"{name} {model.config.framing}".encode())
+        for values in (*model.backbone.state_dict().values(), model.pixel_mean, model.pixel_std):
+            digest.update(values.detach().cpu().contiguous().numpy().tobytes())
+        for rows in parts:
+            for table in tables_of(rows, ["id_str"]):
+                digest.update("\n".join(table["id_str"].to_pylist()).encode())
+            some = rows.select_columns(["image"]).with_format("arrow")[:10]["image"].combine_chunks()
+            for content in some.field("bytes").to_pylist():
+                digest.update(content)
+        return digest.hexdigest()[:32]
+
+
 @contextlib.contextmanager
 def without_backbone(model: GalaxyPreTrainedModel) -> Iterator[None]:
     """Meanwhile the model is its head, and is called with features (B, D) in the place of pictures."""
@@ -88,3 +159,7 @@ def without_backbone(model: GalaxyPreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.backbone, model.pixel_mean, model.pixel_std = parts
+
+
+def _tables(parts, columns):
+    return itertools.chain.from_iterable(tables_of(rows, columns) for rows in parts)

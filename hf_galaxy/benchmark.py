@@ -1,0 +1,404 @@
+"""The downstream benchmark: what a start is worth, on tasks that it has not seen. Its cells, and how one is measured.
+
+A cell is a task, a start, a mode, a share of the training galaxies and a seed. Two starts share everything else: the seed
+says which galaxies test and validate (of tasks with folds), which are learnt from, and in which order; and hyper-parameters are
+chosen from the same grid, by the loss on the validation split, which is whole whatever the share.
+"""
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from hf_galaxy import probe
+from hf_galaxy.atomic import write_json
+from hf_galaxy.data import open_dataset, tables_of
+from hf_galaxy.errors import BadInput
+from hf_galaxy.experiment import carry_out, describe, environment, measure, model_and_baseline
+from hf_galaxy.features import BATCH, FeatureStore, without_backbone
+from hf_galaxy.grid import KEPT, name_of
+from hf_galaxy.processes import start_accelerator
+from hf_galaxy.run_record import FILE, RunRecord
+from hf_galaxy.settings import Settings
+from hf_galaxy.sources import open_sources
+from hf_galaxy.start import resolve_start
+from hf_galaxy.tasks import Task
+
+CELLS, ABOUT = "cells", "benchmark.json"  # in the benchmark's folder
+Mode = Literal["linear", "full"]
+# Full finetuning: the same for every start, but for the learning rate. Galaxies seen grow with the root of those there are: few
+# are seen often, and many not too often to be affordable.
+SEEN, VALIDATIONS = 250, 6
+FULL = dict(
+    train="all", batch_size=32, layer_decay=0.8, weight_decay=0.05, head_dropout=0.2, warmup=0.1, schedule="cosine",
+    patience=VALIDATIONS,
+)  # fmt: skip
+RATES = (3e-4, 1e-3)
+
+
+@dataclass(frozen=True)
+class Start:
+    """The weights that a backbone starts from.
+
+    Attributes:
+        weights: as --start of scripts/finetune.py takes them; None: random, for each seed others.
+    """
+
+    name: str
+    weights: str | None
+
+    @cached_property
+    def lineage(self) -> list[RunRecord]:
+        """The records of the runs that it comes from, the last first; of weights from elsewhere nothing is known."""
+        records, weights = [], self.weights
+        while weights is not None and (Path(weights) / FILE).is_file():
+            records.append(RunRecord.load(Path(weights)))
+            weights = records[-1].settings["start"]
+        return records
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement, kept in a file of its own."""
+
+    task: Task
+    start: Start
+    mode: Mode
+    share: float
+    seed: int
+    out: Path
+
+    @property
+    def name(self) -> str:
+        """Of its file: by task and start, a folder each."""
+        share = str(Fraction(self.share).limit_denominator(10_000))
+        options = name_of({"share": share, "seed": str(self.seed)})
+        return f"{self.task.name}/{self.start.name}/{self.mode},{options}"
+
+    @property
+    def file(self) -> Path:
+        """What was measured."""
+        return self.out / CELLS / f"{self.name}.json"
+
+    def kept(self, what: str) -> Path:
+        """What is kept while it is measured: its `lock`, and the runs that it takes."""
+        return self.out / KEPT / f"{self.name.replace('/', ',')}.{what}"
+
+    def read(self) -> dict | None:
+        """What was measured; None if it was not yet."""
+        return json.loads(self.file.read_text()) if self.file.exists() else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """What is compared, and how.
+
+    Attributes:
+        reference: the name of the start that the others are compared with.
+        backbone: architecture, for starts that do not say it.
+        image_size, crop: how all of them see pictures; None: each run as it was trained, other starts 224 px of all of it.
+        rates: learning rates that full finetuning chooses from; penalties: those of the linear probe.
+    """
+
+    tasks: dict[str, Task]
+    starts: dict[str, Start]
+    reference: str
+    out: Path
+    modes: tuple[Mode, ...] = ("linear", "full")
+    shares: tuple[float, ...] = (1.0, 1 / 4, 1 / 16, 1 / 64)
+    seeds: tuple[int, ...] = (1, 2, 3)
+    backbone: str | None = None
+    image_size: int | None = None
+    crop: float | None = None
+    rates: tuple[float, ...] = RATES
+    penalties: tuple[float, ...] = probe.PENALTIES
+
+    def cells(self) -> Iterator[Cell]:
+        """All cells, seed by seed, so that what is done by then is a whole benchmark; linear probes, which are quick, first.
+
+        A start is not measured on a task whose dataset it has learnt from.
+        """
+        for seed in self.seeds:
+            for mode in sorted(self.modes, key=("linear", "full").index):
+                for share in sorted(self.shares, reverse=True):
+                    for task in self.tasks.values():
+                        for start in self.starts.values():
+                            if task.dataset not in datasets_of(start):
+                                yield Cell(task, start, mode, share, seed, self.out)
+
+    def settings(self, cell: Cell, **changes) -> Settings:
+        """The settings of a run on what the cell learns from."""
+        return Settings(
+            dataset=(cell.task.dataset,), **cell.task.options, fold=self.fold(cell), subset=cell.share, seed=cell.seed,
+            backbone=self.backbone if cell.start.weights is None or not cell.start.lineage else None,
+            start=cell.start.weights, image_size=self.image_size, crop=self.crop, workers=0, precision="no", **changes,
+        )  # fmt: skip
+
+    def fold(self, cell: Cell) -> int | None:
+        """Which fifth of the galaxies tests, for tasks with folds."""
+        return 1 + (cell.seed - 1) % 5 if cell.task.folds else None
+
+    def about(self, looked: dict[str, bool]) -> dict:
+        """What the page needs to know besides the cells; `looked` as `check_unseen` gives it."""
+        return {
+            "reference": self.reference,
+            "tasks": {
+                name: {"title": t.title, "dataset": t.dataset, "kind": t.kind, "measure": t.measure, "note": t.note, "folds": t.folds}
+                for name, t in self.tasks.items()
+            },
+            "starts": {
+                name: {
+                    "title": name.replace("_", " "),
+                    "weights": start.weights,
+                    "galaxies": bool(start.lineage),
+                    "looked": looked[name],
+                    "learnt_from": [t.name for t in self.tasks.values() if t.dataset in datasets_of(start)],
+                    "pretraining": [
+                        {"dataset": r.dataset["name"], "galaxies": r.dataset["splits"]["train"], "command": r.command}
+                        for r in start.lineage
+                    ],
+                }
+                for name, start in self.starts.items()
+            },
+            "modes": self.modes, "shares": self.shares, "seeds": self.seeds,
+            "grids": {"linear": self.penalties, "full": self.rates},
+            "image_size": self.image_size, "crop": self.crop, "backbone": self.backbone, "full": FULL, "seen": SEEN,
+        }  # fmt: skip
+
+
+def datasets_of(start: Start) -> set[str]:
+    """The datasets that a start has learnt from, by name."""
+    return {name for record in start.lineage for name in record.settings["dataset"]}
+
+
+def shared_galaxies(start: Start, task: Task) -> set[str] | None:
+    """Names of galaxies of a task that a start has learnt from or validated with; None if its datasets are not at hand.
+
+    The same galaxy may have another name in another dataset: scripts/find_overlap.py looks for its picture, too.
+    """
+    learnt = set()
+    for record in start.lineage:
+        try:
+            splits = open_sources(settings_of(record), _quietly).splits
+        except BadInput:
+            return None
+        learnt |= _names([*splits["train"], *splits["validation"]])
+    return learnt & _names(open_dataset(task.dataset, task.options.get("config")).values())
+
+
+def check_unseen(benchmark: Benchmark) -> dict[str, bool]:
+    """Refuse starts that have learnt, from another dataset, about galaxies of a task.
+
+    Returns:
+        Of each start whether all that it has learnt from was there to look.
+
+    Raises:
+        BadInput: one has.
+    """
+    looked = {}
+    for start in benchmark.starts.values():
+        found = {
+            task.name: shared_galaxies(start, task)
+            for task in benchmark.tasks.values()
+            if task.dataset not in datasets_of(start)
+        }
+        for task, shared in found.items():
+            if shared:
+                raise BadInput(
+                    f"start {start.name} has learnt from {len(shared):,} galaxies of task {task} (such as {min(shared)}); "
+                    "pretrain it without them (scripts/find_overlap.py, then --leave-out)"
+                )
+        looked[start.name] = None not in found.values()
+    return looked
+
+
+def _names(parts):
+    return {name for rows in parts for table in tables_of(rows, ["id_str"]) for name in table["id_str"].to_pylist()}
+
+
+def _quietly(text):
+    """What a run says of its datasets while they are opened: here nobody is interested."""
+
+
+# What may be added to a benchmark; all else stays as it was begun.
+GROWS = ("tasks", "starts", "modes", "shares", "seeds")
+
+
+def begin(benchmark: Benchmark, looked: dict[str, bool]) -> None:
+    """Write what the benchmark is about; one that is there may grow, but not change.
+
+    Raises:
+        BadInput: what is there is another benchmark.
+    """
+    file, about = benchmark.out / ABOUT, json.loads(json.dumps(benchmark.about(looked)))
+    if file.exists():
+        earlier = json.loads(file.read_text())
+        for name in about:
+            if name in ("tasks", "starts"):
+                changed = [
+                    each for each in about[name] if earlier[name].get(each, about[name][each]) != about[name][each]
+                ]
+                about[name] = earlier[name] | about[name]
+            elif name in GROWS:
+                changed = []
+                about[name] = earlier[name] + [each for each in about[name] if each not in earlier[name]]
+            else:
+                changed = [] if earlier[name] == about[name] else [name]
+            if changed:
+                raise BadInput(f"{file}: was begun with another {changed[0]} ({name}); choose another --out")
+    write_json(file, about)
+
+
+class Bench:
+    """Measures cells, one after the other, in this process.
+
+    Args:
+        store: where features of whole datasets are kept.
+    """
+
+    def __init__(self, benchmark: Benchmark):
+        self.benchmark, self.store = benchmark, FeatureStore(benchmark.out / KEPT / "features")
+        self.resolved = {}  # start -> fields and weights: to read them takes longer than a linear probe
+
+    def measure(self, cell: Cell) -> bool:
+        """Measure a cell and write its file; False if it has to wait for the first seed, which chooses the learning rate."""
+        started = time.perf_counter()
+        found = self._linear(cell) if cell.mode == "linear" else self._full(cell)
+        if found is None:
+            return False
+        record, grid, chosen = found
+        figures = losses_of(record.results["test"])
+        galaxies = record.dataset["splits"]["train"]
+        about = {
+            "task": cell.task.name, "start": cell.start.name, "mode": cell.mode, "share": cell.share, "seed": cell.seed,
+            "measure": cell.task.measure, "galaxies": galaxies, "test_galaxies": record.results["test"]["galaxies"],
+            "hyperparameter": "penalty" if cell.mode == "linear" else "learning_rate",
+            "chosen": chosen, "grid": {str(value): loss for value, loss in grid.items()},
+            "figures": figures, "backbone": record.model["backbone"], "parameters": record.model["parameters"],
+            "seconds": time.perf_counter() - started, "environment": record.environment,
+        }  # fmt: skip
+        write_json(cell.file, about)
+        return True
+
+    def _linear(self, cell):
+        """A linear probe of cached features."""
+        settings = self.benchmark.settings(cell, out=cell.kept("runs"))
+        accelerator = start_accelerator("no")
+        fields, weights = self._resolve(settings)
+        sources = open_sources(settings, _quietly)
+        model, baseline = model_and_baseline(settings, sources, dict(fields))
+        if weights is not None:
+            model.backbone.load_state_dict(weights)
+        whole = open_dataset(cell.task.dataset, settings.config)
+        known = self.store.of(model, cell.task.dataset, list(whole.values()), sources.target, accelerator)
+        splits = {split: known(parts) for split, parts in sources.splits.items()}
+        # Of the whole training split, not of the share that is learnt from: no label is needed for that.
+        pool = known(open_sources(dataclasses.replace(settings, subset=1.0), _quietly).splits["train"])
+        grid = probe.probe(
+            model, splits["train"], splits["validation"], pool.columns["features"], self.benchmark.penalties
+        )
+        record = RunRecord(
+            command="", settings=dataclasses.asdict(settings), baseline=baseline,
+            dataset={"splits": {split: len(each) for split, each in splits.items()}, **describe(sources.target)},
+            model={"backbone": model.config.backbone, "parameters": sum(model.parameter_counts().values())},
+            environment=environment(accelerator),
+        )  # fmt: skip
+        with without_backbone(model):
+            record.results["test"] = measure(model, record, [splits["test"]], BATCH, 0, accelerator).compute()
+        return record, grid, min(grid, key=grid.get)
+
+    def _full(self, cell):
+        """The best of some runs; of a later seed, one run with what was best for the first."""
+        rates = self.benchmark.rates
+        if cell.seed != self.benchmark.seeds[0]:
+            first = dataclasses.replace(cell, seed=self.benchmark.seeds[0]).read()
+            if first is None:
+                return None
+            rates = (first["chosen"],)
+        runs = {rate: self._finetuned(cell, rate) for rate in rates}
+        grid = {rate: min(each["validation_loss"] for each in run.training["history"]) for rate, run in runs.items()}
+        chosen = min(grid, key=grid.get)
+        shutil.rmtree(cell.kept("runs"))
+        return runs[chosen], grid, chosen
+
+    def _finetuned(self, cell, rate):
+        folder = cell.kept("runs") / f"{rate:g}"
+        if (folder / FILE).exists() and (record := RunRecord.load(folder)).finished:
+            return record
+        given = self.benchmark.settings(cell, **FULL, learning_rate=rate, out=folder)
+        galaxies = open_sources(given, _quietly).count("train")
+        epochs = SEEN / galaxies**0.5
+        record = carry_out(dataclasses.replace(given, epochs=epochs, validate_every=epochs / VALIDATIONS))
+        record.model["parameters"] = record.model["parameters"]["backbone"] + record.model["parameters"]["head"]
+        return record
+
+    def _resolve(self, settings):
+        key = settings.start, settings.backbone
+        if key not in self.resolved:
+            self.resolved[key] = resolve_start(settings.backbone, settings.start, settings.image_size)
+        return self.resolved[key]
+
+
+def losses_of(results: dict) -> dict[str, dict]:
+    """Figures of a test split as losses, by the names of `tasks.MEASURES`: `model`, `baseline`, and the model's `replicates`.
+
+    Args:
+        results: of a run record, measured with a bootstrap.
+    """
+    again = results["bootstrap"]
+
+    def loss(figures, replicates, of=lambda value: value):
+        return {who: _of(of, figures[who]) for who in ("model", "baseline")} | {
+            "replicates": [_of(of, value) for value in replicates]
+        }
+
+    def missed(value):
+        return 1 - value
+
+    if "values" in results:
+        return {"rmse": loss(results["loss"], again["loss"]["model"], np.sqrt)}  # in standard deviations
+    if "questions" in results:
+        least, replicated = results["loss"]["saturated"], again["loss"]
+        above = [
+            None if m is None else m - s for m, s in zip(replicated["model"], replicated["saturated"], strict=True)
+        ]
+        nll = {who: results["loss"][who] - least for who in ("model", "baseline")}
+        campaigns = [figures["rmse"] for figures in results["campaigns"].values()]
+        replicates = [figures["rmse"]["model"] for figures in again["campaigns"].values()]
+        rmse = {who: _mean([each[who] for each in campaigns]) for who in ("model", "baseline")}
+        return {"excess": loss(nll, above), "rmse": loss(rmse, map(_mean, zip(*replicates, strict=True)))}
+    names = {
+        "error": "accuracy",
+        "balanced_error": "balanced_accuracy",
+        "missed_auc": "auc",
+        "missed_precision": "average_precision",
+    }
+    found = {"nll": loss(results["loss"], again["loss"]["model"])}
+    return found | {
+        name: loss(results[figure], again[figure]["model"], missed) for name, figure in names.items() if figure in again
+    }
+
+
+def _mean(values):
+    return None if None in values else sum(values) / len(values)
+
+
+def _of(function, value):
+    return None if value is None else float(f"{function(value):.6g}")
+
+
+def settings_of(record: RunRecord) -> Settings:
+    """The settings that a record holds."""
+    known = {each.name for each in dataclasses.fields(Settings)}
+    given = {name: value for name, value in record.settings.items() if name in known}
+    given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    paths = {name: Path(given[name]) for name in ("out", "leave_out", "branch_of") if given.get(name)}
+    return Settings(**given | paths)

@@ -1,0 +1,167 @@
+"""What are starting weights worth on tasks they have not seen? Tasks x starts x shares of the labels x modes x seeds.
+
+    python scripts/benchmark_downstream.py --tasks public_sets --backbone tf_efficientnet_lite0 --image-size 64 --crop 0.727 \
+        --starts random imagenet=weights/efficientnet_lite0_imagenet.pth gz2_classes=runs/gz2_classes \
+        --reference imagenet --out results/downstream --at-once 2
+
+Each cell leaves a small file in --out/cells; those that are there are not measured again, so the same command goes on, also with
+more starts, tasks, shares or seeds, and several of them share out the work. At the end, and with --page at once, the page of
+results is written.
+"""
+
+import multiprocessing
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from hf_galaxy.benchmark_page import write_results
+
+from hf_galaxy.attempt import take
+from hf_galaxy.benchmark import RATES, Bench, Benchmark, Mode, Start, begin, check_unseen
+from hf_galaxy.command_line import run
+from hf_galaxy.errors import BadInput
+from hf_galaxy.grid import KEPT
+from hf_galaxy.progress import progress
+from hf_galaxy.settings import Share
+from hf_galaxy.start import resolve_start
+from hf_galaxy.tasks import load_tasks, with_label
+
+LOOK = 2.0  # seconds between two looks at what other processes do
+
+
+@dataclass(frozen=True, kw_only=True)
+class Downstream:
+    """Measure what starting weights are worth on downstream tasks, and write the page of results."""
+
+    out: Path
+    """Folder of the results; one that is there goes on."""
+    tasks: str = "public_sets"
+    """A TOML file of tasks, or the name of one in hf_galaxy/tasks (public_sets, scaling_laws_paper)."""
+    only: tuple[str, ...] = ()
+    """Names of tasks; by default all of the file."""
+    starts: tuple[str, ...]
+    """NAME=WEIGHTS for each start, the weights as --start of finetune.py takes them; random: none, others for each seed."""
+    reference: str = "imagenet"
+    """The start that others are compared with."""
+    backbone: str | None = None
+    """Architecture of those starts that do not say it: random ones, and files of weights."""
+    image_size: int | None = None
+    """Side of what every backbone sees, in pixels; by default that of the run it comes from, else 224."""
+    crop: float | None = None
+    """Share of the pictures' side that it sees."""
+    modes: tuple[Mode, ...] = ("linear", "full")
+    """A linear probe of the frozen backbone; full finetuning."""
+    shares: tuple[Share, ...] = (1.0, 1 / 4, 1 / 16, 1 / 64)
+    """Of the training galaxies."""
+    seeds: tuple[int, ...] = (1, 2, 3)
+    """Of folds, subsets, heads and the order of the galaxies; the first chooses the learning rates."""
+    learning_rates: tuple[float, ...] = RATES
+    """That full finetuning chooses from, by the validation loss of the first seed."""
+    at_once: int = 1
+    """Processes that measure, each on its share of the cores."""
+    page: bool = False
+    """Only write the page, from what has been measured so far."""
+
+
+def starts_of(settings: Downstream) -> dict[str, Start]:
+    """The starts by name, each looked at: weights that cannot be read are refused now."""
+    starts = {}
+    for text in settings.starts:
+        name, _, weights = text.partition("=")
+        if name in starts or not name or (name != "random") != bool(weights):
+            raise BadInput(f"--starts {text}: give NAME=WEIGHTS, each name once, or random")
+        starts[name] = Start(name, weights or None)
+        resolve_start(None if starts[name].lineage else settings.backbone, weights or None, settings.image_size)
+    if settings.reference not in starts:
+        raise BadInput(f"--reference {settings.reference}: is none of the starts {', '.join(starts)}")
+    return starts
+
+
+def work(benchmark: Benchmark, log: Path, cores: set[int]) -> None:
+    """Measure cells that nobody else measures, until all are done."""
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+    bench, waiting = Bench(benchmark), list(benchmark.cells())
+    while waiting:
+        left = []
+        for cell in waiting:
+            if cell.file.exists():
+                continue
+            if (lock := take(cell)) is None:
+                left.append(cell)
+                continue
+            with lock:
+                if not cell.file.exists():
+                    print(f"{time.strftime('%H:%M:%S')} {cell.name}", flush=True)
+                    if not bench.measure(cell):
+                        left.append(cell)
+        if len(left) == len(waiting):
+            time.sleep(LOOK)  # another process measures what these wait for
+        waiting = left
+
+
+def work_off(benchmark: Benchmark, at_once: int) -> None:
+    """All cells, by several processes, with a bar of what is done.
+
+    Raises:
+        BadInput: one of the processes ended early; names its log.
+    """
+    kept = benchmark.out / KEPT
+    kept.mkdir(parents=True, exist_ok=True)
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+    logs = [kept / f"process-{os.getpid()}-{n}.log" for n in range(at_once)]
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(target=work, args=(benchmark, log, set(cores[n::at_once]) or set(cores)), daemon=True)
+        for n, log in enumerate(logs)
+    ]
+    cells = list(benchmark.cells())
+    try:
+        for worker in workers:
+            worker.start()
+        with progress(total=len(cells), unit=" cells", initial=sum(cell.file.exists() for cell in cells)) as bar:
+            while any(worker.is_alive() for worker in workers):
+                time.sleep(LOOK)
+                bar.update(sum(cell.file.exists() for cell in cells) - bar.n)
+                if failed := [log for log, worker in zip(logs, workers, strict=True) if worker.exitcode]:
+                    raise BadInput(f"a process ended early; the end of {failed[0]} says why, the same command goes on")
+    finally:
+        for worker in workers:
+            worker.terminate()
+
+
+def main(settings: Downstream) -> None:
+    if settings.at_once < 1:
+        raise BadInput(f"--at-once {settings.at_once}: must be at least 1")
+    tasks = load_tasks(settings.tasks)
+    if unknown := [name for name in settings.only if name not in tasks]:
+        raise BadInput(f"--only {unknown[0]}: {settings.tasks} has the tasks {', '.join(tasks)}")
+    tasks = {name: with_label(task) for name, task in tasks.items() if name in (settings.only or tasks)}
+    benchmark = Benchmark(
+        tasks=tasks, starts=starts_of(settings), reference=settings.reference, out=settings.out, modes=settings.modes,
+        shares=settings.shares, seeds=settings.seeds, backbone=settings.backbone, image_size=settings.image_size,
+        crop=settings.crop, rates=settings.learning_rates,
+    )  # fmt: skip
+
+    # 1. What there is to do, and whether it may be done.
+    cells = list(benchmark.cells())
+    done = sum(cell.file.exists() for cell in cells)
+    kinds = ", ".join(f"{count} {mode}" for mode, count in Counter(cell.mode for cell in cells).items())
+    print(f"{len(cells)} cells ({kinds}): {done} done, {len(cells) - done} to do", flush=True)
+    begin(benchmark, check_unseen(benchmark))
+
+    # 2. All cells.
+    if not settings.page:
+        work_off(benchmark, settings.at_once)
+
+    # 3. What they show.
+    write_results(settings.out)
+    print(f"page: {settings.out / 'README.md'}")
+
+
+if __name__ == "__main__":
+    run(Downstream, main)
