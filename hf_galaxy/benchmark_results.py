@@ -156,10 +156,9 @@ def points_of(cells: list[dict], about: dict) -> pd.DataFrame:
 def results_of(cells: list[dict], about: dict) -> dict:
     """All that the benchmark shows, as plain numbers for results.json. Intervals are of 90 %.
 
-    Where the folds of seeds differ, seeds differ by their test galaxies, too, which are then counted twice: as seeds and as
-    replicates. So intervals err on the wide side. `seeds` says how many are in a number; with one there is no interval, and
-    `low` and `high` are None, as they are where too few galaxies are left to define a figure in more than a tenth of the
-    replicates.
+    `seeds` says how many are in a number; with one there is no interval, and `low` and `high` are None, as they are where a
+    figure is not defined in more than a tenth of the replicates, for lack of galaxies. Intervals are those of seeds that are
+    drawn anew with the folds and subsets they have; that all learn from parts of the same galaxies is not in them.
 
     Args:
         cells: as `read_cells` gives them.
@@ -177,9 +176,9 @@ def results_of(cells: list[dict], about: dict) -> dict:
         interval.
     """
     points = points_of(cells, about)
-    kinds = {
-        key: part.set_index("seed") for key, part in points.groupby(["measure", *KIND], sort=False)
-    }  # (measure, task, start, mode, share) -> its seeds
+    kinds = {}
+    for row in points.itertuples():
+        kinds.setdefault((row.measure, row.task, row.start, row.mode, row.share), {})[row.seed] = row
     reductions, drawn = _reductions(kinds, about)
     linear, of_linear = _linear(kinds, about)
     return {
@@ -199,8 +198,9 @@ def draws_of(values: np.ndarray, replicates: np.ndarray, rng: np.random.Generato
     """(C, D) mean losses of several kinds of runs, as they could have come out together with other seeds and other galaxies.
 
     As `bootstrap.mean_draws`, but of all kinds at once: seeds and galaxies that are hard for one are hard for the others as
-    far as they were so here. Seeds change a loss by a factor, so that none falls below 0. No number with a single seed, nor
-    in replicates that one kind is not defined in.
+    far as they were so here. Both change a loss by a factor, so that none falls below 0. Where seeds have test galaxies of
+    their own (folds), these are a part of how seeds differ; `_not_of_seeds` keeps them from being counted twice. No number
+    with a single seed, nor in replicates that one kind is not defined in.
 
     Args:
         values: (C, S) of seeds that all kinds have.
@@ -209,22 +209,44 @@ def draws_of(values: np.ndarray, replicates: np.ndarray, rng: np.random.Generato
     kinds, seeds, count = replicates.shape
     if seeds < 2:
         return np.full((kinds, TIMES * count), np.nan)  # nothing is known of how seeds differ
-    means = np.repeat(replicates.mean(axis=1), TIMES, axis=1)
-    off = values / np.maximum(values.mean(axis=1, keepdims=True), LEAST)
-    off -= off.mean(axis=1, keepdims=True)
+    mean = np.maximum(values.mean(axis=1, keepdims=True), LEAST)
+    off = values / mean - 1
+    galaxies = np.log(np.maximum(replicates.mean(axis=1), LEAST) / mean)
+    galaxies = galaxies * _not_of_seeds(replicates / mean[..., None] - 1 - off[..., None], galaxies)
     # A deviate of Student's t for each draw, which moves all kinds by what they have in common in their seeds.
     normal = rng.standard_normal((seeds, TIMES * count)) / (seeds * (seeds - 1)) ** 0.5
-    student = normal / (rng.chisquare(seeds - 1, TIMES * count) / (seeds - 1)) ** 0.5
-    return np.where(np.isfinite(means).all(axis=0), means * np.exp(np.clip(off @ student, -50, 50)), np.nan)
+    student = (normal - normal.mean(axis=0)) / (rng.chisquare(seeds - 1, TIMES * count) / (seeds - 1)) ** 0.5
+    draws = mean * np.exp(np.clip(np.repeat(galaxies, TIMES, axis=1) + off @ student, -50, 50))
+    return np.where(np.isfinite(draws).all(axis=0), draws, np.nan)
+
+
+def _not_of_seeds(own, galaxies):
+    """How much of what galaxies change in comparisons of kinds is not in the differences among seeds already: a factor.
+
+    A mean over seeds varies by what replicates have in common in all seeds, and by 1 / S of what each seed has for itself; of
+    the latter the differences among seeds tell by themselves.
+
+    Args:
+        own: (C, S, R) relative deviations in the replicates of each seed.
+        galaxies: (C, R) those of the means over seeds.
+    """
+    known = np.isfinite(galaxies).all(axis=0)
+    if not known.any():
+        return 0.0
+    own, galaxies = own[..., known], galaxies[:, known]
+    if len(own) > 1:
+        own, galaxies = own - own.mean(axis=0), galaxies - galaxies.mean(axis=0)
+    of_mean, of_seeds = galaxies.var(axis=1).sum(), own.var(axis=1, ddof=1).mean(axis=1).sum() / own.shape[1]
+    return max(0.0, 1 - of_seeds / of_mean) ** 0.5 if of_mean > 0 else 0.0
 
 
 def _drawn(parts, *name):
     """(C,) mean losses over the seeds that all parts have, draws of them (C, D), and how many seeds there are."""
-    seeds = sorted(set.intersection(*(set(part.index) for part in parts)))
+    seeds = sorted(set.intersection(*map(set, parts)))
     if not seeds:
         return np.full(len(parts), np.nan), np.full((len(parts), 1), np.nan), 0
-    values = np.array([part.loc[seeds, "loss"] for part in parts], float)
-    replicates = np.stack([np.stack(part.loc[seeds, "replicates"]) for part in parts])
+    values = np.array([[part[seed].loss for seed in seeds] for part in parts])
+    replicates = np.array([[part[seed].replicates for seed in seeds] for part in parts])
     # By name, so that a number does not change when others are added, and tasks are not drawn alike.
     rng = np.random.default_rng(key_of(" ".join(map(str, name))))
     return values.mean(axis=1), draws_of(values, replicates, rng), len(seeds)
@@ -252,19 +274,29 @@ def _plain(value):
 
 def _mean(key, part):
     value, draws, seeds = _drawn([part], "mean", *key)
+    runs = list(part.values())
     return dict(zip(["measure", *KIND], key, strict=True)) | {
-        "main": bool(part["main"].iloc[0]),
-        "galaxies": round(part["galaxies"].mean()),
-        "test_galaxies": round(part["test_galaxies"].mean()),
+        "main": runs[0].main,
+        "galaxies": round(_galaxies(part)),
+        "test_galaxies": round(np.mean([run.test_galaxies for run in runs])),
         "seeds": seeds,
-        "runs": part["loss"].tolist(),
+        "runs": [run.loss for run in runs],
         **_estimate(value[0], draws[0]),
-        "baseline": _plain(part["baseline"].mean()),
-    }  # fmt: skip
+        "baseline": _plain(np.mean([run.baseline for run in runs])),
+    }
+
+
+def _galaxies(part):
+    return np.mean([run.galaxies for run in part.values()])
+
+
+def _main(part):
+    """Whether a figure is the measure of its task."""
+    return next(iter(part.values())).main
 
 
 def _reductions(kinds, about):
-    """What each start brought against the reference; and the draws of that for the main measure of each task."""
+    """(measure, task, start, mode, share) -> cells of each seed: what each start brought against the reference; and the draws of that for the main measure of each task."""
     found, drawn = [], {}
     for key, part in kinds.items():
         measure, task, start, mode, share = key
@@ -273,7 +305,7 @@ def _reductions(kinds, about):
             continue
         (reference, value), draws, seeds = _drawn([other, part], "reduction", *key)
         estimate = _estimate(1 - ratios(value, reference), 1 - ratios(draws[1], draws[0]))
-        main = bool(part["main"].iloc[0])
+        main = _main(part)
         row = dict(zip(["measure", *KIND], key, strict=True)) | {"main": main, "seeds": seeds, **estimate}
         found.append(row | {"error": _error(estimate, lambda value: -value)})
         if main:
@@ -285,7 +317,7 @@ def _linear(kinds, about):
     found, drawn = [], {}
     for (measure, task, start, mode, share), part in kinds.items():
         other = kinds.get((measure, task, start, FULL, share))
-        if mode != LINEAR or other is None or not part["main"].iloc[0]:
+        if mode != LINEAR or other is None or not _main(part):
             continue
         (full, value), draws, seeds = _drawn([other, part], "linear", task, start, share)
         estimate = _estimate(ratios(value, full), ratios(draws[1], draws[0]))
@@ -317,7 +349,7 @@ def _averages(rows, drawn, alike, about, change):
 
 def _labels(kinds, about):
     found = []
-    main = {key[1:]: (key[0], part) for key, part in kinds.items() if part["main"].iloc[0]}
+    main = {key[1:]: (key[0], part) for key, part in kinds.items() if _main(part)}
     for task, start, mode in itertools.product(about["tasks"], about["starts"], about["modes"]):
         shares = [
             share
@@ -330,7 +362,7 @@ def _labels(kinds, about):
         means, draws, seeds = _drawn(parts, "labels", task, start, mode)
         if not seeds:
             continue
-        sizes = np.array([part["galaxies"].mean() for part in parts[: len(shares)]])
+        sizes = np.array([_galaxies(part) for part in parts[: len(shares)]])
         (target,), (needed,), (factor,) = (each.tolist() for each in _needed(sizes, means[:, None]))
         _, of_needed, of_factor = _needed(sizes, draws)
         found.append({
@@ -422,7 +454,7 @@ def _sizes(kinds, about):
             for key, part in kinds.items():
                 measure, task, start, mode, share = key
                 other = kinds.get((measure, task, small, mode, share))
-                if start != large or other is None or not part["main"].iloc[0]:
+                if start != large or other is None or not _main(part):
                     continue
                 (less, more), draws, seeds = _drawn([other, part], "size", *key)
                 estimate = _estimate(1 - ratios(more, less), 1 - ratios(draws[1], draws[0]))
