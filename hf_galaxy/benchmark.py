@@ -7,7 +7,9 @@ chosen from the same grid, by the loss on the validation split, which is whole w
 
 import dataclasses
 import json
+import shlex
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ import numpy as np
 
 from hf_galaxy import probe
 from hf_galaxy.atomic import write_json
+from hf_galaxy.benchmark_results import ABOUT, CELLS
 from hf_galaxy.data import open_dataset, tables_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.experiment import carry_out, describe, environment, measure, model_and_baseline
@@ -32,7 +35,6 @@ from hf_galaxy.sources import open_sources
 from hf_galaxy.start import resolve_start
 from hf_galaxy.tasks import Task
 
-CELLS, ABOUT = "cells", "benchmark.json"  # in the benchmark's folder
 Mode = Literal["linear", "full"]
 # Full finetuning: the same for every start, but for the learning rate. Galaxies seen grow with the root of those there are: few
 # are seen often, and many not too often to be affordable.
@@ -108,6 +110,7 @@ class Benchmark:
         rates: learning rates that full finetuning chooses from; penalties: those of the linear probe.
     """
 
+    title: str
     tasks: dict[str, Task]
     starts: dict[str, Start]
     reference: str
@@ -149,6 +152,8 @@ class Benchmark:
     def about(self, looked: dict[str, bool]) -> dict:
         """What the page needs to know besides the cells; `looked` as `check_unseen` gives it."""
         return {
+            "title": self.title,
+            "command": shlex.join(["python", *sys.argv]),
             "reference": self.reference,
             "tasks": {
                 name: {"title": t.title, "dataset": t.dataset, "kind": t.kind, "measure": t.measure, "note": t.note, "folds": t.folds}
@@ -170,7 +175,14 @@ class Benchmark:
             },
             "modes": self.modes, "shares": self.shares, "seeds": self.seeds,
             "grids": {"linear": self.penalties, "full": self.rates},
-            "image_size": self.image_size, "crop": self.crop, "backbone": self.backbone, "full": FULL, "seen": SEEN,
+            "fixed": {
+                "backbone": self.backbone or "that of each start",
+                "pictures": f"{self.image_size or 'as the start was trained:'} px, {self.crop or 'the share that it saw'} of the side",
+                "linear": "L-BFGS to the optimum; the penalty is a share of the loss of a head without weights",
+                "full": f"AdamW in batches of {FULL['batch_size']}, {SEEN} x the root of the number of galaxies are seen in all, "
+                f"{VALIDATIONS} validations, of which the best counts; a cosine after {FULL['warmup']:.0%} of warm-up, layer decay "
+                f"{FULL['layer_decay']}, weight decay {FULL['weight_decay']}, dropout {FULL['head_dropout']} before the head",
+            },
         }  # fmt: skip
 
 
@@ -229,7 +241,8 @@ def _quietly(text):
 
 
 # What may be added to a benchmark; all else stays as it was begun.
-GROWS = ("tasks", "starts", "modes", "shares", "seeds")
+GROWS = ("modes", "shares", "seeds")
+BESIDE = ("title", "command")
 
 
 def begin(benchmark: Benchmark, looked: dict[str, bool]) -> None:
@@ -250,6 +263,8 @@ def begin(benchmark: Benchmark, looked: dict[str, bool]) -> None:
             elif name in GROWS:
                 changed = []
                 about[name] = earlier[name] + [each for each in about[name] if each not in earlier[name]]
+            elif name in BESIDE:
+                changed = []
             else:
                 changed = [] if earlier[name] == about[name] else [name]
             if changed:

@@ -37,6 +37,8 @@ class Downstream:
 
     out: Path
     """Folder of the results; one that is there goes on."""
+    title: str = "Downstream benchmark"
+    """Of the page."""
     tasks: str = "public_sets"
     """A TOML file of tasks, or the name of one in hf_galaxy/tasks (public_sets, scaling_laws_paper)."""
     only: tuple[str, ...] = ()
@@ -142,7 +144,7 @@ def main(settings: Downstream) -> None:
         raise BadInput(f"--only {unknown[0]}: {settings.tasks} has the tasks {', '.join(tasks)}")
     tasks = {name: with_label(task) for name, task in tasks.items() if name in (settings.only or tasks)}
     benchmark = Benchmark(
-        tasks=tasks, starts=starts_of(settings), reference=settings.reference, out=settings.out, modes=settings.modes,
+        title=settings.title, tasks=tasks, starts=starts_of(settings), reference=settings.reference, out=settings.out, modes=settings.modes,
         shares=settings.shares, seeds=settings.seeds, backbone=settings.backbone, image_size=settings.image_size,
         crop=settings.crop, rates=settings.learning_rates,
     )  # fmt: skip
