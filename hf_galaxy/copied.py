@@ -52,6 +52,19 @@ class CopiedRows:
         self.starts = np.cumsum([0, *sizes])  # the first row of each batch
         self.chosen = np.arange(self.starts[-1])  # our row -> row of the files
 
+    @classmethod
+    def concatenated(cls, parts: list["CopiedRows"]) -> "CopiedRows":
+        """The rows of the first, then those of the second, ..., all of one dataset."""
+        starts = np.cumsum([0] + [part.starts[-1] for part in parts])
+        return parts[0]._with(
+            batches=[batch for part in parts for batch in part.batches],
+            _mapped={},
+            starts=np.concatenate(
+                [[0], *(part.starts[1:] + start for part, start in zip(parts, starts, strict=False))]
+            ),
+            chosen=np.concatenate([part.chosen + start for part, start in zip(parts, starts, strict=False)]),
+        )
+
     def __len__(self):
         return len(self.chosen)
 

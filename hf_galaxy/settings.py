@@ -11,6 +11,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.finetuning import Trained
+from hf_galaxy.folds import FOLDS
 from hf_galaxy.mixture import check_weights
 from hf_galaxy.optimizers import check_optimizer
 from hf_galaxy.recipe import Recipe
@@ -53,6 +54,8 @@ class Settings(Recipe):
     """Of several datasets: how often galaxies of each are seen, relative to each other; by default as often as there are galaxies."""
     balance: float = 0.0
     """How far classes (for votes: sets of campaigns that a galaxy was in; not for values) are seen equally often, within each dataset: 0, as they are, to 1, all equally."""
+    fold: int | None = None
+    """Cross-validation, for small datasets: pool the published splits and divide them anew by a hash of id_str, of which the fifth of this number, 1 to 5, is the test split. The five test splits have no galaxy in common, but where one galaxy stands in rows of several names, publishing put them into one split, and folds do not know of that."""
     subset: Share = 1.0
     """Learn from this share of the training galaxies, such as 1/8: chosen by hash, of each class or campaign (or set of known values) alike; 1/8 is inside 1/4."""
     leave_out: Path | None = None
@@ -157,6 +160,8 @@ class Settings(Recipe):
             raise BadInput(f"--values {' '.join(self.values)}: names a column twice")
         if self.config is not None and len(self.dataset) > 1:
             raise BadInput("--config: is of one dataset; several are read in their default configuration")
+        if self.fold is not None and not 1 <= self.fold <= FOLDS:
+            raise BadInput(f"--fold {self.fold}: is the number of a fold, 1 to {FOLDS}")
         if not 0 < self.subset <= 1:
             raise BadInput(f"--subset {self.subset}: is a share of the training galaxies, in (0, 1]")
         if not 0 <= self.balance <= 1:

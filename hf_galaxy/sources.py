@@ -22,6 +22,7 @@ from hf_galaxy.data import (
 from hf_galaxy.dataset_card import Said
 from hf_galaxy.decision_tree import DecisionTree, load_tree, tree_of_columns
 from hf_galaxy.errors import BadInput
+from hf_galaxy.folds import in_fold
 from hf_galaxy.settings import Settings
 from hf_galaxy.subsets import strata_of, subset
 
@@ -60,6 +61,8 @@ def open_sources(settings: Settings, say: Callable[[str], None]) -> Sources:
         BadInput: one cannot be opened, lacks a split or the target, or they do not go together.
     """
     opened = [open_dataset(name, settings.config, settings.streaming) for name in settings.dataset]
+    if settings.fold is not None:
+        opened = [in_fold(each, settings.fold, name) for each, name in zip(opened, settings.dataset, strict=True)]
     named = list(zip(settings.dataset, opened, strict=True))
     splits = {split: [rows_of(each, split, name) for name, each in named] for split in SPLITS}
     if settings.leave_out is not None:

@@ -69,7 +69,7 @@ class StreamedRows:
 
     @classmethod
     def concatenated(cls, parts: list["StreamedRows"]) -> "StreamedRows":
-        """The rows of the first, then those of the second, ...: whole splits of one dataset."""
+        """The rows of the first, then those of the second, ..., all of one dataset."""
         starts = np.cumsum([0] + [part.starts[-1] for part in parts])
         return parts[0]._with(
             groups=[group for part in parts for group in part.groups],
@@ -77,7 +77,7 @@ class StreamedRows:
             starts=np.concatenate(
                 [[0], *(part.starts[1:] + start for part, start in zip(parts, starts, strict=False))]
             ),
-            chosen=np.arange(starts[-1]),
+            chosen=np.concatenate([part.chosen + start for part, start in zip(parts, starts, strict=False)]),
         )
 
     def __len__(self):

@@ -24,6 +24,7 @@ from hf_galaxy.settings import BESIDE, as_recorded
 
 ALL = "all"  # the figure of all questions together, or of all classes
 # What the runs of one backbone may differ in: how much they learn from, how often they see it, and what changes no result.
+# Not in the fold, nor may those of different backbones: what other test galaxies do would pass for what more galaxies do.
 VARIED = BESIDE | {"seed", "subset", "epochs", "validate_every"}
 SERIES = ["dataset", "start", "measure", "figure"]  # rows alike in these differ in backbone, galaxies and seed only
 CURVE = 41  # points of a drawn law
@@ -65,12 +66,18 @@ def points_of(records: Mapping[str, RunRecord]) -> pd.DataFrame:
     can come (`metrics.VoteMetrics`), and `rmse`; of classes `nll` and `error`.
 
     Raises:
-        BadInput: a run was measured without a bootstrap, two runs are of the same galaxies and seed, or runs of one backbone
-            differ in more than what a study is about (`VARIED`).
+        BadInput: a run was measured without a bootstrap, two runs are of the same galaxies and seed, runs of one backbone
+            differ in more than what a study is about (`VARIED`), or runs on one dataset in their fold.
     """
-    seen, first = {}, {}
+    seen, first, folded = {}, {}, {}
     for name, record in records.items():
         about = _about(name, record)
+        other = folded.setdefault(about["dataset"], name)
+        if record.settings.get("fold") != records[other].settings.get("fold"):
+            raise BadInput(
+                f"{other} and {name} differ in --fold, so they were tested on different galaxies; make studies of them apart, "
+                "each of a folder of its own"
+            )
         kind = about["dataset"], about["start"], about["backbone"]
         cell = *kind, about["galaxies"], about["seed"]
         if cell in seen:

@@ -21,6 +21,7 @@ from hf_galaxy.data import (
 )
 from hf_galaxy.errors import BadInput
 from hf_galaxy.experiment import load_run, measure
+from hf_galaxy.folds import in_fold
 from hf_galaxy.model import GalaxyForRegression, GalaxyForVotes
 from hf_galaxy.processes import start_accelerator
 from hf_galaxy.run_folder import rewrite
@@ -58,7 +59,7 @@ def main(settings: Evaluate) -> None:
     names, config = [settings.dataset], settings.config
     if settings.dataset is None:
         names, config = record.settings["dataset"], config or record.settings["config"]
-    splits = [rows_of(open_dataset(name, config, settings.streaming), settings.split, name) for name in names]
+    splits = [rows_of(_opened(name, config, settings, record), settings.split, name) for name in names]
     if isinstance(model, GalaxyForVotes):
         columns = {column for rows in splits for column in rows.column_names}
         check_tree_columns(columns, model.tree, " ".join(names))
@@ -77,6 +78,12 @@ def main(settings: Evaluate) -> None:
         print(cards.metrics_table(results))
         split = settings.split if settings.dataset is None else f"{settings.dataset}, {settings.split}"
         rewrite(settings.run, lambda record: record.results.update({split: results}))
+
+
+def _opened(name, config, settings, record):
+    """The splits of a dataset: of one that the run learnt from, those of its fold, as it knows galaxies of the published ones."""
+    opened, fold = open_dataset(name, config, settings.streaming), record.settings.get("fold")
+    return in_fold(opened, fold, name) if fold is not None and name in record.settings["dataset"] else opened
 
 
 def _with_values(rows, config, name):

@@ -45,6 +45,7 @@ BELOW = {
     "losses": {"decision_tree"},
     "data": {"errors", "bootstrap", "copied", "decision_tree", "schema", "streaming", "views"},
     "sequence": {"errors", "data", "streaming", "views"},
+    "folds": {"errors", "data", "schema"},
     "subsets": {"errors", "data", "decision_tree", "schema"},
     "mixture": {"errors", "data", "sequence", "views"},
     "constant_votes": {"decision_tree", "losses"},
@@ -66,8 +67,8 @@ BELOW = {
     "features": {"data", "decision_tree", "model", "progress", "sequence", "views"},
     "cards": {"card_data", "run_figures", "run_record"},
     "command_line": {"errors"},
-    "settings": {"errors", "finetuning", "mixture", "optimizers", "recipe", "views"},
-    "sources": {"errors", "data", "dataset_card", "decision_tree", "settings", "subsets"},
+    "settings": {"errors", "finetuning", "folds", "mixture", "optimizers", "recipe", "views"},
+    "sources": {"errors", "data", "dataset_card", "decision_tree", "folds", "settings", "subsets"},
     "run_folder": {"errors", "atomic", "card_data", "cards", "checkpoints", "run_figures", "run_record", "settings"},
     "estimate": {"checkpoints", "recipe", "sequence", "settings", "sources"},
     "experiment": {

@@ -92,6 +92,13 @@ def test_runs_that_are_no_one_study_are_refused():
     other = copy.deepcopy(record)
     other.settings |= {"seed": 9, "label_smoothing": 0.0, "zoom": [0.9, 1.1]}
     points_of(records | {"of a later version, by its defaults": other})
+    folded, elsewhere = copy.deepcopy(other), copy.deepcopy(other)
+    folded.settings |= {"fold": 2}
+    elsewhere.settings |= {"fold": 2}
+    folded.model["backbone"], elsewhere.dataset["name"] = "resnet18", "another"
+    with pytest.raises(BadInput, match=f"{name} and folded differ in --fold, so they were tested on different"):
+        points_of(records | {"folded": folded})
+    points_of(records | {"elsewhere": elsewhere})
     other.settings |= {"learning_rate": 0.1}
     with pytest.raises(BadInput, match=f"{name} and other differ in --learning-rate"):
         points_of(records | {"other": other})
