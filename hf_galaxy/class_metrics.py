@@ -4,7 +4,7 @@ from typing import Self
 
 import numpy as np
 import torch
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import log_loss
 
 from hf_galaxy import bootstrap
 from hf_galaxy.bootstrap import mean_of_counted, ratios, six_digits
@@ -12,7 +12,10 @@ from hf_galaxy.metrics import BINS
 
 
 class ClassMetrics:
-    """Accuracy, balanced accuracy, area under the ROC curve (one against the rest, mean over classes) and cross-entropy.
+    """Accuracy, balanced accuracy, area under the ROC curve, average precision, and cross-entropy.
+
+    The two that rank galaxies are of the second of two classes; of more, of each class against the rest, and their mean. By
+    chance the area is 0.5, the average precision the share of the class. Where a class has no galaxy they are not known.
 
     The cross-entropy is the plain one, in nats, whatever label smoothing and class weights a model is trained with: so models
     can be compared, and the best epoch is chosen by the same measure.
@@ -90,22 +93,57 @@ class ClassMetrics:
         of_class = torch.nn.functional.one_hot(labels, len(self.names)).double().numpy()
         recalls = ratios(times.T @ (of_class * each["accuracy"].numpy()[:, None]), times.T @ of_class)
         figures["balanced_accuracy"] = mean_of_counted(recalls)  # a class that no galaxy is of does not count
+        figures |= _rankings(labels.numpy(), logits.double().softmax(1).numpy(), times)
         return {name: {"model": six_digits(values)} for name, values in figures.items()}
 
     def _figures(self, labels, logits):
         shares = logits.double().softmax(1).numpy()
         every = list(range(len(self.names)))
         predicted = shares.argmax(1)
-        if len(set(labels)) < len(every):
-            auc = None  # a class without a galaxy has no ROC curve
-        elif len(every) == 2:
-            auc = float(roc_auc_score(labels, shares[:, 1]))
-        else:
-            auc = float(roc_auc_score(labels, shares, multi_class="ovr", labels=every))
+        rankings = _rankings(labels, shares, np.ones((len(labels), 1)))
         recalls = [(predicted[labels == c] == c).mean() for c in set(labels)]
         return {
             "loss": float(log_loss(labels, shares, labels=every)),
             "accuracy": float((predicted == labels).mean()),
             "balanced_accuracy": float(np.mean(recalls)),
-            "auc": auc,
+            **{name: float(value) if np.isfinite(value) else None for name, (value,) in rankings.items()},
         }
+
+
+def _rankings(labels, shares, times):
+    """`auc` and `average_precision` (R,) of galaxies that count so often (B, R); NaN where a class has none."""
+    classes = [1] if shares.shape[1] == 2 else range(shares.shape[1])
+    areas, precisions = zip(*(ranked(labels == c, shares[:, c], times) for c in classes), strict=True)
+    return {"auc": np.mean(areas, axis=0), "average_precision": np.mean(precisions, axis=0)}
+
+
+def ranked(positive: np.ndarray, scores: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Area under the ROC curve, and average precision, of galaxies that count so often in each replicate.
+
+    The area is the probability that a positive galaxy has a higher score than another one, where equal scores count half. The
+    average precision is the sum of (r_k - r_(k-1)) p_k over the distinct scores from the highest, where r_k is the share of the
+    positive galaxies that have at least this score, and p_k the share of those with at least this score that are positive.
+
+    Args:
+        positive: (B,) bool.
+        scores: (B,) finite; sorted once for all replicates.
+        times: (B, R) how often each galaxy counts.
+
+    Returns:
+        Two of (R,), NaN where no galaxy is positive, or all are.
+    """
+    order = np.argsort(-scores)
+    ends = np.flatnonzero(np.diff(scores[order], append=-np.inf))  # the last of those with equal scores
+    positive = positive[order]
+    figures = np.full((2, times.shape[1]), np.nan)
+    for r, counts in enumerate(times.T):
+        counts = counts[order]
+        taken, found = np.cumsum(counts)[ends], np.cumsum(counts * positive)[ends]
+        others = taken[-1] - found[-1]
+        if found[-1] and others:
+            gained = np.diff(found, prepend=0)
+            # Of each positive galaxy: the other ones below it, and half of those beside it.
+            beside = np.diff(taken - found, prepend=0)
+            figures[0, r] = gained @ (others - (taken - found) + beside / 2) / (found[-1] * others)
+            figures[1, r] = gained @ np.divide(found, taken, out=np.zeros_like(taken), where=taken > 0) / found[-1]
+    return figures[0], figures[1]

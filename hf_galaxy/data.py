@@ -93,42 +93,90 @@ def check_tree_columns(columns: Collection[str], tree: DecisionTree, name: str) 
 
 @dataclass(frozen=True)
 class Label:
-    """A column of classes, and the names of the classes in the order of their indices."""
+    """A column of classes, and the names of the classes in the order of their indices.
+
+    Attributes:
+        one: the class of the column that is told from all others; None: all are told from each other.
+    """
 
     column: str
     names: tuple[str, ...]
+    one: str | None = None
 
-    def indices(self, table) -> np.ndarray:
-        """(N,) int64 class indices of some rows; -1 where a row has no label, or one of another name."""
+    @classmethod
+    def of(cls, said: str, names: Collection[str]) -> "Label":
+        """What --label says: a column, or COLUMN=CLASS; `names` are those of the column's classes, or of a run's.
+
+        One class is told from the rest by index 1, and the rest is called "not CLASS": so that two such heads have no name in
+        common that means different things.
+        """
+        column, equals, one = said.partition("=")
+        return cls(column, (f"not {one}", one), one) if equals else cls(column, tuple(names))
+
+    def indices(self, table: pa.Table, feature) -> np.ndarray:
+        """(N,) int64 class indices of some rows; -1 where a row has no label, or, of several to be told apart, another one.
+
+        Args:
+            feature: the type of the column in these rows.
+        """
         values = table[self.column].to_pylist()
+        if self.one is not None:
+            if isinstance(feature, datasets.ClassLabel):
+                values = [None if v is None or v < 0 else feature.names[v] for v in values]
+            return np.array([int(v == self.one) if v else -1 for v in values], dtype=np.int64)
         if values and isinstance(next((v for v in values if v is not None), 0), int):
             return np.array([-1 if v is None else v for v in values], dtype=np.int64)
         places = {name: i for i, name in enumerate(self.names)}
         return np.array([places.get(v, -1) for v in values], dtype=np.int64)
 
 
-def label_of(rows: Rows, column: str, name: str) -> Label:
+def label_of(rows: Rows, said: str, name: str) -> Label:
     """The classes of a label column: those of a ClassLabel, or the different texts of a text column, sorted.
 
     Args:
-        column: such as `summary` of mwalmsley/gz_evo, where an empty text is no label.
+        said: a column such as `summary` of mwalmsley/gz_evo, where an empty text is no label; or `summary=round`, to tell one
+            class from the rest.
         name: of the dataset, for the message.
 
     Raises:
-        BadInput: no such column, it holds no classes, or fewer than two.
+        BadInput: no such column, it holds no classes, fewer than two, or not the one that is named.
     """
+    names = _classes_in(rows, Label.of(said, ()).column, name)
+    label = Label.of(said, names)
+    _check_one(label, names, f"--dataset {name}: ")
+    return label
+
+
+def _check_one(label, names, where=""):
+    """Refuse a column with these classes if the label tells another one from the rest."""
+    if label.one is not None and label.one not in names:
+        raise BadInput(
+            f"{where}{label.column!r} has no class {label.one!r} to be told from the rest, only {', '.join(names[:20])}"
+            f"{', ...' if len(names) > 20 else ''}"
+        )
+
+
+def _classes_in(rows, column, name):
     feature = rows.features.get(column)
     if isinstance(feature, datasets.ClassLabel):
-        return Label(column, tuple(feature.names))
+        return feature.names
     if not _is_text(feature):
+<<<<<<< HEAD
         labels = ", ".join(label_columns(rows)) or "none"
         raise BadInput(f"--dataset {name}: has no class label {column!r}; its label columns: {labels}")
     names = tuple(sorted({value for value in _column(rows, column).unique().to_pylist() if value}))
+=======
+        labels = [column for column, f in rows.features.items() if isinstance(f, datasets.ClassLabel)]
+        raise BadInput(
+            f"--dataset {name}: has no class label {column!r}; its label columns: {', '.join(labels) or 'none'}"
+        )
+    names = sorted({value for value in _column(rows, column).unique().to_pylist() if value})
+>>>>>>> plumb
     if not 1 < len(names) <= 1000:
         raise BadInput(
             f"--dataset {name}: column {column!r} holds {len(names)} different texts; classes are 2 to 1,000"
         )
-    return Label(column, names)
+    return names
 
 
 def label_columns(rows: Rows) -> list[str]:
@@ -220,7 +268,9 @@ def columns_of(rows: Rows, target: DecisionTree | Label | Values) -> list[str]:
     if isinstance(target, Values):
         return list(target.columns)
     feature = rows.features[target.column]
-    if isinstance(feature, datasets.ClassLabel) and tuple(feature.names) != target.names:
+    if isinstance(feature, datasets.ClassLabel) and target.one is not None:
+        _check_one(target, feature.names)
+    elif isinstance(feature, datasets.ClassLabel) and tuple(feature.names) != target.names:
         raise BadInput(f"{target.column!r} has the classes {', '.join(feature.names)}, not {', '.join(target.names)}")
     return [target.column]
 
@@ -237,7 +287,8 @@ def labelled(rows: Rows, label: Label, name: str) -> tuple[Rows, np.ndarray]:
     Raises:
         BadInput: none has.
     """
-    indices = label.indices(rows.select_columns([label.column]).with_format("arrow")[:])
+    table = rows.select_columns([label.column]).with_format("arrow")[:]
+    indices = label.indices(table, rows.features[label.column])
     having = np.flatnonzero(indices >= 0)
     if not len(having):
         raise BadInput(f"--dataset {name}: none of its {len(rows):,} galaxies has a {label.column!r}")
@@ -345,7 +396,17 @@ class Galaxies(Dataset):
                 f"one of the pictures of rows {', '.join(map(str, indices))} is no good ({error}); "
                 "scripts/check_dataset.py names it"
             ) from error
+<<<<<<< HEAD
         batch = {"pixels": pixels, **targets_in(table, self.target)}
+=======
+        if isinstance(self.target, Label):
+            classes = self.target.indices(table, self.rows.features[self.target.column])
+            batch = {"pixels": pixels, "labels": torch.from_numpy(classes)}
+        elif isinstance(self.target, Values):
+            batch = {"pixels": pixels, "labels": torch.from_numpy(self.target.numbers(table)).float()}
+        else:
+            batch = {"pixels": pixels, "votes": torch.from_numpy(votes_in(table, self.target))}
+>>>>>>> plumb
         if self.keyed:
             names = table["id_str"].to_pylist() if self.named else map(str, indices)
             batch["keys"] = torch.tensor([key_of(name) for name in names])

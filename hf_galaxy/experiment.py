@@ -325,7 +325,7 @@ def measure(
         target = Values(tuple(record.dataset["values"]))
         metrics = ValueMetrics(record.dataset["values"], ConstantValues.from_dict(record.baseline))
     else:
-        target = Label(record.settings["label"], tuple(record.dataset["classes"]))
+        target = Label.of(record.settings["label"], record.dataset["classes"])
         metrics = ClassMetrics(record.dataset["classes"], torch.tensor(record.baseline["log_priors"]))
     share = Share(accelerator.process_index, accelerator.num_processes)
     galaxies = (

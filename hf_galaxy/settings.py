@@ -63,7 +63,7 @@ class Settings(Recipe):
     task: Literal["votes", "classes", "values"] = "votes"
     """Predict the volunteers' votes, a class label, or numbers such as redshifts (regression)."""
     label: str | None = None
-    """The label column, for --task classes."""
+    """The label column, for --task classes; COLUMN=CLASS learns to tell this class from the rest."""
     label_smoothing: float = 0.0
     """For classes: the share of each label that training gives to all classes alike; figures are measured without."""
     class_weights: Literal["balanced"] | tuple[float, ...] | None = None

@@ -24,7 +24,7 @@ def strata_of(rows: Rows, target: DecisionTree | Label) -> np.ndarray:
     kinds = [np.empty(0, np.int64)]
     for table in tables_of(rows, columns_of(rows, target)):
         if isinstance(target, Label):
-            kinds.append(target.indices(table))
+            kinds.append(target.indices(table, rows.features[target.column]))
         else:
             asked = votes_in(table, target) > 0
             answers = [

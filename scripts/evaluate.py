@@ -95,7 +95,7 @@ def _labelled_as_learnt(rows, record, name):
     """The rows that have a label, if the classes are those of the run."""
     label, learnt = label_of(rows, record.settings["label"], name), record.dataset["classes"]
     if set(label.names) < set(learnt):  # texts, of which this split does not hold all
-        label = Label(label.column, tuple(learnt))
+        label = Label.of(record.settings["label"], learnt)
     if list(label.names) != learnt:
         raise BadInput(f"--dataset {name}: has classes {', '.join(label.names)}, not {', '.join(learnt)}")
     return labelled(rows, label, name)[0]

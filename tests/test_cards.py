@@ -98,7 +98,7 @@ def test_figures_have_intervals_over_galaxies():
     assert sum("±" in row for row in rows) == 3, "all galaxies, the campaign, the question"
     assert "± nan" not in cards.model_card(record())
     classes = cards.metrics_table(record("classes").results["test"])
-    assert classes.count("±") == 3
+    assert classes.count("±") == 5, "loss, two accuracies, and two figures of the ranking"
 
 
 def test_a_figure_that_is_the_same_in_all_replicates_has_no_interval():
@@ -157,8 +157,9 @@ def test_the_yaml_is_what_the_hub_reads(task, tmp_path):
         expected = dict(test["campaigns"]["gz_rings"])
         del expected["galaxies"]
     else:
-        names = {"nll": "loss", "roc_auc": "auc", "accuracy": "accuracy", "balanced_accuracy": "balanced_accuracy"}
-        expected = {name: test[ours] for name, ours in names.items()}
+        names = {"nll": "loss", "roc_auc": "auc"}
+        same = ("accuracy", "balanced_accuracy", "average_precision")
+        expected = {name: test[ours] for name, ours in (names | dict(zip(same, same, strict=True))).items()}
     values = {result.metric_type: result.metric_value for result in data.eval_results}
     assert values == pytest.approx({name: pair["model"] for name, pair in expected.items()}, rel=1e-5)
     assert {(r.dataset_type, r.dataset_name, r.dataset_split) for r in data.eval_results} == {
@@ -171,7 +172,7 @@ def test_the_yaml_is_what_the_hub_reads(task, tmp_path):
     about = "gz_rings" if task == "votes" else "kind"
     ours = {entry.task_id: entry.value for entry in entries}
     assert ours[f"{about}_accuracy"] == pytest.approx(expected["accuracy"]["model"], rel=1e-5)
-    assert len(ours) == len(entries) == 4
+    assert len(ours) == len(entries) == len(expected)
 
 
 def test_campaigns_are_configurations_of_one_dataset(tmp_path):
@@ -230,6 +231,21 @@ def test_figures_of_values_that_are_not_known_are_left_out():
     assert ("redshift", "r2") not in {(name, figure) for name, figure, _ in card_data.headline(ours)}
 
 
+def test_a_card_shows_average_precision_where_it_was_measured():
+    ours = record("classes")
+    pair = ours.results["test"]["average_precision"]
+    text = cards.model_card(ours)
+    assert f"| average_precision | {pair['model']:.3f}\xa0±\xa00." in text
+    assert "is by chance the share of the class, 1 is perfect; it is of b. After ±" in text
+    ours.dataset["classes"].append("c")
+    del ours.results["test"]["confusion"]  # of two classes
+    assert "mean of the classes) is by chance the share of the class, 1 is perfect. After ±" in cards.model_card(ours)
+    del ours.results["test"]["average_precision"], ours.results["test"]["bootstrap"]["average_precision"]
+    earlier = cards.model_card(ours)
+    assert "average" not in earlier.split("## How good it is")[1].split("###")[0]
+    assert "average_precision" not in earlier
+
+
 @pytest.mark.parametrize("task", ["votes", "classes"])
 def test_the_yaml_names_figures_and_what_is_learnt(task):
     results = ModelCard(cards.model_card(record(task))).data.eval_results
@@ -240,7 +256,7 @@ def test_the_yaml_names_figures_and_what_is_learnt(task):
             "accuracy, mean of questions",
         }  # fmt: skip
     else:
-        assert names == {"negative log-likelihood", "accuracy", "balanced accuracy", "auc"}
+        assert names == {"negative log-likelihood", "accuracy", "balanced accuracy", "auc", "average precision"}
     assert {r.task_name for r in results} == {"votes of volunteers" if task == "votes" else "kind"}
 
 

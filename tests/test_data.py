@@ -34,6 +34,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.schema import votes_in
 from hf_galaxy.sequence import Share, TrainingSequence, evaluation_batches, training_batches
 from hf_galaxy.streaming import open_stream
+from hf_galaxy.subsets import strata_of
 from hf_galaxy.views import Framing
 from tests.conftest import Rows, jpeg_bytes, published, votes_of
 
@@ -131,6 +132,42 @@ def test_a_text_column_is_a_label_and_an_empty_text_is_none(tmp_path):
     assert (having["summary"][:], indices.tolist()) == (["spiral", "edge_on_disk", "spiral"], [1, 0, 1])
     with pytest.raises(BadInput, match="holds 1 different texts"):
         label_of(datasets.Dataset.from_dict({"summary": ["a", "a"]}), "summary", "x")
+
+
+def test_one_class_is_told_from_the_rest_by_name(tmp_path):
+    """Of a ClassLabel, whatever the place of the class among the others, and of texts; a galaxy without a label stays one."""
+    names = ["spiral", None, "merger", "", "round", "merger", "spiral"]
+    expected = [0, 1, 0, 1, 0]
+    for others in (["merger", "round", "spiral"], ["spiral", "round", "never", "merger"]):
+        features = datasets.Features({"kind": datasets.ClassLabel(names=others), "text": datasets.Value("string")})
+        of_classes = [name or None for name in names]
+        rows = datasets.Dataset.from_dict({"kind": of_classes, "text": names}, features)
+        for column in ("kind", "text"):
+            label = label_of(rows, f"{column}=merger", "x")
+            assert (
+                label == Label(column, ("not merger", "merger"), "merger") == Label.of(f"{column}=merger", label.names)
+            )
+            having, indices = labelled(rows, label, "x")
+            assert indices.tolist() == expected
+            assert strata_of(rows, label).tolist() == [0, -1, 1, -1, 0, 1, 0]
+            galaxies = Galaxies(having.add_column("image", pictures(5)), Framing(32), label)
+            assert galaxies[[0, 1, 4]]["labels"].tolist() == [0, 1, 0]
+        assert Label.of("kind", others) == label_of(rows, "kind", "x") == Label("kind", tuple(others))
+        with pytest.raises(BadInput, match=f"--dataset x: 'kind' has no class 'bar' .* only {', '.join(others)}"):
+            label_of(rows, "kind=bar", "x")
+        with pytest.raises(BadInput, match=r"'text' has no class '' .* only merger, round, spiral"):
+            label_of(rows, "text=", "x")
+        with pytest.raises(BadInput, match="has no class label 'shape'"):
+            label_of(rows, "shape=merger", "x")
+        with pytest.raises(BadInput, match="'kind' has no class 'bar'"):
+            strata_of(rows, Label.of("kind=bar", ()))
+    # A text that no training galaxy has is one of the rest; without one class it is no label.
+    other = datasets.Dataset.from_dict({"text": ["ring", "merger"]})
+    assert labelled(other, label, "x")[1].tolist() == [0, 1]
+
+
+def pictures(count):
+    return [{"bytes": jpeg_bytes(i), "path": None} for i in range(count)]
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """Runs from their settings to their run folders: what they learn from, and what their records say of it."""
 
 import json
+import runpy
+import sys
 
 import datasets
 import numpy as np
@@ -17,7 +19,7 @@ from hf_galaxy.model import GalaxyConfig, GalaxyForVotes
 from hf_galaxy.run_record import RunRecord
 from hf_galaxy.settings import Settings
 from hf_galaxy.sources import open_sources
-from tests.conftest import Rows, published, votes_of
+from tests.conftest import ROOT, Rows, published, votes_of
 from tests.runs import run
 
 
@@ -71,6 +73,33 @@ def test_a_subset_of_balanced_classes(mock_dataset, tmp_path):
     whole = open_sources(Settings(**(settings | {"subset": 1.0}), out=tmp_path / "none"), print)
     some, all_names = (s.splits["train"][0][:]["id_str"].to_pylist() for s in (sources, whole))
     assert set(some) < set(all_names)
+
+
+def test_one_class_against_the_rest_is_learnt_balanced_measured_again_and_kept_as_a_head(
+    mock_dataset, tmp_path, monkeypatch
+):
+    """On a ClassLabel in which the class does not stand first or second."""
+    names = load_dataset(str(mock_dataset))["test"].features["mock_class"].names
+    splits = {split: rows["mock_class"][:] for split, rows in load_dataset(str(mock_dataset)).items()}
+    one = max(range(2, len(names)), key=splits["test"].count)
+    label = f"mock_class={names[one]}"
+    settings = dict(dataset=(str(mock_dataset),), task="classes", epochs=1)
+    record = run(tmp_path / "run", **settings, label=label, balance=0.5, subset=0.9)
+    assert record.dataset["classes"] == [f"not {names[one]}", names[one]]
+    assert record.dataset["splits"]["train"] == round(0.9 * sum(kind is not None for kind in splits["train"]))
+    of_one = [kind == one for kind in splits["test"] if kind is not None]
+    assert np.sum(record.results["test"]["confusion"], axis=1).tolist() == [of_one.count(False), of_one.count(True)]
+    share = np.exp(record.baseline["log_priors"][1])
+    assert share == pytest.approx(splits["train"].count(one) / len(splits["train"]), abs=0.05)
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--run", str(tmp_path / "run"), "--workers", "0", "--cpu"])
+    runpy.run_path(str(ROOT / "scripts/evaluate.py"), run_name="__main__")
+    assert RunRecord.load(tmp_path / "run").results["test"]["confusion"] == record.results["test"]["confusion"]
+    assert f"Says which class a galaxy belongs to: not {names[one]}, {names[one]}." in (
+        (tmp_path / "run/README.md").read_text()
+    )
+    run(tmp_path / "all", **settings, label="mock_class", start=str(tmp_path / "run"), keep_head=True, backbone=None)
+    others = ", ".join(name for name in names if name != names[one])
+    assert f"biases kept, but for {others}, newly initialised" in (tmp_path / "all.log").read_text()
 
 
 VALUES = ("half_light_radius_arcsec", "magnitude")

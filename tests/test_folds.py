@@ -2,6 +2,8 @@
 
 import hashlib
 import itertools
+import runpy
+import sys
 
 import datasets
 import numpy as np
@@ -15,7 +17,7 @@ from hf_galaxy.schema import SPLITS
 from hf_galaxy.settings import Settings
 from hf_galaxy.sources import open_sources
 from hf_galaxy.views import Framing
-from tests.conftest import Rows, published
+from tests.conftest import ROOT, Rows, published
 from tests.runs import run
 
 GALAXIES = 400
@@ -102,7 +104,7 @@ def test_what_cannot_be_divided_is_refused(folder):
             Settings(**settings, fold=fold).check()
 
 
-def test_a_run_learns_and_is_measured_again_on_the_splits_of_its_fold(folder, tmp_path, run_script):
+def test_a_run_learns_and_is_measured_again_on_the_splits_of_its_fold(folder, tmp_path, monkeypatch):
     settings = dict(dataset=(str(folder),), task="classes", label="kind", epochs=1, fold=3)
     sources = open_sources(Settings(**settings, out=tmp_path / "none"), print)
     expected = in_fold(open_dataset(str(folder)), 3, "x")
@@ -112,8 +114,10 @@ def test_a_run_learns_and_is_measured_again_on_the_splits_of_its_fold(folder, tm
     assert record.settings["fold"] == 3
     assert record.dataset["splits"] == {split: len(rows) for split, rows in expected.items()}
     assert "| fold | 3 |" in (tmp_path / "run/README.md").read_text()
-    run_script("evaluate", "--run", tmp_path / "run", "--workers", 0, launch=())
-    run_script("evaluate", "--run", tmp_path / "run", "--workers", 0, "--dataset", folder, launch=())
+    for named in ([], ["--dataset", str(folder)]):
+        command = ["evaluate", "--run", str(tmp_path / "run"), "--workers", "0", "--cpu", *named]
+        monkeypatch.setattr(sys, "argv", command)
+        runpy.run_path(str(ROOT / "scripts/evaluate.py"), run_name="__main__")
     after = RunRecord.load(tmp_path / "run").results
     for again in (after["test"], after[f"{folder}, test"]):
         assert again["confusion"] == record.results["test"]["confusion"]

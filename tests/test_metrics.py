@@ -11,6 +11,7 @@ from scipy import stats
 from scipy.optimize import minimize
 from sklearn.metrics import (
     accuracy_score,
+    average_precision_score,
     balanced_accuracy_score,
     log_loss,
     mean_absolute_error,
@@ -24,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from hf_galaxy import bootstrap, load_tree, losses
 from hf_galaxy import metrics as metrics_module
-from hf_galaxy.class_metrics import ClassMetrics
+from hf_galaxy.class_metrics import ClassMetrics, ranked
 from hf_galaxy.constant_votes import ConstantVotes
 from hf_galaxy.decision_tree import DecisionTree, Question
 from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
@@ -250,14 +251,55 @@ def test_class_metrics_are_those_of_sklearn(classes):
     assert results["accuracy"]["baseline"] == pytest.approx((labels == 0).float().mean().item())
     assert results["balanced_accuracy"]["baseline"] == pytest.approx(1 / classes)
     assert results["auc"]["baseline"] == 0.5
+    of_class = np.eye(classes)[labels]
+    precisions = [average_precision_score(of_class[:, c], shares[:, c]) for c in range(classes)]
+    average = precisions[1] if classes == 2 else np.mean(precisions)
+    assert results["average_precision"]["model"] == pytest.approx(average, abs=1e-6)
+    share = of_class[:, 1].mean() if classes == 2 else 1 / classes
+    assert results["average_precision"]["baseline"] == pytest.approx(share)
     assert np.trace(results["confusion"]) / 300 == results["accuracy"]["model"]
+
+
+@pytest.mark.parametrize("scores", ["all differ", "ties", "all equal"])
+def test_rankings_of_galaxies_that_count_so_often_are_those_of_sklearn(scores):
+    rng = np.random.default_rng(3)
+    positive = rng.random(120) < 0.2
+    drawn = rng.normal(size=120) + positive
+    scores = {"all differ": drawn, "ties": drawn.round(), "all equal": np.ones(120)}[scores]
+    times = bootstrap.counts(np.arange(120), 20)
+    times = np.concatenate(
+        [times, np.ones((120, 1)), rng.random((120, 1)), 7 * (scores == scores.min())[:, None]], axis=1
+    )
+    times[:, 3] *= ~positive
+    times[:, 4] *= positive
+    times[:, 5] = 0
+    times[:, 6] *= scores < scores.max()  # those with the highest score do not count
+    areas, precisions = ranked(positive, scores, times)
+    for r, weights in enumerate(times.T):
+        if min(weights[positive].sum(), weights[~positive].sum()) == 0:
+            assert np.isnan([areas[r], precisions[r]]).all()
+            continue
+        assert areas[r] == pytest.approx(roc_auc_score(positive, scores, sample_weight=weights), abs=1e-12)
+        expected = average_precision_score(positive, scores, sample_weight=weights)
+        assert precisions[r] == pytest.approx(expected, abs=1e-12)
+    assert np.isnan(areas[[3, 4, 5]]).all()
+    assert np.isfinite(areas).sum() > 15
 
 
 def test_auc_needs_every_class():
     metrics = ClassMetrics(["a", "b", "c"], torch.zeros(3))
     metrics.update({"labels": torch.tensor([0, 1])}, SimpleNamespace(logits=torch.eye(3)[:2]))
     results = metrics.cpu().compute()
-    assert results["auc"] == {"model": None, "baseline": None}
+    assert results["auc"] == results["average_precision"] == {"model": None, "baseline": None}
+    assert "bootstrap" not in results
+    rare = ClassMetrics(["a", "b"], torch.zeros(2))
+    labels = torch.tensor([1, *[0] * 30])
+    rare.update({"labels": labels, "keys": torch.arange(31)}, SimpleNamespace(logits=torch.randn(31, 2)))
+    again = rare.cpu().compute()["bootstrap"]
+    without = bootstrap.counts(np.arange(31))[0] == 0
+    assert 0 < without.sum() < len(without)
+    for figure in ("auc", "average_precision"):
+        assert [value is None for value in again[figure]["model"]] == without.tolist()
     assert results["balanced_accuracy"]["model"] == 1
 
 
@@ -323,6 +365,11 @@ def test_replicates_of_class_metrics_are_those_of_galaxies_that_count_so_often()
     assert again["loss"]["model"][5] == pytest.approx(loss, rel=1e-5)
     balanced = balanced_accuracy_score(labels[chosen], logits[chosen].argmax(1))
     assert again["balanced_accuracy"]["model"][5] == pytest.approx(balanced, rel=1e-5)
+    shares = logits[chosen].double().softmax(1).numpy()
+    area = roc_auc_score(labels[chosen], shares, multi_class="ovr")
+    assert again["auc"]["model"][5] == pytest.approx(area, rel=1e-5)
+    average = average_precision_score(np.eye(3)[labels[chosen]], shares)
+    assert again["average_precision"]["model"][5] == pytest.approx(average, rel=1e-5)
 
 
 NAMES = ["redshift", "log_mass", "radius"]

@@ -117,6 +117,7 @@ def test_finetuning_starts_from_the_run_folder(pretrained, mock_dataset, run_scr
         "accuracy",
         "balanced_accuracy",
         "auc",
+        "average_precision",
         "calibration",
         "confusion",
         "bootstrap",

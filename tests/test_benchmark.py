@@ -1,0 +1,214 @@
+"""Cells of the downstream benchmark are paired, are what other libraries make of them, and are measured once."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from hf_galaxy import benchmark as b
+from hf_galaxy.data import Galaxies, open_dataset
+from hf_galaxy.errors import BadInput
+from hf_galaxy.folds import in_fold
+from hf_galaxy.run_record import RunRecord
+from hf_galaxy.sources import open_sources
+from hf_galaxy.start import load_model
+from hf_galaxy.tasks import Task
+from hf_galaxy.views import eval_view
+from tests.runs import run
+
+
+@pytest.fixture(scope="module")
+def pretrained(mock_dataset, tmp_path_factory):
+    """A run that has learnt the votes of half of the mock galaxies, in a dataset of another name."""
+    folder = tmp_path_factory.mktemp("starts")
+    opened = open_dataset(str(mock_dataset))
+    train = [name for name in opened["train"].select_columns(["id_str"]).with_format("arrow")[:]["id_str"].to_pylist()]
+    (folder / "other").symlink_to(mock_dataset)
+    every = [n for rows in opened.values() for n in rows.with_format("arrow")[:]["id_str"].to_pylist()]
+    (folder / "leave.csv").write_text(
+        "id_str\n" + "\n".join(name for name in every if name not in train[:40] and name not in validating(opened))
+    )
+    run(
+        folder / "votes", dataset=(str(folder / "other"),), backbone="test_resnet", image_size=32, epochs=2, batch_size=16,
+        learning_rate=1e-2, leave_out=folder / "leave.csv",
+    )  # fmt: skip
+    return folder / "votes"
+
+
+def validating(opened):
+    return opened["validation"].with_format("arrow")[:]["id_str"].to_pylist()
+
+
+def some_benchmark(mock_dataset, out, starts, **changes):
+    tasks = {
+        "kind": Task(
+            "kind", "Kinds", str(mock_dataset), {"task": "classes", "label": "mock_class"}, "error", folds=True
+        ),
+        "votes": Task("votes", "Votes", str(mock_dataset), {"task": "votes", "min_votes": 1}, "excess"),
+    }
+    of = {name: b.Start(name, weights and str(weights)) for name, weights in starts.items()}
+    options = dict(
+        title="T", reference="random", backbone="test_resnet", image_size=32, shares=(1.0, 0.5), seeds=(1, 2)
+    )
+    return b.Benchmark(tasks=tasks, starts=of, out=out, **options | changes)
+
+
+@pytest.fixture(scope="module")
+def measured(mock_dataset, pretrained, tmp_path_factory):
+    """All cells of a small benchmark, measured."""
+    benchmark = some_benchmark(mock_dataset, tmp_path_factory.mktemp("bench"), {"random": None, "votes": pretrained})
+    bench = b.Bench(benchmark)
+    (benchmark.out / ".cells").mkdir()
+    for cell in benchmark.cells():
+        assert bench.measure(cell)
+    return benchmark
+
+
+def test_two_starts_share_galaxies_folds_and_replicates(measured):
+    cells = {(c.task.name, c.mode, c.share, c.seed, c.start.name): c.read() for c in measured.cells()}
+    assert len(cells) == 2 * 2 * 2 * 2 * 2
+    for (*which, start), cell in cells.items():
+        other = cells[(*which, "votes" if start == "random" else "random")]
+        assert (cell["galaxies"], cell["test_galaxies"]) == (other["galaxies"], other["test_galaxies"])
+        assert set(cell["figures"]) == set(other["figures"])
+    assert (
+        cells["kind", "linear", 1.0, 1, "random"]["test_galaxies"]
+        != cells["kind", "linear", 1.0, 2, "random"]["test_galaxies"]
+    )
+    assert cells["votes", "full", 1.0, 1, "random"]["test_galaxies"] == len(
+        open_dataset(measured.tasks["votes"].dataset)["test"]
+    )
+    # The same constant prediction, and replicates of it, whatever is learnt.
+    for task in ("kind", "votes"):
+        for measure in measured.tasks[task].measure, "nll" if task == "kind" else "rmse":
+            figures = [
+                cells[task, mode, 1.0, 1, start]["figures"][measure]
+                for mode in ("linear", "full")
+                for start in ("random", "votes")
+            ]
+            assert len({figure["baseline"] for figure in figures}) == 1
+            assert all(len(figure["replicates"]) == 200 for figure in figures)
+
+
+def test_a_linear_probe_is_the_logistic_regression_of_the_galaxies_of_its_fold_and_share(measured):
+    cell = next(
+        c
+        for c in measured.cells()
+        if (c.task.name, c.mode, c.share, c.seed, c.start.name) == ("kind", "linear", 0.5, 2, "votes")
+    )
+    found, model = cell.read(), load_model(cell.start.weights).eval()
+    opened = in_fold(open_dataset(cell.task.dataset), 2, "mock")
+    settings = measured.settings(cell, out=Path("unused"))
+    sources = open_sources(settings, lambda text: None)
+    assert set(names(sources.splits["train"][0])) < set(names(opened["train"]))
+    assert names(sources.splits["test"][0]) == names(opened["test"])
+
+    def seen(rows):
+        batch = Galaxies(rows, model.config.framing, sources.target)[list(range(len(rows)))]
+        with torch.no_grad():
+            return model.features(eval_view(batch["pixels"], model.config.framing)).numpy(), batch["labels"].numpy()
+
+    pool, (x, y), (x_test, y_test) = seen(opened["train"])[0], seen(sources.splits["train"][0]), seen(opened["test"])
+    std = np.maximum(pool.std(0), 1e-3 * pool.std(0).mean())
+    # The bias that the head comes with, and so the scale of the penalty, is drawn with the seed.
+    fresh, _ = b.model_and_baseline(settings, sources, b.resolve_start(None, cell.start.weights, 32)[0])
+    bias = fresh.head.bias.detach().expand(len(y), -1)
+    scale = torch.nn.functional.cross_entropy(bias, torch.from_numpy(y)).item()
+    theirs = LogisticRegression(C=1 / (len(y) * found["chosen"] * scale), tol=1e-6, max_iter=10_000)
+    predicted = theirs.fit((x - pool.mean(0)) / std, y).predict((x_test - pool.mean(0)) / std)
+    assert found["figures"]["error"]["model"] == pytest.approx((predicted != y_test).mean(), abs=1.01 / len(y_test))
+    assert found["galaxies"] == len(y)
+
+
+def names(rows):
+    return rows.with_format("arrow")[:]["id_str"].to_pylist()
+
+
+def test_the_first_seed_chooses_the_learning_rate(measured):
+    grids = {
+        (c.seed, c.start.name, c.share): c.read()
+        for c in measured.cells()
+        if c.mode == "full" and c.task.name == "kind"
+    }
+    for (seed, start, share), cell in grids.items():
+        if seed == 1:
+            assert len(cell["grid"]) == len(b.RATES) and cell["grid"][str(cell["chosen"])] == min(cell["grid"].values())
+        else:
+            assert list(cell["grid"]) == [str(grids[1, start, share]["chosen"])]
+    assert not list((measured.out / ".cells").glob("*.runs")), "weights of finished cells are not kept"
+
+
+def test_a_later_seed_waits_for_the_first(mock_dataset, tmp_path):
+    benchmark = some_benchmark(mock_dataset, tmp_path, {"random": None}, modes=("full",), seeds=(1, 2))
+    later = next(cell for cell in benchmark.cells() if cell.seed == 2)
+    assert not b.Bench(benchmark).measure(later) and not later.file.exists()
+
+
+def test_a_start_is_not_measured_on_what_it_has_learnt_from(mock_dataset, pretrained, tmp_path):
+    """Neither by itself nor in what it comes from; and the same galaxies under another name are refused."""
+    own = tmp_path / "own"
+    run(
+        own,
+        dataset=(str(mock_dataset),),
+        start=str(pretrained),
+        task="classes",
+        label="mock_class",
+        epochs=1,
+        batch_size=32,
+    )
+    benchmark = some_benchmark(mock_dataset, tmp_path / "out", {"random": None, "own": own})
+    assert [record.settings["task"] for record in benchmark.starts["own"].lineage] == ["classes", "votes"]
+    assert {cell.start.name for cell in benchmark.cells()} == {"random"}
+    assert benchmark.about({"random": True, "own": True})["starts"]["own"]["learnt_from"] == ["kind", "votes"]
+    with pytest.raises(
+        BadInput,
+        match=f"start votes has learnt from {40 + len(validating(open_dataset(str(mock_dataset))))} galaxies of task kind",
+    ):
+        b.check_unseen(some_benchmark(mock_dataset, tmp_path / "out", {"random": None, "votes": pretrained}))
+
+
+def test_a_start_whose_galaxies_are_gone_is_said_to_be_unchecked(mock_dataset, pretrained, tmp_path):
+    record = RunRecord.load(pretrained)
+    record.settings["dataset"] = [str(tmp_path / "gone")]
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    record.save(moved)
+    assert b.check_unseen(some_benchmark(mock_dataset, tmp_path, {"random": None, "moved": moved})) == {
+        "random": True,
+        "moved": False,
+    }
+
+
+def test_a_benchmark_may_grow_but_not_change(mock_dataset, pretrained, tmp_path):
+    looked = {"random": True, "votes": True}
+    small = some_benchmark(mock_dataset, tmp_path, {"random": None}, seeds=(1,))
+    b.begin(small, looked)
+    b.begin(some_benchmark(mock_dataset, tmp_path, {"votes": pretrained}, seeds=(2,), reference="random"), looked)
+    about = json.loads((tmp_path / "benchmark.json").read_text())
+    assert about["seeds"] == [1, 2] and list(about["starts"]) == ["random", "votes"]
+    for change, named in (
+        ({"image_size": 48}, "fixed"),
+        ({"rates": (1e-4, 1e-2)}, "grids"),
+        ({"reference": "votes"}, "reference"),
+    ):
+        with pytest.raises(BadInput, match=f"another {named}"):
+            b.begin(dataclasses.replace(small, **change), looked)
+    with pytest.raises(BadInput, match="another votes"):
+        b.begin(some_benchmark(mock_dataset, tmp_path, {"votes": tmp_path}), looked)
+
+
+def test_losses_are_less_for_better_models():
+    results = {
+        "loss": {"model": 0.5, "baseline": 0.7}, "accuracy": {"model": 0.9, "baseline": 0.6},
+        "balanced_accuracy": {"model": 0.8, "baseline": 0.5}, "auc": {"model": None, "baseline": None},
+        "average_precision": {"model": 0.7, "baseline": 0.1},
+        "bootstrap": {name: {"model": [0.25, None]} for name in ("loss", "accuracy", "balanced_accuracy", "auc", "average_precision")},
+    }  # fmt: skip
+    losses = b.losses_of(results)
+    assert losses["error"] == {"model": 0.1, "baseline": 0.4, "replicates": [0.75, None]}
+    assert losses["nll"] == {"model": 0.5, "baseline": 0.7, "replicates": [0.25, None]}
+    assert losses["missed_auc"]["model"] is None and losses["missed_precision"]["model"] == 0.3

@@ -1,0 +1,68 @@
+"""Tasks that we ship are tasks, and files of a user's that are none say what is wrong."""
+
+import datasets
+import pytest
+
+from hf_galaxy.errors import BadInput
+from hf_galaxy.tasks import MEASURES, TASKS, load_tasks, with_label
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in TASKS.glob("*.toml")))
+def test_shipped_tasks_are_whole(name):
+    tasks = load_tasks(name)
+    assert len(tasks) == 5
+    for task in tasks.values():
+        assert task.title != task.name and task.measure in MEASURES[task.kind]
+
+
+def test_tasks_of_the_paper_are_the_datasets_that_have_cards():
+    cards = "\n".join(path.read_text() for path in (ROOT / "dataset_cards").glob("*/card.md"))
+    for task in load_tasks("scaling_laws_paper").values():
+        assert f"[{task.dataset}]" in cards
+
+
+def test_a_few_lines_are_a_task(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        '[bars]\ndataset = "data/mine"\ntask = "classes"\nlabel = "bar"\n[z]\ndataset = "data/mine"\ntask = "values"\nvalues = ["z"]\n'
+    )
+    bars, z = load_tasks(str(file)).values()
+    assert (bars.name, bars.title, bars.kind, bars.measure, bars.folds) == ("bars", "bars", "classes", "error", False)
+    assert bars.options == {"task": "classes", "label": "bar"} and z.options["values"] == ("z",) and z.measure == "rmse"
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ('[a]\ntask = "votes"\n', r"\[a\] must be a table with a dataset"),
+        ("a = 3\n", r"\[a\] must be a table"),
+        ('[a]\ndataset = "x"\nepochs = 3\n', "'epochs' is nothing that a task says"),
+        ('[a]\ndataset = "x"\ntask = "boxes"\n', "'boxes' is none of classes, values, votes"),
+        ('[a]\ndataset = "x"\nmeasure = "error"\n', "measure = 'error' is none of excess, rmse"),
+        ('[a]\ndataset = "x"\nlabel = "bar"\n', "--label: is for --task classes"),
+        ("[a\n", "cannot be read"),
+    ],
+)
+def test_what_is_no_task_is_refused(tmp_path, text, message):
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(BadInput, match=message):
+        load_tasks(str(tmp_path / "mine.toml"))
+
+
+def test_an_unknown_name_names_those_there_are():
+    with pytest.raises(BadInput, match="public_sets, scaling_laws_paper"):
+        load_tasks("galaxies")
+
+
+def test_the_only_column_of_classes_is_the_label(mock_dataset, tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(f'[mock]\ndataset = "{mock_dataset}"\ntask = "classes"\n')
+    assert with_label(load_tasks(str(file))["mock"]).options["label"] == "mock_class"
+    rows = datasets.load_dataset(str(mock_dataset))["train"]
+    rows.add_column("second", [0] * len(rows), feature=datasets.ClassLabel(names=["a", "b"])).to_parquet(
+        tmp_path / "two/data/train-00000.parquet"
+    )
+    file.write_text(f'[mock]\ndataset = "{tmp_path / "two"}"\ntask = "classes"\n')
+    with pytest.raises(BadInput, match="task mock: say which column is its label; .* has mock_class, second"):
+        with_label(load_tasks(str(file))["mock"])
