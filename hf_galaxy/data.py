@@ -161,17 +161,9 @@ def _classes_in(rows, column, name):
     if isinstance(feature, datasets.ClassLabel):
         return feature.names
     if not _is_text(feature):
-<<<<<<< HEAD
         labels = ", ".join(label_columns(rows)) or "none"
         raise BadInput(f"--dataset {name}: has no class label {column!r}; its label columns: {labels}")
-    names = tuple(sorted({value for value in _column(rows, column).unique().to_pylist() if value}))
-=======
-        labels = [column for column, f in rows.features.items() if isinstance(f, datasets.ClassLabel)]
-        raise BadInput(
-            f"--dataset {name}: has no class label {column!r}; its label columns: {', '.join(labels) or 'none'}"
-        )
     names = sorted({value for value in _column(rows, column).unique().to_pylist() if value})
->>>>>>> plumb
     if not 1 < len(names) <= 1000:
         raise BadInput(
             f"--dataset {name}: column {column!r} holds {len(names)} different texts; classes are 2 to 1,000"
@@ -337,10 +329,16 @@ def decode_batch(contents: list[bytes], shorter: int | None = None) -> np.ndarra
     return batch if all(picture.shape == first.shape for picture in pictures) else pictures
 
 
-def targets_in(table: pa.Table, target: DecisionTree | Label | Values) -> dict[str, torch.Tensor]:
-    """What a model is to learn of some rows: `votes` (N, A) int32, or `labels`, (N,) int64 classes or (N, K) float32 values."""
+def targets_in(
+    table: pa.Table, target: DecisionTree | Label | Values, features: datasets.Features
+) -> dict[str, torch.Tensor]:
+    """What a model is to learn of some rows: `votes` (N, A) int32, or `labels`, (N,) int64 classes or (N, K) float32 values.
+
+    Args:
+        features: the schema of the rows.
+    """
     if isinstance(target, Label):
-        return {"labels": torch.from_numpy(target.indices(table))}
+        return {"labels": torch.from_numpy(target.indices(table, features[target.column]))}
     if isinstance(target, Values):
         return {"labels": torch.from_numpy(target.numbers(table)).float()}
     return {"votes": torch.from_numpy(votes_in(table, target))}
@@ -396,17 +394,7 @@ class Galaxies(Dataset):
                 f"one of the pictures of rows {', '.join(map(str, indices))} is no good ({error}); "
                 "scripts/check_dataset.py names it"
             ) from error
-<<<<<<< HEAD
-        batch = {"pixels": pixels, **targets_in(table, self.target)}
-=======
-        if isinstance(self.target, Label):
-            classes = self.target.indices(table, self.rows.features[self.target.column])
-            batch = {"pixels": pixels, "labels": torch.from_numpy(classes)}
-        elif isinstance(self.target, Values):
-            batch = {"pixels": pixels, "labels": torch.from_numpy(self.target.numbers(table)).float()}
-        else:
-            batch = {"pixels": pixels, "votes": torch.from_numpy(votes_in(table, self.target))}
->>>>>>> plumb
+        batch = {"pixels": pixels, **targets_in(table, self.target, self.rows.features)}
         if self.keyed:
             names = table["id_str"].to_pylist() if self.named else map(str, indices)
             batch["keys"] = torch.tensor([key_of(name) for name in names])

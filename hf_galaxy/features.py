@@ -126,7 +126,7 @@ class FeatureStore:
         def known(rows):
             tables = list(_tables(rows, ["id_str", *columns_of(rows[0], target)]))
             ids = [name for table in tables for name in table["id_str"].to_pylist()]
-            targets = [targets_in(table, target) for table in tables]
+            targets = [targets_in(table, target, rows[0].features) for table in tables]
             targets = {each: torch.cat([some[each] for some in targets]) for each in targets[0]}
             keys = torch.tensor([key_of(name) for name in ids])
             return GalaxyFeatures(

@@ -13,7 +13,8 @@ def test_shipped_tasks_are_whole(name):
     tasks = load_tasks(name)
     assert len(tasks) == 5
     for task in tasks.values():
-        assert task.title != task.name and task.measure in MEASURES[task.kind]
+        assert task.title != task.name
+        assert task.measure in MEASURES[task.kind]
 
 
 def test_tasks_of_the_paper_are_the_datasets_that_have_cards():
@@ -29,11 +30,13 @@ def test_a_few_lines_are_a_task(tmp_path):
     )
     bars, z = load_tasks(str(file)).values()
     assert (bars.name, bars.title, bars.kind, bars.measure, bars.folds) == ("bars", "bars", "classes", "error", False)
-    assert bars.options == {"task": "classes", "label": "bar"} and z.options["values"] == ("z",) and z.measure == "rmse"
+    assert bars.options == {"task": "classes", "label": "bar"}
+    assert z.options["values"] == ("z",)
+    assert z.measure == "rmse"
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    ("text", "message"),
     [
         ('[a]\ntask = "votes"\n', r"\[a\] must be a table with a dataset"),
         ("a = 3\n", r"\[a\] must be a table"),
@@ -64,5 +67,5 @@ def test_the_only_column_of_classes_is_the_label(mock_dataset, tmp_path):
         tmp_path / "two/data/train-00000.parquet"
     )
     file.write_text(f'[mock]\ndataset = "{tmp_path / "two"}"\ntask = "classes"\n')
-    with pytest.raises(BadInput, match="task mock: say which column is its label; .* has mock_class, second"):
+    with pytest.raises(BadInput, match=r"task mock: say which column is its label; .* has mock_class, second"):
         with_label(load_tasks(str(file))["mock"])
