@@ -69,14 +69,16 @@ def headline(record: RunRecord) -> list[tuple[str | None, str, float]]:
 
 
 def _measured_on(record):
-    """Hub id of the dataset whose test split was measured; None if it has none, or several were measured together."""
-    ids = datasets(record)
+    """Hub id of the dataset whose test split was measured; None if it has none, or several were measured together, or a fold."""
+    ids = datasets(record) if record.settings.get("fold") is None else []
     return ids[0] if len(ids) == 1 and len(record.dataset.get("cards", ids)) == 1 else None
 
 
 def _model_index(record, figures):
     title, task = record.dataset["title"], record.settings["task"]
     several = len(record.results.get(SPLIT, {}).get("campaigns", {})) > 1
+    fold = record.settings.get("fold")
+    split = SPLIT if fold is None else f"fold {fold} of 5"  # of all published splits
     learns = {
         "votes": "votes of volunteers", "classes": record.settings.get("label"), "values": ", ".join(record.dataset.get("values", [])),
     }  # fmt: skip
@@ -85,7 +87,7 @@ def _model_index(record, figures):
             task_type="image-classification" if task == "classes" else "image-feature-extraction", task_name=learns[task],
             dataset_type=_measured_on(record) or re.sub(r"\W+", "_", title.lower()).strip("_"),
             dataset_name=f"{title}, {about}" if several else title,
-            dataset_config=about if several else record.settings.get("config"), dataset_split=SPLIT,
+            dataset_config=about if several else record.settings.get("config"), dataset_split=split,
             metric_type=HUB_METRICS.get(figure, figure), metric_value=float(f"{value:.6g}"),
             metric_name=_metric_name(task, about, figure),
         )
