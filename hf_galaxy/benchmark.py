@@ -107,6 +107,7 @@ class Benchmark:
         reference: the name of the start that the others are compared with.
         backbone: architecture, for starts that do not say it.
         image_size, crop: how all of them see pictures; None: each run as it was trained, other starts 224 px of all of it.
+        precision, workers: of the runs of full finetuning.
         rates: learning rates that full finetuning chooses from; penalties: those of the linear probe.
     """
 
@@ -121,6 +122,8 @@ class Benchmark:
     backbone: str | None = None
     image_size: int | None = None
     crop: float | None = None
+    precision: str | None = None
+    workers: int = 0
     rates: tuple[float, ...] = RATES
     penalties: tuple[float, ...] = probe.PENALTIES
 
@@ -142,7 +145,7 @@ class Benchmark:
         return Settings(
             dataset=(cell.task.dataset,), **cell.task.options, fold=self.fold(cell), subset=cell.share, seed=cell.seed,
             backbone=self.backbone if cell.start.weights is None or not cell.start.lineage else None,
-            start=cell.start.weights, image_size=self.image_size, crop=self.crop, workers=0, precision="no", **changes,
+            start=cell.start.weights, image_size=self.image_size, crop=self.crop, workers=self.workers, precision=self.precision, **changes,
         )  # fmt: skip
 
     def fold(self, cell: Cell) -> int | None:

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from hf_galaxy.benchmark_page import write_results
 
@@ -61,6 +62,10 @@ class Downstream:
     """Of folds, subsets, heads and the order of the galaxies; the first chooses the learning rates."""
     learning_rates: tuple[float, ...] = RATES
     """That full finetuning chooses from, by the validation loss of the first seed."""
+    precision: Literal["no", "bf16", "fp16"] | None = None
+    """Mixed precision of full finetuning."""
+    workers: int = 0
+    """Processes that decode pictures, for each that measures."""
     at_once: int = 1
     """Processes that measure, each on its share of the cores."""
     page: bool = False
@@ -146,7 +151,7 @@ def main(settings: Downstream) -> None:
     benchmark = Benchmark(
         title=settings.title, tasks=tasks, starts=starts_of(settings), reference=settings.reference, out=settings.out, modes=settings.modes,
         shares=settings.shares, seeds=settings.seeds, backbone=settings.backbone, image_size=settings.image_size,
-        crop=settings.crop, rates=settings.learning_rates,
+        crop=settings.crop, rates=settings.learning_rates, precision=settings.precision, workers=settings.workers,
     )  # fmt: skip
 
     # 1. What there is to do, and whether it may be done.
