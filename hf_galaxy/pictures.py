@@ -216,17 +216,17 @@ class Rendering:
         if kinds & {"other8", "png16rgb"}:
             said.append("Palettes and other colour spaces became RGB, and transparent pixels lie over black.")
         if self.crop < 1:
+            reduced = f", reduced to {self.size} pixels (bicubic) if it was larger" if self.size else ""
             said.append(
-                f"Of each picture a square in its centre was kept, whose side is {self.crop:g} of the picture's shorter side, "
-                f"written as JPEG of quality {self.quality}."
+                f"Of each picture a square in its centre was kept, whose side is {self.crop:g} of the picture's shorter "
+                f"side{reduced}, and written as JPEG of quality {self.quality}."
             )
+            return " ".join(said)  # none is as it was
         if self.size:
             said.append(
                 f"Pictures whose shorter side was longer than {self.size} pixels were reduced to that (bicubic) and "
                 f"written as JPEG of quality {self.quality}."
             )
-        if self.crop < 1:
-            return " ".join(said)  # none is as it was
         other = "other " if self.size else ""
         if kinds - KEPT:
             said.append(f"The {other}pictures made in this way are PNGs, without further loss.")
@@ -289,7 +289,7 @@ class Rendering:
         return Image.fromarray(pixels if len(bands) == 3 else pixels[..., 0])
 
     def _reduced(self, picture):
-        """The picture itself, or a smaller one. Bicubic, as `to_canvas`: rings less around stars than Lanczos."""
+        """The picture itself, or its middle, or a smaller one. Bicubic, as `to_canvas`: rings less around stars than Lanczos."""
         shorter = min(picture.size)
         if self.crop < 1:
             shorter = max(1, round(shorter * self.crop))

@@ -59,7 +59,7 @@ class Settings(Recipe):
     subset: Share = 1.0
     """Learn from this share of the training galaxies, such as 1/8: chosen by hash, of each class or campaign (or set of known values) alike; 1/8 is inside 1/4."""
     leave_out: Path | None = None
-    """CSV file with a column id_str: galaxies that are neither learnt from nor validated with, such as those of the tests of another task (scripts/find_overlap.py)."""
+    """CSV file with a column id_str: galaxies to neither learn from nor validate with, such as those that another task is tested on (scripts/find_overlap.py finds them). Tests keep them."""
     task: Literal["votes", "classes", "values"] = "votes"
     """Predict the volunteers' votes, a class label, or numbers such as redshifts (regression)."""
     label: str | None = None

@@ -112,10 +112,11 @@ def open_sources(settings: Settings, say: Callable[[str], None]) -> Sources:
 
 def _leave_out(settings, splits, say):
     """Take the galaxies of --leave-out out of what is learnt from and validated with."""
-    try:
-        names = pd.read_csv(settings.leave_out, dtype=str)["id_str"]
-    except (OSError, ValueError, KeyError) as error:
+    try:  # text: names may begin with zeros, and be "NA"
+        table = pd.read_csv(settings.leave_out, usecols=["id_str"], dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
         raise BadInput(f"--leave-out {settings.leave_out}: is no CSV file with a column id_str ({error})") from error
+    names = table["id_str"].to_numpy()
     for split in ("train", "validation"):
         for i, (name, rows) in enumerate(zip(settings.dataset, splits[split], strict=True)):
             ids = np.concatenate(

@@ -80,7 +80,7 @@ class Catalogue(Publish):
     rendering: Annotated[Rendering, tyro.conf.arg(name="")] = field(default_factory=Rendering)
     """How files become pictures."""
     native: bool = False
-    """Beside --size, keep the pictures at their own size in a configuration `native`."""
+    """Beside --size or --crop, keep the whole pictures at their own size in a configuration `native`."""
     volunteers: int | None = None
     """For a catalogue of fractions that does not say how many volunteers looked at a galaxy: assume so many, to have votes to train on."""
     skip_missing: bool = False
@@ -162,8 +162,10 @@ def make_catalogue(settings: Catalogue) -> None:
         raise BadInput(f"--columns {settings.columns}: says where votes stand; name their campaign with --tree")
     if settings.volunteers is not None and (settings.volunteers < 1 or not columns.fractions):
         raise BadInput("--volunteers is a number of people, for a column map with fractions")
-    if settings.native and settings.rendering.size is None:
-        raise BadInput("--native goes with --size: without it all pictures have their own size")
+    if settings.native and settings.rendering.size is None and settings.rendering.crop == 1:
+        raise BadInput(
+            "--native goes with --size or --crop: without them all pictures are whole and have their own size"
+        )
     prose = Prose.load(settings.card) if settings.card else Prose(title=settings.out.name)
     catalogue = catalogues.Catalogue(
         settings.catalogue, Pictures(list(settings.images)), columns, tree, settings.rendering, settings.native,

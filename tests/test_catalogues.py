@@ -13,7 +13,7 @@ from hf_galaxy import load_tree
 from hf_galaxy.catalogues import Catalogue
 from hf_galaxy.column_map import ColumnMap
 from hf_galaxy.errors import BadInput
-from hf_galaxy.pictures import Pictures
+from hf_galaxy.pictures import Pictures, Rendering
 from tests.conftest import jpeg_bytes
 
 TREE = load_tree("gz_rings")
@@ -99,6 +99,20 @@ def test_a_16_bit_picture_is_stretched_and_becomes_png(catalogue_folder):
     assert row["image"]["path"] == "2.png"
     picture = Image.open(io.BytesIO(row["image"]["bytes"]))
     assert (picture.mode, picture.getextrema()) == ("L", (0, 255))
+
+
+def test_a_crop_leaves_the_native_picture_whole(catalogue_folder):
+    catalogue = Catalogue(
+        catalogue_folder / "votes.csv",
+        Pictures([catalogue_folder / "pictures"]),
+        ColumnMap.load(catalogue_folder / "map.json"),
+        TREE,
+        Rendering(crop=0.5),
+        native=True,
+    )
+    row = catalogue.row(catalogue.ids.index("g3"))
+    assert row.native == {"bytes": jpeg_bytes(3), "path": "3.jpg"}
+    assert Image.open(io.BytesIO(row.columns["image"]["bytes"])).size == (32, 32)
 
 
 def test_whole_numbers_keep_every_digit_and_empty_cells_are_missing(catalogue_folder):

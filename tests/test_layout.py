@@ -44,6 +44,7 @@ BELOW = {
     "combine": {"errors", "decision_tree", "schema", "streaming"},
     "losses": {"decision_tree"},
     "data": {"errors", "bootstrap", "copied", "decision_tree", "schema", "streaming", "views"},
+    "overlap": {"errors", "data", "duplicates", "progress"},
     "sequence": {"errors", "data", "streaming", "views"},
     "folds": {"errors", "data", "schema"},
     "subsets": {"errors", "data", "decision_tree", "schema"},

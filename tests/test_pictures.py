@@ -107,6 +107,41 @@ def test_the_shorter_side_is_exact_in_either_orientation():
     assert Rendering(size=20).open(saved(wide.transpose(Image.Transpose.ROTATE_90))).size == (20, 86)
 
 
+@pytest.mark.parametrize(
+    ("shape", "crop", "rows", "columns"),
+    [
+        ((40, 60), 0.6, slice(8, 32), slice(18, 42)),  # a square of 24 pixels in the middle of each side
+        ((60, 40), 0.6, slice(18, 42), slice(8, 32)),
+        ((41, 41), 0.61, slice(8, 33), slice(8, 33)),  # 25.01 pixels are 25: as many are left out on each side
+        ((40, 41), 0.5, slice(10, 30), slice(10, 30)),  # of an odd number the one more is left out at the end
+        ((40, 40), 0.99, slice(0, 40), slice(0, 40)),
+        ((40, 60), 0.001, slice(19, 20), slice(29, 30)),
+    ],
+)
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_crop_keeps_the_square_in_the_centre(shape, crop, rows, columns, mode):
+    pixels = RNG.integers(0, 256, (*shape, 3)[: 2 if mode == "L" else 3], dtype=np.uint8)
+    content = saved(pixels)
+    np.testing.assert_array_equal(pixels_of(content, crop=crop), pixels[rows, columns])
+    result, suffix = Rendering(crop=crop, quality=90).render(content)
+    assert suffix == ".jpg"
+    assert result == saved(np.ascontiguousarray(pixels[rows, columns]), "JPEG", quality=90, subsampling=0)
+
+
+def test_a_crop_is_reduced_if_it_is_larger_than_the_size():
+    middle = Image.fromarray(COLOURS[5:35, 15:45])
+    expected = np.asarray(middle.resize((20, 20), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(pixels_of(saved(COLOURS), crop=0.75, size=20), expected)
+    np.testing.assert_array_equal(pixels_of(saved(COLOURS), crop=0.75, size=30), np.asarray(middle))
+    np.testing.assert_array_equal(pixels_of(saved(COLOURS), crop=0.75, size=35), np.asarray(middle))
+
+
+def test_a_crop_of_fits_has_the_brightness_of_the_whole():
+    whole = pixels_of(fits_file(SKY))
+    np.testing.assert_array_equal(pixels_of(fits_file(SKY), crop=0.5), whole[10:30, 20:40])
+    assert Rendering(crop=0.5).render(fits_file(SKY))[1] == ".jpg"
+
+
 # Other 8-bit files
 
 
@@ -372,7 +407,7 @@ def test_a_gzip_that_expands_too_far_is_refused(monkeypatch):
     [
         {"size": 7}, {"stretch": "histogram"}, {"low": 99.75}, {"low": -1}, {"high": 101}, {"softening": 0},
         {"softening": float("nan")}, {"lupton_q": 0}, {"rgb": (0, 1, 1)}, {"rgb": (0, 1)}, {"rgb": (1, 2, 3)},
-        {"quality": 0}, {"quality": 101},
+        {"quality": 0}, {"quality": 101}, {"crop": 0}, {"crop": 1.1}, {"crop": float("nan")},
     ],
 )  # fmt: skip
 def test_impossible_settings_are_refused(wrong):
@@ -382,7 +417,7 @@ def test_impossible_settings_are_refused(wrong):
 
 def test_possible_settings_pass():
     Rendering().check()
-    Rendering(8, "lupton", 0, 100, 2, 1, (0, 1, 2), 100).check()
+    Rendering(0.01, 8, "lupton", 0, 100, 2, 1, (0, 1, 2), 100).check()
 
 
 # Cards
@@ -406,6 +441,16 @@ def test_the_card_says_what_was_done_and_no_more():
     assert "softening" not in mixed
     assert "red" not in mixed.replace("were", "")
     assert "stretch" not in Rendering().describe({"other8"})
+    assert Rendering(crop=0.6).describe({"jpeg", "png"}) == (
+        "Of each picture a square in its centre was kept, whose side is 0.6 of the picture's shorter side, and written as "
+        "JPEG of quality 95."
+    )
+    both = Rendering(crop=0.604, size=88, quality=90).describe({"other8"})
+    assert both.endswith(
+        "a square in its centre was kept, whose side is 0.604 of the picture's shorter side, reduced to 88 pixels (bicubic) "
+        "if it was larger, and written as JPEG of quality 90."
+    )
+    assert both.startswith("Palettes and other colour spaces became RGB")
 
 
 # Folders and zips

@@ -370,7 +370,9 @@ def test_wrong_settings_are_refused_before_anything_is_made(arguments, message, 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("script", ["publish_dataset", "check_dataset", "pretrain", "finetune", "evaluate"])
+@pytest.mark.parametrize(
+    "script", ["publish_dataset", "check_dataset", "find_overlap", "pretrain", "finetune", "evaluate"]
+)
 def test_help_explains_every_option(script, monkeypatch, capsys):
     assert called(monkeypatch, script, *(["catalogue"] if script == "publish_dataset" else []), "--help") == 0
     _, *options = re.split(r"(?=  --\w)", capsys.readouterr().out)

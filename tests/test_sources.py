@@ -1,0 +1,104 @@
+"""Galaxies that a file names are neither learnt from nor validated with, but tests keep them."""
+
+import datasets
+import pytest
+
+from hf_galaxy.errors import BadInput
+from hf_galaxy.settings import Settings
+from hf_galaxy.sources import open_sources
+from tests.conftest import Rows, jpeg_bytes, published
+from tests.runs import run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A published dataset of 60 galaxies with a class."""
+    folder = tmp_path_factory.mktemp("sources") / "rings"
+    folder.mkdir()
+    published(Rows(60), folder)
+    return folder
+
+
+def names(sources):
+    return {
+        split: [name for rows in parts for name in rows.select_columns(["id_str"])[:]["id_str"].to_pylist()]
+        for split, parts in sources.splits.items()
+    }
+
+
+def opened(folder, leave_out=None, said=None, **settings):
+    say = [].append if said is None else said.append
+    settings = {"dataset": (str(folder),), "task": "classes", "label": "kind"} | settings
+    return open_sources(Settings(**settings, out=folder / "none", leave_out=leave_out), say)
+
+
+def written(path, ids, other="split,how\n", rest="train,name"):
+    path.write_text("dataset,id_str," + other + "".join(f"elsewhere,{name},{rest}\n" for name in ids))
+    return path
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_named_galaxies_are_in_no_split_but_test(folder, tmp_path, streaming):
+    whole = names(opened(folder, streaming=streaming))
+    assert len(whole["test"]) > 1
+    gone = {whole["train"][0], whole["train"][3], whole["validation"][-1], whole["test"][1]}
+    said = []
+    file = written(tmp_path / "overlap.csv", [*gone, *gone, "stranger"])
+    left = names(opened(folder, file, said, streaming=streaming))
+    assert left["train"] == [name for name in whole["train"] if name not in gone]
+    assert left["validation"] == [name for name in whole["validation"] if name not in gone]
+    assert left["test"] == whole["test"]
+    assert said[0] == f"2 of the {len(whole['train'])} galaxies of split train of {folder} are left out"
+    assert said[1].startswith(f"1 of the {len(whole['validation'])} galaxies of split validation")
+
+
+def test_a_subset_is_taken_of_what_is_left(folder, tmp_path):
+    whole = names(opened(folder))["train"]
+    file = written(tmp_path / "overlap.csv", whole[:5])
+    half = names(opened(folder, file, subset=0.5))["train"]
+    assert len(half) == round((len(whole) - 5) / 2)
+    assert not set(half) & set(whole[:5])
+
+
+def test_names_are_texts_as_they_stand(tmp_path):
+    (tmp_path / "data").mkdir()
+    for split in ("train", "validation", "test"):
+        rows = {"id_str": ["007", "7", "NA", "1e3", "1000", "588297864731164766"], "kind": ["a", "b"] * 3}
+        rows["image"] = [{"bytes": jpeg_bytes(), "path": "x.jpg"}] * 6
+        features = datasets.Features(
+            {"id_str": datasets.Value("string"), "kind": datasets.Value("string"), "image": datasets.Image()}
+        )
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / f"data/{split}.parquet")
+    file = written(tmp_path / "gone.csv", ["007", "NA", "1e3"])
+    assert names(opened(tmp_path, file))["train"] == ["7", "1000", "588297864731164766"]
+    file.write_text("id_str\n588297864731164766\n1000\n")
+    assert names(opened(tmp_path, file))["train"] == ["007", "7", "NA", "1e3"]
+
+
+def test_what_is_no_list_of_names_is_refused(folder, tmp_path):
+    with pytest.raises(
+        BadInput, match=r"--leave-out .*none\.csv: is no CSV file with a column id_str \(.*No such file"
+    ):
+        opened(folder, tmp_path / "none.csv")
+    for content in (b"", b"name,split\na,train\n", b"\xff\xfe\x00\x01", b'id_str\n"a\nb'):
+        (tmp_path / "bad.csv").write_bytes(content)
+        with pytest.raises(BadInput, match=r"--leave-out .*bad\.csv: is no CSV file with a column id_str"):
+            opened(folder, tmp_path / "bad.csv")
+    with pytest.raises(BadInput, match="is no CSV file"):
+        opened(folder, tmp_path)
+    whole = names(opened(folder))
+    for split in ("train", "validation"):
+        file = written(tmp_path / "all.csv", whole[split])
+        with pytest.raises(BadInput, match=rf"--leave-out .*all\.csv: leaves none of split {split} of "):
+            opened(folder, file)
+
+
+def test_a_run_records_what_it_left_out_and_counts_what_it_saw(mock_dataset, tmp_path):
+    whole = names(opened(mock_dataset, label="mock_class"))
+    file = written(tmp_path / "overlap.csv", whole["train"][:9] + whole["test"][:3])
+    record = run(
+        tmp_path / "run", dataset=(str(mock_dataset),), task="classes", label="mock_class", epochs=1, leave_out=file
+    )
+    assert record.settings["leave_out"] == str(file)
+    assert record.dataset["splits"]["train"] == len(whole["train"]) - 9
+    assert record.dataset["splits"]["test"] == len(whole["test"])
