@@ -59,56 +59,52 @@ def some_benchmark(mock_dataset, out, starts, **changes):
 
 @pytest.fixture(scope="module")
 def measured(mock_dataset, pretrained, tmp_path_factory):
-    """All cells of a small benchmark, measured; full finetuning does not take long."""
+    """A small benchmark, and what its cells measured: linear probes of both tasks, full finetuning of one, which is short."""
+    benchmark = some_benchmark(mock_dataset, tmp_path_factory.mktemp("bench"), {"random": None, "votes": pretrained})
+    (benchmark.out / ".cells").mkdir()
+    bench, cells = b.Bench(benchmark), {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(b, "SEEN", 8)
-        return _measured(mock_dataset, pretrained, tmp_path_factory)
-
-
-def _measured(mock_dataset, pretrained, tmp_path_factory):
-    benchmark = some_benchmark(mock_dataset, tmp_path_factory.mktemp("bench"), {"random": None, "votes": pretrained})
-    bench = b.Bench(benchmark)
-    (benchmark.out / ".cells").mkdir()
-    for cell in benchmark.cells():
-        assert bench.measure(cell)
-    return benchmark
+        for cell in benchmark.cells():
+            if cell.mode == "linear" or cell.task.name == "kind":
+                assert bench.measure(cell)
+                cells[cell.task.name, cell.mode, cell.seed, cell.start.name] = cell.read()
+    return benchmark, cells
 
 
 def test_two_starts_share_galaxies_folds_and_replicates(measured):
-    cells = {(c.task.name, c.mode, c.share, c.seed, c.start.name): c.read() for c in measured.cells()}
-    assert len(cells) == 2 * 2 * 2 * 2 * 2
+    benchmark, cells = measured
+    assert len(cells) == (2 + 1) * 2 * 2, "modes of tasks, starts, seeds"
     for (*which, start), cell in cells.items():
         other = cells[(*which, "votes" if start == "random" else "random")]
         assert (cell["galaxies"], cell["test_galaxies"]) == (other["galaxies"], other["test_galaxies"])
         assert set(cell["figures"]) == set(other["figures"])
     assert (
-        cells["kind", "linear", 1.0, 1, "random"]["test_galaxies"]
-        != cells["kind", "linear", 1.0, 2, "random"]["test_galaxies"]
+        cells["kind", "linear", 1, "random"]["test_galaxies"] != cells["kind", "linear", 2, "random"]["test_galaxies"]
     )
-    assert cells["votes", "full", 1.0, 1, "random"]["test_galaxies"] == len(
-        open_dataset(measured.tasks["votes"].dataset)["test"]
+    published = open_dataset(benchmark.tasks["votes"].dataset)["test"]
+    assert {cells["votes", "linear", seed, "votes"]["test_galaxies"] for seed in (1, 2)} == {len(published)}, (
+        "has no folds"
     )
-    # The same constant prediction, and replicates of it, whatever is learnt.
-    for task in ("kind", "votes"):
-        for measure in measured.tasks[task].measure, "nll" if task == "kind" else "rmse":
+    # The same constant prediction for whatever is learnt, and as many replicates.
+    for task, modes, measures in (
+        ("kind", ("linear", "full"), ("error", "nll")),
+        ("votes", ("linear",), ("excess", "rmse")),
+    ):
+        for measure in measures:
             figures = [
-                cells[task, mode, 1.0, 1, start]["figures"][measure]
-                for mode in ("linear", "full")
-                for start in ("random", "votes")
+                cells[task, mode, 1, start]["figures"][measure] for mode in modes for start in ("random", "votes")
             ]
             assert len({figure["baseline"] for figure in figures}) == 1
             assert all(len(figure["replicates"]) == 200 for figure in figures)
 
 
 def test_a_linear_probe_is_the_logistic_regression_of_the_galaxies_of_its_fold_and_share(measured):
-    cell = next(
-        c
-        for c in measured.cells()
-        if (c.task.name, c.mode, c.share, c.seed, c.start.name) == ("kind", "linear", 0.5, 2, "votes")
-    )
-    found, model = cell.read(), load_model(cell.start.weights).eval()
+    benchmark, cells = measured
+    cell = b.Cell(benchmark.tasks["kind"], benchmark.starts["votes"], "linear", 0.5, 2, benchmark.out)
+    found, model = cells["kind", "linear", 2, "votes"], load_model(cell.start.weights).eval()
     opened = in_fold(open_dataset(cell.task.dataset), 2, "mock")
-    settings = measured.settings(cell, out=Path("unused"))
+    settings = benchmark.settings(cell, out=Path("unused"))
     sources = open_sources(settings, lambda text: None)
     assert set(names(sources.splits["train"][0])) < set(names(opened["train"]))
     assert names(sources.splits["test"][0]) == names(opened["test"])
@@ -135,18 +131,13 @@ def names(rows):
 
 
 def test_the_first_seed_chooses_the_learning_rate(measured):
-    grids = {
-        (c.seed, c.start.name, c.share): c.read()
-        for c in measured.cells()
-        if c.mode == "full" and c.task.name == "kind"
-    }
-    for (seed, start, share), cell in grids.items():
-        if seed == 1:
-            assert len(cell["grid"]) == len(b.RATES)
-            assert cell["grid"][str(cell["chosen"])] == min(cell["grid"].values())
-        else:
-            assert list(cell["grid"]) == [str(grids[1, start, share]["chosen"])]
-    assert not list((measured.out / ".cells").glob("*.runs")), "weights of finished cells are not kept"
+    benchmark, cells = measured
+    for start in ("random", "votes"):
+        first, later = (cells["kind", "full", seed, start] for seed in (1, 2))
+        assert list(first["grid"]) == [str(rate) for rate in b.RATES]
+        assert first["grid"][str(first["chosen"])] == min(first["grid"].values())
+        assert list(later["grid"]) == [str(first["chosen"])]
+    assert not list((benchmark.out / ".cells").glob("*.runs")), "weights of finished cells are not kept"
 
 
 def test_a_later_seed_waits_for_the_first(mock_dataset, tmp_path):
@@ -161,6 +152,7 @@ def test_a_start_is_not_measured_on_what_it_has_learnt_from(mock_dataset, pretra
     own = tmp_path / "own"
     run(
         own,
+        backbone=None,
         dataset=(str(mock_dataset),),
         start=str(pretrained),
         task="classes",
