@@ -498,13 +498,15 @@ def _choices(cells, about):
 
 
 def _data(cells, points, about):
-    def count(task, start):
-        return sum((cell["task"], cell["start"]) == (task, start) for cell in cells)
-
-    expected = len(about["modes"]) * len(about["shares"]) * len(about["seeds"])
     pairs = list(itertools.product(about["starts"], about["tasks"]))
     purpose = [(start, task) for start, task in pairs if task in about["starts"][start]["learnt_from"]]
-    lacking = [(*pair, n) for pair in pairs if pair not in purpose and (n := count(pair[1], pair[0])) < expected]
+    lacking = []
+    for start, mode in itertools.product(about["starts"], about["modes"]):
+        tasks = sum((start, task) not in purpose for task in about["tasks"])
+        expected = tasks * len(about["shares"]) * len(about["seeds"])
+        there = sum((cell["start"], cell["mode"]) == (start, mode) for cell in cells)
+        if there < expected:
+            lacking.append(f"{start}, {mode}: {there} of {expected} cells are there")
     main = points[points["main"]]
     return {
         "cells": len(cells),
@@ -522,5 +524,5 @@ def _data(cells, points, about):
         "backbones": sorted(set(points["backbone"])),
         "hours": float(main["seconds"].sum() / 3600),
         "learnt_from": [f"{start} on {task}" for start, task in purpose],
-        "missing": [f"{start} on {task}: {n} of {expected} cells are there" for start, task, n in lacking],
+        "missing": lacking,
     }

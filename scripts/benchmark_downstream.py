@@ -11,17 +11,18 @@ results is written.
 
 import multiprocessing
 import os
+import signal
+import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hf_galaxy.benchmark_page import write_results
-
 from hf_galaxy.attempt import take
 from hf_galaxy.benchmark import RATES, Bench, Benchmark, Mode, Start, begin, check_unseen
-from hf_galaxy.command_line import run
+from hf_galaxy.benchmark_page import write_results
+from hf_galaxy.command_line import STOPPED, run
 from hf_galaxy.errors import BadInput
 from hf_galaxy.grid import KEPT
 from hf_galaxy.progress import progress
@@ -127,6 +128,7 @@ def work_off(benchmark: Benchmark, at_once: int) -> None:
         for n, log in enumerate(logs)
     ]
     cells = list(benchmark.cells())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))  # the workers must not outlive us
     try:
         for worker in workers:
             worker.start()

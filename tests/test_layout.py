@@ -119,6 +119,8 @@ BELOW = {
     "tasks": {"errors", "data", "settings"},
     "probe": {"features", "model"},
     "benchmark_results": {"errors", "bootstrap", "scaling"},
+    "benchmark_figures": {"benchmark_results", "charts", "law_figures"},
+    "benchmark_page": {"errors", "atomic", "benchmark_figures", "benchmark_results", "cards", "study"},
     "benchmark": {
         "errors",
         "atomic",
