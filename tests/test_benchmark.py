@@ -214,3 +214,33 @@ def test_losses_are_less_for_better_models():
     assert losses["nll"] == {"model": 0.5, "baseline": 0.7, "replicates": [0.25, None]}
     assert losses["missed_auc"]["model"] is None
     assert losses["missed_precision"]["model"] == 0.3
+
+
+def test_the_script_measures_what_is_not_there_yet_and_writes_the_page(mock_dataset, pretrained, tmp_path, run_script):
+    (tmp_path / "mine.toml").write_text(f'[kind]\ndataset = "{mock_dataset}"\ntask = "classes"\nfolds = true\n')
+    given = [
+        "--tasks",
+        tmp_path / "mine.toml",
+        "--backbone",
+        "test_resnet",
+        "--image-size",
+        32,
+        "--reference",
+        "random",
+    ]
+    given += ["--modes", "linear", "--shares", "1", "1/2", "--out", tmp_path / "out", "--starts", "random"]
+    done = run_script("benchmark_downstream", *given, "--seeds", 1, launch=())
+    assert "2 cells (2 linear): 0 done, 2 to do" in done.stdout
+    files = sorted((tmp_path / "out/cells/kind/random").iterdir())
+    assert [file.name for file in files] == ["linear,seed=1,share=1-2.json", "linear,seed=1,share=1.json"]
+    before = [file.stat().st_mtime_ns for file in files]
+    done = run_script("benchmark_downstream", *given, "--seeds", 1, 2, "--at-once", 2, launch=())
+    assert "4 cells (4 linear): 2 done, 2 to do" in done.stdout
+    assert [file.stat().st_mtime_ns for file in files] == before
+    page = (tmp_path / "out/README.md").read_text()
+    assert "4 cells of tasks x starts" in page
+    assert "Not yet measured" not in page
+    refused = run_script("benchmark_downstream", *given, f"other={tmp_path}", launch=(), expect=1)
+    assert f"{tmp_path}: is no folder or reachable Hub id of a finished run" in refused.stderr
+    refused = run_script("benchmark_downstream", *given[:-1], "random=x", launch=(), expect=1)
+    assert "--starts random=x: give NAME=WEIGHTS, each name once, or random" in refused.stderr

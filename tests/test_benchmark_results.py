@@ -49,7 +49,8 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
         rows = [*(row for row in found["reductions"] if row["main"]), *found["averages"]]
         held.append([row["low"] <= 0.25 <= row["high"] for row in rows])
     shares = np.mean(held, axis=0)
-    assert len(shares) == 3 and (shares > 0.8).all(), shares
+    assert len(shares) == 3
+    assert (shares > 0.8).all(), shares
 
 
 def test_two_equal_starts_differ_by_nothing():
