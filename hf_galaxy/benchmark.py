@@ -8,9 +8,7 @@ chosen from the same grid, by the loss on the validation split, which is whole w
 import dataclasses
 import json
 import shlex
-import shutil
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,27 +16,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from hf_galaxy import probe
 from hf_galaxy.atomic import write_json
 from hf_galaxy.benchmark_results import ABOUT, CELLS
 from hf_galaxy.data import open_dataset, tables_of
 from hf_galaxy.errors import BadInput
-from hf_galaxy.experiment import carry_out, describe, environment, measure, model_and_baseline
-from hf_galaxy.features import BATCH, FeatureStore, without_backbone
 from hf_galaxy.grid import KEPT, name_of
-from hf_galaxy.processes import start_accelerator
 from hf_galaxy.run_record import FILE, RunRecord
 from hf_galaxy.settings import Settings
 from hf_galaxy.sources import open_sources
-from hf_galaxy.start import resolve_start
 from hf_galaxy.tasks import Task
 
 Mode = Literal["linear", "full"]
-# Full finetuning: the same for every start, but for the learning rate. Galaxies seen grow with the root of those there are: few
-# are seen often, and many not too often to be affordable.
-SEEN, VALIDATIONS = 250, 6
+# Full finetuning: the same for every start, but for the learning rate.
+VALIDATIONS = 6
 FULL = dict(
     train="all", batch_size=32, layer_decay=0.8, weight_decay=0.05, head_dropout=0.2, warmup=0.1, schedule="cosine",
     patience=VALIDATIONS,
@@ -108,6 +99,8 @@ class Benchmark:
         backbone: architecture, for starts that do not say it.
         image_size, crop: how all of them see pictures; None: each run as it was trained, other starts 224 px of all of it.
         precision, workers: of the runs of full finetuning.
+        seen: full finetuning sees so many times the root of the number of galaxies: few of them often, and many not too often to
+            be affordable.
         rates: learning rates that full finetuning chooses from; penalties: those of the linear probe.
     """
 
@@ -124,6 +117,7 @@ class Benchmark:
     crop: float | None = None
     precision: str | None = None
     workers: int = 0
+    seen: float = 250
     rates: tuple[float, ...] = RATES
     penalties: tuple[float, ...] = probe.PENALTIES
 
@@ -182,7 +176,7 @@ class Benchmark:
                 "backbone": self.backbone or "that of each start",
                 "pictures": f"{self.image_size or 'as the start was trained:'} px, {self.crop or 'the share that it saw'} of the side",
                 "linear": "L-BFGS to the optimum; the penalty is a share of the loss of a head without weights",
-                "full": f"AdamW in batches of {FULL['batch_size']}, {SEEN} x the root of the number of galaxies are seen in all, "
+                "full": f"AdamW in batches of {FULL['batch_size']}, {self.seen:g} x the root of the number of galaxies are seen in all, "
                 f"{VALIDATIONS} validations, of which the best counts; a cosine after {FULL['warmup']:.0%} of warm-up, layer decay "
                 f"{FULL['layer_decay']}, weight decay {FULL['weight_decay']}, dropout {FULL['head_dropout']} before the head",
             },
@@ -202,7 +196,7 @@ def shared_galaxies(start: Start, task: Task) -> set[str] | None:
     learnt = set()
     for record in start.lineage:
         try:
-            splits = open_sources(settings_of(record), _quietly).splits
+            splits = open_sources(settings_of(record), quietly).splits
         except BadInput:
             return None
         learnt |= _names([*splits["train"], *splits["validation"]])
@@ -239,7 +233,7 @@ def _names(parts):
     return {name for rows in parts for table in tables_of(rows, ["id_str"]) for name in table["id_str"].to_pylist()}
 
 
-def _quietly(text):
+def quietly(text: str) -> None:
     """What a run says of its datasets while they are opened: here nobody is interested."""
 
 
@@ -273,144 +267,6 @@ def begin(benchmark: Benchmark, looked: dict[str, bool]) -> None:
             if changed:
                 raise BadInput(f"{file}: was begun with another {changed[0]} ({name}); choose another --out")
     write_json(file, about)
-
-
-class Bench:
-    """Measures cells, one after the other, in this process.
-
-    Args:
-        store: where features of whole datasets are kept.
-    """
-
-    def __init__(self, benchmark: Benchmark):
-        self.benchmark, self.store = benchmark, FeatureStore(benchmark.out / KEPT / "features")
-        self.resolved = {}  # start -> fields and weights: to read them takes longer than a linear probe
-
-    def measure(self, cell: Cell) -> bool:
-        """Measure a cell and write its file; False if it has to wait for the first seed, which chooses the learning rate."""
-        started = time.perf_counter()
-        found = self._linear(cell) if cell.mode == "linear" else self._full(cell)
-        if found is None:
-            return False
-        record, grid, chosen = found
-        figures = losses_of(record.results["test"])
-        galaxies = record.dataset["splits"]["train"]
-        about = {
-            "task": cell.task.name, "start": cell.start.name, "mode": cell.mode, "share": cell.share, "seed": cell.seed,
-            "measure": cell.task.measure, "galaxies": galaxies, "test_galaxies": record.results["test"]["galaxies"],
-            "hyperparameter": "penalty" if cell.mode == "linear" else "learning_rate",
-            "chosen": chosen, "grid": {str(value): loss for value, loss in grid.items()},
-            "figures": figures, "backbone": record.model["backbone"], "parameters": record.model["parameters"],
-            "seconds": time.perf_counter() - started, "environment": record.environment,
-        }  # fmt: skip
-        write_json(cell.file, about)
-        return True
-
-    def _linear(self, cell):
-        """A linear probe of cached features."""
-        settings = self.benchmark.settings(cell, out=cell.kept("runs"))
-        accelerator = start_accelerator("no")
-        fields, weights = self._resolve(settings)
-        sources = open_sources(settings, _quietly)
-        model, baseline = model_and_baseline(settings, sources, dict(fields))
-        if weights is not None:
-            model.backbone.load_state_dict(weights)
-        whole = open_dataset(cell.task.dataset, settings.config)
-        known = self.store.of(model, cell.task.dataset, list(whole.values()), sources.target, accelerator)
-        splits = {split: known(parts) for split, parts in sources.splits.items()}
-        # Of the whole training split, not of the share that is learnt from: no label is needed for that.
-        pool = known(open_sources(dataclasses.replace(settings, subset=1.0), _quietly).splits["train"])
-        grid = probe.probe(
-            model, splits["train"], splits["validation"], pool.columns["features"], self.benchmark.penalties
-        )
-        record = RunRecord(
-            command="", settings=dataclasses.asdict(settings), baseline=baseline,
-            dataset={"splits": {split: len(each) for split, each in splits.items()}, **describe(sources.target)},
-            model={"backbone": model.config.backbone, "parameters": sum(model.parameter_counts().values())},
-            environment=environment(accelerator),
-        )  # fmt: skip
-        with without_backbone(model):
-            record.results["test"] = measure(model, record, [splits["test"]], BATCH, 0, accelerator).compute()
-        return record, grid, min(grid, key=grid.get)
-
-    def _full(self, cell):
-        """The best of some runs; of a later seed, one run with what was best for the first."""
-        rates = self.benchmark.rates
-        if cell.seed != self.benchmark.seeds[0]:
-            first = dataclasses.replace(cell, seed=self.benchmark.seeds[0]).read()
-            if first is None:
-                return None
-            rates = (first["chosen"],)
-        runs = {rate: self._finetuned(cell, rate) for rate in rates}
-        grid = {rate: min(each["validation_loss"] for each in run.training["history"]) for rate, run in runs.items()}
-        chosen = min(grid, key=grid.get)
-        shutil.rmtree(cell.kept("runs"))
-        return runs[chosen], grid, chosen
-
-    def _finetuned(self, cell, rate):
-        folder = cell.kept("runs") / f"{rate:g}"
-        if (folder / FILE).exists() and (record := RunRecord.load(folder)).finished:
-            return record
-        given = self.benchmark.settings(cell, **FULL, learning_rate=rate, out=folder)
-        galaxies = open_sources(given, _quietly).count("train")
-        epochs = SEEN / galaxies**0.5
-        record = carry_out(dataclasses.replace(given, epochs=epochs, validate_every=epochs / VALIDATIONS))
-        record.model["parameters"] = record.model["parameters"]["backbone"] + record.model["parameters"]["head"]
-        return record
-
-    def _resolve(self, settings):
-        key = settings.start, settings.backbone
-        if key not in self.resolved:
-            self.resolved[key] = resolve_start(settings.backbone, settings.start, settings.image_size)
-        return self.resolved[key]
-
-
-def losses_of(results: dict) -> dict[str, dict]:
-    """Figures of a test split as losses, by the names of `tasks.MEASURES`: `model`, `baseline`, and the model's `replicates`.
-
-    Args:
-        results: of a run record, measured with a bootstrap.
-    """
-    again = results["bootstrap"]
-
-    def loss(figures, replicates, of=lambda value: value):
-        return {who: _of(of, figures[who]) for who in ("model", "baseline")} | {
-            "replicates": [_of(of, value) for value in replicates]
-        }
-
-    def missed(value):
-        return 1 - value
-
-    if "values" in results:
-        return {"rmse": loss(results["loss"], again["loss"]["model"], np.sqrt)}  # in standard deviations
-    if "questions" in results:
-        least, replicated = results["loss"]["saturated"], again["loss"]
-        above = [
-            None if m is None else m - s for m, s in zip(replicated["model"], replicated["saturated"], strict=True)
-        ]
-        nll = {who: results["loss"][who] - least for who in ("model", "baseline")}
-        campaigns = [figures["rmse"] for figures in results["campaigns"].values()]
-        replicates = [figures["rmse"]["model"] for figures in again["campaigns"].values()]
-        rmse = {who: _mean([each[who] for each in campaigns]) for who in ("model", "baseline")}
-        return {"excess": loss(nll, above), "rmse": loss(rmse, map(_mean, zip(*replicates, strict=True)))}
-    names = {
-        "error": "accuracy",
-        "balanced_error": "balanced_accuracy",
-        "missed_auc": "auc",
-        "missed_precision": "average_precision",
-    }
-    found = {"nll": loss(results["loss"], again["loss"]["model"])}
-    return found | {
-        name: loss(results[figure], again[figure]["model"], missed) for name, figure in names.items() if figure in again
-    }
-
-
-def _mean(values):
-    return None if None in values else sum(values) / len(values)
-
-
-def _of(function, value):
-    return None if value is None else float(f"{function(value):.6g}")
 
 
 def settings_of(record: RunRecord) -> Settings:

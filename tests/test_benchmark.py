@@ -10,12 +10,14 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from hf_galaxy import benchmark as b
+from hf_galaxy.benchmark_cell import Bench, losses_of
 from hf_galaxy.data import Galaxies, open_dataset
 from hf_galaxy.errors import BadInput
+from hf_galaxy.experiment import model_and_baseline
 from hf_galaxy.folds import in_fold
 from hf_galaxy.run_record import RunRecord
 from hf_galaxy.sources import open_sources
-from hf_galaxy.start import load_model
+from hf_galaxy.start import load_model, resolve_start
 from hf_galaxy.tasks import Task
 from hf_galaxy.views import eval_view
 from tests.runs import run
@@ -59,16 +61,14 @@ def some_benchmark(mock_dataset, out, starts, **changes):
 
 @pytest.fixture(scope="module")
 def measured(mock_dataset, pretrained, tmp_path_factory):
-    """A small benchmark, and what its cells measured: linear probes of both tasks, full finetuning of one, which is short."""
+    """A small benchmark, and what its cells measured: linear probes of both tasks, full finetuning of one."""
     benchmark = some_benchmark(mock_dataset, tmp_path_factory.mktemp("bench"), {"random": None, "votes": pretrained})
     (benchmark.out / ".cells").mkdir()
-    bench, cells = b.Bench(benchmark), {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(b, "SEEN", 8)
-        for cell in benchmark.cells():
-            if cell.mode == "linear" or cell.task.name == "kind":
-                assert bench.measure(cell)
-                cells[cell.task.name, cell.mode, cell.seed, cell.start.name] = cell.read()
+    bench, cells = Bench(benchmark), {}
+    for cell in benchmark.cells():
+        if cell.mode == "linear" or cell.task.name == "kind":
+            assert bench.measure(cell)
+            cells[cell.task.name, cell.mode, cell.seed, cell.start.name] = cell.read()
     return benchmark, cells
 
 
@@ -117,7 +117,7 @@ def test_a_linear_probe_is_the_logistic_regression_of_the_galaxies_of_its_fold_a
     pool, (x, y), (x_test, y_test) = seen(opened["train"])[0], seen(sources.splits["train"][0]), seen(opened["test"])
     std = np.maximum(pool.std(0), 1e-3 * pool.std(0).mean())
     # The bias that the head comes with, and so the scale of the penalty, is drawn with the seed.
-    fresh, _ = b.model_and_baseline(settings, sources, b.resolve_start(None, cell.start.weights, 32)[0])
+    fresh, _ = model_and_baseline(settings, sources, resolve_start(None, cell.start.weights, 32)[0])
     bias = fresh.head.bias.detach().expand(len(y), -1)
     scale = torch.nn.functional.cross_entropy(bias, torch.from_numpy(y)).item()
     theirs = LogisticRegression(C=1 / (len(y) * found["chosen"] * scale), tol=1e-6, max_iter=10_000)
@@ -143,7 +143,7 @@ def test_the_first_seed_chooses_the_learning_rate(measured):
 def test_a_later_seed_waits_for_the_first(mock_dataset, tmp_path):
     benchmark = some_benchmark(mock_dataset, tmp_path, {"random": None}, modes=("full",), seeds=(1, 2))
     later = next(cell for cell in benchmark.cells() if cell.seed == 2)
-    assert not b.Bench(benchmark).measure(later)
+    assert not Bench(benchmark).measure(later)
     assert not later.file.exists()
 
 
@@ -209,7 +209,7 @@ def test_losses_are_less_for_better_models():
         "average_precision": {"model": 0.7, "baseline": 0.1},
         "bootstrap": {name: {"model": [0.25, None]} for name in ("loss", "accuracy", "balanced_accuracy", "auc", "average_precision")},
     }  # fmt: skip
-    losses = b.losses_of(results)
+    losses = losses_of(results)
     assert losses["error"] == {"model": 0.1, "baseline": 0.4, "replicates": [0.75, None]}
     assert losses["nll"] == {"model": 0.5, "baseline": 0.7, "replicates": [0.25, None]}
     assert losses["missed_auc"]["model"] is None
