@@ -150,7 +150,7 @@ class Benchmark:
         """What the page needs to know besides the cells; `looked` as `check_unseen` gives it."""
         return {
             "title": self.title,
-            "command": shlex.join(["python", *sys.argv]),
+            "command": shlex.join(["python", *(word for word in sys.argv if word != "--page")]),
             "reference": self.reference,
             "tasks": {
                 name: {"title": t.title, "dataset": t.dataset, "kind": t.kind, "measure": t.measure, "note": t.note, "folds": t.folds}
