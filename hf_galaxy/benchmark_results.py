@@ -76,7 +76,9 @@ def read_cells(folder: Path, about: dict) -> list[dict]:
         galaxies = tuple(cell[key] for key in ("galaxies", "test_galaxies")), len(_replicates(cell)[0])
         other, theirs = of_seed.setdefault((cell["task"], cell["share"], cell["seed"]), (file, galaxies))
         if theirs != galaxies:
-            raise BadInput(f"{other} and {file} are not of the same galaxies, and cannot be compared; measure one again")
+            raise BadInput(
+                f"{other} and {file} are not of the same galaxies, and cannot be compared; measure one again"
+            )
         cells.append(cell)
     if not cells:
         raise BadInput(f"{folder}: there is no cell of a benchmark in it")
@@ -92,7 +94,9 @@ def _read(file, keys):
         raise BadInput(f"{file}: cannot be read as JSON ({error})") from error
     for key, kind in keys.items():
         if not isinstance(data, dict) or not isinstance(data.get(key), kind):
-            raise BadInput(f"{file}: is broken, as its {key} is missing or of a wrong kind; remove it, and make it again")
+            raise BadInput(
+                f"{file}: is broken, as its {key} is missing or of a wrong kind; remove it, and make it again"
+            )
     return data
 
 
@@ -459,7 +463,14 @@ def _sizes(kinds, about):
                 (less, more), draws, seeds = _drawn([other, part], "size", *key)
                 estimate = _estimate(1 - ratios(more, less), 1 - ratios(draws[1], draws[0]))
                 parameters = [about["starts"][name]["parameters"] for name in (small, large)]
-                row = {"family": family, "small": small, "large": large, "parameters": parameters, "task": task, "mode": mode}
+                row = {
+                    "family": family,
+                    "small": small,
+                    "large": large,
+                    "parameters": parameters,
+                    "task": task,
+                    "mode": mode,
+                }
                 row |= {"share": share, "measure": measure, "seeds": seeds, **estimate}
                 found.append(row | {"error": _error(estimate, lambda value: -value)})
     return found

@@ -55,7 +55,9 @@ def about(tasks=TASKS, starts=STARTS, shares=SHARES, seeds=SEEDS) -> dict:
     }  # fmt: skip
 
 
-def cells(tasks=TASKS, starts=STARTS, shares=SHARES, seeds=SEEDS, modes=MODES, noise=0.02, replicates=50, seed=0) -> list:
+def cells(
+    tasks=TASKS, starts=STARTS, shares=SHARES, seeds=SEEDS, modes=MODES, noise=0.02, replicates=50, seed=0
+) -> list:
     """One for each task, start, mode, share and seed, but for tasks that a start learnt from."""
     rng = np.random.default_rng(seed)
     made = []
