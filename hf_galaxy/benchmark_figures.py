@@ -9,9 +9,24 @@ import pandas as pd
 
 from hf_galaxy.benchmark_results import FULL, LINEAR
 from hf_galaxy.charts import (
-    COLORS, COLUMNS, LEAST, MARKERS, QUIET, beside, chart, draw_level, draw_point, handle, label, limits, log_axis, number,
-    png, shortened, style, told,
-)  # fmt: skip
+    COLORS,
+    COLUMNS,
+    LEAST,
+    MARKERS,
+    QUIET,
+    beside,
+    chart,
+    draw_level,
+    draw_point,
+    handle,
+    label,
+    limits,
+    log_axis,
+    png,
+    shortened,
+    style,
+    told,
+)
 from hf_galaxy.law_figures import Figure
 
 KINDS = ("labels-", "reductions-", "linear-against-full")  # as the names of figures of a benchmark begin
@@ -135,7 +150,7 @@ def _losses_shown(points):
     low, high = limits(values)
     ends = [point[end] for point in points for end in ("low", "high") if point[end] is not None]
     low, high = limits([low, high, *np.clip(ends, low / 1.2, high * 1.2)], 0)
-    baseline = next((point["baseline"] for point in points if point["baseline"]), None)
+    baseline = max(points, key=lambda point: point["share"])["baseline"]  # of the most labels
     if baseline and low < baseline <= high * max(high / low, 1.2) ** 0.4:
         return *limits([low, high, baseline], 0.03), baseline
     return low, high, None
