@@ -128,7 +128,7 @@ def points_of(cells: list[dict], about: dict) -> pd.DataFrame:
     Columns: `task`, `start`, `mode`, `share` (of the labels), `seed`; `galaxies` (learnt from), `test_galaxies`; `measure`,
     and `main`, whether it is the one of the task; `loss`, `baseline`; `replicates`, (R,) the loss in those of a bootstrap over
     test galaxies, no number where it is not defined; `backbone`, `parameters`, `seconds`; `hyperparameter`, the one `chosen`
-    on validation, and the `edge` of its grid that it lies at, "lowest" or "highest", if any.
+    on validation, and the `edge` of its grid that it lies at, "lowest", "highest" or "none".
     """
     rows = []
     for cell in cells:
@@ -147,7 +147,7 @@ def points_of(cells: list[dict], about: dict) -> pd.DataFrame:
                         "replicates": np.array(figure["replicates"], float),  # None becomes no number
                         **{key: cell[key] for key in ("backbone", "parameters", "seconds", "hyperparameter")},
                         "chosen": float(cell["chosen"]),
-                        "edge": edges.get(float(cell["chosen"])),
+                        "edge": edges.get(float(cell["chosen"]), "none"),
                     }
                 )
     points = pd.DataFrame(rows)
