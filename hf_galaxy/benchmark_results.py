@@ -175,10 +175,9 @@ def results_of(cells: list[dict], about: dict) -> dict:
         reference have the main measure; `linear`: for each start the loss of linear probes over that of full finetuning, and
         `linear_averages`, over tasks; `labels`: how many galaxies a start needs to fall to the loss that the reference has
         with all, and how many times fewer that are; `sizes`: what a larger model brings, of starts that say `size_of` which
-        family they are; `choices`: which hyper-parameters were chosen, and of the cells `choosing` among several, how many took the
-        lowest and the highest. An `error`
-        that is "less" or "more" than what it is compared with is so at 90 %; "not shown" is neither, "not known" has no
-        interval.
+        family they are; `choices`: which hyper-parameters were chosen, and of the cells `choosing` among several, how many took
+        the lowest and the highest. An `error` that is "less" or "more" than what it is compared with is so at 90 %; "not
+        shown" is neither, "not known" has no interval.
     """
     points = points_of(cells, about)
     kinds = {}
@@ -501,13 +500,15 @@ def _choices(cells, about):
 
 
 def _data(cells, points, about):
-    def count(task, start):
-        return sum((cell["task"], cell["start"]) == (task, start) for cell in cells)
-
-    expected = len(about["modes"]) * len(about["shares"]) * len(about["seeds"])
     pairs = list(itertools.product(about["starts"], about["tasks"]))
     purpose = [(start, task) for start, task in pairs if task in about["starts"][start]["learnt_from"]]
-    lacking = [(*pair, n) for pair in pairs if pair not in purpose and (n := count(pair[1], pair[0])) < expected]
+    lacking = []
+    for start, mode in itertools.product(about["starts"], about["modes"]):
+        tasks = sum((start, task) not in purpose for task in about["tasks"])
+        expected = tasks * len(about["shares"]) * len(about["seeds"])
+        there = sum((cell["start"], cell["mode"]) == (start, mode) for cell in cells)
+        if there < expected:
+            lacking.append(f"{start}, {mode}: {there} of {expected} cells are there")
     main = points[points["main"]]
     return {
         "cells": len(cells),
@@ -525,5 +526,5 @@ def _data(cells, points, about):
         "backbones": sorted(set(points["backbone"])),
         "hours": float(main["seconds"].sum() / 3600),
         "learnt_from": [f"{start} on {task}" for start, task in purpose],
-        "missing": [f"{start} on {task}: {n} of {expected} cells are there" for start, task, n in lacking],
+        "missing": lacking,
     }

@@ -133,8 +133,8 @@ def test_tables_hold_the_results(folder, results):
 def test_an_unfinished_benchmark_says_what_it_lacks():
     made = [cell for cell in cells(tasks=("gz1",), seeds=(1,), modes=("linear",)) if cell["start"] != "mock"]
     page = page_of(made, about(tasks=("gz1", "rings")))
-    assert "Not yet measured: random on gz1: 4 of 24 cells are there;" in page
-    assert "mock on gz1: 0 of 24 cells are there" in page
+    assert "Not yet measured: random, linear: 4 of 24 cells are there;" in page
+    assert "mock, full: 0 of 24 cells are there" in page
     assert "(no interval)" in page
     assert "Linear probes against full finetuning" not in page
     only = page_of([cell for cell in made if cell["start"] == "imagenet"], about(tasks=("gz1",)))

@@ -249,9 +249,8 @@ def test_unequal_seeds_are_compared_where_both_are():
     found = results_of(made, about())
     assert {row["seeds"] for row in found["reductions"]} == {2}
     assert {row["seeds"] for row in of(found["means"], start="imagenet")} == {3}
-    assert "imagenet on merger: 0 of 24 cells are there" in found["data"]["missing"]
-    assert not any(each.startswith("imagenet on gz1") for each in found["data"]["missing"])
-    assert "gz2_votes on gz1: 16 of 24 cells are there" in found["data"]["missing"]
+    assert "gz2_votes, full: 8 of 60 cells are there" in found["data"]["missing"]
+    assert "mixed, linear: 0 of 48 cells are there" in found["data"]["missing"], "of four tasks, as it learnt from one"
     assert "ceers on ceers" in found["data"]["learnt_from"]
     alone = results_of([cell for cell in made if cell["start"] != "imagenet"], about())
     assert alone["reductions"] == alone["averages"] == alone["labels"] == []
