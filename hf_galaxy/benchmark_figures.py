@@ -26,13 +26,13 @@ from hf_galaxy.charts import (
     shortened,
     style,
     told,
-)  # fmt: skip
+)
 from hf_galaxy.law_figures import Figure
 
 KINDS = ("labels-", "reductions-", "linear-against-full")  # as the names of figures of a benchmark begin
 GALAXIES = "galaxies learnt from"
 MODES = {LINEAR: "linear probe", FULL: "full finetuning"}
-LETTERS = 58  # of a start's title in a legend
+LETTERS, FEW_LETTERS = 96, 46  # of a start's title in a legend, and beside a line
 STEP = 1.03  # markers of equal galaxies stand so far apart, or their intervals would hide each other
 
 
@@ -62,15 +62,19 @@ def figures_of(results: dict, about: dict) -> list[Figure]:
 
 
 def _looks(results, about):
-    """Start -> colour, marker, and what it is called."""
+    """Start -> colour, marker, and what it is called in a legend."""
     there = {each["start"] for each in results["means"]}
-    names = [name for name in about["starts"] if name in there]
-    titles = [shortened(about["starts"][name]["title"], LETTERS) for name in names]
-    called = titles if len(set(titles)) == len(titles) else names  # a title that is cut short may be that of another
+    called = _called([name for name in about["starts"] if name in there], about, LETTERS)
     return {
         name: (COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)], title)
-        for i, (name, title) in enumerate(zip(names, called, strict=True))
+        for i, (name, title) in enumerate(called.items())
     }
+
+
+def _called(names, about, letters):
+    """Titles of starts, cut short; their names, if that makes two alike."""
+    titles = [shortened(about["starts"][name]["title"], letters) for name in names]
+    return dict(zip(names, titles if len(set(titles)) == len(titles) else names, strict=True))
 
 
 def _groups(rows, key):
@@ -162,6 +166,7 @@ def _reductions(name, mode, rows, averages, about, looks):
     if several:
         groups = {"Average over tasks": averages} | groups
     starts = [start for start in looks if any(row["start"] == start for row in rows)]
+    called = _called(starts, about, FEW_LETTERS)
     lines = sum(1 + len({row["start"] for row in group}) for group in groups.values())
     figure, (axes,) = chart(1, height=0.185 * lines + 0.6)
     y, table, words = 0, [], []
@@ -169,10 +174,10 @@ def _reductions(name, mode, rows, averages, about, looks):
         own = [start for start in starts if any(row["start"] == start for row in group)]
         if i % 2 == 0:
             axes.axhspan(y - 0.5, y + len(own) + 0.5, color="#F1F1F1", lw=0, zorder=0)
-        beside(axes, y, shortened(title, 46), left=True, weight="bold")
+        beside(axes, y, shortened(title, FEW_LETTERS), left=True, weight="bold")
         for y, start in enumerate(own, y + 1):  # noqa: B020
-            color, marker, called = looks[start]
-            beside(axes, y, shortened(called, 46), left=True)
+            color, marker, _ = looks[start]
+            beside(axes, y, called[start], left=True)
             for share, fill, aside in ((fewest, "none", 0.2), (most, "full", -0.1)):
                 if share == fewest == most and fill == "none":
                     continue
@@ -198,14 +203,14 @@ def _reductions(name, mode, rows, averages, about, looks):
     axes.axvline(0, color="black", lw=1, zorder=1)
     axes.set(
         ylim=(y - 0.5, -0.5), yticks=[], xlim=(100 * (min(left, 0) - 0.04 * span), 100 * (max(right, 0) + 0.04 * span)),
-        xlabel=f"relative error-rate reduction against {shortened(looks[about['reference']][-1], 40)} (%)",
+        xlabel=f"relative error-rate reduction against {shortened(about['starts'][about['reference']]['title'], 40)} (%)",
     )  # fmt: skip
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color="#DDDDDD", lw=0.6, zorder=0)
     handles = [handle(f"with {_share(most)}, 90 %", QUIET, marker="o", ls="-")]
     if fewest < most:
         handles.append(handle(f"with {_share(fewest)}, 90 %", QUIET, marker="o", fillstyle="none", ls="-", lw=1))
-    handles.append(handle("in red: more error at 90 %", COLORS[1]))
+    handles.append(handle("in red: more error, at 90 %", COLORS[1], marker="_", ms=9))
     title = f"What each start brings: {MODES.get(mode, mode)}"
     alt = f"{title}. Relative error-rate reductions with {_share(most)}. {' '.join(words)}"
     return Figure(name, png(figure, title, handles), _csv(table), alt)
@@ -253,7 +258,7 @@ def _pairs(results):
 
 def _linear(pairs, about, looks):
     tasks = _groups(pairs, "task")
-    figure, panels = _panels(len(tasks), 2.75)
+    figure, panels = _panels(len(tasks), 3.3)
     rows, words = [], []
     for axes, (task, of_task) in zip(panels, tasks.items(), strict=True):
         values = [each["value"] for pair in of_task for each in pair["modes"].values()]

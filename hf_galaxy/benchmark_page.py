@@ -14,9 +14,11 @@ from hf_galaxy.benchmark_figures import KINDS, figures_of
 from hf_galaxy.benchmark_results import (
     ABOUT,
     CELLS,
+    FEWER,
     FULL,
     LINEAR,
     MEASURES,
+    MORE,
     points_of,
     read_about,
     read_cells,
@@ -76,7 +78,7 @@ def benchmark_page(results: dict, about: dict, figures: dict[str, str]) -> str:
         measures={name: meaning for name, meaning in MEASURES.items() if name in shown},
         losses={mode: loss_table(results, about, mode) for mode in modes},
         reductions={mode: reduction_table(results, about, mode) for mode in modes},
-        linear=linear_table(results, about), labels=label_table(results, about), choices=choice_table(results),
+        linear=linear_table(results, about), labels=label_table(results, about), sizes=size_table(results, about), choices=choice_table(results),
     )  # fmt: skip
 
 
@@ -88,13 +90,13 @@ def found(results: dict, about: dict) -> list[str]:
         if best := _best(results, about, mode):
             title = about["starts"][best["start"]]["title"]
             told.append(
-                f"**With all labels and {WORDS[mode]}, the best galaxy start, {title}, cuts the error of {reference} by "
-                f"{_reduction(best).strip('*')} on average over {len(best['tasks'])} tasks** ({_shown(best)}). Which start is the best was seen from "
+                f"**With all labels and {WORDS[mode]}, the best galaxy start, {title}, {'cuts' if best['value'] > 0 else 'does NOT cut'} the error of "
+                f"{reference}: by {_reduction(best).strip('*')} on average over {len(best['tasks'])} tasks** ({_shown(best)}). Which start is the best was seen from "
                 "these same figures, which flatters it a little."
             )
     if told:
         told.append(
-            f"The paper reports {PAPER} on average over five other tasks, with far more galaxies and larger backbones."
+            f"The paper reports {PAPER} on average over its five tasks (Is-LSB, Which-LSB, JWST, GZ Rings, Galaxy10 DECaLS), with far more galaxies and larger backbones."
         )
     for mode in about["modes"]:
         rows = [
@@ -110,6 +112,11 @@ def found(results: dict, about: dict) -> list[str]:
             told.append(
                 f"Of the {len(rows)} comparisons of a galaxy start with {reference} by {WORDS[mode]} (tasks x starts x shares of the labels), "
                 f"{counts['less']} have less error at 90 %, {counts['more']} more, {counts['not shown']} neither{unknown}."
+            )
+    for mode in about["modes"]:
+        if losing := _losing(results, about, mode):
+            told.append(
+                f"With all labels and {WORDS[mode]}, more error than {reference} on average, at 90 %: {losing}."
             )
     if results["linear_averages"]:
         most = max(row["share"] for row in results["linear_averages"])
@@ -144,6 +151,17 @@ def _best(results, about, mode):
     return max((row for row in rows if len(row["tasks"]) == most > 1), key=lambda row: row["value"], default=None)
 
 
+def _losing(results, about, mode):
+    """Starts that lose on average at all labels, in words."""
+    rows = [row for row in results["averages"] if row["mode"] == mode and row["share"] == max(about["shares"])]
+    titles = {name: start["title"] for name, start in about["starts"].items()}
+    return "; ".join(
+        f"{titles[row['start']]} {percents(row)} over {len(row['tasks'])} tasks"
+        for row in rows
+        if row["error"] == "more"
+    )
+
+
 def _shown(row):
     return {
         "less": "less error at 90 %", "more": "more error at 90 %", "not shown": "which may be none: the interval holds 0",
@@ -152,7 +170,7 @@ def _shown(row):
 
 
 def _below(galaxies, most):
-    return galaxies == "fewer" or (galaxies != "more" and galaxies < most)
+    return galaxies == FEWER or (galaxies != MORE and galaxies < most)
 
 
 def _interval(row):
@@ -229,7 +247,8 @@ def label_table(results: dict, about: dict) -> str | None:
     lines = [
         [
             row["task"], row["mode"], about["starts"][row["start"]]["title"], f"{number(row['target'])} with {row['most']:,}",
-            _ends(row["galaxies"]), _ends(row["factor"]),
+            _ends(row["galaxies"], f"up to {row['least']:,}", f"over {row['most']:,}"),
+            _ends(row["factor"], "below 1", "more than can be told"),
         ]
         for row in results["labels"]
     ]  # fmt: skip
@@ -244,11 +263,31 @@ def label_table(results: dict, about: dict) -> str | None:
     return table(columns, lines) if lines else None
 
 
-def _ends(row):
-    def said(value):
-        return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else number(value)
+def size_table(results: dict, about: dict) -> str | None:
+    """Markdown: what the next larger model of a family brings; None if there is no family."""
+    lines = [
+        [
+            row["task"], row["mode"], _share(row["share"]), about["starts"][row["small"]]["title"],
+            about["starts"][row["large"]]["title"], " to ".join(f"{n / 1e6:.3g}" for n in row["parameters"]), _reduction(row),
+        ]
+        for row in results["sizes"]
+    ]  # fmt: skip
+    columns = ["task", "mode", "labels", "smaller", "larger", "million parameters", "cuts the error by"]
+    return table(columns, lines) if lines else None
 
-    return said(row["value"]) + ("" if row["low"] is None else f" ({said(row['low'])} to {said(row['high'])})")
+
+def _ends(row, fewer, more):
+    """A value and its interval, of which ends may lie beyond what was measured."""
+
+    def said(value):
+        beyond = {FEWER: fewer, MORE: more}
+        return beyond.get(value) or (f"{value:,}" if isinstance(value, int) else number(value))
+
+    if row["low"] is None:
+        return f"{said(row['value'])} (no interval)"
+    if row["value"] == row["low"] == row["high"]:
+        return f"{said(row['value'])}, as the whole interval"
+    return f"{said(row['value'])} ({said(row['low'])} to {said(row['high'])})"
 
 
 def choice_table(results: dict) -> str:
@@ -256,7 +295,7 @@ def choice_table(results: dict) -> str:
     lines = [
         [
             row["mode"], row["start"], row["hyperparameter"].replace("_", " "), ", ".join(f"{value}: {n}" for value, n in row["chosen"].items()),
-            f"{row['lowest']} lowest, {row['highest']} highest of {row['cells']}",
+            f"{row['lowest']} lowest, {row['highest']} highest of {row['choosing']}",
         ]
         for row in results["choices"]
     ]  # fmt: skip

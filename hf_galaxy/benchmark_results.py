@@ -128,7 +128,7 @@ def points_of(cells: list[dict], about: dict) -> pd.DataFrame:
     Columns: `task`, `start`, `mode`, `share` (of the labels), `seed`; `galaxies` (learnt from), `test_galaxies`; `measure`,
     and `main`, whether it is the one of the task; `loss`, `baseline`; `replicates`, (R,) the loss in those of a bootstrap over
     test galaxies, no number where it is not defined; `backbone`, `parameters`, `seconds`; `hyperparameter`, the one `chosen`
-    on validation, and the `edge` of its grid that it lies at, "lowest" or "highest", if any.
+    on validation, and the `edge` of its grid that it lies at, "lowest", "highest" or "none".
     """
     rows = []
     for cell in cells:
@@ -147,7 +147,7 @@ def points_of(cells: list[dict], about: dict) -> pd.DataFrame:
                         "replicates": np.array(figure["replicates"], float),  # None becomes no number
                         **{key: cell[key] for key in ("backbone", "parameters", "seconds", "hyperparameter")},
                         "chosen": float(cell["chosen"]),
-                        "edge": edges.get(float(cell["chosen"])),
+                        "edge": edges.get(float(cell["chosen"]), "none"),
                     }
                 )
     points = pd.DataFrame(rows)
@@ -175,9 +175,9 @@ def results_of(cells: list[dict], about: dict) -> dict:
         reference have the main measure; `linear`: for each start the loss of linear probes over that of full finetuning, and
         `linear_averages`, over tasks; `labels`: how many galaxies a start needs to fall to the loss that the reference has
         with all, and how many times fewer that are; `sizes`: what a larger model brings, of starts that say `size_of` which
-        family they are; `choices`: which hyper-parameters were chosen, and how often at an edge of the grid. An `error`
-        that is "less" or "more" than what it is compared with is so at 90 %; "not shown" is neither, "not known" has no
-        interval.
+        family they are; `choices`: which hyper-parameters were chosen, and of the cells `choosing` among several, how many took
+        the lowest and the highest. An `error` that is "less" or "more" than what it is compared with is so at 90 %; "not
+        shown" is neither, "not known" has no interval.
     """
     points = points_of(cells, about)
     kinds = {}
@@ -453,7 +453,8 @@ def _sizes(kinds, about):
             families.setdefault(start["size_of"], []).append(name)
     found = []
     for family, names in families.items():
-        names = sorted(names, key=lambda name: about["starts"][name]["parameters"])
+        sizes = {key[2]: run.parameters for key, part in kinds.items() for run in part.values() if key[2] in names}
+        names = sorted(sizes, key=sizes.get)
         for small, large in itertools.pairwise(names):
             for key, part in kinds.items():
                 measure, task, start, mode, share = key
@@ -462,7 +463,7 @@ def _sizes(kinds, about):
                     continue
                 (less, more), draws, seeds = _drawn([other, part], "size", *key)
                 estimate = _estimate(1 - ratios(more, less), 1 - ratios(draws[1], draws[0]))
-                parameters = [about["starts"][name]["parameters"] for name in (small, large)]
+                parameters = [int(sizes[name]) for name in (small, large)]
                 row = {
                     "family": family,
                     "small": small,
@@ -482,11 +483,12 @@ def _choices(cells, about):
         own = [cell for cell in cells if (cell["mode"], cell["start"]) == (mode, start)]
         if not own:
             continue
-        chosen, edges = {}, {"lowest": 0, "highest": 0}
+        chosen, edges = {}, {"choosing": 0, "lowest": 0, "highest": 0}
         for cell in own:
             value, grid = float(cell["chosen"]), sorted(map(float, cell["grid"]))
             chosen[value] = chosen.get(value, 0) + 1
-            if len(grid) > 1:
+            if len(grid) > 1:  # else another cell has chosen for it
+                edges["choosing"] += 1
                 edges["lowest"] += value == grid[0]
                 edges["highest"] += value == grid[-1]
         found.append({

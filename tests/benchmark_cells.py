@@ -39,19 +39,20 @@ def about(tasks=TASKS, starts=STARTS, shares=SHARES, seeds=SEEDS) -> dict:
         "tasks": {
             name: {
                 "title": TASKS[name][0], "dataset": f"data/{name}", "kind": TASKS[name][1], "measure": TASKS[name][2],
-                "note": "made up", "baseline": "the most frequent class",
+                "note": "made up", "folds": True,
             }
             for name in tasks
         },
         "starts": {
             name: {
                 "title": STARTS[name][0], "weights": f"weights/{name}", "galaxies": name not in ("random", "imagenet"),
-                "learnt_from": STARTS[name][2], "parameters": 3_400_000, "left_out": 12 if STARTS[name][2] else 0,
+                "learnt_from": STARTS[name][2], "looked": True,
+                "pretraining": [{"dataset": f"data/{each}", "galaxies": 30_000, "command": ""} for each in STARTS[name][2]],
             }
             for name in starts
         },
         "modes": list(MODES), "shares": list(shares), "seeds": list(seeds), "reference": "imagenet", "grids": GRIDS,
-        "fixed": {"pictures": "128 px", "batch": "32"},
+        "fixed": {"backbone": "tf_efficientnet_lite0", "pictures": "64 px", "linear": "L-BFGS", "full": "AdamW"},
     }  # fmt: skip
 
 

@@ -1,87 +1,155 @@
-"""The page of a downstream benchmark is made of its results alone, and its table is a dataset."""
+"""The page of a downstream benchmark says what its results say, whoever wins, and the folder is a dataset."""
 
 import json
 
-import datasets
+import numpy as np
 import pytest
+from datasets import load_dataset
+from huggingface_hub import DatasetCard
 
-from hf_galaxy.benchmark_page import MADE, benchmark_page, reduction_table, write_results
+from hf_galaxy.benchmark_page import MADE, benchmark_page, found, write_results
 from hf_galaxy.benchmark_results import results_of
 from hf_galaxy.errors import BadInput
-from tests import benchmark_cells as made
+from tests.benchmark_cells import GRIDS, SHARES, STARTS, about, cells, write
+
+FEW = {"tasks": ("gz1", "rings", "ceers"), "starts": ("random", "imagenet", "gz2_votes", "ceers")}
+
+
+def page_of(made, said):
+    return benchmark_page(json.loads(json.dumps(results_of(made, said), allow_nan=False)), said, {})
+
+
+def rows_of(page, heading):
+    section = page.split(f"## {heading}\n")[1].split("\n## ")[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:2] == "| "]
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("results")
-    about = made.about()
-    for start in about["starts"].values():
-        start |= {"pretraining": [], "looked": True}
-    about["fixed"] |= {"linear": "to the optimum", "full": "AdamW", "backbone": "one"}
-    for task in about["tasks"].values():
-        task["folds"] = True
-    made.write(folder, made.cells(), about)
+def folder(tmp_path_factory):
+    out = write(tmp_path_factory.mktemp("benchmark"), cells(**FEW, noise=0.03), about(**FEW))
+    write_results(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_the_folder_is_a_dataset_with_a_card(folder):
+    table = load_dataset(str(folder), split="train")
+    made = cells(**FEW)
+    assert len(table) == sum(len(cell["figures"]) for cell in made)
+    assert set(table.features) >= {"task", "start", "mode", "share", "seed", "measure", "loss", "replicates"}
+    card = DatasetCard.load(folder / "README.md")
+    assert card.data.pretty_name == "Downstream tasks: made up"
+    pictures = {file.stem for file in folder.glob("*.png")}
+    assert pictures == {file.stem for file in folder.glob("*.csv")}
+    assert all(f"({name}.png)" in card.text and f"({name}.csv)" in card.text for name in pictures)
+    assert not [*folder.glob(".*.partial")]
+
+
+def test_writing_again_changes_nothing_and_clears_what_is_of_old(folder):
+    before = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    (folder / "labels-old.png").write_text("of an earlier page")
     write_results(folder)
-    return folder
+    assert {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()} == before
 
 
-def test_everything_that_was_found_is_written(written):
-    page = (written / "README.md").read_text()
-    figures = {path.stem for path in written.glob("*.png")}
-    assert figures == {"labels-linear", "labels-full", "reductions-linear", "reductions-full", "linear-against-full"}
-    for figure in figures:
-        assert f"({figure}.png)" in page
-        assert (written / f"{figure}.csv").stat().st_size > 100
-    assert MADE in page
-    assert "None" not in page
+def test_a_page_that_somebody_wrote_is_left_alone(tmp_path):
+    out = write(tmp_path, cells(tasks=("gz1",), starts=("imagenet",), seeds=(1,)), about())
+    (out / "README.md").write_text("mine")
+    with pytest.raises(BadInput, match=r"README\.md was not made by a benchmark"):
+        write_results(out)
+    assert [file.name for file in out.iterdir() if file.suffix in (".png", ".parquet")] == []
+    (out / "README.md").write_text(MADE)
+    write_results(out)
+
+
+def test_the_best_and_the_losing_starts_are_told_beside_the_paper(results):
+    text = " ".join(found(results, about(**FEW)))
+    for mode, words in (("linear", "a linear probe"), ("full", "full finetuning")):
+        averages = {row["start"]: row for row in results["averages"] if (row["mode"], row["share"]) == (mode, 1.0)}
+        best = averages["gz2_votes"]
+        said = f"{100 * best['value']:.1f} % ({100 * best['low']:.1f} % to {100 * best['high']:.1f} %) on average over 3 tasks"
+        assert f"With all labels and {words}, the best galaxy start, {STARTS['gz2_votes'][0]}, cuts" in text
+        assert said in text
+        losing = text.split(f"With all labels and {words}, more error than ImageNet on average, at 90 %: ")[1]
+        assert losing.startswith(f"Random weights {100 * averages['random']['value']:.1f} %")
+    assert "31 % on average over its five tasks" in text
+
+
+def test_a_galaxy_start_that_loses_is_told_as_plainly():
+    said = about(tasks=("gz1", "rings"), starts=("imagenet", "ceers"))
+    page = page_of(cells(tasks=("gz1", "rings"), starts=("imagenet", "ceers"), noise=0.005), said)
+    assert f"the best galaxy start, {STARTS['ceers'][0]}, does NOT cut the error of ImageNet: by -" in page
+    assert "(more error at 90 %)" in page
+    assert "0 have less error at 90 %, 8 more" in page
+    assert "in 0 of 2 cases" in page
+
+
+def test_tables_hold_the_results(folder, results):
+    page = (folder / "README.md").read_text()
+    titles = {STARTS[name][0]: name for name in FEW["starts"]}
+    rows = rows_of(page, "With a linear probe")
+    header = rows[0]
+    assert [titles.get(each) for each in header[1:-1]] == list(FEW["starts"])
+    losses = {
+        (row["task"], row["start"]): row
+        for row in results["means"]
+        if row["main"] and (row["mode"], row["share"]) == ("linear", 1)
+    }
+    for row in rows[2:5]:
+        for title, told in zip(header[1:-1], row[1:-1], strict=True):
+            mean = losses.get((row[0].split()[0], titles[title]))
+            assert told == ("" if mean is None else f"{mean['value']:#.3g} ({mean['low']:#.3g} to {mean['high']:#.3g})")
+    assert rows[4][0] == "ceers (excess)"
+    assert rows[4][4] == "", "not measured on what it learnt from"
+    reductions = rows[7:]
+    assert len(reductions) == len(SHARES) * 3
+    for row in reductions:
+        for told, task in zip(row[3:], FEW["tasks"], strict=True):
+            mine = [
+                each for each in results["reductions"] if each["main"]
+                and (each["task"], each["start"], each["mode"]) == (task, titles[row[1]], "linear")
+                and each["share"] == (1 if row[0] == "all" else 1 / int(row[0][2:]))
+            ]  # fmt: skip
+            assert told.strip("*").split(" %")[0] == (f"{100 * mine[0]['value']:.1f}" if mine else "")
+            assert not mine or told.startswith("**") == (mine[0]["error"] in ("less", "more"))
+    labels = rows_of(page, "Labels that a start needs")[2:]
+    assert len(labels) == len(results["labels"]) == 2 * 8
+    for row, own in zip(labels, results["labels"], strict=True):
+        value = own["galaxies"]["value"]
+        assert row[4].startswith(f"over {own['most']:,}" if value == "more" else f"{value:,}")
+    assert len(rows_of(page, "Linear probes against full finetuning")) == 2 + len(SHARES) * 4
+    choices = rows_of(page, "How hyper-parameters were chosen")[2:]
+    assert [row[0] for row in choices] == ["linear"] * 4 + ["full"] * 4
+    assert choices[0][4].endswith("highest of 36")
+    assert ", ".join(map(str, GRIDS["linear"])) in page
+    assert "as the start has learnt from that dataset: ceers on ceers." in page
     assert "Not yet measured" not in page
-    assert "ceers on ceers" in page
 
 
-def test_the_table_loads_as_a_dataset(written):
-    points = datasets.load_dataset(str(written), split="train")
-    assert len(points) == sum(len(cell["figures"]) for cell in made.cells())
-    assert len(points[0]["replicates"]) == 50
+def test_an_unfinished_benchmark_says_what_it_lacks():
+    made = [cell for cell in cells(tasks=("gz1",), seeds=(1,), modes=("linear",)) if cell["start"] != "mock"]
+    page = page_of(made, about(tasks=("gz1", "rings")))
+    assert "Not yet measured: random, linear: 4 of 24 cells are there;" in page
+    assert "mock, full: 0 of 24 cells are there" in page
+    assert "(no interval)" in page
+    assert "Linear probes against full finetuning" not in page
+    only = page_of([cell for cell in made if cell["start"] == "imagenet"], about(tasks=("gz1",)))
+    assert "best galaxy start" not in only
+    assert "Labels that a start needs" not in only
 
 
-def test_numbers_of_the_page_are_those_of_the_results(written):
-    results = json.loads((written / "results.json").read_text())
-    best = max(
-        (r for r in results["averages"] if (r["mode"], r["share"]) == ("full", 1.0)),
-        key=lambda r: (len(r["tasks"]), r["value"]),
-    )
-    assert best["start"] == "gz2_votes", "mixed, which is better, was measured on fewer tasks"
-    told = f"cuts the error of ImageNet by {100 * best['value']:.1f} % ({100 * best['low']:.1f} % to {100 * best['high']:.1f} %) on average over 5 tasks"
-    assert told in (written / "README.md").read_text()
-
-
-def test_a_start_that_loses_stands_in_bold_as_one_that_wins():
-    about = made.about()
-    rows = reduction_table(results_of(made.cells(), about), about, "full").splitlines()
-    random, votes = (
-        next(row for row in rows if f"| all | {made.STARTS[start][0]} |" in row) for start in ("random", "gz2_votes")
-    )
-    assert "**-60." in random or "**-59." in random
-    assert "**2" in votes
-
-
-def test_an_unfinished_benchmark_says_what_is_missing(tmp_path):
-    about = json.loads(json.dumps(made.about()))
-    cells = [c for c in made.cells(seeds=[1]) if c["mode"] == "linear"]
-    for start in about["starts"].values():
-        start |= {"pretraining": [], "looked": False}
-    for task in about["tasks"].values():
-        task["folds"] = False
-    about["fixed"] |= {"linear": "to the optimum", "full": "AdamW", "backbone": "one"}
-    page = benchmark_page(results_of(cells, about), about, {})
-    assert "imagenet, linear: 20 of 60 cells are there" in page
-    assert "Linear probes against full" not in page
-    assert "could not be looked up" in page
-    assert "(- to -)" not in page
-
-
-def test_somebody_elses_page_is_left_alone(tmp_path):
-    (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(BadInput, match=r"its README.md was not made by a benchmark"):
-        write_results(tmp_path)
-    assert (tmp_path / "README.md").read_text() == "mine"
+def test_larger_models_have_a_table():
+    said = about(tasks=("gz1",), starts=("imagenet", "gz2_votes"))
+    made = cells(tasks=("gz1",), starts=("imagenet", "gz2_votes"))
+    for start in said["starts"].values():
+        start["size_of"] = "Lite"
+    for cell in made:
+        cell["parameters"] = 3_400_000 if cell["start"] == "imagenet" else 4_800_000
+    rows = rows_of(page_of(made, said), "Larger models")
+    assert len(rows) == 2 + 2 * len(SHARES)
+    assert rows[2][:6] == ["gz1", "linear", "1/64", "ImageNet", STARTS["gz2_votes"][0], "3.4 to 4.8"]
+    assert np.isclose(float(rows[2][6].strip("*").split(" %")[0]), 25, atol=12)

@@ -1,12 +1,19 @@
-"""What a downstream benchmark says, against cells whose truth is known and against brute force."""
+"""What a downstream benchmark says of cells whose truth is known: it is right as often as its intervals promise."""
 
+import copy
+import itertools
 import json
+import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.optimize import isotonic_regression
+from scipy.stats import t
 
 from hf_galaxy.benchmark_results import (
+    FEWER,
+    MORE,
     draws_of,
     falling,
     galaxies_for,
@@ -14,162 +21,328 @@ from hf_galaxy.benchmark_results import (
     read_about,
     read_cells,
     results_of,
-)  # fmt: skip
+)
 from hf_galaxy.errors import BadInput
-from tests import benchmark_cells as made
+from tests.benchmark_cells import FALLS, SEEDS, SHARES, STARTS, TASKS, WORSE, about, cells, truth, write
 
-
-def one(rows, **which):
-    (row,) = [row for row in rows if which.items() <= row.items()]
-    return row
+PAIR = ("imagenet", "gz2_votes")
 
 
 @pytest.fixture(scope="module")
 def results():
-    return results_of(made.cells(), made.about())
+    return json.loads(json.dumps(results_of(cells(), about()), allow_nan=False))
 
 
-def test_reductions_lie_around_the_truth(results):
-    for task in made.TASKS:
-        for start, (_, factor, learnt) in made.STARTS.items():
-            if start == "imagenet" or task in learnt:
-                continue
-            row = one(results["reductions"], task=task, start=start, mode="linear", share=0.25, main=True)
-            assert row["value"] == pytest.approx(1 - factor, abs=0.08)
-            assert row["low"] < row["value"] < row["high"]
-            assert row["error"] == ("less" if row["low"] > 0 else "more" if row["high"] < 0 else "not shown")
+def of(rows, **keys):
+    return [row for row in rows if keys.items() <= row.items()]
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say():
-    """Of 90 % intervals; those of few seeds are a little too wide, never much too narrow."""
-    held = []
-    for seed in range(60):
-        few = dict(tasks=["gz1", "rings"], starts=["imagenet", "gz2_votes"], shares=[1.0])
-        found = results_of(made.cells(**few, modes=["full"], seed=seed), made.about(**few))
-        rows = [*(row for row in found["reductions"] if row["main"]), *found["averages"]]
-        held.append([row["low"] <= 0.25 <= row["high"] for row in rows])
-    shares = np.mean(held, axis=0)
-    assert len(shares) == 3
-    assert (shares > 0.8).all(), shares
+def one(rows, **keys):
+    (row,) = of(rows, **keys)
+    return row
 
 
-def test_two_equal_starts_differ_by_nothing():
-    cells = made.cells(starts=["imagenet", "gz2_votes"])
-    ours = {(c["task"], c["mode"], c["share"], c["seed"]): c for c in cells if c["start"] == "imagenet"}
-    for cell in cells:
-        cell["figures"] = ours[cell["task"], cell["mode"], cell["share"], cell["seed"]]["figures"]
-    found = results_of(cells, made.about(starts=["imagenet", "gz2_votes"]))
-    for row in found["reductions"] + found["averages"]:
-        assert row["value"] == pytest.approx(0, abs=1e-12)
-        assert abs(row["low"]) < 1e-9
-        assert abs(row["high"]) < 1e-9
+# Estimators against simulations of single galaxies
+
+
+def simulated(rng, folds, shares, seed_noise, seeds=3, galaxies=250, replicates=200):
+    """(2, S) errors of two starts and (2, S, R) replicates, counted galaxy by galaxy."""
+    errors, again = np.zeros((2, seeds)), np.zeros((2, seeds, replicates))
+    for s in range(seeds):
+        if s == 0 or folds:  # other galaxies for each seed, or the same for all
+            hard = rng.beta(0.3, 0.7, galaxies) / 0.3
+            counts = rng.poisson(1, (galaxies, replicates))
+        luck = rng.random(galaxies)  # of this seed, for both starts
+        for i, share in enumerate(shares):
+            wrong = luck < hard * share * np.exp(seed_noise * rng.standard_normal())
+            errors[i, s], again[i, s] = wrong.mean(), wrong @ counts / counts.sum(axis=0)
+    return errors, again
+
+
+def reduction_interval(errors, again, rng):
+    draws = draws_of(errors, again, rng)
+    return np.quantile(1 - draws[1] / draws[0], [0.05, 0.95])
+
+
+@pytest.mark.parametrize("folds", [False, True])
+@pytest.mark.parametrize("seed_noise", [0.0, 0.1])
+def test_the_true_reduction_is_inside_nine_of_ten_intervals(folds, seed_noise):
+    rng, count = np.random.default_rng(0), 250
+    shares = (0.15, 0.105)  # so that hard galaxies are not always wrong, and the true reduction is 30 %
+    inside = []
+    for _ in range(count):
+        low, high = reduction_interval(*simulated(rng, folds, shares, seed_noise), rng)
+        inside.append(low <= 1 - shares[1] / shares[0] <= high)
+    assert 0.84 <= np.mean(inside) <= 0.96  # 0.9, within three standard deviations of a binomial
+
+
+def test_pairs_are_told_apart_where_single_starts_are_not():
+    rng = np.random.default_rng(0)
+    errors, again = simulated(rng, True, (0.15, 0.14), 0.02)
+    low, high = reduction_interval(errors, again, rng)
+    apart = [draws_of(errors[[i]], again[[i]], rng)[0] for i in (0, 1)]
+    unpaired = np.quantile(1 - apart[1] / apart[0], [0.05, 0.95])
+    assert high - low < 0.6 * np.ptp(unpaired)
+    same = draws_of(errors[[0, 0]], again[[0, 0]], rng)
+    np.testing.assert_array_equal(same[0], same[1])
+
+
+def test_draws_are_those_of_student_and_of_the_bootstrap():
+    rng = np.random.default_rng(0)
+    values = np.array([[1.0, 1.1, 1.2]])
+    fixed = draws_of(values, np.tile(values[..., None], 4000), rng)[0]  # galaxies change nothing
+    spread = t(2).ppf(0.95) * 0.1 / 3**0.5
+    assert np.log(np.quantile(fixed, [0.05, 0.95]) / 1.1) == pytest.approx([-spread / 1.1, spread / 1.1], rel=0.06)
+    again = 1 + 0.1 * rng.standard_normal(4000)
+    alike = draws_of(np.ones((1, 3)), np.broadcast_to(again, (1, 3, 4000)), rng)[0]  # seeds change nothing
+    np.testing.assert_allclose(alike, np.repeat(again, 5), rtol=1e-9)
+
+
+def test_what_is_not_defined_or_not_known_is_no_number():
+    rng = np.random.default_rng(0)
+    values, again = np.ones((2, 3)), np.ones((2, 3, 10))
+    again[1, 2, 4] = np.nan
+    draws = draws_of(values, again, rng)
+    assert np.isnan(draws).all(axis=0).tolist() == [r == 4 for r in range(10) for _ in range(5)]
+    assert np.isnan(draws_of(values[:, :1], again[:, :1], rng)).all()
+    again[:] = np.nan
+    assert np.isnan(draws_of(values, again, rng)).all()
+    np.testing.assert_array_equal(draws_of(np.zeros((1, 3)), np.zeros((1, 3, 10)), rng) < 1e-9, True)
+
+
+# Labels
+
+
+def test_falling_curves_are_those_of_scipy():
+    curves = np.random.default_rng(0).standard_normal((50, 7))
+    expected = [isotonic_regression(curve, increasing=False).x for curve in curves]
+    np.testing.assert_allclose(falling(curves), expected)
+
+
+def test_galaxies_are_read_from_the_power_law_between_two_sizes():
+    sizes = np.array([10.0, 100.0, 1000.0])
+    logs = np.log(3 * sizes**-0.5)
+    targets = np.log(3 * np.array([9.0, 20.0, 100.0, 555.0, 1000.0, 1001.0]) ** -0.5)
+    found = galaxies_for(sizes, np.tile(logs, (6, 1)), targets)
+    np.testing.assert_allclose(found, [-np.inf, 20, 100, 555, 1000, np.inf])
+    flat = galaxies_for(sizes, np.log([[2.0, 1.0, 1.0]]), np.zeros(1))
+    assert flat == [pytest.approx(100)], "where it first gets there"
+
+
+def test_labels_needed_are_those_of_the_law():
+    found = results_of(cells(tasks=("gz1",), starts=("imagenet", "gz2_votes", "ceers"), noise=1e-4), about())["labels"]
+    for mode in ("linear", "full"):
+        row = one(found, start="gz2_votes", mode=mode)
+        factor = (STARTS["imagenet"][1] / STARTS["gz2_votes"][1]) ** (1 / FALLS)
+        assert row["factor"]["value"] == pytest.approx(factor, rel=0.02)
+        assert row["galaxies"]["value"] == pytest.approx(TASKS["gz1"][4] / factor, rel=0.02)
+        assert row["galaxies"]["low"] <= row["galaxies"]["value"] <= row["galaxies"]["high"]
+        assert row["target"] == pytest.approx(truth("gz1", "imagenet", mode, 1), rel=0.01)
+        worse = one(found, start="ceers", mode=mode)
+        assert worse["galaxies"] == {"value": MORE, "low": MORE, "high": MORE}
+        assert worse["factor"] == {"value": FEWER, "low": FEWER, "high": FEWER}
+
+
+def test_a_start_that_needs_less_than_was_measured_and_one_that_is_the_reference():
+    made = cells(tasks=("gz1",), starts=PAIR, noise=0.05)
+    twins = [{**cell, "start": "mock"} for cell in made if cell["start"] == "imagenet"]
+    for cell in made:
+        if cell["start"] == "gz2_votes":
+            figure = cell["figures"]["error"]
+            figure |= {"model": figure["model"] / 9, "replicates": [value / 9 for value in figure["replicates"]]}
+    found = results_of(made + twins, about())
+    row = one(found["labels"], start="gz2_votes", mode="full")
+    assert set(row["galaxies"].values()) == {FEWER}
+    assert set(row["factor"].values()) == {MORE}
+    same = one(found["labels"], start="mock", mode="full")
+    assert set(same["factor"].values()) == {1.0}, "whatever the noise of its curve"
+    for row in of(found["reductions"], start="mock"):
+        assert row["low"] == row["value"] == row["high"] == 0
         assert row["error"] == "not shown"
 
 
-def test_paired_intervals_are_narrower_than_those_of_independent_draws():
-    few = dict(tasks=["gz1"], starts=["imagenet", "gz2_votes"], shares=[1.0])
-    paired, unpaired = [], []
-    for seed in range(20):
-        cells = made.cells(**few, modes=["full"], seed=seed)
-        row = one(results_of(cells, made.about(**few))["reductions"], measure="error")
-        paired.append(row["high"] - row["low"])
-        alone = []
-        for start in few["starts"]:
-            figures = [cell["figures"]["error"] for cell in cells if cell["start"] == start]
-            values, again = np.array([f["model"] for f in figures]), np.array([f["replicates"] for f in figures])
-            alone.append(draws_of(values[None], again[None], np.random.default_rng(len(alone)))[0])
-        unpaired.append(np.ptp(np.quantile(1 - alone[1] / alone[0], [0.05, 0.95])))
-    assert np.median(paired) < 0.6 * np.median(unpaired)
+# Results of whole benchmarks
 
 
-def test_one_seed_has_no_interval():
-    cells = made.cells(seeds=[1])
-    found = results_of(cells, made.about(seeds=[1]))
-    for row in found["reductions"] + found["averages"] + found["linear"] + found["means"]:
-        assert row["low"] is None
-        assert row["high"] is None
-        assert row.get("error", "not known") == "not known"
+def test_every_reduction_and_average_is_that_of_the_truth(results):
+    rows = of(results["reductions"], main=True)
+    inside = []
+    for row in rows:
+        true = 1 - STARTS[row["start"]][1]
+        assert row["value"] == pytest.approx(true, abs=0.15)
+        assert row["low"] < row["value"] < row["high"]
+        inside.append(row["low"] <= true <= row["high"])
+    assert 0.8 < np.mean(inside) < 0.98
+    for row in results["averages"]:
+        own = of(rows, **{key: row[key] for key in ("start", "mode", "share")})
+        assert row["tasks"] == [each["task"] for each in own]
+        assert row["without"] == STARTS[row["start"]][2]
+        assert row["value"] == pytest.approx(np.mean([each["value"] for each in own]))
+        assert row["high"] - row["low"] < np.mean([each["high"] - each["low"] for each in own])
+        assert row["error"] == ("less" if STARTS[row["start"]][1] < 1 else "more")
+    assert len(results["averages"]) == (len(STARTS) - 1) * 2 * len(SHARES)
 
 
-def test_an_average_is_the_mean_of_its_tasks_and_says_which(results):
-    row = one(results["averages"], start="mixed", mode="full", share=1.0)
-    assert row["tasks"] == ["gz1", "merger", "rings", "hart"]
-    assert row["without"] == ["ceers"]
-    each = [
-        one(results["reductions"], task=t, start="mixed", mode="full", share=1.0, main=True)["value"]
-        for t in row["tasks"]
-    ]
-    assert row["value"] == pytest.approx(np.mean(each), abs=1e-12)
+def test_values_are_plain_arithmetic_of_the_cells(results):
+    made = cells()
+    losses = {
+        tuple(cell[key] for key in ("task", "start", "mode", "share", "seed")): cell["figures"][cell["measure"]][
+            "model"
+        ]
+        for cell in made
+    }
+
+    def mean(*key):
+        return np.mean([losses[(*key, seed)] for seed in SEEDS])
+
+    for row in of(results["means"], main=True):
+        key = row["task"], row["start"], row["mode"], row["share"]
+        assert row["value"] == pytest.approx(mean(*key))
+        assert row["runs"] == [losses[(*key, seed)] for seed in SEEDS]
+        assert row["low"] < row["value"] < row["high"]
+    row = one(results["reductions"], task="hart", start="mock", mode="full", share=0.25, main=True)
+    assert row["value"] == pytest.approx(
+        1 - mean("hart", "mock", "full", 0.25) / mean("hart", "imagenet", "full", 0.25)
+    )
+    row = one(results["linear"], task="hart", start="mock", share=0.25)
+    assert row["value"] == pytest.approx(mean("hart", "mock", "linear", 0.25) / mean("hart", "mock", "full", 0.25))
+    other = one(results["means"], measure="missed_precision", start="mock", mode="full", share=1.0)
+    assert other["low"] < other["value"] < other["high"], "one replicate of fifty is not defined"
+    assert not other["main"]
 
 
-def test_linear_probes_are_compared_with_full_finetuning(results):
-    row = one(results["linear"], task="gz1", start="imagenet", share=1.0)
-    assert row["value"] == pytest.approx(made.WORSE, rel=0.05)
-    assert one(results["linear_averages"], start="imagenet", share=1.0)["error"] == "more"
+def test_linear_against_full_is_that_of_the_truth(results):
+    averages = of(results["linear_averages"], share=1.0)
+    assert [row["start"] for row in averages] == [*STARTS]
+    assert np.mean([row["low"] <= WORSE <= row["high"] for row in averages]) > 0.7
+    assert {row["error"] for row in results["linear_averages"]} <= {"more", "not shown"}
 
 
-def test_labels_needed_are_those_of_the_power_law(results):
-    """The truth falls as galaxies^-FALLS, so a start with f of the loss needs f^(1 / FALLS) of the galaxies."""
-    row = one(results["labels"], task="gz1", start="gz2_votes", mode="full")
-    needed = 0.75 ** (1 / made.FALLS)
-    assert row["galaxies"]["value"] == pytest.approx(4645 * needed, rel=0.25)
-    assert row["factor"]["value"] == pytest.approx(1 / needed, rel=0.25)
-    assert row["galaxies"]["low"] < row["galaxies"]["value"] < row["galaxies"]["high"]
-    assert one(results["labels"], task="gz1", start="random", mode="full")["galaxies"]["value"] == "more"
+def test_an_average_holds_tasks_with_galaxies_in_common_together():
+    # The same galaxies with the same luck in two tasks: their average is as uncertain as each; with galaxies of their own, less.
+    made = cells(tasks=("gz1", "rings"), starts=PAIR, shares=(1.0,), modes=("full",), noise=0.0, replicates=2000)
+    rng = np.random.default_rng(0)
+    widths = []
+    for common in (True, False):
+        luck = {task: np.exp(0.1 * rng.standard_normal(2000)) for task in ("gz1", "rings")}
+        for cell in made:
+            own = luck["gz1" if common else cell["task"]]
+            error = cell["figures"]["error"]
+            error["replicates"] = list(error["model"] * (own if cell["start"] == "gz2_votes" else np.ones(2000)))
+        (average,) = results_of(made, about())["averages"]
+        widths.append(average["high"] - average["low"])
+    assert widths[0] == pytest.approx(2 * 1.645 * 0.1 * 0.75, rel=0.1)
+    assert widths[1] == pytest.approx(widths[0] / 2**0.5, rel=0.1)
 
 
-def test_curves_that_may_not_rise_are_scipys_isotonic_regression():
-    curves = np.random.default_rng(0).normal(size=(20, 6)) - np.arange(6) / 2
-    theirs = [isotonic_regression(curve, increasing=False).x for curve in curves]
-    np.testing.assert_allclose(falling(curves), theirs, atol=1e-12)
+def test_one_seed_has_values_and_no_intervals():
+    found = results_of(cells(seeds=(1,)), about(seeds=(1,)))
+    for name in ("means", "reductions", "averages", "linear", "linear_averages"):
+        assert {row["low"] for row in found[name]} == {None}
+        assert None not in {row["value"] for row in found[name]}
+    assert {row["error"] for row in found["reductions"]} == {"not known"}
+    assert {row["factor"]["low"] for row in found["labels"]} == {None}
 
 
-def test_galaxies_are_interpolated_between_measured_sizes_and_never_beyond():
-    sizes, curve = np.array([10.0, 100.0, 1000.0]), np.log([[0.8, 0.4, 0.2]])
-    for target, galaxies in ((0.8, -np.inf), (0.4, 100), (0.1, np.inf), (0.4 * 2**0.5, 10**1.5), (0.2, 1000)):
-        assert galaxies_for(sizes, curve, np.log([target])) == pytest.approx(galaxies, rel=1e-9)
+def test_unequal_seeds_are_compared_where_both_are():
+    made = [cell for cell in cells(tasks=("gz1",), starts=PAIR) if (cell["start"], cell["seed"]) != ("gz2_votes", 2)]
+    found = results_of(made, about())
+    assert {row["seeds"] for row in found["reductions"]} == {2}
+    assert {row["seeds"] for row in of(found["means"], start="imagenet")} == {3}
+    assert "gz2_votes, full: 8 of 60 cells are there" in found["data"]["missing"]
+    assert "mixed, linear: 0 of 48 cells are there" in found["data"]["missing"], "of four tasks, as it learnt from one"
+    assert "ceers on ceers" in found["data"]["learnt_from"]
+    alone = results_of([cell for cell in made if cell["start"] != "imagenet"], about())
+    assert alone["reductions"] == alone["averages"] == alone["labels"] == []
 
 
-def test_points_are_one_for_each_cell_and_figure():
-    cells = made.cells(tasks=["merger"], shares=[1.0], seeds=[1])
-    points = points_of(cells, made.about())
-    assert len(points) == sum(len(cell["figures"]) for cell in cells)
-    assert set(points[points["main"]]["measure"]) == {"balanced_error"}
-    holes = points[points["measure"] == "missed_precision"]["replicates"].iloc[0]
-    assert np.isnan(holes[0])
-    assert np.isfinite(holes[1:]).all()
+def test_a_figure_that_is_seldom_defined_has_no_interval():
+    made = cells(tasks=("merger",), starts=PAIR)
+    for cell in made:
+        cell["figures"]["missed_precision"]["replicates"][:8] = [None] * 8
+    rows = of(results_of(made, about())["reductions"], measure="missed_precision")
+    assert {row["low"] for row in rows} == {None}
+    assert {row["error"] for row in rows} == {"not known"}
 
 
-def test_what_is_not_measured_is_said(results):
-    assert results["data"]["missing"] == []
-    assert results["data"]["learnt_from"] == ["ceers on ceers", "mixed on ceers"]
-    found = results_of([c for c in made.cells() if (c["start"], c["mode"]) != ("mock", "full")], made.about())
-    assert found["data"]["missing"] == ["mock, full: 0 of 60 cells are there"]
+def test_larger_models_of_a_family_are_compared():
+    made, said = cells(tasks=("gz1",), starts=("imagenet", "gz2_votes")), about(starts=("imagenet", "gz2_votes"))
+    assert results_of(made, said)["sizes"] == []
+    for start in said["starts"].values():
+        start["size_of"] = "EfficientNet-Lite"
+    for cell in made:
+        cell["parameters"] = 8_000_000 if cell["start"] == "imagenet" else 3_000_000
+    sizes = results_of(made, said)["sizes"]
+    assert {(row["small"], row["large"]) for row in sizes} == {("gz2_votes", "imagenet")}
+    assert {row["error"] for row in sizes} == {"more"}
+    assert one(sizes, mode="full", share=1.0)["value"] == pytest.approx(1 - 1 / 0.75, abs=0.1)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"task": "bars"}, "its task bars is not among those of benchmark.json"),
-        ({"measure": "nll"}, "lacks the measure of its task, error"),
-        ({"galaxies": 7}, "are not of the same galaxies"),
-        (
-            {"figures": {"error": {"model": -1, "replicates": [1.0]}}},
-            "error is -1, but losses are numbers of 0 or more",
-        ),
-        ({"seed": "1"}, "is broken, as its seed is missing or of a wrong kind"),
-    ],
-)
-def test_broken_cells_are_named(tmp_path, change, message):
-    few = dict(tasks=["gz1"], starts=["imagenet", "gz2_votes"], shares=[1.0], seeds=[1])
-    cells = made.cells(**few, modes=["full"])
-    made.write(tmp_path, cells, made.about(**few))
-    about = read_about(tmp_path / "benchmark.json")
-    assert len(read_cells(tmp_path / "cells", about)) == 2
-    file = next((tmp_path / "cells/gz1/gz2_votes").iterdir())
-    file.write_text(json.dumps(cells[1] | change))
-    with pytest.raises(BadInput, match=message):
-        read_cells(tmp_path / "cells", about)
+def test_choices_at_an_edge_are_counted_where_there_was_a_choice():
+    made = cells(tasks=("gz1",), starts=("imagenet",), shares=(1.0,), modes=("full",))
+    for cell, (grid, chosen) in zip(made, [("123", 1), ("123", 3), ("2", 2)], strict=True):
+        cell |= {"grid": {rate: 0.5 for rate in grid}, "chosen": chosen}
+    (row,) = results_of(made, about())["choices"]
+    assert {key: row[key] for key in ("cells", "choosing", "lowest", "highest", "chosen")} == {
+        "cells": 3, "choosing": 2, "lowest": 1, "highest": 1, "chosen": {"1": 1, "2": 1, "3": 1},
+    }  # fmt: skip
+    points = points_of(made, about())
+    assert points[points["main"]]["edge"].tolist() == ["lowest", "highest", "none"]
+
+
+def test_points_are_the_cells(tmp_path):
+    made = cells(tasks=("gz1", "merger"), starts=PAIR, shares=SHARES[-2:])
+    folder = write(tmp_path, made, about())
+    points = points_of(read_cells(folder / "cells", read_about(folder / "benchmark.json")), about())
+    expected = {
+        (*(cell[key] for key in ("task", "start", "mode", "share", "seed")), name): figure
+        for cell, (name, figure) in itertools.chain.from_iterable(
+            itertools.product([cell], cell["figures"].items()) for cell in made
+        )
+    }
+    assert len(points) == len(expected)
+    for row in points.itertuples():
+        figure = expected[row.task, row.start, row.mode, row.share, row.seed, row.measure]
+        assert (row.loss, row.baseline) == (figure["model"], figure["baseline"])
+        np.testing.assert_array_equal(row.replicates, np.array(figure["replicates"], float))
+    assert points["task"].drop_duplicates().tolist() == ["gz1", "merger"]
+    shuffled = points_of(made[::-1], about())
+    pd.testing.assert_frame_equal(shuffled.drop(columns="replicates"), points.drop(columns="replicates"))
+
+
+def test_broken_cells_are_named(tmp_path):
+    made = cells(tasks=("gz1",), starts=PAIR, shares=(1.0,), seeds=(1,))
+    folder = write(tmp_path, made, about())
+    said = read_about(folder / "benchmark.json")
+    file = folder / "cells/gz1/gz2_votes/full,share=1-1,seed=1.json"
+    whole = json.loads(file.read_text())
+
+    def refused(text, **changes):
+        file.write_text(json.dumps(whole | changes))
+        with pytest.raises(BadInput, match=text) as error:
+            read_cells(folder / "cells", said)
+        assert str(file) in str(error.value)
+
+    refused("its seed is missing or of a wrong kind", seed=None)
+    refused("its start elsewhere is not among", start="elsewhere")
+    refused("lacks the measure", measure="nll")
+    refused("not of the same galaxies", galaxies=7)
+    refused("are the same cell", start="imagenet")
+    for value in (-1.0, math.inf, None):
+        figures = copy.deepcopy(whole["figures"])
+        figures["error"]["model"] = value
+        refused("losses are numbers of 0 or more", figures=figures)
+    refused("lacks the replicates", figures={"error": {"model": 0.1, "baseline": 0.2, "replicates": []}})
     file.write_text("{")
-    with pytest.raises(BadInput, match=f"{file.name}: cannot be read as JSON"):
-        read_cells(tmp_path / "cells", about)
+    with pytest.raises(BadInput, match="cannot be read as JSON"):
+        read_cells(folder / "cells", said)
+    with pytest.raises(BadInput, match="no cell"):
+        read_cells(folder / "nowhere", said)
+    (folder / "benchmark.json").write_text(json.dumps(about() | {"reference": "other"}))
+    with pytest.raises(BadInput, match="not among the starts"):
+        read_about(folder / "benchmark.json")
+    leaked = write(tmp_path / "leaked", cells(tasks=("ceers",), starts=("imagenet",)), about())
+    (cell,) = leaked.glob("cells/ceers/imagenet/full,share=1-1,seed=1.json")
+    cell.write_text(json.dumps(json.loads(cell.read_text()) | {"start": "ceers"}))
+    with pytest.raises(BadInput, match="ceers has learnt from galaxies of ceers"):
+        read_cells(leaked / "cells", about())
