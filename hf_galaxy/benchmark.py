@@ -43,10 +43,12 @@ class Start:
 
     Attributes:
         weights: as --start of scripts/finetune.py takes them; None: random, for each seed others.
+        backbone: architecture, where the weights do not say it and it is not that of the benchmark.
     """
 
     name: str
     weights: str | None
+    backbone: str | None = None
 
     @cached_property
     def lineage(self) -> list[RunRecord]:
@@ -98,6 +100,7 @@ class Benchmark:
         reference: the name of the start that the others are compared with.
         backbone: architecture, for starts that do not say it.
         image_size, crop: how all of them see pictures; None: each run as it was trained, other starts 224 px of all of it.
+        sizes: names of starts that differ in the size of their backbone only.
         precision, workers: of the runs of full finetuning.
         seen: full finetuning sees so many times the root of the number of galaxies: few of them often, and many not too often to
             be affordable.
@@ -115,6 +118,7 @@ class Benchmark:
     backbone: str | None = None
     image_size: int | None = None
     crop: float | None = None
+    sizes: tuple[str, ...] = ()
     precision: str | None = None
     workers: int = 0
     seen: float = 250
@@ -138,9 +142,13 @@ class Benchmark:
         """The settings of a run on what the cell learns from."""
         return Settings(
             dataset=(cell.task.dataset,), **cell.task.options, fold=self.fold(cell), subset=cell.share, seed=cell.seed,
-            backbone=self.backbone if cell.start.weights is None or not cell.start.lineage else None,
+            backbone=self.backbone_of(cell.start),
             start=cell.start.weights, image_size=self.image_size, crop=self.crop, workers=self.workers, precision=self.precision, **changes,
         )  # fmt: skip
+
+    def backbone_of(self, start: Start) -> str | None:
+        """The architecture of a start; None for a run, which says it itself."""
+        return None if start.lineage else start.backbone or self.backbone
 
     def fold(self, cell: Cell) -> int | None:
         """Which fifth of the galaxies tests, for tasks with folds."""
@@ -162,6 +170,7 @@ class Benchmark:
                     "weights": start.weights,
                     "galaxies": bool(start.lineage),
                     "looked": looked[name],
+                    "size_of": self.sizes[0] if name in self.sizes else None,
                     "learnt_from": [t.name for t in self.tasks.values() if t.dataset in datasets_of(start)],
                     "pretraining": [
                         {"dataset": r.dataset["name"], "galaxies": r.dataset["splits"]["train"], "command": r.command}
@@ -253,9 +262,9 @@ def begin(benchmark: Benchmark, looked: dict[str, bool]) -> None:
         earlier = json.loads(file.read_text())
         for name in about:
             if name in ("tasks", "starts"):
-                changed = [
-                    each for each in about[name] if earlier[name].get(each, about[name][each]) != about[name][each]
-                ]
+                sizes = {"size_of": None}  # which starts are of a family is not measured
+                known = {each: said | sizes for each, said in earlier[name].items()}
+                changed = [each for each, said in about[name].items() if known.get(each, said | sizes) != said | sizes]
                 about[name] = earlier[name] | about[name]
             elif name in GROWS:
                 changed = []

@@ -47,11 +47,13 @@ class Downstream:
     only: tuple[str, ...] = ()
     """Names of tasks; by default all of the file."""
     starts: tuple[str, ...]
-    """NAME=WEIGHTS for each start, the weights as --start of finetune.py takes them; random: none, others for each seed."""
+    """NAME=WEIGHTS for each start, the weights as --start of finetune.py takes them, or NAME=BACKBONE=WEIGHTS; random: none, others for each seed."""
     reference: str = "imagenet"
     """The start that others are compared with."""
     backbone: str | None = None
     """Architecture of those starts that do not say it: random ones, and files of weights."""
+    sizes: tuple[str, ...] = ()
+    """Names of starts that differ in the size of their backbone only: the page says what a larger one brings."""
     image_size: int | None = None
     """Side of what every backbone sees, in pixels; by default that of the run it comes from, else 224."""
     crop: float | None = None
@@ -80,11 +82,14 @@ def starts_of(settings: Downstream) -> dict[str, Start]:
     """The starts by name, each looked at: weights that cannot be read are refused now."""
     starts = {}
     for text in settings.starts:
-        name, _, weights = text.partition("=")
-        if name in starts or not name or (name != "random") != bool(weights):
-            raise BadInput(f"--starts {text}: give NAME=WEIGHTS, each name once, or random")
-        starts[name] = Start(name, weights or None)
-        resolve_start(None if starts[name].lineage else settings.backbone, weights or None, settings.image_size)
+        name, *backbone, weights = text.split("=") if text != "random" else (text, "")
+        if name in starts or not name or len(backbone) > 1 or (name != "random") != bool(weights):
+            raise BadInput(f"--starts {text}: give NAME=WEIGHTS or NAME=BACKBONE=WEIGHTS, each name once, or random")
+        starts[name] = start = Start(name, weights or None, *backbone)
+        backbone = None if start.lineage else start.backbone or settings.backbone
+        resolve_start(backbone, start.weights, settings.image_size)
+    if unknown := [name for name in settings.sizes if name not in starts]:
+        raise BadInput(f"--sizes {unknown[0]}: is none of the starts {', '.join(starts)}")
     if settings.reference not in starts:
         raise BadInput(f"--reference {settings.reference}: is none of the starts {', '.join(starts)}")
     return starts
@@ -155,7 +160,7 @@ def main(settings: Downstream) -> None:
     tasks = {name: with_label(task) for name, task in tasks.items() if name in (settings.only or tasks)}
     benchmark = Benchmark(
         title=settings.title, tasks=tasks, starts=starts_of(settings), reference=settings.reference, out=settings.out, modes=settings.modes,
-        shares=settings.shares, seeds=settings.seeds, backbone=settings.backbone, image_size=settings.image_size,
+        shares=settings.shares, seeds=settings.seeds, backbone=settings.backbone, sizes=settings.sizes, image_size=settings.image_size,
         crop=settings.crop, seen=settings.seen, rates=settings.learning_rates, precision=settings.precision, workers=settings.workers,
     )  # fmt: skip
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 
 from hf_galaxy import benchmark as b
@@ -234,13 +236,17 @@ def test_the_script_measures_what_is_not_there_yet_and_writes_the_page(mock_data
     files = sorted((tmp_path / "out/cells/kind/random").iterdir())
     assert [file.name for file in files] == ["linear,seed=1,share=1-2.json", "linear,seed=1,share=1.json"]
     before = [file.stat().st_mtime_ns for file in files]
-    done = run_script("benchmark_downstream", *given, "--seeds", 1, 2, "--at-once", 2, launch=())
-    assert "4 cells (4 linear): 2 done, 2 to do" in done.stdout
+    save_file(timm.create_model("test_vit", img_size=32, num_classes=0).state_dict(), tmp_path / "vit.safetensors")
+    more = [f"vit=test_vit={tmp_path / 'vit.safetensors'}", "--sizes", "random", "vit", "--seeds", 1, 2, "--at-once", 2]
+    done = run_script("benchmark_downstream", *given, *more, launch=())
+    assert "8 cells (8 linear): 2 done, 6 to do" in done.stdout
     assert [file.stat().st_mtime_ns for file in files] == before
     page = (tmp_path / "out/README.md").read_text()
-    assert "4 cells of tasks x starts" in page
+    assert "8 cells of tasks x starts" in page
     assert "Not yet measured" not in page
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert {(row["small"], row["large"]) for row in results["sizes"]} == {("vit", "random")}
     refused = run_script("benchmark_downstream", *given, f"other={tmp_path}", launch=(), expect=1)
     assert f"{tmp_path}: is no folder or reachable Hub id of a finished run" in refused.stderr
     refused = run_script("benchmark_downstream", *given[:-1], "random=x", launch=(), expect=1)
-    assert "--starts random=x: give NAME=WEIGHTS, each name once, or random" in refused.stderr
+    assert "--starts random=x: give NAME=WEIGHTS or NAME=BACKBONE=WEIGHTS, each name once, or random" in refused.stderr
