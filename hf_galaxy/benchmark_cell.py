@@ -44,7 +44,7 @@ class Bench:
             "measure": cell.task.measure, "galaxies": galaxies, "test_galaxies": record.results["test"]["galaxies"],
             "hyperparameter": "penalty" if cell.mode == "linear" else "learning_rate",
             "chosen": chosen, "grid": {str(value): loss for value, loss in grid.items()},
-            "figures": figures, "backbone": record.model["backbone"], "parameters": record.model["parameters"],
+            "figures": figures, "backbone": record.model["backbone"], "parameters": sum(record.model["parameters"][part] for part in ("backbone", "head")),
             "seconds": time.perf_counter() - started, "environment": record.environment,
         }  # fmt: skip
         write_json(cell.file, about)
@@ -68,7 +68,7 @@ class Bench:
         record = RunRecord(
             command="", settings=dataclasses.asdict(settings), baseline=baseline,
             dataset={"splits": {split: len(each) for split, each in splits.items()}, **describe(sources.target)},
-            model={"backbone": model.config.backbone, "parameters": sum(model.parameter_counts().values())},
+            model={"backbone": model.config.backbone, "parameters": model.parameter_counts()},
             environment=environment(accelerator),
         )  # fmt: skip
         with without_backbone(model):
@@ -96,9 +96,7 @@ class Bench:
         given = self.benchmark.settings(cell, **FULL, learning_rate=rate, out=folder)
         galaxies = open_sources(given, quietly).count("train")
         epochs = self.benchmark.seen / galaxies**0.5
-        record = carry_out(dataclasses.replace(given, epochs=epochs, validate_every=epochs / VALIDATIONS))
-        record.model["parameters"] = record.model["parameters"]["backbone"] + record.model["parameters"]["head"]
-        return record
+        return carry_out(dataclasses.replace(given, epochs=epochs, validate_every=epochs / VALIDATIONS))
 
     def _resolve(self, settings):
         key = settings.start, settings.backbone
