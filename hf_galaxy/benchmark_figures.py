@@ -187,7 +187,7 @@ def _reductions(name, mode, rows, averages, about, looks):
                 _draw_interval(axes, y + aside, row, color, marker, fill)
                 over = len(row["tasks"]) if "tasks" in row else 1
                 if fill == "full":
-                    text = _percents(row) + (f", {over} tasks" if "tasks" in row else "")
+                    text = _percents(row) + (f", {over} task{'s' * (over > 1)}" if "tasks" in row else "")
                     beside(axes, y, text, left=False, color="black" if row["error"] != "more" else COLORS[1])
                     words.append(f"{title}, {start}: {text}.")
                 average = "tasks" in row

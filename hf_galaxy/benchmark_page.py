@@ -91,7 +91,7 @@ def found(results: dict, about: dict) -> list[str]:
             title = about["starts"][best["start"]]["title"]
             told.append(
                 f"**With all labels and {WORDS[mode]}, the best galaxy start, {title}, {'cuts' if best['value'] > 0 else 'does NOT cut'} the error of "
-                f"{reference}: by {_reduction(best).strip('*')} on average over {len(best['tasks'])} tasks** ({_shown(best)}). Which start is the best was seen from "
+                f"{reference}{'' if best['value'] > 0 else ','} by {_reduction(best).strip('*')} on average over {_tasks(best)}** ({_shown(best)}). Which start is the best was seen from "
                 "these same figures, which flatters it a little."
             )
     if told:
@@ -121,7 +121,7 @@ def found(results: dict, about: dict) -> list[str]:
     if results["linear_averages"]:
         most = max(row["share"] for row in results["linear_averages"])
         each = [
-            f"{about['starts'][row['start']]['title']} {_interval(row)} ({len(row['tasks'])} tasks)"
+            f"{about['starts'][row['start']]['title']} {_interval(row)} ({_tasks(row)})"
             for row in results["linear_averages"]
             if row["share"] == most
         ]
@@ -156,10 +156,14 @@ def _losing(results, about, mode):
     rows = [row for row in results["averages"] if row["mode"] == mode and row["share"] == max(about["shares"])]
     titles = {name: start["title"] for name, start in about["starts"].items()}
     return "; ".join(
-        f"{titles[row['start']]} {percents(row)} over {len(row['tasks'])} tasks"
+        f"{titles[row['start']]} {percents(row)} over {_tasks(row)}"
         for row in rows
         if row["error"] == "more"
     )
+
+
+def _tasks(row):
+    return "1 task" if len(row["tasks"]) == 1 else f"{len(row['tasks'])} tasks"
 
 
 def _shown(row):
@@ -226,7 +230,7 @@ def reduction_table(results: dict, about: dict, mode: str) -> str:
 
 
 def _average(mean):
-    return _reduction(mean) + (f", {len(mean['tasks'])} tasks" if mean["without"] else "")
+    return _reduction(mean) + (f", {_tasks(mean)}" if mean["without"] else "")
 
 
 def _share(share):

@@ -82,7 +82,7 @@ def test_the_best_and_the_losing_starts_are_told_beside_the_paper(results):
 def test_a_galaxy_start_that_loses_is_told_as_plainly():
     said = about(tasks=("gz1", "rings"), starts=("imagenet", "ceers"))
     page = page_of(cells(tasks=("gz1", "rings"), starts=("imagenet", "ceers"), noise=0.005), said)
-    assert f"the best galaxy start, {STARTS['ceers'][0]}, does NOT cut the error of ImageNet: by -" in page
+    assert f"the best galaxy start, {STARTS['ceers'][0]}, does NOT cut the error of ImageNet, by -" in page
     assert "(more error at 90 %)" in page
     assert "0 have less error at 90 %, 8 more" in page
     assert "in 0 of 2 cases" in page
