@@ -12,3 +12,9 @@ def say(name: str, **values) -> str:
     """The sentence of that name ("section.name"), its {braces} filled with the values."""
     section, _, key = name.partition(".")
     return _TEXT[section][key].strip().format(**values)
+
+
+def known(name: str, otherwise: str) -> str:
+    """The same of a name that need not be there."""
+    section, _, key = name.partition(".")
+    return _TEXT[section].get(key, otherwise)

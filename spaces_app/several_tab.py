@@ -1,0 +1,1 @@
+"""Several pictures at once: a table to look at and to download."""
