@@ -41,6 +41,7 @@ MADE_BY = "hf_galaxy"  # what an ONNX file calls its producer
 # What timm knows of the published weights of an architecture, and is not true of others.
 OF_PUBLISHED_WEIGHTS = ("tag", "license", "description", "origin_url", "paper_name", "paper_ids", "notes")
 TOLERANCE = 1e-4  # of what ONNX Runtime and torch answer, as a share of the answer
+FEATURES = "features"  # the output of an ONNX file that is no answer
 ONNX_BYTES = 2**31 - 2**20  # what one file can hold, with room for what is not weights
 
 
@@ -201,14 +202,15 @@ def check_onnx_file(out: Path) -> None:
 
 
 def export_onnx(model: GalaxyPreTrainedModel, record: RunRecord, out: Path) -> dict[str, float]:
-    """Write the whole model as one ONNX file: pixel_values (B, 3, S, S) float32 in [0, 1] -> all that the model answers.
+    """Write the whole model as one ONNX file: pixel_values (B, 3, S, S) float32 in [0, 1] -> all that the model answers, and
+    `features` (B, D), which the head makes it of.
 
-    B is free, S is that of the run. The file says in its metadata what its columns mean (`columns`, JSON: output -> names;
-    for votes also `tree`), how pictures are framed and whence it comes. What it answers is compared with torch, on noise,
-    black, white and mock galaxies, in batches of other sizes than the exported one.
+    B is free, S is that of the run. The file says in its metadata what the columns of the answers mean (`columns`, JSON:
+    output -> names; for votes also `tree`; features have no names), how pictures are framed and whence it comes. What it
+    answers is compared with torch, on noise, black, white and mock galaxies, in batches of other sizes than the exported one.
 
     Returns:
-        Output -> the largest difference, as a share of the column's largest value.
+        Output -> the largest difference, as a share of the column's largest value; of features, of the largest of all.
 
     Raises:
         BadInput: as `check_onnx_file`; the model is too large; torch cannot export it; or a difference exceeds TOLERANCE.
@@ -248,10 +250,12 @@ class _Outputs(nn.Module):
 
 
 def _answers(model, images):
-    """All that a model answers, by name."""
-    answer = model(pixel_values=images)
+    """All that a model answers, by name, and behind it what its head is given."""
+    given = []
+    with model.head.register_forward_pre_hook(lambda head, inputs: given.append(inputs[0])):
+        answer = model(pixel_values=images)
     every = {field.name: getattr(answer, field.name) for field in dataclasses.fields(answer)}
-    return {name: value for name, value in every.items() if value is not None}
+    return {name: value for name, value in every.items() if value is not None} | {FEATURES: given[0]}
 
 
 def _onnx_program(model, images, outputs):
@@ -271,7 +275,7 @@ def _onnx_program(model, images, outputs):
 def _metadata(model, record, outputs):
     config = model.config
     said = {
-        "columns": dict.fromkeys(outputs, model.columns), "image_size": config.image_size,
+        "columns": {name: model.columns for name in outputs if name != FEATURES}, "image_size": config.image_size,
         "shortest_edge": config.framing.scaled, "backbone": config.backbone, "dataset": record.dataset["title"],
     }  # fmt: skip
     said |= {"tree": config.tree} if config.tree else {}
@@ -286,7 +290,8 @@ def _differences(file, images, expected):
     answers = zip(*(session.run(list(expected), {"pixel_values": batch}) for batch in batches), strict=True)
     differences = {}
     for (name, wanted), answered in zip(expected.items(), answers, strict=True):
-        scale = np.abs(wanted).max(axis=0).clip(np.finfo(np.float32).tiny)
+        # Some features are never active: what is left of them is rounding.
+        scale = np.abs(wanted).max(axis=None if name == FEATURES else 0).clip(np.finfo(np.float32).tiny)
         differences[name] = float((np.abs(np.concatenate(answered) - wanted) / scale).max())
     return differences
 

@@ -244,18 +244,19 @@ def test_onnx_answers_as_torch_does(backbone, options, tmp_path):
     session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
     said = session.get_modelmeta().custom_metadata_map
     columns = json.loads(said["columns"])
-    assert list(columns) == [output.name for output in session.get_outputs()] == list(differences)
+    assert [*columns, "features"] == [output.name for output in session.get_outputs()] == list(differences)
     assert (json.loads(said["image_size"]), json.loads(said["shortest_edge"])) == (48, 96)
     if model.config.tree:
         assert DecisionTree.from_dict(json.loads(said["tree"])) == model.tree
     for batch in (1, 2, 5):
         images = torch.rand(batch, 3, 48, 48)
         with torch.no_grad():
-            expected = model(pixel_values=images)
-        answers = session.run(None, {"pixel_values": images.numpy()})
+            expected, seen = model(pixel_values=images), model.features(images)
+        *answers, features = session.run(None, {"pixel_values": images.numpy()})
         for name, answer in zip(columns, answers, strict=True):
             assert expected[name].shape == (batch, len(columns[name]))
             torch.testing.assert_close(torch.from_numpy(answer), expected[name], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(torch.from_numpy(features), seen, rtol=0, atol=1e-4 * seen.abs().max().item())
     assert max(differences.values()) < 1e-4
     expected_names = model.tree.columns if model.config.tree else model.config.values or ["ring", "none", "unsure"]
     assert all(names == expected_names for names in columns.values())
@@ -278,7 +279,7 @@ def test_the_script_exports_a_run_folder(tmp_path, monkeypatch, capsys):
     size = (tmp_path / "model.onnx").stat().st_size / 1e6
     assert f"model.onnx: {size:.1f} MB; differs from torch by at most" in said
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    (answer,) = session.run(None, {"pixel_values": IMAGES.numpy()})
+    answer, _ = session.run(None, {"pixel_values": IMAGES.numpy()})
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(answer), model(pixel_values=IMAGES).fractions, rtol=1e-4, atol=1e-6)
     with pytest.raises(SystemExit, match=r"error: .* is no run folder"):

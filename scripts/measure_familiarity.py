@@ -1,0 +1,70 @@
+"""Learn what a run's galaxies look like to its backbone, so that pictures of something else can be told: a file in the run folder.
+
+    accelerate launch scripts/measure_familiarity.py --run runs/ceers
+
+On two cores some 5,000 galaxies of 88 px take a minute with an EfficientNet-Lite0.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from hf_galaxy.command_line import run
+from hf_galaxy.errors import BadInput
+from hf_galaxy.experiment import load_run
+from hf_galaxy.familiarity import FILE, LEVEL, Familiarity
+from hf_galaxy.features import BATCH, features_of
+from hf_galaxy.processes import first_alone, start_accelerator
+from hf_galaxy.sequence import Share
+from hf_galaxy.settings import Settings, as_recorded
+from hf_galaxy.sources import open_sources
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """Write RUN/familiarity.safetensors from the galaxies that the run learnt from and validated with, and try it on its test split."""
+
+    run: Path
+    """The run folder."""
+    dataset: tuple[str, ...] | None = None
+    """Folders or Hub ids; by default those that the run learnt from, where they were then."""
+    level: float = LEVEL
+    """Share of galaxies like the run's own that are to pass for familiar."""
+    workers: int = 0
+    """Processes that decode pictures, for each process."""
+    precision: Literal["no", "bf16", "fp16"] | None = None
+    """Mixed precision, by default as `accelerate launch` or `accelerate config` says."""
+    cpu: bool = False
+    """Work on the CPU even if there is a GPU."""
+
+
+def main(settings: Measure) -> None:
+    if not 0 < settings.level < 1 or settings.workers < 0:
+        raise BadInput("--level must be in (0, 1), --workers must not be negative")
+    accelerator = start_accelerator(settings.precision, settings.cpu)
+    model, record = load_run(settings.run)
+    of_run = Settings(**as_recorded(record.settings))
+    if settings.dataset is not None:
+        of_run = dataclasses.replace(of_run, dataset=settings.dataset)
+    with accelerator.main_process_first():
+        sources = open_sources(of_run, accelerator.print)
+    share = Share(accelerator.process_index, accelerator.num_processes)
+    known = features_of(model, sources.splits, sources.target, BATCH, share, settings.workers, accelerator)
+    features = {split: [each.columns["features"].numpy() for each in parts] for split, parts in known.items()}
+    train, held_out = (np.concatenate(features[split]) for split in ("train", "validation"))
+    familiarity = Familiarity.fit(train, held_out, settings.level)
+    first_alone(accelerator, familiarity.save, settings.run)
+    accelerator.print(
+        f"{settings.run / FILE}: of {len(train):,} training galaxies; {len(held_out):,} of the validation split say where the "
+        f"strangest {1 - settings.level:.1%} begin"
+    )
+    for name, validation, test in zip(of_run.dataset, features["validation"], features["test"], strict=True):
+        parts = (f"{(familiarity.unlikeness(part) > 1).mean():.2%} of {len(part):,}" for part in (validation, test))
+        accelerator.print("{}: beyond are {} validation galaxies, and {} test galaxies".format(name, *parts))
+
+
+if __name__ == "__main__":
+    run(Measure, main)
