@@ -111,6 +111,7 @@ BELOW = {
         "simulate",
         "views",
     },
+    "space": {"errors", "atomic", "experiment", "export", "hub"},
     "grid": {"errors", "checkpoints", "run_record"},
     "attempt": {"errors", "grid"},
     "sweep": {"errors", "atomic", "attempt", "grid", "run_record"},
