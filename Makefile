@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
+PORT ?= 7860
 LAUNCH := $(RUN) accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: demo test lint format clean
+.PHONY: demo space test test-browser lint format clean
 
 # The whole path on a mock survey: publish, check, pretrain on votes, finetune on classes, evaluate what was saved.
 demo: $(VENV)/ready
@@ -25,11 +26,20 @@ demo: $(VENV)/ready
 	@echo; echo "demo/finetuned on the test split of demo/new_survey:"
 	@$(LAUNCH) scripts/evaluate.py --run demo/finetuned
 
+# The demo in a browser, on this machine only and without the network; PORT=8000 takes another port.
+space: $(VENV)/ready
+	@echo "The Space starts on http://127.0.0.1:$(PORT); Ctrl-C ends it."
+	$(RUN) GRADIO_ANALYTICS_ENABLED=False GRADIO_SERVER_NAME=127.0.0.1 GRADIO_SERVER_PORT=$(PORT) python spaces_app/app.py
+
 # As many tests at once as there are cores; those of a file share what they prepare. Threads that wait leave the cores to others.
 test: $(VENV)/ready
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) OMP_WAIT_POLICY=PASSIVE python -m pytest -n auto --dist loadfile
+
+# Those of the Space that click in a Chromium, which `make test` runs, too, where there is one; without it they say so.
+test-browser: $(VENV)/ready
+	$(RUN) python -m pytest -rs tests/test_space_browser.py
 
 lint: $(VENV)/ready
 	$(RUN) ruff check .

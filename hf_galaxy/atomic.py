@@ -67,6 +67,23 @@ def new_folder(out: Path, fingerprint: str) -> Iterator[Path]:
             shutil.rmtree(partial)
 
 
+@contextmanager
+def replaced_folder(out: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of `out` when the block ends well, and is removed if it does not."""
+    partial, earlier = (out.with_name(f".{out.name}.{state}") for state in ("partial", "earlier"))
+    for left in (partial, earlier):
+        shutil.rmtree(left, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if out.exists():
+            os.replace(out, earlier)  # a folder that is not empty cannot be replaced in one step
+        os.replace(partial, out)
+    finally:
+        for left in (partial, earlier):
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def _finished(folder):
     return (file for file in folder.rglob("*") if file.is_file() and file.name != FINGERPRINT and not _is_partial(file))
 

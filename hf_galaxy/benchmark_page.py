@@ -156,9 +156,7 @@ def _losing(results, about, mode):
     rows = [row for row in results["averages"] if row["mode"] == mode and row["share"] == max(about["shares"])]
     titles = {name: start["title"] for name, start in about["starts"].items()}
     return "; ".join(
-        f"{titles[row['start']]} {percents(row)} over {_tasks(row)}"
-        for row in rows
-        if row["error"] == "more"
+        f"{titles[row['start']]} {percents(row)} over {_tasks(row)}" for row in rows if row["error"] == "more"
     )
 
 

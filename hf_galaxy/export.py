@@ -8,11 +8,7 @@ import dataclasses
 import io
 import json
 import math
-import os
-import shutil
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +21,7 @@ from torch import nn
 from transformers import AutoModel
 from transformers.models.clip import CLIPImageProcessor
 
-from hf_galaxy.atomic import check_new, whole_file
+from hf_galaxy.atomic import check_new, replaced_folder, whole_file
 from hf_galaxy.backbones import TransformersBackbone
 from hf_galaxy.card_data import base_model, licence
 from hf_galaxy.cards import TEMPLATES
@@ -69,7 +65,7 @@ def export_encoder(model: GalaxyPreTrainedModel, record: RunRecord, out: Path) -
     check_encoder_folder(out)
     model.eval()
     try:
-        with _replaced(out.resolve()) as folder:
+        with replaced_folder(out.resolve()) as folder:
             if isinstance(model.backbone, TransformersBackbone):
                 _save_transformers(model, folder)
             else:
@@ -81,23 +77,6 @@ def export_encoder(model: GalaxyPreTrainedModel, record: RunRecord, out: Path) -
                 file.chmod(card.stat().st_mode)  # safetensors lets nobody else read what it writes
     except (OSError, SafetensorError) as error:
         raise BadInput(f"--out {out}: cannot be written ({error})") from error
-
-
-@contextmanager
-def _replaced(out: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `out` when the block ends well, and is removed if it does not."""
-    partial, earlier = (out.with_name(f".{out.name}.{state}") for state in ("partial", "earlier"))
-    for left in (partial, earlier):
-        shutil.rmtree(left, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if out.exists():
-            os.replace(out, earlier)  # a folder that is not empty cannot be replaced in one step
-        os.replace(partial, out)
-    finally:
-        for left in (partial, earlier):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def _save_timm(model, folder):

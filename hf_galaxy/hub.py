@@ -1,7 +1,7 @@
-"""A published folder goes to the Hub, byte for byte: a dataset's, or that of a run."""
+"""A published folder goes to the Hub, byte for byte: a dataset's, that of a run, or a Space."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +14,11 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.publish import CROISSANT, STATISTICS
 
 # What an earlier version of a repository may have had more of, and must not keep.
-STALE = {"dataset": ["data/*", "tiny/*", "native/*"], "model": ["*.safetensors", "figures/*", ".eval_results/*"]}
+STALE = {
+    "dataset": ["data/*", "tiny/*", "native/*"],
+    "model": ["*.safetensors", "figures/*", ".eval_results/*"],
+    "space": ["*"],
+}
 # Of a run folder, what training needs to go on or to branch off, and nobody who uses the model.
 OF_TRAINING = (".lock", ".saving*", "*.partial", "checkpoint-*.pt", "kept-checkpoint-*.pt")
 # Loading one can run what it likes. That of .npy and .npz cannot: NumPy refuses pickles in them unless it is asked not to.
@@ -58,12 +62,15 @@ def check_run_files(run: Path, allowed: Collection[str] = ()) -> None:
     uploaded = _uploaded(run)
     if missing := sorted(set(allowed) - uploaded):
         raise BadInput(f"--allow-pickle {missing[0]}: there is no such file in {run}, of those that are uploaded")
-    # Any suffix counts, for x.pkl.gz is one, too.
-    pickles = {path for path in uploaded if PICKLES & {*path.split("/")[-1].lower().split(".")[1:]}} - set(allowed)
-    if pickles:
+    if dangerous := pickles(uploaded - set(allowed)):
         raise BadInput(
-            f"--run {run}: {', '.join(sorted(pickles))} can run anything when loaded; remove it, or name it with --allow-pickle"
+            f"--run {run}: {', '.join(dangerous)} can run anything when loaded; remove it, or name it with --allow-pickle"
         )
+
+
+def pickles(paths: Iterable[str]) -> list[str]:
+    """Those that can run anything when loaded. Any suffix counts, for x.pkl.gz is one, too."""
+    return sorted(path for path in paths if PICKLES & {*path.split("/")[-1].lower().split(".")[1:]})
 
 
 def _uploaded(run):
@@ -72,11 +79,12 @@ def _uploaded(run):
     return set(filter_repo_objects(paths, ignore_patterns=[*OF_TRAINING, *DEFAULT_IGNORE_PATTERNS]))
 
 
-def push(folder: Path, repo: str, kind: Literal["dataset", "model"] = "dataset") -> str:
+def push(folder: Path, repo: str, kind: Literal["dataset", "model", "space"] = "dataset") -> str:
     """Upload a published folder to the Hub, byte for byte; what an interrupted upload has sent is not sent again.
 
     Args:
-        kind: of a model's folder, which is that of a run, what only its training needs stays here (`OF_TRAINING`).
+        kind: of a model's folder, which is that of a run, what only its training needs stays here (`OF_TRAINING`). A
+            Space runs on Gradio, and has nothing but what is in the folder.
 
     Returns:
         Its address.
@@ -87,11 +95,12 @@ def push(folder: Path, repo: str, kind: Literal["dataset", "model"] = "dataset")
     api, upload = HfApi(), {"folder_path": folder, "repo_id": repo, "repo_type": kind}
     private = [*OF_TRAINING] if kind == "model" else []
     try:
-        api.create_repo(repo, repo_type=kind, exist_ok=True)
+        api.create_repo(repo, repo_type=kind, exist_ok=True, space_sdk="gradio" if kind == "space" else None)
         # The card comes last: with it the repository appears, and a large upload is more than one commit. What an earlier
-        # version has left in its folders goes with that.
+        # version has left in its folders goes with that. A Space is small, and every commit would start it anew.
         message = f"Publish {folder.name}"
-        api.upload_folder(**upload, ignore_patterns=["README.md", *private], commit_message=f"{message}: data")
+        if kind != "space":
+            api.upload_folder(**upload, ignore_patterns=["README.md", *private], commit_message=f"{message}: data")
         commit = api.upload_folder(
             **upload, ignore_patterns=private, delete_patterns=STALE[kind], commit_message=message
         )

@@ -6,16 +6,16 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from hf_galaxy.familiarity import Familiarity
-from hf_galaxy.fast_model import Answers, FastModel
-from hf_galaxy.saliency import saliency
 from uploads import Picture
 
 import text
 from alike import Alike, Drawn
 from hf_galaxy.errors import BadInput
+from hf_galaxy.familiarity import Familiarity
+from hf_galaxy.fast_model import Answers, FastModel
 from hf_galaxy.morphology import likely_path, morphology
 from hf_galaxy.run_record import RunRecord
+from hf_galaxy.saliency import saliency
 
 MODELS = Path(__file__).parent / "models"
 THREADS = 2  # of ONNX Runtime, for one picture
@@ -83,7 +83,7 @@ class GalaxyModel:
 
     def looked_at(self, looked: Looked, answer: int) -> np.ndarray:
         """(S, S) how much each place of the view speaks for an answer; `saliency.saliency` says how."""
-        return saliency(self.fast.answer, looked.view, answer, self.tree)
+        return saliency(self.fast.answer, looked.view, answer)
 
     def alike(self, looked: Looked, count: int) -> list[Drawn]:
         """Drawn galaxies that it finds most like this one."""

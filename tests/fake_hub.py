@@ -174,6 +174,8 @@ class _Handler(BaseHTTPRequestHandler):
         kind, repo = wish.get("type", "model") + "s", f"{wish.get('organization') or 'tester'}/{wish['name']}"
         folder = self.hub.folder(kind, repo)
         url = self.hub.address(folder)
+        if kind == "spaces" and not wish.get("sdk"):
+            return self.refuse(400, "A Space needs an sdk")
         if folder.is_dir():
             return self.reply({"error": f"You already created this {kind[:-1]} repo", "url": url}, 409)
         folder.mkdir(parents=True)

@@ -114,6 +114,7 @@ BELOW = {
     "fast_model": {"errors", "backbones", "experiment", "export", "losses", "model", "pretrained", "views"},
     "familiarity": {"errors", "atomic", "pretrained"},
     "saliency": {"fast_model"},
+    "space": {"errors", "atomic", "experiment", "hub"},
     "grid": {"errors", "checkpoints", "run_record"},
     "attempt": {"errors", "grid"},
     "sweep": {"errors", "atomic", "attempt", "grid", "run_record"},

@@ -1,0 +1,298 @@
+"""The Space is a folder that runs by itself, arrives on the Hub byte for byte, and holds nothing that it should not.
+
+Put together of a copy of the repository with a small model and, where the app itself is not needed, a stand-in for it.
+"""
+
+import ast
+import importlib.metadata
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from fake_hub import FakeHub
+from huggingface_hub import SpaceCard
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from space_server import running_space
+
+from hf_galaxy import GalaxyConfig, GalaxyForVotes, space
+from hf_galaxy.errors import BadInput
+from hf_galaxy.hub import pickles
+from hf_galaxy.run_record import RunRecord
+from tests.conftest import ROOT
+
+# What a module imports where it is there, and does without where it is not.
+OPTIONAL = {"simplejpeg", "peft"}
+STAND_IN = """
+import json, os
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import hf_galaxy
+from text import say
+
+class Config(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps([hf_galaxy.__file__, hf_galaxy.load_tree("gz2").columns[0]]).encode())
+
+HTTPServer(("127.0.0.1", int(os.environ["GRADIO_SERVER_PORT"])), Config).serve_forever()
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The folder of a small finished run, as far as a Space looks at it."""
+    out = tmp_path_factory.mktemp("runs") / "mock"
+    GalaxyForVotes(GalaxyConfig(backbone="test_resnet", tree="gz2", image_size=32)).save_pretrained(out)
+    RunRecord(command="pretrain", settings={}, finished=True).save(out)
+    return out
+
+
+@pytest.fixture
+def repository(tmp_path, model):
+    """A copy of what a Space is made of, with a stand-in for the app and one small model."""
+    root = tmp_path / "repository"
+    unwanted = shutil.ignore_patterns("__pycache__", "models")
+    for name in ("hf_galaxy", "spaces_app", "scripts"):
+        shutil.copytree(ROOT / name, root / name, ignore=unwanted)
+    for file in (file for pattern in space.RESULTS for file in (ROOT / "results").glob(pattern)):
+        (root / file.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, root / file.relative_to(ROOT))
+    shutil.copytree(model, root / "spaces_app/models/mock")
+    (root / "spaces_app/app.py").write_text(STAND_IN)
+    return root
+
+
+def files_in(folder):
+    files = [file for file in folder.rglob("*") if file.is_file() and file.name != ".gitattributes"]
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+
+
+def test_the_folder_runs_without_the_repository(repository, tmp_path):
+    files = space.files_of(repository)
+    space.assemble(files, tmp_path / "space")
+    there = files_in(tmp_path / "space")
+    assert there.keys() == files.keys()
+    assert there["README.md"].decode() == f"{(ROOT / 'spaces_app/README.md').read_text()}\n{space.MADE}\n"
+    assert all(there[path] == file.read_bytes() for path, file in files.items() if path != "README.md")
+    assert {"app.py", "text/en.toml", "hf_galaxy/trees/gz2.json", "models/mock/model.safetensors"} < there.keys()
+    assert {path for path in there if path.startswith("results/")} == {
+        f"results/{file.relative_to(ROOT / 'results').as_posix()}"
+        for pattern in space.RESULTS for file in (ROOT / "results").glob(pattern)
+    }  # fmt: skip
+    assert not [path for path in there if "__pycache__" in path or path.startswith(("tests/", "results/ceers/runs"))]
+    # With the repository nowhere on the path but where an editable installation may have put it, behind the app's own folder.
+    with running_space(tmp_path / "space/app.py", PYTHONPATH="") as url:
+        said = subprocess.run(
+            [sys.executable, "-c", f"import urllib.request as r; print(r.urlopen('{url}/config').read().decode())"],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+    assert str(tmp_path / "space/hf_galaxy/__init__.py") in said
+    assert "smooth-or-featured" in said
+
+
+def test_all_modules_of_the_app_can_be_imported_from_the_folder(repository, tmp_path):
+    shutil.copytree(ROOT / "spaces_app", repository / "spaces_app", dirs_exist_ok=True)
+    modules = sorted(file.stem for file in (ROOT / "spaces_app").glob("*.py"))
+    (repository / "spaces_app/app.py").touch()
+    space.assemble(space.files_of(repository), tmp_path / "space")
+    program = (
+        f"import importlib, sys; sys.path.insert(0, {str(tmp_path / 'space')!r})\n"
+        f"found = [importlib.import_module(name).__file__ for name in ['hf_galaxy', *{modules}]]\n"
+        "print(*found, sep='\\n')"
+    )
+    environment = os.environ | {"GRADIO_ANALYTICS_ENABLED": "False", "PYTHONPATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = done.stdout.splitlines()[-len(modules) - 1 :]
+    assert [Path(file).is_relative_to(tmp_path / "space") for file in found] == [True] * (len(modules) + 1)
+
+
+def pushed(root, out, earlier):
+    from hf_galaxy import hub, space
+
+    file = Path(root, "spaces_app/earlier.py")
+    for text in (earlier, None):
+        file.write_text(text) if text else file.unlink()
+        space.assemble(space.files_of(Path(root)), Path(out))
+        print(hub.push(Path(out), "lab/galaxies", "space"))
+
+
+def test_what_is_pushed_is_the_folder_and_nothing_of_an_earlier_one(repository, tmp_path):
+    out = tmp_path / "space"
+    with FakeHub(tmp_path / "hub") as hub:
+        ours = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONPATH": str(ROOT)}
+        program = [sys.executable, __file__, str(repository), str(out), "# of an earlier version"]
+        done = subprocess.run(
+            program, env=os.environ | hub.environment | ours, capture_output=True, text=True, check=False
+        )
+        assert done.stdout.splitlines() == 2 * [f"{hub.url}/spaces/lab/galaxies"], done.stderr
+        assert files_in(hub.folder("spaces", "lab/galaxies")) == files_in(out)
+        assert hub.requests.count(("POST", "/api/spaces/lab/galaxies/commit/main")) == 2  # each would start it anew
+    assert "earlier.py" not in files_in(out)
+    assert {"app.py", "models/mock/model.safetensors"} < files_in(out).keys()
+
+
+@pytest.fixture
+def script(repository, monkeypatch, capsys):
+    """The script of that copy; returns what it says, in the end why it refuses."""
+
+    def script(*options):
+        monkeypatch.setattr(sys, "argv", ["publish_space.py", *map(str, options)])
+        try:
+            runpy.run_path(str(repository / "scripts/publish_space.py"), run_name="__main__")
+        except SystemExit as refused:
+            return refused.code
+        return capsys.readouterr().out
+
+    return script
+
+
+def test_the_script_says_what_it_has_made_and_refuses_a_wrong_name_before(script, tmp_path):
+    out = tmp_path / "space"
+    assert "is no ORG/NAME" in script("--out", out, "--push", "no such name")
+    assert not out.exists()
+    said = script("--out", out)
+    assert said.startswith(f"{out}: {len(files_in(out))} files, ")
+    assert said.endswith(f"python {out}/app.py starts it\n")
+
+
+def refused(repository, out):
+    with pytest.raises(BadInput) as refusal:
+        space.assemble(space.files_of(repository), out)
+    assert not out.exists()
+    assert not list(out.parent.glob(".*"))
+    return str(refusal.value)
+
+
+def test_what_no_space_may_hold_is_refused(repository, tmp_path):
+    app, out = repository / "spaces_app", tmp_path / "space"
+    pickle = app / "models/mock/head.pkl.gz"
+    pickle.touch()
+    assert refused(repository, out) == f"{pickle}: can run anything when loaded; remove it"
+    pickle.unlink()
+    weights = app / "models/mock/model.safetensors"
+    weights.rename(app / "weights")
+    assert "has no weights in safetensors" in refused(repository, out)
+    shutil.copyfile(app / "weights", weights)
+    record = app / "models/mock/run.json"
+    record.rename(app / "record")
+    assert str(app / "models/mock") in refused(repository, out)
+    shutil.rmtree(app / "models")
+    assert "holds no run folder" in refused(repository, out)
+
+
+def test_too_much_for_a_space_is_refused(repository, tmp_path, monkeypatch):
+    monkeypatch.setattr(space, "MOST", 10**6)
+    assert "a Space may have 0.001 GB" in refused(repository, tmp_path / "space")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "why"),
+    [
+        ("sdk: gradio", "sdk: docker", "sdk: docker is not gradio"),
+        ("colorTo: gray", "colorTo: mauve", "colorTo: mauve is none of blue, gray"),
+        ("app_file: app.py", "app_file: main.py", "app_file: main.py is not in spaces_app"),
+        ('python_version: "3.11"', "python_version: 3.11", "python_version: 3.11 is not in quotes"),
+        ("short_description: ", "short_description: " + 60 * "x", "is longer than 60 letters"),
+        ("license: apache-2.0\n", "", "says no license"),
+        ("title: ", "title: [", "cannot be read"),
+    ],
+)
+def test_a_card_that_the_hub_would_not_take_is_refused(repository, tmp_path, before, after, why):
+    card = repository / "spaces_app/README.md"
+    assert before in card.read_text()
+    card.write_text(card.read_text().replace(before, after, 1))
+    assert why in refused(repository, tmp_path / "space")
+
+
+def test_an_earlier_space_is_replaced_whole_and_nothing_else_is(repository, tmp_path):
+    out = tmp_path / "space"
+    files = space.files_of(repository)
+    space.assemble(files, out)
+    (out / "left.txt").touch()
+    before = files_in(out)
+    with pytest.raises(BadInput, match="cannot be written"):
+        space.assemble(files | {"app.py/in_a_file.txt": files["app.py"]}, out)
+    assert files_in(out) == before
+    space.assemble(files, out)
+    assert before.keys() - files_in(out).keys() == {"left.txt"}
+    (tmp_path / "another").mkdir()
+    (tmp_path / "another/thesis.txt").touch()
+    with pytest.raises(BadInput, match="exists already"):
+        space.assemble(files, tmp_path / "another")
+
+
+def pins():
+    lines = (ROOT / "spaces_app/requirements.txt").read_text().splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith(("#", "--"))]
+
+
+def test_the_versions_are_those_that_the_tests_pass_with():
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    constraints = {_plain(Requirement(line).name): Requirement(line).specifier for line in lines}
+    assert {pin.name: pin.specifier for pin in pins()} == {pin.name: constraints[_plain(pin.name)] for pin in pins()}
+    card = SpaceCard.load(ROOT / "spaces_app/README.md").data
+    assert SpecifierSet(f"=={card.sdk_version}") == constraints["gradio"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert SpecifierSet(project["requires-python"]).contains(card.python_version)
+    # And none that the package does not name itself.
+    extras = project["optional-dependencies"]
+    known = {_plain(Requirement(line).name) for line in project["dependencies"] + extras["onnx"] + extras["space"]}
+    assert {_plain(pin.name) for pin in pins()} < known
+
+
+def _plain(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_all_that_the_app_imports_is_required():
+    distributions = importlib.metadata.packages_distributions()
+    needed = {_plain(distributions[name][0]) for name in imported_by_the_app() - OPTIONAL}
+    assert {"torch", "timm", "pillow"} < needed
+    assert needed <= {_plain(pin.name) for pin in pins()}
+
+
+def imported_by_the_app():
+    """Top names of what the app, and what it takes of this package, imports of others."""
+    names, seen = set(), set()
+    todo = [ROOT / "hf_galaxy/__init__.py", *(ROOT / "spaces_app").glob("*.py")]
+    own = {file.stem for file in todo}
+    while todo:
+        file = todo.pop()
+        if file in seen:
+            continue
+        seen.add(file)
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                modules = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            else:
+                continue
+            ours = [ROOT / f"{module.replace('.', '/')}.py" for module in modules if module.startswith("hf_galaxy.")]
+            todo += [file for file in ours if file.is_file()]
+            names |= {module.split(".")[0] for module in modules}
+    return names - own - {"hf_galaxy"} - sys.stdlib_module_names
+
+
+def test_the_results_that_the_tabs_read_are_there():
+    records = pytest.importorskip("law_records")
+    assert {f"results/{name}" for name in records.FILES} <= space.files_of(ROOT).keys()
+
+
+def test_a_suffix_in_the_middle_counts():
+    assert pickles(["a.pkl.gz", "b/c.PT", "b/pt.json", "d.safetensors"]) == ["a.pkl.gz", "b/c.PT"]
+
+
+if __name__ == "__main__":
+    pushed(*sys.argv[1:])
