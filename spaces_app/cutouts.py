@@ -1,0 +1,148 @@
+"""A place in the sky -> the picture that the Legacy Surveys have of it; the only request to another server, of one address."""
+
+import re
+import time
+from http.client import HTTPException
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlencode, urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+import numpy as np
+from picture import Picture, read_picture
+from text import say
+
+from hf_galaxy.errors import BadInput
+
+ADDRESS = "https://www.legacysurvey.org/viewer/cutout.jpg"
+LAYER = "ls-dr10"  # Legacy Surveys DR10 in the south, DR9 in the north, as the viewer draws them
+SECONDS, MOST_BYTES = 10, 5_000_000
+# Frames of Galaxy Zoo are as large as their galaxy demands: 424 pixels of the smaller of 0.04 times the Petrosian half-light
+# radius and 0.02 times the 90 % radius (Walmsley et al. 2022, huggingface.co/papers/2102.08414), at least 42 arcsec. Of the
+# galaxies of GZ DECaLS most frames have sides from 42 to 80.
+FIELD, LEAST_FIELD, MOST_FIELD = 60, 10, 600  # arcsec
+LEAST_PIXELS, MOST_PIXELS = 64, 512
+NO_LIGHT = 3  # levels of 255 by which the noise of any sky differs more
+
+NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?(?:°|d|deg)?", re.ASCII | re.IGNORECASE)
+PARTS = re.compile(
+    r"(?P<sign>[+-]?)(?P<whole>\d{1,3})(?P<unit>[hd:°]|\s)\s*(?P<minutes>[0-5]?\d)(?:[m:'\N{PRIME}]|\s|$)\s*"
+    r"(?:(?P<seconds>[0-5]?\d(?:\.\d*)?)(?:s|\"|\N{DOUBLE PRIME}|'')?)?",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+def coordinates(text: str) -> tuple[float, float]:
+    """Right ascension and declination in degrees, of both in one line: "184.74 47.304", "12:18:57.6, +47:18:14".
+
+    Raises:
+        BadInput: they are no such pair, in words for the visitor.
+    """
+    words = re.split(r"[\s,;]+", text.strip())
+    half = len(words) // 2
+    if len(words) not in (2, 4, 6):
+        raise _refusal("form")
+    return right_ascension(" ".join(words[:half])), declination(" ".join(words[half:]))
+
+
+def right_ascension(text: str) -> float:
+    """In degrees from 0 to 360: of decimal degrees, or of hours, minutes and seconds (with a d or ° behind the first, degrees).
+
+    Raises:
+        BadInput: it is neither.
+    """
+    degrees, unit = _degrees(text, "ra_form")
+    if unit in ("h", ":", " "):
+        degrees *= 15
+    if not 0 <= degrees <= 360 or text.strip().startswith("-"):
+        raise _refusal("ra_range")
+    return degrees % 360
+
+
+def declination(text: str) -> float:
+    """In degrees from -90 to 90: of decimal degrees, or of degrees, arcminutes and arcseconds.
+
+    Raises:
+        BadInput: it is neither.
+    """
+    degrees, unit = _degrees(text, "dec_form")
+    if unit == "h":
+        raise _refusal("dec_form")
+    if not -90 <= degrees <= 90:
+        raise _refusal("dec_range")
+    return degrees
+
+
+def cutout(ra: float, dec: float, size_arcsec: float = FIELD, pixels: int = 256, name: str = "") -> Picture:
+    """The colour picture that the viewer of the Legacy Surveys draws of a place, north up, east left.
+
+    Args:
+        ra, dec: in degrees.
+        size_arcsec: side of the field. That of Galaxy Zoo's frames is about 8.5 times the radius that holds 90 % of the galaxy's light.
+        pixels: side of the picture. The survey's own pixels are 0.262 arcsec.
+        name: by default the coordinates.
+
+    Raises:
+        BadInput: a value is out of range; the server cannot be reached, is slow or gives no picture; or it has none of the place.
+    """
+    for wrong, reason, limits in [
+        (not 0 <= ra <= 360, "ra_range", {}),
+        (not -90 <= dec <= 90, "dec_range", {}),
+        (not LEAST_FIELD <= size_arcsec <= MOST_FIELD, "field_range", {"least": LEAST_FIELD, "most": MOST_FIELD}),
+        (not LEAST_PIXELS <= pixels <= MOST_PIXELS, "pixels_range", {"least": LEAST_PIXELS, "most": MOST_PIXELS}),
+    ]:
+        if wrong:
+            raise _refusal(reason, **limits)
+    asked = {"ra": f"{ra:.7f}", "dec": f"{dec:.7f}", "layer": LAYER, "pixscale": f"{size_arcsec / pixels:.6f}"}
+    content = _fetched(f"{ADDRESS}?{urlencode(asked | {'size': int(pixels)})}")
+    try:
+        picture = read_picture(content, name or f"{ra:.5f} {dec:+.5f}")
+    except BadInput as error:
+        raise _refusal("odd") from error
+    if np.ptp(picture.pixels, axis=(0, 1)).max() < NO_LIGHT:
+        raise _refusal("outside")
+    return picture
+
+
+def _refusal(reason, **values):
+    return BadInput(say(f"cutouts.{reason}", **values))
+
+
+def _degrees(text, refused):
+    """(the number in units of its first part, the sign behind that part, "" if it is one number)."""
+    text = text.strip().replace("\N{MINUS SIGN}", "-")
+    if NUMBER.fullmatch(text):
+        return float(text.lower().rstrip("deg°")), ""
+    parts = PARTS.fullmatch(text)
+    if not parts:
+        raise _refusal(refused)
+    whole, minutes, seconds = (float(parts[each] or 0) for each in ("whole", "minutes", "seconds"))
+    number = whole + minutes / 60 + seconds / 3600
+    return -number if parts["sign"] == "-" else number, parts["unit"].lower().replace("\t", " ")
+
+
+class _SameServer(HTTPRedirectHandler):
+    def redirect_request(self, request, file, code, message, headers, address):
+        if urlsplit(address)[:2] != urlsplit(ADDRESS)[:2]:
+            return None  # becomes an HTTPError
+        return super().redirect_request(request, file, code, message, headers, address)
+
+
+def _fetched(address):
+    parts, end = [], time.monotonic() + SECONDS
+    try:
+        # Some servers refuse who says no name.
+        request = Request(address, headers={"User-Agent": "hf_galaxy"})
+        with build_opener(_SameServer).open(request, timeout=SECONDS) as response:
+            while part := response.read1(2**16):
+                parts.append(part)
+                if time.monotonic() > end:
+                    raise TimeoutError
+                if sum(map(len, parts)) > MOST_BYTES:
+                    raise _refusal("odd")
+    except HTTPError as error:
+        error.close()
+        raise _refusal("refused", code=error.code) from error
+    except (OSError, HTTPException) as error:  # URLError and TimeoutError are OSErrors
+        late = isinstance(error.reason if isinstance(error, URLError) else error, TimeoutError)
+        raise (_refusal("slow", limit=SECONDS) if late else _refusal("no_network")) from error
+    return b"".join(parts)
