@@ -4,8 +4,8 @@ from functools import partial, wraps
 from pathlib import Path
 
 import gradio as gr
-from cutouts import FIELD_ARCSEC, cutout
-from uploads import Picture, read_picture
+from cutouts import FIELD, LEAST_FIELD, MOST_FIELD, coordinates, cutout, declination, right_ascension
+from picture import Picture, read_picture
 
 from answers_page import alike_html, answers_html, failed_html, question_words, views_html
 from files import FileBox, FileButton, PictureBox
@@ -38,6 +38,11 @@ class Classifier:
         self.models = models
         self.campaigns = list(dict.fromkeys(name for model in models.values() for name in model.campaigns))
 
+    @property
+    def campaign_titles(self) -> list[tuple[str, str]]:
+        """What people read, and the campaign's name."""
+        return [(known(f"campaigns.{name}", name), name) for name in self.campaigns]
+
     # For programs.
 
     def classify(
@@ -57,7 +62,7 @@ class Classifier:
             asked and for each answer the expected fraction and votes with intervals; unlikeness, above 1 where the picture is
             unlike those that the model learnt from; familiar, whether it is not.
         """
-        chosen, campaign = self._chosen(model, campaign)
+        chosen, campaign = self.chosen(model, campaign)
         looked = chosen.look(read(picture), zoom)
         said = chosen.says(looked, campaign, _checked("volunteers", volunteers, MOST_VOLUNTEERS), asked=0)
         return {"model": chosen.name, **said, "unlikeness": looked.unlikeness, "familiar": looked.unlikeness <= 1}
@@ -77,7 +82,7 @@ class Classifier:
         Returns:
             model; answer; map, rows of numbers, one for each pixel of what the model saw of the picture.
         """
-        chosen, campaign = self._chosen(model, campaign)
+        chosen, campaign = self.chosen(model, campaign)
         looked = chosen.look(read(picture), zoom)
         column = chosen.path(looked, campaign)[0] if answer is None else self._column(chosen, campaign, answer)
         seen = chosen.looked_at(looked, column)
@@ -95,7 +100,7 @@ class Classifier:
         Returns:
             For each its id_str, what it is in words, and its likeness, the cosine between features.
         """
-        chosen, _ = self._chosen(model, None)
+        chosen, _ = self.chosen(model, None)
         found = chosen.alike(chosen.look(read(picture), zoom), _checked("count", count, 50))
         return [{"id_str": each.id_str, "words": each.words, "likeness": each.likeness} for each in found]
 
@@ -147,8 +152,12 @@ class Classifier:
         except BadInput:  # the answers say so
             return "", gr.Dropdown(choices=[], value=None), ""
 
-    def _chosen(self, model, campaign):
-        """The model of a name, and the campaign; both by default the first."""
+    def chosen(self, model: str | None, campaign: str | None) -> tuple[GalaxyModel, str]:
+        """The model of a name, and the campaign; both by default the first.
+
+        Raises:
+            BadInput: there is none of the name, or it does not answer the campaign's questions.
+        """
         name = model or next(iter(self.models))
         if name not in self.models:
             raise BadInput(say("classify.no_model", name=name, known=", ".join(self.models)))
@@ -190,6 +199,11 @@ def answer_words(model: GalaxyModel, answer: int) -> str:
     return f"{question_words(question.name)}: {given.replace('-', ' ')}"
 
 
+def titles_of(models: dict[str, GalaxyModel]) -> list[tuple[str, str]]:
+    """What people read of each model, and its name."""
+    return [(model.title, name) for name, model in models.items()]
+
+
 def _checked(name, count, most):
     if not (isinstance(count, int | float) and 1 <= count <= most and count == int(count)):
         raise BadInput(say("classify.bad_number", name=name, most=f"{most:,}"))
@@ -212,7 +226,7 @@ def kindly(function):
 def build(models: dict[str, GalaxyModel]) -> None:
     """Lay out the tab, inside a gr.Tab."""
     classifier = Classifier(models)
-    titles = [(model.title, name) for name, model in models.items()]
+    titles = titles_of(models)
     with gr.Row():
         with gr.Column(scale=4, min_width=300):
             picture = PictureBox(
@@ -232,18 +246,16 @@ def build(models: dict[str, GalaxyModel]) -> None:
                 model = gr.Dropdown(titles, value=titles[0][1], label=say("classify.model"))
                 compare = gr.Dropdown([(say("models.none"), ""), *titles], value="", label=say("classify.compare"))
                 campaign = gr.Dropdown(
-                    [(known(f"campaigns.{name}", name), name) for name in classifier.campaigns], value=classifier.campaigns[0],
-                    label=say("classify.campaign"), info=say("classify.campaign_hint"),
+                    classifier.campaign_titles, value=classifier.campaigns[0], label=say("classify.campaign"),
+                    info=say("classify.campaign_hint"),
                 )  # fmt: skip
                 zoom = gr.Slider(1, MOST_ZOOM, 1, step=0.1, label=say("classify.zoom"), info=say("classify.zoom_hint"))
                 volunteers = gr.Slider(1, MOST_SHOWN, VOLUNTEERS, step=1, label=say("classify.volunteers"))
                 every = gr.Checkbox(label=say("classify.every"))
             with gr.Accordion(say("classify.coordinates"), open=False):
                 gr.Markdown(say("classify.coordinates_hint"))
-                with gr.Row():
-                    ra = gr.Textbox(label=say("classify.ra"), placeholder="184.957 / 12:19:49.7", min_width=120)
-                    dec = gr.Textbox(label=say("classify.dec"), placeholder="5.342 / +05:20:31", min_width=120)
-                field = gr.Slider(10, 300, FIELD_ARCSEC, step=5, label=say("classify.field"))
+                place = gr.Textbox(label=say("classify.place"), placeholder="184.957 5.342 / 12:19:49.7 +05:20:31")
+                field = gr.Slider(LEAST_FIELD, MOST_FIELD, FIELD, step=5, label=say("classify.field"))
                 fetch = gr.Button(say("classify.fetch"))
                 fetched = gr.HTML()
         with gr.Column(scale=6, min_width=300):
@@ -278,9 +290,9 @@ def build(models: dict[str, GalaxyModel]) -> None:
         except BadInput as error:
             return None, failed_html(str(error))
 
-    def sky(ra, dec, field):
+    def sky(place, field):
         try:
-            return cutout(ra, dec, field).pixels, ""
+            return cutout(*coordinates(place), field).pixels, ""
         except BadInput as error:
             return gr.skip(), failed_html(str(error))
 
@@ -289,7 +301,7 @@ def build(models: dict[str, GalaxyModel]) -> None:
             None, js=SHOW_RESULT, **private
         )
     fits.upload(opened, fits, [picture, fetched], **AT_ONCE, **private)
-    fetch.click(sky, [ra, dec, field], [picture, fetched], concurrency_limit=4, **private)
+    fetch.click(sky, [place, field], [picture, fetched], concurrency_limit=4, **private)
     _endpoints(classifier)
 
 
@@ -307,7 +319,7 @@ def _endpoints(classifier):
         ask.click(kindly(function), inputs, said, api_name=function.__name__, **AT_ONCE)
     ask.click(classifier.about, None, said, api_name="models", queue=False)
 
-    def fetched(ra: str, dec: str, field_arcsec: float = FIELD_ARCSEC) -> str:
+    def fetched(ra: str, dec: str, field_arcsec: float = FIELD) -> str:
         """A picture of the sky from the viewer of the Legacy Surveys, which is asked for it now.
 
         Args:
@@ -318,10 +330,10 @@ def _endpoints(classifier):
         Returns:
             The picture, a PNG file.
         """
-        return cutout(ra, dec, field_arcsec).pixels
+        return cutout(right_ascension(ra), declination(dec), field_arcsec).pixels
 
     places = [gr.Textbox(visible=False, label=each) for each in ("ra", "dec")]
     seen = gr.Image(visible=False, format="png", label="cutout")
     ask.click(
-        kindly(fetched), [*places, gr.Number(FIELD_ARCSEC, visible=False)], seen, api_name="cutout", concurrency_limit=4
+        kindly(fetched), [*places, gr.Number(FIELD, visible=False)], seen, api_name="cutout", concurrency_limit=4
     )

@@ -3,7 +3,11 @@
 gr.Image opens pictures itself, in a hundred formats, and gr.File leaves an empty temporary file for each that it hands over.
 """
 
+from pathlib import Path
+
 import gradio as gr
+from gradio.processing_utils import save_file_to_cache
+from gradio.utils import get_upload_folder
 
 
 class PictureBox(gr.Image):
@@ -36,3 +40,8 @@ class FileButton(gr.UploadButton):
     def preprocess(self, payload):
         """The path that gradio stored it under, or None."""
         return payload and payload.path
+
+
+def handed_over(file: Path) -> str:
+    """A copy of a file in the folder that gradio serves from and clears; the file itself is no longer needed."""
+    return save_file_to_cache(file, cache_dir=get_upload_folder())

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from uploads import Picture
+from picture import Picture
 
 import text
 from alike import Alike, Drawn
