@@ -127,7 +127,7 @@ def test_bombs_cost_little(tmp_path):
     tracemalloc.stop()
     assert [name for name, _ in read] == [*(f"{i}.png" for i in range(9)), "many.zip", "bomb.png", "a.png"]
     assert "larger than 200 MB together" in read[9][1]
-    assert peak < 60e6
+    assert peak < 100e6  # of 294 MB
 
 
 def test_a_member_that_lies_about_its_size_is_refused(tmp_path):
