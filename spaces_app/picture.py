@@ -58,6 +58,8 @@ class Picture:
 def read_picture(file: str | Path | bytes, name: str = "") -> Picture:
     """The pixels that scripts/predict.py reads of the same JPEG, PNG or FITS file, gzipped or not; or those of a WebP.
 
+    FITS images compressed tile by tile (fpack), which predict.py reads, are refused.
+
     Args:
         file: a path, or the file's bytes. What it is, its content says, not its name.
         name: by default the path's last part.
@@ -182,13 +184,17 @@ def _fits_pixels(content):
         with fits.open(io.BytesIO(content), memmap=False) as hdus:
             some = list(islice(hdus, MOST_HDUS + 1))
             values = max((math.prod(hdu.shape) for hdu in some if hdu.is_image), default=0)
+            packed = any(isinstance(hdu, fits.CompImageHDU) for hdu in some)
         few = len(some) <= MOST_HDUS and values <= MOST_VALUES
-        if few:
+        if few and not packed:
             kind_of(content)
     except Exception as error:
         raise refusal("fits_no_image") from error
     if not few:
         raise refusal("fits_too_many", values=MOST_VALUES // 1_000_000, images=MOST_HDUS)
+    if packed:
+        # A wrong header makes astropy's HCOMPRESS write beyond its memory (seen in 8.0.2), which would end the app.
+        raise refusal("fits_packed")
     try:
         pixels = pixels_of(content)
     except Exception as error:

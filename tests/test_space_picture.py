@@ -76,7 +76,6 @@ GOOD = {
     "fits": fits_bytes(FLUX),
     "three bands": fits_bytes(np.stack([FLUX, 2 * FLUX, 3 * FLUX])),
     "fits in an extension": fits_bytes(None, fits.ImageHDU(FLUX)),
-    "packed fits": fits_bytes(None, fits.CompImageHDU(FLUX)),
     "gzipped fits": gzip.compress(fits_bytes(FLUX)),
     "nans": fits_bytes(with_holes()),
 }  # fmt: skip
@@ -160,6 +159,11 @@ BAD = {
     "fits_no_pixels  ": fits_bytes(FLUX).replace(b"BITPIX  =                  -32", b"BITPIX  =                  -33"),
     "fits_no_image   ": b"SIMPLE  =" + bytes(9000),
     "fits_no_image    ": fits_bytes(None),
+    "fits_packed": fits_bytes(None, fits.CompImageHDU(FLUX)),
+    # Decoding it would end the process.
+    "fits_packed ": fits_bytes(None, fits.CompImageHDU(FLUX, compression_type="HCOMPRESS_1")).replace(
+        b"ZNAXIS1 =                   64", b"ZNAXIS1 =                   10"
+    ),
     "fits_no_pixels": fits_bytes(np.full((40, 40), np.nan, np.float32)),
     "fits_no_pixels ": fits_bytes(np.ones((40, 40), np.float32)),
     "fits_too_many": HUGE,
