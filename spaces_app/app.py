@@ -9,36 +9,42 @@ but the viewer of the Legacy Surveys, when a visitor asks for a picture of the s
 import importlib.util
 import os
 
-# Before gradio is imported: it would ask its makers for news.
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# Before gradio is imported. It would ask its makers for news, and count its visitors in a table that it computes anew after every click.
+os.environ |= {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",
+    "GRADIO_ANALYTICS_MAX_EVENTS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
 
 from pathlib import Path
 
 import gradio as gr
 import laws_tab
-from uploads import LARGEST_FILE
 
 import about_tab
 import classify_tab
 import several_tab
 from galaxy_models import load_models
+from temporary import own_folder, sweep
 from text import say
+from uploads import MOST_ZIP
 
 HERE = Path(__file__).parent
-KEPT = 600, 1800  # seconds: how often uploaded files are looked through, and how old they may become
 # Everybody can read white on this blue and these greys (4.5 to 1 at least), as it is not with gradio's own orange and grey.
 THEME = gr.themes.Default(primary_hue="blue", font=["system-ui", "sans-serif"]).set(
-    color_accent="*primary_700", body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_300", button_primary_background_fill="*primary_700", button_primary_background_fill_dark="*primary_700",
+    color_accent="*primary_700", body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_300",
+    button_primary_background_fill="*primary_700", button_primary_background_fill_dark="*primary_700",
     button_primary_background_fill_hover="*primary_800", button_primary_background_fill_hover_dark="*primary_600",
 )  # fmt: skip
 WAITING = 100  # visitors in the queue; later ones are told to come back
+REMEMBERED = 100  # visitors' pages of which gradio keeps the state; by default it keeps 10,000, 0.15 MB each
 
 
 def page() -> gr.Blocks:
     """All tabs."""
     models = load_models()
-    with gr.Blocks(title=say("page.title"), delete_cache=KEPT) as demo:
+    with gr.Blocks(title=say("page.title"), analytics_enabled=False) as demo:
         gr.Markdown(f"# {say('page.heading')}\n\n{say('page.lead')}")
         with gr.Tab(say("page.classify")):
             classify_tab.build(models)
@@ -53,10 +59,15 @@ def page() -> gr.Blocks:
 
 def serve() -> None:
     """Serve the page until it is stopped."""
-    page().launch(
-        theme=THEME, css_paths=HERE / "style.css", max_file_size=LARGEST_FILE, show_error=False, enable_monitoring=False, run_history=False,
-        ssr_mode=False, share=False, footer_links=["api", "settings"], mcp_server=importlib.util.find_spec("mcp") is not None,
-    )  # fmt: skip
+    with own_folder() as folder:
+        demo = page()
+        demo.launch(
+            theme=THEME, css_paths=HERE / "style.css", max_file_size=MOST_ZIP, show_error=False, enable_monitoring=False,
+            run_history=False, ssr_mode=False, pwa=False, share=False, state_session_capacity=REMEMBERED,
+            footer_links=["api", "settings"], mcp_server=importlib.util.find_spec("mcp") is not None, prevent_thread_lock=True,
+        )  # fmt: skip
+        sweep(folder)
+        demo.block_thread()
 
 
 if __name__ == "__main__":

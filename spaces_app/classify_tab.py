@@ -4,14 +4,14 @@ from functools import partial, wraps
 from pathlib import Path
 
 import gradio as gr
-from cutouts import FIELD, LEAST_FIELD, MOST_FIELD, coordinates, cutout, declination, right_ascension
-from picture import Picture, read_picture
 
 from answers_page import alike_html, answers_html, failed_html, question_words, views_html
+from cutouts import FIELD, LEAST_FIELD, MOST_FIELD, coordinates, cutout, declination, right_ascension
 from files import FileBox, FileButton, PictureBox
 from galaxy_models import MOST_ZOOM, GalaxyModel
 from hf_galaxy.errors import BadInput
 from hf_galaxy.morphology import MOST_VOLUNTEERS
+from picture import Picture, read_picture
 from text import known, say
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -334,6 +334,4 @@ def _endpoints(classifier):
 
     places = [gr.Textbox(visible=False, label=each) for each in ("ra", "dec")]
     seen = gr.Image(visible=False, format="png", label="cutout")
-    ask.click(
-        kindly(fetched), [*places, gr.Number(FIELD, visible=False)], seen, api_name="cutout", concurrency_limit=4
-    )
+    ask.click(kindly(fetched), [*places, gr.Number(FIELD, visible=False)], seen, api_name="cutout", concurrency_limit=4)

@@ -8,10 +8,10 @@ from urllib.parse import urlencode, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import numpy as np
-from picture import Picture, read_picture
-from text import say
 
 from hf_galaxy.errors import BadInput
+from picture import Picture, read_picture
+from text import say
 
 ADDRESS = "https://www.legacysurvey.org/viewer/cutout.jpg"
 LAYER = "ls-dr10"  # Legacy Surveys DR10 in the south, DR9 in the north, as the viewer draws them

@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from picture import Picture
 
 import text
 from alike import Alike, Drawn
@@ -16,6 +15,7 @@ from hf_galaxy.fast_model import Answers, FastModel
 from hf_galaxy.morphology import likely_path, morphology
 from hf_galaxy.run_record import RunRecord
 from hf_galaxy.saliency import saliency
+from picture import Picture
 
 MODELS = Path(__file__).parent / "models"
 THREADS = 2  # of ONNX Runtime, for one picture

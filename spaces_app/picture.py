@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 from PIL import Image
-from text import say
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.pictures import FITS_START, GZIP_START, PNG_START, kind_of
 from hf_galaxy.pipeline import pixels_of
+from text import say
 
 MOST_BYTES = 20_000_000  # of a file
 MOST_EXPANDED = 40_000_000  # bytes of the FITS file in a gzipped one

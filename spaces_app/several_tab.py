@@ -3,14 +3,14 @@
 import tempfile
 
 import gradio as gr
+
 from classify_tab import AT_ONCE, Classifier, kindly, titles_of
 from files import FileBox, handed_over
 from galaxy_models import GalaxyModel
+from hf_galaxy.errors import BadInput
 from several import Galaxy, table_of, write_tables
 from text import say
 from uploads import Picture, read_pictures
-
-from hf_galaxy.errors import BadInput
 
 SHOWN = ["name", "description", "unlikeness", "note"]  # of the table's columns; the files have all
 

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cutouts
+from hf_galaxy.errors import BadInput
 from picture import MOST_BYTES, Picture, plain_name, read_picture, refusal
 from text import say
-
-from hf_galaxy.errors import BadInput
 
 MOST_PICTURES, MOST_SECONDS = 500, 300  # of one call
 MOST_ZIP, MOST_EXPANDED = 100_000_000, 200_000_000  # bytes of a zip file, and of all that is read of it

@@ -29,10 +29,17 @@ from hf_galaxy.schema import Row, row_features
 from hf_galaxy.statistics import Statistics
 
 ROOT = Path(__file__).parent.parent
+# What is made once for all processes of pytest-xdist, which inherit it: models for ONNX Runtime.
+MADE_SHARED = "HF_GALAXY_TESTS" not in os.environ
+if MADE_SHARED:
+    os.environ["HF_GALAXY_TESTS"] = tempfile.mkdtemp(prefix="hf_galaxy-tests-")
+SHARED = Path(os.environ["HF_GALAXY_TESTS"])
 
 
 def pytest_unconfigure():
     shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
+    if MADE_SHARED:
+        shutil.rmtree(SHARED, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

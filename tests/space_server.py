@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SHARED
 
 APP = ROOT / "spaces_app/app.py"
 STARTS_WITHIN = 180  # seconds; the first start exports the models
@@ -43,7 +43,7 @@ def running_space(app: Path = APP, **environment: str) -> Iterator[str]:
             "GRADIO_TEMP_DIR": f"{folder}/files",
             "GRADIO_ANALYTICS_ENABLED": "False",
         }
-        own |= {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+        own |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(SHARED), "PYTHONUNBUFFERED": "1"}
         process = subprocess.Popen(
             [sys.executable, app.resolve()], env=os.environ | own | environment, cwd=folder, stdout=log, stderr=log,
             start_new_session=True,

@@ -1,15 +1,13 @@
 """The Space as visitors see it, in Chromium: a wide screen and a phone, light and dark, with the keyboard alone."""
 
 import re
-import shutil
 
 import pytest
-from tests.space_server import running_space
 
 from tests.conftest import ROOT
+from tests.space_server import CHROMIUM, in_a_browser, running_space
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+pytestmark = in_a_browser
 EXAMPLES = ROOT / "spaces_app/examples"
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 

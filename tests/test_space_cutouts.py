@@ -6,13 +6,13 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-import cutouts
 import numpy as np
 import pytest
 from astropy.coordinates import Angle
-from cutouts import coordinates, cutout, declination, right_ascension
 from PIL import Image
 
+import cutouts
+from cutouts import coordinates, cutout, declination, right_ascension
 from hf_galaxy.errors import BadInput
 
 PIXELS = np.random.default_rng(2).integers(0, 256, (64, 64, 3), dtype=np.uint8)

@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from astropy.io import fits
-from picture import Picture, plain_name, read_picture
 from PIL import Image
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.pictures import Rendering
 from hf_galaxy.predictions import _Reader
+from picture import Picture, plain_name, read_picture
 from tests.conftest import ROOT
 
 RNG = np.random.default_rng(7)

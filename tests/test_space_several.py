@@ -6,12 +6,12 @@ import pyarrow.csv
 import pytest
 import torch
 from scipy.stats import beta
-from several import Galaxy, table_of, write_tables
 
 from hf_galaxy import GalaxyConfig, GalaxyForVotes, load_tree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.morphology import morphology
 from hf_galaxy.predictions import columns_of
+from several import Galaxy, table_of, write_tables
 
 TREE = load_tree(["gz2", "gz_candels"])
 RNG = np.random.default_rng(8)

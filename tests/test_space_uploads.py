@@ -9,11 +9,12 @@ import tracemalloc
 import zipfile
 from pathlib import Path
 
-import cutouts
 import numpy as np
 import pytest
-import uploads
 from PIL import Image
+
+import cutouts
+import uploads
 from uploads import Picture, Refused, read_pictures
 
 GALAXY = np.random.default_rng(4).integers(0, 256, (32, 32, 3), dtype=np.uint8)

@@ -1,0 +1,44 @@
+"""What visitors send goes away: by age while the Space runs, all of it when it ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from temporary import remove_old
+from tests.conftest import ROOT
+
+
+def test_old_files_go_with_their_folders_and_the_pages_own_and_new_ones_stay(tmp_path):
+    now = time.time()
+    for name, age in (
+        ("old/a.jpg", 100),
+        ("old/deep/b.jpg", 100),
+        ("mixed/old.jpg", 100),
+        ("mixed/new.jpg", 1),
+        ("own/icon.png", 100),
+    ):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"x")
+        os.utime(file, (now - age, now - age))
+    remove_old(tmp_path, {tmp_path / "own/icon.png"}, now - 50)
+    left = {file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file()}
+    assert left == {"mixed/new.jpg", "own/icon.png"}
+    remove_old(tmp_path, {tmp_path / "own/icon.png"}, now + 50)  # folders are as old as what was last removed from them
+    assert {folder.name for folder in tmp_path.iterdir()} == {"own"}
+
+
+def test_the_folder_goes_when_the_app_is_told_to_end(tmp_path):
+    code = "import time; from temporary import own_folder\nwith own_folder() as f: (f / 'a').write_text('x'); print(f, flush=True); time.sleep(60)"
+    environment = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"} | {
+        "PYTHONPATH": str(ROOT / "spaces_app")
+    }
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+    folder = process.stdout.readline().strip()
+    assert os.path.exists(f"{folder}/a")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 128 + signal.SIGTERM
+    assert not os.path.exists(folder)
+    process.stdout.close()
