@@ -8,7 +8,7 @@ LANGUAGE = os.environ.get("HF_GALAXY_LANGUAGE", "en")
 _TEXT = tomllib.loads((Path(__file__).parent / "text" / f"{LANGUAGE}.toml").read_text())
 
 
-def say(name: str, **values) -> str:
+def say(name: str, /, **values) -> str:
     """The sentence of that name ("section.name"), its {braces} filled with the values."""
     section, _, key = name.partition(".")
     return _TEXT[section][key].strip().format(**values)

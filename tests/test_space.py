@@ -93,7 +93,7 @@ def test_likely_votes_and_intervals_belong_together(client):
 def test_a_galaxy_is_recognised_and_a_chessboard_is_not(client, tmp_path):
     board = np.kron(np.indices((8, 8)).sum(axis=0) % 2, np.ones((32, 32)))
     Image.fromarray((255 * board).astype(np.uint8)).convert("RGB").save(tmp_path / "board.png")
-    assert ask(client, "classify", tmp_path / "board.png")["unlikeness"] > 2
+    assert ask(client, "classify", tmp_path / "board.png")["unlikeness"] > 1
     assert ask(client, "classify", EXAMPLES / "smooth.jpg")["path"][0]["answer"] == "smooth"
     assert ask(client, "classify", EXAMPLES / "many_arms.jpg")["path"][0]["answer"] == "featured-or-disk"
 
@@ -106,13 +106,14 @@ def test_zoom_is_a_crop(client, tmp_path):
     assert zoomed["questions"] == cropped["questions"]
 
 
-def test_what_it_looked_at_is_where_the_galaxy_is(client, tmp_path):
-    seen = ask(client, "looked_at", EXAMPLES / "smooth.jpg", model="lite0")
+def test_what_it_looked_at_is_where_the_galaxy_is(client):
+    seen = ask(client, "looked_at", EXAMPLES / "edge_on.jpg", model="lite0")
+    assert seen["answer"] == "smooth-or-featured-gz2_featured-or-disk"
     places = np.clip(np.array(seen["map"]), 0, None)
     assert places.shape == (64, 64)
-    assert seen["answer"] == "smooth-or-featured-gz2_smooth"
-    middle = places[16:48, 16:48].sum() / places.sum()
-    assert middle > 0.5  # of a quarter of the area
+    along, across = places.sum(axis=0), places.sum(axis=1)  # the disk stands upright, in the middle of the picture
+    assert along[22:42].sum() > 0.6 * along.sum()
+    assert 8 < np.argmax(across) < 56
     with pytest.raises(AppError, match="smooth-or-featured-gz2_smooth"):
         ask(client, "looked_at", answer="spiral")
 
