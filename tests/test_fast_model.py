@@ -140,8 +140,7 @@ def test_two_processes_and_two_threads_start_at_once(run, fast, tmp_path):
     for process in processes:
         process.start()
     with ThreadPoolExecutor(2) as pool:
-        for i in (2, 3):
-            pool.submit(start, run, cache, tmp_path / f"{i}.npy").result(120)
+        list(pool.map(lambda i: start(run, cache, tmp_path / f"{i}.npy"), (2, 3)))
     for process in processes:
         process.join(120)
     expected = fast.answer(np.full((1, 3, 32, 32), 0.5, np.float32)).fractions
