@@ -4,6 +4,7 @@ import tempfile
 
 import gradio as gr
 
+from answers_page import failed_html
 from classify_tab import AT_ONCE, Classifier, kindly, titles_of
 from files import FileBox, handed_over
 from galaxy_models import GalaxyModel
@@ -54,9 +55,15 @@ class Several:
         try:
             shown, csv, parquet = self.classify_several(files, model, campaign, progress)
         except BadInput as error:
-            return None, None, None, str(error)
+            return None, None, None, failed_html(str(error)), gr.Column(visible=False)
         refused = int(shown["description"].isna().sum())
-        return shown, csv, parquet, say("several.done", pictures=len(shown) - refused, refused=refused)
+        return (
+            shown,
+            csv,
+            parquet,
+            say("several.done", pictures=len(shown) - refused, refused=refused),
+            gr.Column(visible=True),
+        )
 
 
 def galaxy_of(model: GalaxyModel, found: Picture) -> Galaxy:
@@ -77,7 +84,9 @@ def build(models: dict[str, GalaxyModel]) -> None:
     several = Several(classifier)
     gr.Markdown(say("several.lead"))
     with gr.Row():
-        files = FileBox(label=say("several.files"), file_count="multiple", height=180, scale=2, min_width=280)
+        files = FileBox(
+            label=say("several.files"), file_count="multiple", height=180, scale=2, min_width=280, elem_id="files"
+        )
         with gr.Column(min_width=280):
             model = gr.Dropdown(titles_of(models), value=next(iter(models)), label=say("classify.model"))
             campaign = gr.Dropdown(
@@ -85,11 +94,14 @@ def build(models: dict[str, GalaxyModel]) -> None:
             )
             go = gr.Button(say("several.go"), variant="primary")
     done = gr.HTML(html_template='<div role="status">${value}</div>', elem_id="done")
-    table = gr.Dataframe(label=say("several.table"), interactive=False, wrap=True, elem_id="table")
-    with gr.Row():
-        csv = gr.File(label=say("several.csv"), interactive=False)
-        parquet = gr.File(label=say("several.parquet"), interactive=False)
-    go.click(several.show, [files, model, campaign], [table, csv, parquet, done], api_visibility="private", **AT_ONCE)
+    with gr.Column(visible=False) as answers:
+        table = gr.Dataframe(label=say("several.table"), interactive=False, wrap=True, elem_id="table")
+        with gr.Row():
+            csv = gr.DownloadButton(say("several.csv"), elem_id="csv")
+            parquet = gr.DownloadButton(say("several.parquet"), elem_id="parquet")
+    go.click(
+        several.show, [files, model, campaign], [table, csv, parquet, done, answers], api_visibility="private", **AT_ONCE
+    )  # fmt: skip
 
     given = FileBox(visible=False, label="files", file_count="multiple")
     names = [gr.Textbox(None, visible=False, label=each) for each in ("model", "campaign")]

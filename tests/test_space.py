@@ -14,10 +14,10 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
-from tests.space_server import running_space
 
 from hf_galaxy.decision_tree import load_tree
 from tests.conftest import ROOT
+from tests.space_server import running_space
 
 EXAMPLES = ROOT / "spaces_app/examples"
 SPIRAL = EXAMPLES / "two_arms.jpg"

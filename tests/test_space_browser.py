@@ -1,7 +1,9 @@
 """The Space as visitors see it, in Chromium: a wide screen and a phone, light and dark, with the keyboard alone."""
 
 import re
+import zipfile
 
+import pandas as pd
 import pytest
 
 from tests.conftest import ROOT
@@ -82,7 +84,7 @@ def test_a_file_is_answered_and_two_models_stand_side_by_side(visit):
     assert left["x"] + left["width"] <= right["x"]
     page.get_by_label("Campaign", exact=True).click()
     page.get_by_role("option", name=re.compile("Webb")).click()
-    page.wait_for_function("document.querySelector('#result').innerText.includes('Clumps')")
+    page.wait_for_function("document.querySelector('#result').innerText.includes('Merging')")
 
 
 def test_a_wrong_file_gets_a_kind_sentence_and_the_next_picture_is_answered(visit, tmp_path):
@@ -154,13 +156,40 @@ CONTRAST = """() => {
 }"""
 
 
+def go_to(page, name):
+    """A tab, also where it does not fit into the row and stands in a menu."""
+    tab = page.get_by_role("tab", name=name).locator("visible=true")
+    if not tab.count():
+        page.get_by_role("button", name="More tabs").click()
+        tab = page.locator(f"button:visible:has-text('{name}')")
+    tab.first.click()
+
+
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
 def test_every_tab_fits(visit, size):
     page = visit(size)
-    for name in ("Several pictures", "Scaling laws", "About"):
-        tab = page.get_by_role("tab", name=name)
-        if not tab.first.is_visible():
-            page.get_by_role("button", name="More tabs").click()
-        tab.locator("visible=true").first.click()
-        page.wait_for_timeout(1500)
+    for name, there in (
+        ("Several pictures", "#files"),
+        ("Scaling laws", "#law img, #law svg"),
+        ("About", "text=Where it ends"),
+    ):
+        go_to(page, name)
+        page.locator(there).first.wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], name
+
+
+def test_several_pictures_become_a_table_to_download(visit, tmp_path):
+    with zipfile.ZipFile(tmp_path / "night.zip", "w") as archive:
+        archive.write(EXAMPLES / "smooth.jpg", "night/first.jpg")
+        archive.writestr("night/notes.txt", "cloudy")
+    page = visit()
+    go_to(page, "Several pictures")
+    page.set_input_files("#files input[type=file]", tmp_path / "night.zip")
+    page.locator("#files").get_by_text("night").wait_for()
+    page.get_by_role("button", name="Classify all").click()
+    page.get_by_text("1 pictures classified, 1 refused").wait_for()
+    with page.expect_download() as kept:
+        page.get_by_role("button", name="Table as CSV").click()
+    table = pd.read_csv(kept.value.path())
+    assert table["name"].tolist() == ["first.jpg", "notes.txt"]
+    assert table["smooth-or-featured-gz2_smooth_fraction"].notna().tolist() == [True, False]
