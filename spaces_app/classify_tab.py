@@ -1,5 +1,6 @@
 """The first tab: one picture, one model or two side by side, and the endpoints that say the same to programs."""
 
+from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
 
@@ -210,8 +211,12 @@ def _checked(name, count, most):
     return int(count)
 
 
-def kindly(function):
-    """The same endpoint, whose BadInput reaches the program in its own words."""
+def kindly(function: Callable, name: str | None = None) -> Callable:
+    """A function as an endpoint, whose BadInput reaches the program in its own words.
+
+    Args:
+        name: of the MCP tool, by default the function's.
+    """
 
     @wraps(function)
     def endpoint(*args, **kwargs):
@@ -220,6 +225,7 @@ def kindly(function):
         except BadInput as error:
             raise gr.Error(str(error), print_exception=False) from error
 
+    endpoint.__name__ = name or function.__name__
     return endpoint
 
 
@@ -317,7 +323,7 @@ def _endpoints(classifier):
         (classifier.alike, [given, model, count, zoom]),
     ]:
         ask.click(kindly(function), inputs, said, api_name=function.__name__, **AT_ONCE)
-    ask.click(classifier.about, None, said, api_name="models", queue=False)
+    ask.click(kindly(classifier.about, "models"), None, said, api_name="models", queue=False)
 
     def fetched(ra: str, dec: str, field_arcsec: float = FIELD) -> str:
         """A picture of the sky from the viewer of the Legacy Surveys, which is asked for it now.
@@ -334,4 +340,10 @@ def _endpoints(classifier):
 
     places = [gr.Textbox(visible=False, label=each) for each in ("ra", "dec")]
     seen = gr.Image(visible=False, format="png", label="cutout")
-    ask.click(kindly(fetched), [*places, gr.Number(FIELD, visible=False)], seen, api_name="cutout", concurrency_limit=4)
+    ask.click(
+        kindly(fetched, "cutout"),
+        [*places, gr.Number(FIELD, visible=False)],
+        seen,
+        api_name="cutout",
+        concurrency_limit=4,
+    )

@@ -56,6 +56,14 @@ def test_every_endpoint_has_a_name_and_says_what_it_does(client):
         assert all(each["parameter_name"] and each["label"] for each in endpoint["parameters"]), name
 
 
+def test_every_endpoint_is_a_tool_of_mcp(space):
+    with urllib.request.urlopen(f"{space}/gradio_api/mcp/schema") as answer:
+        tools = {tool["name"]: tool for tool in json.load(answer)}
+    assert {f"/{name}" for name in tools} == ENDPOINTS
+    assert "volunteers" in tools["classify"]["description"]
+    assert "FITS" in tools["classify"]["inputSchema"]["properties"]["picture"]["description"]
+
+
 def test_the_numbers_are_those_of_predict(client, tmp_path, run_script):
     run_script(
         "predict", "--run", "spaces_app/models/lite0", "--dataset", EXAMPLES, "--out", tmp_path / "predicted", launch=()
