@@ -1,4 +1,4 @@
-"""Charts of losses: the marks, the axes, and the picture, which has two pixels for each of a card that is 800 px wide.
+"""Charts of losses: the marks, the axes, and the picture: PNG with two pixels for each of a card of 800 px, or SVG for a page.
 
 Owns matplotlib for these, which is imported when a chart is drawn and not before. Lines are laws and markers are measured,
 so that a chart can be read in grey. A point has `runs`, `value`, `low` and `high`, as in scaling.json; an interval that is
@@ -37,15 +37,15 @@ def style() -> Iterator[None]:
         yield
 
 
-def chart(panels: int, height: float | None = None):
-    """A matplotlib figure, and its axes: one large panel, or small ones beside each other."""
+def chart(panels: int, height: float | None = None, width: float = WIDTH):
+    """A matplotlib figure, and its axes: one large panel, or small ones beside each other. Lengths are in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = min(panels, COLUMNS)
     rows = -(-panels // columns)
     figure = Figure(
-        (WIDTH, height or (4.2 if panels == 1 else max(2.1 * rows, 2.9))), dpi=PIXELS / WIDTH, layout="constrained"
+        (width, height or (4.2 if panels == 1 else max(2.1 * rows, 2.9))), dpi=PIXELS / WIDTH, layout="constrained"
     )
     FigureCanvasAgg(figure)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -56,16 +56,38 @@ def chart(panels: int, height: float | None = None):
 
 def png(figure, title: str, handles: list) -> bytes:
     """The picture, with a title above and a legend below, for which it is made higher."""
-    longest = max(len(handle.get_label()) for handle in handles)
-    columns = max(1, min(3, 100 // (longest + 6)))
-    figure.set_figheight(figure.get_figheight() + 0.19 * -(-len(handles) // columns) + 0.45)
+    figure.set_figheight(figure.get_figheight() + 0.26)
+    _legend(figure, handles, 100)
     figure.suptitle(title, x=0.01, ha="left")
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
     figure.canvas.draw()
     file = io.BytesIO()
     picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
     picture.quantize(256, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
     return file.getvalue()
+
+
+def svg(figure, handles: list, name: str) -> str:
+    """The picture as an SVG element without a background, its letters as letters, with a legend below.
+
+    Args:
+        name: which no other picture of the page has, as the names of its parts are made from it.
+    """
+    import matplotlib
+
+    _legend(figure, handles, 12 * figure.get_figwidth())
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    text = file.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _legend(figure, handles, letters):
+    """Below the axes, in as many columns as so many letters leave room for; the picture is made higher."""
+    longest = max(len(handle.get_label()) for handle in handles)
+    columns = int(max(1, min(3, letters // (longest + 6))))
+    figure.set_figheight(figure.get_figheight() + 0.19 * -(-len(handles) // columns) + 0.19)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def handle(label: str, color: str, **look):
