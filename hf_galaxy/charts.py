@@ -6,6 +6,7 @@ not known is None.
 """
 
 import io
+import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,7 +80,8 @@ def svg(figure, handles: list, name: str) -> str:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
-    return text[text.index("<svg") :]
+    # Groups have names that every picture has, and nothing refers to.
+    return re.sub(r'<g id="[^"]*"', "<g", text[text.index("<svg") :])
 
 
 def _legend(figure, handles, letters):
@@ -118,10 +120,12 @@ def log_axis(axis, low: float, high: float) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
     axis.axes.set(**{f"{axis.axis_name}scale": "log", f"{axis.axis_name}lim": (low, high)})
+    alone = axis.axes.get_subplotspec().get_gridspec().ncols == 1
+    room = 9 if alone and axis.axes.figure.get_figwidth() > WIDTH / 2 else 6
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     for steps in ((1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
         ticks = [tick for k in decades for step in steps if low <= (tick := float(f"{step}e{k}")) <= high]
-        if len(ticks) <= (9 if axis.axes.get_subplotspec().get_gridspec().ncols == 1 else 6):
+        if len(ticks) <= room:
             break
     if len(ticks) < 3:
         evenly = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)

@@ -17,7 +17,9 @@ from hf_galaxy.study import ALL
 _DOUBTS = {FALLS: "falls", EXPONENT: "exponent", LEFT: "left", "how much the seed": "seed"}  # as doubts begin
 
 
-def scaling_law(results: Path, study: str, measure: str, question: str = ALL, architectures: Sequence[str] = ()) -> dict:
+def scaling_law(
+    results: Path, study: str, measure: str, question: str = ALL, architectures: Sequence[str] = ()
+) -> dict:
     """What was measured and fitted, as plain numbers; intervals are of 90 %.
 
     Args:
@@ -102,34 +104,41 @@ def _who(study, law):
 
 
 def _sentences(study, laws):
-    sentences = []
-    for law in laws:
-        last = law["points"][-1]
-        about = {"who": _who(study, law), "measure": measured_by(law["measure"])}
-        sentence = say("laws.last", **about, galaxies=f"{last['galaxies']:,}", value=told(last))
-        sentences.append(f"{sentence} {_step(law['last_step'])}")
-    for law in laws:
-        if law["law"] is None:
-            sentences.append(say("laws.nothing", who=_who(study, law)))
-        elif doubts := doubts_of(law["law"]["doubts"]):
-            sentences.append(say("laws.doubts", who=_who(study, law), doubts=listed(doubts)))
-        if law["useless_up_to"]:
-            galaxies, baseline = f"{law['useless_up_to']:,}", number(law["baseline"])
-            sentences.append(say("laws.useless", who=_who(study, law), galaxies=galaxies, baseline=baseline))
+    """What the laws show together: the least loss, what the last step brought, and what nothing can be said of."""
+    best = min(laws, key=lambda law: law["points"][-1]["value"])
+    last = best["points"][-1]
+    about = {"galaxies": f"{last['galaxies']:,}", "measure": measured_by(best["measure"]), "value": told(last)}
+    sentences = [say("laws.least" if len(laws) > 1 else "laws.last", who=_who(study, best), **about)]
+
+    steps = _grouped(study, laws, lambda law: _step(law["last_step"]))
+    for (verdict, first, second), who in steps.items():
+        sentences.append(say(f"laws.step_{verdict}", first=first, second=second, who=who))
+    doubts = _grouped(study, laws, lambda law: law["law"] and tuple(doubts_of(law["law"]["doubts"])))
+    for doubt, who in doubts.items():
+        if doubt is None:
+            sentences.append(say("laws.nothing", who=who))
+        elif doubt:
+            sentences.append(say("laws.doubts", who=who, doubts=listed(list(doubt))))
+    if useless := _grouped(study, [law for law in laws if law["useless_up_to"]], lambda law: law["useless_up_to"]):
+        whose = [say("laws.useless_whose", who=who, galaxies=f"{galaxies:,}") for galaxies, who in useless.items()]
+        sentences.append(say("laws.useless", whose="; ".join(whose), baseline=number(best["baseline"])))
     return sentences + _exponents(study, laws)
 
 
+def _grouped(study, laws, of):
+    """What is said -> the laws that it is said of, in words."""
+    groups = {}
+    for law in laws:
+        groups.setdefault(of(law), []).append(_who(study, law))
+    return {said: listed(who) for said, who in groups.items()}
+
+
 def _step(step):
-    """What the last step to more galaxies brought: as far as the data say."""
+    """What the last step to more galaxies brought, as far as the data say, and from how many to how many it was."""
     if step is None or step["relative"] is None:
-        return say("laws.step_unknown")
-    sizes = {"first": f"{step['from']:,}", "second": f"{step['to']:,}"}
-    relative = step["relative"]
-    if step["loss"] == "less":
-        fell = {"value": -relative["value"], "low": -relative["high"], "high": -relative["low"]}
-        return say("laws.step_less", **sizes, change=told(fell, percent))
-    name = "more" if step["loss"] == "more" else "unclear"
-    return say(f"laws.step_{name}", **sizes, change=told(relative, percent))
+        return "unknown", "", ""
+    verdict = step["loss"] if step["loss"] in ("less", "more") else "unclear"
+    return verdict, f"{step['from']:,}", f"{step['to']:,}"
 
 
 def _exponents(study, laws):
@@ -162,19 +171,19 @@ def _draw(study, laws, axes):
 
 
 def _table(study, laws):
-    names = ("model", "b", "doubling", "c", "scatter", "foretold")
-    return law_pictures.table(
-        say("laws.table_laws"),
-        [say(f"laws.column_{name}") for name in names],
-        [[_who(study, law), *_parameters(law["law"])] for law in laws],
-    )
+    names = ("model", "last", "step", "b", "doubling", "c", "scatter", "foretold")
+    rows = []
+    for law in laws:
+        step = law["last_step"] and law["last_step"]["relative"]
+        change = told(step, percent) if step else say("laws.not_known")
+        rows.append([_who(study, law), told(law["points"][-1]), change, *_parameters(law["law"])])
+    return law_pictures.table(say("laws.table_laws"), [say(f"laws.column_{name}") for name in names], rows)
 
 
 def _parameters(fit):
     if fit is None:
         return [say("laws.no_law")] + [""] * 4
-    left = fit["leave_out"]
-    foretold = say("laws.not_known")
+    left, foretold = fit["leave_out"], say("laws.not_known")
     if left:
         inside = "inside" if left["inside"] else "outside"
         interval = told(left | {"value": left["predicted"]})

@@ -23,11 +23,13 @@ _STYLE = """<style>
 .law-picture svg *{stroke-linejoin:round;stroke-linecap:butt}
 .law-picture .law-narrow{display:none}
 @container (max-width:34rem){.law-picture .law-wide{display:none}.law-picture .law-narrow{display:block}}
-.law-table{overflow-x:auto;margin:0.8rem 0}
+.law-table{overflow-x:auto;margin:0.3rem 0 0.8rem}
 .law-table table{border-collapse:collapse;font-size:0.9rem;font-variant-numeric:tabular-nums}
-.law-table caption{text-align:left;font-weight:600;padding-bottom:0.3rem}
-.law-table th,.law-table td{text-align:left;vertical-align:top;padding:0.3rem 0.9rem 0.3rem 0;
- border-bottom:1px solid var(--border-color-primary,#ccc)}
+.law-caption{font-weight:600;margin:0.8rem 0 0}
+.law-table th,.law-table td{text-align:left!important;vertical-align:top;padding:0.3rem 0.5rem!important;
+ border:1px solid var(--border-color-primary,#ccc)!important}
+.law-table td,.law-table tbody th{white-space:nowrap}
+.law-table thead th{min-width:5.5rem}
 .law-words p{margin:0.4rem 0}
 </style>"""
 for _mode, _which in (("LIGHT", 0), ("DARK", 1)):
@@ -70,9 +72,10 @@ def table(caption: str, columns: list[str], rows: list[list[str]]) -> str:
         for row in rows
     )
     caption = escape(caption)
+    # Not a caption of HTML, which is as wide as the table, and would be moved away with it.
     return (
-        f'<div class="law-table" tabindex="0" role="region" aria-label="{caption}"><table><caption>{caption}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<p class="law-caption">{caption}</p><div class="law-table" tabindex="0" role="region" aria-label="{caption}">'
+        f'<table aria-label="{caption}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
 
 

@@ -43,6 +43,10 @@ class Study:
         """In the order of the records."""
         return list(dict.fromkeys(law["measure"] for law in self.fits["laws"]))
 
+    def usual(self) -> str:
+        """The measure shown first: of classes the error, which needs no explanation."""
+        return "error" if "error" in self.measures() else self.measures()[0]
+
     def questions(self, measure: str) -> list[str]:
         """Measured by it; "all" is all of them together."""
         return list(dict.fromkeys(law["figure"] for law in self.fits["laws"] if law["measure"] == measure))
@@ -80,7 +84,7 @@ def known(what: str, name: str, there) -> None:
     """
     if name not in there:
         raise BadInput(
-            say("laws.no_such", what=say(f"laws.what_{what}"), name=str(name)[:40], there=", ".join(map(str, there)))
+            say("laws.no_such", what=say(f"laws.what_{what}"), called=str(name)[:40], there=", ".join(map(str, there)))
         )
 
 
