@@ -1,4 +1,4 @@
-"""Charts of losses: the marks, the axes, and the picture, which has two pixels for each of a card that is 800 px wide.
+"""Charts of losses: the marks, the axes, and the picture: PNG with two pixels for each of a card of 800 px, or SVG for a page.
 
 Owns matplotlib for these, which is imported when a chart is drawn and not before. Lines are laws and markers are measured,
 so that a chart can be read in grey. A point has `runs`, `value`, `low` and `high`, as in scaling.json; an interval that is
@@ -6,6 +6,7 @@ not known is None.
 """
 
 import io
+import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,15 +38,15 @@ def style() -> Iterator[None]:
         yield
 
 
-def chart(panels: int, height: float | None = None):
-    """A matplotlib figure, and its axes: one large panel, or small ones beside each other."""
+def chart(panels: int, height: float | None = None, width: float = WIDTH):
+    """A matplotlib figure, and its axes: one large panel, or small ones beside each other. Lengths are in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = min(panels, COLUMNS)
     rows = -(-panels // columns)
     figure = Figure(
-        (WIDTH, height or (4.2 if panels == 1 else max(2.1 * rows, 2.9))), dpi=PIXELS / WIDTH, layout="constrained"
+        (width, height or (4.2 if panels == 1 else max(2.1 * rows, 2.9))), dpi=PIXELS / WIDTH, layout="constrained"
     )
     FigureCanvasAgg(figure)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -56,16 +57,39 @@ def chart(panels: int, height: float | None = None):
 
 def png(figure, title: str, handles: list) -> bytes:
     """The picture, with a title above and a legend below, for which it is made higher."""
-    longest = max(len(handle.get_label()) for handle in handles)
-    columns = max(1, min(3, 100 // (longest + 6)))
-    figure.set_figheight(figure.get_figheight() + 0.19 * -(-len(handles) // columns) + 0.45)
+    figure.set_figheight(figure.get_figheight() + 0.26)
+    _legend(figure, handles, 100)
     figure.suptitle(title, x=0.01, ha="left")
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
     figure.canvas.draw()
     file = io.BytesIO()
     picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
     picture.quantize(256, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
     return file.getvalue()
+
+
+def svg(figure, handles: list, name: str) -> str:
+    """The picture as an SVG element without a background, its letters as letters, with a legend below.
+
+    Args:
+        name: which no other picture of the page has, as the names of its parts are made from it.
+    """
+    import matplotlib
+
+    _legend(figure, handles, 12 * figure.get_figwidth())
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    text = file.getvalue()
+    # Groups have names that every picture has, and nothing refers to.
+    return re.sub(r'<g id="[^"]*"', "<g", text[text.index("<svg") :])
+
+
+def _legend(figure, handles, letters):
+    """Below the axes, in as many columns as so many letters leave room for; the picture is made higher."""
+    longest = max(len(handle.get_label()) for handle in handles)
+    columns = int(max(1, min(3, letters // (longest + 6))))
+    figure.set_figheight(figure.get_figheight() + 0.19 * -(-len(handles) // columns) + 0.19)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def handle(label: str, color: str, **look):
@@ -96,10 +120,12 @@ def log_axis(axis, low: float, high: float) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
     axis.axes.set(**{f"{axis.axis_name}scale": "log", f"{axis.axis_name}lim": (low, high)})
+    alone = axis.axes.get_subplotspec().get_gridspec().ncols == 1
+    room = 9 if alone and axis.axes.figure.get_figwidth() > WIDTH / 2 else 6
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     for steps in ((1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
         ticks = [tick for k in decades for step in steps if low <= (tick := float(f"{step}e{k}")) <= high]
-        if len(ticks) <= (9 if axis.axes.get_subplotspec().get_gridspec().ncols == 1 else 6):
+        if len(ticks) <= room:
             break
     if len(ticks) < 3:
         evenly = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)

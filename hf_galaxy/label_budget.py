@@ -55,7 +55,9 @@ def series_of(
     return points.sort_values(["galaxies", "seed"])
 
 
-def budget_of(series: pd.DataFrame, target: float | None = None, hold_back: int = 0) -> dict:
+def budget_of(
+    series: pd.DataFrame, target: float | None = None, hold_back: int = 0, galaxies: int | None = None
+) -> dict:
     """What a pilot says of more galaxies, as plain numbers for budget.json. Intervals are of 90 %, infinity is None.
 
     Values are medians of all draws, so that how many galaxies a target needs is where the drawn curve falls to it.
@@ -65,16 +67,18 @@ def budget_of(series: pd.DataFrame, target: float | None = None, hold_back: int 
         target: a loss to be reached.
         hold_back: so many of the largest numbers of galaxies are not fitted but predicted, to see how well that works;
             "now" is then the largest that is fitted.
+        galaxies: a number of galaxies asked about, from the fewest that were learnt from to `REACH` times as many as now.
 
     Returns:
         `dataset`, `start`, `backbone`, `measure`, `figure`, `target`; `now`, the galaxies learnt from so far; `points`, the
         mean loss that was measured; `held_back`, for each larger number of galaxies the mean loss beside its prediction,
-        whose interval holds the scatter of runs and of test galaxies, too; `ahead` and `curve`, predictions; `galaxies_for`
-        the target, or None where there is none; `laws`, both; `floor_shown`, whether only the one with a floor answers;
+        whose interval holds the scatter of runs and of test galaxies, too; `asked`, the prediction for `galaxies` or None;
+        `ahead` and `curve`, predictions; `doubling`, by which share of itself the loss changes if the galaxies now, or those
+        asked about, are doubled; `galaxies_for` the target, or None where there is none; `laws`, both; `floor_shown`, whether only the one with a floor answers;
         `doubts`, what the pilot does not tell; `sentences`, the answer in words.
 
     Raises:
-        BadInput: the target is not positive, or there are too few runs.
+        BadInput: the target is not positive, so many galaxies cannot be asked about, or there are too few runs.
     """
     if target is not None and not target > 0:
         raise BadInput(f"--target {target}: is a loss above 0")
@@ -85,6 +89,11 @@ def budget_of(series: pd.DataFrame, target: float | None = None, hold_back: int 
             "at least have to be fitted; a sweep with more values for --vary subset adds some"
         )
     now = sizes[len(sizes) - hold_back - 1]
+    if galaxies is not None and not sizes[0] <= galaxies <= REACH * now:
+        raise BadInput(
+            f"{galaxies} galaxies: the runs learnt from {sizes[0]} to {now}, which says nothing of fewer, nor of more than "
+            f"{REACH} times as many"
+        )
     fitted = series[series["galaxies"] <= now]
     if len(fitted) <= FEWEST:
         raise BadInput(f"{len(fitted)} runs: cannot be told from chance; a sweep with --vary seed=1,2,3 adds some")
@@ -96,7 +105,7 @@ def budget_of(series: pd.DataFrame, target: float | None = None, hold_back: int 
     together = dataclasses.replace(fits["floor"], draws=np.concatenate([law.draws for law in laws]))
 
     # 2. What it says.
-    largest = max(now * AHEAD[-1], sizes[-1])
+    largest = max(now * AHEAD[-1], sizes[-1], galaxies or 0)
     budget = {
         **series.iloc[0][["dataset", "start", "backbone", "measure", "figure"]],
         "target": target,
@@ -105,7 +114,9 @@ def budget_of(series: pd.DataFrame, target: float | None = None, hold_back: int 
         "held_back": [
             _foretold(laws, size, part) for size, part in series[series["galaxies"] > now].groupby("galaxies")
         ],
+        "asked": None if galaxies is None else _predicted(laws, galaxies),
         "ahead": [_predicted(laws, now * times) for times in AHEAD],
+        "doubling": _doubling(laws, galaxies or now),
         "curve": _curve(laws, np.unique(np.geomspace(sizes[0], largest, CURVE).round())),
         "galaxies_for": None if target is None else _needed(laws, together, target, now),
         "laws": {name: _parameters(each) for name, each in fits.items()},
@@ -162,6 +173,14 @@ def _predicted(laws, galaxies):
     draws = [law.draws_at(galaxies)[:, 0] for law in laws]
     low, high = _edges(draws)
     return {"galaxies": int(galaxies), "value": float(np.median(draws)), "low": low, "high": high}
+
+
+def _doubling(laws, galaxies):
+    pairs = [law.draws_at([galaxies, 2 * galaxies]).T for law in laws]
+    # What is 0 already stays so.
+    draws = [np.divide(after, before, out=np.ones_like(before), where=before > 0) - 1 for before, after in pairs]
+    low, high = _edges(draws)
+    return {"value": float(np.median(draws)), "low": low, "high": high}
 
 
 def _foretold(laws, size, part):
@@ -230,25 +249,39 @@ def _sentences(budget):
     return sentences
 
 
+def case_of(budget: dict) -> str:
+    """Which answer `galaxies_for` is: the target is "out of reach", "reached", "may be reached"; or it "needs at least" so many
+    galaxies, with no end that can be told, or "needs about" so many."""
+    now, low, high = budget["now"], budget["galaxies_for"]["low"], budget["galaxies_for"]["high"]
+    if low is None:
+        return "out of reach"
+    if high is not None and high <= now:
+        return "reached"
+    if low <= now:
+        return "may be reached"
+    return "needs at least" if high is None else "needs about"
+
+
 def _answer(budget):
     """How many galaxies the target needs, in words; no number without its interval."""
     now, target = budget["now"], f"The target of {_loss(budget['target'])}"
     value, low, high = (budget["galaxies_for"][name] for name in ("value", "low", "high"))
     never = f"never falls so low, or only with more than {REACH} times as many galaxies"
-    if low is None:
+    case = case_of(budget)
+    if case == "out of reach":
         return f"{target} is out of reach: the loss {never}."
-    if high is not None and high <= now:
+    if case == "reached":
         return f"{target} is reached already."
-    if low <= now:
+    if case == "may be reached":
         least = f"{target} may be reached already"
-        most = high and f"it needs up to {_about(high)} galaxies, {_about(high - now)} more than now"
+        most = high and f"it needs up to {about(high)} galaxies, {about(high - now)} more than now"
         return f"{least}, but the data do not exclude that {most or f'the loss {never}'}."
-    if high is None:
-        least = f"{target} needs {_about(low)} galaxies at least, {_about(low - now)} more than now"
+    if case == "needs at least":
+        least = f"{target} needs {about(low)} galaxies at least, {about(low - now)} more than now"
         return f"{least}; the data do not exclude that the loss {never}."
     return (
-        f"{target} needs about {_about(value)} galaxies (between {_about(low)} and {_about(high)}): "
-        f"{_about(value - now)} more than now (between {_about(low - now)} and {_about(high - now)})."
+        f"{target} needs about {about(value)} galaxies (between {about(low)} and {about(high)}): "
+        f"{about(value - now)} more than now (between {about(low - now)} and {about(high - now)})."
     )
 
 
@@ -256,6 +289,6 @@ def _loss(value):
     return f"{value:.3g}"
 
 
-def _about(galaxies):
-    """Two digits are more than a prediction has."""
+def about(galaxies: float) -> str:
+    """A number of galaxies, in two digits, which are more than a prediction has."""
     return f"{round(galaxies, 1 - int(math.log10(max(galaxies, 1)))):,}"

@@ -109,7 +109,7 @@ def _by_figure(laws):
     return groups
 
 
-def _looks(study):
+def looks_of(study: dict) -> dict[tuple[str, str], tuple[str, str, str, str]]:
     """(backbone, start) -> colour, marker, how it is filled, and what it is called."""
     starts = study["data"]["starts"]
     return {
@@ -132,29 +132,15 @@ def _titles(questions):
 
 
 def _curves(name, study, laws):
-    groups, looks = _by_figure(laws), _looks(study)
+    groups, looks = _by_figure(laws), looks_of(study)
     figure, panels = chart(len(groups))
     large = len(panels) == 1
     rows, words = [], []
     for axes, (question, group) in zip(panels, groups.items(), strict=True):
-        for law in group:
-            color, marker, fill, _ = looks[law["backbone"], law["start"]]
-            if law["plain"]:
-                curve = law["plain"]["curve"]
-                axes.plot(curve["galaxies"], curve["loss"], ":", color=color, lw=0.9)
-            if law["law"]:
-                draw_law(axes, law["law"]["curve"], law["law"]["range"][1], color, 1.6 if large else 1.1)
-            for point in law["points"]:
-                draw_point(axes, point["galaxies"], point, color, marker, fill, 6 if large else 4)
-            rows += [{key: law[key] for key in ABOUT} | row for row in _curve_rows(law)]
-        low, high, levels = _losses_shown(group)
-        for level, value in levels.items():
-            draw_level(axes, value, level, "-.", right=level == "baseline")
-            rows.append({"measure": group[0]["measure"], "figure": question, "kind": level, "loss": value})
-        sizes = [point["galaxies"] for law in group for point in law["points"]]
-        sizes += [law["law"]["curve"]["galaxies"][-1] for law in group if law["law"]]
-        log_axis(axes.xaxis, min(sizes) / 1.25, max(sizes) * 1.25)
-        log_axis(axes.yaxis, low, high)
+        levels = draw_laws(axes, group, looks, large)
+        rows += [{key: law[key] for key in ABOUT} | row for law in group for row in _curve_rows(law)]
+        about = {"measure": group[0]["measure"], "figure": question}
+        rows += [about | {"kind": level, "loss": value} for level, value in levels.items()]
         best = min(group, key=lambda law: law["points"][-1]["value"])
         words += [_last_of(law, looks) for law in (group if large else [best])]
 
@@ -173,6 +159,37 @@ def _curves(name, study, laws):
     label(figure, panels, _titles(groups), GALAXIES, measure)
     alt = f"{measure} against galaxies learnt from, both logarithmic. {' '.join(words)}"
     return Figure(name, png(figure, "Loss against galaxies learnt from", handles), _csv(rows), alt)
+
+
+def draw_laws(axes, group: list[dict], looks: dict, large: bool) -> dict[str, float]:
+    """The laws of one figure (question) on one measure, what was measured, and the baseline where there is room for it.
+
+    Args:
+        axes: of matplotlib, which become logarithmic.
+        group: laws of a study, which differ in backbone and start only.
+        looks: as `looks_of` gives them.
+        large: lines and markers, for a panel that stands alone.
+
+    Returns:
+        The levels that are drawn, by name.
+    """
+    for law in group:
+        color, marker, fill, _ = looks[law["backbone"], law["start"]]
+        if law["plain"]:
+            curve = law["plain"]["curve"]
+            axes.plot(curve["galaxies"], curve["loss"], ":", color=color, lw=0.9)
+        if law["law"]:
+            draw_law(axes, law["law"]["curve"], law["law"]["range"][1], color, 1.6 if large else 1.1)
+        for point in law["points"]:
+            draw_point(axes, point["galaxies"], point, color, marker, fill, 6 if large else 4)
+    low, high, levels = _losses_shown(group)
+    for level, value in levels.items():
+        draw_level(axes, value, level, "-.", right=level == "baseline")
+    sizes = [point["galaxies"] for law in group for point in law["points"]]
+    sizes += [law["law"]["curve"]["galaxies"][-1] for law in group if law["law"]]
+    log_axis(axes.xaxis, min(sizes) / 1.25, max(sizes) * 1.25)
+    log_axis(axes.yaxis, low, high)
+    return levels
 
 
 def _curve_rows(law):
@@ -221,7 +238,7 @@ def _last_of(law, looks):
 
 
 def _exponents(name, study, laws):
-    groups, looks, measure = _by_figure(laws), _looks(study), MEASURES[laws[0]["measure"]]
+    groups, looks, measure = _by_figure(laws), looks_of(study), MEASURES[laws[0]["measure"]]
     figure, (axes,) = chart(1, height=0.165 * (len(laws) + len(groups)) + 0.6)
     common = {
         (each["figure"], each["start"]): each
