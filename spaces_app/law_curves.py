@@ -5,14 +5,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import law_pictures
-from law_records import Study, known, listed, measured_by, percent, plain, question_called, study_of, told
-from text import say
-
 from hf_galaxy.charts import QUIET, handle, number
 from hf_galaxy.errors import BadInput
 from hf_galaxy.law_figures import draw_laws, looks_of
 from hf_galaxy.scaling import EXPONENT, FALLS, LEFT
 from hf_galaxy.study import ALL
+from law_records import Study, known, listed, measured_by, percent, plain, question_called, study_of, told
+from text import say
 
 _DOUBTS = {FALLS: "falls", EXPONENT: "exponent", LEFT: "left", "how much the seed": "seed"}  # as doubts begin
 

@@ -5,12 +5,9 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-import law_pictures
 import pandas as pd
-from law_curves import doubts_of
-from law_records import known, listed, measured_by, percent, plain, study_of, told
-from text import say
 
+import law_pictures
 from hf_galaxy.bootstrap import REPLICATES
 from hf_galaxy.charts import (
     COLORS,
@@ -27,6 +24,9 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.label_budget import REACH, about, budget_of, case_of, series_of
 from hf_galaxy.scaling import FEWEST
 from hf_galaxy.study import ALL, useless_up_to
+from law_curves import doubts_of
+from law_records import known, listed, measured_by, percent, plain, study_of, told
+from text import say
 
 PILOT = "pilot"  # dataset of a visitor's own trainings
 MOST_RUNS, MOST_BYTES = 300, 100_000  # of a pilot

@@ -5,10 +5,9 @@ from functools import cache
 from pathlib import Path
 
 import law_pictures
+from hf_galaxy.charts import COLORS, QUIET, handle
 from law_records import DOWNSTREAM, percent, told
 from text import say
-
-from hf_galaxy.charts import COLORS, QUIET, handle
 
 MODES = {"linear": ("o", COLORS[0]), "full": ("s", COLORS[1])}  # marker and colour
 _VERDICTS = {"less": "less", "more": "more", "not shown": "unclear", "not known": "unknown"}

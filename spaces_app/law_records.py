@@ -7,11 +7,11 @@ from functools import cache
 from pathlib import Path
 
 import pandas as pd
-from text import say
 
 from hf_galaxy.charts import number
 from hf_galaxy.errors import BadInput
 from hf_galaxy.study import ALL, load_points
+from text import say
 
 STUDIES = ("gz2_classes", "gz2_votes", "ceers", "ceers_starts")
 DOWNSTREAM = "downstream"

@@ -5,14 +5,14 @@ from html import escape
 from pathlib import Path
 
 import gradio as gr
+
 import law_curves
 import law_planner
 import law_pretraining
-from law_records import STUDIES, measured_by, question_called, study_of
-from text import say
-
 from hf_galaxy.errors import BadInput
 from hf_galaxy.study import ALL
+from law_records import STUDIES, measured_by, question_called, study_of
+from text import say
 
 _PILOT = "labels, error, seed\n250, 0.31, 1\n250, 0.33, 2\n500, 0.26, 1\n500, 0.25, 2\n1000, 0.21, 1\n1000, 0.22, 2\n2000, 0.18, 1\n2000, 0.17, 2"
 _PRIVATE = {"api_visibility": "private", "show_progress": "minimal"}

@@ -8,18 +8,18 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 import law_curves
 import law_pictures
 import law_planner
 import law_pretraining
-import numpy as np
-import pytest
-from law_records import FILES, RESULTS, STUDIES, plain, study_of
-from text import say
-
 from hf_galaxy.errors import BadInput
 from hf_galaxy.label_budget import budget_of, series_of
 from hf_galaxy.study import load_points
+from law_records import FILES, RESULTS, STUDIES, plain, study_of
+from text import say
 
 SPACE = Path(law_curves.__file__).parent
 
