@@ -99,11 +99,14 @@ def _draw(averages, about, starts, axes):
         xlabel=say("laws.x_reduction", reference=_reference(about)),
     )  # fmt: skip
     axes.grid(axis="x", color=QUIET, alpha=0.3, lw=0.6)
-    return [
+    handles = [
         handle(f"{say(f'laws.mode_{mode}')}, 90 %", color, marker=marker, ls="-")
         for mode, (marker, color) in MODES.items()
         if any(row["mode"] == mode for row in averages)
     ]
+    if any(row["low"] is None for row in averages):
+        handles.append(handle(say("laws.legend_no_interval"), QUIET, marker="s", mfc="white"))
+    return handles
 
 
 def _table(averages, about, starts):

@@ -80,13 +80,13 @@ def test_intervals_hold_the_truth_as_often_as_they_say(law, count, seeds, scatte
         assert share >= 0.9 - 2 * (0.1 * 0.9 / draws) ** 0.5
 
 
-def exact(law, sizes, target=None, hold_back=0):
+def exact(law, sizes, target=None, hold_back=0, galaxies=None):
     """The budget of a pilot with hardly any scatter, measured on very many galaxies."""
     rng = np.random.default_rng(0)
     points = pilot(rng, law, sizes, test=100)
     points["loss"] = loss(law, points["galaxies"]) * (1 + 1e-3 * rng.standard_normal(len(points)))
     points["replicates"] = [np.full(200, each) for each in points["loss"]]
-    return budget_of(points, target, hold_back)
+    return budget_of(points, target, hold_back, galaxies)
 
 
 def test_a_target_needs_as_many_galaxies_as_the_law_says():
@@ -111,6 +111,21 @@ def test_the_curve_falls_to_the_target_where_the_galaxies_for_it_are():
     for of, name in (("value", "loss"), ("low", "low"), ("high", "high")):
         crossing = np.exp(np.interp(-0.12, -curve[name], np.log(curve["galaxies"])))
         assert budget["galaxies_for"][of] == pytest.approx(crossing, rel=0.03)
+
+
+def test_any_number_of_galaxies_may_be_asked_about():
+    law = (0.2, 0.5, 0.1)
+    budget = exact(law, halved(5), galaxies=1000)
+    assert budget["asked"]["galaxies"] == 1000
+    assert budget["asked"]["value"] == pytest.approx(loss(law, 1000), rel=1e-2)
+    assert budget["doubling"]["value"] == pytest.approx(loss(law, 2000) / loss(law, 1000) - 1, abs=1e-2)
+    assert budget["doubling"]["low"] <= budget["doubling"]["value"] <= budget["doubling"]["high"]
+    nothing = exact(law, halved(5))
+    assert nothing["asked"] is None
+    assert nothing["doubling"]["value"] == pytest.approx(loss(law, 2 * NOW) / loss(law, NOW) - 1, abs=1e-2)
+    for galaxies in (NOW // 16 - 1, REACH * NOW + 1):
+        with pytest.raises(BadInput, match="says nothing of fewer"):
+            exact(law, halved(5), galaxies=galaxies)
 
 
 @pytest.mark.parametrize(

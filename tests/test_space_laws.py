@@ -261,7 +261,7 @@ def test_pretraining_says_what_the_benchmark_says(tmp_path):
             "not known": "without an interval",
         }
         (sentence,) = [each for each in said if each.startswith(mode) and verdicts[row["error"]] in each]
-        assert f" {title} (by " in sentence
+        assert f" {title} (" in sentence
     # Also of a benchmark that has only begun.
     folder = tmp_path / "downstream"
     folder.mkdir()
