@@ -171,7 +171,7 @@ def test_every_tab_fits(visit, size):
     page = visit(size)
     for name, there in (
         ("Several pictures", "#files"),
-        ("Scaling laws", "#laws-curves svg"),
+        ("Scaling laws", "#laws-curves svg:visible"),
         ("About", "text=Where it ends"),
     ):
         go_to(page, name)
