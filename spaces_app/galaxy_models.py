@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from hf_galaxy.familiarity import Familiarity
 from hf_galaxy.fast_model import Answers, FastModel
+from hf_galaxy.looks import looks_of
 from hf_galaxy.saliency import saliency
 from uploads import Picture
 
@@ -66,7 +67,8 @@ class GalaxyModel:
         """Look at the middle of a picture."""
         view = self.fast.view(zoomed(picture.pixels, zoom))
         answers = self.fast.answer(view[None])
-        return Looked(view, answers, float(self.familiarity.unlikeness(answers.features)[0]))
+        unlikeness = self.familiarity.unlikeness(answers.features, looks_of(view[None]))
+        return Looked(view, answers, float(unlikeness[0]))
 
     def says(self, looked: Looked, campaign: str, volunteers: int, asked: float = 0.5) -> dict:
         """`morphology.morphology` of one campaign, with the number of votes that volunteers would give."""
