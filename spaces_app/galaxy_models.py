@@ -12,6 +12,7 @@ from alike import Alike, Drawn
 from hf_galaxy.errors import BadInput
 from hf_galaxy.familiarity import Familiarity
 from hf_galaxy.fast_model import Answers, FastModel
+from hf_galaxy.looks import looks_of
 from hf_galaxy.morphology import likely_path, morphology
 from hf_galaxy.run_record import RunRecord
 from hf_galaxy.saliency import saliency
@@ -67,7 +68,8 @@ class GalaxyModel:
         """Look at the middle of a picture."""
         view = self.fast.view(zoomed(picture.pixels, zoom))
         answers = self.fast.answer(view[None])
-        return Looked(view, answers, float(self.familiarity.unlikeness(answers.features)[0]))
+        unlikeness = self.familiarity.unlikeness(answers.features, looks_of(view[None]))
+        return Looked(view, answers, float(unlikeness[0]))
 
     def says(self, looked: Looked, campaign: str, volunteers: int, asked: float = 0.5) -> dict:
         """`morphology.morphology` of one campaign, with the number of votes that volunteers would give."""

@@ -1,20 +1,30 @@
 """What is called unfamiliar is what a brute-force neighbour search finds far off, as often as the level says; and of its own weights only."""
 
+import io
 import runpy
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
 from sklearn.neighbors import NearestNeighbors
 
+from hf_galaxy.data import Galaxies
 from hf_galaxy.errors import BadInput
 from hf_galaxy.experiment import load_run
-from hf_galaxy.familiarity import COMPONENTS, FILE, KEPT, NEIGHBOUR, Familiarity
+from hf_galaxy.familiarity import COMPONENTS, FILE, KEPT, NEIGHBOUR, SHRINKAGE, Familiarity, Seen
+from hf_galaxy.looks import looks_of
+from hf_galaxy.mock_pictures import draw
+from hf_galaxy.settings import Settings, as_recorded
+from hf_galaxy.simulate import CAMPAIGNS, draw_morphology
+from hf_galaxy.sources import open_sources
+from hf_galaxy.views import eval_view
 from tests.conftest import ROOT
 from tests.runs import run as train
 
-D = 200
+D, L = 200, 6
+MIXED = np.random.default_rng(9).normal(size=(L, L))
 
 
 def unit(features):
@@ -22,59 +32,125 @@ def unit(features):
 
 
 def galaxies(rng, number, basis):
-    """Features of as many directions as there are components, some far wider than others."""
-    return (rng.gamma(2, size=(number, len(basis))) * np.linspace(0.2, 3, len(basis))) @ basis
+    """Features of as many directions as there are components, some far wider than others; and correlated looks, far from 0."""
+    features = (rng.gamma(2, size=(number, len(basis))) * np.linspace(0.2, 3, len(basis))) @ basis
+    return Seen(features, rng.gamma(2, size=(number, L)) @ MIXED - 30)
 
 
 def test_it_is_the_distance_from_the_kth_nearest_neighbour():
-    """All directions are kept, and all galaxies: then it is that of scikit-learn."""
+    """All directions are kept, and all galaxies: then it is that of scikit-learn; of looks, in the metric of Mahalanobis."""
     rng = np.random.default_rng(0)
     axes = np.linalg.qr(rng.normal(size=(D, COMPONENTS + 1)))[0].T
     basis, other = axes[:COMPONENTS], axes[COMPONENTS:]
     learnt, held_out = galaxies(rng, KEPT - 100, basis), galaxies(rng, 300, basis)
-    fitted = Familiarity.fit(learnt, held_out)
-    stranger = galaxies(rng, 20, basis) + 100 * rng.uniform(0, 1, (20, 1)) @ other  # something that no galaxy has
-    for asked in (galaxies(rng, 50, basis), stranger, 100 * held_out[:5]):
-        neighbours = NearestNeighbors(n_neighbors=NEIGHBOUR, algorithm="brute").fit(unit(learnt))
-        distances = neighbours.kneighbors(unit(asked))[0][:, -1]
-        np.testing.assert_allclose(fitted.unlikeness(asked) * fitted.threshold, distances, rtol=1e-4)
-    assert fitted.unlikeness(stranger).max() > 1.5
-    ranked = np.sort(fitted.unlikeness(held_out))
-    assert ranked[297] == pytest.approx(1), "the 298th of 300: ceil(301 x 0.99)"
-    assert ranked[298] > 1
+    fitted = Familiarity.fit(learnt, held_out, 0.9)
+    by_features = NearestNeighbors(n_neighbors=NEIGHBOUR, algorithm="brute").fit(unit(learnt.features))
+    spread = learnt.looks.std(axis=0)
+    metric = np.linalg.inv(np.cov(learnt.looks / spread, rowvar=False) + SHRINKAGE * np.eye(L))
+    by_looks = NearestNeighbors(
+        n_neighbors=NEIGHBOUR, algorithm="brute", metric="mahalanobis", metric_params={"VI": metric}
+    ).fit(learnt.looks / spread)
+
+    def expected(seen):
+        """In units of the 286th of 300: ceil(301 x 0.95), since each has half of what is strange."""
+        distances = [
+            [search.kneighbors(points)[0][:, -1] for points in (asked, others)]
+            for search, asked, others in (
+                (by_features, unit(seen.features), unit(held_out.features)),
+                (by_looks, seen.looks / spread, held_out.looks / spread),
+            )
+        ]
+        return np.maximum(*(asked / np.sort(others)[285] for asked, others in distances))
+
+    known = galaxies(rng, 50, basis)
+    stranger = known.features + 100 * rng.uniform(0, 1, (50, 1)) @ other  # something that no galaxy has
+    for asked in (
+        known,
+        held_out,
+        Seen(100 * known.features, known.looks),
+        Seen(stranger, known.looks),
+        Seen(known.features, known.looks + 3),
+    ):
+        np.testing.assert_allclose(fitted.unlikeness(*asked), expected(asked), rtol=1e-3)
+    assert fitted.unlikeness(stranger, known.looks).max() > 1.5
+    assert fitted.unlikeness(known.features, known.looks + 3).min() > 1
 
 
-@pytest.mark.parametrize(("held_out", "level"), [(99, 0.99), (57, 0.9)])
+@pytest.mark.parametrize(("held_out", "level"), [(199, 0.99), (57, 0.9)])
 def test_as_many_new_galaxies_pass_as_the_level_says(held_out, level):
-    """On average over draws of the held-out ones exactly ceil((M + 1) level) / (M + 1) of them do, whatever the distances are like."""
+    """On average over draws of the held-out ones exactly ceil((M + 1) (1 + level) / 2) / (M + 1) pass by either, whatever the
+    distances are like; here features and looks have nothing to do with each other, so that their shares multiply.
+    """
     rng, basis = np.random.default_rng(1), np.eye(5)
     learnt = galaxies(rng, 200, basis)
     passed = [
         (
-            Familiarity.fit(learnt, galaxies(rng, held_out, basis), level).unlikeness(galaxies(rng, 500, basis)) <= 1
+            Familiarity.fit(learnt, galaxies(rng, held_out, basis), level).unlikeness(*galaxies(rng, 500, basis)) <= 1
         ).mean()
         for _ in range(400)
     ]
-    expected = np.ceil((held_out + 1) * level - 1e-9) / (held_out + 1)
+    expected = (np.ceil((held_out + 1) * (1 + level) / 2 - 1e-9) / (held_out + 1)) ** 2
+    assert expected >= level
     assert np.mean(passed) == pytest.approx(expected, abs=4 * np.std(passed) / 20)
     assert np.std(passed) == pytest.approx((level * (1 - level) / held_out) ** 0.5, rel=0.3)
 
 
+def test_what_never_varies_is_strange_once_it_does():
+    """Grey galaxies have no colours; rounding does not make them strange, but colours do."""
+    rng = np.random.default_rng(0)
+    seen = Seen(rng.gamma(2, size=(500, 8)), np.column_stack([rng.normal(size=(500, 3)), np.full(500, 1e-3)]))
+    fitted = Familiarity.fit(Seen(*(each[:250] for each in seen)), Seen(*(each[250:] for each in seen)))
+    assert (fitted.unlikeness(seen.features, np.add(seen.looks, [0, 0, 0, 1e-4])) <= 1).mean() > 0.98
+    assert (fitted.unlikeness(seen.features, np.add(seen.looks, [0, 0, 0, 0.1])) > 1).all()
+
+
 def test_too_few_galaxies_are_refused():
-    features = np.random.default_rng(0).normal(size=(99, 8))
-    Familiarity.fit(features, features)
+    rng = np.random.default_rng(0)
+    seen = Seen(rng.normal(size=(199, 8)), rng.normal(size=(199, 4)))
+    fewer = Seen(*(each[1:] for each in seen))
+    Familiarity.fit(seen, seen)
     with pytest.raises(
-        BadInput, match=r"98 held-out galaxies: to say what 99% of galaxies are like, at least 10 and 99 are"
+        BadInput, match=r"198 held-out galaxies: to say what 99% of galaxies are like, at least 5 and 199 are"
     ):
-        Familiarity.fit(features, features[1:])
-    with pytest.raises(BadInput, match="9 training"):
-        Familiarity.fit(features[:9], features)
+        Familiarity.fit(seen, fewer)
+    with pytest.raises(BadInput, match="4 training"):
+        Familiarity.fit(Seen(*(each[:4] for each in seen)), seen)
+
+
+def drawn(rng, number):
+    """Views of drawn galaxies."""
+    jpegs = (draw(draw_morphology(rng), CAMPAIGNS[0].imaging, 64, rng) for _ in range(number))
+    return (
+        np.stack([np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB")) for jpeg in jpegs]).transpose(0, 3, 1, 2)
+        / 255
+    )
+
+
+def test_pictures_that_a_network_may_find_familiar_are_told_by_their_looks():
+    """A backbone that sees nothing: its features are as likely of any picture as of any other."""
+    rng = np.random.default_rng(0)
+
+    def seen(views):
+        return Seen(rng.normal(size=(len(views), 8)), looks_of(views))
+
+    fitted = Familiarity.fit(seen(drawn(rng, 200)), seen(drawn(rng, 99)), 0.96)
+    fresh = drawn(rng, 100)
+    assert (fitted.unlikeness(*seen(fresh)) > 1).mean() < 0.12
+    board = np.indices((64, 64)).sum(axis=0) // 8 % 2
+    strange = {
+        "noise": rng.uniform(size=(20, 3, 64, 64)),
+        "flat": np.broadcast_to(rng.uniform(size=(20, 3, 1, 1)), (20, 3, 64, 64)),
+        "board": np.broadcast_to(board, (1, 3, 64, 64)),
+        "negative": 1 - fresh,
+    }
+    for name, views in strange.items():
+        assert (fitted.unlikeness(*seen(views)) > 1).all(), name
 
 
 def test_it_is_kept_in_a_small_file_beside_its_weights(tmp_path):
     rng = np.random.default_rng(0)
-    features = rng.gamma(1, size=(1200, 1280))
-    fitted = Familiarity.fit(features, features[:200] + 0.1)
+    seen = Seen(rng.gamma(1, size=(1400, 1280)), rng.gamma(1, size=(1400, 15)))
+    fitted = Familiarity.fit(Seen(*(each[:1200] for each in seen)), Seen(*(each[1200:] for each in seen)))
     with pytest.raises(BadInput, match="cannot be written"):
         fitted.save(tmp_path)
     with pytest.raises(BadInput, match=rf"has no {FILE}; scripts/measure_familiarity.py makes it"):
@@ -85,13 +161,24 @@ def test_it_is_kept_in_a_small_file_beside_its_weights(tmp_path):
     assert {file.name for file in tmp_path.iterdir()} == {weights.name, FILE}
     assert (tmp_path / FILE).stat().st_size < 1e6
     again = Familiarity.load(tmp_path)
-    np.testing.assert_array_equal(again.unlikeness(features[:50]), fitted.unlikeness(features[:50]))
-    assert (again.level, again.galaxies, again.mean.dtype) == (0.99, (1200, 200), np.float32)
+    some = Seen(*(each[1150:1250] for each in seen))
+    np.testing.assert_array_equal(again.unlikeness(*some), fitted.unlikeness(*some))
+    assert (again.level, again.galaxies, again.features.mean.dtype) == (0.99, (1200, 200), np.float32)
     save_file({"w": np.zeros(3)}, weights)
     with pytest.raises(BadInput, match="belongs to other weights"):
         Familiarity.load(tmp_path)
     (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:-100])
     with pytest.raises(BadInput, match="cannot be read"):
+        Familiarity.load(tmp_path)
+
+
+def test_a_file_from_before_there_were_looks_is_refused_in_words(tmp_path):
+    said = '{"neighbour": 10, "threshold": 0.5, "level": 0.99, "galaxies": [7076, 910]}'
+    arrays = {"mean": np.zeros(4), "components": np.eye(4), "kept": np.zeros((10, 4)), "rest": np.zeros(10)}
+    save_file(arrays, tmp_path / FILE, {"said": said, "weights_sha256": "0" * 64})
+    with pytest.raises(
+        BadInput, match=r"without what galaxies look like; scripts/measure_familiarity\.py makes it anew"
+    ):
         Familiarity.load(tmp_path)
 
 
@@ -111,10 +198,16 @@ def test_the_script_measures_the_galaxies_of_a_run(mock_dataset, tmp_path, capsy
     found = Familiarity.load(folder)
     splits = record.dataset["splits"]
     assert found.galaxies == (splits["train"], splits["validation"])
-    assert found.mean.shape == (model.head.in_features,)
+    assert found.features.mean.shape == (model.head.in_features,)
+    framing = model.config.framing
+    sources = open_sources(Settings(**as_recorded(record.settings)), print)
+    [rows] = sources.splits["train"]
+    learnt = Galaxies(rows, framing, sources.target)
+    looks = looks_of(eval_view(learnt[list(range(len(rows)))]["pixels"], framing).numpy())
+    np.testing.assert_allclose(found.looks.mean, (looks @ found.whitening).mean(axis=0), rtol=1e-4, atol=1e-5)
     assert f"{mock_dataset}: beyond are" in said
     assert f"of {splits['test']} test galaxies" in said
-    with pytest.raises(SystemExit, match="at least 10 and 99 are needed"):
+    with pytest.raises(SystemExit, match="at least 5 and 199 are needed"):
         measure("--run", folder, "--cpu")
     assert Familiarity.load(folder).level == 0.8
     with pytest.raises(SystemExit, match=r"--level must be in \(0, 1\)"):

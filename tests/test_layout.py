@@ -112,6 +112,7 @@ BELOW = {
         "views",
     },
     "fast_model": {"errors", "backbones", "experiment", "export", "losses", "model", "pretrained", "views"},
+    "looks": set(),
     "familiarity": {"errors", "atomic", "pretrained"},
     "saliency": {"fast_model"},
     "space": {"errors", "atomic", "experiment", "hub"},
