@@ -8,6 +8,7 @@ but the viewer of the Legacy Surveys, when a visitor asks for a picture of the s
 
 import importlib.util
 import os
+import tempfile
 
 # Before gradio is imported. It would ask its makers for news, and count its visitors in a table that it computes anew after every click.
 os.environ |= {
@@ -16,6 +17,8 @@ os.environ |= {
     "GRADIO_ANALYTICS_MAX_EVENTS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
+# Some of gradio looks for it only now. What would lie in /tmp/gradio otherwise would never be swept away.
+os.environ["GRADIO_TEMP_DIR"] = os.environ.get("GRADIO_TEMP_DIR") or tempfile.mkdtemp(prefix="hf_galaxy-space-")
 
 from pathlib import Path
 
@@ -26,6 +29,7 @@ import about_tab
 import classify_tab
 import several_tab
 from galaxy_models import load_models
+from guard import GUARD, fetch_nothing
 from temporary import own_folder, sweep
 from text import say
 from uploads import MOST_ZIP
@@ -61,10 +65,12 @@ def serve() -> None:
     """Serve the page until it is stopped."""
     with own_folder() as folder:
         demo = page()
+        fetch_nothing()
         demo.launch(
             theme=THEME, css_paths=HERE / "style.css", max_file_size=MOST_ZIP, show_error=False, enable_monitoring=False,
             run_history=False, ssr_mode=False, pwa=False, share=False, state_session_capacity=REMEMBERED,
             footer_links=["api", "settings"], mcp_server=importlib.util.find_spec("mcp") is not None, prevent_thread_lock=True,
+            app_kwargs={"middleware": [GUARD]},
         )  # fmt: skip
         sweep(folder)
         demo.block_thread()

@@ -26,6 +26,10 @@ SHOW_RESULT = """() => {
     if (result.getBoundingClientRect().top > 0.8 * innerHeight) result.scrollIntoView({behavior: calm ? "auto" : "smooth"});
 }"""
 AT_ONCE = {"concurrency_id": "model", "concurrency_limit": 2}  # pictures in work, as many as there are cores
+ONE_BATCH = {
+    "concurrency_id": "batch",
+    "concurrency_limit": 1,
+}  # minutes long; who has one picture does not wait for it
 
 
 class Classifier:
@@ -336,7 +340,7 @@ def _endpoints(classifier):
         Returns:
             The picture, a PNG file.
         """
-        return cutout(right_ascension(ra), declination(dec), field_arcsec).pixels
+        return cutout(right_ascension(ra or ""), declination(dec or ""), field_arcsec).pixels
 
     places = [gr.Textbox(visible=False, label=each) for each in ("ra", "dec")]
     seen = gr.Image(visible=False, format="png", label="cutout")

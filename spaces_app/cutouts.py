@@ -87,7 +87,11 @@ def cutout(ra: float, dec: float, size_arcsec: float = FIELD, pixels: int = 256,
     for wrong, reason, limits in [
         (not 0 <= ra <= 360, "ra_range", {}),
         (not -90 <= dec <= 90, "dec_range", {}),
-        (not LEAST_FIELD <= size_arcsec <= MOST_FIELD, "field_range", {"least": LEAST_FIELD, "most": MOST_FIELD}),
+        (
+            not (isinstance(size_arcsec, int | float) and LEAST_FIELD <= size_arcsec <= MOST_FIELD),
+            "field_range",
+            {"least": LEAST_FIELD, "most": MOST_FIELD},
+        ),
         (not LEAST_PIXELS <= pixels <= MOST_PIXELS, "pixels_range", {"least": LEAST_PIXELS, "most": MOST_PIXELS}),
     ]:
         if wrong:

@@ -114,7 +114,7 @@ def zoomed(pixels: np.ndarray, zoom: float) -> np.ndarray:
     Raises:
         BadInput: it is no number from 1 to MOST_ZOOM.
     """
-    if not 1 <= zoom <= MOST_ZOOM:
+    if not (isinstance(zoom, int | float) and 1 <= zoom <= MOST_ZOOM):
         raise BadInput(text.say("classify.bad_zoom", most=f"{MOST_ZOOM:g}"))
     height, width = (max(1, round(side / zoom)) for side in pixels.shape[:2])
     top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2

@@ -5,7 +5,7 @@ import tempfile
 import gradio as gr
 
 from answers_page import failed_html
-from classify_tab import AT_ONCE, Classifier, kindly, titles_of
+from classify_tab import ONE_BATCH, Classifier, kindly, titles_of
 from files import FileBox, handed_over
 from galaxy_models import GalaxyModel
 from hf_galaxy.errors import BadInput
@@ -100,12 +100,12 @@ def build(models: dict[str, GalaxyModel]) -> None:
             csv = gr.DownloadButton(say("several.csv"), elem_id="csv")
             parquet = gr.DownloadButton(say("several.parquet"), elem_id="parquet")
     go.click(
-        several.show, [files, model, campaign], [table, csv, parquet, done, answers], api_visibility="private", **AT_ONCE
+        several.show, [files, model, campaign], [table, csv, parquet, done, answers], api_visibility="private", **ONE_BATCH
     )  # fmt: skip
 
     given = FileBox(visible=False, label="files", file_count="multiple")
     names = [gr.Textbox(None, visible=False, label=each) for each in ("model", "campaign")]
     gr.Button(visible=False).click(
         kindly(several.classify_several), [given, *names], [gr.Dataframe(visible=False), gr.File(visible=False), gr.File(visible=False)],
-        api_name="classify_several", **AT_ONCE,
+        api_name="classify_several", **ONE_BATCH,
     )  # fmt: skip
