@@ -23,10 +23,10 @@ os.environ["GRADIO_TEMP_DIR"] = os.environ.get("GRADIO_TEMP_DIR") or tempfile.mk
 from pathlib import Path
 
 import gradio as gr
-import laws_tab
 
 import about_tab
 import classify_tab
+import laws_tab
 import several_tab
 from galaxy_models import load_models
 from guard import GUARD, fetch_nothing
