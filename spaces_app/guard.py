@@ -1,10 +1,7 @@
 """What gradio would do for any stranger and this Space does not: fetch what an address names, and read bodies of any length."""
 
 import gradio as gr
-from fastapi import HTTPException
 from gradio import processing_utils
-from starlette.middleware import Middleware
-from starlette.responses import PlainTextResponse
 
 from text import say
 from uploads import MOST_ZIP
@@ -26,32 +23,44 @@ class Guard:
             await self.app(scope, receive, send)
             return
         if "/file" in scope["path"] and "://" in scope["path"]:
-            await PlainTextResponse(say("inputs.address"), 403)(scope, receive, send)
+            await _refuse(send, 403, say("inputs.address"))
             return
-        most, read = _most(scope["path"]), 0
+        most = _most(scope["path"])
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if not length.isdigit() or int(length) > most:
-            await PlainTextResponse(_too_long(most), 413)(scope, receive, send)
+            await _refuse(send, 413, _too_long(most))
             return
+        read, started, refused = 0, False, False
 
         async def counted():
-            nonlocal read
+            nonlocal read, refused
             message = await receive()
             read += len(message.get("body", b""))
-            if read > most:
-                raise HTTPException(413, _too_long(most))
-            return message
+            if read <= most:
+                return message
+            if not (started or refused):
+                refused = True
+                await _refuse(send, 413, _too_long(most))
+            return {"type": "http.disconnect"}
 
         async def careful(message):
+            nonlocal started
+            if refused:
+                return
             if message["type"] == "http.response.start":
+                started = True
                 # A browser then takes a file for what its name says, not for the page that it may hold.
                 message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
             await send(message)
 
-        await self.app(scope, counted, careful)
+        try:
+            await self.app(scope, counted, careful)
+        except Exception:
+            if not refused:  # otherwise it says that the visitor has gone
+                raise
 
 
-GUARD = Middleware(Guard)
+GUARD = (Guard, (), {})  # as starlette wants it
 
 
 def fetch_nothing() -> None:
@@ -71,3 +80,9 @@ def _most(path):
 
 def _too_long(most):
     return say("inputs.request_too_large", limit=f"{most // 1_000_000} MB")
+
+
+async def _refuse(send, status, words):
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": words.encode()})
