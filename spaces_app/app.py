@@ -6,20 +6,10 @@ serves it on http://127.0.0.1:7860; GRADIO_SERVER_PORT and GRADIO_SERVER_NAME ch
 but the viewer of the Legacy Surveys, when a visitor asks for a picture of the sky.
 """
 
+from before_gradio import FOLDER
+
+# isort: split
 import importlib.util
-import os
-import tempfile
-
-# Before gradio is imported. It would ask its makers for news, and count its visitors in a table that it computes anew after every click.
-os.environ |= {
-    "GRADIO_ANALYTICS_ENABLED": "False",
-    "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",
-    "GRADIO_ANALYTICS_MAX_EVENTS": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-}
-# Some of gradio looks for it only now. What would lie in /tmp/gradio otherwise would never be swept away.
-os.environ["GRADIO_TEMP_DIR"] = os.environ.get("GRADIO_TEMP_DIR") or tempfile.mkdtemp(prefix="hf_galaxy-space-")
-
 from pathlib import Path
 
 import gradio as gr
@@ -30,7 +20,7 @@ import laws_tab
 import several_tab
 from galaxy_models import load_models
 from guard import GUARD, fetch_nothing
-from temporary import own_folder, sweep
+from temporary import gone_at_the_end, sweep
 from text import say
 from uploads import MOST_ZIP
 
@@ -63,7 +53,7 @@ def page() -> gr.Blocks:
 
 def serve() -> None:
     """Serve the page until it is stopped."""
-    with own_folder() as folder:
+    with gone_at_the_end(FOLDER):
         demo = page()
         fetch_nothing()
         demo.launch(
@@ -72,7 +62,7 @@ def serve() -> None:
             footer_links=["api", "settings"], mcp_server=importlib.util.find_spec("mcp") is not None, prevent_thread_lock=True,
             app_kwargs={"middleware": [GUARD]},
         )  # fmt: skip
-        sweep(folder)
+        sweep(FOLDER)
         demo.block_thread()
 
 

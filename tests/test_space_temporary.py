@@ -30,15 +30,33 @@ def test_old_files_go_with_their_folders_and_the_pages_own_and_new_ones_stay(tmp
     assert {folder.name for folder in tmp_path.iterdir()} == {"own"}
 
 
+def test_of_too_much_the_oldest_goes(tmp_path):
+    now = time.time()
+    for age in range(5):
+        (tmp_path / str(age)).write_bytes(b"x" * 100)
+        os.utime(tmp_path / str(age), (now - age, now - age))
+    remove_old(tmp_path, {tmp_path / "4"}, now - 50, most=250)
+    assert {file.name for file in tmp_path.iterdir()} == {"0", "1", "4"}
+
+
+SERVES = """
+import time
+from temporary import gone_at_the_end, own_folder
+folder = own_folder()
+with gone_at_the_end(folder):
+    (folder / "a").write_text("x")
+    print(folder, flush=True)
+    time.sleep(60)
+"""
+
+
 def test_the_folder_goes_when_the_app_is_told_to_end(tmp_path):
-    code = "import time; from temporary import own_folder\nwith own_folder() as f: (f / 'a').write_text('x'); print(f, flush=True); time.sleep(60)"
-    environment = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"} | {
-        "PYTHONPATH": str(ROOT / "spaces_app")
-    }
-    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+    (tmp_path / "of somebody else").write_text("x")
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "spaces_app"), "GRADIO_TEMP_DIR": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-c", SERVES], env=environment, stdout=subprocess.PIPE, text=True)
     folder = process.stdout.readline().strip()
     assert os.path.exists(f"{folder}/a")
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 128 + signal.SIGTERM
-    assert not os.path.exists(folder)
+    assert [each.name for each in tmp_path.iterdir()] == ["of somebody else"]
     process.stdout.close()
