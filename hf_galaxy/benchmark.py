@@ -34,7 +34,7 @@ FULL = dict(
     train="all", batch_size=32, layer_decay=0.8, weight_decay=0.05, head_dropout=0.2, warmup=0.1, schedule="cosine",
     patience=VALIDATIONS,
 )  # fmt: skip
-RATES = (3e-4, 1e-3)
+RATES = (3e-4, 1e-3, 3e-3)
 
 
 @dataclass(frozen=True)

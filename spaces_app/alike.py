@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from hf_galaxy.fast_model import FastModel
 from PIL import Image
 from usearch.index import Index, MetricKind
 
+from hf_galaxy.fast_model import FastModel
 from hf_galaxy.morphology import in_words
 
 FILE = Path(__file__).parent / "drawn.parquet"

@@ -4,8 +4,13 @@ import os
 import tomllib
 from pathlib import Path
 
+LANGUAGES = {file.stem: file for file in (Path(__file__).parent / "text").glob("*.toml")}
 LANGUAGE = os.environ.get("HF_GALAXY_LANGUAGE", "en")
-_TEXT = tomllib.loads((Path(__file__).parent / "text" / f"{LANGUAGE}.toml").read_text())
+if LANGUAGE not in LANGUAGES:
+    raise SystemExit(
+        f"HF_GALAXY_LANGUAGE={LANGUAGE}: there is no text/{LANGUAGE}.toml, only {', '.join(sorted(LANGUAGES))}"
+    )
+_TEXT = tomllib.loads(LANGUAGES[LANGUAGE].read_text())
 
 
 def say(name: str, /, **values) -> str:

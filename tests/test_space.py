@@ -228,6 +228,12 @@ def test_several_pictures_become_a_table(client, tmp_path):
     assert not Path(tmp_path.parent / "outside.jpg").exists()
 
 
+def test_a_wrong_place_in_the_sky_is_answered_in_words(client):
+    for place in (("here", "there"), ("184.7", "99"), ("-3", "0")):
+        with pytest.raises(AppError, match=r"right ascension|declination"):
+            client.predict(*place, api_name="/cutout")
+
+
 def test_the_first_byte_comes_soon(space):
     started = time.perf_counter()
     with urllib.request.urlopen(space) as page:

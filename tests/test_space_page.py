@@ -1,6 +1,10 @@
 """What the Space's page shows is what the model says: bars as long as the votes, words for who cannot see, nothing that a file's name could inject."""
 
+import os
 import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -137,3 +141,23 @@ def test_no_english_stands_in_the_code():
         code = re.sub(r'""".*?"""', "", file.read_text(), flags=re.DOTALL)
         sentences = re.findall(r'"[A-Z][a-z]+(?: [a-z]+){2,}[^"]*"', re.sub(r"#.*", "", code))
         assert not sentences, f"{file.name}: {sentences}"
+
+
+def test_every_language_says_all_and_fills_in_the_same():
+    english, *others = sorted((SPACE / "text").glob("*.toml"), key=lambda file: file.stem != "en")
+    assert english.stem == "en"
+    for other in others:
+        said = tomllib.loads(other.read_text())
+        assert {section: set(names) for section, names in said.items()} == {s: set(names) for s, names in _TEXT.items()}
+        for section, names in _TEXT.items():
+            for name, words in names.items():
+                assert set(re.findall(r"{(\w+)", said[section][name])) == set(re.findall(r"{(\w+)", words)), name
+
+
+def test_a_language_that_is_not_there_is_refused_in_words():
+    environment = os.environ | {"HF_GALAXY_LANGUAGE": "tlh", "PYTHONPATH": str(SPACE)}
+    done = subprocess.run(
+        [sys.executable, "-c", "import text"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip() == "HF_GALAXY_LANGUAGE=tlh: there is no text/tlh.toml, only en"
