@@ -6,7 +6,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from classify_tab import VOLUNTEERS
+from classifier import VOLUNTEERS
 from galaxy_models import MODELS, GalaxyModel
 from text import say
 

@@ -18,6 +18,7 @@ import about_tab
 import classify_tab
 import laws_tab
 import several_tab
+from classifier import Classifier
 from galaxy_models import load_models
 from guard import GUARD, fetch_nothing
 from temporary import gone_at_the_end, sweep
@@ -37,17 +38,17 @@ REMEMBERED = 100  # visitors' pages of which gradio keeps the state; by default 
 
 def page() -> gr.Blocks:
     """All tabs."""
-    models = load_models()
+    classifier = Classifier(load_models())
     with gr.Blocks(title=say("page.title"), analytics_enabled=False) as demo:
         gr.Markdown(f"# {say('page.heading')}\n\n{say('page.lead')}")
         with gr.Tab(say("page.classify")):
-            classify_tab.build(models)
+            classify_tab.build(classifier)
         with gr.Tab(say("page.several")):
-            several_tab.build(models)
+            several_tab.build(classifier)
         with gr.Tab(say("page.laws")):
             laws_tab.build(HERE / "results" if (HERE / "results").is_dir() else HERE.parent / "results")
         with gr.Tab(say("page.about")):
-            about_tab.build(models)
+            about_tab.build(classifier.models)
     return demo.queue(max_size=WAITING)
 
 

@@ -5,7 +5,7 @@ import tempfile
 import gradio as gr
 
 from answers_page import failed_html
-from classify_tab import ONE_BATCH, Classifier, kindly, titles_of
+from classifier import Classifier, kindly
 from files import FileBox, handed_over
 from galaxy_models import GalaxyModel
 from hf_galaxy.errors import BadInput
@@ -13,6 +13,8 @@ from several import Galaxy, table_of, write_tables
 from text import say
 from uploads import Picture, read_pictures
 
+# Minutes long; who has one picture does not wait for it.
+ONE_BATCH = {"concurrency_id": "batch", "concurrency_limit": 1}
 SHOWN = ["name", "description", "unlikeness", "note"]  # of the table's columns; the files have all
 
 
@@ -78,9 +80,9 @@ def galaxy_of(model: GalaxyModel, found: Picture) -> Galaxy:
     )  # fmt: skip
 
 
-def build(models: dict[str, GalaxyModel]) -> None:
+def build(classifier: Classifier) -> None:
     """Lay out the tab, inside a gr.Tab."""
-    classifier = Classifier(models)
+    titles = classifier.titles
     several = Several(classifier)
     gr.Markdown(say("several.lead"))
     with gr.Row():
@@ -88,7 +90,7 @@ def build(models: dict[str, GalaxyModel]) -> None:
             label=say("several.files"), file_count="multiple", height=180, scale=2, min_width=280, elem_id="files"
         )
         with gr.Column(min_width=280):
-            model = gr.Dropdown(titles_of(models), value=next(iter(models)), label=say("classify.model"))
+            model = gr.Dropdown(titles, value=titles[0][1], label=say("classify.model"))
             campaign = gr.Dropdown(
                 classifier.campaign_titles, value=classifier.campaigns[0], label=say("classify.campaign")
             )
