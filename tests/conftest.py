@@ -36,6 +36,21 @@ if MADE_SHARED:
 SHARED = Path(os.environ["HF_GALAXY_TESTS"])
 
 
+# The files that take longest come first, so that at the end no core waits for another.
+LONGEST = (
+    "test_scripts.py",
+    "test_benchmark.py",
+    "test_exactness.py",
+    "test_push.py",
+    "test_sweep.py",
+    "test_features.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 def pytest_unconfigure():
     shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
     if MADE_SHARED:
