@@ -106,6 +106,7 @@ def test_the_keyboard_is_enough(visit):
     page.get_by_role("tab", name="Several pictures").focus()
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Classify all").wait_for()
+    assert page.locator("#files").is_visible()
 
 
 def test_everything_has_a_name_for_screen_readers(visit):
