@@ -34,7 +34,7 @@ FULL = dict(
     train="all", batch_size=32, layer_decay=0.8, weight_decay=0.05, head_dropout=0.2, warmup=0.1, schedule="cosine",
     patience=VALIDATIONS,
 )  # fmt: skip
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Benchmark:
         precision, workers: of the runs of full finetuning.
         seen: full finetuning sees so many times the root of the number of galaxies: few of them often, and many not too often to
             be affordable.
-        rates: learning rates that full finetuning chooses from; penalties: those of the linear probe.
+        rates: learning rates that full finetuning searches (`benchmark_cell.search`); penalties: those of the linear probe.
     """
 
     title: str

@@ -1,8 +1,11 @@
 """One cell of the downstream benchmark measured: a linear probe of cached features, or the best of some runs."""
 
 import dataclasses
+import math
 import shutil
 import time
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 import numpy as np
 
@@ -43,7 +46,7 @@ class Bench:
             "task": cell.task.name, "start": cell.start.name, "mode": cell.mode, "share": cell.share, "seed": cell.seed,
             "measure": cell.task.measure, "galaxies": galaxies, "test_galaxies": record.results["test"]["galaxies"],
             "hyperparameter": "penalty" if cell.mode == "linear" else "learning_rate",
-            "chosen": chosen, "grid": {str(value): loss for value, loss in grid.items()},
+            "chosen": chosen, "grid": {str(value): loss if math.isfinite(loss) else None for value, loss in grid.items()},
             "figures": figures, "backbone": record.model["backbone"], "parameters": sum(record.model["parameters"][part] for part in ("backbone", "head")),
             "seconds": time.perf_counter() - started, "environment": record.environment,
         }  # fmt: skip
@@ -76,15 +79,19 @@ class Bench:
         return record, grid, min(grid, key=grid.get)
 
     def _full(self, cell):
-        """The best of some runs; of a later seed, one run with what was best for the first."""
-        rates = self.benchmark.rates
+        """The best of the runs of a search; of a later seed, one run with what was best for the first."""
+        rates, runs = self.benchmark.rates, {}
         if cell.seed != self.benchmark.seeds[0]:
             first = dataclasses.replace(cell, seed=self.benchmark.seeds[0]).read()
             if first is None:
                 return None
             rates = (first["chosen"],)
-        runs = {rate: self._finetuned(cell, rate) for rate in rates}
-        grid = {rate: min(each["validation_loss"] for each in run.training["history"]) for rate, run in runs.items()}
+
+        def loss_of(rate):
+            runs[rate] = self._finetuned(cell, rate)
+            return min(each["validation_loss"] for each in runs[rate].training["history"])
+
+        grid = search(sorted(rates), loss_of)
         chosen = min(grid, key=grid.get)
         shutil.rmtree(cell.kept("runs"))
         return runs[chosen], grid, chosen
@@ -103,6 +110,38 @@ class Bench:
         if key not in self.resolved:
             self.resolved[key] = resolve_start(settings.backbone, settings.start, settings.image_size)
         return self.resolved[key]
+
+
+def search(rates: Sequence[float], loss_of: Callable[[float], float]) -> dict[float, float]:
+    """Losses of some of the rates: from the middle one upwards as long as that is better, and if it never was, downwards.
+
+    The best has a worse one on either side of it, unless it is the first or the last of all. Where the loss is not finite it
+    is infinity here, worse than any other.
+
+    Args:
+        rates: in rising order.
+
+    Raises:
+        FloatingPointError: of the last that was tried, where none has a finite loss.
+    """
+    losses, diverged = {}, None
+
+    def better(rate):
+        nonlocal diverged
+        best = min(losses.values(), default=math.inf)
+        try:
+            losses[rate] = loss_of(rate)
+        except FloatingPointError as error:
+            losses[rate], diverged = math.inf, error
+        return losses[rate] < best
+
+    middle = (len(rates) - 1) // 2
+    better(rates[middle])
+    if not list(takewhile(better, rates[middle + 1 :])):
+        list(takewhile(better, reversed(rates[:middle])))
+    if min(losses.values()) == math.inf:
+        raise diverged
+    return losses
 
 
 def losses_of(results: dict) -> dict[str, dict]:

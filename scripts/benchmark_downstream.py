@@ -65,7 +65,7 @@ class Downstream:
     seeds: tuple[int, ...] = (1, 2, 3)
     """Of folds, subsets, heads and the order of the galaxies; the first chooses the learning rates."""
     learning_rates: tuple[float, ...] = RATES
-    """That full finetuning chooses from, by the validation loss of the first seed."""
+    """That full finetuning searches, from the middle one outwards, by the validation loss of the first seed."""
     seen: float = 250
     """Full finetuning sees so many times the root of the number of galaxies: 250 sees 4,600 galaxies 3.7 times, 100 galaxies 25 times."""
     precision: Literal["no", "bf16", "fp16"] | None = None

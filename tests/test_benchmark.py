@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 
 from hf_galaxy import benchmark as b
-from hf_galaxy.benchmark_cell import Bench, losses_of
+from hf_galaxy.benchmark_cell import Bench, losses_of, search
 from hf_galaxy.data import Galaxies, open_dataset
 from hf_galaxy.errors import BadInput
 from hf_galaxy.experiment import model_and_baseline
@@ -143,6 +144,40 @@ def test_the_first_seed_chooses_the_learning_rate(measured):
     assert first["grid"][str(first["chosen"])] == min(first["grid"].values())
     assert list(later["grid"]) == [str(first["chosen"])]
     assert not list((benchmark.out / ".cells").glob("*.runs")), "weights of finished cells are not kept"
+
+
+@pytest.mark.parametrize(
+    ("losses", "tried"),
+    [
+        ([4, 3, 2, 3, 1, 0], [2, 3, 1]),  # a valley: what lies behind its sides is not seen
+        ([4, 3, 3, 2, 1, 2], [2, 3, 4, 5]),
+        ([0, 1, 2, 3, 3, 3], [2, 3, 1, 0]),  # down to the edge
+        ([6, 5, 4, 3, 2, 1], [2, 3, 4, 5]),
+        ([9, 9, 9, 9, 9, 9], [2, 3, 1]),  # no better is not better
+        ([1, 2], [0, 1]),
+        ([2, 1], [0, 1]),
+        ([1], [0]),
+        ([1, 2, None, None], [1, 2, 0]),  # one that diverges is worse than any
+        ([1, None, None, 0], [1, 2, 0]),
+    ],
+)
+def test_the_search_of_a_rate_ends_between_two_that_are_worse(losses, tried):
+    def loss_of(rate):
+        if losses[rate] is None:
+            raise FloatingPointError
+        return losses[rate]
+
+    found = search(range(len(losses)), loss_of)
+    assert list(found) == tried
+    assert found == {rate: math.inf if losses[rate] is None else losses[rate] for rate in tried}
+
+
+def test_a_search_in_which_all_diverge_says_so():
+    def loss_of(rate):
+        raise FloatingPointError(f"with {rate}")
+
+    with pytest.raises(FloatingPointError, match="with 0"):
+        search([0, 1, 2], loss_of)
 
 
 def test_a_later_seed_waits_for_the_first(mock_dataset, tmp_path):
