@@ -11,14 +11,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hf_galaxy.atomic import whole_file, write_json
 from hf_galaxy.benchmark_figures import KINDS, figures_of
+from hf_galaxy.benchmark_labels import FEWER, MORE
 from hf_galaxy.benchmark_results import (
     ABOUT,
     CELLS,
-    FEWER,
     FULL,
     LINEAR,
     MEASURES,
-    MORE,
     points_of,
     read_about,
     read_cells,

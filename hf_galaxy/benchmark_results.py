@@ -2,9 +2,7 @@
 
 A cell is one task, learnt from one start in one mode (linear probe or full finetuning), with one share of the labels and one
 seed. Figures are losses: less is better. Cells of equal task, share and seed learnt from the same galaxies and were measured
-on the same, and their replicates count the same galaxies; so whatever is compared is drawn together (`draws_of`).
-
-C: kinds of runs; S: seeds; R: replicates of the bootstrap over test galaxies; D = TIMES x R: draws; K: numbers of galaxies.
+on the same, and their replicates count the same galaxies; so whatever is compared is drawn together (`benchmark_draws`).
 """
 
 import itertools
@@ -15,16 +13,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hf_galaxy.bootstrap import key_of, ratios
+from hf_galaxy.benchmark_draws import error_of, estimate_of, is_main, mean_and_draws, plain
+from hf_galaxy.benchmark_labels import labels_of
+from hf_galaxy.bootstrap import ratios
 from hf_galaxy.errors import BadInput
-from hf_galaxy.scaling import LEVEL
 
 CELLS, ABOUT = "cells", "benchmark.json"  # what the benchmark leaves in its folder
 LINEAR, FULL = "linear", "full"
-TIMES = 5  # draws of seeds for each replicate
-DEFINED = 0.9  # share of the replicates that a figure must be defined in; those left would not be typical
-LEAST = 1e-12  # in place of a loss of 0, whose logarithm is none
-FEWER, MORE = "fewer", "more"  # than was measured
 MEASURES = {
     "error": "share of galaxies in a wrong class",
     "balanced_error": "the same, each class counted alike",
@@ -192,111 +187,24 @@ def results_of(cells: list[dict], about: dict) -> dict:
         "averages": _averages(reductions, drawn, ["start", "mode", "share"], about, lambda value: -value),
         "linear": linear,
         "linear_averages": _averages(linear, of_linear, ["start", "share"], about, lambda value: value - 1),
-        "labels": _labels(kinds, about),
+        "labels": labels_of(kinds, about),
         "sizes": _sizes(kinds, about),
         "choices": _choices(cells, about),
     }
 
 
-def draws_of(values: np.ndarray, replicates: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(C, D) mean losses of several kinds of runs, as they could have come out together with other seeds and other galaxies.
-
-    As `bootstrap.mean_draws`, but of all kinds at once: seeds and galaxies that are hard for one are hard for the others as
-    far as they were so here. Both change a loss by a factor, so that none falls below 0. Where seeds have test galaxies of
-    their own (folds), these are a part of how seeds differ; `_not_of_seeds` keeps them from being counted twice. No number
-    with a single seed, nor in replicates that one kind is not defined in.
-
-    Args:
-        values: (C, S) of seeds that all kinds have.
-        replicates: (C, S, R) the same in the replicates of a bootstrap over galaxies.
-    """
-    kinds, seeds, count = replicates.shape
-    if seeds < 2:
-        return np.full((kinds, TIMES * count), np.nan)  # nothing is known of how seeds differ
-    mean = np.maximum(values.mean(axis=1, keepdims=True), LEAST)
-    off = values / mean - 1
-    galaxies = np.log(np.maximum(replicates.mean(axis=1), LEAST) / mean)
-    galaxies = galaxies * _not_of_seeds(replicates / mean[..., None] - 1 - off[..., None], galaxies)
-    # A deviate of Student's t for each draw, which moves all kinds by what they have in common in their seeds.
-    normal = rng.standard_normal((seeds, TIMES * count)) / (seeds * (seeds - 1)) ** 0.5
-    student = (normal - normal.mean(axis=0)) / (rng.chisquare(seeds - 1, TIMES * count) / (seeds - 1)) ** 0.5
-    draws = mean * np.exp(np.clip(np.repeat(galaxies, TIMES, axis=1) + off @ student, -50, 50))
-    return np.where(np.isfinite(draws).all(axis=0), draws, np.nan)
-
-
-def _not_of_seeds(own, galaxies):
-    """How much of what galaxies change in comparisons of kinds is not in the differences among seeds already: a factor.
-
-    A mean over seeds varies by what replicates have in common in all seeds, and by 1 / S of what each seed has for itself; of
-    the latter the differences among seeds tell by themselves.
-
-    Args:
-        own: (C, S, R) relative deviations in the replicates of each seed.
-        galaxies: (C, R) those of the means over seeds.
-    """
-    known = np.isfinite(galaxies).all(axis=0)
-    if not known.any():
-        return 0.0
-    own, galaxies = own[..., known], galaxies[:, known]
-    if len(own) > 1:
-        own, galaxies = own - own.mean(axis=0), galaxies - galaxies.mean(axis=0)
-    of_mean, of_seeds = galaxies.var(axis=1).sum(), own.var(axis=1, ddof=1).mean(axis=1).sum() / own.shape[1]
-    return max(0.0, 1 - of_seeds / of_mean) ** 0.5 if of_mean > 0 else 0.0
-
-
-def _drawn(parts, *name):
-    """(C,) mean losses over the seeds that all parts have, draws of them (C, D), and how many seeds there are."""
-    seeds = sorted(set.intersection(*map(set, parts)))
-    if not seeds:
-        return np.full(len(parts), np.nan), np.full((len(parts), 1), np.nan), 0
-    values = np.array([[part[seed].loss for seed in seeds] for part in parts])
-    replicates = np.array([[part[seed].replicates for seed in seeds] for part in parts])
-    # By name, so that a number does not change when others are added, and tasks are not drawn alike.
-    rng = np.random.default_rng(key_of(" ".join(map(str, name))))
-    return values.mean(axis=1), draws_of(values, replicates, rng), len(seeds)
-
-
-def _estimate(value, draws):
-    known = np.isfinite(draws)
-    low = high = None
-    if np.isfinite(value) and known.mean() >= DEFINED:
-        low, high = np.quantile(draws[known], [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
-    return {"value": _plain(value), "low": low, "high": high}
-
-
-def _error(estimate, change=lambda value: value):
-    """Whether the error is less or more, by how an estimate says that it changes."""
-    if estimate["low"] is None:
-        return "not known"
-    ends = change(estimate["low"]), change(estimate["high"])
-    return "less" if max(ends) < 0 else "more" if min(ends) > 0 else "not shown"
-
-
-def _plain(value):
-    return float(value) if np.isfinite(value) else None
-
-
 def _mean(key, part):
-    value, draws, seeds = _drawn([part], "mean", *key)
+    value, draws, seeds = mean_and_draws([part], "mean", *key)
     runs = list(part.values())
     return dict(zip(["measure", *KIND], key, strict=True)) | {
         "main": runs[0].main,
-        "galaxies": round(_galaxies(part)),
+        "galaxies": round(np.mean([run.galaxies for run in runs])),
         "test_galaxies": round(np.mean([run.test_galaxies for run in runs])),
         "seeds": seeds,
         "runs": [run.loss for run in runs],
-        **_estimate(value[0], draws[0]),
-        "baseline": _plain(np.mean([run.baseline for run in runs])),
+        **estimate_of(value[0], draws[0]),
+        "baseline": plain(np.mean([run.baseline for run in runs])),
     }
-
-
-def _galaxies(part):
-    return np.mean([run.galaxies for run in part.values()])
-
-
-def _main(part):
-    """Whether a figure is the measure of its task."""
-    return next(iter(part.values())).main
 
 
 def _reductions(kinds, about):
@@ -307,11 +215,11 @@ def _reductions(kinds, about):
         other = kinds.get((measure, task, about["reference"], mode, share))
         if start == about["reference"] or other is None:
             continue
-        (reference, value), draws, seeds = _drawn([other, part], "reduction", *key)
-        estimate = _estimate(1 - ratios(value, reference), 1 - ratios(draws[1], draws[0]))
-        main = _main(part)
+        (reference, value), draws, seeds = mean_and_draws([other, part], "reduction", *key)
+        estimate = estimate_of(1 - ratios(value, reference), 1 - ratios(draws[1], draws[0]))
+        main = is_main(part)
         row = dict(zip(["measure", *KIND], key, strict=True)) | {"main": main, "seeds": seeds, **estimate}
-        found.append(row | {"error": _error(estimate, lambda value: -value)})
+        found.append(row | {"error": error_of(estimate, lambda value: -value)})
         if main:
             drawn[task, start, mode, share] = 1 - ratios(draws[1], draws[0])
     return found, drawn
@@ -321,12 +229,12 @@ def _linear(kinds, about):
     found, drawn = [], {}
     for (measure, task, start, mode, share), part in kinds.items():
         other = kinds.get((measure, task, start, FULL, share))
-        if mode != LINEAR or other is None or not _main(part):
+        if mode != LINEAR or other is None or not is_main(part):
             continue
-        (full, value), draws, seeds = _drawn([other, part], "linear", task, start, share)
-        estimate = _estimate(ratios(value, full), ratios(draws[1], draws[0]))
+        (full, value), draws, seeds = mean_and_draws([other, part], "linear", task, start, share)
+        estimate = estimate_of(ratios(value, full), ratios(draws[1], draws[0]))
         row = {"task": task, "start": start, "share": share, "measure": measure, "main": True, "seeds": seeds}
-        found.append(row | estimate | {"error": _error(estimate, lambda value: value - 1)})
+        found.append(row | estimate | {"error": error_of(estimate, lambda value: value - 1)})
         drawn[task, start, share] = ratios(draws[1], draws[0])
     return found, drawn
 
@@ -341,105 +249,11 @@ def _averages(rows, drawn, alike, about, change):
     for key, group in groups.items():
         tasks = [row["task"] for row in group]
         draws = np.mean([drawn[task, *key] for task in tasks], axis=0)
-        estimate = _estimate(np.mean([row["value"] for row in group]), draws)
+        estimate = estimate_of(np.mean([row["value"] for row in group]), draws)
         own = dict(zip(alike, key, strict=True))
         own |= {"tasks": tasks, "without": [task for task in about["tasks"] if task not in tasks]}
-        found.append(own | estimate | {"error": _error(estimate, change)})
+        found.append(own | estimate | {"error": error_of(estimate, change)})
     return found
-
-
-# Labels
-
-
-def _labels(kinds, about):
-    found = []
-    main = {key[1:]: (key[0], part) for key, part in kinds.items() if _main(part)}
-    for task, start, mode in itertools.product(about["tasks"], about["starts"], about["modes"]):
-        shares = [
-            share
-            for share in sorted({key[-1] for key in main})
-            if {(task, who, mode, share) for who in (start, about["reference"])} <= main.keys()
-        ]
-        if start == about["reference"] or len(shares) < 2:
-            continue
-        parts = [main[task, who, mode, share][1] for who in (about["reference"], start) for share in shares]
-        means, draws, seeds = _drawn(parts, "labels", task, start, mode)
-        if not seeds:
-            continue
-        sizes = np.array([_galaxies(part) for part in parts[: len(shares)]])
-        (target,), (needed,), (factor,) = (each.tolist() for each in _needed(sizes, means[:, None]))
-        _, of_needed, of_factor = _needed(sizes, draws)
-        found.append({
-            "task": task, "start": start, "mode": mode, "measure": main[task, start, mode, shares[0]][0], "seeds": seeds,
-            "target": target, "least": round(sizes[0]), "most": round(sizes[-1]),
-            "galaxies": _ends(needed, of_needed, lambda value: math.ceil(value - 1e-6)),
-            "factor": _ends(factor, of_factor, float),
-        })  # fmt: skip
-    return found
-
-
-def _needed(sizes, losses):
-    """Of (2 K, D) losses of the reference and of a start: the reference's with all galaxies, the galaxies that the start
-    needs for it, and the reference's need over that."""
-    reference, start = (falling(np.log(np.maximum(part, LEAST)).T) for part in np.split(losses, 2))
-    target = reference[:, -1]
-    theirs = np.clip(galaxies_for(sizes, reference, target), sizes[0], sizes[-1])
-    needed = galaxies_for(sizes, start, target)
-    with np.errstate(divide="ignore"):  # a start that needs less than was measured saves more than can be told
-        factor = np.where(needed > 0, theirs / np.abs(needed), np.inf)
-    return np.exp(target), needed, np.where(np.isnan(needed), np.nan, factor)
-
-
-def falling(curves: np.ndarray) -> np.ndarray:
-    """(D, K) the nearest curves, by least squares, that never rise: chance alone lets a loss rise with more labels.
-
-    The min-max formula of isotonic regression (Barlow et al. 1972).
-    """
-    sums = np.cumsum(np.pad(curves, ((0, 0), (1, 0))), axis=1)
-    size = curves.shape[1]
-
-    def mean(first, last):
-        return (sums[:, last + 1] - sums[:, first]) / (last + 1 - first)
-
-    return np.stack(
-        [
-            np.min([np.max([mean(j, k) for k in range(i, size)], axis=0) for j in range(i + 1)], axis=0)
-            for i in range(size)
-        ],
-        axis=1,
-    )
-
-
-def galaxies_for(sizes: np.ndarray, curves: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """(D,) where falling curves reach their targets: between two sizes by a power law, beyond them -inf or inf.
-
-    Args:
-        sizes: (K,) galaxies, rising.
-        curves: (D, K) logarithms of losses, which never rise.
-        targets: (D,) such logarithms.
-    """
-    reached = curves <= targets[:, None] + 1e-12
-    after = np.clip(reached.argmax(axis=1), 1, None)
-    rows = np.arange(len(curves))
-    above, below = curves[rows, after - 1], curves[rows, after]
-    part = np.clip(ratios(above - targets, above - below), 0, 1)
-    logs = np.log(sizes)
-    needed = np.exp(logs[after - 1] + part * (logs[after] - logs[after - 1]))
-    needed = np.where(reached[:, 0], -np.inf, np.where(reached[:, -1], needed, np.inf))
-    return np.where(np.isfinite(curves).all(axis=1) & np.isfinite(targets), needed, np.nan)
-
-
-def _ends(value, draws, number):
-    """A value and its interval, any of which may lie beyond what was measured."""
-
-    def said(each):
-        return MORE if each == np.inf else FEWER if each in (-np.inf, 0) else number(each)
-
-    known = np.sort(draws[~np.isnan(draws)])
-    low = high = None
-    if len(known) >= DEFINED * len(draws):
-        low, high = (said(known[math.ceil(q * len(known)) - 1]) for q in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return {"value": said(value), "low": low, "high": high}
 
 
 # Sizes of models, and choices
@@ -459,10 +273,10 @@ def _sizes(kinds, about):
             for key, part in kinds.items():
                 measure, task, start, mode, share = key
                 other = kinds.get((measure, task, small, mode, share))
-                if start != large or other is None or not _main(part):
+                if start != large or other is None or not is_main(part):
                     continue
-                (less, more), draws, seeds = _drawn([other, part], "size", *key)
-                estimate = _estimate(1 - ratios(more, less), 1 - ratios(draws[1], draws[0]))
+                (less, more), draws, seeds = mean_and_draws([other, part], "size", *key)
+                estimate = estimate_of(1 - ratios(more, less), 1 - ratios(draws[1], draws[0]))
                 parameters = [int(sizes[name]) for name in (small, large)]
                 row = {
                     "family": family,
@@ -473,7 +287,7 @@ def _sizes(kinds, about):
                     "mode": mode,
                 }
                 row |= {"share": share, "measure": measure, "seeds": seeds, **estimate}
-                found.append(row | {"error": _error(estimate, lambda value: -value)})
+                found.append(row | {"error": error_of(estimate, lambda value: -value)})
     return found
 
 

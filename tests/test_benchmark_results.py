@@ -11,17 +11,9 @@ import pytest
 from scipy.optimize import isotonic_regression
 from scipy.stats import t
 
-from hf_galaxy.benchmark_results import (
-    FEWER,
-    MORE,
-    draws_of,
-    falling,
-    galaxies_for,
-    points_of,
-    read_about,
-    read_cells,
-    results_of,
-)
+from hf_galaxy.benchmark_draws import draws_of
+from hf_galaxy.benchmark_labels import FEWER, MORE, falling, galaxies_for
+from hf_galaxy.benchmark_results import points_of, read_about, read_cells, results_of
 from hf_galaxy.errors import BadInput
 from tests.benchmark_cells import FALLS, SEEDS, SHARES, STARTS, TASKS, WORSE, about, cells, truth, write
 

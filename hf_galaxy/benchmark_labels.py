@@ -1,0 +1,112 @@
+"""How many labels a start needs: where a curve of losses against galaxies reaches the loss of another.
+
+D: draws; K: numbers of galaxies.
+"""
+
+import itertools
+import math
+
+import numpy as np
+
+from hf_galaxy.benchmark_draws import DEFINED, LEAST, is_main, mean_and_draws
+from hf_galaxy.bootstrap import ratios
+from hf_galaxy.scaling import LEVEL
+
+FEWER, MORE = "fewer", "more"  # than was measured
+
+
+def labels_of(kinds: dict[tuple, dict], about: dict) -> list[dict]:
+    """How many galaxies a start needs to fall to the loss that the reference has with all, and how many times fewer that are.
+
+    Args:
+        kinds: (measure, task, start, mode, share) -> seed -> row of `benchmark_results.points_of`.
+        about: as `benchmark_results.read_about` gives it.
+    """
+    found = []
+    main = {key[1:]: (key[0], part) for key, part in kinds.items() if is_main(part)}
+    for task, start, mode in itertools.product(about["tasks"], about["starts"], about["modes"]):
+        shares = [
+            share
+            for share in sorted({key[-1] for key in main})
+            if {(task, who, mode, share) for who in (start, about["reference"])} <= main.keys()
+        ]
+        if start == about["reference"] or len(shares) < 2:
+            continue
+        parts = [main[task, who, mode, share][1] for who in (about["reference"], start) for share in shares]
+        means, draws, seeds = mean_and_draws(parts, "labels", task, start, mode)
+        if not seeds:
+            continue
+        sizes = np.array([np.mean([run.galaxies for run in part.values()]) for part in parts[: len(shares)]])
+        (target,), (needed,), (factor,) = (each.tolist() for each in _needed(sizes, means[:, None]))
+        _, of_needed, of_factor = _needed(sizes, draws)
+        found.append({
+            "task": task, "start": start, "mode": mode, "measure": main[task, start, mode, shares[0]][0], "seeds": seeds,
+            "target": target, "least": round(sizes[0]), "most": round(sizes[-1]),
+            "galaxies": _ends(needed, of_needed, lambda value: math.ceil(value - 1e-6)),
+            "factor": _ends(factor, of_factor, float),
+        })  # fmt: skip
+    return found
+
+
+def _needed(sizes, losses):
+    """Of (2 K, D) losses of the reference and of a start: the reference's with all galaxies, the galaxies that the start
+    needs for it, and the reference's need over that."""
+    reference, start = (falling(np.log(np.maximum(part, LEAST)).T) for part in np.split(losses, 2))
+    target = reference[:, -1]
+    theirs = np.clip(galaxies_for(sizes, reference, target), sizes[0], sizes[-1])
+    needed = galaxies_for(sizes, start, target)
+    with np.errstate(divide="ignore"):  # a start that needs less than was measured saves more than can be told
+        factor = np.where(needed > 0, theirs / np.abs(needed), np.inf)
+    return np.exp(target), needed, np.where(np.isnan(needed), np.nan, factor)
+
+
+def falling(curves: np.ndarray) -> np.ndarray:
+    """(D, K) the nearest curves, by least squares, that never rise: chance alone lets a loss rise with more labels.
+
+    The min-max formula of isotonic regression (Barlow et al. 1972).
+    """
+    sums = np.cumsum(np.pad(curves, ((0, 0), (1, 0))), axis=1)
+    size = curves.shape[1]
+
+    def mean(first, last):
+        return (sums[:, last + 1] - sums[:, first]) / (last + 1 - first)
+
+    return np.stack(
+        [
+            np.min([np.max([mean(j, k) for k in range(i, size)], axis=0) for j in range(i + 1)], axis=0)
+            for i in range(size)
+        ],
+        axis=1,
+    )
+
+
+def galaxies_for(sizes: np.ndarray, curves: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """(D,) where falling curves reach their targets: between two sizes by a power law, beyond them -inf or inf.
+
+    Args:
+        sizes: (K,) galaxies, rising.
+        curves: (D, K) logarithms of losses, which never rise.
+        targets: (D,) such logarithms.
+    """
+    reached = curves <= targets[:, None] + 1e-12
+    after = np.clip(reached.argmax(axis=1), 1, None)
+    rows = np.arange(len(curves))
+    above, below = curves[rows, after - 1], curves[rows, after]
+    part = np.clip(ratios(above - targets, above - below), 0, 1)
+    logs = np.log(sizes)
+    needed = np.exp(logs[after - 1] + part * (logs[after] - logs[after - 1]))
+    needed = np.where(reached[:, 0], -np.inf, np.where(reached[:, -1], needed, np.inf))
+    return np.where(np.isfinite(curves).all(axis=1) & np.isfinite(targets), needed, np.nan)
+
+
+def _ends(value, draws, number):
+    """A value and its interval, any of which may lie beyond what was measured."""
+
+    def said(each):
+        return MORE if each == np.inf else FEWER if each in (-np.inf, 0) else number(each)
+
+    known = np.sort(draws[~np.isnan(draws)])
+    low = high = None
+    if len(known) >= DEFINED * len(draws):
+        low, high = (said(known[math.ceil(q * len(known)) - 1]) for q in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return {"value": said(value), "low": low, "high": high}
