@@ -169,6 +169,7 @@ class Benchmark:
                     "title": name.replace("_", " "),
                     "weights": start.weights,
                     "galaxies": bool(start.lineage),
+                    "began": start.lineage[-1].settings["start"] if start.lineage else start.weights,
                     "looked": looked[name],
                     "size_of": self.sizes[0] if name in self.sizes else None,
                     "learnt_from": [t.name for t in self.tasks.values() if t.dataset in datasets_of(start)],

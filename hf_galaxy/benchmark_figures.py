@@ -29,7 +29,7 @@ from hf_galaxy.charts import (
 )
 from hf_galaxy.law_figures import Figure
 
-KINDS = ("labels-", "reductions-", "linear-against-full")  # as the names of figures of a benchmark begin
+KINDS = ("labels-", "reductions-", "linear-against-full", "amounts-")  # as the names of figures of a benchmark begin
 GALAXIES = "galaxies learnt from"
 MODES = {LINEAR: "linear probe", FULL: "full finetuning"}
 LETTERS, FEW_LETTERS = 96, 46  # of a start's title in a legend, and beside a line
@@ -40,7 +40,8 @@ def figures_of(results: dict, about: dict) -> list[Figure]:
     """All figures that a benchmark has data for, in the order in which a page shows them.
 
     For each mode `labels-*`, the loss against galaxies learnt from, a panel for each task; `reductions-*`, the relative
-    error-rate reductions with all labels and with the fewest; and `linear-against-full`.
+    error-rate reductions with all labels and with the fewest; `linear-against-full`; and for each series of starts and mode
+    `amounts-*`, the loss with all labels against galaxies that the starts have learnt from.
 
     Args:
         results: as `benchmark_results.results_of` gives them.
@@ -58,6 +59,8 @@ def figures_of(results: dict, about: dict) -> list[Figure]:
                 figures.append(_reductions(f"reductions-{mode}", mode, rows, averages, about, looks))
         if pairs := _pairs(results):
             figures.append(_linear(pairs, about, looks))
+        for (series, mode), rows in _groups(most_labels(results["amounts"]), "series", "mode").items():
+            figures.append(_amounts(series, mode, rows, results, about))
     return figures
 
 
@@ -77,11 +80,17 @@ def _called(names, about, letters):
     return dict(zip(names, titles if len(set(titles)) == len(titles) else names, strict=True))
 
 
-def _groups(rows, key):
+def _groups(rows, *keys):
     groups = {}
     for row in rows:
-        groups.setdefault(row[key], []).append(row)
+        of = tuple(row[key] for key in keys)
+        groups.setdefault(of if len(of) > 1 else of[0], []).append(row)
     return groups
+
+
+def most_labels(rows: list[dict]) -> list[dict]:
+    """Those with the largest share of the labels."""
+    return [row for row in rows if row["share"] == max(each["share"] for each in rows)]
 
 
 def _title(about, task):
@@ -294,6 +303,55 @@ def _linear(pairs, about, looks):
     title = f"Linear probe against full finetuning, with {_share(pairs[0]['share'])}"
     alt = f"{title}: loss of the first over loss of the second. {' '.join(words)}"
     return Figure("linear-against-full", png(figure, title, handles), _csv(rows), alt)
+
+
+# More galaxies to pretrain with
+
+
+def _amounts(series, mode, rows, results, about):
+    means = {
+        (each["task"], each["start"]): each
+        for each in most_labels([each for each in results["means"] if each["main"] and each["mode"] == mode])
+    }
+    figure, panels = _panels(len(rows), 2.75)
+    table, words = [], []
+    for axes, row in zip(panels, rows, strict=True):
+        points = [means[row["task"], start] for start in row["starts"]]
+        reference = means.get((row["task"], about["reference"]))
+        levels = [reference["value"]] if reference else []
+        values = [point["value"] for point in points]
+        low, high = limits([*values, *levels])
+        ends = [point[end] for point in points for end in ("low", "high") if point[end] is not None]
+        log_axis(axes.xaxis, *limits(row["galaxies"]))
+        log_axis(axes.yaxis, *limits([low, high, *np.clip(ends, low / 1.2, high * 1.2)], 0.03))
+        # The power law goes through the middle of what was measured, as lines by least squares do.
+        logs = np.log(np.maximum(values, LEAST))
+        law = np.exp(logs.mean() - row["value"] * (np.log(row["galaxies"]) - np.log(row["galaxies"]).mean()))
+        axes.plot(row["galaxies"], law, color=COLORS[0], lw=1.2, zorder=2)
+        for galaxies, point in zip(row["galaxies"], points, strict=True):
+            draw_point(axes, galaxies, {**point, "runs": []}, COLORS[0], MARKERS[0], "full", 4.5)
+            table.append({
+                "task": row["task"], "start": point["start"], "mode": mode, "pretrained_with": galaxies, "measure": point["measure"],
+                **{key: point[key] for key in ("seeds", "value", "low", "high")},
+            })  # fmt: skip
+        if reference:
+            draw_level(
+                axes, reference["value"], shortened(about["starts"][about["reference"]]["title"], 24), "-.", right=False
+            )
+        words.append(f"{row['task']}: galaxies to the power of minus {told(row)}.")
+    label(
+        figure,
+        panels,
+        [_title(about, row["task"]) for row in rows],
+        "galaxies pretrained with",
+        "loss on test galaxies",
+    )
+    handles = [
+        handle("mean of seeds, 90 %", COLORS[0], marker=MARKERS[0]),
+        handle("power law in galaxies", COLORS[0], ls="-", lw=1.2),
+    ]
+    title = f"More galaxies of {about['starts'][series]['pretraining'][0]['dataset']} to pretrain with: {MODES.get(mode, mode)}"
+    return Figure(f"amounts-{mode}-{series}", png(figure, title, handles), _csv(table), f"{title}. {' '.join(words)}")
 
 
 def _panels(count, height):

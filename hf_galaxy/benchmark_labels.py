@@ -16,7 +16,8 @@ FEWER, MORE = "fewer", "more"  # than was measured
 
 
 def labels_of(kinds: dict[tuple, dict], about: dict) -> list[dict]:
-    """How many galaxies a start needs to fall to the loss that the reference has with all, and how many times fewer that are.
+    """How many galaxies a start needs to fall to the loss that the reference has with all, how many times fewer that are than
+    the reference needs, and how many labels that saves.
 
     Args:
         kinds: (measure, task, start, mode, share) -> seed -> row of `benchmark_results.points_of`.
@@ -37,27 +38,29 @@ def labels_of(kinds: dict[tuple, dict], about: dict) -> list[dict]:
         if not seeds:
             continue
         sizes = np.array([np.mean([run.galaxies for run in part.values()]) for part in parts[: len(shares)]])
-        (target,), (needed,), (factor,) = (each.tolist() for each in _needed(sizes, means[:, None]))
-        _, of_needed, of_factor = _needed(sizes, draws)
+        (target,), (needed,), (factor,), (saved,) = (each.tolist() for each in _needed(sizes, means[:, None]))
+        _, of_needed, of_factor, of_saved = _needed(sizes, draws)
         found.append({
             "task": task, "start": start, "mode": mode, "measure": main[task, start, mode, shares[0]][0], "seeds": seeds,
             "target": target, "least": round(sizes[0]), "most": round(sizes[-1]),
             "galaxies": _ends(needed, of_needed, lambda value: math.ceil(value - 1e-6)),
             "factor": _ends(factor, of_factor, float),
+            "saved": _ends(saved, of_saved, lambda value: math.floor(value + 1e-6)),
         })  # fmt: skip
     return found
 
 
 def _needed(sizes, losses):
     """Of (2 K, D) losses of the reference and of a start: the reference's with all galaxies, the galaxies that the start
-    needs for it, and the reference's need over that."""
+    needs for it, the reference's need over that, and less that."""
     reference, start = (falling(np.log(np.maximum(part, LEAST)).T) for part in np.split(losses, 2))
     target = reference[:, -1]
     theirs = np.clip(galaxies_for(sizes, reference, target), sizes[0], sizes[-1])
     needed = galaxies_for(sizes, start, target)
     with np.errstate(divide="ignore"):  # a start that needs less than was measured saves more than can be told
         factor = np.where(needed > 0, theirs / np.abs(needed), np.inf)
-    return np.exp(target), needed, np.where(np.isnan(needed), np.nan, factor)
+    saved = np.where(theirs - needed >= 1, theirs - needed, -np.inf)
+    return np.exp(target), needed, *(np.where(np.isnan(needed), np.nan, each) for each in (factor, saved))
 
 
 def falling(curves: np.ndarray) -> np.ndarray:

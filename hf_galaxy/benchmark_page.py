@@ -10,7 +10,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hf_galaxy.atomic import whole_file, write_json
-from hf_galaxy.benchmark_figures import KINDS, figures_of
+from hf_galaxy.benchmark_amounts import series_of
+from hf_galaxy.benchmark_figures import KINDS, figures_of, most_labels
 from hf_galaxy.benchmark_labels import FEWER, MORE
 from hf_galaxy.benchmark_results import (
     ABOUT,
@@ -77,7 +78,7 @@ def benchmark_page(results: dict, about: dict, figures: dict[str, str]) -> str:
         measures={name: meaning for name, meaning in MEASURES.items() if name in shown},
         losses={mode: loss_table(results, about, mode) for mode in modes},
         reductions={mode: reduction_table(results, about, mode) for mode in modes},
-        linear=linear_table(results, about), labels=label_table(results, about), sizes=size_table(results, about), choices=choice_table(results),
+        linear=linear_table(results, about), labels=label_table(results, about), exponents=exponent_table(results, about), amounts=amount_table(results, about), sizes=size_table(results, about), choices=choice_table(results),
     )  # fmt: skip
 
 
@@ -139,6 +140,12 @@ def found(results: dict, about: dict) -> list[str]:
                 f"By {WORDS[mode]}, in {fewer} of {len(rows)} cases (tasks x galaxy starts) fewer labels than all are enough for the error that "
                 f"{reference} has with all of them; in {surely} the whole interval of 90 % says so."
             )
+    for mean in most_labels(results["amount_averages"]):
+        starts = series_of(about)[mean["series"]]
+        told.append(
+            f"With more galaxies of {about['starts'][mean['series']]['pretraining'][0]['dataset']} to pretrain with ({', '.join(f'{n:,}' for n in starts.values())}) the error of "
+            f"{WORDS[mean['mode']]} with all labels falls as their number to the power of minus {_interval(mean)} on average over {_tasks(mean)}."
+        )
     return told
 
 
@@ -262,6 +269,62 @@ def label_table(results: dict, about: dict) -> str | None:
         "times fewer",
     ]
     return table(columns, lines) if lines else None
+
+
+def exponent_table(results: dict, about: dict) -> str | None:
+    """Markdown: the exponents of power laws in galaxies to pretrain with, for all labels; None if there is no series of starts."""
+    rows = {(row["series"], row["mode"], row["task"]): row for row in most_labels(results["amounts"])}
+    lines = []
+    for mean in most_labels(results["amount_averages"]):
+        own = [rows.get((mean["series"], mean["mode"], task)) for task in about["tasks"]]
+        dataset = about["starts"][mean["series"]]["pretraining"][0]["dataset"]
+        each = [_exponent(row) if row else "" for row in own]
+        lines.append(
+            [f"`{dataset}`", mean["mode"], _exponent(mean) + (f", {_tasks(mean)}" if mean["without"] else ""), *each]
+        )
+    return table(["galaxies of", "mode", "average", *about["tasks"]], lines) if lines else None
+
+
+def _exponent(row):
+    return _interval(row) if row["error"] in ("not shown", "not known") else f"**{_interval(row)}**"
+
+
+def amount_table(results: dict, about: dict) -> str | None:
+    """Markdown: what each number of galaxies to pretrain with brings; None if there is no series of starts."""
+    reductions, losses = (
+        {
+            (row["task"], row["mode"], row["start"]): row
+            for row in most_labels([row for row in results[of] if row["main"]])
+        }
+        for of in ("reductions", "means")
+    )
+    labels = {(row["task"], row["mode"], row["start"]): row for row in results["labels"]}
+    lines = []
+    for series, members in series_of(about).items():
+        for task, mode in dict.fromkeys(
+            (row["task"], row["mode"]) for row in results["amounts"] if row["series"] == series
+        ):
+            for start, galaxies in members.items():
+                if (key := (task, mode, start)) in losses:
+                    worth = _worth(galaxies, labels[key]["saved"]) if key in labels else ""
+                    lines.append(
+                        [task, mode, f"{galaxies:,}", _interval(losses[key]), _reduction(reductions.get(key)), worth]
+                    )
+    columns = ["task", "mode", "pretrained with", "loss", "error-rate reduction", "galaxies for each label saved"]
+    return table(columns, lines) if lines else None
+
+
+def _worth(galaxies, saved):
+    """How many galaxies to pretrain with save one label, from how many labels they save."""
+
+    def said(value):
+        return {FEWER: "saves none", MORE: "fewer than can be told"}.get(value) or number(galaxies / value)
+
+    if saved["low"] is None:
+        return f"{said(saved['value'])} (no interval)"
+    if saved["value"] == saved["low"] == saved["high"]:
+        return f"{said(saved['value'])}, as the whole interval"
+    return f"{said(saved['value'])} ({said(saved['high'])} to {said(saved['low'])})"
 
 
 def size_table(results: dict, about: dict) -> str | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from hf_galaxy.benchmark_amounts import amounts_of
 from hf_galaxy.benchmark_draws import error_of, estimate_of, is_main, mean_and_draws, plain
 from hf_galaxy.benchmark_labels import labels_of
 from hf_galaxy.bootstrap import ratios
@@ -169,7 +170,8 @@ def results_of(cells: list[dict], about: dict) -> dict:
         (reference - start) / reference, for each measure; `averages`: its mean over the `tasks` of which the start and the
         reference have the main measure; `linear`: for each start the loss of linear probes over that of full finetuning, and
         `linear_averages`, over tasks; `labels`: how many galaxies a start needs to fall to the loss that the reference has
-        with all, and how many times fewer that are; `sizes`: what a larger model brings, of starts that say `size_of` which
+        with all, how many times fewer that are, and how many that saves; `amounts`: the exponents of power laws in the
+        galaxies that starts have learnt from, and `amount_averages`, over tasks; `sizes`: what a larger model brings, of starts that say `size_of` which
         family they are; `choices`: which hyper-parameters were chosen, and of the cells `choosing` among several, how many took
         the lowest and the highest. An `error` that is "less" or "more" than what it is compared with is so at 90 %; "not
         shown" is neither, "not known" has no interval.
@@ -180,6 +182,7 @@ def results_of(cells: list[dict], about: dict) -> dict:
         kinds.setdefault((row.measure, row.task, row.start, row.mode, row.share), {})[row.seed] = row
     reductions, drawn = _reductions(kinds, about)
     linear, of_linear = _linear(kinds, about)
+    amounts, of_amounts = amounts_of(kinds, about)
     return {
         "data": _data(cells, points, about),
         "means": [_mean(*each) for each in kinds.items()],
@@ -188,6 +191,8 @@ def results_of(cells: list[dict], about: dict) -> dict:
         "linear": linear,
         "linear_averages": _averages(linear, of_linear, ["start", "share"], about, lambda value: value - 1),
         "labels": labels_of(kinds, about),
+        "amounts": amounts,
+        "amount_averages": _averages(amounts, of_amounts, ["series", "mode", "share"], about, lambda value: -value),
         "sizes": _sizes(kinds, about),
         "choices": _choices(cells, about),
     }

@@ -46,7 +46,7 @@ def about(tasks=TASKS, starts=STARTS, shares=SHARES, seeds=SEEDS) -> dict:
         "starts": {
             name: {
                 "title": STARTS[name][0], "weights": f"weights/{name}", "galaxies": name not in ("random", "imagenet"),
-                "learnt_from": STARTS[name][2], "looked": True,
+                "learnt_from": STARTS[name][2], "looked": True, "began": "weights/imagenet" if STARTS[name][2] else None,
                 "pretraining": [{"dataset": f"data/{each}", "galaxies": 30_000, "command": ""} for each in STARTS[name][2]],
             }
             for name in starts
@@ -54,6 +54,15 @@ def about(tasks=TASKS, starts=STARTS, shares=SHARES, seeds=SEEDS) -> dict:
         "modes": list(MODES), "shares": list(shares), "seeds": list(seeds), "reference": "imagenet", "grids": GRIDS,
         "fixed": {"backbone": "tf_efficientnet_lite0", "pictures": "64 px", "linear": "L-BFGS", "full": "AdamW"},
     }  # fmt: skip
+
+
+def series(of: dict, falls=0.1) -> dict[str, int]:
+    """Makes benchmark.json say that three starts differ in galaxies of the mock survey only, as their losses do; start -> galaxies."""
+    galaxies = {start: round(1000 * STARTS[start][1] ** (-1 / falls)) for start in ("gz2_classes", "mock", "gz2_votes")}
+    for start, count in galaxies.items():
+        pretraining = [{"dataset": "data/mock", "galaxies": count, "command": ""}]
+        of["starts"][start] |= {"began": "weights/imagenet", "pretraining": pretraining}
+    return galaxies
 
 
 def cells(

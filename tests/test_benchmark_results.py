@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import isotonic_regression
-from scipy.stats import t
+from scipy.stats import linregress, t
 
 from hf_galaxy.benchmark_draws import draws_of
 from hf_galaxy.benchmark_labels import FEWER, MORE, falling, galaxies_for
 from hf_galaxy.benchmark_results import points_of, read_about, read_cells, results_of
 from hf_galaxy.errors import BadInput
-from tests.benchmark_cells import FALLS, SEEDS, SHARES, STARTS, TASKS, WORSE, about, cells, truth, write
+from tests.benchmark_cells import FALLS, SEEDS, SHARES, STARTS, TASKS, WORSE, about, cells, series, truth, write
 
 PAIR = ("imagenet", "gz2_votes")
 
@@ -268,6 +268,52 @@ def test_larger_models_of_a_family_are_compared():
     assert {(row["small"], row["large"]) for row in sizes} == {("gz2_votes", "imagenet")}
     assert {row["error"] for row in sizes} == {"more"}
     assert one(sizes, mode="full", share=1.0)["value"] == pytest.approx(1 - 1 / 0.75, abs=0.1)
+
+
+def test_the_law_of_galaxies_pretrained_with_is_that_of_the_truth():
+    starts, tasks = ("imagenet", "gz2_votes", "gz2_classes", "mock"), ("gz1", "rings")
+    made, said = cells(tasks=tasks, starts=starts, noise=1e-3), about(tasks=tasks, starts=starts)
+    assert results_of(made, said)["amounts"] == results_of(made, said)["amount_averages"] == []
+    galaxies = series(said, falls=0.1)
+    results = results_of(made, said)
+    assert len(results["amounts"]) == len(tasks) * 2 * len(SHARES)
+    for row in results["amounts"]:
+        assert (row["series"], row["starts"], row["galaxies"]) == ("gz2_votes", [*galaxies], [*galaxies.values()])
+        means = [
+            one(results["means"], task=row["task"], start=start, mode=row["mode"], share=row["share"], main=True)[
+                "value"
+            ]
+            for start in row["starts"]
+        ]
+        assert row["value"] == pytest.approx(-linregress(np.log(row["galaxies"]), np.log(means)).slope)
+        assert row["value"] == pytest.approx(0.1, abs=0.005)
+        assert row["low"] < row["value"] < row["high"]
+        assert row["error"] == "less"
+    mean = one(results["amount_averages"], mode="linear", share=1.0)
+    assert mean["value"] == pytest.approx(
+        np.mean([row["value"] for row in of(results["amounts"], mode="linear", share=1.0)])
+    )
+    said["starts"]["mock"]["began"] = "weights/other"
+    assert results_of(made, said)["amounts"] == [], "two are no series"
+
+
+def test_an_exponent_is_inside_nine_of_ten_intervals():
+    """Of starts whose losses differ by seeds and by galaxies."""
+    tasks, starts, inside = ("gz1",), ("imagenet", "gz2_votes", "gz2_classes", "mock"), []
+    said = about(tasks=tasks, starts=starts, shares=(1.0,))
+    series(said, falls=0.1)
+    for seed in range(150):
+        made = cells(tasks=tasks, starts=starts, shares=(1.0,), modes=("full",), noise=0.05, replicates=40, seed=seed)
+        (row,) = results_of(made, said)["amounts"]
+        inside.append(row["low"] <= 0.1 <= row["high"])
+    assert 0.8 <= np.mean(inside) <= 0.98
+
+
+def test_labels_saved_are_those_of_the_law():
+    found = results_of(cells(tasks=("gz1",), starts=("imagenet", "gz2_votes", "random"), noise=1e-4), about())["labels"]
+    saved = TASKS["gz1"][4] * (1 - 0.75 ** (1 / FALLS))
+    assert one(found, start="gz2_votes", mode="full")["saved"]["value"] == pytest.approx(saved, rel=0.02)
+    assert set(one(found, start="random", mode="full")["saved"].values()) == {FEWER}
 
 
 def test_choices_at_an_edge_are_counted_where_there_was_a_choice():
