@@ -334,10 +334,8 @@ def _amounts(series, mode, rows, results, about):
                 "task": row["task"], "start": point["start"], "mode": mode, "pretrained_with": galaxies, "measure": point["measure"],
                 **{key: point[key] for key in ("seeds", "value", "low", "high")},
             })  # fmt: skip
-        if reference:
-            draw_level(
-                axes, reference["value"], shortened(about["starts"][about["reference"]]["title"], 24), "-.", right=False
-            )
+        for level in levels:
+            axes.axhline(level, color=QUIET, lw=0.9, ls="-.", zorder=1)
         words.append(f"{row['task']}: galaxies to the power of minus {told(row)}.")
     label(
         figure,
@@ -349,6 +347,7 @@ def _amounts(series, mode, rows, results, about):
     handles = [
         handle("mean of seeds, 90 %", COLORS[0], marker=MARKERS[0]),
         handle("power law in galaxies", COLORS[0], ls="-", lw=1.2),
+        handle(shortened(about["starts"][about["reference"]]["title"], FEW_LETTERS), QUIET, ls="-.", lw=0.9),
     ]
     title = f"More galaxies of {about['starts'][series]['pretraining'][0]['dataset']} to pretrain with: {MODES.get(mode, mode)}"
     return Figure(f"amounts-{mode}-{series}", png(figure, title, handles), _csv(table), f"{title}. {' '.join(words)}")
