@@ -31,6 +31,7 @@ from hf_galaxy.law_figures import Figure
 
 KINDS = ("labels-", "reductions-", "linear-against-full", "amounts-")  # as the names of figures of a benchmark begin
 GALAXIES = "galaxies learnt from"
+LINES = ("-", (0, (4, 1.5)), (0, (1, 1)))  # once all colours were taken
 MODES = {LINEAR: "linear probe", FULL: "full finetuning"}
 LETTERS, FEW_LETTERS = 96, 46  # of a start's title in a legend, and beside a line
 STEP = 1.03  # markers of equal galaxies stand so far apart, or their intervals would hide each other
@@ -65,11 +66,11 @@ def figures_of(results: dict, about: dict) -> list[Figure]:
 
 
 def _looks(results, about):
-    """Start -> colour, marker, and what it is called in a legend."""
+    """Start -> colour, marker, line, and what it is called in a legend."""
     there = {each["start"] for each in results["means"]}
     called = _called([name for name in about["starts"] if name in there], about, LETTERS)
     return {
-        name: (COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)], title)
+        name: (COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)], LINES[i // len(COLORS) % len(LINES)], title)
         for i, (name, title) in enumerate(called.items())
     }
 
@@ -99,8 +100,8 @@ def _title(about, task):
 
 def _legend(looks, starts):
     return [
-        handle(called, color, marker=marker, ls="-", lw=1.2)
-        for start, (color, marker, called) in looks.items()
+        handle(called, color, marker=marker, ls=line, lw=1.2)
+        for start, (color, marker, line, called) in looks.items()
         if start in starts
     ]
 
@@ -115,11 +116,11 @@ def _labels(name, mode, means, about, looks):
     for axes, (task, of_task) in zip(panels, tasks.items(), strict=True):
         starts = _groups(of_task, "start")
         for start, points in starts.items():
-            color, marker, _ = looks[start]
+            color, marker, line, _ = looks[start]
             points = sorted(points, key=lambda point: point["galaxies"])
             aside = STEP ** ([*looks].index(start) - (len(looks) - 1) / 2)
             x = [point["galaxies"] * aside for point in points]
-            axes.plot(x, [max(point["value"], LEAST) for point in points], color=color, lw=1.2, zorder=2)
+            axes.plot(x, [max(point["value"], LEAST) for point in points], color=color, ls=line, lw=1.2, zorder=2)
             for place, point in zip(x, points, strict=True):
                 draw_point(axes, place, {**point, "runs": []}, color, marker, "full", 4.5)
             columns = (
@@ -185,7 +186,7 @@ def _reductions(name, mode, rows, averages, about, looks):
             axes.axhspan(y - 0.5, y + len(own) + 0.5, color="#F1F1F1", lw=0, zorder=0)
         beside(axes, y, shortened(title, FEW_LETTERS), left=True, weight="bold")
         for y, start in enumerate(own, y + 1):  # noqa: B020
-            color, marker, _ = looks[start]
+            color, marker, *_ = looks[start]
             beside(axes, y, called[start], left=True)
             for share, fill, aside in ((fewest, "none", 0.2), (most, "full", -0.1)):
                 if share == fewest == most and fill == "none":
@@ -277,7 +278,7 @@ def _linear(pairs, about, looks):
             [low, high, *np.clip([end for end in ends if end is not None], low / 1.15, high * 1.15)], 0.02
         )
         for pair in of_task:
-            color, marker, _ = looks[pair["start"]]
+            color, marker, *_ = looks[pair["start"]]
             linear, full = (pair["modes"][mode] for mode in (LINEAR, FULL))
             draw_point(axes, full["value"], {**linear, "runs": []}, color, marker, "full", 5.5)
             if full["low"] is not None:
@@ -296,7 +297,7 @@ def _linear(pairs, about, looks):
     label(figure, panels, [_title(about, task) for task in tasks], "loss of full finetuning", "loss of a linear probe")
     handles = [
         handle(called, color, marker=marker)
-        for start, (color, marker, called) in looks.items()
+        for start, (color, marker, _, called) in looks.items()
         if any(pair["start"] == start for pair in pairs)
     ]
     handles.append(handle("equal: above it the linear probe is worse", QUIET, ls="--", lw=1))
