@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from hf_galaxy.sources import open_sources
 from hf_galaxy.start import load_model, resolve_start
 from hf_galaxy.tasks import Task
 from hf_galaxy.views import eval_view
+from tests.conftest import ROOT
 from tests.runs import run
 
 
@@ -73,7 +76,8 @@ def some_benchmark(mock_dataset, out, starts, **changes):
 @pytest.fixture(scope="module")
 def measured(mock_dataset, pretrained, tmp_path_factory):
     """A small benchmark, and what its cells measured: linear probes of both tasks, and finetuned whole one start on one of them."""
-    benchmark = some_benchmark(mock_dataset, tmp_path_factory.mktemp("bench"), {"random": None, "votes": pretrained})
+    starts = {"random": None, "votes": pretrained}
+    benchmark = some_benchmark(mock_dataset, tmp_path_factory.mktemp("bench"), starts, shares=(0.5,))
     (benchmark.out / ".cells").mkdir()
     bench, cells = Bench(benchmark), {}
     for cell in benchmark.cells():
@@ -284,7 +288,30 @@ def test_the_script_measures_what_is_not_there_yet_and_writes_the_page(mock_data
     assert "Not yet measured" not in page
     results = json.loads((tmp_path / "out/results.json").read_text())
     assert {(row["small"], row["large"]) for row in results["sizes"]} == {("vit", "random")}
-    refused = run_script("benchmark_downstream", *given, f"other={tmp_path}", launch=(), expect=1)
-    assert f"{tmp_path}: is no folder or reachable Hub id of a finished run" in refused.stderr
-    refused = run_script("benchmark_downstream", *given[:-1], "random=x", launch=(), expect=1)
-    assert "--starts random=x: give NAME=WEIGHTS or NAME=BACKBONE=WEIGHTS, each name once, or random" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("start", "why"),
+    [
+        ("other={folder}", "{folder}: is no folder or reachable Hub id of a finished run"),
+        ("random=x", "--starts random=x: give NAME=WEIGHTS or NAME=BACKBONE=WEIGHTS, each name once, or random"),
+    ],
+)
+def test_a_start_that_cannot_be_is_refused_in_one_line(start, why, mock_dataset, tmp_path, monkeypatch):
+    (tmp_path / "mine.toml").write_text(f'[kind]\ndataset = "{mock_dataset}"\ntask = "classes"\n')
+    given = [
+        "--tasks",
+        tmp_path / "mine.toml",
+        "--backbone",
+        "test_resnet",
+        "--image-size",
+        32,
+        "--out",
+        tmp_path / "out",
+    ]
+    given += ["--reference", "random", "--starts", start.format(folder=tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["benchmark_downstream.py", *map(str, given)])
+    with pytest.raises(SystemExit) as refused:
+        runpy.run_path(str(ROOT / "scripts/benchmark_downstream.py"), run_name="__main__")
+    assert refused.value.code.startswith(f"error: {why.format(folder=tmp_path)}")
+    assert not (tmp_path / "out").exists()
