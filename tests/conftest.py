@@ -157,3 +157,20 @@ def catalogue_folder(tmp_path):
         )
     )
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def space():
+    """Address of the demo, running as a server of its own."""
+    from tests.space_server import running_space
+
+    with running_space() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def client(space):
+    """What programs call its endpoints with."""
+    from gradio_client import Client
+
+    return Client(space, verbose=False)

@@ -260,19 +260,18 @@ def test_losses_are_less_for_better_models():
     assert losses["missed_precision"]["model"] == 0.3
 
 
+def arguments(dataset, folder):
+    """Of the script, without the starts, for a task in a file of its own."""
+    tasks = folder / "mine.toml"
+    tasks.write_text(f'[kind]\ndataset = "{dataset}"\ntask = "classes"\nfolds = true\n')
+    return [
+        "--tasks", tasks, "--backbone", "test_resnet", "--image-size", 32, "--reference", "random", "--out", folder / "out",
+    ]  # fmt: skip
+
+
 def test_the_script_measures_what_is_not_there_yet_and_writes_the_page(mock_dataset, pretrained, tmp_path, run_script):
-    (tmp_path / "mine.toml").write_text(f'[kind]\ndataset = "{mock_dataset}"\ntask = "classes"\nfolds = true\n')
-    given = [
-        "--tasks",
-        tmp_path / "mine.toml",
-        "--backbone",
-        "test_resnet",
-        "--image-size",
-        32,
-        "--reference",
-        "random",
-    ]
-    given += ["--modes", "linear", "--shares", "1/2", "--out", tmp_path / "out", "--starts", "random"]
+    given = arguments(mock_dataset, tmp_path)
+    given += ["--modes", "linear", "--shares", "1/2", "--starts", "random"]
     done = run_script("benchmark_downstream", *given, "--seeds", 1, launch=())
     assert "1 cells (1 linear): 0 done, 1 to do" in done.stdout
     files = sorted((tmp_path / "out/cells/kind/random").iterdir())
@@ -298,18 +297,7 @@ def test_the_script_measures_what_is_not_there_yet_and_writes_the_page(mock_data
     ],
 )
 def test_a_start_that_cannot_be_is_refused_in_one_line(start, why, mock_dataset, tmp_path, monkeypatch):
-    (tmp_path / "mine.toml").write_text(f'[kind]\ndataset = "{mock_dataset}"\ntask = "classes"\n')
-    given = [
-        "--tasks",
-        tmp_path / "mine.toml",
-        "--backbone",
-        "test_resnet",
-        "--image-size",
-        32,
-        "--out",
-        tmp_path / "out",
-    ]
-    given += ["--reference", "random", "--starts", start.format(folder=tmp_path)]
+    given = [*arguments(mock_dataset, tmp_path), "--starts", start.format(folder=tmp_path)]
     monkeypatch.setattr(sys, "argv", ["benchmark_downstream.py", *map(str, given)])
     with pytest.raises(SystemExit) as refused:
         runpy.run_path(str(ROOT / "scripts/benchmark_downstream.py"), run_name="__main__")

@@ -17,7 +17,6 @@ from PIL import Image
 
 from hf_galaxy.decision_tree import load_tree
 from tests.conftest import ROOT
-from tests.space_server import running_space
 
 EXAMPLES = ROOT / "spaces_app/examples"
 SPIRAL = EXAMPLES / "two_arms.jpg"
@@ -31,17 +30,6 @@ ENDPOINTS = {
     "/scaling_law",
     "/label_budget",
 }
-
-
-@pytest.fixture(scope="module")
-def space():
-    with running_space() as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def client(space):
-    return Client(space, verbose=False)
 
 
 def ask(client, name, picture=SPIRAL, **given):

@@ -10,27 +10,15 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 from PIL import Image
 
 from tests.conftest import ROOT
-from tests.space_server import running_space
 
 SPIRAL = ROOT / "spaces_app/examples/two_arms.jpg"
 NOT_FETCHED = "Nothing is fetched from an address. Please send the file itself."
 # Of what no other network has; gradio's own guard would let the first two and the last pass.
 ADDRESSES = ["http://100.64.0.1/a.jpg", "https://huggingface.co/a.jpg", "http://127.0.0.1:1/", "http://[fec0::1]/a"]
-
-
-@pytest.fixture(scope="module")
-def space():
-    with running_space() as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def client(space):
-    return Client(space, verbose=False)
 
 
 def answered(address, body=None, **headers):

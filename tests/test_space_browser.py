@@ -7,17 +7,11 @@ import pandas as pd
 import pytest
 
 from tests.conftest import ROOT
-from tests.space_server import CHROMIUM, in_a_browser, running_space
+from tests.space_server import CHROMIUM, in_a_browser
 
 pytestmark = in_a_browser
 EXAMPLES = ROOT / "spaces_app/examples"
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module")
-def space():
-    with running_space() as address:
-        yield address
 
 
 @pytest.fixture(scope="module")
