@@ -105,7 +105,8 @@ class Watch(threading.Thread):
                     others += held(child)
                 except (OSError, psutil.Error):  # it has ended meanwhile
                     continue
-            for name, value in {"main process": own, "workers": others, "together": own + others}.items():
+            together = min(own, held(main)) + others  # a worker that started meanwhile shares what was this one's alone
+            for name, value in {"main process": own, "workers": others, "together": together}.items():
                 self.peaks[name] = max(self.peaks[name], value)
 
 

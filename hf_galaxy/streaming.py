@@ -23,7 +23,7 @@ from hf_galaxy.errors import BadInput
 
 READERS = 8  # row groups that are fetched at the same time
 KEPT = 8  # row groups that are kept though nobody said that they will be needed again
-PARSED = 10_000  # columns of row groups whose description is kept parsed: some 10 MB
+TAIL = 65_536  # bytes of the end of a file that are asked for at first: most footers are shorter
 WINDOW_ROWS = 4096  # rows that are shuffled among each other; their encoded pictures are in memory
 
 
@@ -57,7 +57,8 @@ class StreamedRows:
     def __init__(self, files: list[str], features: datasets.Features | None = None, columns: list[str] | None = None):
         self._fetched, self._footers = None, _Footers({})
         with ThreadPoolExecutor(READERS) as readers:
-            sizes = list(readers.map(self._footers.rows_of_groups, files))
+            list(readers.map(self._footers.fetch, files))
+        sizes = [self._footers.rows_of_groups(file) for file in files]
         self.features = features or datasets.Features.from_arrow_schema(
             self._footers[files[0]].schema.to_arrow_schema()
         )
@@ -121,8 +122,7 @@ class StreamedRows:
         if isinstance(indices, slice):  # a whole column or two: once, not to be kept
             needed = np.unique(groups)
             by_file = [list(part) for _, part in groupby(needed, key=lambda g: self.groups[g][0])]
-            with ThreadPoolExecutor(READERS) as readers:
-                rows = pa.concat_tables(readers.map(self._read, by_file))
+            rows = pa.concat_tables(self._reader().readers.map(self._read, by_file))
             sizes = np.diff(self.starts)[needed]
             before = np.cumsum(sizes) - sizes  # rows read before each group
             return rows.take(before[np.searchsorted(needed, groups)] + wanted - self.starts[groups])
@@ -208,41 +208,47 @@ class _Footers:
     """What the footers of files say; each file is asked once.
 
     Parsed, a footer takes half a kilobyte and more for each column of each row group, which of 300 columns and a million
-    galaxies can be gigabytes. Packed it takes a fiftieth of that, so all are kept packed, and only those used last, one at
-    least, parsed as well.
+    galaxies can be gigabytes. Packed it takes a fiftieth of that, so all are kept packed, and only the last used parsed as well.
     """
 
     def __init__(self, packed: dict[str, tuple[bytes, int]]):
         self.packed = packed
-        # The last used first; never changed, but replaced, as threads read it.
-        self.parsed: dict[str, pq.FileMetaData] = {}
+        self.last: tuple[str | None, pq.FileMetaData | None] = (None, None)  # replaced as a whole, as threads read it
 
     def __reduce__(self):
         return _Footers, ({},)
 
+    def fetch(self, file: str) -> None:
+        """Read what a file says, but do not parse it: each of many threads would hold on to the memory that it freed then."""
+        with _opened(file) as opened:
+            size = opened.seek(0, os.SEEK_END)
+            tail = _from(opened, max(0, size - TAIL))
+            # Without its mark it is no Parquet file, which parsing will say.
+            length = int.from_bytes(tail[-8:-4], "little") + 8 if tail.endswith(b"PAR1") else 0
+            if length > len(tail):
+                tail = _from(opened, max(0, size - length))
+        footer = tail[-length:]
+        self.packed[file] = pa.compress(footer, "zstd", asbytes=True), len(footer)
+
     def __getitem__(self, file: str) -> pq.FileMetaData:
-        footer = self.parsed.get(file)
-        if footer is None and file in self.packed:
+        known, footer = self.last
+        if known != file:
+            if file not in self.packed:
+                self.fetch(file)
             footer = pq.read_metadata(pa.BufferReader(pa.decompress(*self.packed[file], "zstd")))
-        elif footer is None:
-            with _opened(file) as opened:
-                footer = pq.read_metadata(opened)
-            whole = pa.BufferOutputStream()
-            footer.write_metadata_file(whole)
-            whole = whole.getvalue()
-            self.packed[file] = pa.compress(whole, "zstd", asbytes=True), whole.size  # an Arrow buffer would not shrink
-        kept, room = {file: footer}, PARSED - footer.num_row_groups * footer.num_columns
-        for other, its in self.parsed.items():
-            room -= its.num_row_groups * its.num_columns if other != file else 0
-            if other != file and room >= 0:
-                kept[other] = its
-        self.parsed = kept
+            self.last = file, footer
         return footer
 
     def rows_of_groups(self, file: str) -> list[int]:
         """How many rows each row group of a file has."""
         footer = self[file]
         return [footer.row_group(g).num_rows for g in range(footer.num_row_groups)]
+
+
+def _from(opened, place):
+    """All bytes of a file from a place on."""
+    opened.seek(place)
+    return opened.read()
 
 
 def _opened(file):

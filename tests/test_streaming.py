@@ -17,6 +17,7 @@ from PIL import Image
 from hf_galaxy import plan, publish, streaming
 from hf_galaxy.data import Galaxies, open_dataset
 from hf_galaxy.dataset_card import Prose, write_card
+from hf_galaxy.errors import BadInput
 from hf_galaxy.sequence import Share, TrainingSequence, evaluation_batches, training_batches
 from hf_galaxy.streaming import StreamedRows, open_stream
 from hf_galaxy.views import Framing
@@ -172,32 +173,38 @@ def test_a_stream_that_has_been_used_can_be_pickled(stream, copied):
     same(pickle.loads(content)[[1, 278]], copied["train"][[1, 278]])
 
 
-def test_each_footer_is_read_once_and_few_are_kept_parsed(folder, copied, monkeypatch):
-    asked, read = Counter(), pq.read_metadata
-
-    def counted(source):
-        asked[type(source)] += 1
-        return read(source)
-
-    monkeypatch.setattr(pq, "read_metadata", counted)
-    monkeypatch.setattr(streaming, "PARSED", 100)
+def test_each_footer_is_read_once_and_one_is_kept_parsed(folder, copied, monkeypatch):
+    asked, opened = Counter(), streaming._opened
+    monkeypatch.setattr(streaming, "_opened", lambda file: asked.update([file]) or opened(file))
     stream = open_stream(str(folder))["train"]
     files = {file for file, _ in stream.groups}
-    of_files = sum(asked.values()) - asked[pa.BufferReader]
-    for indices in ([0, 278], [5]):
-        same(stream[indices], copied["train"][indices])
-    stream._footers.parsed.clear()  # which ones are still there depends on which thread was last
-    before = asked[pa.BufferReader]
-    for file in sorted(files) * 2:
-        assert stream._footers[file].num_row_groups
-    assert asked[pa.BufferReader] - before == 2 * len(files), "there is room for some of them only"
-    same(stream[[278, 130, 0, 70, 200]], copied["train"][[278, 130, 0, 70, 200]])
-    assert sum(asked.values()) - asked[pa.BufferReader] == of_files, "what is packed need not be read again"
-    kept = stream._footers.parsed
-    assert sum(footer.num_row_groups * footer.num_columns for footer in kept.values()) <= 100
-    assert kept.keys() < files
+    assert {file: asked[file] for file in files} == dict.fromkeys(files, 1)
+    asked.clear()
     assert stream.schemas().keys() == files
-    assert stream._footers[min(files)].equals(read(min(files)))
+    for file in files:
+        assert stream._footers[file].equals(pq.read_metadata(file))
+        known, footer = stream._footers.last
+        assert known == file
+        assert stream._footers[file] is footer, "not parsed again"
+    assert not asked, "what is packed need not be read again"
+    for indices in ([0, 278], [5], [278, 130, 0, 70, 200]):
+        same(stream[indices], copied["train"][indices])
+
+
+@pytest.mark.parametrize("tail", [8, 100, 10**6])
+def test_footers_are_found_however_much_is_read_at_first(folder, monkeypatch, tail):
+    monkeypatch.setattr(streaming, "TAIL", tail)
+    stream = open_stream(str(folder))["train"]
+    assert [stream._footers[file].num_rows for file in stream.schemas()] == [
+        pq.read_metadata(file).num_rows for file in stream.schemas()
+    ]
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"no Parquet file at all", b"PAR1 cut \xff\xff\xff\x7fPAR1"])
+def test_what_is_no_parquet_file_is_refused(tmp_path, content):
+    (tmp_path / "train.parquet").write_bytes(content)
+    with pytest.raises(BadInput, match="cannot be opened"):
+        open_stream(str(tmp_path))
 
 
 def test_only_parquet_files_are_streamed(tmp_path):
