@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -25,15 +26,15 @@ from material import SIDE, encoded, machine, publish, spread
 from PIL import Image
 
 from hf_galaxy.command_line import run
+from hf_galaxy.copied import CopiedRows, open_copy
 from hf_galaxy.data import Galaxies
-from hf_galaxy.decision_tree import load_tree
+from hf_galaxy.decision_tree import DecisionTree, load_tree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.sequence import Share, TrainingSequence, training_batches
 from hf_galaxy.views import Framing, train_view
 
 VIEW, BATCH = 224, 64
 FRAMING = Framing(size=VIEW, crop=VIEW / SIDE)
-TREE = load_tree("gz_rings")
 INSTALL_PEER = "pip install --no-deps galaxy-datasets==0.0.25 lightning lightning-utilities torchmetrics omegaconf"
 PACKAGES = ["hf_galaxy", "galaxy-datasets", "lightning", "torch", "torchvision", "datasets", "pillow", "simplejpeg"]
 
@@ -46,22 +47,24 @@ class Settings:
     """Pictures in the dataset."""
     repeats: int = 3
     """Rounds; in each, every loader goes through the dataset once."""
+    tree: str = "gz_rings"
+    """Campaigns of whose votes there are columns."""
     images: Path | None = None
     """Folder or zip file of real pictures, to be cut square and encoded anew; without it mock galaxies are drawn."""
 
 
-def ours(rows: datasets.Dataset) -> Iterator[torch.Tensor]:
+def ours(rows: CopiedRows, tree: DecisionTree) -> Iterator[torch.Tensor]:
     """THE LOADING OF HF_GALAXY, to be kept in step with it: uint8 canvases, shuffled, beside votes and affine maps."""
-    return (batch["pixels"] for batch in _our_batches(rows))
+    return (batch["pixels"] for batch in _our_batches(rows, tree))
 
 
-def ours_with_views(rows: datasets.Dataset) -> Iterator[torch.Tensor]:
+def ours_with_views(rows: CopiedRows, tree: DecisionTree) -> Iterator[torch.Tensor]:
     """The same and the random views, which training takes on its own device, here on the CPU."""
-    return (train_view(batch["pixels"], batch["affine"], FRAMING) for batch in _our_batches(rows))
+    return (train_view(batch["pixels"], batch["affine"], FRAMING) for batch in _our_batches(rows, tree))
 
 
-def _our_batches(rows):
-    sequence = TrainingSequence(Galaxies(rows, FRAMING, TREE, fast=True), seed=0)
+def _our_batches(rows, tree):
+    sequence = TrainingSequence(Galaxies(rows, FRAMING, tree, fast=True), seed=0)
     return training_batches(sequence, BATCH, range(len(rows) // BATCH), Share(), workers=0)
 
 
@@ -125,21 +128,24 @@ def main(settings: Settings) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     decoders, peers = bare_decoders(), peer_loaders()
-    loaders = {"hf_galaxy": ours, "hf_galaxy, views on the CPU": ours_with_views} | peers
+    tree = load_tree(settings.tree)
+    own = {"hf_galaxy": partial(ours, tree=tree), "hf_galaxy, views on the CPU": partial(ours_with_views, tree=tree)}
     see = {name: lambda jpegs, _, d=decode: sum(d(j) is not None for j in jpegs) for name, decode in decoders.items()}
-    see |= {name: lambda _, rows, b=batches: sum(map(len, b(rows))) for name, batches in loaders.items()}
+    see |= {name: lambda _, rows, b=batches: sum(map(len, b(rows))) for name, batches in (own | peers).items()}
     jpegs = list(encoded(settings.images, settings.galaxies))
     times = {name: [] for name in see}
     with tempfile.TemporaryDirectory() as folder:
-        publish(jpegs, TREE, Path(folder))
-        rows = datasets.load_dataset(folder, split="train", cache_dir=f"{folder}/cache")
-        rows = rows.select_columns(["image", *TREE.columns])  # both sides read the same columns
-        for name in see:
-            see[name](jpegs[:BATCH], rows.select(range(BATCH)))  # what is imported or cached at first use
+        publish(jpegs, tree, Path(folder))
+        datasets.config.HF_DATASETS_CACHE = Path(folder) / "cache"
+        copy = open_copy(folder)["train"]
+        theirs = datasets.load_dataset(folder, split="train").select_columns(["image", *tree.columns])
+        for name in see:  # what is imported or cached at first use
+            see[name](jpegs[:BATCH], (copy if name in own else theirs).select(np.arange(BATCH)))
         for _ in range(settings.repeats):
             for name in see:
                 print(f"measuring {name} ...", file=sys.stderr)
-                times[name].append(measure(lambda name=name: see[name](jpegs, rows)))
+                rows = copy if name in own else theirs
+                times[name].append(measure(lambda name=name, rows=rows: see[name](jpegs, rows)))
     report(settings, sum(map(len, jpegs)) / len(jpegs), times, next(iter(decoders)), next(iter(peers), None))
 
 
@@ -148,8 +154,8 @@ def report(settings: Settings, jpeg_bytes: float, times: dict, bare: str, peer: 
     cpu = {name: [c for c, _ in rounds] for name, rounds in times.items()}
     source = f"pictures from {settings.images.name}" if settings.images else "mock galaxies"
     print(
-        f"{settings.galaxies} {source}, JPEGs of {SIDE} pixels and {jpeg_bytes / 1000:.1f} kB; views of {VIEW} pixels; "
-        f"batches of {BATCH}; median (least to most) of {settings.repeats} rounds.\n\n{machine(*PACKAGES)}\n"
+        f"{settings.galaxies} {source}, JPEGs of {SIDE} pixels and {jpeg_bytes / 1000:.1f} kB, votes of {settings.tree}; "
+        f"views of {VIEW} pixels; batches of {BATCH}; median (least to most) of {settings.repeats} rounds.\n\n{machine(*PACKAGES)}\n"
     )
     print("| | CPU ms per image | images/s |\n|---|---:|---:|")
     for name, rounds in times.items():

@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hf_galaxy.command_line import run
 from hf_galaxy.constant_votes import ConstantVotes
+from hf_galaxy.copied import CopiedRows, open_copy
 from hf_galaxy.data import Galaxies
 from hf_galaxy.decision_tree import load_tree
 from hf_galaxy.errors import BadInput
@@ -82,7 +83,7 @@ class Settings:
 class Bench:
     """What is measured: the galaxies, and a model of its own for each way to train it."""
 
-    def __init__(self, settings: Settings, rows: datasets.Dataset):
+    def __init__(self, settings: Settings, rows: CopiedRows):
         self.settings, self.tree = settings, load_tree(settings.tree)
         self.accelerator = start_accelerator(settings.precision, settings.cpu)
         self.device = self.accelerator.device
@@ -320,8 +321,9 @@ def main(settings: Settings) -> None:
         raise BadInput("--galaxies must be at least --batch-size, and that, --repeats and --steps at least 1")
     datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory() as folder:
+        datasets.config.HF_DATASETS_CACHE = Path(folder) / "cache"
         publish(list(encoded(settings.images, settings.galaxies)), load_tree(settings.tree), Path(folder))
-        bench = Bench(settings, datasets.load_dataset(folder, split="train", cache_dir=f"{folder}/cache"))
+        bench = Bench(settings, open_copy(folder)["train"])
         from_disk, from_memory, peak_bytes = both_ways(bench)
         report(bench, from_disk, from_memory)
         report_parts(bench, median(from_disk), median(from_memory))

@@ -4,12 +4,18 @@ The copy consists of Arrow files of record batches of some 100 rows. `datasets.D
 column of each batch: with 300 columns a gigabyte for a million galaxies, in every process. Here it is where each batch begins.
 """
 
+from collections.abc import Sequence
+
 import datasets
 import numpy as np
 import pyarrow as pa
 from datasets.arrow_reader import ArrowReader
 
 from hf_galaxy.errors import BadInput
+from hf_galaxy.record_batch import Layout, LazyBatch
+from hf_galaxy.vote_matrix import matrix_of, with_matrix
+
+WIDE = 10  # times as fast as we make a column pyarrow makes each, but all that there are
 
 
 def open_copy(name: str, config: str | None = None) -> dict[str, "CopiedRows"]:
@@ -40,7 +46,7 @@ class CopiedRows:
     """
 
     def __init__(self, files: list[str], features: datasets.Features):
-        self.features, self.column_names = features, list(features)
+        self.features, self.column_names, self.votes = features, list(features), ()
         self.batches, sizes = [], []  # (file, first byte, bytes) of each record batch
         self._mapped = {}
         for file in files:
@@ -80,9 +86,10 @@ class CopiedRows:
         """Only these rows."""
         return self._with(chosen=self.chosen[indices])
 
-    def select_columns(self, columns: list[str]) -> "CopiedRows":
-        """Only these columns: of the others nothing is read."""
-        return self._with(column_names=columns, features=datasets.Features({c: self.features[c] for c in columns}))
+    def select_columns(self, columns: list[str], votes: Sequence[str] = ()) -> "CopiedRows":
+        """Only these columns, of the others nothing is read; and further ones, of votes, as one (`vote_matrix`)."""
+        features = datasets.Features({c: self.features[c] for c in columns})
+        return self._with(column_names=columns, features=features, votes=tuple(votes))
 
     def with_format(self, kind: str) -> "CopiedRows":
         """Itself: rows are always Arrow tables."""
@@ -91,17 +98,24 @@ class CopiedRows:
 
     def __getitem__(self, indices: list[int] | slice) -> pa.Table:
         wanted = self.chosen[indices]
-        if not len(wanted):
-            return self.features.arrow_schema.empty_table()
         of_row = np.searchsorted(self.starts, wanted, side="right") - 1
-        ends = [*np.flatnonzero(np.diff(of_row)) + 1, len(wanted)]
-        parts = []
+        ends = [*np.flatnonzero(np.diff(of_row)) + 1, len(wanted)] if len(wanted) else []
+        parts, votes = [], [np.empty((0, len(self.votes)), np.int32)]
         for first, end in zip([0, *ends], ends, strict=False):
             batch = self._read(of_row[first])
             places = wanted[first:end] - self.starts[of_row[first]]
-            together = (np.diff(places) == 1).all()
-            parts.append(batch.slice(places[0], len(places)) if together else batch.take(pa.array(places)))
-        return pa.Table.from_batches(parts)
+            if self.column_names:
+                together = (np.diff(places) == 1).all()
+                chosen = batch.select(self.column_names)
+                parts.append(chosen.slice(places[0], len(places)) if together else chosen.take(pa.array(places)))
+            if self.votes:
+                votes.append(self._matrix(batch, places))
+        rows = pa.Table.from_batches(parts) if parts else self.features.arrow_schema.empty_table()
+        return with_matrix(rows, self.votes, np.concatenate(votes)) if self.votes else rows
+
+    def _matrix(self, batch, places):
+        votes = batch.matrix(self.votes, places) if isinstance(batch, LazyBatch) else None
+        return matrix_of(batch.select(self.votes), self.votes)[places] if votes is None else votes
 
     def _read(self, batch):
         """The record batch; no more of it than is looked at comes into memory."""
@@ -110,10 +124,12 @@ class CopiedRows:
             source = pa.memory_map(file)
             schema = pa.ipc.read_schema(source)
             source.seek(0)
-            self._mapped[file] = source.read_buffer(), schema
-        content, schema = self._mapped[file]
-        message = pa.ipc.read_message(content.slice(first, length))
-        return pa.ipc.read_record_batch(message, schema).select(self.column_names)
+            self._mapped[file] = source.read_buffer(), schema, Layout(schema)
+        content, schema, layout = self._mapped[file]
+        content = content.slice(first, length)
+        if layout.known and len(schema) > WIDE * (len(self.column_names) + bool(self.votes)):
+            return LazyBatch(content, layout)
+        return pa.ipc.read_record_batch(pa.ipc.read_message(content), schema)
 
 
 def _message(source):

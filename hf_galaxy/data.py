@@ -269,7 +269,7 @@ def columns_of(rows: Rows, target: DecisionTree | Label | Values) -> list[str]:
 
 def vote_batches(rows: Rows, tree: DecisionTree) -> Iterator[np.ndarray]:
     """The votes of a whole split in its order, (n, A) int32 at a time."""
-    for table in tables_of(rows, columns_of(rows, tree)):
+    for table in tables_of(rows, [], tree):
         yield votes_in(table, tree)
 
 
@@ -344,11 +344,28 @@ def targets_in(
     return {"votes": torch.from_numpy(votes_in(table, target))}
 
 
-def tables_of(rows: Rows, columns: list[str], size: int = 5_000) -> Iterator[pa.Table]:
-    """Some columns of all rows in their order, `size` rows at a time, so that many are never in memory together."""
-    chosen = rows.select_columns(columns).with_format("arrow")
+def tables_of(
+    rows: Rows, columns: list[str], target: DecisionTree | Label | None = None, size: int = 5_000
+) -> Iterator[pa.Table]:
+    """Some columns of all rows in their order, `size` rows at a time, so that many are never in memory together.
+
+    Args:
+        target: also the columns that `targets_in` needs.
+
+    Raises:
+        BadInput: as `columns_of`.
+    """
+    chosen = _with_target(rows, columns, target)
     for first in range(0, len(rows), size):
         yield chosen[first : first + size]
+
+
+def _with_target(rows, columns, target):
+    """The rows with some columns and those of a target; votes as one column (`vote_matrix`), where the rows can give it."""
+    held = [] if target is None else columns_of(rows, target)
+    if isinstance(target, DecisionTree) and not isinstance(rows, datasets.Dataset):
+        return rows.select_columns(columns, votes=held)
+    return rows.select_columns([*columns, *held]).with_format("arrow")
 
 
 class Galaxies(Dataset):
@@ -379,7 +396,7 @@ class Galaxies(Dataset):
         self.framing, self.target, self.shorter = framing, target, framing.scaled if fast else None
         self.keyed, self.named = keyed, keyed and "id_str" in rows.column_names
         names = ["id_str"] if self.named else []
-        self.rows = rows.select_columns(["image", *names, *columns_of(rows, target)]).with_format("arrow")
+        self.rows = _with_target(rows, ["image", *names], target)
 
     def __len__(self):
         return len(self.rows)

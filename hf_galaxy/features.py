@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from hf_galaxy.atomic import whole_file
 from hf_galaxy.bootstrap import key_of
-from hf_galaxy.data import Galaxies, Label, Rows, Values, columns_of, tables_of, targets_in
+from hf_galaxy.data import Galaxies, Label, Rows, Values, tables_of, targets_in
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.model import GalaxyPreTrainedModel
 from hf_galaxy.progress import progress
@@ -124,7 +124,7 @@ class FeatureStore:
         _, features, places = self._newest
 
         def known(rows):
-            tables = list(_tables(rows, ["id_str", *columns_of(rows[0], target)]))
+            tables = list(_tables(rows, ["id_str"], target))
             ids = [name for table in tables for name in table["id_str"].to_pylist()]
             targets = [targets_in(table, target, rows[0].features) for table in tables]
             targets = {each: torch.cat([some[each] for some in targets]) for each in targets[0]}
@@ -161,5 +161,5 @@ def without_backbone(model: GalaxyPreTrainedModel) -> Iterator[None]:
         model.backbone, model.pixel_mean, model.pixel_std = parts
 
 
-def _tables(parts, columns):
-    return itertools.chain.from_iterable(tables_of(rows, columns) for rows in parts)
+def _tables(parts, columns, target=None):
+    return itertools.chain.from_iterable(tables_of(rows, columns, target) for rows in parts)

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
+from hf_galaxy.vote_matrix import columns_in, matrix_of
 
 # 20 % test as in GZ Evo; validation is taken from the rest.
 SPLITS = {"train": 0.7, "validation": 0.1, "test": 0.2}
@@ -102,11 +103,8 @@ def votes_in(table: pa.Table, tree: DecisionTree) -> np.ndarray:
     Raises:
         BadInput: as `vote_columns`.
     """
+    held = vote_columns(columns_in(table), tree)
     votes = np.zeros((table.num_rows, len(tree.columns)), np.int32)
     places = {column: a for a, column in enumerate(tree.columns)}
-    held = table.select(vote_columns(table.column_names, tree)).combine_chunks()
-    for column, values in zip(held.column_names, held.columns, strict=True):
-        if not pa.types.is_integer(values.type) or values.null_count:
-            values = np.nan_to_num(values.cast(pa.float64()).to_numpy())  # null becomes NaN
-        votes[:, places[column]] = values  # numpy reads integers where Arrow has them
+    votes[:, [places[column] for column in held]] = matrix_of(table, held)
     return votes

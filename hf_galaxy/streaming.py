@@ -7,7 +7,7 @@ of the seed alone: a run on it can stop anywhere and go on, and be shared out to
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, groupby
 
@@ -20,6 +20,7 @@ from datasets.packaged_modules.parquet.parquet import Parquet
 from datasets.table import table_cast
 
 from hf_galaxy.errors import BadInput
+from hf_galaxy.vote_matrix import matrix_of, with_matrix
 
 READERS = 8  # row groups that are fetched at the same time
 KEPT = 8  # row groups that are kept though nobody said that they will be needed again
@@ -62,7 +63,7 @@ class StreamedRows:
         self.features = features or datasets.Features.from_arrow_schema(
             self._footers[files[0]].schema.to_arrow_schema()
         )
-        self.column_names = columns or list(self.features)
+        self.column_names, self.votes = columns or list(self.features), ()
         self.features = datasets.Features({c: self.features[c] for c in self.column_names})
         self.groups = [(file, g) for file, of_file in zip(files, sizes, strict=True) for g in range(len(of_file))]
         self.starts = np.cumsum([0, *chain.from_iterable(sizes)])  # the first row of each group
@@ -105,9 +106,10 @@ class StreamedRows:
         """Only these rows, which must be growing."""
         return self._with(chosen=self.chosen[indices])
 
-    def select_columns(self, columns: list[str]) -> "StreamedRows":
-        """Only these columns: of the others nothing is read."""
-        return self._with(column_names=columns, features=datasets.Features({c: self.features[c] for c in columns}))
+    def select_columns(self, columns: list[str], votes: Sequence[str] = ()) -> "StreamedRows":
+        """Only these columns, of the others nothing is read; and further ones, of votes, as one (`vote_matrix`)."""
+        features = datasets.Features({c: self.features[c] for c in (*columns, *votes)})
+        return self._with(column_names=columns, features=features, votes=tuple(votes))
 
     def with_format(self, kind: str) -> "StreamedRows":
         """Itself: rows are always Arrow tables."""
@@ -117,7 +119,7 @@ class StreamedRows:
     def __getitem__(self, indices: list[int] | slice) -> pa.Table:
         wanted = self.chosen[indices]
         if not len(wanted):
-            return self.features.arrow_schema.empty_table()
+            return self._together(self.features.arrow_schema.empty_table())
         groups = np.searchsorted(self.starts, wanted, side="right") - 1
         if isinstance(indices, slice):  # a whole column or two: once, not to be kept
             needed = np.unique(groups)
@@ -125,7 +127,9 @@ class StreamedRows:
             rows = pa.concat_tables(self._reader().readers.map(self._read, by_file))
             sizes = np.diff(self.starts)[needed]
             before = np.cumsum(sizes) - sizes  # rows read before each group
-            return rows.take(before[np.searchsorted(needed, groups)] + wanted - self.starts[groups])
+            places = before[np.searchsorted(needed, groups)] + wanted - self.starts[groups]
+            together = (np.diff(places) == 1).all()
+            return rows.slice(places[0], len(places)) if together else rows.take(places)
         tables = {g: self._reader().get(g) for g in dict.fromkeys(groups.tolist())}
         places = zip(groups.tolist(), (wanted - self.starts[groups]).tolist(), strict=True)
         return pa.concat_tables(tables[g].slice(place, 1) for g, place in places)
@@ -145,11 +149,18 @@ class StreamedRows:
         file, _ = self.groups[groups[0]]
         with _opened(file) as opened:
             parquet = pq.ParquetFile(opened, metadata=self._footers[file], pre_buffer=True)
-            rows = parquet.read_row_groups([self.groups[g][1] for g in groups], columns=self.column_names)
+            columns = [*self.column_names, *self.votes]
+            rows = parquet.read_row_groups([self.groups[g][1] for g in groups], columns=columns)
         try:
-            return table_cast(rows, self.features.arrow_schema)  # as load_dataset does: files may differ in their types
+            # As load_dataset does: files may differ in their types.
+            return self._together(table_cast(rows, self.features.arrow_schema))
         except (pa.ArrowInvalid, datasets.exceptions.DatasetsError) as error:
             raise BadInput(f"{file}: its columns are not of the dataset's types ({error})") from error
+
+    def _together(self, rows):
+        if not self.votes:
+            return rows
+        return with_matrix(rows.select(self.column_names), self.votes, matrix_of(rows, self.votes))
 
     def _edges(self):
         """Where the groups begin in our rows."""

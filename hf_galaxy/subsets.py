@@ -5,7 +5,7 @@ Legend of shapes: N rows.
 
 import numpy as np
 
-from hf_galaxy.data import Label, Rows, columns_of, tables_of
+from hf_galaxy.data import Label, Rows, tables_of
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.schema import hashed_place, votes_in
@@ -22,7 +22,7 @@ def strata_of(rows: Rows, target: DecisionTree | Label) -> np.ndarray:
         BadInput: as `data.columns_of`.
     """
     kinds = [np.empty(0, np.int64)]
-    for table in tables_of(rows, columns_of(rows, target)):
+    for table in tables_of(rows, [], target):
         if isinstance(target, Label):
             kinds.append(target.indices(table, rows.features[target.column]))
         else:

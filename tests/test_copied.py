@@ -9,11 +9,14 @@ import datasets
 import numpy as np
 import psutil
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hf_galaxy import publish
 from hf_galaxy.copied import CopiedRows, open_copy
 from hf_galaxy.errors import BadInput
+from hf_galaxy.streaming import open_stream
+from hf_galaxy.vote_matrix import matrix_of
 from tests.conftest import Rows, published
 
 
@@ -76,6 +79,33 @@ def test_any_rows_and_columns_can_be_asked_for_in_any_order(copied, loaded):
     same(columns[10:60], expected.select_columns(["kind", "id_str"])[10:60])
     assert len(copied) == 279, "the rows themselves are as they were"
     same(copied.select(np.arange(0))[:], loaded["train"].select([])[:])
+
+
+@pytest.mark.parametrize("wide", [0, 100])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_votes_come_together_whatever_they_are_stored_as(tmp_path, streaming, wide):
+    """Plain integers are gathered where they lie in the file; pyarrow reads what else there is."""
+    rng, names = np.random.default_rng(0), ("spiral", "smooth", "gap", "share", "never")
+    numbers = rng.integers(0, 50, (250, 5)).astype(float)
+    numbers[70:90:7, 2], numbers[::5, 3], numbers[:, 4] = np.nan, np.nan, np.nan  # gaps in one row group only
+    integers = pa.array(numbers[:, 2], pa.int32(), mask=np.isnan(numbers[:, 2]))
+    kinds = [pa.array(numbers[:, i], pa.int32()) for i in (0, 1)] + [integers, pa.array(numbers[:, 3], pa.float32())]
+    columns = dict(zip(names, [*kinds, pa.nulls(250)], strict=True)) | {"id_str": [f"galaxy-{i}" for i in range(250)]}
+    columns |= {f"other{i}": numbers[:, 0] for i in range(wide)}
+    (tmp_path / "data").mkdir()
+    for split in ("train", "test"):
+        pq.write_table(pa.table(columns), tmp_path / f"data/{split}.parquet", row_group_size=60)
+    rows = (open_stream if streaming else open_copy)(str(tmp_path))["train"]
+    for chosen in (names[:2], names[1::-1], names[:3], names[:4], names):
+        expected = np.nan_to_num(numbers)[:, [names.index(name) for name in chosen]]
+        for others in ([], ["id_str"]):
+            part = rows.select_columns(others, votes=chosen)
+            for indices in ([249, 0, 60, 59, 0], slice(0, 250), slice(30, 130), slice(5, 200, 3), []):
+                table = part[indices]
+                np.testing.assert_array_equal(matrix_of(table, chosen), expected[indices])
+                assert not others or table["id_str"].to_pylist() == np.array(columns["id_str"])[indices].tolist()
+            fewer = part.select(np.array([3, 100, 240]))
+            np.testing.assert_array_equal(matrix_of(fewer[[2, 0]], chosen), expected[[240, 3]])
 
 
 def test_a_copy_in_several_files(folder, loaded, tmp_path):
