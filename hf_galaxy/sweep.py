@@ -58,7 +58,8 @@ def share(slot: int, at_once: int) -> tuple[dict[str, str], set[int] | None]:
     if hasattr(os, "sched_setaffinity"):  # not on macOS
         mine = sorted(os.sched_getaffinity(0))
         count = len(mine)
-        part = slice(slot * count // at_once, (slot + 1) * count // at_once)
+        each = count // at_once  # equally many, as the bits of a run depend on its number of threads
+        part = slice(slot * each, (slot + 1) * each)
         cores = set(mine[part]) if at_once < count else {mine[slot % count]}
     gpus = torch.cuda.device_count()
     if gpus > 1:
