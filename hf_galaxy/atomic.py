@@ -94,14 +94,24 @@ def _is_partial(file):
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A file to write under a temporary name beside `path`, renamed to `path` when the block ends well, else removed."""
+    """A file to write under a temporary name beside `path`, renamed to `path` when the block ends well, else removed.
+
+    What it holds is on the disk by then: else a machine that stops could leave the new name on an empty file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial
+        settle(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def settle(path: Path) -> None:
+    """Wait till what was written to a file is on the disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def write_json(path: Path, data: dict) -> None:

@@ -4,7 +4,6 @@ The weights and the optimiser's state stand under the names of the parameters an
 GPUs goes on on one. Only the first process reads and writes; the others are told.
 """
 
-import os
 import shutil
 from pathlib import Path
 
@@ -61,8 +60,6 @@ def save(
         try:
             with whole_file(path) as partial:
                 torch.save(content, partial)
-                with open(partial, "rb") as file:
-                    os.fsync(file.fileno())  # else a machine that stops could leave the new name on an empty file
                 if keep and not (kept := path.with_name(f"kept-{path.name}")).exists():
                     with whole_file(kept) as copy:
                         shutil.copyfile(partial, copy)
@@ -125,7 +122,7 @@ def load_weights(model: nn.Module, weights: dict, accelerator: Accelerator) -> N
 def discard(folder: Path) -> None:
     """Remove the checkpoints of a finished run, but for those that are kept for others."""
     for checkpoint in all_in(folder):
-        checkpoint.unlink()
+        checkpoint.unlink(missing_ok=True)
 
 
 def _contiguous(content):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from hf_galaxy import card_data, cards, checkpoints, run_figures
-from hf_galaxy.atomic import whole_file
+from hf_galaxy.atomic import settle, whole_file
 from hf_galaxy.errors import BadInput
 from hf_galaxy.run_record import FILE, RunRecord
 from hf_galaxy.settings import BESIDE, Settings, as_recorded
@@ -32,9 +32,11 @@ def begin(settings: Settings, record: RunRecord, galaxies: int) -> IO:
     Raises:
         BadInput: as `claim` and `branch_point`.
     """
-    trunk = branch_point(settings, record, galaxies) if settings.branch_of is not None else None
+    trunk = None
+    if settings.branch_of is not None and not checkpoints.all_in(settings.out):  # else it has left the trunk behind
+        trunk = branch_point(settings, record, galaxies)
     lock = claim(settings.out, record)
-    if trunk is not None and not checkpoints.all_in(settings.out):
+    if trunk is not None:
         try:
             with whole_file(settings.out / trunk.name.removeprefix("kept-")) as partial:
                 shutil.copyfile(trunk, partial)
@@ -67,20 +69,30 @@ def claim(out: Path, record: RunRecord) -> IO:
     except OSError as error:
         raise BadInput(f"--out {out}: another process is training this run now") from error
     if not (out / FILE).exists():
-        record.save(out)
-    _check_same(out, record)  # once more: it may have been finished since
+        try:
+            record.save(out)
+        except OSError as error:
+            lock.close()
+            raise BadInput(f"--out {out}: cannot be written ({error.strerror})") from error
+    earlier = _check_same(out, record)  # once more: it may have been finished since
+    changed = {name: value for name, value in record.environment.items() if value != earlier.environment.get(name)}
+    for name, value in changed.items():
+        print(f"begun with {name} {earlier.environment.get(name)}, going on with {value}: not with the same bits")
     return lock
 
 
 def _check_same(out, record):
+    """The run that is there; refused if it is another one."""
     earlier = RunRecord.load(out)
     if earlier.finished:
+        _tidy(out)
         raise BadInput(f"--out {out}: holds a finished run; choose another, or remove it")
     if differing := _differing(earlier, record):
         raise BadInput(
             f"--out {out}: holds an unfinished run with another {', '.join(differing)}; "
             "give the same to go on, choose another --out, or remove it"
         )
+    return earlier
 
 
 def _differing(earlier, record, but=()):
@@ -196,6 +208,7 @@ def save(model, weights: dict, record: RunRecord, out: Path, lock: IO) -> None:
         mode = (out / FILE).stat().st_mode  # safetensors lets nobody else read what it writes
         for file in partial.iterdir():
             file.chmod(mode)
+            settle(file)
             os.replace(file, out / file.name)
         partial.rmdir()
         _write_for_people(out, record)
@@ -203,6 +216,11 @@ def save(model, weights: dict, record: RunRecord, out: Path, lock: IO) -> None:
         raise BadInput(
             f"--out {out}: cannot be written ({error}); make room, and give the same command again"
         ) from error
-    checkpoints.discard(out)
-    (out / LOCK).unlink()
+    _tidy(out)
     lock.close()
+
+
+def _tidy(out):
+    """Remove what a finished run needs no more; also what stayed because it was killed at just this moment."""
+    checkpoints.discard(out)
+    (out / LOCK).unlink(missing_ok=True)
