@@ -187,6 +187,11 @@ def _check_fsdp(settings, sources, accelerator):
         )
     if settings.ema_galaxies:
         raise BadInput("--ema-galaxies: FSDP keeps the weights in pieces, which are not averaged; use DDP")
+    if settings.compile and settings.exact and (settings.head_dropout or settings.drop_path):
+        raise BadInput(
+            "--compile: with FSDP a compiled model draws other dropout in a step that compiles than in one that does not, so that a "
+            "run could not be repeated; add --no-exact, or --head-dropout 0 without --drop-path, or use DDP"
+        )
     for split, parts in sources.splits.items():
         if fewest := [len(rows) for rows in parts if len(rows) < accelerator.num_processes]:
             raise BadInput(f"split {split} has {fewest[0]} galaxies; with FSDP every process must have one; use DDP")

@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from accelerate.utils import DistributedType, GradientAccumulationPlugin, InitProcessGroupKwargs, broadcast_object_list
+from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from hf_galaxy.errors import BadInput
 
@@ -28,18 +29,33 @@ def start_accelerator(
         tracker: the name of one of Accelerate's, such as tensorboard or trackio.
         logs: folder for what the tracker writes, if it writes files (tensorboard).
 
+    What else a launcher's configuration may say is ours to do, and is not done twice: accumulating gradients (`--device-batch`) and
+    compiling (`--compile`).
+
     Raises:
-        BadInput: several processes were started but each would train alone; or there is no such tracker.
+        BadInput: several processes were started but each would train alone; they were started for DeepSpeed; or there is no
+            such tracker.
     """
     if tracker is not None and tracker not in available_trackers():
         raise BadInput(
             f"--tracker {tracker}: is not installed or not known; here are {', '.join(available_trackers())}"
         )
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise BadInput("DeepSpeed is not supported; scripts/launch/fsdp2.yaml shares a model out among GPUs")
     # While the first process copies a large dataset, the others wait longer than they would by default.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
     accelerator = Accelerator(
-        mixed_precision=precision, cpu=cpu, log_with=tracker, project_dir=logs, kwargs_handlers=[patience]
+        mixed_precision=precision,
+        cpu=cpu,
+        log_with=tracker,
+        project_dir=logs,
+        kwargs_handlers=[patience],
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        dynamo_backend="no",
     )
+    if accelerator.distributed_type == DistributedType.FSDP:
+        # Else it would cast weights, batch norms and answers to bf16. Like DDP we autocast, and the likelihood stays float32.
+        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
     expected = int(os.environ.get("WORLD_SIZE", 1))
     if accelerator.num_processes != expected:
         raise BadInput(
@@ -56,6 +72,7 @@ def start_accelerator(
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False
         torch.backends.cuda.enable_mem_efficient_sdp(False)  # whose backward pass is not deterministic
+        torch.backends.cudnn.allow_tf32 = False  # as matrix products are by default
     else:
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True

@@ -65,7 +65,7 @@ def fit(
         passes over the galaxies up to the best validation; `seconds` in this loop, interruptions left out.
 
     Raises:
-        FloatingPointError: the loss is not finite; names the step. What is on disk is older and finite.
+        FloatingPointError: the loss is not finite; names the step. What is on disk is older.
         Interrupted: on SIGTERM, within ten steps, after a checkpoint.
         BadInput: a checkpoint cannot be written or read.
     """
@@ -113,7 +113,8 @@ def fit(
             for part in range(accumulate):
                 inputs = to_inputs(_to_device(next(coming), accelerator.device))
                 with _sync_if(part == accumulate - 1, accelerator, model):
-                    loss = model(**inputs).loss / accumulate
+                    with accelerator.autocast():  # which Accelerate does for DDP, but not for FSDP
+                        loss = model(**inputs).loss / accumulate
                     accelerator.backward(loss)
                 step_loss += loss.detach()
             accelerator.clip_grad_norm_(model.parameters(), recipe.clip_norm)

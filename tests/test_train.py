@@ -335,6 +335,12 @@ def test_a_tracker_that_is_not_there_is_refused():
         start_accelerator("no", cpu=True, tracker="papertape")
 
 
+def test_deepspeed_is_refused(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(BadInput, match="DeepSpeed is not supported"):
+        start_accelerator("no")
+
+
 def test_evaluation_leaves_training_mode_as_it_was():
     class Count:
         def __init__(self):
