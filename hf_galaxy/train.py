@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, broadcast, gather_object
 from timm.utils import ModelEmaV3
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from hf_galaxy import checkpoints
 from hf_galaxy.errors import Interrupted
@@ -65,7 +66,7 @@ def fit(
         passes over the galaxies up to the best validation; `seconds` in this loop, interruptions left out.
 
     Raises:
-        FloatingPointError: the loss is not finite; names the step. What is on disk is older.
+        FloatingPointError: the loss or its gradient is not finite; names the step. What is on disk is older, and finite.
         Interrupted: on SIGTERM, within ten steps, after a checkpoint.
         BadInput: a checkpoint cannot be written or read.
     """
@@ -117,7 +118,7 @@ def fit(
                         loss = model(**inputs).loss / accumulate
                     accelerator.backward(loss)
                 step_loss += loss.detach()
-            accelerator.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+            norm = accelerator.clip_grad_norm_(model.parameters(), recipe.clip_norm)
             optimizer.step()
             optimizer.zero_grad()
             if average is not None:
@@ -133,12 +134,16 @@ def fit(
             wishes = torch.tensor(
                 [stop.is_set(), state.seconds - saved >= 60 * checkpoint_minutes], dtype=torch.float32
             )
-            told = accelerator.reduce(torch.cat([torch.stack(pending), wishes.to(accelerator.device)]), "mean").tolist()
-            *losses, stopping, saving = told
-            for offset, value in enumerate(losses, state.step - len(losses)):
+            norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+            told = torch.cat([torch.stack([*pending, norm]), wishes.to(accelerator.device)])
+            *losses, norm, stopping, saving = accelerator.reduce(told, "mean").tolist()
+            numbers = [("training loss", loss, step) for step, loss in enumerate(losses, state.step - len(losses))]
+            if accelerator.scaler is None:  # which leaves out a step with such a gradient
+                numbers.append(("gradient's norm", norm, state.step - 1))
+            for what, value, step in numbers:
                 if not math.isfinite(value):
                     raise FloatingPointError(
-                        f"the training loss is {value} at step {offset} (learning rate {rate:.2g}); "
+                        f"the {what} is {value} at step {step} (learning rate {rate:.2g}); "
                         "a lower --learning-rate or full precision may help"
                     )
             pending.clear()

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import itertools
 import math
 import os
 import resource
@@ -288,6 +289,15 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(tmp_path, bad_step):
         train(tmp_path / "run", source=poisoned)
     for checkpoint in checkpoints.all_in(tmp_path / "run"):
         assert all(torch.isfinite(t).all() for t in torch.load(checkpoint)["model"].values())
+
+
+def test_a_gradient_that_is_not_finite_stops_before_its_weights_are_saved(tmp_path):
+    """Though every loss until then was finite: at step 9 is the last one before a checkpoint."""
+    model, steps = Regression(), itertools.count()
+    model.layers[0].weight.register_hook(lambda gradient: gradient * math.nan if next(steps) == 9 else gradient)
+    with pytest.raises(FloatingPointError, match="the gradient's norm is nan at step 9 "):
+        train(tmp_path / "run", dataclasses.replace(RECIPE, validate_every=4), model, checkpoint_minutes=0)
+    assert not checkpoints.all_in(tmp_path / "run")
 
 
 def test_with_wsd_patience_begins_with_the_cool_down(tmp_path):
