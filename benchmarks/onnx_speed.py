@@ -125,10 +125,10 @@ def main(settings: Settings) -> None:
     for backbone, size in product(settings.backbones, settings.image_sizes):
         print(f"measuring {backbone}, {size} px ...", file=sys.stderr)
         torch.manual_seed(0)
-        model = GalaxyForVotes(GalaxyConfig(backbone=backbone, tree="gz2", image_size=size)).eval()
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "model.onnx"
-            with torch.inference_mode(False):
+            with torch.inference_mode(False):  # whose weights torch would not export
+                model = GalaxyForVotes(GalaxyConfig(backbone=backbone, tree="gz2", image_size=size)).eval()
                 export_onnx(model, record, file)
             for batch, threads in product(settings.batches, settings.threads):
                 torch.set_num_threads(threads)

@@ -1,0 +1,50 @@
+"""The scripts in benchmarks/ still run, and print what they promise; what they measure is not looked at.
+
+But for those that take minutes or need the Space: memory.py, against_zoobot.py, space_load.py.
+"""
+
+import os
+import runpy
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.runs import SERVER
+
+TABLES = {
+    "likelihood": (["--rounds", 1, "--galaxies", 20, "--threads", 1], ["| hf_galaxy |", "| bare lgamma and digamma |"]),
+    "data_loading": (["--galaxies", 64, "--repeats", 1], ["| hf_galaxy |", "| ratio of CPU times |"]),
+    "training": (
+        ["--backbone", "test_convnext", "--image-size", 32, "--batch-size", 8, "--galaxies", 16, "--steps", 1, "--repeats", 1,
+         "--workers", 1, "--cpu"],
+        ["| from JPEGs / from memory |", "| likelihood, forward and backward |", "| copy in memory |"],
+    ),
+    "onnx_speed": (
+        ["--backbones", "test_convnext", "--image-sizes", 32, "--batches", 1, "--threads", 1, "--rounds", 1],
+        ["| test_convnext | 32 |"],
+    ),
+}  # fmt: skip
+
+
+def script(name, words, log):
+    """A script as on the command line."""
+    file = open(log, "w")  # noqa: SIM115 (the process ends with it)
+    os.dup2(file.fileno(), 1)
+    os.dup2(file.fileno(), 2)
+    sys.argv = [f"benchmarks/{name}.py", *map(str, words)]
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    runpy.run_path(str(ROOT / sys.argv[0]), run_name="__main__")
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_it_runs(name, tmp_path):
+    words, promised = TABLES[name]
+    process = SERVER.Process(target=script, args=(name, words, tmp_path / "log"))
+    process.start()
+    process.join(300)
+    printed = (tmp_path / "log").read_text()
+    assert process.exitcode == 0, printed
+    for line in promised:
+        assert line in printed
+    assert "nan" not in printed.lower().split()
