@@ -110,12 +110,13 @@ def test_a_run_goes_on_with_another_number_of_processes(mock_dataset, tmp_path):
 def test_a_model_that_fsdp2_shares_out_learns_like_a_whole_one_and_goes_on(mock_dataset, tmp_path):
     settings = dict(dataset=(str(mock_dataset),), backbone="test_vit", head_dropout=0.0)
     whole = run(tmp_path / "whole", **settings)
-    started = start(tmp_path / "parts", processes=2, environment=FSDP, **settings)
+    settings |= dict(processes=2, environment=FSDP, device_batch=4, gradient_checkpointing=True)
+    started = start(tmp_path / "parts", **settings)
     wait_for_checkpoints(2, tmp_path / "parts", started)
     for process in started:
         process.kill()
         process.join()
-    parts = run(tmp_path / "parts", processes=2, environment=FSDP, **settings)
+    parts = run(tmp_path / "parts", **settings)
     assert "going on at step" in (tmp_path / "parts.log").read_text()
     assert_same_curves(whole, parts)
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))

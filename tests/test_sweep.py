@@ -654,6 +654,15 @@ def test_a_slurm_job_goes_on_when_its_time_is_over(stand_in, sweep, tmp_path, sl
     assert len(list(here.glob("sbatch-*"))) == 1, "it was submitted once"
 
 
+def test_jobs_of_this_machine_take_the_place_of_slurms(stand_in, sweep, tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_galaxy.sweep.OnCluster.tick", 0.5)
+    law = tmp_path / "law"
+    code, text = sweep("--out", law, "--vary", "how=crash", "--cluster", "local", "--", stand_in)
+    assert code == 0, text
+    assert starts(law) == {"how=crash": 2}
+    assert RunRecord.load(law / "how=crash").finished
+
+
 def test_jobs_that_slurm_refuses(stand_in, sweep, tmp_path, slurm):
     (slurm / "sbatch").write_text("#!/bin/bash\necho 'sbatch: error: invalid partition: gpv' >&2\nexit 1\n")
     line, _ = sweep("--out", tmp_path / "law", "--vary", "seed=1,2", "--cluster", "slurm", "--", stand_in)
