@@ -6,7 +6,6 @@
 On a GPU if there is one; see benchmarks/README.md. Legend of shapes: B galaxies, A answers, S side of the view.
 """
 
-import os
 import sys
 import tempfile
 import time
@@ -37,7 +36,7 @@ from hf_galaxy.model import GalaxyConfig, GalaxyForVotes
 from hf_galaxy.optimizers import make_optimizer, parameter_groups
 from hf_galaxy.processes import start_accelerator
 from hf_galaxy.recipe import Recipe
-from hf_galaxy.sequence import Share, TrainingSequence, training_batches
+from hf_galaxy.sequence import Share, TrainingSequence, default_workers, training_batches
 from hf_galaxy.start import resolve_start
 from hf_galaxy.train import fit
 from hf_galaxy.views import train_view
@@ -66,8 +65,8 @@ class Settings:
     """Mixed precision."""
     compile: bool = False
     """torch.compile the model."""
-    workers: int = min(8, max(1, (os.cpu_count() or 1) // 2))
-    """Processes that decode pictures."""
+    workers: int | None = None
+    """Processes that decode pictures; by default as in training."""
     steps: int = 8
     """Steps of each kind that are timed in a round."""
     repeats: int = 4
@@ -87,6 +86,7 @@ class Bench:
         self.settings, self.tree = settings, load_tree(settings.tree)
         self.accelerator = start_accelerator(settings.precision, settings.cpu)
         self.device = self.accelerator.device
+        self.workers = default_workers(self.device) if settings.workers is None else settings.workers
         fields, _ = resolve_start(settings.backbone, None, settings.image_size)
         self.config = GalaxyConfig(tree=self.tree, image_size=settings.image_size, crop=settings.crop, **fields)
         self.framing, self.recipe = self.config.framing, Recipe(batch_size=settings.batch_size, epochs=1)
@@ -150,12 +150,12 @@ def both_ways(bench: Bench) -> tuple[list[float], list[float], float]:
     """
     settings = bench.settings
     from_disk, from_memory, peaks = [], [], [0]
-    settle = 3 + 2 * settings.workers
+    settle = 3 + 2 * bench.workers
     total = settings.repeats * (settle + settings.steps) + 1
     bare, inputs = bare_steps(bench), cycle(bench.inputs)
 
     def interrupted(steps):
-        coming = bench.batches(steps, settings.workers)
+        coming = bench.batches(steps, bench.workers)
         for number in range(settings.repeats):
             print(f"round {number + 1} of {settings.repeats} ...", file=sys.stderr)
             reset_peak(bench.device)
@@ -252,15 +252,15 @@ def parts(bench: Bench) -> dict[str, float]:
     torch.set_num_threads(1)  # as in a worker
     decoding = bench.seconds(lambda: bench.sequence[positions])
     torch.set_num_threads(threads)
-    settle, timed = 4 + 2 * settings.workers, 10
-    coming = bench.batches(range(settle + timed), settings.workers)
+    settle, timed = 4 + 2 * bench.workers, 10
+    coming = bench.batches(range(settle + timed), bench.workers)
     list(islice(coming, settle))
     start = bench.now()
     list(coming)
     loader = (bench.now() - start) / timed
     return {
-        "decoding and cutting, in one worker": decoding,
-        f"batches out of the loader, {settings.workers} workers": loader,
+        "decoding and cutting, on one core": decoding,
+        f"batches out of the loader, {bench.workers} workers": loader,
         "copy to the device": bench.seconds(lambda: bench.on_device(batch)),
         "random view": bench.seconds(lambda: bench.to_inputs(on_device)),
         "backbone and head, forward and backward": bench.seconds(network),
@@ -339,7 +339,7 @@ def report(bench: Bench, from_disk: list[float], from_memory: list[float]) -> No
     print(
         f"{settings.backbone}{', compiled' if settings.compile else ''}, {settings.image_size} px, batches of {batch}, "
         f"precision {settings.precision}, {len(bench.tree.columns)} answers; {source}, JPEGs of {SIDE} px; "
-        f"{settings.workers} workers; {device}; median (least to most) of {settings.repeats} rounds.\n\n"
+        f"{bench.workers} workers; {device}; median (least to most) of {settings.repeats} rounds.\n\n"
         f"{machine(*PACKAGES)}\n"
     )
     print("| | images/s | target |\n|---|---:|---:|")

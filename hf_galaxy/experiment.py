@@ -42,7 +42,7 @@ from hf_galaxy.pretrained import hub_id_of
 from hf_galaxy.processes import first_alone, start_accelerator, start_tracker
 from hf_galaxy.run_folder import begin, save
 from hf_galaxy.run_record import RunRecord
-from hf_galaxy.sequence import Share, TrainingSequence, evaluation_batches, training_batches
+from hf_galaxy.sequence import Share, TrainingSequence, default_workers, evaluation_batches, training_batches
 from hf_galaxy.settings import Settings
 from hf_galaxy.sources import Sources, open_sources
 from hf_galaxy.start import load_model, resolve_start
@@ -62,6 +62,8 @@ def carry_out(settings: Settings) -> RunRecord | None:
     accelerator = start_accelerator(
         settings.precision, settings.cpu, settings.exact, settings.tracker, settings.out.parent / "logs"
     )
+    if settings.workers is None:
+        settings = dataclasses.replace(settings, workers=default_workers(accelerator.device))
     share = Share.of(accelerator.process_index, accelerator.num_processes, settings.batch_size, settings.device_batch)
     fields, weights = resolve_start(settings.backbone, settings.start, settings.image_size)
     with accelerator.main_process_first():

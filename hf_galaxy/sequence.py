@@ -220,6 +220,14 @@ def _heed_only_the_trainer(worker):
     threading.Thread(target=wait, daemon=True).start()
 
 
+def default_workers(device: torch.device) -> int:
+    """How many processes had best decode pictures for one that trains on this device.
+
+    On a CPU none: torch's threads wait for one another, so that each loses what a worker takes from one of them.
+    """
+    return 0 if device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // 2))
+
+
 def _loader(dataset, batches, workers):
     # batch_size=None: the "sampler" gives whole batches of indices, and the dataset answers with whole batches.
     return DataLoader(

@@ -1,7 +1,6 @@
 """All that a training run is made of: the options of scripts/pretrain.py and scripts/finetune.py, as they are in run.json."""
 
 import json
-import os
 from dataclasses import MISSING, dataclass, fields
 from fractions import Fraction
 from pathlib import Path
@@ -124,8 +123,8 @@ class Settings(Recipe):
     """Follow the run with one of Accelerate's trackers, such as trackio, or tensorboard, which writes to the folder logs beside --out."""
     estimate: bool = False
     """Only try out some steps, and say how long the run would take and what space it would need."""
-    workers: int = min(8, max(1, (os.cpu_count() or 1) // 2))
-    """Processes that decode pictures, for each training process."""
+    workers: int | None = None
+    """Processes that decode pictures, for each training process; by default half as many as cores, 8 at most; on a CPU none, as they would take the cores that it trains with."""
     cpu: bool = False
     """Train on the CPU even if there is a GPU."""
 
@@ -179,7 +178,7 @@ class Settings(Recipe):
         for name in ("min_votes", "keep_checkpoints", "device_batch"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise BadInput(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
-        if self.workers < 0 or self.checkpoint_minutes < 0:
+        if (self.workers or 0) < 0 or self.checkpoint_minutes < 0:
             raise BadInput("--workers and --checkpoint-minutes must not be negative")
         if any(not 0 < epochs <= self.epochs for epochs in self.keep_at):
             raise BadInput(f"--keep-at: is in epochs, more than 0 and at most {self.epochs:g}")

@@ -25,6 +25,7 @@ from hf_galaxy.folds import in_fold
 from hf_galaxy.model import GalaxyForRegression, GalaxyForVotes
 from hf_galaxy.processes import start_accelerator
 from hf_galaxy.run_folder import rewrite
+from hf_galaxy.sequence import default_workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,8 @@ class Evaluate:
     """Of the dataset."""
     batch_size: int = 128
     """Galaxies per process at once."""
-    workers: int = 1
-    """Processes that decode pictures, for each evaluating process."""
+    workers: int | None = None
+    """Processes that decode pictures, for each evaluating process; by default as in training."""
     precision: Literal["no", "bf16", "fp16"] | None = None
     """Mixed precision, by default as `accelerate launch` or `accelerate config` says."""
     cpu: bool = False
@@ -52,7 +53,7 @@ class Evaluate:
 
 
 def main(settings: Evaluate) -> None:
-    if settings.batch_size < 1 or settings.workers < 0:
+    if settings.batch_size < 1 or (settings.workers or 0) < 0:
         raise BadInput("--batch-size must be at least 1, --workers must not be negative")
     accelerator = start_accelerator(settings.precision, settings.cpu)
     model, record = load_run(settings.run)
@@ -71,9 +72,8 @@ def main(settings: Evaluate) -> None:
     else:
         splits = [_labelled_as_learnt(rows, record, name) for rows, name in zip(splits, names, strict=True)]
     model.to(accelerator.device)
-    results = measure(
-        model, record, splits, settings.batch_size, settings.workers, accelerator, bootstrap=True
-    ).compute()
+    workers = default_workers(accelerator.device) if settings.workers is None else settings.workers
+    results = measure(model, record, splits, settings.batch_size, workers, accelerator, bootstrap=True).compute()
     if accelerator.is_main_process:
         print(cards.metrics_table(results))
         split = settings.split if settings.dataset is None else f"{settings.dataset}, {settings.split}"
