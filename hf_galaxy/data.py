@@ -324,22 +324,10 @@ def _reduction(side, shorter):
 
 
 def decode_batch(contents: list[bytes], shorter: int | None = None) -> np.ndarray | list[np.ndarray]:
-    """(B, H, W, 3) uint8 of pictures of one size, decoded where they stay; a list of arrays if they have several sizes.
-
-    On as many threads as torch takes here, which is one in a loader's worker.
-    """
+    """(B, H, W, 3) uint8 of pictures of one size, decoded where they stay; a list of arrays if they have several sizes."""
     first = decode(contents[0], shorter)
     batch = np.empty((len(contents), *first.shape), np.uint8)
-    threads = min(torch.get_num_threads(), len(contents))
-    parts = [slice(i, None, threads) for i in range(threads)]
-
-    def some(part):
-        return [decode(content, shorter, out) for content, out in zip(contents[part], batch[part], strict=True)]
-
-    pictures = [first] * len(contents)
-    with ThreadPoolExecutor(threads) as pool:
-        for part, decoded in zip(parts, pool.map(some, parts), strict=True):
-            pictures[part] = decoded
+    pictures = [decode(content, shorter, out) for content, out in zip(contents, batch, strict=True)]
     return batch if all(picture.shape == first.shape for picture in pictures) else pictures
 
 
@@ -416,17 +404,24 @@ class Galaxies(Dataset):
         return len(self.rows)
 
     def __getitem__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        table = self.rows[indices]
-        contents = table["image"].combine_chunks().field("bytes").to_pylist()
-        try:
-            pixels = to_canvases(decode_batch(contents, self.shorter), self.framing)
-        except (OSError, ValueError, TypeError) as error:  # TypeError: there is none
-            raise BadInput(
-                f"one of the pictures of rows {', '.join(map(str, indices))} is no good ({error}); "
-                "scripts/check_dataset.py names it"
-            ) from error
+        table, threads = self.rows[indices], torch.get_num_threads()  # of which a loader's worker has one
+        size = -(-len(indices) // threads)
+        with ThreadPoolExecutor(threads) as pool:
+            parts = [slice(first, first + size) for first in range(0, len(indices), size)]
+            canvases = list(pool.map(lambda part: self._canvases(table[part], indices[part]), parts))
+        pixels = torch.cat(canvases) if len(canvases) > 1 else canvases[0]
         batch = {"pixels": pixels, **targets_in(table, self.target, self.rows.features)}
         if self.keyed:
             names = table["id_str"].to_pylist() if self.named else map(str, indices)
             batch["keys"] = torch.tensor([key_of(name) for name in names])
         return batch
+
+    def _canvases(self, table, indices):
+        contents = table["image"].combine_chunks().field("bytes").to_pylist()
+        try:
+            return to_canvases(decode_batch(contents, self.shorter), self.framing)
+        except (OSError, ValueError, TypeError) as error:  # TypeError: there is none
+            raise BadInput(
+                f"one of the pictures of rows {', '.join(map(str, indices))} is no good ({error}); "
+                "scripts/check_dataset.py names it"
+            ) from error

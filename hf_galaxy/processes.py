@@ -1,5 +1,6 @@
 """The processes that work on one run: how they start together, who follows them, and what only the first of them does."""
 
+import ctypes
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -13,6 +14,8 @@ from accelerate.utils import DistributedType, GradientAccumulationPlugin, InitPr
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from hf_galaxy.errors import BadInput
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # in malloc.h
 
 
 def start_accelerator(
@@ -44,6 +47,8 @@ def start_accelerator(
         raise BadInput("DeepSpeed is not supported; scripts/launch/fsdp2.yaml shares a model out among GPUs")
     # While the first process copies a large dataset, the others wait longer than they would by default.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
+    if cpu or not torch.accelerator.is_available():
+        _keep_freed_memory()
     accelerator = Accelerator(
         mixed_precision=precision,
         cpu=cpu,
@@ -77,6 +82,17 @@ def start_accelerator(
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
     return accelerator
+
+
+def _keep_freed_memory():
+    """Let the C library keep what tensors free, for the next step, which needs as much again.
+
+    Else glibc gives large pieces back to the system, and in every step each page of them is asked for and zeroed anew.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not on macOS
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def available_trackers() -> list[str]:

@@ -16,6 +16,7 @@ from hf_galaxy.errors import BadInput
 
 # sqrt(2) shows real sky in the corners at any rotation; the rest is for the shift.
 CANVAS_MARGIN = 1.5
+CACHED = 2**16  # pixels that are in the caches of a core as canvas, grid and view together
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio: the step of SplitMix64
 
 
@@ -114,8 +115,10 @@ def train_view(canvases: torch.Tensor, affine: torch.Tensor, framing: Framing) -
         affine: (B, 2, 3), from `draw_affine`: where in the canvas, in units of half its side, a point of the view lies.
     """
     views = torch.empty(len(canvases), 3, framing.size, framing.size, device=canvases.device)
-    # On a CPU one canvas a thread at a time: the floats of a whole batch would leave its caches, at three times the cost.
-    step = torch.get_num_threads() if canvases.device.type == "cpu" else len(canvases)
+    step = len(canvases)
+    if canvases.device.type == "cpu":
+        # A few canvases a thread at a time: the floats of a whole batch would leave its caches, at three times the cost.
+        step = torch.get_num_threads() * max(1, CACHED // canvases[0, 0].numel())
     for some, maps, out in zip(canvases.split(step), affine.split(step), views.split(step), strict=True):
         # Reflection, not zeros: where the canvas is no larger than the view, the corners of a rotated view lie outside,
         # and mirrored sky is closer to what `eval_view` shows than black wedges are.
