@@ -5,7 +5,6 @@ Legend of shapes: B, N galaxies, A answers, K values, H and W of a picture, C si
 
 import io
 from collections.abc import Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -404,24 +403,17 @@ class Galaxies(Dataset):
         return len(self.rows)
 
     def __getitem__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        table, threads = self.rows[indices], torch.get_num_threads()  # of which a loader's worker has one
-        size = -(-len(indices) // threads)
-        with ThreadPoolExecutor(threads) as pool:
-            parts = [slice(first, first + size) for first in range(0, len(indices), size)]
-            canvases = list(pool.map(lambda part: self._canvases(table[part], indices[part]), parts))
-        pixels = torch.cat(canvases) if len(canvases) > 1 else canvases[0]
-        batch = {"pixels": pixels, **targets_in(table, self.target, self.rows.features)}
-        if self.keyed:
-            names = table["id_str"].to_pylist() if self.named else map(str, indices)
-            batch["keys"] = torch.tensor([key_of(name) for name in names])
-        return batch
-
-    def _canvases(self, table, indices):
+        table = self.rows[indices]
         contents = table["image"].combine_chunks().field("bytes").to_pylist()
         try:
-            return to_canvases(decode_batch(contents, self.shorter), self.framing)
+            pixels = to_canvases(decode_batch(contents, self.shorter), self.framing)
         except (OSError, ValueError, TypeError) as error:  # TypeError: there is none
             raise BadInput(
                 f"one of the pictures of rows {', '.join(map(str, indices))} is no good ({error}); "
                 "scripts/check_dataset.py names it"
             ) from error
+        batch = {"pixels": pixels, **targets_in(table, self.target, self.rows.features)}
+        if self.keyed:
+            names = table["id_str"].to_pylist() if self.named else map(str, indices)
+            batch["keys"] = torch.tensor([key_of(name) for name in names])
+        return batch

@@ -47,8 +47,6 @@ def start_accelerator(
         raise BadInput("DeepSpeed is not supported; scripts/launch/fsdp2.yaml shares a model out among GPUs")
     # While the first process copies a large dataset, the others wait longer than they would by default.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
-    if cpu or not torch.accelerator.is_available():
-        _keep_freed_memory()
     accelerator = Accelerator(
         mixed_precision=precision,
         cpu=cpu,
@@ -68,6 +66,7 @@ def start_accelerator(
             "add --cpu, and launch with `accelerate launch --config_file scripts/launch/cpu2.yaml`"
         )
     if accelerator.device.type == "cpu":
+        _keep_freed_memory()
         # `accelerate launch` allows a process one thread on a CPU, whatever the machine has.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if os.environ.get("OMP_NUM_THREADS", "1") == "1":

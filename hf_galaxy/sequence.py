@@ -20,6 +20,8 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.streaming import StreamedRows
 from hf_galaxy.views import USUAL, Augmentation, draw_affine
 
+FEW_CORES = 3  # of more, the stall that half as many workers cause is shorter than decoding without them
+
 
 @dataclass(frozen=True)
 class Share:
@@ -223,9 +225,11 @@ def _heed_only_the_trainer(worker):
 def default_workers(device: torch.device) -> int:
     """How many processes had best decode pictures for one that trains on this device.
 
-    On a CPU none: torch's threads wait for one another, so that each loses what a worker takes from one of them.
+    None on a CPU of few cores: torch's threads wait for one another, so that all of them lose what a worker takes from one.
     """
-    return 0 if device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // 2))
+    if device.type == "cpu" and torch.get_num_threads() <= FEW_CORES:
+        return 0
+    return min(8, max(1, (os.cpu_count() or 1) // 2))
 
 
 def _loader(dataset, batches, workers):

@@ -124,7 +124,7 @@ class Settings(Recipe):
     estimate: bool = False
     """Only try out some steps, and say how long the run would take and what space it would need."""
     workers: int | None = None
-    """Processes that decode pictures, for each training process; by default half as many as cores, 8 at most; on a CPU none, as they would take the cores that it trains with."""
+    """Processes that decode pictures, for each training process; by default half as many as cores, 8 at most; none on a CPU of up to 3 cores, which they would take from it."""
     cpu: bool = False
     """Train on the CPU even if there is a GPU."""
 

@@ -32,7 +32,7 @@ from hf_galaxy.data import (
 )
 from hf_galaxy.errors import BadInput
 from hf_galaxy.schema import votes_in
-from hf_galaxy.sequence import Share, TrainingSequence, evaluation_batches, training_batches
+from hf_galaxy.sequence import Share, TrainingSequence, default_workers, evaluation_batches, training_batches
 from hf_galaxy.streaming import open_stream
 from hf_galaxy.subsets import strata_of
 from hf_galaxy.views import Framing
@@ -306,6 +306,16 @@ def test_each_epoch_sees_every_galaxy_once_in_another_order(opened):
     assert all(sorted(epoch) == list(range(n)) for epoch in epochs)
     assert epochs[0] != epochs[1]
     assert [sequence.row(p) for p in range(n)] == epochs[0], "looking back gives the same"
+
+
+def test_by_default_workers_do_not_take_the_cores_of_a_small_cpu(monkeypatch):
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr("os.cpu_count", lambda: 32)
+    for threads, expected in ((1, 0), (2, 0), (16, 8)):
+        monkeypatch.setattr("torch.get_num_threads", lambda threads=threads: threads)
+        assert (default_workers(cpu), default_workers(cuda)) == (expected, 8)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    assert default_workers(cuda) == 1
 
 
 @pytest.mark.parametrize(("processes", "accumulate"), [(2, 1), (1, 2), (2, 2)])

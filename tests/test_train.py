@@ -351,6 +351,17 @@ def test_deepspeed_is_refused(monkeypatch):
         start_accelerator("no")
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
+def test_on_a_cpu_memory_that_a_step_frees_is_there_for_the_next():
+    start_accelerator("no", cpu=True)
+    for _ in range(3):
+        torch.ones(2**24).sum()  # 64 MB
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.ones(2**24).sum()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 2**14, "each time all its pages anew"
+
+
 def test_evaluation_leaves_training_mode_as_it_was():
     class Count:
         def __init__(self):
