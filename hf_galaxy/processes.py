@@ -15,6 +15,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from hf_galaxy.errors import BadInput
 
+mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not on macOS
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # in malloc.h
 
 
@@ -66,7 +67,7 @@ def start_accelerator(
             "add --cpu, and launch with `accelerate launch --config_file scripts/launch/cpu2.yaml`"
         )
     if accelerator.device.type == "cpu":
-        _keep_freed_memory()
+        keep_freed_memory()
         # `accelerate launch` allows a process one thread on a CPU, whatever the machine has.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if os.environ.get("OMP_NUM_THREADS", "1") == "1":
@@ -83,12 +84,11 @@ def start_accelerator(
     return accelerator
 
 
-def _keep_freed_memory():
+def keep_freed_memory() -> None:
     """Let the C library keep what tensors free, for the next step, which needs as much again.
 
     Else glibc gives large pieces back to the system, and in every step each page of them is asked for and zeroed anew.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not on macOS
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, -1)

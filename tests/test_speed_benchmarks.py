@@ -20,6 +20,10 @@ TABLES = {
          "--workers", 1, "--cpu"],
         ["| from JPEGs / from memory |", "| likelihood, forward and backward |", "| copy in memory |"],
     ),
+    "kept_memory": (
+        ["--backbones", "test_convnext", "--image-size", 32, "--batch-size", 2, "--steps", 1, "--repeats", 1],
+        ["| given back / kept |", "| test_convnext |"],
+    ),
     "onnx_speed": (
         ["--backbones", "test_convnext", "--image-sizes", 32, "--batches", 1, "--threads", 1, "--rounds", 1],
         ["| test_convnext | 32 |"],
