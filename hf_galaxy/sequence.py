@@ -20,7 +20,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.streaming import StreamedRows
 from hf_galaxy.views import USUAL, Augmentation, draw_affine
 
-FEW_CORES = 3  # of more, the stall that half as many workers cause is shorter than decoding without them
+FEW_CORES = 3  # measured for 2; that more had best be shared with workers is computed (benchmarks/README.md)
 
 
 @dataclass(frozen=True)
