@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Literal
 
 from hf_galaxy.errors import BadInput
@@ -91,11 +92,10 @@ def attempt(
         return _outcome(cell, status, start, bool(stop))
 
 
-def _end(process, stop):
+def _end(process: subprocess.Popen, stop: Sequence[int]) -> int:
     """End a run and what it has started, as far as it has not ended yet; returns its exit status."""
     _signal_all(process, signal.SIGTERM)
-    # SIGTERM ends a launcher at once, but what it has launched only after it has saved. (Where nobody takes zombies away, as
-    # in some containers, these count as left, and all of the time passes.)
+    # SIGTERM ends a launcher at once, but what it has launched only after it has saved.
     deadline = time.monotonic() + GRACE
     while _is_left(process) and time.monotonic() < deadline and len(stop) < 2:
         time.sleep(TICK)
@@ -103,12 +103,23 @@ def _end(process, stop):
     return process.wait()
 
 
-def _is_left(process):
+def _is_left(process: subprocess.Popen) -> bool:
     """Whether the run, or a process that it has started, has not ended yet."""
-    return process.poll() is None or _signal_all(process, 0)  # poll() first: it takes the run's own zombie away
+    return process.poll() is None or (_signal_all(process, 0) and not _only_zombies(process.pid))
 
 
-def _signal_all(process, number):
+def _only_zombies(group: int) -> bool:
+    """Whether every process of a group has ended, and only waits for a parent to reap it, as none does in some containers."""
+    states = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):  # not on macOS, where zombies cannot be signalled
+        with contextlib.suppress(OSError):  # it has been reaped meanwhile
+            state, _, of, *_ = stat.read_text(errors="replace").rpartition(")")[2].split()
+            if int(of) == group:
+                states.add(state)
+    return bool(states) and states <= {"Z", "X"}
+
+
+def _signal_all(process: subprocess.Popen, number: int) -> bool:
     try:
         os.killpg(process.pid, number)
     except (ProcessLookupError, PermissionError):  # nobody is left; macOS says the latter of zombies

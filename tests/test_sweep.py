@@ -1,6 +1,7 @@
 """A sweep runs each cell of its grid once, whatever happens to it, to its cells, and to the sweeps beside it."""
 
 import contextlib
+import ctypes
 import itertools
 import json
 import multiprocessing
@@ -16,12 +17,13 @@ import threading
 import time
 from collections import Counter, deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import submitit
 from datasets import load_dataset
 
-from hf_galaxy.attempt import take
+from hf_galaxy.attempt import _is_left, take
 from hf_galaxy.cost import hours_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.grid import Cell, axis_of, cells_of, name_of, prepare
@@ -556,8 +558,7 @@ def test_a_sweep_that_is_told_to_end_ends_its_runs(stand_in, sweep, tmp_path):
             os.kill(int((cell.folder / "starts").read_text()), 0)
 
 
-def test_a_run_saves_also_if_its_launcher_ends_at_once(stand_in, sweep, tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_galaxy.attempt.GRACE", 10.0)  # all of it passes where nobody takes zombies away
+def test_a_run_saves_also_if_its_launcher_ends_at_once(stand_in, sweep, tmp_path):
     (tmp_path / "launch.py").write_text(
         "import subprocess, sys\nsubprocess.run([sys.executable, *sys.argv[1:]], check=True)\n"
     )
@@ -574,6 +575,29 @@ def test_a_run_saves_also_if_its_launcher_ends_at_once(stand_in, sweep, tmp_path
         )  # fmt: skip
     assert code == 128 + signal.SIGTERM, text
     assert (folder / "saved").exists()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere a process cannot adopt orphans")
+def test_a_zombie_is_not_waited_for():
+    """What a launcher leaves behind is adopted by this process, which does not reap it, like the first one of a container."""
+    adopt = ctypes.CDLL(None, use_errno=True).prctl
+    assert adopt(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER
+    try:
+        code = "import os, time\nif pid := os.fork(): print(pid, flush=True)\nelse: os.read(0, 1)"
+        launcher = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        orphan = int(launcher.stdout.readline())
+        until(lambda: launcher.poll() is not None)
+        assert _is_left(launcher), "what it has started lives"
+        launcher.stdin.close()
+        until(lambda: ") Z " in Path(f"/proc/{orphan}/stat").read_text())
+        os.killpg(launcher.pid, 0)  # a zombie takes signals as if it lived
+        assert not _is_left(launcher)
+        os.waitpid(orphan, 0)
+        launcher.stdout.close()
+    finally:
+        adopt(36, 0, 0, 0, 0)
 
 
 def test_nothing_is_submitted_any_more_once_the_sweep_is_told_to_end(stand_in, tmp_path):
