@@ -26,6 +26,7 @@ from material import SIDE, encoded, machine, publish, spread
 
 from hf_galaxy import experiment
 from hf_galaxy.command_line import run
+from hf_galaxy.cores import available_cores
 from hf_galaxy.decision_tree import load_tree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.settings import Settings as RunSettings
@@ -50,7 +51,7 @@ class Settings:
     """Galaxies a step."""
     precision: Literal["no", "fp16"] = "no"
     """Mixed precision."""
-    workers: int = min(8, max(1, (os.cpu_count() or 1) // 2))
+    workers: int = min(8, max(1, len(available_cores()) // 2))
     """Processes that load pictures."""
     epochs: int = 3
     """Of each run; the first warms up and counts only where start-up is said to be included."""

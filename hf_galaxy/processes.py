@@ -13,6 +13,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedType, GradientAccumulationPlugin, InitProcessGroupKwargs, broadcast_object_list
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
+from hf_galaxy.cores import available_cores
 from hf_galaxy.errors import BadInput
 
 mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not on macOS
@@ -69,9 +70,9 @@ def start_accelerator(
     if accelerator.device.type == "cpu":
         keep_freed_memory()
         # `accelerate launch` allows a process one thread on a CPU, whatever the machine has.
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if os.environ.get("OMP_NUM_THREADS", "1") == "1":
-            torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+            processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+            torch.set_num_threads(max(1, len(available_cores()) // processes))
     elif exact:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA asks for to be deterministic
         torch.use_deterministic_algorithms(True, warn_only=True)

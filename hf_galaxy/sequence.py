@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from hf_galaxy.cores import available_cores
 from hf_galaxy.data import Galaxies
 from hf_galaxy.errors import BadInput
 from hf_galaxy.streaming import StreamedRows
@@ -229,7 +230,7 @@ def default_workers(device: torch.device) -> int:
     """
     if device.type == "cpu" and torch.get_num_threads() <= FEW_CORES:
         return 0
-    return min(8, max(1, (os.cpu_count() or 1) // 2))
+    return min(8, max(1, len(available_cores()) // 2))
 
 
 def _loader(dataset, batches, workers):

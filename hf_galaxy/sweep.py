@@ -16,6 +16,7 @@ import torch
 
 from hf_galaxy.atomic import whole_file
 from hf_galaxy.attempt import TICK, Outcome, attempt, take
+from hf_galaxy.cores import available_cores
 from hf_galaxy.errors import BadInput
 from hf_galaxy.grid import Cell
 from hf_galaxy.run_record import RunRecord
@@ -54,10 +55,9 @@ def share(slot: int, at_once: int) -> tuple[dict[str, str], set[int] | None]:
     """What of this machine one of `at_once` runs gets: environment variables, and cores (None: it may use all)."""
     if at_once == 1:
         return {}, None
-    environment, cores, count = {}, None, os.cpu_count() or 1
+    environment, cores, mine = {}, None, available_cores()
+    count = len(mine)
     if hasattr(os, "sched_setaffinity"):  # not on macOS
-        mine = sorted(os.sched_getaffinity(0))
-        count = len(mine)
         each = count // at_once  # equally many, as the bits of a run depend on its number of threads
         part = slice(slot * each, (slot + 1) * each)
         cores = set(mine[part]) if at_once < count else {mine[slot % count]}

@@ -7,7 +7,6 @@ The exit status is 1 if there is a problem.
 """
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import tyro
 
 from hf_galaxy.check import Finding, check_dataset
 from hf_galaxy.command_line import run
+from hf_galaxy.cores import available_cores
 from hf_galaxy.errors import BadInput
 from hf_galaxy.publish import STATISTICS
 from hf_galaxy.streaming import StreamedRows, open_stream
@@ -34,7 +34,7 @@ class Check:
     """Configuration of the dataset, if it has several."""
     tolerance: float = 0.01
     """Share of the galaxies asked a question in which it may have other votes than the answers it is asked after."""
-    threads: int = os.cpu_count() or 1
+    threads: int = len(available_cores())
     """That decode pictures."""
 
 

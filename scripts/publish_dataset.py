@@ -11,7 +11,6 @@ What an interruption left is taken up by the same command.
 """
 
 import hashlib
-import os
 import shlex
 import sys
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from hf_galaxy.atomic import check_new, new_folder, write_json
 from hf_galaxy.column_map import ColumnMap
 from hf_galaxy.combine import Combined
 from hf_galaxy.command_line import run
+from hf_galaxy.cores import available_cores
 from hf_galaxy.croissant import croissant
 from hf_galaxy.dataset_card import CONTACT_SHEET, Prose, contact_sheet, write_card
 from hf_galaxy.decision_tree import DecisionTree, load_tree, tree_of_columns
@@ -45,7 +45,7 @@ class Publish:
 
     out: Path
     """The folder to make."""
-    num_proc: int = os.cpu_count() or 1
+    num_proc: int = len(available_cores())
     """Processes that make rows; their number does not change a byte."""
     push: str | None = None
     """Then upload it to the Hub as this ORG/NAME; --out may be what the same command has published before."""

@@ -310,11 +310,11 @@ def test_each_epoch_sees_every_galaxy_once_in_another_order(opened):
 
 def test_by_default_workers_do_not_take_the_cores_of_a_small_cpu(monkeypatch):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    monkeypatch.setattr("os.cpu_count", lambda: 32)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(32)), raising=False)
     for threads, expected in ((1, 0), (2, 0), (16, 8)):
         monkeypatch.setattr("torch.get_num_threads", lambda threads=threads: threads)
         assert (default_workers(cpu), default_workers(cuda)) == (expected, 8)
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {7}, raising=False)
     assert default_workers(cuda) == 1
 
 
