@@ -17,6 +17,7 @@ from hf_galaxy.cores import available_cores
 from hf_galaxy.errors import BadInput
 
 mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not on macOS
+LAUNCHED = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}  # what accelerate and torchrun set for their processes
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # in malloc.h
 
 
@@ -69,8 +70,7 @@ def start_accelerator(
         )
     if accelerator.device.type == "cpu":
         keep_freed_memory()
-        # `accelerate launch` allows a process one thread on a CPU, whatever the machine has.
-        if os.environ.get("OMP_NUM_THREADS", "1") == "1":
+        if "OMP_NUM_THREADS" not in os.environ or _launcher_set_threads():
             processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
             torch.set_num_threads(max(1, len(available_cores()) // processes))
     elif exact:
@@ -83,6 +83,21 @@ def start_accelerator(
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
     return accelerator
+
+
+def _launcher_set_threads() -> bool:
+    """Whether OMP_NUM_THREADS is the default of a launcher, one thread whatever the machine has, and nobody's choice.
+
+    Both `accelerate launch` and torchrun keep a number that was set before them, so that 1 could be either; only the
+    environment that the launcher itself was started in tells.
+    """
+    if os.environ["OMP_NUM_THREADS"] != "1" or not LAUNCHED & os.environ.keys():
+        return False
+    try:
+        launcher = Path(f"/proc/{os.getppid()}/environ").read_bytes()
+    except OSError:  # not on Linux, or the launcher is somebody else's
+        return True
+    return not any(variable.startswith(b"OMP_NUM_THREADS=") for variable in launcher.split(b"\0"))
 
 
 def keep_freed_memory() -> None:
