@@ -80,8 +80,6 @@ def fit(
     saved_steps = validated_steps | kept_steps
     if accelerator.distributed_type != DistributedType.FSDP:  # which takes only contiguous parameters
         model.to(memory_format=torch.channels_last)  # in which convolutions are faster
-    # It costs a copy of each depthwise filter's gradient, which is nothing beside the gain.
-    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     average = _average_of(model, recipe, accelerator.device)
     model, optimizer = accelerator.prepare(model, optimizer)
     state, best_weights = _State(), {}
@@ -102,7 +100,9 @@ def fit(
     )  # fmt: skip
     pending: list[torch.Tensor] = []  # losses still on the device: reading one each step would wait for it
     coming = batches(range(state.step, steps))
-    with _told_to_stop() as stop, bar:
+    with _told_to_stop() as stop, bar, warnings.catch_warnings():
+        # It costs a copy of each depthwise filter's gradient, which is nothing beside the gain of channels last.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         while state.step < steps and state.stale < recipe.patience:
             rate = recipe.learning_rate_at(state.step, length)
             for group in optimizer.param_groups:

@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -360,6 +361,12 @@ def test_on_a_cpu_memory_that_a_step_frees_is_there_for_the_next():
     for _ in range(5):
         torch.ones(2**24).sum()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 2**14, "each time all its pages anew"
+
+
+def test_training_leaves_the_filters_of_warnings_as_they_were(tmp_path):
+    before = list(warnings.filters)
+    train(tmp_path / "run")
+    assert list(warnings.filters) == before
 
 
 def test_evaluation_leaves_training_mode_as_it_was():
