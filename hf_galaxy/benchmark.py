@@ -5,10 +5,10 @@ says which galaxies test and validate (of tasks with folds), which are learnt fr
 chosen from the same grid, by the loss on the validation split, which is whole whatever the share.
 """
 
-import dataclasses
 import json
 import shlex
 import sys
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -280,9 +280,15 @@ def begin(benchmark: Benchmark, looked: dict[str, bool]) -> None:
 
 
 def settings_of(record: RunRecord) -> Settings:
-    """The settings that a record holds."""
-    known = {each.name for each in dataclasses.fields(Settings)}
-    given = {name: value for name, value in record.settings.items() if name in known}
-    given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
-    paths = {name: Path(given[name]) for name in ("out", "leave_out", "branch_of") if given.get(name)}
-    return Settings(**given | paths)
+    """The settings that a record holds, of the types they had: JSON has neither tuples nor paths.
+
+    Options that were not there yet, when it was made, have their defaults; those that are no more are left out.
+    """
+    types = {name: {kind, *typing.get_args(kind)} for name, kind in typing.get_type_hints(Settings).items()}
+    values = {name: value for name, value in record.settings.items() if name in types}
+    for name, value in values.items():
+        if isinstance(value, list):
+            values[name] = tuple(value)
+        elif isinstance(value, str) and Path in types[name]:
+            values[name] = Path(value)
+    return Settings(**values)

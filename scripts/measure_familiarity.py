@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from accelerate.utils import gather_object
 
+from hf_galaxy.benchmark import settings_of
 from hf_galaxy.command_line import run
 from hf_galaxy.data import Galaxies
 from hf_galaxy.errors import BadInput
@@ -22,7 +23,6 @@ from hf_galaxy.features import BATCH, features_of
 from hf_galaxy.looks import looks_of
 from hf_galaxy.processes import first_alone, start_accelerator
 from hf_galaxy.sequence import Share, evaluation_batches
-from hf_galaxy.settings import Settings, as_recorded
 from hf_galaxy.sources import open_sources
 from hf_galaxy.views import eval_view
 
@@ -50,7 +50,7 @@ def main(settings: Measure) -> None:
         raise BadInput("--level must be in (0, 1), --workers must not be negative")
     accelerator = start_accelerator(settings.precision, settings.cpu)
     model, record = load_run(settings.run)
-    of_run = Settings(**as_recorded(record.settings))
+    of_run = settings_of(record)
     if settings.dataset is not None:
         of_run = dataclasses.replace(of_run, dataset=settings.dataset)
     with accelerator.main_process_first():

@@ -21,6 +21,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.experiment import model_and_baseline
 from hf_galaxy.folds import in_fold
 from hf_galaxy.run_record import RunRecord
+from hf_galaxy.settings import Settings
 from hf_galaxy.sources import open_sources
 from hf_galaxy.start import load_model, resolve_start
 from hf_galaxy.tasks import Task
@@ -244,6 +245,21 @@ def test_a_benchmark_may_grow_but_not_change(mock_dataset, pretrained, tmp_path)
             b.begin(dataclasses.replace(small, **change), looked)
     with pytest.raises(BadInput, match="another votes"):
         b.begin(some_benchmark(mock_dataset, tmp_path, {"votes": tmp_path}), looked)
+
+
+def test_a_record_gives_back_the_settings_that_it_was_made_of(tmp_path):
+    """Each of the type it had: what is compared with it is made by the command line."""
+    settings = Settings(
+        dataset=("a", "b"), weights=(1.0, 2.0), out=tmp_path / "out", leave_out=tmp_path / "leave.csv", branch_of=Path("trunk"),
+        keep_at=(0.5, 1.0), zoom=(0.8, 1.0), class_weights=(1.0, 3.0), tree=("gz2",), values=("z",), start=str(tmp_path), subset=0.25,
+    )  # fmt: skip
+    record = RunRecord("", dataclasses.asdict(settings) | {"out": str(settings.out), "leave_out": str(settings.leave_out),
+                                                           "branch_of": "trunk"})  # fmt: skip
+    record.save(tmp_path)
+    record = RunRecord.load(tmp_path)
+    assert b.settings_of(record) == settings
+    del record.settings["shift"]  # of a time when there was no such option yet
+    assert b.settings_of(record) == settings
 
 
 def test_losses_are_less_for_better_models():

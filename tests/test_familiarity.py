@@ -10,13 +10,13 @@ from PIL import Image
 from safetensors.numpy import save_file
 from sklearn.neighbors import NearestNeighbors
 
+from hf_galaxy.benchmark import settings_of
 from hf_galaxy.data import Galaxies
 from hf_galaxy.errors import BadInput
 from hf_galaxy.experiment import load_run
 from hf_galaxy.familiarity import COMPONENTS, FILE, KEPT, NEIGHBOUR, SHRINKAGE, Familiarity, Seen
 from hf_galaxy.looks import looks_of
 from hf_galaxy.mock_pictures import draw
-from hf_galaxy.settings import Settings, as_recorded
 from hf_galaxy.simulate import CAMPAIGNS, draw_morphology
 from hf_galaxy.sources import open_sources
 from hf_galaxy.views import eval_view
@@ -191,7 +191,9 @@ def measure(*arguments):
 
 def test_the_script_measures_the_galaxies_of_a_run(mock_dataset, tmp_path, capsys):
     folder = tmp_path / "run"
-    train(folder, dataset=(str(mock_dataset),), epochs=1)
+    record = train(folder, dataset=(str(mock_dataset),), epochs=1)
+    record.settings["an_option_of_the_past"] = 1
+    record.save(folder)
     measure("--run", folder, "--level", 0.8, "--cpu")
     said = capsys.readouterr().out
     model, record = load_run(folder)
@@ -200,7 +202,7 @@ def test_the_script_measures_the_galaxies_of_a_run(mock_dataset, tmp_path, capsy
     assert found.galaxies == (splits["train"], splits["validation"])
     assert found.features.mean.shape == (model.head.in_features,)
     framing = model.config.framing
-    sources = open_sources(Settings(**as_recorded(record.settings)), print)
+    sources = open_sources(settings_of(record), print)
     [rows] = sources.splits["train"]
     learnt = Galaxies(rows, framing, sources.target)
     looks = looks_of(eval_view(learnt[list(range(len(rows)))]["pixels"], framing).numpy())
