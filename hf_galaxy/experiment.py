@@ -1,5 +1,6 @@
 """One training run, from its settings to its run folder: what scripts/pretrain.py and scripts/finetune.py have in common."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -39,7 +40,7 @@ from hf_galaxy.model import (
 )
 from hf_galaxy.optimizers import make_optimizer, parameter_groups
 from hf_galaxy.pretrained import hub_id_of
-from hf_galaxy.processes import first_alone, start_accelerator, start_tracker
+from hf_galaxy.processes import first_alone, start_accelerator, start_tracker, stop_tracker
 from hf_galaxy.run_folder import begin, save
 from hf_galaxy.run_record import RunRecord
 from hf_galaxy.sequence import Share, TrainingSequence, default_workers, evaluation_batches, training_batches
@@ -160,22 +161,25 @@ def carry_out(settings: Settings) -> RunRecord | None:
         accelerator.end_training()
         return None
 
-    # 3. The run folder, which says at once what it will hold; and training.
-    lock = first_alone(accelerator, begin, settings, record, sources.count("train"))
-    if settings.tracker is not None:
-        start_tracker(accelerator, settings.tracker, settings.out, vars(settings))
-    record.training = train(
-        settings, sources.count("train"), settings.out, sources.splits,
-        checkpoint_minutes=settings.checkpoint_minutes, keep_checkpoints=settings.keep_checkpoints, keep_at=settings.keep_at,
-    )  # fmt: skip
-    if what.kind == "lora":
-        merge_adapters(model)
+    # 3. The run folder, which says at once what it will hold; and training. However it ends, folder and tracker are released.
+    with contextlib.ExitStack() as held:
+        lock = first_alone(accelerator, begin, settings, record, sources.count("train"))
+        held.enter_context(lock or contextlib.nullcontext())
+        if settings.tracker is not None:
+            held.callback(stop_tracker, accelerator)
+            start_tracker(accelerator, settings.tracker, settings.out, vars(settings))
+        record.training = train(
+            settings, sources.count("train"), settings.out, sources.splits,
+            checkpoint_minutes=settings.checkpoint_minutes, keep_checkpoints=settings.keep_checkpoints, keep_at=settings.keep_at,
+        )  # fmt: skip
+        if what.kind == "lora":
+            merge_adapters(model)
 
-    # 4. The test split, once.
-    record.results["test"] = measured(model, sources.splits["test"], settings.workers, bootstrap=True).compute()
-    record.finished = True
-    weights = accelerator.get_state_dict(model)
-    first_alone(accelerator, save, model, weights, record, settings.out, lock)
+        # 4. The test split, once.
+        record.results["test"] = measured(model, sources.splits["test"], settings.workers, bootstrap=True).compute()
+        record.finished = True
+        weights = accelerator.get_state_dict(model)
+        first_alone(accelerator, save, model, weights, record, settings.out, lock)
     accelerator.print(f"\n{cards.metrics_table(record.results['test'])}\n\nrun folder: {settings.out}")
     accelerator.end_training()
     return record

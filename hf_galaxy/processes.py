@@ -124,6 +124,12 @@ def start_tracker(accelerator: Accelerator, tracker: str, run: Path, settings: d
         accelerator.init_trackers(run.name, plain)
 
 
+def stop_tracker(accelerator: Accelerator) -> None:
+    """Stop following a run: what is still to be written is, and the next run of this process has a tracker of its own."""
+    while accelerator.trackers:
+        accelerator.trackers.pop().finish()
+
+
 def first_alone(accelerator: Accelerator, work: Callable[[], object], *given) -> object:
     """What `work` returns in the first process, None in the others. Every process must call it.
 

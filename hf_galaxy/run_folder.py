@@ -1,5 +1,6 @@
 """The folder of a run: who may write into it, what it branches off from, and what is in it at the end."""
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -27,7 +28,7 @@ def begin(settings: Settings, record: RunRecord, galaxies: int) -> IO:
         galaxies: that are learnt from.
 
     Returns:
-        What `save` is to be given: nobody else can claim the folder until then, or until the process ends.
+        What `save` is to be given, to be closed in any case: nobody else can claim the folder until then.
 
     Raises:
         BadInput: as `claim` and `branch_point`.
@@ -41,6 +42,7 @@ def begin(settings: Settings, record: RunRecord, galaxies: int) -> IO:
             with whole_file(settings.out / trunk.name.removeprefix("kept-")) as partial:
                 shutil.copyfile(trunk, partial)
         except OSError as error:
+            lock.close()
             raise BadInput(f"--branch-of: {trunk} cannot be copied to {settings.out} ({error.strerror})") from error
     return lock
 
@@ -58,26 +60,27 @@ def claim(out: Path, record: RunRecord) -> IO:
         _check_same(out, record)  # before anything in it is touched
     elif out.exists() and (not out.is_dir() or any(not file.name.startswith(".") for file in out.iterdir())):
         raise BadInput(f"--out {out}: exists and is no run folder; choose another")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = open(out / LOCK, "w")  # noqa: SIM115 (it is to stay open)
-    except OSError as error:
-        raise BadInput(f"--out {out}: cannot be written ({error.strerror})") from error
-    try:
-        # Not flock, which loader workers would inherit: they live on for some seconds when a run is killed.
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise BadInput(f"--out {out}: another process is training this run now") from error
-    if not (out / FILE).exists():
+    with contextlib.ExitStack() as held:
         try:
-            record.save(out)
+            out.mkdir(parents=True, exist_ok=True)
+            lock = held.enter_context(open(out / LOCK, "w"))
         except OSError as error:
-            lock.close()
             raise BadInput(f"--out {out}: cannot be written ({error.strerror})") from error
-    earlier = _check_same(out, record)  # once more: it may have been finished since
-    changed = {name: value for name, value in record.environment.items() if value != earlier.environment.get(name)}
-    for name, value in changed.items():
-        print(f"begun with {name} {earlier.environment.get(name)}, going on with {value}: not with the same bits")
+        try:
+            # Not flock, which loader workers would inherit: they live on for some seconds when a run is killed.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise BadInput(f"--out {out}: another process is training this run now") from error
+        if not (out / FILE).exists():
+            try:
+                record.save(out)
+            except OSError as error:
+                raise BadInput(f"--out {out}: cannot be written ({error.strerror})") from error
+        earlier = _check_same(out, record)  # once more: it may have been finished since
+        changed = {name: value for name, value in record.environment.items() if value != earlier.environment.get(name)}
+        for name, value in changed.items():
+            print(f"begun with {name} {earlier.environment.get(name)}, going on with {value}: not with the same bits")
+        held.pop_all()
     return lock
 
 

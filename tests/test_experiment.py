@@ -1,8 +1,11 @@
 """Runs from their settings to their run folders: what they learn from, and what their records say of it."""
 
 import json
+import os
 import runpy
+import subprocess
 import sys
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -259,6 +262,22 @@ def test_views_optimiser_and_decay_as_set_are_what_trains(mock_dataset, tmp_path
     for number, option in enumerate(options):
         curves.append(run(tmp_path / str(number), **settings, **option).training["losses"])
         assert curves[-1] not in curves[:-1], option
+
+
+def test_a_run_that_fails_releases_its_folder_and_its_tracker(mock_dataset, tmp_path):
+    """In a process that lives on, such as a notebook: another one can take the run up."""
+    settings = dict(
+        dataset=(str(mock_dataset),), out=tmp_path / "run", backbone="test_convnext", image_size=32, batch_size=16, min_votes=3,
+        workers=0, cpu=True, precision="no", learning_rate=1e30, tracker="tensorboard",
+    )  # fmt: skip
+    with pytest.raises(FloatingPointError) as failed:
+        carry_out(Settings(**settings))
+    claim = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'w'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    subprocess.run([sys.executable, "-c", claim, str(tmp_path / "run/.lock")], check=True)
+    logs = {str(file.resolve()) for file in (tmp_path / "logs").rglob("*tfevents*")}
+    assert logs
+    assert not logs & {os.path.realpath(file) for file in Path("/proc/self/fd").glob("*")}, "still open for writing"
+    assert failed.tb is not None, "which notebooks keep, with all that the run had opened"
 
 
 def test_a_compiled_backbone_keeps_the_names_of_its_weights_and_its_answers():
