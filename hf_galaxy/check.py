@@ -20,6 +20,7 @@ from hf_galaxy.progress import progress
 from hf_galaxy.schema import SPLITS
 from hf_galaxy.statistics import Statistics
 from hf_galaxy.streaming import StreamedRows
+from hf_galaxy.vote_matrix import matrix_of
 
 SMALL = 32  # pixels: too few to see a galaxy's shape in
 EXAMPLES = 3  # galaxies that are named with a finding
@@ -172,12 +173,14 @@ class _Look:
     def _compare_columns(self, table):
         """Votes that are no numbers of votes, and the derived columns of Galaxy Zoo Evo's layout beside them."""
         for question in self.tree.questions if self.tree else ():
+            wrong = (matrix_of(table, question.columns) < 0).any(axis=1)  # as training judges, which refuses them
             votes = np.stack([table[c].cast(pa.float64()).to_numpy() for c in question.columns], axis=1)
             if gaps := int(np.isnan(votes).any(axis=1).sum()):
                 self.column_problems["note", "votes", f"{question.name} has null or NaN instead of 0"] += gaps
             votes = np.nan_to_num(votes)
-            if wrong := int(((votes < 0) | (votes != np.floor(votes))).any(axis=1).sum()):
-                self.column_problems["problem", "votes", f"{question.name} has numbers that are no votes"] += wrong
+            if wrong.any():
+                what = f"{question.name} has numbers that are no votes"
+                self.column_problems["problem", "votes", what] += int(wrong.sum())
             total = votes.sum(axis=1)
             if (stated := f"{question.name}_total-votes") in self.features:
                 stated_total = np.nan_to_num(table[stated].cast(pa.float64()).to_numpy())

@@ -9,7 +9,7 @@ import numpy as np
 
 from hf_galaxy.decision_tree import DecisionTree, tree_of_columns
 from hf_galaxy.errors import BadInput
-from hf_galaxy.schema import SPLITS, Row, row_features, votes_in
+from hf_galaxy.schema import SPLITS, InvalidVotes, Row, row_features, votes_in
 from hf_galaxy.streaming import StreamedRows, open_stream
 
 
@@ -93,6 +93,7 @@ class Combined:
         for column, feature in part.rows.features.items():
             if isinstance(feature, datasets.ClassLabel) and row[column] is not None:
                 row[column] = feature.int2str(row[column])
+        row |= dict(zip(part.tree.columns, part.votes[place].tolist(), strict=True))
         empty = dict.fromkeys(self.features) | dict.fromkeys(self.tree.columns, 0) | {"dataset_name": part.folder.name}
         return Row(empty | row | {"id_str": self.ids[i]})
 
@@ -120,7 +121,11 @@ class _Part:
         ]
         sky = [column for column in ("ra", "dec") if column in self.rows.features]
         table = self.rows.select_columns(["id_str", *sky, *self.tree.columns])[:]
-        self.ids, self.votes = table["id_str"].to_pylist(), votes_in(table, self.tree)
+        self.ids = table["id_str"].to_pylist()
+        try:
+            self.votes = votes_in(table, self.tree)
+        except InvalidVotes as error:
+            raise BadInput(f"{folder}, id_str {self.ids[error.row]}, {error.reason}") from error
         self.positions = np.full((len(self.ids), 2), np.nan)
         if len(sky) == 2:
             self.positions = np.stack([table[column].to_numpy() for column in sky], axis=1)

@@ -30,7 +30,8 @@ def open_copy(name: str, config: str | None = None) -> dict[str, "CopiedRows"]:
         reader, splits = ArrowReader(builder.cache_dir, builder.info), builder.info.splits
         files = {s: reader.get_file_instructions(builder.dataset_name, s, splits.values()) for s in splits}
         return {
-            s: CopiedRows([f["filename"] for f in of_split], builder.info.features) for s, of_split in files.items()
+            s: CopiedRows([f["filename"] for f in of_split], builder.info.features, name)
+            for s, of_split in files.items()
         }
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error.__cause__ or error).split())  # datasets keeps the reason behind its own error
@@ -43,9 +44,11 @@ class CopiedRows:
     Args:
         files: paths of files in the streaming format.
         features: their schema.
+        name: of the dataset, for messages.
     """
 
-    def __init__(self, files: list[str], features: datasets.Features):
+    def __init__(self, files: list[str], features: datasets.Features, name: str = ""):
+        self.name = name
         self.features, self.column_names, self.votes = features, list(features), ()
         self.batches, sizes = [], []  # (file, first byte, bytes) of each record batch
         self._mapped = {}

@@ -19,7 +19,7 @@ from hf_galaxy.bootstrap import key_of
 from hf_galaxy.copied import CopiedRows, open_copy
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
-from hf_galaxy.schema import hashed_place, vote_columns, votes_in
+from hf_galaxy.schema import InvalidVotes, hashed_place, vote_columns, votes_in
 from hf_galaxy.streaming import StreamedRows, open_stream
 from hf_galaxy.views import Framing, to_canvases
 
@@ -354,11 +354,29 @@ def tables_of(
         target: also the columns that `targets_in` needs.
 
     Raises:
-        BadInput: as `columns_of`.
+        BadInput: as `columns_of`, or a number is no number of votes.
     """
     chosen = _with_target(rows, columns, target)
     for first in range(0, len(rows), size):
-        yield chosen[first : first + size]
+        table = chosen[first : first + size]
+        if isinstance(target, DecisionTree):
+            try:
+                votes_in(table, target)
+            except InvalidVotes as error:
+                raise BadInput(f"{galaxy_of(rows, first + error.row)}, {error.reason}") from error
+        yield table
+
+
+def galaxy_of(rows: Rows, index: int) -> str:
+    """What a message calls the galaxy in one of these rows: the dataset, if they know it, and `id_str`.
+
+    The number of the row would mislead, as rows may have been chosen from those of a file.
+    """
+    name = f"row {index}"
+    if "id_str" in rows.column_names:
+        name = f"id_str {rows.select_columns(['id_str']).with_format('arrow')[[index]]['id_str'][0].as_py()}"
+    dataset = getattr(rows, "name", "")
+    return f"--dataset {dataset}, {name}" if dataset else name
 
 
 def _with_target(rows, columns, target):
@@ -397,7 +415,7 @@ class Galaxies(Dataset):
         self.framing, self.target, self.shorter = framing, target, framing.scaled if fast else None
         self.keyed, self.named = keyed, keyed and "id_str" in rows.column_names
         names = ["id_str"] if self.named else []
-        self.rows = _with_target(rows, ["image", *names], target)
+        self.rows, self._whole = _with_target(rows, ["image", *names], target), rows
 
     def __len__(self):
         return len(self.rows)
@@ -412,7 +430,10 @@ class Galaxies(Dataset):
                 f"one of the pictures of rows {', '.join(map(str, indices))} is no good ({error}); "
                 "scripts/check_dataset.py names it"
             ) from error
-        batch = {"pixels": pixels, **targets_in(table, self.target, self.rows.features)}
+        try:
+            batch = {"pixels": pixels, **targets_in(table, self.target, self.rows.features)}
+        except InvalidVotes as error:
+            raise BadInput(f"{galaxy_of(self._whole, indices[error.row])}, {error.reason}") from error
         if self.keyed:
             names = table["id_str"].to_pylist() if self.named else map(str, indices)
             batch["keys"] = torch.tensor([key_of(name) for name in names])

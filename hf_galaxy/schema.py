@@ -6,7 +6,7 @@ columns of values to predict, and metadata such as `ra` and `dec` in degrees.
 
 import hashlib
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import datasets
 import numpy as np
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
-from hf_galaxy.vote_matrix import columns_in, matrix_of
+from hf_galaxy.vote_matrix import INVALID, columns_in, matrix_of
 
 # 20 % test as in GZ Evo; validation is taken from the rest.
 SPLITS = {"train": 0.7, "validation": 0.1, "test": 0.2}
@@ -94,17 +94,38 @@ def vote_columns(columns: Collection[str], tree: DecisionTree) -> list[str]:
     return held
 
 
-def votes_in(table: pa.Table, tree: DecisionTree) -> np.ndarray:
+class InvalidVotes(BadInput):
+    """A number that is no number of votes.
+
+    Attributes:
+        row: the first row of the table that holds one.
+    """
+
+    def __init__(self, row: int, reason: str):
+        super().__init__(f"row {row}, {reason}")
+        self.row, self.reason = row, reason
+
+
+def votes_in(table: pa.Table, tree: DecisionTree, errors: Literal["raise", "ignore"] = "raise") -> np.ndarray:
     """(N, A) int32: the votes of some rows, in the tree's order.
 
     A galaxy that was never in a campaign has 0 there in some datasets, null or NaN in others, and others have no such columns:
     no votes, which is the mask of the likelihood.
 
+    Args:
+        errors: what to do about numbers that are no votes (negative, not whole, infinite): "ignore" leaves them negative.
+
     Raises:
+        InvalidVotes: there is such a number.
         BadInput: as `vote_columns`.
     """
     held = vote_columns(columns_in(table), tree)
     votes = np.zeros((table.num_rows, len(tree.columns)), np.int32)
     places = {column: a for a, column in enumerate(tree.columns)}
     votes[:, [places[column] for column in held]] = matrix_of(table, held)
+    if errors == "raise" and (wrong := votes < 0).any():
+        row, answer = np.argwhere(wrong)[0].tolist()
+        number = votes[row, answer]
+        what = "a number that is not whole, or too large" if number == INVALID else f"{number}"
+        raise InvalidVotes(row, f"column {tree.columns[answer]}: {what}, but votes are whole numbers from 0")
     return votes

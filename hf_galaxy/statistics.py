@@ -44,12 +44,14 @@ class Statistics:
             self.picture_bytes += len(content or b"")
             self.sizes[_size(content)] += 1
         if self.tree:
-            votes = votes_in(table, self.tree)
+            votes = votes_in(table, self.tree, errors="ignore")  # the checker names what is wrong, and goes on
+            valid = (votes >= 0).all(axis=1)
+            votes = votes.clip(min=0)
             self.votes += votes.sum(axis=0)
             totals = np.add.reduceat(votes, [where.start for where in self.tree.slices], axis=1)
             self.asked += (totals > 0).sum(axis=0)
             self.enough += (totals >= ENOUGH_VOTES).sum(axis=0)
-            broken = self.tree.inconsistencies(votes)
+            broken = self.tree.inconsistencies(votes[valid])
             self.broken_galaxies += len({i.row for i in broken})
             self.broken_questions.update(i.question for i in broken)
         for column, counts in self.classes.items():

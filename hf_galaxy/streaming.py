@@ -39,7 +39,7 @@ def open_stream(name: str, config: str | None = None) -> dict[str, "StreamedRows
         if not isinstance(builder, Parquet):
             raise ValueError("only datasets of Parquet files can be streamed")
         return {
-            str(split): StreamedRows([str(file) for file in files], builder.info.features, builder.config.columns)
+            str(split): StreamedRows([str(file) for file in files], builder.info.features, builder.config.columns, name)
             for split, files in builder.config.data_files.items()
         }
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # Arrow's are ValueErrors
@@ -53,9 +53,17 @@ class StreamedRows:
         files: paths or URLs that fsspec knows, such as hf://datasets/...
         features: their schema; None: as the first file says.
         columns: those that there are; None: all.
+        name: of the dataset, for messages.
     """
 
-    def __init__(self, files: list[str], features: datasets.Features | None = None, columns: list[str] | None = None):
+    def __init__(
+        self,
+        files: list[str],
+        features: datasets.Features | None = None,
+        columns: list[str] | None = None,
+        name: str = "",
+    ):
+        self.name = name
         self._fetched, self._footers = None, _Footers({})
         with ThreadPoolExecutor(READERS) as readers:
             list(readers.map(self._footers.fetch, files))

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
+from hf_galaxy.errors import BadInput
+
+INVALID = np.iinfo(np.int32).min  # stands for a number that is not whole, not finite, or beyond int32
 MATRIX = "vote matrix"  # the name of that column; which columns it stands for is in the metadata of its field
 
 
@@ -30,10 +33,15 @@ def _together(table):
 
 
 def matrix_of(table: pa.Table | pa.RecordBatch, columns: Sequence[str]) -> np.ndarray:
-    """(N, K) int32: the votes in some columns, 0 where they are missing.
+    """(N, K) int32: the votes in some columns, 0 where they are null or NaN, INVALID where a number is no int32.
+
+    Nothing is refused here, as a table may hold rows that nobody asked for: `schema.votes_in` does.
 
     Args:
         columns: K of them; all taken together in this table, or none.
+
+    Raises:
+        BadInput: a column holds something else than numbers.
     """
     if together := _together(table):
         lists = table[MATRIX].combine_chunks()
@@ -42,10 +50,25 @@ def matrix_of(table: pa.Table | pa.RecordBatch, columns: Sequence[str]) -> np.nd
         return votes if list(columns) == together else votes[:, [places[column] for column in columns]]
     held = table.select(columns)
     if not all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in held.schema.types):
-        held = held.cast(pa.schema([(column, pa.float64()) for column in columns]))  # such as a column of nulls alone
+        held = _cast(held)  # such as a column of nulls alone
     batches = held.combine_chunks().to_batches() if isinstance(held, pa.Table) else [held]
     if not batches:
         return np.empty((0, len(columns)), np.int32)
     missing = any(values.null_count for values in batches[0].columns)
     votes = batches[0].to_tensor(null_to_nan=missing).to_numpy()  # which makes integers to floats
-    return np.nan_to_num(votes, copy=False).astype(np.int32, copy=False)
+    if np.can_cast(votes.dtype, np.int32):
+        return votes.astype(np.int32, copy=False)
+    votes = np.where(np.isnan(votes), 0, votes)
+    whole = (votes == np.rint(votes)) & (np.abs(votes) < 2.0**31)
+    return np.where(whole, votes, INVALID).astype(np.int32)
+
+
+def _cast(held: pa.Table | pa.RecordBatch) -> pa.Table | pa.RecordBatch:
+    """Columns of any type as float64."""
+    arrays = []
+    for column, values in zip(held.schema.names, held.columns, strict=True):
+        try:
+            arrays.append(values.cast(pa.float64()))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise BadInput(f"column {column} holds {values.type}, but votes are whole numbers ({error})") from error
+    return type(held).from_arrays(arrays, names=held.schema.names)

@@ -334,6 +334,16 @@ def test_votes_stored_as_floats_are_noted_and_half_votes_are_a_problem(dataset, 
     ]
 
 
+@pytest.mark.parametrize("number", [np.inf, 2.0**40])
+def test_votes_that_no_run_would_learn_are_a_problem(dataset, findings, number):
+    features = datasets.Features(Survey.features | {f"{BAR}_weak": datasets.Value("float64")})
+    rewrite(dataset, lambda row: row, features)
+    rows = rows_of(dataset, "train")
+    rows[0] |= {f"{BAR}_weak": number}
+    write(dataset, "train", rows, features.arrow_schema)
+    assert ["problem", "votes", f"{BAR} has numbers that are no votes (1 times)"] in findings(dataset)
+
+
 def test_missing_votes_are_noted(dataset, findings):
     unseen = dict.fromkeys(TREE.columns, 0) | {f"{FIRST}_total-votes": 0}
     spoil(dataset, "train", 0, **unseen | {f"{PROBLEM}_star": None})

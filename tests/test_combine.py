@@ -1,7 +1,11 @@
 """Joined datasets keep every picture, vote and place; a campaign that a galaxy was not in has zeros; neighbours share a split."""
 
+import shutil
+
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hf_galaxy import load_tree, plan
@@ -43,6 +47,27 @@ def parts(tmp_path):
         source.positions = source.positions if isinstance(source, Gz2) else positions
         published(source, folder)
     return folders
+
+
+@pytest.mark.parametrize(("number", "refused"), [(7.0, False), (7.5, True), (-7.0, True)])
+def test_votes_stored_as_floats_are_joined_if_they_are_whole(parts, number, refused):
+    features = datasets.Features(Rows.features | {"ring_no": datasets.Value("float64")})
+    for file in (parts[0] / "data").glob("*.parquet"):
+        table = pq.read_table(file)
+        votes = pa.array([number, *table["ring_no"].to_pylist()[1:]], pa.float64())
+        table = table.set_column(table.column_names.index("ring_no"), "ring_no", votes)
+        pq.write_table(table.cast(features.arrow_schema), file)
+    (parts[0] / "README.md").unlink()  # whose header says that votes are int32, and where the files are
+    shutil.rmtree(parts[0] / "tiny")
+    table = pq.read_table(parts[0] / "data/train-00000.parquet")
+    name = table["id_str"][0].as_py()
+    if refused:
+        with pytest.raises(BadInput, match=rf"rings, id_str {name}, column ring_no: .*votes are whole numbers"):
+            Combined(parts)
+        return
+    source = Combined(parts)
+    row = source.row(source.split_names.index(name)).columns
+    assert (row["ring_no"], type(row["ring_no"])) == (7, int)
 
 
 def test_every_galaxy_keeps_what_it_had_and_has_zeros_where_it_was_not(parts, tmp_path):

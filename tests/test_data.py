@@ -124,6 +124,65 @@ def test_missing_votes_are_no_votes_and_galaxies_without_a_label_are_left_out(tm
             labelled(rows.select(np.array([0, 3])), Label("kind", ("a", "b")), "x")
 
 
+def survey_of_votes(folder, tree, kind, **wrong):
+    """30 galaxies with votes of a tree in columns of a type, (answer, galaxy) -> another number; and their votes."""
+    votes = np.arange(30 * len(tree.columns)).reshape(30, -1) % 41
+    columns = {column: votes[:, a].astype(kind) for a, column in enumerate(tree.columns)}
+    columns[tree.columns[1]][list(wrong.get("rows", ()))] = wrong.get("number", 0)
+    names = {"id_str": [f"g{i}" for i in range(30)], "image": pictures(30)}
+    features = {"id_str": datasets.Value("string"), "image": datasets.Image()}
+    features |= {column: datasets.Value(kind) for column in tree.columns}
+    (folder / "data").mkdir()
+    rows = datasets.Dataset.from_dict(names | columns, features=datasets.Features(features))
+    rows.to_parquet(folder / "data/train.parquet")
+    return votes
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["copied", "streamed"])
+@pytest.mark.parametrize("tree", ["gz_rings", "gz2"], ids=["few columns", "many columns"])
+@pytest.mark.parametrize(
+    ("kind", "number", "reason"),
+    [
+        ("float64", 3.7, "not whole"),
+        ("float32", 0.9, "not whole"),
+        ("float64", np.inf, "too large"),
+        ("int64", 2**40, "too large"),
+        ("float32", -99, "-99, but"),
+        ("int32", -99, "-99, but"),
+    ],
+)
+def test_a_number_that_is_no_vote_is_refused_wherever_votes_are_read(tmp_path, streaming, tree, kind, number, reason):
+    tree = load_tree(tree)
+    survey_of_votes(tmp_path, tree, kind, rows=[20], number=number)
+    rows = open_dataset(str(tmp_path), streaming=streaming)["train"]
+    names = rows.select_columns(["id_str"]).with_format("arrow")[:]["id_str"].to_pylist()
+    wrong = names.index("g20")
+    message = rf"--dataset {tmp_path}, id_str g20, column {tree.columns[1]}: .*{reason}"
+    with pytest.raises(BadInput, match=message):
+        list(vote_batches(rows, tree))
+    with pytest.raises(BadInput, match=message):
+        strata_of(rows, tree)
+    with pytest.raises(BadInput, match=message):
+        Galaxies(rows, Framing(32), tree)[[3, wrong]]
+    later = rows.select(np.arange(wrong, len(rows)))  # the galaxy is the first of those
+    with pytest.raises(BadInput, match=message):
+        Galaxies(later, Framing(32), tree)[[1, 0]]
+    assert len(Galaxies(rows, Framing(32), tree)[[0, 1]]["votes"]) == 2
+    others = rows.select(np.delete(np.arange(len(rows)), wrong))
+    assert len(np.concatenate(list(vote_batches(others, tree)))) == len(others)
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["copied", "streamed"])
+@pytest.mark.parametrize("tree", ["gz_rings", "gz2"], ids=["few columns", "many columns"])
+@pytest.mark.parametrize("kind", ["float32", "float64", "int64", "uint8"])
+def test_whole_votes_of_any_type_are_votes(tmp_path, streaming, tree, kind):
+    votes = survey_of_votes(tmp_path, load_tree(tree), kind)
+    rows = open_dataset(str(tmp_path), streaming=streaming)["train"]
+    names = rows.select_columns(["id_str"]).with_format("arrow")[:]["id_str"].to_pylist()
+    expected = votes[[int(name[1:]) for name in names]]
+    np.testing.assert_array_equal(np.concatenate(list(vote_batches(rows, load_tree(tree)))), expected)
+
+
 def test_a_text_column_is_a_label_and_an_empty_text_is_none(tmp_path):
     rows = datasets.Dataset.from_dict({"summary": ["spiral", "", "edge_on_disk", None, "spiral"]})
     label = label_of(rows, "summary", "x")

@@ -104,6 +104,18 @@ def test_votes_are_counted(rows, statistics):
     }
 
 
+def test_numbers_that_are_no_votes_are_not_counted():
+    """Nor do they stop the count: the checker names them."""
+    features = FEATURES | {"ring_yes": datasets.Value("float64")}
+    statistics = Statistics(datasets.Features(features), TREE, [])
+    row = dict.fromkeys(features) | {"id_str": "a", "image": encoded(*SIZES[0])}
+    schema = datasets.Features(features).arrow_schema
+    rows = [row | {"ring_yes": yes, "ring_no": no} for yes, no in ((3.0, 4), (2.5, 1), (1.0, -99))]
+    statistics.add("train", pa.Table.from_pylist(rows, schema=schema))
+    votes = statistics.to_dict()["votes"]
+    assert (votes["ring_yes"], votes["ring_no"]) == (4, 5)
+
+
 def test_twenty_votes_are_enough():
     statistics = Statistics(FEATURES, TREE, [])
     row = dict.fromkeys(FEATURES) | {"id_str": "a", "image": encoded(*SIZES[0])}
