@@ -1,6 +1,5 @@
 """Whether a published dataset is what it says: every row looked at, every picture decoded, every number counted again."""
 
-import io
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from hf_galaxy.dataset_card import table_row
 from hf_galaxy.decision_tree import DecisionTree, tree_of_columns
 from hf_galaxy.duplicates import SAME_GALAXY_ARCSEC, fine_structure, groups_of_pairs, groups_on_the_sky, pictures_alike
 from hf_galaxy.errors import BadInput
+from hf_galaxy.pictures import open_picture, to_rgb
 from hf_galaxy.progress import progress
 from hf_galaxy.schema import SPLITS
 from hf_galaxy.statistics import Statistics
@@ -267,13 +267,10 @@ def _members(group_of_row):
     return groups.values()
 
 
-def _seen(content):
+def _seen(content: bytes | None) -> tuple[int, np.ndarray] | str:
     """(shorter side, fine structure) of an encoded picture, or why it has none."""
     try:
-        picture = Image.open(io.BytesIO(content or b""))
-        picture.load()
-        if picture.mode.startswith(("I", "F")):
-            return f"its mode {picture.mode} has more than 8 bits"
+        picture = to_rgb(open_picture(content or b""))
     except Image.UnidentifiedImageError:
         return "is no picture" if content else "is empty"
     except Exception as error:  # decoders raise many kinds

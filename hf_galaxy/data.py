@@ -3,7 +3,6 @@
 Legend of shapes: B, N galaxies, A answers, K values, H and W of a picture, C side of the canvas.
 """
 
-import io
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,13 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 
 from hf_galaxy.bootstrap import key_of
 from hf_galaxy.copied import CopiedRows, open_copy
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
+from hf_galaxy.pictures import check_pixels, open_picture, to_rgb
 from hf_galaxy.schema import InvalidVotes, hashed_place, vote_columns, votes_in
 from hf_galaxy.streaming import StreamedRows, open_stream
 from hf_galaxy.views import Framing, to_canvases
@@ -288,31 +287,40 @@ def labelled(rows: Rows, label: Label, name: str) -> tuple[Rows, np.ndarray]:
     return (rows if len(having) == len(rows) else rows.select(having)), indices[having]
 
 
-def decode(content: bytes, shorter: int | None = None, out: np.ndarray | None = None) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of an encoded picture; a grey one has three equal bands.
+def decode(content: bytes | None, shorter: int | None = None, out: np.ndarray | None = None) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of an encoded picture of 8 bits, as `pictures.to_rgb` makes it.
 
     Args:
         shorter: a JPEG may come at 1/2, 1/4 or 1/8 of its size, as long as its shorter side is no shorter than this: its
             cosine transform gives it so in less time. Pillow and simplejpeg give the same pixels, to the bit.
         out: where to, if it has the size of the picture.
+
+    Raises:
+        BadInput: there is none, it cannot be decoded completely, or it has more than 8 bits or too many pixels.
     """
-    if simplejpeg and simplejpeg.is_jpeg(content):
+    try:
+        return _decoded(content, shorter, out)
+    except BadInput:
+        raise
+    except Exception as error:  # decoders raise many kinds; each means that the picture is no good
+        raise BadInput(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def _decoded(content: bytes | None, shorter: int | None, out: np.ndarray | None) -> np.ndarray:
+    if simplejpeg and content and simplejpeg.is_jpeg(content):
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
+        check_pixels(width, height)
         if colours in ("YCbCr", "Gray", "RGB"):  # CMYK is Pillow's
             factor = _reduction(min(height, width), shorter)
             height, width = -(-height // factor), -(-width // factor)
             smaller = {"min_height": height, "min_width": width} if factor > 1 else {}
             buffer = out if out is not None and out.shape == (height, width, 3) else None
             return simplejpeg.decode_jpeg(content, "RGB", buffer=buffer, **smaller)
-    picture = Image.open(io.BytesIO(content))
-    if picture.mode.startswith(("I", "F")):
-        raise ValueError(
-            f"its mode {picture.mode} has more than 8 bits, and how to show it is for publish_dataset.py to say"
-        )
+    picture = open_picture(content)
     factor = _reduction(min(picture.size), shorter)
     if factor > 1:
         picture.draft(picture.mode, tuple(side // factor for side in picture.size))
-    pixels = np.asarray(picture.convert("RGB"))
+    pixels = np.asarray(to_rgb(picture))
     if out is not None and out.shape == pixels.shape:
         out[:] = pixels
     return pixels

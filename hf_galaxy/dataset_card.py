@@ -1,6 +1,5 @@
 """Prose by people, the decision tree and the statistics of the data -> the card of a dataset. Nothing in it is typed twice."""
 
-import io
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from PIL import Image, ImageDraw
 from hf_galaxy.decision_tree import DecisionTree, Question
 from hf_galaxy.errors import BadInput
 from hf_galaxy.figures import describe_tree, draw_trees
+from hf_galaxy.pictures import open_picture, to_rgb
 from hf_galaxy.publish import Config
 
 TEMPLATE = Path(__file__).parent / "templates" / "dataset_card.md.jinja"
@@ -230,7 +230,7 @@ def contact_sheet(rows: Iterable[dict], caption: str, columns: int = 8, side: in
     pen = ImageDraw.Draw(sheet)
     for i, row in enumerate(rows):
         x, y = i % columns * side, i // columns * (side + 16)
-        picture = Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")
+        picture = to_rgb(open_picture(row["image"]["bytes"]))
         sheet.paste(picture.resize((side - 2, side - 2), Image.Resampling.BICUBIC), (x, y))
         pen.text((x + 2, y + side), str(row[caption])[: side // 6], fill="black")
     return sheet

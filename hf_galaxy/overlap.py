@@ -3,7 +3,6 @@
 Legend of shapes: N galaxies, M pairs, R ratios, S side of the standard picture, n side of a cut.
 """
 
-import io
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 
@@ -17,6 +16,7 @@ from PIL import Image
 from hf_galaxy.data import open_dataset, tables_of
 from hf_galaxy.duplicates import ALIKE, SAME_GALAXY_ARCSEC, pairs_on_the_sky
 from hf_galaxy.errors import BadInput
+from hf_galaxy.pictures import open_picture, to_rgb
 from hf_galaxy.progress import progress
 
 SIDE = 192  # S: every picture is decoded to this many pixels
@@ -90,16 +90,14 @@ class Listing:
         return torch.from_numpy(squares), torch.from_numpy(sides)
 
 
-def _square(content):
-    picture = Image.open(io.BytesIO(content or b""))
-    if picture.mode.startswith(("I", "F")):
-        raise ValueError("more than 8 bits")
+def _square(content: bytes | None) -> tuple[Image.Image, int]:
+    picture = open_picture(content)
     picture.draft("L", (SIDE, SIDE))  # a JPEG's brightness alone, and of a large one no more than is needed
     width, height = original = picture.size
     side = min(original)
     left, top = (width - side) / 2, (height - side) / 2
     box = (left, top, left + side, top + side)
-    return picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box), side
+    return to_rgb(picture).convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box), side
 
 
 def same_names(ours: Listing, theirs: Listing) -> np.ndarray:

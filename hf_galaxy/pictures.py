@@ -241,15 +241,12 @@ class Rendering:
             hdu, bands = _fits_image(content)
             # FITS counts rows from the bottom, pictures from the top.
             return self._stretched(hdu.data.reshape(bands, *hdu.shape[-2:])[:, ::-1])
-        picture = Image.open(io.BytesIO(content), formats=("JPEG", "PNG"))
+        picture = open_picture(content, formats=("JPEG", "PNG"))
         picture.load()
-        if content.startswith(PNG_START) and PNG_END not in content:
-            raise BadInput("is truncated")  # behind the last pixel: Pillow minds that less than other decoders
         if kind == "png16":
             return self._stretched(np.asarray(picture)[None])
-        if picture.has_transparency_data or picture.mode not in ("L", "RGB"):
-            black = Image.new("RGBA", picture.size, (0, 0, 0, 255))  # like the sky
-            picture = Image.alpha_composite(black, picture.convert("RGBA")).convert("RGB")
+        if picture.has_transparency_data or picture.mode != "L":
+            picture = to_rgb(picture)
         picture.info = {}  # Pillow would write a colour profile that no longer fits
         return picture
 
@@ -301,6 +298,52 @@ class Rendering:
         return picture.resize(sides, Image.Resampling.BICUBIC)
 
 
+def open_picture(content: bytes | None, formats: tuple[str, ...] | None = None) -> Image.Image:
+    """The picture in an encoded file, of which only the header is read.
+
+    Args:
+        formats: those that it may have, as Pillow calls them; None: all that Pillow knows.
+
+    Raises:
+        BadInput: there is none, it is truncated, or it has more pixels than Pillow takes for harmless.
+        PIL.UnidentifiedImageError: it is none of the formats.
+    """
+    if content is None:
+        raise BadInput("there is no picture")
+    try:
+        picture = Image.open(io.BytesIO(content), formats=formats)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadInput(str(error)) from error
+    check_pixels(*picture.size)
+    if content.startswith(PNG_START) and PNG_END not in content:
+        raise BadInput("is truncated")  # behind the last pixel: Pillow minds that less than other decoders
+    return picture
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Refuse a picture by its header, before a few bytes become gigabytes.
+
+    Raises:
+        BadInput: it has more pixels than Pillow takes for harmless, 89 million by default.
+    """
+    if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
+        raise BadInput(f"its {width} x {height} pixels are more than {Image.MAX_IMAGE_PIXELS:,}")
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """A picture of 8 bits as RGB: a grey one has three equal bands, and what is transparent lies over black, like the sky.
+
+    Raises:
+        BadInput: it has more than 8 bits.
+    """
+    if picture.mode.startswith(("I", "F")):
+        raise BadInput(f"its mode {picture.mode} has more than 8 bits, which publish_dataset.py stretches")
+    if picture.has_transparency_data:
+        black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
+        picture = Image.alpha_composite(black, picture.convert("RGBA"))
+    return picture.convert("RGB")
+
+
 def kind_of(content: bytes, name: str = "") -> str:
     """What a file is, from its beginning; its pixels are not decoded.
 
@@ -350,7 +393,7 @@ def _expanded(content):
 def _kind(content):
     if content.startswith(FITS_START):
         return f"fits{_fits_image(content)[1]}"
-    picture = Image.open(io.BytesIO(content), formats=("JPEG", "PNG"))
+    picture = open_picture(content, formats=("JPEG", "PNG"))
     if not content.startswith(PNG_START):
         return "jpeg" if picture.mode in ("L", "RGB") else "other8"
     # As it is in the file: in memory, 16 bits of colour have lost 8 already, and 2 or 4 of grey have become 8.

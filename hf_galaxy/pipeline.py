@@ -16,7 +16,7 @@ from transformers import Pipeline
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.morphology import check_options, morphology
-from hf_galaxy.pictures import GREATEST, Rendering
+from hf_galaxy.pictures import GREATEST, Rendering, to_rgb
 from hf_galaxy.views import eval_view, to_canvases
 
 DEFAULT = Rendering()
@@ -135,21 +135,18 @@ def _downloaded(url, timeout):
     return b"".join(parts)
 
 
-def _rgb(picture):
-    return np.asarray(picture.convert("RGB"))
+def _rgb(picture: Image.Image) -> np.ndarray:
+    return np.asarray(to_rgb(picture))
 
 
-def _of_image(picture, rendering):
+def _of_image(picture: Image.Image, rendering: Rendering) -> np.ndarray:
     try:
         picture.load()
         if picture.mode.startswith(("I", "F")):
             values = np.asarray(picture)
             whole = picture.mode.startswith("I") and values.min() >= 0 and values.max() < 2**16
             return _of_array(values.astype(np.uint16) if whole else values, rendering)
-        if picture.mode in ("L", "RGB") and not picture.has_transparency_data:
-            return _rgb(picture)
-        black = Image.new("RGBA", picture.size, (0, 0, 0, 255))  # like the sky, and as of files
-        return _rgb(Image.alpha_composite(black, picture.convert("RGBA")))
+        return _rgb(picture)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadInput(f"{picture}: cannot be read ({error})") from error
 

@@ -1,14 +1,13 @@
 """What a dataset holds, counted while its rows go by: the numbers of its card, and what the checker compares with them."""
 
-import io
 from collections import Counter
 
 import datasets
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from hf_galaxy.decision_tree import DecisionTree
+from hf_galaxy.pictures import open_picture
 from hf_galaxy.schema import votes_in
 
 ENOUGH_VOTES = 20  # vote fractions of fewer are too noisy to measure errors on, as in GZ Evo
@@ -79,12 +78,12 @@ class Statistics:
         }
 
 
-def _size(content):
+def _size(content: bytes | None) -> str:
     """What the header of an encoded picture says."""
     try:
-        with Image.open(io.BytesIO(content or b"")) as picture:
-            return f"{picture.width} x {picture.height} {picture.mode} {picture.format}"
-    except (OSError, Image.DecompressionBombError):
+        picture = open_picture(content)
+        return f"{picture.width} x {picture.height} {picture.mode} {picture.format}"
+    except Exception:  # decoders raise many kinds
         return "no picture"
 
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from hf_galaxy import data, load_tree
+from hf_galaxy import check, data, load_tree, overlap, statistics
 from hf_galaxy.bootstrap import key_of
 from hf_galaxy.data import (
     Galaxies,
@@ -30,7 +30,12 @@ from hf_galaxy.data import (
     vote_batches,
     with_values,
 )
+from hf_galaxy.dataset_card import contact_sheet
+from hf_galaxy.duplicates import fine_structure
 from hf_galaxy.errors import BadInput
+from hf_galaxy.pictures import Rendering
+from hf_galaxy.pipeline import pixels_of
+from hf_galaxy.predictions import Part, PictureFolder, _Reader
 from hf_galaxy.schema import votes_in
 from hf_galaxy.sequence import Share, TrainingSequence, default_workers, evaluation_batches, training_batches
 from hf_galaxy.streaming import open_stream
@@ -311,8 +316,8 @@ NOISE = np.random.default_rng(0).integers(0, 255, (90, 123, 3), dtype=np.uint8)
 @pytest.mark.parametrize(
     "content",
     [encoded(NOISE), encoded(NOISE, "L"), encoded(NOISE, "CMYK"), encoded(NOISE, progressive=True), encoded(NOISE, form="PNG"),
-     encoded(NOISE, "RGBA", "PNG"), encoded(NOISE, "P", "PNG")],
-    ids=["rgb", "grey", "cmyk", "progressive", "png", "rgba", "palette"],
+     encoded(NOISE, "RGBA", "PNG"), encoded(NOISE, "P", "PNG"), encoded(NOISE, form="WEBP")],
+    ids=["rgb", "grey", "cmyk", "progressive", "png", "opaque", "palette", "webp"],
 )  # fmt: skip
 def test_pictures_are_decoded_as_pillow_does_it_with_and_without_simplejpeg(content, shorter, monkeypatch):
     pixels = decode(content, shorter)
@@ -325,6 +330,77 @@ def test_pictures_are_decoded_as_pillow_does_it_with_and_without_simplejpeg(cont
     np.testing.assert_array_equal(decode_batch([content] * 2, shorter)[1], pixels)
     if shorter is None:
         np.testing.assert_array_equal(pixels, np.asarray(Image.open(io.BytesIO(content)).convert("RGB")))
+
+
+SEE_THROUGH = np.dstack([NOISE, np.random.default_rng(1).integers(0, 256, NOISE.shape[:2], dtype=np.uint8)])
+KEYED = tuple(map(int, NOISE[0, 0]))
+USED = int(np.bincount(np.asarray(Image.fromarray(NOISE).convert("P")).ravel()).argmax())  # the commonest of its palette
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        encoded(SEE_THROUGH, "RGBA", "PNG"),
+        encoded(SEE_THROUGH, "LA", "PNG"),
+        encoded(NOISE, "P", "PNG", transparency=USED),
+        encoded(NOISE, "RGB", "PNG", transparency=KEYED),
+    ],
+    ids=["rgba", "grey", "palette", "one colour"],
+)
+def test_a_transparent_picture_lies_over_black_at_every_door(content, tmp_path):
+    """In training and evaluation, prediction, the pipeline, publishing, the comparison and the check of datasets."""
+    over = np.asarray(Image.open(io.BytesIO(content)).convert("RGBA")).astype(float)
+    expected = np.rint(over[..., :3] * over[..., 3:] / 255)
+    pixels = decode(content)
+    assert np.abs(pixels - expected).max() <= 1
+    assert np.abs(pixels - np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(float)).max() > 30
+    np.testing.assert_array_equal(decode_batch([content] * 2)[1], pixels)
+    (tmp_path / "a.png").write_bytes(content)
+    rendering = Rendering()
+    for seen in (
+        np.asarray(rendering.open(content).convert("RGB")),
+        np.asarray(Image.open(io.BytesIO(rendering.render(content)[0]))),
+        *(pixels_of(each) for each in (content, tmp_path / "a.png", Image.open(io.BytesIO(content)))),
+        _Reader([PictureFolder(str(tmp_path))], [Part("", 0, 0, 1)], Framing(90), rendering)._decoded(content),
+    ):
+        np.testing.assert_array_equal(seen, pixels)
+    square, _ = overlap._square(content)
+    box = (16.5, 0, 106.5, 90)
+    grey = Image.fromarray(pixels).convert("L").resize((overlap.SIDE,) * 2, Image.Resampling.BICUBIC, box=box)
+    np.testing.assert_array_equal(np.asarray(square), np.asarray(grey))
+    np.testing.assert_array_equal(check._seen(content)[1], fine_structure(Image.fromarray(pixels)))
+    sheet = contact_sheet([{"image": {"bytes": content}, "id_str": "a"}], "id_str", columns=1)
+    shown = Image.fromarray(pixels).resize((142, 142), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(np.asarray(sheet.crop((0, 0, 142, 142))), np.asarray(shown))
+
+
+def test_a_picture_of_very_many_pixels_is_refused_by_its_header(monkeypatch):
+    """With simplejpeg, which would decode it, and with Pillow, which only warns up to twice as many."""
+    contents = [encoded(NOISE), encoded(NOISE, "CMYK"), encoded(NOISE, form="PNG")]
+    for fewer in (2, 3):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 90 * 123 // fewer)
+        for fast in (data.simplejpeg, None):
+            monkeypatch.setattr(data, "simplejpeg", fast)
+            for content in contents:
+                with pytest.raises(BadInput, match=r"pixels"):
+                    decode(content)
+                assert "pixels" in check._seen(content)
+                assert statistics._size(content) == "no picture"
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 90 * 123)
+    assert [decode(content).shape for content in contents] == [NOISE.shape] * 3
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "there is no picture"), (b"", "."), (b"text", "."), (encoded(NOISE)[:900], "."), (encoded(NOISE, form="PNG")[:900], "truncated"),
+     (encoded(NOISE, form="PNG")[:-12], "is truncated"), (encoded(NOISE, form="PNG").replace(b"IDAT", b"IDAX"), ".")],
+    ids=["none", "empty", "text", "jpeg", "png", "end of png", "no pixels"],
+)  # fmt: skip
+def test_whatever_a_decoder_raises_means_that_the_picture_is_no_good(content, reason, monkeypatch):
+    for fast in (data.simplejpeg, None):
+        monkeypatch.setattr(data, "simplejpeg", fast)
+        with pytest.raises(BadInput, match=reason):
+            decode(content)
 
 
 def test_a_jpeg_is_decoded_at_half_or_a_quarter_if_that_is_large_enough():
