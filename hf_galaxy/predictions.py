@@ -286,11 +286,11 @@ class _Reader(Dataset):
         pixels = to_canvases(pictures, self.framing) if pictures else None
         return {"ids": ids, "pixels": pixels, "unreadable": unreadable}
 
-    def _decoded(self, content):
+    def _decoded(self, content: bytes | OSError | None) -> np.ndarray:
         if isinstance(content, OSError):
             raise content
         if content is None:
             raise ValueError("there is no picture")
-        if content.startswith(JPEG_START) and self.rendering.size is None:
+        if content.startswith(JPEG_START) and self.rendering.size is None and self.rendering.crop == 1:
             return decode(content)  # to the same pixels, in half the time if simplejpeg is there
         return np.asarray(self.rendering.open(content).convert("RGB"))

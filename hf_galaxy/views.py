@@ -16,6 +16,7 @@ from hf_galaxy.errors import BadInput
 
 # sqrt(2) shows real sky in the corners at any rotation; the rest is for the shift.
 CANVAS_MARGIN = 1.5
+STRIP = 16  # of a picture whose sides have a greater ratio, what is beyond is cut off before it is scaled
 CACHED = 2**16  # pixels that are in the caches of a core as canvas, grid and view together
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio: the step of SplitMix64
 
@@ -90,6 +91,8 @@ def to_canvases(pictures: Sequence[np.ndarray], framing: Framing) -> torch.Tenso
         return torch.cat([to_canvases([picture], framing) for picture in pictures])
     # Still (B, H, W, 3) in memory: torch resizes uint8 in that layout several times faster than Pillow does.
     batch = torch.from_numpy(np.asarray(pictures)).permute(0, 3, 1, 2)
+    # Of a strip the middle alone is seen; scaled as a whole, one of 1 x 50,000 pixels would take gigabytes.
+    batch = _middle(batch, min(batch.shape[2:]) * STRIP)
     height, width = batch.shape[2:]
     if min(height, width) != framing.scaled:
         size = [max(framing.scaled, int(framing.scaled * side / min(height, width))) for side in (height, width)]
@@ -97,9 +100,9 @@ def to_canvases(pictures: Sequence[np.ndarray], framing: Framing) -> torch.Tenso
     return _middle(batch, framing.canvas)
 
 
-def _middle(pictures, side):
-    """(B, 3, side, side), rounded down as in image processors; torchvision's center_crop rounds to even."""
-    top, left = ((length - side) // 2 for length in pictures.shape[2:])
+def _middle(pictures: torch.Tensor, side: int) -> torch.Tensor:
+    """(B, 3, side, side), or less where a picture is less, rounded down as in image processors; torchvision's center_crop rounds to even."""
+    top, left = (max(0, length - side) // 2 for length in pictures.shape[2:])
     return pictures[..., top : top + side, left : left + side]
 
 

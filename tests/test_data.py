@@ -334,7 +334,9 @@ def test_pictures_are_decoded_as_pillow_does_it_with_and_without_simplejpeg(cont
 
 SEE_THROUGH = np.dstack([NOISE, np.random.default_rng(1).integers(0, 256, NOISE.shape[:2], dtype=np.uint8)])
 KEYED = tuple(map(int, NOISE[0, 0]))
-USED = int(np.bincount(np.asarray(Image.fromarray(NOISE).convert("P")).ravel()).argmax())  # the commonest of its palette
+USED = int(
+    np.bincount(np.asarray(Image.fromarray(NOISE).convert("P")).ravel()).argmax()
+)  # the commonest of its palette
 
 
 @pytest.mark.parametrize(

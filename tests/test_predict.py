@@ -1,13 +1,16 @@
 """Predictions are the pipeline's, the same from any number of processes and however often interrupted; nothing is lost."""
 
 import csv
+import io
 import json
 import os
 import re
 import runpy
 import socket
+import struct
 import sys
 import time
+import zlib
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +22,10 @@ from datasets import load_dataset
 from PIL import Image
 from transformers import pipeline
 
-from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes, plan, predictions, publish
-from hf_galaxy.views import eval_view, to_canvases
+from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes, data, plan, predictions, publish
+from hf_galaxy.pictures import Rendering
+from hf_galaxy.predictions import PictureFolder
+from hf_galaxy.views import Framing, eval_view, to_canvases
 from tests.conftest import ROOT, Rows, jpeg_bytes, published
 from tests.runs import SERVER
 
@@ -254,6 +259,70 @@ def test_pictures_in_a_folder_are_predicted_and_bad_ones_listed(run_folder, pict
     predict(run_folder, "--dataset", pictures, "--out", sqrt, "--batch-size", 8, "--stretch", "sqrt")
     different = [a != b for a, b in zip(table.to_pylist(), table_of(sqrt).to_pylist(), strict=True)]
     assert [name for name, each in zip(names, different, strict=True) if each] == ["b.fits"]
+
+
+@pytest.mark.parametrize("options", [{"crop": 0.5}, {"crop": 0.5, "size": 30}, {"size": 30}, {}])
+def test_a_file_of_any_format_is_cut_and_reduced(options, tmp_path):
+    """What is kept of JPEG, PNG and FITS is what Pillow keeps of their pixels."""
+    rng = np.random.default_rng(0)
+    rendering, values = Rendering(**options), rng.normal(0, 1, (80, 100))
+    contents = [saved(rng.integers(0, 256, (80, 100, 3), dtype=np.uint8), form) for form in ("JPEG", "PNG")]
+    contents += [saved(rng.integers(0, 256, (80, 100), dtype=np.uint8), "JPEG"), fits_bytes(values)]
+    (tmp_path / "a.jpg").write_bytes(b"")
+    reader = predictions._Reader([PictureFolder(str(tmp_path))], [], Framing(32), rendering)
+    for content in contents:
+        whole = Rendering().open(content).convert("RGB")
+        expected = whole.crop((30, 20, 70, 60)) if "crop" in options else whole
+        if "size" in options:
+            expected = expected.resize((30, 30) if "crop" in options else (38, 30), Image.Resampling.BICUBIC)
+        np.testing.assert_array_equal(reader._decoded(content), np.asarray(expected))
+
+
+def test_hostile_files_do_not_end_a_prediction(run_folder, tmp_path):
+    """Headers of billions of pixels, a strip that would be scaled to gigabytes, and good pictures beside them."""
+    folder, out = tmp_path / "pictures", tmp_path / "out"
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    (folder / "good.jpg").write_bytes(saved(noise, "JPEG"))
+    for mode in ("L", "RGB", "CMYK"):
+        (folder / f"bomb{mode}.jpg").write_bytes(enlarged_jpeg(saved(noise, "JPEG", mode)))
+    (folder / "bomb.png").write_bytes(enlarged_png(saved(noise, "PNG")))
+    (folder / "strip.png").write_bytes(saved(np.zeros((1, 60_000), np.uint8) + np.uint8(99), "PNG"))
+    (folder / "strip.jpg").write_bytes(saved(np.zeros((60_000, 1), np.uint8) + np.uint8(99), "JPEG"))
+    for fast in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            if not fast:
+                patch.setattr(data, "simplejpeg", None)
+            predict(run_folder, "--dataset", folder, "--out", out / str(fast), "--batch-size", 4, "--workers", 0)
+        assert table_of(out / str(fast))["id_str"].to_pylist() == ["good.jpg", "strip.jpg", "strip.png"]
+        with open(out / str(fast) / "unreadable.csv", newline="") as file:
+            bad = {row["id_str"]: row["reason"] for row in csv.DictReader(file)}
+        assert bad.keys() == {"bomb.png", "bombCMYK.jpg", "bombL.jpg", "bombRGB.jpg"}
+        assert all("pixels" in reason for reason in bad.values())
+
+
+def saved(pixels, form, mode=None):
+    file = io.BytesIO()
+    picture = Image.fromarray(pixels)
+    (picture.convert(mode) if mode else picture).save(file, form)
+    return file.getvalue()
+
+
+def fits_bytes(values):
+    file = io.BytesIO()
+    fits.PrimaryHDU(values).writeto(file)
+    return file.getvalue()
+
+
+def enlarged_jpeg(content):
+    """Its header says 65,000 x 65,000 pixels."""
+    start = content.index(b"\xff\xc0") + 5
+    return content[:start] + struct.pack(">HH", 65_000, 65_000) + content[start + 4 :]
+
+
+def enlarged_png(content):
+    header = content[12:16] + struct.pack(">II", 65_000, 65_000) + content[24:29]
+    return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
 
 
 def test_only_bad_pictures_give_no_rows(run_folder, tmp_path, capsys):

@@ -179,6 +179,22 @@ def test_pictures_of_several_sizes_are_framed_each_as_if_alone():
     assert torch.equal(together, torch.cat([canvases_of(each, framing=framing) for each in pictures]))
 
 
+def test_of_a_strip_the_middle_alone_is_scaled(monkeypatch):
+    framing, sizes, resize = Framing(32), [], F.interpolate
+
+    def interpolate(batch, size, **options):
+        sizes.append(size)
+        return resize(batch, size=size, **options)
+
+    monkeypatch.setattr(F, "interpolate", interpolate)
+    strip = np.zeros((4, 400_000, 3), np.uint8)  # scaled as a whole, 300 MB
+    strip[:, 199_990:200_010] = np.random.default_rng(0).integers(0, 256, (4, 20, 3))
+    middle = strip[:, 199_968:200_032]
+    for pixels, expected in ((strip, middle), (strip.swapaxes(0, 1), middle.swapaxes(0, 1))):
+        assert torch.equal(to_canvases([pixels], framing), to_canvases([expected], framing))
+    assert max(max(size) for size in sizes) == 16 * 32
+
+
 def test_draws_of_a_position_do_not_depend_on_the_others():
     whole = uniforms(7, range(1000), 5)
     np.testing.assert_array_equal(uniforms(7, [3, 999, 0], 5), whole[[3, 999, 0]])
