@@ -432,12 +432,11 @@ class Galaxies(Dataset):
         table = self.rows[indices]
         contents = table["image"].combine_chunks().field("bytes").to_pylist()
         try:
-            pixels = to_canvases(decode_batch(contents, self.shorter), self.framing)
-        except (OSError, ValueError, TypeError) as error:  # TypeError: there is none
-            raise BadInput(
-                f"one of the pictures of rows {', '.join(map(str, indices))} is no good ({error}); "
-                "scripts/check_dataset.py names it"
-            ) from error
+            pictures = decode_batch(contents, self.shorter)
+        except BadInput:
+            self._name_undecodable(indices, contents)
+            raise
+        pixels = to_canvases(pictures, self.framing)
         try:
             batch = {"pixels": pixels, **targets_in(table, self.target, self.rows.features)}
         except InvalidVotes as error:
@@ -446,3 +445,14 @@ class Galaxies(Dataset):
             names = table["id_str"].to_pylist() if self.named else map(str, indices)
             batch["keys"] = torch.tensor([key_of(name) for name in names])
         return batch
+
+    def _name_undecodable(self, indices: list[int], contents: list[bytes | None]) -> None:
+        """Raise BadInput about the first picture that cannot be decoded."""
+        for index, content in zip(indices, contents, strict=True):
+            try:
+                decode(content, self.shorter)
+            except BadInput as error:
+                raise BadInput(
+                    f"{galaxy_of(self._whole, index)}: its picture cannot be decoded ({error}); "
+                    "scripts/check_dataset.py lists all such pictures"
+                ) from error

@@ -7,6 +7,8 @@ import shutil
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -427,8 +429,27 @@ def test_names_that_are_no_texts_and_pictures_that_are_none_are_refused(tmp_path
     rows.to_parquet(tmp_path / "data/train.parquet")
     with pytest.raises(BadInput, match=r"id_str holds .*int64.*must be text"):
         open_dataset(str(tmp_path))
-    with pytest.raises(BadInput, match="one of the pictures of rows 1, 0 is no good"):
+    with pytest.raises(BadInput, match="id_str 2: its picture cannot be decoded"):
         Galaxies(rows, Framing(32), TREE)[[1, 0]]
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["copied", "streamed"])
+@pytest.mark.parametrize("content", [b"no picture", jpeg_bytes()[:900], None], ids=["text", "truncated", "none"])
+def test_a_picture_that_cannot_be_decoded_is_named_also_in_a_part_of_a_split(tmp_path, streaming, content):
+    """By its name: the number of a row among those that were chosen would lead to another galaxy."""
+    whole = [Rows(12).row(i).columns for i in range(12)]
+    whole[7]["image"] = {"bytes": content, "path": "gone.jpg"}
+    (tmp_path / "data").mkdir()
+    schema = Rows.features.arrow_schema
+    whole = [row | {"kind": None} for row in whole]
+    pq.write_table(pa.Table.from_pylist(whole, schema=schema), tmp_path / "data/test.parquet")
+    rows = open_dataset(str(tmp_path), streaming=streaming)["test"].select(np.arange(5, 12))
+    for keyed in (False, True):
+        with pytest.raises(
+            BadInput, match=rf"^--dataset {tmp_path}, id_str galaxy-7: its picture cannot be decoded \("
+        ):
+            Galaxies(rows, Framing(32), TREE, keyed=keyed)[[0, 6, 2, 1]]
+        assert len(Galaxies(rows, Framing(32), TREE, keyed=keyed)[[0, 6, 1]]["pixels"]) == 3
 
 
 def test_a_batch_of_several_sizes_is_a_list():
