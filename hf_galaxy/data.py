@@ -221,7 +221,7 @@ def with_values(rows: Rows, values: Values, where: str) -> tuple[Rows, np.ndarra
     """The rows that have at least one of the values, and their values (N, K) float64; `where` is for the message.
 
     Raises:
-        BadInput: none has, or a value is none that can be learnt; names its row.
+        BadInput: none has, or a value is none that can be learnt; names its galaxy.
     """
     numbers = values.numbers(rows.select_columns(list(values.columns)).with_format("arrow")[:])
     # What is calculated is calculated in float32. NaN is greater than nothing.
@@ -242,11 +242,11 @@ def with_values(rows: Rows, values: Values, where: str) -> tuple[Rows, np.ndarra
     return (rows if len(having) == len(rows) else rows.select(having)), numbers[having]
 
 
-def _refuse(wrong, numbers, rows, values, where, what):
-    """BadInput with the first of some wrong numbers."""
+def _refuse(wrong: np.ndarray, numbers: np.ndarray, rows: Rows, values: Values, where: str, what: str) -> None:
+    """BadInput with the first of some wrong numbers; the row's number would be that among the chosen rows."""
     for row, k in np.argwhere(wrong)[:1].tolist():
         name = rows.select_columns(["id_str"]).with_format("arrow")[[row]]["id_str"][0].as_py()
-        raise BadInput(f"{where}, row {row} (id_str {name}), column {values.columns[k]}: {numbers[row, k]:g} {what}")
+        raise BadInput(f"{where}, id_str {name}, column {values.columns[k]}: {numbers[row, k]:g} {what}")
 
 
 def columns_of(rows: Rows, target: DecisionTree | Label | Values) -> list[str]:
