@@ -314,17 +314,19 @@ def overlap(
         those by which the pair was found, joined by +; similarity of the pictures, NaN if they were not compared.
     """
     ways = {"name": same_names(ours, theirs), "position": same_places(ours, theirs, arcsec)}
+    similarity = {}
     if pictures and len(ours) and len(theirs):
         ways["picture"], similar = same_pictures(ours, theirs, scales, alike)
-        known = dict(zip(map(tuple, ways["picture"].tolist()), similar.tolist(), strict=True))
+        similarity = dict(zip(map(tuple, ways["picture"].tolist()), similar.tolist(), strict=True))
     how = defaultdict(list)
     for way, pairs in ways.items():
         for pair in pairs.tolist():
             how[tuple(pair)].append(way)
     pairs = sorted(how)
     if pictures:
-        rest = [pair for pair in pairs if pair not in known]
-        known |= zip(rest, similarities(ours, theirs, np.array(rest, int).reshape(-1, 2), scales).tolist(), strict=True)
+        rest = [pair for pair in pairs if pair not in similarity]
+        of_rest = similarities(ours, theirs, np.array(rest, int).reshape(-1, 2), scales)
+        similarity |= zip(rest, of_rest.tolist(), strict=True)
     i, j = np.array(pairs, int).reshape(-1, 2).T
     return pd.DataFrame(
         {
@@ -335,7 +337,7 @@ def overlap(
             "other_id_str": [theirs.ids[k] for k in j],
             "other_split": [theirs.splits[k] for k in j],
             "how": ["+".join(how[pair]) for pair in pairs],
-            "similarity": [known[pair] if pictures else np.nan for pair in pairs],
+            "similarity": [similarity[pair] if pictures else np.nan for pair in pairs],
         }
     ).astype({"how": str})  # also where there is none
 

@@ -258,6 +258,17 @@ def test_the_script_writes_every_pair_once_and_says_how_it_was_found(catalogues,
     assert quick["similarity"].isna().all()
 
 
+@pytest.mark.parametrize("pictures", [True, False])
+def test_a_dataset_without_galaxies_is_in_no_other(catalogues, tmp_path, pictures):
+    (tmp_path / "none/data").mkdir(parents=True)
+    none = Listing(written(tmp_path / "none", [], [], splits=("test",)))
+    other = Listing(catalogues[0])
+    whole = overlap.overlap(other, other, pictures=False)
+    for pair in ((none, other), (other, none), (none, none)):
+        found = overlap.overlap(*pair, pictures=pictures)
+        assert (len(found), list(found.columns)) == (0, list(whole.columns))
+
+
 def test_a_pair_found_twice_says_so(both, monkeypatch, capsys, tmp_path):
     called(monkeypatch, "--datasets", both[0], "--against", both[1], "--out", tmp_path / "overlap.csv")
     table = pd.read_csv(tmp_path / "overlap.csv")
