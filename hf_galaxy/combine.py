@@ -9,7 +9,7 @@ import numpy as np
 
 from hf_galaxy.decision_tree import DecisionTree, tree_of_columns
 from hf_galaxy.errors import BadInput
-from hf_galaxy.schema import SPLITS, InvalidVotes, Row, row_features, votes_in
+from hf_galaxy.schema import SPLITS, InvalidVotes, Row, class_name, row_features, votes_in
 from hf_galaxy.streaming import StreamedRows, open_stream
 
 
@@ -91,8 +91,8 @@ class Combined:
         part = self.parts[p]
         row = part.rows[[place]].to_pylist()[0]
         for column, feature in part.rows.features.items():
-            if isinstance(feature, datasets.ClassLabel) and row[column] is not None:
-                row[column] = feature.int2str(row[column])
+            if isinstance(feature, datasets.ClassLabel):
+                row[column] = class_name(feature, row[column])
         row |= dict(zip(part.tree.columns, part.votes[place].tolist(), strict=True))
         empty = dict.fromkeys(self.features) | dict.fromkeys(self.tree.columns, 0) | {"dataset_name": part.folder.name}
         return Row(empty | row | {"id_str": self.ids[i]})

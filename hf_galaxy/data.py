@@ -18,7 +18,7 @@ from hf_galaxy.copied import CopiedRows, open_copy
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.pictures import check_pixels, open_picture, to_rgb
-from hf_galaxy.schema import InvalidVotes, hashed_place, vote_columns, votes_in
+from hf_galaxy.schema import InvalidVotes, class_name, hashed_place, vote_columns, votes_in
 from hf_galaxy.streaming import StreamedRows, open_stream
 from hf_galaxy.views import Framing, to_canvases
 
@@ -120,12 +120,10 @@ class Label:
             feature: the type of the column in these rows.
         """
         values = table[self.column].to_pylist()
+        if isinstance(feature, datasets.ClassLabel):
+            values = [class_name(feature, v) for v in values]
         if self.one is not None:
-            if isinstance(feature, datasets.ClassLabel):
-                values = [None if v is None or v < 0 else feature.names[v] for v in values]
             return np.array([int(v == self.one) if v else -1 for v in values], dtype=np.int64)
-        if values and isinstance(next((v for v in values if v is not None), 0), int):
-            return np.array([-1 if v is None else v for v in values], dtype=np.int64)
         places = {name: i for i, name in enumerate(self.names)}
         return np.array([places.get(v, -1) for v in values], dtype=np.int64)
 

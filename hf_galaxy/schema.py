@@ -77,6 +77,19 @@ def row_features(
     )
 
 
+def class_name(feature: datasets.ClassLabel, index: int | None) -> str | None:
+    """The name of a class by its index; None where the label is missing: null, or -1 as the datasets library has it.
+
+    Raises:
+        BadInput: there is no class of this index.
+    """
+    if index is None or index < 0:
+        return None
+    if index >= len(feature.names):
+        raise BadInput(f"there is no class {index}, only {len(feature.names)}: {', '.join(feature.names[:20])}")
+    return feature.names[index]
+
+
 def vote_columns(columns: Collection[str], tree: DecisionTree) -> list[str]:
     """Those of the tree's columns that are there: all answers of a question or none, but of one question at least.
 

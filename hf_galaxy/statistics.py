@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.pictures import open_picture
-from hf_galaxy.schema import votes_in
+from hf_galaxy.schema import class_name, votes_in
 
 ENOUGH_VOTES = 20  # vote fractions of fewer are too noisy to measure errors on, as in GZ Evo
 
@@ -23,7 +23,7 @@ class Statistics:
     """
 
     def __init__(self, features: datasets.Features, tree: DecisionTree | None, values: list[str]):
-        self.tree = tree
+        self.tree, self.features = tree, features
         self.galaxies, self.sizes, self.picture_bytes = Counter(), Counter(), 0
         columns = tree.columns if tree else []
         self.votes = np.zeros(len(columns), np.int64)
@@ -54,10 +54,9 @@ class Statistics:
             self.broken_galaxies += len({i.row for i in broken})
             self.broken_questions.update(i.question for i in broken)
         for column, counts in self.classes.items():
-            names = list(counts)
             for index, n in Counter(table[column].to_pylist()).items():
-                if index is not None:
-                    counts[names[index]][split] += n
+                if (name := class_name(self.features[column], index)) is not None:
+                    counts[name][split] += n
         for column, parts in self.values.items():
             parts.append(table[column].to_numpy())
 

@@ -49,6 +49,20 @@ def parts(tmp_path):
     return folders
 
 
+def test_a_missing_label_stays_missing(parts, tmp_path):
+    for file in (parts[0] / "data").glob("*.parquet"):
+        table = pq.read_table(file)
+        place = table.column_names.index("kind")
+        kinds = pa.array([-1] * len(table), pa.int64())
+        pq.write_table(table.set_column(place, table.field(place), kinds), file)
+    source, out = Combined(parts), tmp_path / "both"
+    out.mkdir()
+    published(source, out)
+    rows = datasets.concatenate_datasets(list(datasets.load_dataset(str(out)).values()))
+    kinds = {(row["dataset_name"], row["kind"]) for row in rows}
+    assert kinds == {("rings", None), ("gz2", 1)}
+
+
 @pytest.mark.parametrize(("number", "refused"), [(7.0, False), (7.5, True), (-7.0, True)])
 def test_votes_stored_as_floats_are_joined_if_they_are_whole(parts, number, refused):
     features = datasets.Features(Rows.features | {"ring_no": datasets.Value("float64")})

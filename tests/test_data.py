@@ -190,6 +190,20 @@ def test_whole_votes_of_any_type_are_votes(tmp_path, streaming, tree, kind):
     np.testing.assert_array_equal(np.concatenate(list(vote_batches(rows, load_tree(tree)))), expected)
 
 
+def test_a_class_label_of_minus_one_is_missing():
+    """So the datasets library writes it: neither the last class nor one of the rest."""
+    features = datasets.Features({"kind": datasets.ClassLabel(names=["a", "b", "c"])})
+    rows = datasets.Dataset.from_dict({"kind": [0, -1, None, 2, 1]}, features)
+    for text, expected in (("kind", [0, -1, -1, 2, 1]), ("kind=c", [0, -1, -1, 1, 0])):
+        label = label_of(rows, text, "x")
+        assert label.indices(rows.with_format("arrow")[:], features["kind"]).tolist() == expected
+        assert strata_of(rows, label).tolist() == expected
+        assert labelled(rows, label, "x")[1].tolist() == [each for each in expected if each >= 0]
+    table = pa.table({"kind": [0, 3]})
+    with pytest.raises(BadInput, match="there is no class 3, only 3: a, b, c"):
+        Label.of("kind", ["a", "b", "c"]).indices(table, features["kind"])
+
+
 def test_a_text_column_is_a_label_and_an_empty_text_is_none(tmp_path):
     rows = datasets.Dataset.from_dict({"summary": ["spiral", "", "edge_on_disk", None, "spiral"]})
     label = label_of(rows, "summary", "x")

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from hf_galaxy import load_tree
+from hf_galaxy.errors import BadInput
 from hf_galaxy.schema import row_features
 from hf_galaxy.statistics import Statistics
 
@@ -141,6 +142,17 @@ def test_classes_are_counted_in_each_split(rows, statistics):
         assert statistics["classes"][label] == expected
     assert statistics["classes"]["kind"]["never"] == {}
     assert sum(sum(n.values()) for n in statistics["classes"]["kind"].values()) < len(rows), "some have none"
+
+
+def test_a_missing_label_is_no_class():
+    """Null, or -1, which is how the datasets library says so: not the last class."""
+    statistics = Statistics(FEATURES, TREE, [])
+    row = dict.fromkeys(FEATURES) | {"id_str": "a", "image": encoded(*SIZES[0])}
+    statistics.add("test", table_of([row | {"kind": kind} for kind in (0, -1, None, 2, -1)]))
+    classes = statistics.to_dict()["classes"]["kind"]
+    assert classes == {"spiral": {"test": 1}, "elliptical": {}, "never": {"test": 1}}
+    with pytest.raises(BadInput, match="there is no class 3, only 3: spiral"):
+        statistics.add("test", table_of([row | {"kind": 3}]))
 
 
 def test_values_that_are_not_known_are_left_out(rows, statistics):
