@@ -1,16 +1,21 @@
 """Files and folders that appear whole or not at all, so that an interruption leaves nothing half-written."""
 
+import contextlib
+import glob
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import time
+import uuid
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from hf_galaxy.errors import BadInput
 
 FINGERPRINT = "fingerprint"
+ABANDONED = 24 * 3600  # seconds after which nobody is taken to write on
 
 
 def check_new(out: Path) -> None:
@@ -57,6 +62,7 @@ def new_folder(out: Path, fingerprint: str) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             mark.write_text(fingerprint)
+        remove_partial(partial.rglob("*"))
         yield partial
         mark.unlink()
         os.replace(partial, out)
@@ -84,11 +90,11 @@ def replaced_folder(out: Path) -> Iterator[Path]:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _finished(folder):
+def _finished(folder: Path) -> Iterator[Path]:
     return (file for file in folder.rglob("*") if file.is_file() and file.name != FINGERPRINT and not _is_partial(file))
 
 
-def _is_partial(file):
+def _is_partial(file: Path) -> bool:
     return file.name.startswith(".") and file.name.endswith(".partial")
 
 
@@ -96,16 +102,39 @@ def _is_partial(file):
 def whole_file(path: Path) -> Iterator[Path]:
     """A file to write under a temporary name beside `path`, renamed to `path` when the block ends well, else removed.
 
-    What it holds is on the disk by then: else a machine that stops could leave the new name on an empty file.
+    Each writer has a temporary name of its own: of several that write at the same time, the last leaves its whole file. What
+    a killed one has left is removed a day later by the next.
+
+    The content is on the disk before the file is renamed: else a machine that stops could leave an empty file under the new
+    name. Others may read it as far as the umask allows, whatever mode its writer gives it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    remove_partial(path.parent.glob(f".{glob.escape(path.name)}.*"), age=ABANDONED)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
+    partial.touch()
+    mode = partial.stat().st_mode  # safetensors lets nobody else read what it writes
+    partial.unlink()
     try:
         yield partial
+        partial.chmod(mode)
         settle(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_partial(files: Iterable[Path], age: float = 0.0) -> None:
+    """Remove what killed writers have left.
+
+    Args:
+        files: among them; others are left alone.
+        age: in seconds; what is younger may still be written.
+    """
+    for file in files:
+        if _is_partial(file) and file.is_file():
+            with contextlib.suppress(FileNotFoundError):  # another process removes it, too, or has finished it
+                if time.time() - file.stat().st_mtime >= age:
+                    file.unlink()
 
 
 def settle(path: Path) -> None:

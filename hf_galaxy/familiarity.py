@@ -156,7 +156,6 @@ class Familiarity:
             metadata = {SAID: json.dumps(said), WEIGHTS: _digest(folder)}
             with whole_file(folder / FILE) as partial:
                 save_file(arrays, partial, metadata)
-                partial.chmod((folder / SAFETENSORS).stat().st_mode)  # safetensors lets nobody else read what it writes
         except (OSError, SafetensorError) as error:
             raise BadInput(f"{folder / FILE}: cannot be written ({error})") from error
 

@@ -15,6 +15,7 @@ from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HFValidationError
 
 from hf_galaxy import backbones, export, losses, model
+from hf_galaxy.atomic import remove_partial
 from hf_galaxy.errors import BadInput
 from hf_galaxy.experiment import load_run
 from hf_galaxy.model import GalaxyConfig
@@ -75,6 +76,7 @@ class FastModel:
         if not file.exists():
             with _alone(file):
                 if not file.exists():  # another process may have made it meanwhile
+                    remove_partial(file.parent.glob(f".{file.name}.*"))
                     export.export_onnx(*load_run(self.folder), file)
         self._session = _session(file, threads)
         self._names = [output.name for output in self._session.get_outputs()]

@@ -1,16 +1,15 @@
 """A grid of runs: its axes, and its cells, each of which is a run folder that one command makes."""
 
 import itertools
-import os
 import re
 import shlex
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 from hf_galaxy import checkpoints
+from hf_galaxy.atomic import whole_file
 from hf_galaxy.errors import BadInput
 from hf_galaxy.run_record import RunRecord
 
@@ -162,11 +161,8 @@ def prepare(out: Path, common: Sequence[str]) -> None:
     check_common(out, common)
     try:
         if not kept.exists():
-            # Under a name of its own first: `whole_file` is not for two sweeps that write at the same moment.
-            own = kept.with_name(f".command-{uuid.uuid4().hex}")
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            own.write_text("\n".join(common) + "\n")
-            os.replace(own, kept)
+            with whole_file(kept) as partial:
+                partial.write_text("\n".join(common) + "\n")
     except OSError as error:
         raise BadInput(f"--out {out}: cannot be written ({error.strerror})") from error
     check_common(out, common)

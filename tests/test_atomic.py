@@ -3,9 +3,13 @@
 import json
 import os
 import signal
+import stat
+import time
 from multiprocessing import get_context
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from hf_galaxy.atomic import new_folder, whole_file, write_json
 from hf_galaxy.errors import BadInput
@@ -59,6 +63,68 @@ def test_a_file_that_is_not_finished_is_as_it_was_before(tmp_path):
     assert (tmp_path / "file.txt").read_text() == "content of file.txt"
     with pytest.raises(FileNotFoundError), whole_file(tmp_path / "never written"):
         pass
+
+
+def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path):
+    path = tmp_path / "file.txt"
+    with whole_file(path) as first:
+        first.write_text("first, ")
+        with whole_file(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+        with first.open("a") as file:
+            file.write("to its end")
+    assert path.read_text() == "first, to its end"
+    assert everything_in(tmp_path) == ["file.txt"]
+
+
+def write_often(path, letter):
+    for _ in range(100):
+        with whole_file(path) as partial, partial.open("w") as file:
+            for _ in range(20):
+                file.write(letter * 1000)
+
+
+def test_a_reader_sees_the_whole_file_of_one_of_several_processes(tmp_path):
+    path = tmp_path / "file.txt"
+    write_often(path, "-")
+    processes = [get_context("fork").Process(target=write_often, args=(path, letter)) for letter in "abc"]
+    for process in processes:
+        process.start()
+    while any(process.is_alive() for process in processes):
+        text = path.read_text()
+        assert text == 20_000 * text[0]
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert everything_in(tmp_path) == ["file.txt"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_a_file_has_the_mode_that_the_umask_gives_new_files(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        with whole_file(tmp_path / "weights.safetensors") as partial:
+            save_file({"weight": torch.zeros(2)}, partial)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "weights.safetensors").stat().st_mode) == mode
+
+
+def test_what_a_killed_writer_has_left_is_removed_a_day_later(tmp_path):
+    names = [
+        ".file.txt.0123.partial",
+        ".file.txt.4567.partial",
+        ".file.txt.more.txt",
+        ".file.partial",
+        "file.txt.partial",
+    ]
+    yesterday = time.time() - 25 * 3600
+    for name in names:
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, None if "4567" in name else (yesterday, yesterday))
+    (tmp_path / ".file.txt.partial").mkdir()  # of a folder
+    os.utime(tmp_path / ".file.txt.partial", (yesterday, yesterday))
+    fill(tmp_path, "file.txt")
+    assert everything_in(tmp_path) == sorted([*names[1:], ".file.txt.partial", "file.txt"])
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):
