@@ -1,7 +1,6 @@
 """One attempt at a cell of a sweep: the lock that keeps it from running twice, its command, and how it ended."""
 
 import contextlib
-import fcntl
 import itertools
 import os
 import re
@@ -13,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from hf_galaxy.errors import BadInput
 from hf_galaxy.grid import Cell
+from hf_galaxy.locks import lock_file
 
 GRACE = 120.0  # seconds a run gets to save and end by itself when it is told to
 TICK = 0.1  # seconds between two looks at what runs
 
 
-def take(cell: Cell) -> IO | None:
+def take(cell: Cell) -> IO[bytes] | None:
     """The lock of a cell, to be closed by whoever took it; None while another process holds it, on any machine.
 
     The system releases it when the last process that has it open ends, however it ends. So there are no stale locks.
@@ -28,18 +27,7 @@ def take(cell: Cell) -> IO | None:
     Raises:
         BadInput: the file system has no locks.
     """
-    lock = cell.kept("lock").open("a+")  # an exclusive lock on NFS needs a file that is open for writing
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        return None
-    except OSError as error:
-        lock.close()
-        raise BadInput(
-            f"{cell.out}: its file system cannot lock files ({error.strerror}); choose another --out"
-        ) from error
-    return lock
+    return lock_file(cell.kept("lock"), required=True)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 H and W of a picture, S side of the view.
 """
 
-import fcntl
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from hf_galaxy import backbones, export, losses, model
 from hf_galaxy.atomic import remove_partial
 from hf_galaxy.errors import BadInput
 from hf_galaxy.experiment import load_run
+from hf_galaxy.locks import lock_file
 from hf_galaxy.model import GalaxyConfig
 from hf_galaxy.pretrained import SAFETENSORS
 from hf_galaxy.views import eval_view, to_canvases
@@ -112,14 +112,12 @@ def _digest(folder):
 @contextmanager
 def _alone(file: Path) -> Iterator[None]:
     """Nobody else, thread or process, makes this file meanwhile; who dies in whatever way leaves it to the next."""
-    lock = file.with_suffix(".lock")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        opened = open(lock, "w")  # noqa: SIM115 (closed below)
+        lock = lock_file(file.with_suffix(".lock"), wait=True)
     except OSError as error:
         raise BadInput(f"{file.parent}: cannot be written ({error.strerror}); choose another cache") from error
-    with opened:
-        fcntl.flock(opened, fcntl.LOCK_EX)
+    with lock:
         yield
 
 
