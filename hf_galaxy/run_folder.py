@@ -1,19 +1,19 @@
 """The folder of a run: who may write into it, what it branches off from, and what is in it at the end."""
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
 from hf_galaxy import card_data, cards, checkpoints, run_figures
-from hf_galaxy.atomic import settle, whole_file
+from hf_galaxy.atomic import remove_partial, settle, whole_file
 from hf_galaxy.errors import BadInput
+from hf_galaxy.locks import lock_file, locked, remove_lock
 from hf_galaxy.run_record import FILE, RunRecord
 from hf_galaxy.settings import BESIDE, Settings, as_recorded
 
@@ -28,7 +28,7 @@ def begin(settings: Settings, record: RunRecord, galaxies: int) -> IO:
         galaxies: that are learnt from.
 
     Returns:
-        What `save` is to be given, to be closed in any case: nobody else can claim the folder until then.
+        What `save` is to be given: nobody else can claim the folder until then, or until the process ends.
 
     Raises:
         BadInput: as `claim` and `branch_point`.
@@ -42,7 +42,6 @@ def begin(settings: Settings, record: RunRecord, galaxies: int) -> IO:
             with whole_file(settings.out / trunk.name.removeprefix("kept-")) as partial:
                 shutil.copyfile(trunk, partial)
         except OSError as error:
-            lock.close()
             raise BadInput(f"--branch-of: {trunk} cannot be copied to {settings.out} ({error.strerror})") from error
     return lock
 
@@ -60,35 +59,32 @@ def claim(out: Path, record: RunRecord) -> IO:
         _check_same(out, record)  # before anything in it is touched
     elif out.exists() and (not out.is_dir() or any(not file.name.startswith(".") for file in out.iterdir())):
         raise BadInput(f"--out {out}: exists and is no run folder; choose another")
-    with contextlib.ExitStack() as held:
+    with ExitStack() as stack:
         try:
             out.mkdir(parents=True, exist_ok=True)
-            lock = held.enter_context(open(out / LOCK, "w"))
+            if (lock := lock_file(out / LOCK)) is None:
+                raise BadInput(f"--out {out}: another process is training this run now")
+            stack.enter_context(lock)
+            remove_partial(out.rglob("*"))
+            if not (out / FILE).exists():
+                record.save(out)
         except OSError as error:
             raise BadInput(f"--out {out}: cannot be written ({error.strerror})") from error
-        try:
-            # Not flock, which loader workers would inherit: they live on for some seconds when a run is killed.
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise BadInput(f"--out {out}: another process is training this run now") from error
-        if not (out / FILE).exists():
-            try:
-                record.save(out)
-            except OSError as error:
-                raise BadInput(f"--out {out}: cannot be written ({error.strerror})") from error
         earlier = _check_same(out, record)  # once more: it may have been finished since
-        changed = {name: value for name, value in record.environment.items() if value != earlier.environment.get(name)}
-        for name, value in changed.items():
-            print(f"begun with {name} {earlier.environment.get(name)}, going on with {value}: not with the same bits")
-        held.pop_all()
+        stack.pop_all()
+    changed = {name: value for name, value in record.environment.items() if value != earlier.environment.get(name)}
+    for name, value in changed.items():
+        print(f"begun with {name} {earlier.environment.get(name)}, going on with {value}: not with the same bits")
     return lock
 
 
-def _check_same(out, record):
+def _check_same(out: Path, record: RunRecord) -> RunRecord:
     """The run that is there; refused if it is another one."""
     earlier = RunRecord.load(out)
     if earlier.finished:
-        _tidy(out)
+        left = checkpoints.all_in(out) or (out / LOCK).exists()
+        if left and (lock := lock_file(out / LOCK)):
+            _tidy(out, lock)
         raise BadInput(f"--out {out}: holds a finished run; choose another, or remove it")
     if differing := _differing(earlier, record):
         raise BadInput(
@@ -151,7 +147,21 @@ def rewrite(out: Path, change: Callable[[RunRecord], None], redraw: bool = False
 
     Returns:
         Whether the card is that of the record now, not a person's.
+
+    Raises:
+        BadInput: there is no run, or it cannot be written.
     """
+    RunRecord.load(out)  # before anything in the folder is touched
+    try:
+        with locked(out / LOCK):  # two processes that change the same record must not undo each other's changes
+            return _rewrite(out, change, redraw)
+    except OSError as error:
+        raise BadInput(f"{out}: cannot be written ({error.strerror})") from error
+
+
+def _rewrite(out: Path, change: Callable[[RunRecord], None], redraw: bool) -> bool:
+    """As `rewrite`, while nobody else writes."""
+    remove_partial(out.rglob("*"))
     before, record = RunRecord.load(out), RunRecord.load(out)
     ours = _is_ours(out / CARD, before)
     change(record)
@@ -219,11 +229,10 @@ def save(model, weights: dict, record: RunRecord, out: Path, lock: IO) -> None:
         raise BadInput(
             f"--out {out}: cannot be written ({error}); make room, and give the same command again"
         ) from error
-    _tidy(out)
-    lock.close()
+    _tidy(out, lock)
 
 
-def _tidy(out):
+def _tidy(out: Path, lock: IO[bytes]) -> None:
     """Remove what a finished run needs no more; also what stayed because it was killed at just this moment."""
     checkpoints.discard(out)
-    (out / LOCK).unlink(missing_ok=True)
+    remove_lock(lock)
