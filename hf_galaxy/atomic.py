@@ -9,10 +9,11 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from hf_galaxy.errors import BadInput
+from hf_galaxy.locks import locked
 
 FINGERPRINT = "fingerprint"
 ABANDONED = 24 * 3600  # seconds after which nobody is taken to write on
@@ -46,10 +47,22 @@ def new_folder(out: Path, fingerprint: str) -> Iterator[Path]:
         fingerprint: of all that the files depend on.
 
     Raises:
-        BadInput: as `check_new`; files of another fingerprint are there; or the disk is full.
+        BadInput: as `check_new`; another process is writing the folder; files of another fingerprint are there; or the
+            disk is full.
     """
     check_new(out)
     out = out.resolve()
+    try:
+        with _only_writer_of(out):
+            check_new(out)  # once more: it may have been written since
+            with _resumed_folder(out, fingerprint) as partial:
+                yield partial
+    except OSError as error:
+        raise BadInput(f"{out} cannot be written: {error.strerror} ({error.filename})") from error
+
+
+@contextmanager
+def _resumed_folder(out: Path, fingerprint: str) -> Iterator[Path]:
     partial = out.parent / f".{out.name}.partial"
     mark = partial / FINGERPRINT
     if mark.exists() and mark.read_text() != fingerprint and any(_finished(partial)):
@@ -66,8 +79,6 @@ def new_folder(out: Path, fingerprint: str) -> Iterator[Path]:
         yield partial
         mark.unlink()
         os.replace(partial, out)
-    except OSError as error:
-        raise BadInput(f"{out} cannot be written: {error.strerror} ({error.filename})") from error
     finally:
         if partial.exists() and not any(_finished(partial)):
             shutil.rmtree(partial)
@@ -75,19 +86,30 @@ def new_folder(out: Path, fingerprint: str) -> Iterator[Path]:
 
 @contextmanager
 def replaced_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `out` when the block ends well, and is removed if it does not."""
+    """A folder to fill, which takes the place of `out` when the block ends well, and is removed if it does not.
+
+    Raises:
+        BadInput: another process is writing it.
+    """
     partial, earlier = (out.with_name(f".{out.name}.{state}") for state in ("partial", "earlier"))
-    for left in (partial, earlier):
-        shutil.rmtree(left, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if out.exists():
-            os.replace(out, earlier)  # a folder that is not empty cannot be replaced in one step
-        os.replace(partial, out)
-    finally:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with _only_writer_of(out):
         for left in (partial, earlier):
             shutil.rmtree(left, ignore_errors=True)
+        partial.mkdir()
+        try:
+            yield partial
+            if out.exists():
+                os.replace(out, earlier)  # a folder that is not empty cannot be replaced in one step
+            os.replace(partial, out)
+        finally:
+            for left in (partial, earlier):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _only_writer_of(out: Path) -> AbstractContextManager[None]:
+    refusal = f"{out}: another process is writing this folder now; let it finish, or choose another --out"
+    return locked(out.with_name(f".{out.name}.lock"), refusal)
 
 
 def _finished(folder: Path) -> Iterator[Path]:

@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hf_galaxy.atomic import new_folder, whole_file, write_json
+from hf_galaxy import atomic
+from hf_galaxy.atomic import new_folder, replaced_folder, whole_file, write_json
 from hf_galaxy.errors import BadInput
 
 
@@ -196,6 +197,52 @@ def test_what_is_there_is_never_overwritten(tmp_path):
         new_folder(tmp_path / "file" / "out", "x").__enter__()
     assert everything_in(tmp_path) == before
     assert (tmp_path / "full/a.txt").read_text() == "mine"
+
+
+def fill_slowly(context, out, started, end):
+    with context(out) as folder:
+        fill(folder, "a.txt")
+        started.set()
+        end.wait(60)
+        fill(folder, "b.txt")
+
+
+def resumed(out):
+    return new_folder(out, "x")
+
+
+@pytest.mark.parametrize("context", [resumed, replaced_folder])
+def test_of_two_that_write_one_folder_the_second_is_refused_and_leaves_the_first_alone(tmp_path, context):
+    out, started, end = tmp_path / "out", get_context("fork").Event(), get_context("fork").Event()
+    first = get_context("fork").Process(target=fill_slowly, args=(context, out, started, end))
+    first.start()
+    assert started.wait(60)
+    before = everything_in(tmp_path)
+    for second in (context(out), new_folder(out, "another"), replaced_folder(out)):
+        with pytest.raises(BadInput, match=f"{out}: another process is writing this folder now"), second:
+            pass
+        assert everything_in(tmp_path) == before
+    end.set()
+    first.join()
+    assert first.exitcode == 0
+    assert everything_in(tmp_path) == ["out", "out/a.txt", "out/b.txt"]
+
+
+def test_a_folder_that_was_written_meanwhile_is_refused(tmp_path, monkeypatch):
+    """The second was about to begin when the first ended."""
+    out = tmp_path / "out"
+    real = atomic.locked
+
+    def late(path, refusal):
+        monkeypatch.setattr(atomic, "locked", real)
+        with new_folder(out, "x") as folder:
+            fill(folder, "a.txt")
+        return real(path, refusal)
+
+    monkeypatch.setattr(atomic, "locked", late)
+    with pytest.raises(BadInput, match="exists already"), new_folder(out, "x"):
+        pass
+    assert everything_in(tmp_path) == ["out", "out/a.txt"]
 
 
 def killed_while_writing(out, finished):

@@ -23,6 +23,7 @@ from PIL import Image
 from transformers import pipeline
 
 from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes, data, plan, predictions, publish
+from hf_galaxy.atomic import new_folder
 from hf_galaxy.pictures import Rendering
 from hf_galaxy.predictions import PictureFolder
 from hf_galaxy.views import Framing, eval_view, to_canvases
@@ -431,3 +432,11 @@ def test_it_is_launched_by_accelerate(run_folder, dataset, run_script, tmp_path)
     done = run_script("predict", "--run", run_folder, "--dataset", dataset, "--out", tmp_path / "out")
     assert done.stdout.endswith("out: 100 galaxies\n")
     assert table_of(tmp_path / "out").num_rows == 100
+
+
+def test_a_second_command_into_one_folder_is_refused_while_the_first_writes(run_folder, dataset, whole, tmp_path):
+    with new_folder(tmp_path / "out", "the first") as folder:
+        (folder / "part-00000-of-00001.parquet").touch()
+        line = refused(run_folder, "--dataset", dataset, "--out", tmp_path / "out", "--workers", 0)
+        assert f"{tmp_path / 'out'}: another process is writing this folder now" in line
+        assert (folder / "part-00000-of-00001.parquet").exists()

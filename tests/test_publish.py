@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import runpy
+import sys
 from collections import Counter
 
 import datasets
@@ -10,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_galaxy import load_tree, plan, publish
+from hf_galaxy.atomic import new_folder
 from hf_galaxy.catalogues import Catalogue
 from hf_galaxy.column_map import ColumnMap
 from hf_galaxy.dataset_card import Prose, write_card
@@ -17,7 +20,7 @@ from hf_galaxy.duplicates import pairs_on_the_sky
 from hf_galaxy.errors import BadInput
 from hf_galaxy.pictures import Pictures
 from hf_galaxy.schema import SPLITS, Row, split_of
-from tests.conftest import Rows, jpeg_bytes, published
+from tests.conftest import ROOT, Rows, jpeg_bytes, published
 
 ARCSEC = 1 / 3600
 
@@ -385,3 +388,13 @@ def test_the_number_of_processes_does_not_change_a_byte(tmp_path):
     one, two = contents(tmp_path / "1"), contents(tmp_path / "2")
     assert len(one) > 6
     assert one == two
+
+
+def test_a_second_publication_into_one_folder_is_refused_while_the_first_writes(tmp_path, monkeypatch):
+    words = ["simulate", "--galaxies", "20", "--size", "32", "--num-proc", "1", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["publish_dataset.py", *words])
+    with new_folder(tmp_path / "out", "the first") as folder:
+        (folder / "data.parquet").touch()
+        with pytest.raises(SystemExit, match="out: another process is writing this folder now"):
+            runpy.run_path(str(ROOT / "scripts/publish_dataset.py"), run_name="__main__")
+        assert (folder / "data.parquet").exists()
