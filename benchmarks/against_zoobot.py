@@ -97,7 +97,7 @@ def prepare() -> None:
 
 def ours(settings: Settings, folder: Path) -> Times:
     """As scripts/pretrain.py trains."""
-    record = experiment.carry_out(
+    record = experiment.run_training(
         RunSettings(
             dataset=(str(folder),),
             out=folder / f"ours-{time.time_ns()}",

@@ -30,7 +30,7 @@ from hf_galaxy.copied import CopiedRows, open_copy
 from hf_galaxy.data import Galaxies
 from hf_galaxy.decision_tree import DecisionTree, load_tree
 from hf_galaxy.errors import BadInput
-from hf_galaxy.sequence import Share, TrainingSequence, training_batches
+from hf_galaxy.sequence import ProcessShard, TrainingSequence, training_batches
 from hf_galaxy.views import Framing, train_view
 
 VIEW, BATCH = 224, 64
@@ -65,7 +65,7 @@ def ours_with_views(rows: CopiedRows, tree: DecisionTree) -> Iterator[torch.Tens
 
 def _our_batches(rows, tree):
     sequence = TrainingSequence(Galaxies(rows, FRAMING, tree, fast=True), seed=0)
-    return training_batches(sequence, BATCH, range(len(rows) // BATCH), Share(), workers=0)
+    return training_batches(sequence, BATCH, range(len(rows) // BATCH), ProcessShard(), workers=0)
 
 
 def peer_loaders() -> dict[str, Callable]:

@@ -132,7 +132,7 @@ def peaks_of(settings: Settings, dataset: Path, rows: int, way: str) -> dict[str
             workers=settings.workers,
             cpu=True,
         )
-        experiment.carry_out(run_settings)
+        experiment.run_training(run_settings)
     watch.over.set()
     watch.join()
     return watch.peaks

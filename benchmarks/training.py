@@ -36,7 +36,7 @@ from hf_galaxy.model import GalaxyConfig, GalaxyForVotes
 from hf_galaxy.optimizers import make_optimizer, parameter_groups
 from hf_galaxy.processes import start_accelerator
 from hf_galaxy.recipe import Recipe
-from hf_galaxy.sequence import Share, TrainingSequence, default_workers, training_batches
+from hf_galaxy.sequence import ProcessShard, TrainingSequence, default_workers, training_batches
 from hf_galaxy.start import resolve_start
 from hf_galaxy.train import fit
 from hf_galaxy.views import train_view
@@ -109,7 +109,7 @@ class Bench:
 
     def batches(self, steps: range, workers: int = 0) -> Iterator[dict[str, torch.Tensor]]:
         """The batches of training, as `hf_galaxy.experiment` has them."""
-        return training_batches(self.sequence, self.settings.batch_size, steps, Share(), workers)
+        return training_batches(self.sequence, self.settings.batch_size, steps, ProcessShard(), workers)
 
     def on_device(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """As `hf_galaxy.train` does it."""

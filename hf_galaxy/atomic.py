@@ -139,7 +139,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         yield partial
         partial.chmod(mode)
-        settle(partial)
+        fsync_file(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -159,7 +159,7 @@ def remove_partial(files: Iterable[Path], age: float = 0.0) -> None:
                     file.unlink()
 
 
-def settle(path: Path) -> None:
+def fsync_file(path: Path) -> None:
     """Wait till what was written to a file is on the disk."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())

@@ -19,7 +19,7 @@ GRACE = 120.0  # seconds a run gets to save and end by itself when it is told to
 TICK = 0.1  # seconds between two looks at what runs
 
 
-def take(cell: Cell) -> IO[bytes] | None:
+def try_lock(cell: Cell) -> IO[bytes] | None:
     """The lock of a cell, to be closed by whoever took it; None while another process holds it, on any machine.
 
     The system releases it when the last process that has it open ends, however it ends. So there are no stale locks.

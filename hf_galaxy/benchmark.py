@@ -21,7 +21,7 @@ from hf_galaxy.atomic import write_json
 from hf_galaxy.benchmark_results import ABOUT, CELLS
 from hf_galaxy.data import open_dataset, tables_of
 from hf_galaxy.errors import BadInput
-from hf_galaxy.grid import KEPT, name_of
+from hf_galaxy.grid import STATE_DIR, name_of
 from hf_galaxy.run_record import FILE, RunRecord
 from hf_galaxy.settings import Settings
 from hf_galaxy.sources import open_sources
@@ -85,7 +85,7 @@ class Cell:
 
     def kept(self, what: str) -> Path:
         """What is kept while it is measured: its `lock`, and the runs that it takes."""
-        return self.out / KEPT / f"{self.name.replace('/', ',')}.{what}"
+        return self.out / STATE_DIR / f"{self.name.replace('/', ',')}.{what}"
 
     def read(self) -> dict | None:
         """What was measured; None if it was not yet."""

@@ -12,9 +12,9 @@ import numpy as np
 from hf_galaxy.atomic import write_json
 from hf_galaxy.benchmark import FULL, VALIDATIONS, Benchmark, Cell, quietly
 from hf_galaxy.data import open_dataset
-from hf_galaxy.experiment import carry_out, describe, environment, measure, model_and_baseline
+from hf_galaxy.experiment import describe, environment, measure, model_and_baseline, run_training
 from hf_galaxy.features import BATCH, FeatureStore, without_backbone
-from hf_galaxy.grid import KEPT
+from hf_galaxy.grid import STATE_DIR
 from hf_galaxy.probe import probe
 from hf_galaxy.processes import start_accelerator
 from hf_galaxy.run_record import FILE, RunRecord
@@ -30,7 +30,7 @@ class Bench:
     """
 
     def __init__(self, benchmark: Benchmark):
-        self.benchmark, self.store = benchmark, FeatureStore(benchmark.out / KEPT / "features")
+        self.benchmark, self.store = benchmark, FeatureStore(benchmark.out / STATE_DIR / "features")
         self.resolved = {}  # start -> fields and weights: to read them takes longer than a linear probe
 
     def measure(self, cell: Cell) -> bool:
@@ -103,7 +103,7 @@ class Bench:
         given = self.benchmark.settings(cell, **FULL, learning_rate=rate, out=folder)
         galaxies = open_sources(given, quietly).count("train")
         epochs = self.benchmark.seen / galaxies**0.5
-        return carry_out(dataclasses.replace(given, epochs=epochs, validate_every=epochs / VALIDATIONS))
+        return run_training(dataclasses.replace(given, epochs=epochs, validate_every=epochs / VALIDATIONS))
 
     def _resolve(self, settings):
         key = settings.start, settings.backbone

@@ -18,6 +18,7 @@ from hf_galaxy.charts import (
     chart,
     draw_level,
     draw_point,
+    figure_interval,
     handle,
     label,
     limits,
@@ -25,7 +26,6 @@ from hf_galaxy.charts import (
     png,
     shortened,
     style,
-    told,
 )
 from hf_galaxy.law_figures import Figure
 
@@ -146,7 +146,7 @@ def _labels(name, mode, means, about, looks):
             draw_level(axes, baseline, "baseline", "-.", right=True)
         most = [point for point in of_task if point["share"] == max(each["share"] for each in of_task)]
         best = min(most, key=lambda point: point["value"])
-        words.append(f"{task}: least with {best['galaxies']:,} galaxies from {best['start']}, {told(best)}.")
+        words.append(f"{task}: least with {best['galaxies']:,} galaxies from {best['start']}, {figure_interval(best)}.")
     label(figure, panels, [_title(about, task) for task in tasks], GALAXIES, "loss on test galaxies")
     handles = _legend(looks, {each["start"] for each in means})
     handles.append(handle("mean of seeds, 90 %; moved sideways a little", QUIET, marker="|", ms=9))
@@ -289,7 +289,7 @@ def _linear(pairs, about, looks):
             ratio = pair["ratio"]
             row |= {"ratio": ratio["value"], "ratio_low": ratio["low"], "ratio_high": ratio["high"]}
             rows.append(row)
-            words.append(f"{task}, {pair['start']}: {told(ratio)}.")
+            words.append(f"{task}, {pair['start']}: {figure_interval(ratio)}.")
         axes.plot([low, high], [low, high], "--", color=QUIET, lw=1, zorder=1)
         for axis in (axes.xaxis, axes.yaxis):
             log_axis(axis, low, high)
@@ -337,7 +337,7 @@ def _amounts(series, mode, rows, results, about):
             })  # fmt: skip
         for level in levels:
             axes.axhline(level, color=QUIET, lw=0.9, ls="-.", zorder=1)
-        words.append(f"{row['task']}: galaxies to the power of minus {told(row)}.")
+        words.append(f"{row['task']}: galaxies to the power of minus {figure_interval(row)}.")
     label(
         figure,
         panels,

@@ -51,7 +51,7 @@ def metrics_table(results: dict) -> str:
         return _values_table(results, again)
     if "questions" not in results:
         rows = [
-            (name, f"{_told(pair['model'], again.get(name, {}).get('model'))} | {_number(pair['baseline'])}")
+            (name, f"{_told(pair['model'], again.get(name, {}).get('model'))} | {rounded(pair['baseline'])}")
             for name, pair in results.items()
             if isinstance(pair, dict) and "baseline" in pair
         ]
@@ -59,7 +59,7 @@ def metrics_table(results: dict) -> str:
 
     def cells(figures, replicates, *names):
         return " | ".join(
-            f"{_told(figures[name]['model'], replicates.get(name, {}).get('model'))} | {_number(figures[name]['baseline'])}"
+            f"{_told(figures[name]['model'], replicates.get(name, {}).get('model'))} | {rounded(figures[name]['baseline'])}"
             for name in names
         )
 
@@ -94,7 +94,7 @@ def _values_table(results, again):
         row = [name, figures["galaxies"]]
         for error in ("rmse", "mae", "r2"):
             figure = figures[error]
-            row += [_told(figure["model"], replicates.get(error, {}).get("model")), _number(figure["baseline"])]
+            row += [_told(figure["model"], replicates.get(error, {}).get("model")), rounded(figure["baseline"])]
         rows.append(row)
     return f"{_loss_of_all(results, again)}\n\n{table(header, rows)}"
 
@@ -103,7 +103,7 @@ def _loss_of_all(results, again):
     loss = results["loss"]
     return (
         f"All {results['galaxies']} galaxies: loss {_told(loss['model'], again.get('loss', {}).get('model'))}, "
-        f"baseline {_number(loss['baseline'])}."
+        f"baseline {rounded(loss['baseline'])}."
     )
 
 
@@ -111,13 +111,13 @@ def _told(value, replicates):
     """A figure and, where it was measured in replicates, half the width of its interval."""
     drawn = [each for each in replicates or [] if each is not None]
     if value is None or not drawn:
-        return _number(value)
+        return rounded(value)
     low, high = np.quantile(drawn, (0.05, 0.95))
     if low == high:  # as of one galaxy, which is all that can be drawn: nothing is known of others
-        return _number(value)
+        return rounded(value)
     half = (high - low) / 2
-    shown = f"{half:.3f}" if 0.0005 <= half < 1000 else _number(half)
-    return f"{_number(value)}\xa0±\xa0{shown}"  # not to be broken into lines
+    shown = f"{half:.3f}" if 0.0005 <= half < 1000 else rounded(half)
+    return f"{rounded(value)}\xa0±\xa0{shown}"  # not to be broken into lines
 
 
 def _classes_table(confusion, names):
@@ -127,8 +127,8 @@ def _classes_table(confusion, names):
     taken_for = confusion - np.diag(right)
     rows = [
         [
-            name, of_class[i], _number(right[i] / of_class[i] if of_class[i] else None),
-            _number(right[i] / said[i] if said[i] else None), names[taken_for[i].argmax()] if taken_for[i].any() else "-",
+            name, of_class[i], rounded(right[i] / of_class[i] if of_class[i] else None),
+            rounded(right[i] / said[i] if said[i] else None), names[taken_for[i].argmax()] if taken_for[i].any() else "-",
         ]
         for i, name in enumerate(names)
     ]  # fmt: skip
@@ -142,7 +142,7 @@ def _calibration_section(calibration):
     if "campaigns" not in calibration:
         return (
             "The probability of the likeliest class, in ten bins, against the share of galaxies in which that class is right. "
-            f"The mean distance of both (expected calibration error) is {_number(calibration['error'])}."
+            f"The mean distance of both (expected calibration error) is {rounded(calibration['error'])}."
         )
     columns = {
         level: f"in the {level} % interval"
@@ -150,7 +150,7 @@ def _calibration_section(calibration):
         for level in each.get("coverage", {})
     }
     rows = [
-        [name, _number(each["error"]), *(_number(each["coverage"][level]) for level in columns)]
+        [name, rounded(each["error"]), *(rounded(each["coverage"][level]) for level in columns)]
         for kind in ("campaigns", "questions")
         for name, each in calibration[kind].items()
     ]
@@ -226,7 +226,7 @@ def _setting(value):
     return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
-def _number(value):
+def rounded(value):
     if value is None:
         return NOT_MEASURED
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}" if abs(value) >= 0.01 else f"{value:.2g}"

@@ -179,15 +179,15 @@ def beside(axes, y: float, text: str, left: bool, **look) -> None:
     axes.text(y=y, s=text, transform=axes.get_yaxis_transform(), fontsize=8.5, va="center", **place, **look)
 
 
-def number(value: float) -> str:
+def figure_number(value: float) -> str:
     """Three digits."""
     return f"{value:#.3g}".rstrip(".") if 1e-4 < abs(value) < 1000 else f"{value:.3g}"
 
 
-def told(each: dict, value: str = "value") -> str:
+def figure_interval(each: dict, value: str = "value") -> str:
     """A number and its interval."""
-    interval = "" if each["low"] is None else f" [{number(each['low'])}, {number(each['high'])}]"
-    return number(each[value]) + interval
+    interval = "" if each["low"] is None else f" [{figure_number(each['low'])}, {figure_number(each['high'])}]"
+    return figure_number(each[value]) + interval
 
 
 def short(value: float, digits: int = 3) -> str:

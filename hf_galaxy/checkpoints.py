@@ -22,10 +22,10 @@ from torch.utils._pytree import tree_map_only
 
 from hf_galaxy.atomic import whole_file
 from hf_galaxy.errors import BadInput
-from hf_galaxy.processes import first_alone
+from hf_galaxy.processes import on_main_process
 
 
-def all_in(folder: Path, kept: bool = False) -> list[Path]:
+def list_checkpoints(folder: Path, kept: bool = False) -> list[Path]:
     """The checkpoints in a folder, the oldest first; or those that are kept for runs that branch off."""
     return sorted(folder.glob(f"{'kept-' if kept else ''}checkpoint-*.pt"))
 
@@ -63,7 +63,7 @@ def save(
                 if keep and not (kept := path.with_name(f"kept-{path.name}")).exists():
                     with whole_file(kept) as copy:
                         shutil.copyfile(partial, copy)
-            for old in all_in(folder)[:-limit]:
+            for old in list_checkpoints(folder)[:-limit]:
                 old.unlink()
         except (OSError, RuntimeError) as error:  # torch's writer has RuntimeErrors of its own for a full disk
             raise BadInput(
@@ -71,7 +71,7 @@ def save(
                 "on from the checkpoint before"
             ) from error
 
-    first_alone(accelerator, write)
+    on_main_process(accelerator, write)
 
 
 def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> dict | None:
@@ -87,7 +87,7 @@ def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, accel
     def read():
         for partial in folder.glob(".*checkpoint-*.partial"):  # of a process that was killed
             partial.unlink()
-        if not (written := all_in(folder)):
+        if not (written := list_checkpoints(folder)):
             return {}
         try:
             return torch.load(written[-1], map_location="cpu", weights_only=True)
@@ -96,7 +96,7 @@ def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, accel
                 f"{written[-1]}: cannot be read ({type(error).__name__}); remove it to go on from the one before"
             ) from error
 
-    content = first_alone(accelerator, read) or {}
+    content = on_main_process(accelerator, read) or {}
     plain = [{name: content[name] for name in content.keys() & {"loop", "scaler"}}]
     if accelerator.num_processes > 1:
         broadcast_object_list(plain)
@@ -121,7 +121,7 @@ def load_weights(model: nn.Module, weights: dict, accelerator: Accelerator) -> N
 
 def discard(folder: Path) -> None:
     """Remove the checkpoints of a finished run, but for those that are kept for others."""
-    for checkpoint in all_in(folder):
+    for checkpoint in list_checkpoints(folder):
         checkpoint.unlink(missing_ok=True)
 
 

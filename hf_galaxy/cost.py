@@ -15,7 +15,7 @@ from hf_galaxy.attempt import ending
 from hf_galaxy.errors import BadInput
 from hf_galaxy.estimate import Estimate
 from hf_galaxy.grid import Cell, name_of
-from hf_galaxy.sweep import share
+from hf_galaxy.sweep import resources_for_slot
 
 COUNTED = {"subset", "epochs", "validate-every"}  # options that say how many galaxies a run sees
 FREE = {
@@ -82,7 +82,7 @@ def costs_of(cells: Sequence[Cell], at_once: int) -> list[Cost]:
     def tried(cell):
         slot = slots.popleft()
         try:
-            return _try_out(cell, *share(slot, at_once))
+            return _try_out(cell, *resources_for_slot(slot, at_once))
         finally:
             slots.append(slot)
 

@@ -51,10 +51,10 @@ def open_dataset(name: str, config: str | None = None, streaming: bool = False) 
     for split, rows in opened.items():
         if missing := {"id_str", "image"} - set(rows.column_names):
             raise BadInput(f"--dataset {name}: split {split} has no column {', '.join(sorted(missing))}")
-        if not _is_text(rows.features["id_str"]):
+        if not is_text(rows.features["id_str"]):
             raise BadInput(f"--dataset {name}: split {split}: id_str holds {rows.features['id_str']}, but must be text")
     if "train" in opened and "validation" not in opened:
-        ids = _column(opened["train"], "id_str").to_pylist()
+        ids = column_of(opened["train"], "id_str").to_pylist()
         chosen = np.array([hashed_place(f"validation of {id_str}") < VALIDATION_SHARE for id_str in ids])
         train = opened["train"]
         opened |= {
@@ -63,11 +63,11 @@ def open_dataset(name: str, config: str | None = None, streaming: bool = False) 
     return opened
 
 
-def _is_text(feature):
+def is_text(feature):
     return isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
 
 
-def _column(rows, column):
+def column_of(rows, column):
     return rows.select_columns([column]).with_format("arrow")[:][column]
 
 
@@ -158,10 +158,10 @@ def _classes_in(rows, column, name):
     feature = rows.features.get(column)
     if isinstance(feature, datasets.ClassLabel):
         return feature.names
-    if not _is_text(feature):
+    if not is_text(feature):
         labels = ", ".join(label_columns(rows)) or "none"
         raise BadInput(f"--dataset {name}: has no class label {column!r}; its label columns: {labels}")
-    names = sorted({value for value in _column(rows, column).unique().to_pylist() if value})
+    names = sorted({value for value in column_of(rows, column).unique().to_pylist() if value})
     if not 1 < len(names) <= 1000:
         raise BadInput(
             f"--dataset {name}: column {column!r} holds {len(names)} different texts; classes are 2 to 1,000"
@@ -362,7 +362,7 @@ def tables_of(
     Raises:
         BadInput: as `columns_of`, or a number is no number of votes.
     """
-    chosen = _with_target(rows, columns, target)
+    chosen = with_target(rows, columns, target)
     for first in range(0, len(rows), size):
         table = chosen[first : first + size]
         if isinstance(target, DecisionTree):
@@ -385,7 +385,7 @@ def galaxy_of(rows: Rows, index: int) -> str:
     return f"--dataset {dataset}, {name}" if dataset else name
 
 
-def _with_target(rows, columns, target):
+def with_target(rows, columns, target):
     """The rows with some columns and those of a target; many of votes as one (`vote_matrix`), where the rows can give it."""
     held = [] if target is None else columns_of(rows, target)
     if isinstance(target, DecisionTree) and len(held) >= MANY and not isinstance(rows, datasets.Dataset):
@@ -421,7 +421,7 @@ class Galaxies(Dataset):
         self.framing, self.target, self.shorter = framing, target, framing.scaled if fast else None
         self.keyed, self.named = keyed, keyed and "id_str" in rows.column_names
         names = ["id_str"] if self.named else []
-        self.rows, self._whole = _with_target(rows, ["image", *names], target), rows
+        self.rows, self._whole = with_target(rows, ["image", *names], target), rows
 
     def __len__(self):
         return len(self.rows)

@@ -81,16 +81,16 @@ class Prose:
 
     def section(self, heading: str) -> str:
         """The text under a heading, "" if there is none."""
-        return _section(self.text, heading)
+        return card_section(self.text, heading)
 
 
-def _section(text, heading):
+def card_section(text, heading):
     found = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
     return found[1].strip() if found else ""
 
 
 @dataclass(frozen=True)
-class Said:
+class DatasetFacts:
     """What the card of a dataset says, for the card of a model that learns from it; where it says nothing, None.
 
     Attributes:
@@ -108,7 +108,7 @@ class Said:
     citation: str | None = None
 
     @classmethod
-    def by(cls, name: str) -> "Said":
+    def by(cls, name: str) -> "DatasetFacts":
         """The card of a dataset, ours or another: a folder or a Hub id."""
         folder = Path(name)
         hub_id = None if folder.exists() else name
@@ -124,7 +124,7 @@ class Said:
             stated if isinstance(stated, str) and stated != "unknown" else None,
             hub_id,
             telescope and telescope[1],
-            _section(card.text, "Known problems") or None,
+            card_section(card.text, "Known problems") or None,
             citation and citation[1].strip(),
         )
 

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 
 from hf_galaxy import checkpoints
 from hf_galaxy.recipe import Recipe
-from hf_galaxy.sequence import Share
+from hf_galaxy.sequence import ProcessShard
 from hf_galaxy.settings import Settings
 from hf_galaxy.sources import Sources
 
@@ -128,7 +128,7 @@ def estimate(
     train: Callable[..., dict],
     settings: Settings,
     sources: Sources,
-    share: Share,
+    share: ProcessShard,
     accelerator: Accelerator,
     weights: int,
 ) -> str:
@@ -151,7 +151,7 @@ def estimate(
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         training = train(recipe, tried * settings.batch_size, Path(folder), few)
-        size = max((file.stat().st_size for file in checkpoints.all_in(Path(folder))), default=0)
+        size = max((file.stat().st_size for file in checkpoints.list_checkpoints(Path(folder))), default=0)
         accelerator.wait_for_everyone()
     if accelerator.device.type == "cuda":
         memory = torch.cuda.max_memory_reserved()

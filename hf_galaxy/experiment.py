@@ -28,7 +28,7 @@ from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.estimate import estimate
 from hf_galaxy.features import GalaxyFeatures, features_of, without_backbone
-from hf_galaxy.finetuning import Trained, keep_head, merge_adapters, prepare
+from hf_galaxy.finetuning import TrainableParts, keep_head, merge_adapters, prepare
 from hf_galaxy.metrics import VoteMetrics
 from hf_galaxy.mixture import mixed
 from hf_galaxy.model import (
@@ -40,10 +40,10 @@ from hf_galaxy.model import (
 )
 from hf_galaxy.optimizers import make_optimizer, parameter_groups
 from hf_galaxy.pretrained import hub_id_of
-from hf_galaxy.processes import first_alone, start_accelerator, start_tracker, stop_tracker
+from hf_galaxy.processes import on_main_process, start_accelerator, start_tracker, stop_tracker
 from hf_galaxy.run_folder import begin, save
 from hf_galaxy.run_record import RunRecord
-from hf_galaxy.sequence import Share, TrainingSequence, default_workers, evaluation_batches, training_batches
+from hf_galaxy.sequence import ProcessShard, TrainingSequence, default_workers, evaluation_batches, training_batches
 from hf_galaxy.settings import Settings
 from hf_galaxy.sources import Sources, open_sources
 from hf_galaxy.start import load_model, resolve_start
@@ -52,7 +52,7 @@ from hf_galaxy.value_metrics import ConstantValues, ValueMetrics
 from hf_galaxy.views import eval_view, train_view
 
 
-def carry_out(settings: Settings) -> RunRecord | None:
+def run_training(settings: Settings) -> RunRecord | None:
     """Train, evaluate and save. Everything that can be wrong with the settings is refused before training starts.
 
     Returns:
@@ -65,7 +65,9 @@ def carry_out(settings: Settings) -> RunRecord | None:
     )
     if settings.workers is None:
         settings = dataclasses.replace(settings, workers=default_workers(accelerator.device))
-    share = Share.of(accelerator.process_index, accelerator.num_processes, settings.batch_size, settings.device_batch)
+    share = ProcessShard.of(
+        accelerator.process_index, accelerator.num_processes, settings.batch_size, settings.device_batch
+    )
     fields, weights = resolve_start(settings.backbone, settings.start, settings.image_size)
     with accelerator.main_process_first():
         sources = open_sources(settings, accelerator.print)
@@ -76,7 +78,7 @@ def carry_out(settings: Settings) -> RunRecord | None:
     parameters = model.parameter_counts()  # of the finished run, which has no adapters
     weights_bytes = sum(values.nbytes for values in model.state_dict().values())
     new = keep_head(model, settings.start) if settings.keep_head else None
-    what = Trained.of(settings.train)
+    what = TrainableParts.of(settings.train)
     trained = prepare(model, what)
     if settings.start is not None:
         accelerator.print(_kept_and_new(model, settings, parameters, new, trained))
@@ -128,7 +130,7 @@ def carry_out(settings: Settings) -> RunRecord | None:
             galaxies,
             share.accumulate,
             batches=lambda steps: training_batches(sequence, recipe.batch_size, steps, share, workers),
-            to_inputs=lambda batch: _inputs(batch, _seen(batch, framing)),
+            to_inputs=lambda batch: model_inputs(batch, view_batch(batch, framing)),
             validate=lambda model: measured(model, validation, workers).loss,
             accelerator=accelerator,
             folder=folder,
@@ -163,7 +165,7 @@ def carry_out(settings: Settings) -> RunRecord | None:
 
     # 3. The run folder, which says at once what it will hold; and training. However it ends, folder and tracker are released.
     with contextlib.ExitStack() as held:
-        lock = first_alone(accelerator, begin, settings, record, sources.count("train"))
+        lock = on_main_process(accelerator, begin, settings, record, sources.count("train"))
         held.enter_context(lock or contextlib.nullcontext())
         if settings.tracker is not None:
             held.callback(stop_tracker, accelerator)
@@ -179,7 +181,7 @@ def carry_out(settings: Settings) -> RunRecord | None:
         record.results["test"] = measured(model, sources.splits["test"], settings.workers, bootstrap=True).compute()
         record.finished = True
         weights = accelerator.get_state_dict(model)
-        first_alone(accelerator, save, model, weights, record, settings.out, lock)
+        on_main_process(accelerator, save, model, weights, record, settings.out, lock)
     accelerator.print(f"\n{cards.metrics_table(record.results['test'])}\n\nrun folder: {settings.out}")
     accelerator.end_training()
     return record
@@ -187,7 +189,7 @@ def carry_out(settings: Settings) -> RunRecord | None:
 
 def _check_fsdp(settings, sources, accelerator):
     """Refuse what cannot be done while each process has a part of the weights only."""
-    if Trained.of(settings.train).kind in ("head", "lora"):
+    if TrainableParts.of(settings.train).kind in ("head", "lora"):
         raise BadInput(
             f"--train {settings.train}: FSDP keeps the weights in pieces, but this needs them whole; use DDP"
         )
@@ -223,7 +225,7 @@ def model_and_baseline(settings: Settings, sources: Sources, fields: dict) -> tu
     if isinstance(target, Values):
         numbers = [target.numbers(table) for rows in train for table in tables_of(rows, list(target.columns))]
         constant = ConstantValues.of(np.concatenate(numbers))
-        _check_varied(target, constant)
+        check_varied(target, constant)
         scale = dict(value_mean=constant.mean.tolist(), value_std=constant.std.tolist())
         config = GalaxyConfig(values=list(target.columns), unit_interval=target.unit_interval, **scale, **fields)
         return GalaxyForRegression(config), constant.to_dict()
@@ -236,7 +238,7 @@ def model_and_baseline(settings: Settings, sources: Sources, fields: dict) -> tu
     return model, {"log_priors": (counts.clamp_min(0.5) / counts.sum()).log().tolist()}
 
 
-def _check_varied(values, constant):
+def check_varied(values, constant):
     """Refuse values that no model can learn to tell apart."""
     for column, std in zip(values.columns, constant.std.tolist(), strict=True):
         if not std > np.finfo(np.float32).tiny:  # nor is NaN, that of a value which no galaxy has
@@ -338,16 +340,18 @@ def measure(
     else:
         target = Label.of(record.settings["label"], record.dataset["classes"])
         metrics = ClassMetrics(record.dataset["classes"], torch.tensor(record.baseline["log_priors"]))
-    share = Share(accelerator.process_index, accelerator.num_processes)
+    share = ProcessShard(accelerator.process_index, accelerator.num_processes)
     galaxies = (
         rows if isinstance(rows, GalaxyFeatures) else Galaxies(rows, config.framing, target, keyed=bootstrap)
         for rows in splits
     )
     batches = itertools.chain.from_iterable(evaluation_batches(each, batch_size, share, workers) for each in galaxies)
-    return evaluate(model, batches, lambda batch: _inputs(batch, _seen(batch, config.framing)), metrics, accelerator)
+    return evaluate(
+        model, batches, lambda batch: model_inputs(batch, view_batch(batch, config.framing)), metrics, accelerator
+    )
 
 
-def _seen(batch, framing):
+def view_batch(batch, framing):
     """What the model is called with: features if they are known, else the random view if one is drawn, else the centre."""
     if "features" in batch:
         return batch["features"]
@@ -356,7 +360,7 @@ def _seen(batch, framing):
     return eval_view(batch["pixels"], framing)
 
 
-def _inputs(batch, pixel_values):
+def model_inputs(batch, pixel_values):
     return {"pixel_values": pixel_values} | {k: v for k, v in batch.items() if k in ("votes", "labels")}
 
 

@@ -22,7 +22,7 @@ from hf_galaxy.data import Galaxies, Label, Rows, Values, tables_of, targets_in
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.model import GalaxyPreTrainedModel
 from hf_galaxy.progress import progress
-from hf_galaxy.sequence import Share, evaluation_batches
+from hf_galaxy.sequence import ProcessShard, evaluation_batches
 from hf_galaxy.views import Framing, eval_view
 
 BATCH = 64  # galaxies at once
@@ -52,7 +52,7 @@ class GalaxyFeatures(Dataset):
 
 
 def features_of(
-    model: GalaxyPreTrainedModel, splits: dict[str, list[Rows]], target: DecisionTree | Label, batch_size: int, share: Share,
+    model: GalaxyPreTrainedModel, splits: dict[str, list[Rows]], target: DecisionTree | Label, batch_size: int, share: ProcessShard,
     workers: int, accelerator: Accelerator,
 ) -> dict[str, list[GalaxyFeatures]]:  # fmt: skip
     """What the backbone, in evaluation mode, makes of the evaluation view of each galaxy. Every process must call it.
@@ -115,7 +115,7 @@ class FeatureStore:
         if digest != self._newest[0]:
             file = self.folder / f"{digest}.safetensors"
             if not file.exists():
-                share = Share(accelerator.process_index, accelerator.num_processes)
+                share = ProcessShard(accelerator.process_index, accelerator.num_processes)
                 known = features_of(model, {"all": parts}, target, BATCH, share, 0, accelerator)["all"]
                 with whole_file(file) as partial:
                     save_file({"features": torch.cat([each.columns["features"] for each in known])}, partial)

@@ -20,7 +20,7 @@ ADAPTED = (nn.Linear, nn.Conv2d, Conv2dSame)
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainableParts:
     """What is trained; the head always is.
 
     Attributes:
@@ -32,7 +32,7 @@ class Trained:
     number: int = 0
 
     @classmethod
-    def of(cls, text: str) -> "Trained":
+    def of(cls, text: str) -> "TrainableParts":
         """Read "all", "head", "last:N" or "lora:RANK".
 
         Raises:
@@ -46,7 +46,7 @@ class Trained:
         return trained
 
 
-def prepare(model: GalaxyPreTrainedModel, trained: Trained) -> int:
+def prepare(model: GalaxyPreTrainedModel, trained: TrainableParts) -> int:
     """Freeze what of the model is not trained, or add adapters to it; how many parameters are trained.
 
     Raises:

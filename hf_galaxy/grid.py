@@ -13,7 +13,7 @@ from hf_galaxy.atomic import whole_file
 from hf_galaxy.errors import BadInput
 from hf_galaxy.run_record import RunRecord
 
-KEPT = ".cells"  # in the sweep's folder: locks and logs of its cells
+STATE_DIR = ".cells"  # in the sweep's folder: locks and logs of its cells
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Cell:
 
     def kept(self, what: str) -> Path:
         """What is kept of it besides its run folder: its `lock`, its `log`, the `job` it is on a cluster."""
-        return self.out / KEPT / f"{self.name}.{what}"
+        return self.out / STATE_DIR / f"{self.name}.{what}"
 
     def record(self) -> RunRecord | None:
         """Of its finished run; None if it is not finished."""
@@ -54,7 +54,7 @@ class Cell:
 
     def step(self) -> int | None:
         """Of its newest checkpoint."""
-        return max(map(checkpoints.step_of, checkpoints.all_in(self.folder)), default=None)
+        return max(map(checkpoints.step_of, checkpoints.list_checkpoints(self.folder)), default=None)
 
 
 def name_of(options: dict[str, str]) -> str:
@@ -157,7 +157,7 @@ def prepare(out: Path, common: Sequence[str]) -> None:
     Raises:
         BadInput: it cannot be written, or as `check_common`.
     """
-    kept = out / KEPT / "command"
+    kept = out / STATE_DIR / "command"
     check_common(out, common)
     try:
         if not kept.exists():
@@ -174,7 +174,7 @@ def check_common(out: Path, common: Sequence[str]) -> None:
     Raises:
         BadInput: it is a run folder, or its cells have another command in common.
     """
-    kept = out / KEPT / "command"
+    kept = out / STATE_DIR / "command"
     if (out / "run.json").exists():
         raise BadInput(f"--out {out}: is a run folder; choose another for the sweep")
     if kept.exists() and (earlier := kept.read_text().splitlines()) != list(common):

@@ -22,16 +22,16 @@ from hf_galaxy.charts import (
     draw_law,
     draw_level,
     draw_point,
+    figure_interval,
+    figure_number,
     handle,
     label,
     limits,
     log_axis,
-    number,
     png,
     short,
     shortened,
     style,
-    told,
 )
 from hf_galaxy.errors import BadInput
 from hf_galaxy.scaling import EXPONENT, FALLS
@@ -124,7 +124,7 @@ def looks_of(study: dict) -> dict[tuple[str, str], tuple[str, str, str, str]]:
     }
 
 
-def _titles(questions):
+def panel_titles(questions):
     return [None if question == ALL else question for question in questions]
 
 
@@ -156,9 +156,9 @@ def _curves(name, study, laws):
     if any(law["plain"] for law in laws):
         handles.append(handle(f"plain law {PLAIN}", QUIET, ls=":", lw=1))
     measure = MEASURES[laws[0]["measure"]]
-    label(figure, panels, _titles(groups), GALAXIES, measure)
+    label(figure, panels, panel_titles(groups), GALAXIES, measure)
     alt = f"{measure} against galaxies learnt from, both logarithmic. {' '.join(words)}"
-    return Figure(name, png(figure, "Loss against galaxies learnt from", handles), _csv(rows), alt)
+    return Figure(name, png(figure, "Loss against galaxies learnt from", handles), csv_text(rows), alt)
 
 
 def draw_laws(axes, group: list[dict], looks: dict, large: bool) -> dict[str, float]:
@@ -193,7 +193,7 @@ def draw_laws(axes, group: list[dict], looks: dict, large: bool) -> dict[str, fl
 
 
 def _curve_rows(law):
-    yield from _point_rows(law["points"])
+    yield from point_rows(law["points"])
     for kind, fit in (("law", law["law"]), ("plain law", law["plain"])):
         if fit:
             # The plain law is drawn without its band.
@@ -201,7 +201,7 @@ def _curve_rows(law):
             yield from pd.DataFrame({"kind": kind} | {key: fit["curve"][key] for key in shown}).to_dict("records")
 
 
-def _point_rows(points):
+def point_rows(points):
     for point in points:
         yield from ({"kind": "run", "galaxies": point["galaxies"], "loss": run} for run in point["runs"])
         mean = {"kind": "mean", "galaxies": point["galaxies"], "loss": point["value"]}
@@ -228,9 +228,9 @@ def _with_ends(shown, points):
 def _last_of(law, looks):
     point = law["points"][-1]
     called = looks[law["backbone"], law["start"]][-1]
-    words = f"{law['figure']}, {called}: {told(point)} with {point['galaxies']:,} galaxies"
+    words = f"{law['figure']}, {called}: {figure_interval(point)} with {point['galaxies']:,} galaxies"
     if law["law"]:
-        words += f", exponent b {told(law['law']['b'])}{'' if _pinned_down(law) else ' (not pinned down)'}"
+        words += f", exponent b {figure_interval(law['law']['b'])}{'' if _pinned_down(law) else ' (not pinned down)'}"
     return f"{words}."
 
 
@@ -256,7 +256,7 @@ def _exponents(name, study, laws):
             if mean := common.get((question, start)):
                 lines = [y + k for k, law in enumerate(group, 1) if law["start"] == start]
                 axes.plot([mean["mean"]] * 2, [lines[0] - 0.4, lines[-1] + 0.4], color="black", lw=1.2, ls="--")
-                means[start] = f"{number(mean['mean'])}, p = {mean['p']:.2g}"
+                means[start] = f"{figure_number(mean['mean'])}, p = {mean['p']:.2g}"
         if means:
             beside(axes, y, f"common {'; '.join(means.values())}", left=False, color=QUIET)
         for y, law in enumerate(group, y + 1):  # noqa: B020
@@ -266,11 +266,11 @@ def _exponents(name, study, laws):
             axes.plot([b["low"], b["high"]], [y, y], "-" if sure else ":", color=color, lw=1.4)
             axes.plot([b["value"]], [y], marker, color=color, mfc=color if sure else "white", ms=5.5)
             beside(axes, y, shortened(called, 40), left=True)
-            beside(axes, y, told(b), left=False)
+            beside(axes, y, figure_interval(b), left=False)
             mean = common.get((question, law["start"]), {"mean": None, "p": None})
             row = {"b": b["value"], "low": b["low"], "high": b["high"], "pinned_down": sure}
             rows.append({key: law[key] for key in ABOUT} | row | {"common": mean["mean"], "p": mean["p"]})
-            words.append(f"{question}, {called}: {told(b)}{'' if sure else ' (not pinned down)'}.")
+            words.append(f"{question}, {called}: {figure_interval(b)}{'' if sure else ' (not pinned down)'}.")
         y += 1
     axes.set(ylim=(y - 0.5, -0.5), yticks=[], xlabel="b: a doubling of galaxies leaves 2⁻ᵇ of what lies above c")
     axes.spines["left"].set_visible(False)
@@ -283,7 +283,7 @@ def _exponents(name, study, laws):
         means = "common to all backbones; p: chance of such differences if all were equal"
         handles.append(handle(means, "black", ls="--", lw=1.2))
     picture = png(figure, f"Exponents b of {LAW}: {measure}", handles)
-    return Figure(name, picture, _csv(rows), f"Exponents b of {LAW}, {measure}. {' '.join(words)}")
+    return Figure(name, picture, csv_text(rows), f"Exponents b of {LAW}, {measure}. {' '.join(words)}")
 
 
 def _pinned_down(law):
@@ -341,7 +341,7 @@ def _parameters(name, study, rows):
         sizes = [row["parameters"] for row in group]
         log_axis(axes.xaxis, *limits([min(sizes) / 1.6, max(sizes) * 1.6], 0.1))
         log_axis(axes.yaxis, *limits([low, high], 0.12))
-    label(figure, panels, _titles(groups), PARAMETERS, measure)
+    label(figure, panels, panel_titles(groups), PARAMETERS, measure)
 
     handles = []
     for family, start in dict.fromkeys((row["family"], row["start"]) for row in rows):
@@ -354,10 +354,10 @@ def _parameters(name, study, rows):
         handles += [handle("change shown (90 %)", QUIET, ls="-"), handle("not shown, or not known", QUIET, ls=":")]
     most = max(row["galaxies"] for row in rows)
     words = [f"{row['figure']}: {row['backbone']} instead of {row['smaller']}, {_verdict(row)}." for row in changed]
-    words = words or [f"{row['figure']}, {row['backbone']}: {number(row['loss'])}." for row in rows]
+    words = words or [f"{row['figure']}, {row['backbone']}: {figure_number(row['loss'])}." for row in rows]
     picture = png(figure, f"Loss against the size of the model, with {most:,} galaxies", handles)
     alt = f"{measure} against parameters with {most:,} galaxies. {' '.join(words)}"
-    return Figure(name, picture, _csv(rows), alt)
+    return Figure(name, picture, csv_text(rows), alt)
 
 
 def _draw_step(axes, small, large, color):
@@ -394,7 +394,7 @@ def _joint(name, law):
     if crossed := [level for level in levels if loss.min() < level < loss.max()]:
         axes.contour(n, d, loss, crossed, colors="black", linewidths=0.7)
     scale = figure.colorbar(filled, ax=axes, ticks=levels[1:-1], aspect=30, pad=0.02)
-    scale.ax.set_yticklabels([number(level) for level in levels[1:-1]])
+    scale.ax.set_yticklabels([figure_number(level) for level in levels[1:-1]])
     places = measured["parameters"], measured["galaxies"]
     axes.scatter(*places, c="white", s=130, linewidths=0, zorder=4)  # or it would vanish where the law is right
     axes.scatter(*places, c=measured["loss"], **colors, s=70, edgecolors="black", linewidths=1, zorder=5)
@@ -402,7 +402,7 @@ def _joint(name, law):
     if gaps.min() > 0.08 * np.log(n_high / n_low):
         for x, y, value in zip(*places, measured["loss"], strict=True):
             axes.annotate(
-                number(value),
+                figure_number(value),
                 (x, y),
                 (9, 0),
                 textcoords="offset points",
@@ -434,10 +434,10 @@ def _joint(name, law):
     rows = [{"kind": "measured", **point} for point in law["points"]]
     rows += [{"kind": "frontier", **point} for point in frontier.to_dict("records")]
     rows += [{"kind": key, **each} for key, each in coefficients.items()]
-    words = ", ".join(f"{key} {told(coefficients[key])}" for key in ("E", "alpha", "beta"))
+    words = ", ".join(f"{key} {figure_interval(coefficients[key])}" for key in ("E", "alpha", "beta"))
     title = f"{measure[0].upper()}{measure[1:]} over models and galaxies"
     alt = f"{title}: the law {JOINT} with {words}. {doubts}".strip()
-    return Figure(name, png(figure, title, handles), _csv(rows), alt)
+    return Figure(name, png(figure, title, handles), csv_text(rows), alt)
 
 
 def _levels(end, losses):
@@ -471,7 +471,7 @@ def label_budget_figure(budget: dict) -> Figure:
     # Intervals too, but for ends near 0, which would take all of a logarithmic axis.
     ends = [(end, point["value"]) for point in points for end in (point["low"], point["high"]) if end is not None]
     seen += [end for end, value in ends if end > value / 3]
-    rows = [*_point_rows(points), *({"kind": "law"} | row for row in pd.DataFrame(curve).to_dict("records"))]
+    rows = [*point_rows(points), *({"kind": "law"} | row for row in pd.DataFrame(curve).to_dict("records"))]
     words = [f"{measure} against galaxies learnt from, both logarithmic."]
     handles = [
         handle("measured: mean of runs, 90 %", COLORS[0], marker="o", ls="-", lw=1),
@@ -495,25 +495,25 @@ def label_budget_figure(budget: dict) -> Figure:
             ]
             foretold = {"kind": "held back, foretold", "galaxies": x, "loss": point["predicted"]}
             rows.append(foretold | {"low": point["low"], "high": point["high"]})
-            words.append(f"With {x:,} galaxies, held back, {told(point, 'predicted')} was foretold and ")
-            words[-1] += f"{number(point['measured'])} measured, {inside} the interval."
+            words.append(f"With {x:,} galaxies, held back, {figure_interval(point, 'predicted')} was foretold and ")
+            words[-1] += f"{figure_number(point['measured'])} measured, {inside} the interval."
         if held:
             handles.append(handle("held back: foretold, 90 %", COLORS[1], marker="_", ms=10, ls="-", lw=5, alpha=0.6))
             handles.append(handle("held back: measured", "black", marker="D", mfc="white", ms=5))
         log_axis(axes.xaxis, left, right)
         log_axis(axes.yaxis, *limits(seen))
         if target is not None:
-            draw_level(axes, target, f"target {number(target)}", ":", right=False)
+            draw_level(axes, target, f"target {figure_number(target)}", ":", right=False)
             rows.append({"kind": "target", "loss": target})
         if needed:
             _draw_needed(axes, needed, target, right)
             rows[-1] |= {f"galaxies_{key}": np.inf if n is None else n for key, n in needed.items()}
-            words.insert(1, f"A loss of {number(target)}: {_needed(needed)}.")
+            words.insert(1, f"A loss of {figure_number(target)}: {_needed(needed)}.")
             if needed["low"] is not None:
                 handles.append(handle("galaxies for the target, 90 %", COLORS[2], marker="^", ls="-", lw=2))
-        label(figure, [axes], _titles([budget["figure"]]), GALAXIES, measure)
+        label(figure, [axes], panel_titles([budget["figure"]]), GALAXIES, measure)
         picture = png(figure, "How many galaxies to label", handles)
-    return Figure(f"label-budget-{budget['measure']}", picture, _csv(rows), " ".join(words))
+    return Figure(f"label-budget-{budget['measure']}", picture, csv_text(rows), " ".join(words))
 
 
 def _draw_needed(axes, needed, target, right):
@@ -539,5 +539,5 @@ def _needed(needed):
     return f"{short(needed['value'])} galaxies [{short(needed['low'])}, {most}]"
 
 
-def _csv(rows):
+def csv_text(rows):
     return pd.DataFrame(rows).to_csv(index=False)

@@ -16,13 +16,7 @@ from hf_galaxy import bootstrap
 from hf_galaxy.bootstrap import mean_of_counted, ratios, six_digits
 from hf_galaxy.constant_votes import ConstantVotes
 from hf_galaxy.decision_tree import DecisionTree
-from hf_galaxy.losses import (
-    constant,
-    dirichlet_multinomial_nll,
-    multinomial_nll,
-    question_of_answer,
-    sum_per_question,
-)
+from hf_galaxy.losses import constant, dirichlet_multinomial_nll, multinomial_nll, question_of_answer, sum_per_question
 
 BINS = 10  # of predicted fractions and of a class's probability, equally wide
 PLACES = 20  # parts of a predicted distribution: central intervals of 10 %, 20 %, ... end at their edges

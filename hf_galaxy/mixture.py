@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from hf_galaxy.data import Galaxies
 from hf_galaxy.errors import BadInput
-from hf_galaxy.sequence import Share, TrainingSequence
+from hf_galaxy.sequence import ProcessShard, TrainingSequence
 from hf_galaxy.views import USUAL, Augmentation
 
 BLOCK = 1024  # positions that are shuffled among each other
@@ -100,7 +100,7 @@ class Mixture(Dataset):
 
 def mixed(
     datasets: list[Galaxies], weights: list[float], seed: int, augmentation: Augmentation = USUAL,
-    share: Share | None = None, batch_size: int = 1, strata: list[np.ndarray] | None = None, power: float = 0.0,
+    share: ProcessShard | None = None, batch_size: int = 1, strata: list[np.ndarray] | None = None, power: float = 0.0,
 ) -> Mixture:  # fmt: skip
     """The training sequence of some datasets, each in proportion to its weight, and balanced within.
 

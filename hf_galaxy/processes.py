@@ -130,7 +130,7 @@ def stop_tracker(accelerator: Accelerator) -> None:
         accelerator.trackers.pop().finish()
 
 
-def first_alone(accelerator: Accelerator, work: Callable[[], object], *given) -> object:
+def on_main_process(accelerator: Accelerator, work: Callable[[], object], *given) -> object:
     """What `work` returns in the first process, None in the others. Every process must call it.
 
     Raises:

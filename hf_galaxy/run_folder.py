@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import IO
 
 from hf_galaxy import card_data, cards, checkpoints, run_figures
-from hf_galaxy.atomic import remove_partial, settle, whole_file
+from hf_galaxy.atomic import fsync_file, remove_partial, whole_file
 from hf_galaxy.errors import BadInput
 from hf_galaxy.locks import lock_file, locked, remove_lock
 from hf_galaxy.run_record import FILE, RunRecord
-from hf_galaxy.settings import BESIDE, Settings, as_recorded
+from hf_galaxy.settings import NOT_PART_OF_RESULT, Settings, as_recorded
 
 LOCK, CARD = ".lock", "README.md"
 SAID = {"title", "cards"}  # of a dataset, by its card
@@ -34,7 +34,9 @@ def begin(settings: Settings, record: RunRecord, galaxies: int) -> IO:
         BadInput: as `claim` and `branch_point`.
     """
     trunk = None
-    if settings.branch_of is not None and not checkpoints.all_in(settings.out):  # else it has left the trunk behind
+    if settings.branch_of is not None and not checkpoints.list_checkpoints(
+        settings.out
+    ):  # else it has left the trunk behind
         trunk = branch_point(settings, record, galaxies)
     lock = claim(settings.out, record)
     if trunk is not None:
@@ -82,7 +84,7 @@ def _check_same(out: Path, record: RunRecord) -> RunRecord:
     """The run that is there; refused if it is another one."""
     earlier = RunRecord.load(out)
     if earlier.finished:
-        left = checkpoints.all_in(out) or (out / LOCK).exists()
+        left = checkpoints.list_checkpoints(out) or (out / LOCK).exists()
         if left and (lock := lock_file(out / LOCK)):
             _tidy(out, lock)
         raise BadInput(f"--out {out}: holds a finished run; choose another, or remove it")
@@ -98,7 +100,7 @@ def _differing(earlier, record, but=()):
     """The options, as typed, in which two runs compute different things."""
     before = as_recorded(earlier.settings)
     names = [name for name, value in record.settings.items() if value != before.get(name)]
-    differing = [f"--{name.replace('_', '-')}" for name in sorted(set(names) - BESIDE - set(but))]
+    differing = [f"--{name.replace('_', '-')}" for name in sorted(set(names) - NOT_PART_OF_RESULT - set(but))]
     # Its card may have been edited since: nothing is computed from that.
     if not differing and any(
         earlier.dataset.get(key) != value for key, value in record.dataset.items() if key not in SAID
@@ -131,7 +133,9 @@ def branch_point(settings: Settings, record: RunRecord, galaxies: int) -> Path:
         for step in range(settings.steps(galaxies))
     )
     common = min(sum(takewhile(bool, same)), other.steps(galaxies) - 1)  # at its last step it ended an epoch of its own
-    if usable := [each for each in checkpoints.all_in(trunk, kept=True) if checkpoints.step_of(each) <= common]:
+    if usable := [
+        each for each in checkpoints.list_checkpoints(trunk, kept=True) if checkpoints.step_of(each) <= common
+    ]:
         return usable[-1]
     raise BadInput(
         f"--branch-of {trunk}: has no checkpoint, kept by --keep-at, of the {common} steps in which its learning rates are "
@@ -163,18 +167,18 @@ def _rewrite(out: Path, change: Callable[[RunRecord], None], redraw: bool) -> bo
     """As `rewrite`, while nobody else writes."""
     remove_partial(out.rglob("*"))
     before, record = RunRecord.load(out), RunRecord.load(out)
-    ours = _is_ours(out / CARD, before)
+    ours = card_is_ours(out / CARD, before)
     change(record)
     # First of all: where this is cut off, the record still says which file is not to stay.
     for path in card_data.eval_results(before).keys() - card_data.eval_results(record).keys():
         (out / path).unlink(missing_ok=True)
     record.save(out)  # with the mark of the card as it was, so that one that is cut off here is still known
     shown = [(each.training, run_figures.calibration_of(each)) for each in (before, record)]
-    _write_for_people(out, record, card=ours, drawn=redraw or shown[0] != shown[1])
+    write_figures_and_card(out, record, card=ours, drawn=redraw or shown[0] != shown[1])
     return ours
 
 
-def _is_ours(card, record):
+def card_is_ours(card, record):
     """Whether a card was made of the record and not touched since, or removed."""
     if not card.exists():
         return True
@@ -186,7 +190,7 @@ def _mark_of(card):
     return hashlib.sha256(card).hexdigest()
 
 
-def _write_for_people(out, record, card=True, drawn=True):
+def write_figures_and_card(out, record, card=True, drawn=True):
     """What is made of the record, beside it: the figures, the results as the Hub reads them, and the card; marks the card."""
     files = {path: text.encode() for path, text in card_data.eval_results(record).items()}
     if drawn:
@@ -221,10 +225,10 @@ def save(model, weights: dict, record: RunRecord, out: Path, lock: IO) -> None:
         mode = (out / FILE).stat().st_mode  # safetensors lets nobody else read what it writes
         for file in partial.iterdir():
             file.chmod(mode)
-            settle(file)
+            fsync_file(file)
             os.replace(file, out / file.name)
         partial.rmdir()
-        _write_for_people(out, record)
+        write_figures_and_card(out, record)
     except Exception as error:  # safetensors has an exception of its own for a full disk
         raise BadInput(
             f"--out {out}: cannot be written ({error}); make room, and give the same command again"

@@ -18,7 +18,7 @@ class RunRecord:
     Attributes:
         command: as typed.
         settings: the script's resolved settings: with the data, the run is a function of them.
-        dataset: name, title, what their `cards` say (`dataset_card.Said`), galaxies in each split; tree and questions, classes,
+        dataset: name, title, what their `cards` say (`dataset_card.DatasetFacts`), galaxies in each split; tree and questions, classes,
             or values.
         model: backbone, what its weights started from, and the Hub id of that if it has one (`base_model`), how pictures are
             framed, numbers of parameters (`trained`: of all, with adapters), and floating-point operations for a picture.

@@ -25,7 +25,7 @@ FEW_CORES = 3  # measured for 2; that more had best be shared with workers is co
 
 
 @dataclass(frozen=True)
-class Share:
+class ProcessShard:
     """Which part of each batch this process computes: its rank, of so many, in so many micro-batches a step."""
 
     rank: int = 0
@@ -33,7 +33,7 @@ class Share:
     accumulate: int = 1
 
     @classmethod
-    def of(cls, rank: int, processes: int, batch_size: int, at_once: int | None = None) -> "Share":
+    def of(cls, rank: int, processes: int, batch_size: int, at_once: int | None = None) -> "ProcessShard":
         """The share that takes a batch in as few micro-batches as there must be, of at most `at_once` galaxies each.
 
         So the batch stays the same when the number of processes changes.
@@ -96,7 +96,7 @@ class TrainingSequence(Dataset):
     """
 
     def __init__(
-        self, galaxies: Galaxies, seed: int, augmentation: Augmentation = USUAL, share: Share | None = None,
+        self, galaxies: Galaxies, seed: int, augmentation: Augmentation = USUAL, share: ProcessShard | None = None,
         batch_size: int = 1, among: np.ndarray | None = None, part: int = 0,
     ):  # fmt: skip
         self.galaxies, self.seed, self.augmentation, self.part = galaxies, seed, augmentation, part
@@ -155,7 +155,7 @@ class TrainingSequence(Dataset):
 
 
 def training_batches(
-    sequence: Positions, batch_size: int, steps: range, share: Share, workers: int
+    sequence: Positions, batch_size: int, steps: range, share: ProcessShard, workers: int
 ) -> Iterator[dict[str, torch.Tensor]]:
     """This process's micro-batches, `share.accumulate` of them for each step.
 
@@ -177,7 +177,7 @@ def training_batches(
 
 
 def evaluation_batches(
-    galaxies: Galaxies, batch_size: int, share: Share, workers: int
+    galaxies: Galaxies, batch_size: int, share: ProcessShard, workers: int
 ) -> Iterable[dict[str, torch.Tensor]]:
     """This process's galaxies in batches of up to `batch_size`: every galaxy of the split in exactly one process, once.
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from tyro.constructors import PrimitiveConstructorSpec
 
 from hf_galaxy.errors import BadInput
-from hf_galaxy.finetuning import Trained
+from hf_galaxy.finetuning import TrainableParts
 from hf_galaxy.folds import FOLDS
 from hf_galaxy.mixture import check_weights
 from hf_galaxy.optimizers import check_optimizer
@@ -25,7 +25,7 @@ def _share_of(text):
 
 
 # A share that may be given as a fraction, such as 1/64.
-Share = Annotated[
+FractionOption = Annotated[
     float,
     PrimitiveConstructorSpec(
         nargs=1,
@@ -55,7 +55,7 @@ class Settings(Recipe):
     """How far classes (for votes: sets of campaigns that a galaxy was in; not for values) are seen equally often, within each dataset: 0, as they are, to 1, all equally."""
     fold: int | None = None
     """Cross-validation, for small datasets: pool the published splits and divide them anew by a hash of id_str, of which the fifth of this number, 1 to 5, is the test split. The five test splits have no galaxy in common, but where one galaxy stands in rows of several names, publishing put them into one split, and folds do not know of that."""
-    subset: Share = 1.0
+    subset: FractionOption = 1.0
     """Learn from this share of the training galaxies, such as 1/8: chosen by hash, of each class or campaign (or set of known values) alike; 1/8 is inside 1/4."""
     leave_out: Path | None = None
     """CSV file with a column id_str: galaxies to neither learn from nor validate with, such as those that another task is tested on (scripts/find_overlap.py finds them). Tests keep them."""
@@ -184,7 +184,7 @@ class Settings(Recipe):
             raise BadInput(f"--keep-at: is in epochs, more than 0 and at most {self.epochs:g}")
 
     def _check_training(self):
-        kind = Trained.of(self.train).kind
+        kind = TrainableParts.of(self.train).kind
         if self.start is None and (kind != "all" or self.keep_head):
             option = "--keep-head" if self.keep_head else f"--train {self.train}"
             raise BadInput(f"{option}: is for pretrained weights; say with --start which")
@@ -198,7 +198,7 @@ class Settings(Recipe):
 
 
 # A run may go on with others of these, and branch off from one with others: they do not change what it computes.
-BESIDE = {
+NOT_PART_OF_RESULT = {
     "out", "workers", "cpu", "device_batch", "keep_at", "keep_checkpoints", "checkpoint_minutes", "tracker", "estimate",
     "branch_of", "recipe",
 }  # fmt: skip

@@ -19,7 +19,7 @@ from hf_galaxy.data import (
     values_of,
     with_values,
 )
-from hf_galaxy.dataset_card import Said
+from hf_galaxy.dataset_card import DatasetFacts
 from hf_galaxy.decision_tree import DecisionTree, load_tree, tree_of_columns
 from hf_galaxy.errors import BadInput
 from hf_galaxy.folds import in_fold
@@ -41,7 +41,7 @@ class Sources:
             None if nobody asked.
     """
 
-    said: list[Said]
+    said: list[DatasetFacts]
     splits: dict[str, list[Rows]]
     target: DecisionTree | Label | Values
     strata: list[np.ndarray] | None
@@ -67,7 +67,7 @@ def open_sources(settings: Settings, say: Callable[[str], None]) -> Sources:
     splits = {split: [rows_of(each, split, name) for name, each in named] for split in SPLITS}
     if settings.leave_out is not None:
         _leave_out(settings, splits, say)
-    said = [Said.by(name) for name in settings.dataset]
+    said = [DatasetFacts.by(name) for name in settings.dataset]
     if settings.task == "votes":
         target, strata = _tree_of(settings, splits["train"], say), None
         if settings.subset < 1 or settings.balance:

@@ -20,12 +20,12 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.law_fitting import EXPONENTS
 from hf_galaxy.run_record import FILE, RunRecord
 from hf_galaxy.scaling import FALLS, FEWEST, LEVEL, JointLaw, fit_joint_law, fit_power_law, leave_out
-from hf_galaxy.settings import BESIDE, as_recorded
+from hf_galaxy.settings import NOT_PART_OF_RESULT, as_recorded
 
 ALL = "all"  # the figure of all questions together, or of all classes
 # What the runs of one backbone may differ in: how much they learn from, how often they see it, and what changes no result.
 # Not in the fold, nor may those of different backbones: what other test galaxies do would pass for what more galaxies do.
-VARIED = BESIDE | {"seed", "subset", "epochs", "validate_every"}
+VARIED = NOT_PART_OF_RESULT | {"seed", "subset", "epochs", "validate_every"}
 SERIES = ["dataset", "start", "measure", "figure"]  # rows alike in these differ in backbone, galaxies and seed only
 CURVE = 41  # points of a drawn law
 MEASURES = {
@@ -152,19 +152,19 @@ def _rows(name, record):
             "baseline": pair["baseline"],
             "saturated": saturated,
             "test_galaxies": count,
-            "replicates": _numbers(replicates),
+            "replicates": numbers_of(replicates),
         }
 
     def excess(figure, nll, count, again):
         least = nll["saturated"]
         above = {who: nll[who] - least for who in ("model", "baseline")}
-        return row(figure, "excess", above, count, _numbers(again["model"]) - _numbers(again["saturated"]), least)
+        return row(figure, "excess", above, count, numbers_of(again["model"]) - numbers_of(again["saturated"]), least)
 
     again, count = test["bootstrap"], test["galaxies"]
     if "values" in test:
         unexplained = [
             row(name, "unexplained", {who: 1 - r2 for who, r2 in figures["r2"].items()}, figures["galaxies"],
-                1 - _numbers(again["values"][name]["r2"]["model"]))
+                1 - numbers_of(again["values"][name]["r2"]["model"]))
             for name, figures in test["values"].items()
             if figures["r2"]["model"] is not None
         ]  # fmt: skip
@@ -173,7 +173,7 @@ def _rows(name, record):
         error = {who: 1 - accuracy for who, accuracy in test["accuracy"].items()}
         return [
             row(ALL, "nll", test["loss"], count, again["loss"]["model"]),
-            row(ALL, "error", error, count, 1 - _numbers(again["accuracy"]["model"])),
+            row(ALL, "error", error, count, 1 - numbers_of(again["accuracy"]["model"])),
         ]
     rows = [excess(ALL, test["loss"], count, again["loss"])]
     for question, figures in test["questions"].items():
@@ -187,7 +187,7 @@ def _rows(name, record):
     return rows
 
 
-def _numbers(replicates):
+def numbers_of(replicates):
     return np.array(replicates, float)  # None, where no galaxy counted, becomes no number
 
 

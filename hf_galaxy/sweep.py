@@ -15,7 +15,7 @@ from typing import IO, Any, Literal
 import torch
 
 from hf_galaxy.atomic import whole_file
-from hf_galaxy.attempt import TICK, Outcome, attempt, take
+from hf_galaxy.attempt import TICK, Outcome, attempt, try_lock
 from hf_galaxy.cores import available_cores
 from hf_galaxy.errors import BadInput
 from hf_galaxy.grid import Cell
@@ -46,12 +46,12 @@ class Here:
     def _attempt(self, cell, lock):
         slot = self.slots.popleft()
         try:
-            return attempt(cell, lock, self.stop, *share(slot, self.at_once))
+            return attempt(cell, lock, self.stop, *resources_for_slot(slot, self.at_once))
         finally:
             self.slots.append(slot)
 
 
-def share(slot: int, at_once: int) -> tuple[dict[str, str], set[int] | None]:
+def resources_for_slot(slot: int, at_once: int) -> tuple[dict[str, str], set[int] | None]:
     """What of this machine one of `at_once` runs gets: environment variables, and cores (None: it may use all)."""
     if at_once == 1:
         return {}, None
@@ -112,7 +112,7 @@ class InJob:
         """The outcome."""
         # What submitted the job, or the same job before it was requeued, lets go of the lock soon.
         deadline = time.monotonic() + PATIENCE
-        while (lock := take(self.cell)) is None:
+        while (lock := try_lock(self.cell)) is None:
             if time.monotonic() > deadline:
                 return Outcome("elsewhere")
             time.sleep(TICK)
@@ -180,7 +180,7 @@ class Progress:
     again: float = 0.0
 
 
-def work_off(
+def run_grid(
     grid: list[Progress], place: Here | OnCluster, at_once: int, tries: int, stop: Sequence[int],
     show: Callable[[], None],
 ) -> None:  # fmt: skip
@@ -233,7 +233,7 @@ def _look_round(grid, place, at_once, stop):
             return
         room = sum(other.job is not None for other in grid) < at_once
         if progress.state == "elsewhere" or (progress.state == "waiting" and room):
-            lock = take(progress.cell)
+            lock = try_lock(progress.cell)
             if lock is None:
                 progress.state = "elsewhere"
             elif record := progress.cell.record():

@@ -163,12 +163,12 @@ def uniforms(seed: int, positions: Sequence[int], draws: int) -> np.ndarray:
     2014, doi 10.1145/2660193.2660195), whose state is a counter, gives those of a whole batch at once.
     """
     with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
-        start = _mix(np.uint64(seed) + GOLDEN) + np.asarray(positions, dtype=np.uint64)[:, None] * np.uint64(draws)
-        bits = _mix((start + np.arange(draws, dtype=np.uint64)) * GOLDEN)
+        start = split_mix(np.uint64(seed) + GOLDEN) + np.asarray(positions, dtype=np.uint64)[:, None] * np.uint64(draws)
+        bits = split_mix((start + np.arange(draws, dtype=np.uint64)) * GOLDEN)
     return (bits >> np.uint64(11)) / 2.0**53
 
 
-def _mix(z):
+def split_mix(z):
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))

@@ -19,15 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hf_galaxy.attempt import take
+from hf_galaxy.attempt import try_lock
 from hf_galaxy.benchmark import RATES, Benchmark, Mode, Start, begin, check_unseen
 from hf_galaxy.benchmark_cell import Bench
 from hf_galaxy.benchmark_page import write_results
 from hf_galaxy.command_line import STOPPED, run
 from hf_galaxy.errors import BadInput
-from hf_galaxy.grid import KEPT
+from hf_galaxy.grid import STATE_DIR
 from hf_galaxy.progress import progress
-from hf_galaxy.settings import Share
+from hf_galaxy.settings import FractionOption
 from hf_galaxy.start import resolve_start
 from hf_galaxy.tasks import load_tasks, with_label
 
@@ -60,7 +60,7 @@ class Downstream:
     """Share of the pictures' side that it sees."""
     modes: tuple[Mode, ...] = ("linear", "full")
     """A linear probe of the frozen backbone; full finetuning."""
-    shares: tuple[Share, ...] = (1.0, 1 / 4, 1 / 16, 1 / 64)
+    shares: tuple[FractionOption, ...] = (1.0, 1 / 4, 1 / 16, 1 / 64)
     """Of the training galaxies."""
     seeds: tuple[int, ...] = (1, 2, 3)
     """Of folds, subsets, heads and the order of the galaxies; the first chooses the learning rates."""
@@ -107,7 +107,7 @@ def work(benchmark: Benchmark, log: Path, cores: set[int]) -> None:
         for cell in waiting:
             if cell.file.exists():
                 continue
-            if (lock := take(cell)) is None:
+            if (lock := try_lock(cell)) is None:
                 left.append(cell)
                 continue
             with lock:
@@ -126,7 +126,7 @@ def work_off(benchmark: Benchmark, at_once: int) -> None:
     Raises:
         BadInput: one of the processes ended early; names its log.
     """
-    kept = benchmark.out / KEPT
+    kept = benchmark.out / STATE_DIR
     kept.mkdir(parents=True, exist_ok=True)
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
     logs = [kept / f"process-{os.getpid()}-{n}.log" for n in range(at_once)]

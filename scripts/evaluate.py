@@ -9,16 +9,7 @@ from typing import Literal
 
 from hf_galaxy import cards
 from hf_galaxy.command_line import run
-from hf_galaxy.data import (
-    Label,
-    check_tree_columns,
-    label_of,
-    labelled,
-    open_dataset,
-    rows_of,
-    values_of,
-    with_values,
-)
+from hf_galaxy.data import Label, check_tree_columns, label_of, labelled, open_dataset, rows_of, values_of, with_values
 from hf_galaxy.errors import BadInput
 from hf_galaxy.experiment import load_run, measure
 from hf_galaxy.folds import in_fold

@@ -6,7 +6,7 @@ accelerate launch scripts/finetune.py --start runs/ceers --dataset data/rings --
 from dataclasses import dataclass, field
 
 from hf_galaxy.command_line import run
-from hf_galaxy.experiment import carry_out
+from hf_galaxy.experiment import run_training
 from hf_galaxy.recipe import with_recipe
 from hf_galaxy.settings import Settings
 
@@ -30,4 +30,4 @@ class Finetune(Settings):
 
 
 if __name__ == "__main__":
-    run(Finetune, carry_out, with_recipe)
+    run(Finetune, run_training, with_recipe)

@@ -21,8 +21,8 @@ from hf_galaxy.experiment import load_run
 from hf_galaxy.familiarity import FILE, LEVEL, Familiarity, Seen
 from hf_galaxy.features import BATCH, features_of
 from hf_galaxy.looks import looks_of
-from hf_galaxy.processes import first_alone, start_accelerator
-from hf_galaxy.sequence import Share, evaluation_batches
+from hf_galaxy.processes import on_main_process, start_accelerator
+from hf_galaxy.sequence import ProcessShard, evaluation_batches
 from hf_galaxy.sources import open_sources
 from hf_galaxy.views import eval_view
 
@@ -55,7 +55,7 @@ def main(settings: Measure) -> None:
         of_run = dataclasses.replace(of_run, dataset=settings.dataset)
     with accelerator.main_process_first():
         sources = open_sources(of_run, accelerator.print)
-    share = Share(accelerator.process_index, accelerator.num_processes)
+    share = ProcessShard(accelerator.process_index, accelerator.num_processes)
     known = features_of(model, sources.splits, sources.target, BATCH, share, settings.workers, accelerator)
     framing = model.config.framing
 
@@ -71,7 +71,7 @@ def main(settings: Measure) -> None:
     }  # fmt: skip
     train, held_out = (Seen(*map(np.concatenate, zip(*seen[split], strict=True))) for split in ("train", "validation"))
     familiarity = Familiarity.fit(train, held_out, settings.level)
-    first_alone(accelerator, familiarity.save, settings.run)
+    on_main_process(accelerator, familiarity.save, settings.run)
     accelerator.print(
         f"{settings.run / FILE}: of {len(train.looks):,} training galaxies; {len(held_out.looks):,} of the validation split "
         f"say where the strangest {1 - settings.level:.1%} begin"

@@ -17,7 +17,7 @@ from hf_galaxy.command_line import run
 from hf_galaxy.errors import BadInput
 from hf_galaxy.pictures import Rendering
 from hf_galaxy.predictions import finish, predict, schema_of, sources_of, weights_digest
-from hf_galaxy.processes import first_alone, start_accelerator
+from hf_galaxy.processes import on_main_process, start_accelerator
 from hf_galaxy.start import load_model
 
 
@@ -56,7 +56,7 @@ def main(settings: Predict) -> None:
         raise BadInput("--batch-size must be at least 1, --workers must not be negative")
     settings.rendering.check()
     accelerator = start_accelerator(settings.precision, settings.cpu)
-    first_alone(accelerator, check_new, settings.out)
+    on_main_process(accelerator, check_new, settings.out)
     model = load_model(settings.run)
     sources = [each for name in settings.dataset for each in sources_of(name, settings.config, settings.split)]
     about = {"model": settings.run, "weights_sha256": weights_digest(model), "precision": accelerator.mixed_precision}
@@ -65,14 +65,14 @@ def main(settings: Predict) -> None:
     depends_on = f"{schema} {schema.metadata} {galaxies} {settings.batch_size} {settings.rendering}"
     fingerprint = hashlib.sha256(depends_on.encode()).hexdigest()
     with ExitStack() as stack:
-        place = [first_alone(accelerator, lambda: stack.enter_context(new_folder(settings.out, fingerprint)))]
+        place = [on_main_process(accelerator, lambda: stack.enter_context(new_folder(settings.out, fingerprint)))]
         if accelerator.num_processes > 1:
             broadcast_object_list(place)
         predict(
             model, sources, schema, place[0], settings.batch_size, settings.workers, accelerator, settings.rendering
         )
         accelerator.wait_for_everyone()
-        counts = first_alone(accelerator, finish, place[0], sources, settings.csv)
+        counts = on_main_process(accelerator, finish, place[0], sources, settings.csv)
     if accelerator.is_main_process:
         predicted, unreadable = counts
         print(f"{settings.out}: {predicted:,} galaxies")

@@ -6,7 +6,7 @@ accelerate launch scripts/pretrain.py --dataset data/ceers --backbone convnext_a
 from dataclasses import dataclass
 
 from hf_galaxy.command_line import run
-from hf_galaxy.experiment import carry_out
+from hf_galaxy.experiment import run_training
 from hf_galaxy.recipe import with_recipe
 from hf_galaxy.settings import Settings
 
@@ -17,4 +17,4 @@ class Pretrain(Settings):
 
 
 if __name__ == "__main__":
-    run(Pretrain, carry_out, with_recipe)
+    run(Pretrain, run_training, with_recipe)

@@ -28,8 +28,8 @@ from rich.text import Text
 from hf_galaxy.command_line import run
 from hf_galaxy.cost import Cost, costs_of, disk_of, hours_of, kinds_of
 from hf_galaxy.errors import BadInput
-from hf_galaxy.grid import KEPT, Cell, cells_of, check_common, prepare
-from hf_galaxy.sweep import Here, OnCluster, Progress, time_left, work_off
+from hf_galaxy.grid import STATE_DIR, Cell, cells_of, check_common, prepare
+from hf_galaxy.sweep import Here, OnCluster, Progress, run_grid, time_left
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,9 @@ def cluster_of(settings: Sweep) -> OnCluster:
     except ImportError as error:
         raise BadInput("--cluster needs submitit: pip install 'hf_galaxy[slurm]'") from error
     # A job may be requeued 20 times because its time is over: enough for long runs, and an end for those without progress.
-    executor = submitit.AutoExecutor(settings.out / KEPT / "jobs", cluster=settings.cluster, slurm_max_num_timeout=20)
+    executor = submitit.AutoExecutor(
+        settings.out / STATE_DIR / "jobs", cluster=settings.cluster, slurm_max_num_timeout=20
+    )
     executor.update_parameters(
         name="sweep",
         timeout_min=max(1, round(settings.slurm_hours * 60)),
@@ -249,7 +251,7 @@ def main(settings: Sweep, common: list[str]) -> None:
     ours = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
     handlers = {number: signal.signal(number, lambda received, _: stop.append(received)) for number in ours}
     try:
-        follow(grid, at_once, console, partial(work_off, grid, place, at_once, settings.tries, stop))
+        follow(grid, at_once, console, partial(run_grid, grid, place, at_once, settings.tries, stop))
     finally:
         received = stop[:1]
         stop.append(signal.SIGTERM)  # whatever ended the loop: no run is left behind in a thread

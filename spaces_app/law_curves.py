@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import law_pictures
-from hf_galaxy.charts import QUIET, handle, number
+from hf_galaxy.charts import QUIET, figure_number, handle
 from hf_galaxy.errors import BadInput
 from hf_galaxy.law_figures import draw_laws, looks_of
 from hf_galaxy.scaling import EXPONENT, FALLS, LEFT
@@ -79,11 +79,11 @@ def alt_of(study: Study, laws: list[dict]) -> str:
         first, last = law["points"][0], law["points"][-1]
         parts.append(
             say(
-                "laws.alt_law", who=_who(study, law), first=number(first["value"]), fewest=f"{first['galaxies']:,}",
+                "laws.alt_law", who=_who(study, law), first=figure_number(first["value"]), fewest=f"{first['galaxies']:,}",
                 last=told(last), most=f"{last['galaxies']:,}",
             )
         )  # fmt: skip
-    measure, question, baseline = laws[0]["measure"], laws[0]["figure"], number(laws[0]["baseline"])
+    measure, question, baseline = laws[0]["measure"], laws[0]["figure"], figure_number(laws[0]["baseline"])
     return say(
         "laws.alt_curves", measure=measured_by(measure), question=question_called(question), study=study.title,
         laws=" ".join(parts), baseline=say("laws.alt_baseline", baseline=baseline),
@@ -120,7 +120,7 @@ def _sentences(study, laws):
             sentences.append(say("laws.doubts", who=who, doubts=listed(list(doubt))))
     if useless := _grouped(study, [law for law in laws if law["useless_up_to"]], lambda law: law["useless_up_to"]):
         whose = [say("laws.useless_whose", who=who, galaxies=f"{galaxies:,}") for galaxies, who in useless.items()]
-        sentences.append(say("laws.useless", whose="; ".join(whose), baseline=number(best["baseline"])))
+        sentences.append(say("laws.useless", whose="; ".join(whose), baseline=figure_number(best["baseline"])))
     return sentences + _exponents(study, laws)
 
 
@@ -186,5 +186,5 @@ def _parameters(fit):
     if left:
         inside = "inside" if left["inside"] else "outside"
         interval = told(left | {"value": left["predicted"]})
-        foretold = say(f"laws.foretold_{inside}", interval=interval, measured=number(left["measured"]))
+        foretold = say(f"laws.foretold_{inside}", interval=interval, measured=figure_number(left["measured"]))
     return [told(fit["b"]), told(fit["per_doubling"]), told(fit["c"]), percent(fit["scatter"]), foretold]

@@ -9,17 +9,7 @@ import pandas as pd
 
 import law_pictures
 from hf_galaxy.bootstrap import REPLICATES
-from hf_galaxy.charts import (
-    COLORS,
-    QUIET,
-    draw_law,
-    draw_level,
-    draw_point,
-    handle,
-    limits,
-    log_axis,
-    number,
-)
+from hf_galaxy.charts import COLORS, QUIET, draw_law, draw_level, draw_point, figure_number, handle, limits, log_axis
 from hf_galaxy.errors import BadInput
 from hf_galaxy.label_budget import REACH, about, budget_of, case_of, series_of
 from hf_galaxy.scaling import FEWEST
@@ -92,7 +82,7 @@ def page(budget: dict) -> str:
         rows.append([say("laws.times_more", galaxies=f"{row['galaxies']:,}", times=times), *_cells(row)])
     names = ("galaxies", "value", "interval")
     points = "; ".join(
-        say("laws.alt_point", value=number(each["value"]), galaxies=f"{each['galaxies']:,}")
+        say("laws.alt_point", value=figure_number(each["value"]), galaxies=f"{each['galaxies']:,}")
         for each in budget["points"]
     )
     alt = say("laws.alt_planner", measure=unit, points=points, sentences=" ".join(budget["sentences"][1:]))
@@ -204,7 +194,7 @@ def _target(target, baseline):
     if not isinstance(target, (int, float)) or not math.isfinite(target) or target <= 0:
         raise BadInput(say("laws.target_not_number"))
     if target >= baseline:  # which is no number in a pilot of a visitor's own
-        raise BadInput(say("laws.target_baseline", target=number(target), baseline=number(baseline)))
+        raise BadInput(say("laws.target_baseline", target=figure_number(target), baseline=figure_number(baseline)))
     return float(target)
 
 
@@ -213,13 +203,16 @@ def _unit(budget):
 
 
 def _cells(row):
-    return [number(row["value"]), say("laws.range", low=number(row["low"]), high=number(row["high"]))]
+    return [
+        figure_number(row["value"]),
+        say("laws.range", low=figure_number(row["low"]), high=figure_number(row["high"])),
+    ]
 
 
 def _sentences(budget):
     now, asked, last = f"{budget['now']:,}", budget["asked"], budget["points"][-1]
     sentences = [
-        say("laws.pilot_now", now=now, measure=_unit(budget), measured=number(last["value"]),
+        say("laws.pilot_now", now=now, measure=_unit(budget), measured=figure_number(last["value"]),
             foretold=told(budget["ahead"][0]))
     ]  # fmt: skip
     if asked:
@@ -235,14 +228,14 @@ def _sentences(budget):
     if doubts := doubts_of(budget["doubts"]):
         sentences.append(say("laws.planner_doubts", doubts=listed(doubts)))
     if budget["useless_up_to"]:
-        useless, baseline = f"{budget['useless_up_to']:,}", number(budget["baseline"])
+        useless, baseline = f"{budget['useless_up_to']:,}", figure_number(budget["baseline"])
         sentences.append(say("laws.planner_useless", galaxies=useless, baseline=baseline))
     return sentences + ([say("laws.pilot_galaxies")] if budget["dataset"] == PILOT else [])
 
 
 def _reached(budget):
     now, ends = budget["now"], budget["galaxies_for"]
-    told_of = {"target": number(budget["target"]), "now": f"{now:,}", "most": about(REACH * now)}
+    told_of = {"target": figure_number(budget["target"]), "now": f"{now:,}", "most": about(REACH * now)}
     told_of |= {name: about(galaxies) for name, galaxies in ends.items() if galaxies}
     case = case_of(budget)
     if case == "may be reached":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from hf_galaxy.charts import number
+from hf_galaxy.charts import figure_number
 from hf_galaxy.errors import BadInput
 from hf_galaxy.study import ALL, load_points
 from text import say
@@ -98,7 +98,7 @@ def question_called(question: str) -> str:
     return say("laws.all_questions") if question == ALL else question.rpartition("-")[0].replace("-", " ")
 
 
-def told(estimate: dict, form=number) -> str:
+def told(estimate: dict, form=figure_number) -> str:
     """A value with its interval, or that it has none."""
     value, low, high = (estimate[key] for key in ("value", "low", "high"))
     if value is None:

@@ -12,7 +12,7 @@ from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
-from hf_galaxy.checkpoints import all_in
+from hf_galaxy.checkpoints import list_checkpoints
 from hf_galaxy.run_record import RunRecord
 
 SERVER = multiprocessing.get_context("forkserver")
@@ -31,11 +31,11 @@ def _rank(environment, log, settings):
         PartialState(cpu=True)
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     from hf_galaxy.errors import BadInput
-    from hf_galaxy.experiment import carry_out
+    from hf_galaxy.experiment import run_training
     from hf_galaxy.settings import Settings
 
     try:
-        carry_out(Settings(**settings))
+        run_training(Settings(**settings))
     except BadInput as error:
         sys.exit(f"error: {error}")
 
@@ -62,7 +62,7 @@ def start(out, processes=1, environment=None, **settings):
 
 
 def wait_for_checkpoints(number, out, started):
-    while len(all_in(out)) < number and all(process.is_alive() for process in started):
+    while len(list_checkpoints(out)) < number and all(process.is_alive() for process in started):
         time.sleep(0.005)
 
 

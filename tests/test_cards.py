@@ -14,7 +14,7 @@ from sklearn.metrics import r2_score
 from hf_galaxy import card_data, cards, load_tree, run_figures
 from hf_galaxy.class_metrics import ClassMetrics
 from hf_galaxy.constant_votes import ConstantVotes
-from hf_galaxy.dataset_card import Said
+from hf_galaxy.dataset_card import DatasetFacts
 from hf_galaxy.errors import BadInput
 from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
 from hf_galaxy.metrics import VoteMetrics
@@ -24,7 +24,9 @@ from hf_galaxy.value_metrics import ConstantValues, ValueMetrics
 TREE = load_tree("gz_rings")
 
 
-SAID = Said("Rings", "cc-by-nc-sa-4.0", "lab/rings", "a telescope", "- Rings look alike.", "@misc{a,\n}\n\n@misc{b,\n}")
+SAID = DatasetFacts(
+    "Rings", "cc-by-nc-sa-4.0", "lab/rings", "a telescope", "- Rings look alike.", "@misc{a,\n}\n\n@misc{b,\n}"
+)
 
 
 def record(task="votes", keyed=True, **changes):

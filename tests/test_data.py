@@ -39,7 +39,7 @@ from hf_galaxy.pictures import Rendering
 from hf_galaxy.pipeline import pixels_of
 from hf_galaxy.predictions import Part, PictureFolder, _Reader
 from hf_galaxy.schema import votes_in
-from hf_galaxy.sequence import Share, TrainingSequence, default_workers, evaluation_batches, training_batches
+from hf_galaxy.sequence import ProcessShard, TrainingSequence, default_workers, evaluation_batches, training_batches
 from hf_galaxy.streaming import open_stream
 from hf_galaxy.subsets import strata_of
 from hf_galaxy.views import Framing
@@ -493,9 +493,9 @@ def test_by_default_workers_do_not_take_the_cores_of_a_small_cpu(monkeypatch):
 @pytest.mark.parametrize(("processes", "accumulate"), [(2, 1), (1, 2), (2, 2)])
 def test_shares_of_a_batch_make_up_the_whole_batch(folder, processes, accumulate):
     sequence = TrainingSequence(galaxies_of(open_dataset(str(folder)), TREE), seed=0)
-    whole = list(training_batches(sequence, 16, range(3, 5), Share(), workers=0))
+    whole = list(training_batches(sequence, 16, range(3, 5), ProcessShard(), workers=0))
     shares = [
-        list(training_batches(sequence, 16, range(3, 5), Share(rank, processes, accumulate), workers=1))
+        list(training_batches(sequence, 16, range(3, 5), ProcessShard(rank, processes, accumulate), workers=1))
         for rank in range(processes)
     ]
     assert all(len(share) == 2 * accumulate for share in shares)
@@ -504,7 +504,7 @@ def test_shares_of_a_batch_make_up_the_whole_batch(folder, processes, accumulate
         for name in ("pixels", "affine", "votes"):
             assert torch.equal(torch.cat([part[name] for part in parts]), whole[step][name])
     with pytest.raises(BadInput, match="not divisible"):
-        Share(0, 2, 2).micro_batch(15)
+        ProcessShard(0, 2, 2).micro_batch(15)
 
 
 @pytest.mark.parametrize(("processes", "accumulate"), [(1, 1), (4, 1), (2, 2)])
@@ -517,7 +517,7 @@ def test_a_shuffle_that_no_batch_and_no_process_divides_has_every_galaxy_once(fo
     for step in range(-(-2 * n // batch_size)):
         of_rank = [
             training_batches(TrainingSequence(galaxies, 0), batch_size, range(step, step + 1), share, workers=0)
-            for share in (Share(rank, processes, accumulate) for rank in range(processes))
+            for share in (ProcessShard(rank, processes, accumulate) for rank in range(processes))
         ]
         for micro_batches in zip(*of_rank, strict=True):
             seen += [votes for batch in micro_batches for votes in map(tuple, batch["votes"].tolist())]
@@ -546,7 +546,7 @@ def test_in_evaluation_every_galaxy_is_in_one_batch_and_processes_have_as_many_b
         of_rank = [
             [
                 batch["votes"].tolist()
-                for batch in evaluation_batches(Numbers(count), batch_size, Share(rank, processes), 0)
+                for batch in evaluation_batches(Numbers(count), batch_size, ProcessShard(rank, processes), 0)
             ]
             for rank in range(processes)
         ]
@@ -569,7 +569,7 @@ def test_evaluation_sees_every_galaxy_once(opened, processes):
     seen = [
         tuple(votes.tolist())
         for rank in range(processes)
-        for batch in evaluation_batches(galaxies, 16, Share(rank, processes), workers=0)
+        for batch in evaluation_batches(galaxies, 16, ProcessShard(rank, processes), workers=0)
         for votes in batch["votes"]
     ]
     assert sorted(seen) == sorted(map(tuple, votes_of(opened["test"], TREE).tolist()))

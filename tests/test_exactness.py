@@ -14,7 +14,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 
 from hf_galaxy import run_folder
-from hf_galaxy.checkpoints import all_in
+from hf_galaxy.checkpoints import list_checkpoints
 from hf_galaxy.errors import BadInput
 from hf_galaxy.run_record import RunRecord
 from tests.conftest import ROOT
@@ -28,9 +28,9 @@ FSDP["FSDP_MIN_NUM_PARAMS"] = "10000"  # so that small models are taken apart to
 
 def kill_at_a_random_moment(started, out, moments):
     """Soon after the start, or while the run goes on or saves; False if it ended before."""
-    before = set(all_in(out))
+    before = set(list_checkpoints(out))
     if moments.random() < 0.8:
-        while set(all_in(out)) <= before and all(process.is_alive() for process in started):
+        while set(list_checkpoints(out)) <= before and all(process.is_alive() for process in started):
             time.sleep(0.001)
     moments.choice(started).join(moments.uniform(0, 0.3))
     killed = all(process.is_alive() for process in started)

@@ -17,7 +17,7 @@ from transformers import AutoModel
 from hf_galaxy import GalaxyForRegression
 from hf_galaxy.data import open_dataset
 from hf_galaxy.errors import BadInput
-from hf_galaxy.experiment import carry_out
+from hf_galaxy.experiment import run_training
 from hf_galaxy.model import GalaxyConfig, GalaxyForVotes
 from hf_galaxy.run_record import RunRecord
 from hf_galaxy.settings import Settings
@@ -213,7 +213,7 @@ def test_values_and_options_that_cannot_be_learnt_are_refused_before_anything_is
     gappy, settings, message, tmp_path
 ):
     with pytest.raises(BadInput, match=message):
-        carry_out(Settings(dataset=(str(gappy),), out=tmp_path / "run", backbone="test_convnext", **settings))
+        run_training(Settings(dataset=(str(gappy),), out=tmp_path / "run", backbone="test_convnext", **settings))
     assert not (tmp_path / "run").exists()
 
 
@@ -233,7 +233,7 @@ def test_class_weights_and_label_smoothing_train_and_are_saved_but_do_not_measur
     with pytest.raises(
         BadInput, match=r"class_weights 1.0 2.0: one number above 0 for each of the 8 classes smooth-round, "
     ):
-        carry_out(
+        run_training(
             Settings(
                 **settings, out=tmp_path / "none", backbone="test_convnext", class_weights=(1.0, 2.0), image_size=32
             )
@@ -271,7 +271,7 @@ def test_a_run_that_fails_releases_its_folder_and_its_tracker(mock_dataset, tmp_
         workers=0, cpu=True, precision="no", learning_rate=1e30, tracker="tensorboard",
     )  # fmt: skip
     with pytest.raises(FloatingPointError) as failed:
-        carry_out(Settings(**settings))
+        run_training(Settings(**settings))
     claim = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'w'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
     subprocess.run([sys.executable, "-c", claim, str(tmp_path / "run/.lock")], check=True)
     logs = {str(file.resolve()) for file in (tmp_path / "logs").rglob("*tfevents*")}

@@ -9,7 +9,7 @@ from transformers import BeitConfig, Dinov2Config, SiglipVisionConfig
 from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes, load_tree
 from hf_galaxy.backbones import layer_groups
 from hf_galaxy.errors import BadInput
-from hf_galaxy.finetuning import Trained, keep_head, merge_adapters, prepare
+from hf_galaxy.finetuning import TrainableParts, keep_head, merge_adapters, prepare
 from hf_galaxy.settings import Settings
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -61,7 +61,7 @@ HEAD = {"head.weight", "head.bias"}
 def test_a_head_is_trained_alone(backbone):
     options = {} if "dinov2" in backbone else {"drop_path": 0.5}
     model = make(backbone, **options)
-    assert prepare(model, Trained.of("head")) == (model.head.in_features + 1) * 2
+    assert prepare(model, TrainableParts.of("head")) == (model.head.in_features + 1) * 2
     assert trained_step(model) == HEAD
     model.train()
     assert model.training
@@ -78,7 +78,7 @@ def test_the_last_layers_are_trained(backbone, last):
     model = make(backbone)
     layers = {f"backbone.{name}" for group in layer_groups(model.backbone)[-last:] for name in group}
     parameters = {f"backbone.{name}": p.numel() for name, p in model.backbone.named_parameters()}
-    trained = prepare(model, Trained("last", last))
+    trained = prepare(model, TrainableParts("last", last))
     assert trained == sum(parameters[name] for name in layers) + (model.head.in_features + 1) * 2
     changed = trained_step(model)
     assert {name for name in changed if name in parameters or name in HEAD} == layers | HEAD
@@ -90,7 +90,7 @@ def test_the_last_layers_are_trained(backbone, last):
 
 def test_more_layers_than_there_are_is_refused():
     with pytest.raises(BadInput, match="last:99: test_vit has 7 layer groups; --train all trains them all"):
-        prepare(make("test_vit"), Trained.of("last:99"))
+        prepare(make("test_vit"), TrainableParts.of("last:99"))
 
 
 def brute_force_size(model, rank):
@@ -114,7 +114,7 @@ def test_adapters_are_trained_and_merged(backbone):
     with torch.no_grad():
         untrained = model.eval()(pixel_values=IMAGES).concentrations
     expected = brute_force_size(model, 2)
-    trained = prepare(model, Trained.of("lora:2")) - (model.head.in_features + 1) * 2
+    trained = prepare(model, TrainableParts.of("lora:2")) - (model.head.in_features + 1) * 2
     if "siglip" in backbone or "nfnet" in backbone:
         # The former's pooling has a layer that torch's attention never calls; most filters of the latter are standardised.
         assert 0 < trained < expected
@@ -147,20 +147,20 @@ def test_an_adapter_that_is_larger_than_its_layer_is_refused():
     with pytest.raises(
         BadInput, match=r"lora:4000: test_vit has no linear layer .* smaller than; choose --train last:N"
     ):
-        prepare(make("test_vit"), Trained.of("lora:4000"))
+        prepare(make("test_vit"), TrainableParts.of("lora:4000"))
 
 
 @pytest.mark.parametrize("text", ["none", "last", "last:0", "lora", "lora:-1", "head:2", "all:1", "last:1.5", ""])
 def test_other_words_are_refused(text):
     with pytest.raises(BadInput, match="choose all, head, last:N"):
-        Trained.of(text)
+        TrainableParts.of(text)
 
 
 def test_without_peft_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BadInput, match=r"lora:8: needs peft; pip install 'hf_galaxy\[lora\]'"):
-        Trained.of("lora:8")
-    assert Trained.of("last:2") == Trained("last", 2)
+        TrainableParts.of("lora:8")
+    assert TrainableParts.of("last:2") == TrainableParts("last", 2)
 
 
 @pytest.mark.parametrize(

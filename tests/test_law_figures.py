@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
-from hf_galaxy.charts import COLORS, limits, log_axis, number, short
+from hf_galaxy.charts import COLORS, figure_number, limits, log_axis, short
 from hf_galaxy.errors import BadInput
 from hf_galaxy.law_figures import BEYOND, figures_of, label_budget_figure
 from hf_galaxy.study import points_of, study_of
@@ -98,7 +98,7 @@ def test_exponents_are_those_of_the_study(study, figures):
             not any("exponent" in doubt or "falls" in doubt for doubt in law["law"]["doubts"])
         )
         assert (row["common"], row["p"]) == (common[law["figure"]]["mean"], common[law["figure"]]["p"])
-        assert f"{law['figure']}, {law['backbone']}: {number(b['value'])} [" in figures["exponents-excess"].alt
+        assert f"{law['figure']}, {law['backbone']}: {figure_number(b['value'])} [" in figures["exponents-excess"].alt
 
 
 def test_an_exponent_that_is_not_pinned_down_is_grey():
@@ -149,7 +149,7 @@ def test_the_map_is_that_of_the_study(study, figures):
     assert set(frontier["galaxies"]) <= set(joint["frontier"]["galaxies"])
     assert frontier["galaxies"].between(SIZES[0] / BEYOND, SIZES[-1] * BEYOND).all()
     assert BEYOND <= 2
-    assert f"alpha {number(joint['alpha']['value'])}" in figures["joint-excess"].alt
+    assert f"alpha {figure_number(joint['alpha']['value'])}" in figures["joint-excess"].alt
 
 
 def test_a_frontier_outside_of_the_map_is_not_drawn(study):
@@ -283,6 +283,6 @@ def test_ticks_are_few_and_round(panels, low, ratio):
 
 def test_numbers_in_words():
     assert [short(n) for n in (300, 1_000, 1_249, 20_000, 4_925_053)] == ["300", "1k", "1.25k", "20k", "4.93M"]
-    assert [number(x) for x in (0.19, 0.0412345, 8.9, 123.4, 0)] == ["0.190", "0.0412", "8.90", "123", "0"]
+    assert [figure_number(x) for x in (0.19, 0.0412345, 8.9, 123.4, 0)] == ["0.190", "0.0412", "8.90", "123", "0"]
     low, high = limits([1, 100], 0.1)
     assert np.log10([low, high]) == pytest.approx([-0.2, 2.2])

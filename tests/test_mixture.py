@@ -14,7 +14,7 @@ from hf_galaxy import load_tree
 from hf_galaxy.data import Galaxies, Label, open_dataset
 from hf_galaxy.errors import BadInput
 from hf_galaxy.mixture import BLOCK, Mixture, balanced, mixed
-from hf_galaxy.sequence import Share, TrainingSequence, training_batches
+from hf_galaxy.sequence import ProcessShard, TrainingSequence, training_batches
 from hf_galaxy.views import Augmentation, Framing
 from tests.conftest import Rows, jpeg_bytes, published
 
@@ -117,7 +117,7 @@ def test_a_position_has_the_galaxy_of_its_row_and_no_votes_for_the_others_questi
     np.testing.assert_array_equal(batch["affine"], mixture.parts[1].views(list(range(40, 80))))
 
 
-def batches_of(mixture, steps, share=Share(), workers=0):  # noqa: B008
+def batches_of(mixture, steps, share=ProcessShard(), workers=0):  # noqa: B008
     return list(training_batches(mixture, 16, steps, share, workers))
 
 
@@ -125,7 +125,7 @@ def batches_of(mixture, steps, share=Share(), workers=0):  # noqa: B008
 def test_how_it_is_dealt_out_does_not_change_what_is_seen(two, processes, accumulate, workers):
     whole = batches_of(mixed(two, [2, 1], seed=1), range(62, 66))  # over the end of a block
     shares = [
-        batches_of(mixed(two, [2, 1], seed=1), range(62, 66), Share(rank, processes, accumulate), workers)
+        batches_of(mixed(two, [2, 1], seed=1), range(62, 66), ProcessShard(rank, processes, accumulate), workers)
         for rank in range(processes)
     ]
     for step in range(4):
@@ -228,7 +228,7 @@ def test_streams_are_mixed_and_each_process_reads_its_own_part(folder, processes
     names = [set(rows[:]["ring_yes"].to_pylist()) for rows in (splits["train"], splits["test"])]
     seen = []
     for rank in range(processes):
-        share = Share(rank, processes)
+        share = ProcessShard(rank, processes)
         mixture = mixed(galaxies, list(map(len, galaxies)), 0, share=share, batch_size=16)
         steps = range(0, 20 * processes)
         batches = batches_of(mixture, steps, share, workers)

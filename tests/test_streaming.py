@@ -18,7 +18,7 @@ from hf_galaxy import plan, publish, streaming
 from hf_galaxy.data import Galaxies, open_dataset
 from hf_galaxy.dataset_card import Prose, write_card
 from hf_galaxy.errors import BadInput
-from hf_galaxy.sequence import Share, TrainingSequence, evaluation_batches, training_batches
+from hf_galaxy.sequence import ProcessShard, TrainingSequence, evaluation_batches, training_batches
 from hf_galaxy.streaming import StreamedRows, open_stream
 from hf_galaxy.views import Framing
 from tests.conftest import Rows, published, votes_of
@@ -306,7 +306,7 @@ def test_in_each_epoch_processes_share_the_galaxies_out(stream, copied, processe
     per_process = 279 // processes
     seen = []
     for rank in range(processes):
-        share = Share(rank, processes, accumulate)
+        share = ProcessShard(rank, processes, accumulate)
         sequence = sequence_of(stream, share, batch_size)
         seen.append(seen_by(training_batches(sequence, batch_size, steps, share, workers=0)))
     for epoch in range(2):
@@ -319,7 +319,7 @@ def test_in_each_epoch_processes_share_the_galaxies_out(stream, copied, processe
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("share", [Share(), Share(1, 2, 2)], ids=["alone", "of two"])
+@pytest.mark.parametrize("share", [ProcessShard(), ProcessShard(1, 2, 2)], ids=["alone", "of two"])
 def test_a_run_on_a_stream_goes_on_exactly_where_it_stopped(folder, share, workers):
     def batches(steps, workers):
         sequence = sequence_of(open_stream(str(folder))["train"], share, 16)
@@ -332,13 +332,13 @@ def test_a_run_on_a_stream_goes_on_exactly_where_it_stopped(folder, share, worke
 
 def test_a_loader_worker_reads_with_threads_of_its_own(stream, monkeypatch):
     monkeypatch.setattr(streaming, "READERS", 1)  # and the parent's one does not survive the fork
-    sequence = sequence_of(stream, Share(), 16)
-    list(training_batches(sequence, 16, range(2), Share(), workers=0))
-    there = list(training_batches(sequence, 16, range(1, 14), Share(), workers=1))
-    equal(there, list(training_batches(sequence, 16, range(1, 14), Share(), workers=0)))
+    sequence = sequence_of(stream, ProcessShard(), 16)
+    list(training_batches(sequence, 16, range(2), ProcessShard(), workers=0))
+    there = list(training_batches(sequence, 16, range(1, 14), ProcessShard(), workers=1))
+    equal(there, list(training_batches(sequence, 16, range(1, 14), ProcessShard(), workers=0)))
 
 
-@pytest.mark.parametrize("share", [Share(), Share(0, 2)], ids=["alone", "of two"])
+@pytest.mark.parametrize("share", [ProcessShard(), ProcessShard(0, 2)], ids=["alone", "of two"])
 def test_what_is_kept_in_memory_is_bounded_and_read_about_once(stream, reads, share):
     sequence = sequence_of(stream, share, 8)
     per_process = 279 // share.processes
@@ -359,15 +359,15 @@ def test_row_groups_are_read_once_an_epoch_however_many_of_their_rows_are_chosen
 ):
     monkeypatch.setattr(streaming, "WINDOW_ROWS", window)
     chosen = stream.select(np.flatnonzero(np.arange(len(stream)) % 8 < per_8))
-    sequence = sequence_of(chosen, Share(), batch_size)
-    list(training_batches(sequence, batch_size, range(len(chosen) // batch_size), Share(), workers=0))
+    sequence = sequence_of(chosen, ProcessShard(), batch_size)
+    list(training_batches(sequence, batch_size, range(len(chosen) // batch_size), ProcessShard(), workers=0))
     assert sum(reads.values()) <= 1.1 * 28
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_evaluation_reads_each_row_group_once(stream, reads, workers):
     galaxies = Galaxies(stream, Framing(16), Rows.tree)
-    seen = [seen_by(evaluation_batches(galaxies, 16, Share(rank, 2), workers)) for rank in range(2)]
+    seen = [seen_by(evaluation_batches(galaxies, 16, ProcessShard(rank, 2), workers)) for rank in range(2)]
     assert seen[0] + seen[1] == stream.select_columns(["ring_yes"])[:]["ring_yes"].to_pylist()
     if not workers:  # which count in their own process
         reads.subtract(range(28))  # of the line before
@@ -380,7 +380,7 @@ def test_a_file_that_disappears_is_an_error(folder, tmp_path, workers):
     shutil.copytree(folder, tmp_path / "copy")
     stream = open_stream(str(tmp_path / "copy"))["train"]
     (tmp_path / "copy/data/train-00002.parquet").unlink()
-    batches = training_batches(sequence_of(stream, Share(), 8), 8, range(40), Share(), workers)
+    batches = training_batches(sequence_of(stream, ProcessShard(), 8), 8, range(40), ProcessShard(), workers)
     with pytest.raises(FileNotFoundError, match="train-00002"):
         for _ in batches:
             pass

@@ -23,12 +23,12 @@ import pytest
 import submitit
 from datasets import load_dataset
 
-from hf_galaxy.attempt import _is_left, take
+from hf_galaxy.attempt import _is_left, try_lock
 from hf_galaxy.cost import hours_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.grid import Cell, axis_of, cells_of, name_of, prepare
 from hf_galaxy.run_record import RunRecord
-from hf_galaxy.sweep import Here, OnCluster, Progress, share, time_left, work_off
+from hf_galaxy.sweep import Here, OnCluster, Progress, resources_for_slot, run_grid, time_left
 from tests.conftest import ROOT
 
 # What a training script does, as far as a sweep can see: it makes a run folder, and ends in one way or another.
@@ -348,9 +348,9 @@ def test_the_time_left_is_that_of_cells_alike(tmp_path):
 
 def test_runs_at_once_share_the_cores():
     mine = os.sched_getaffinity(0)
-    assert share(0, 1) == ({}, None)
+    assert resources_for_slot(0, 1) == ({}, None)
     for at_once in range(2, 2 * len(mine) + 1):
-        shares = [share(slot, at_once) for slot in range(at_once)]
+        shares = [resources_for_slot(slot, at_once) for slot in range(at_once)]
         counts = Counter(core for _, cores in shares for core in cores)
         assert counts.keys() <= mine
         assert max(counts.values()) - min(counts.values()) <= 1
@@ -361,13 +361,13 @@ def test_runs_at_once_share_the_cores():
 
 def test_several_gpus_are_shared_out(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert [share(slot, 3)[0] for slot in range(3)] == [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in "010"]
+    assert [resources_for_slot(slot, 3)[0] for slot in range(3)] == [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in "010"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
-    assert [share(slot, 2)[0] for slot in range(2)] == [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in "57"]
+    assert [resources_for_slot(slot, 2)[0] for slot in range(2)] == [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in "57"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
-    assert [share(slot, 2)[0]["CUDA_VISIBLE_DEVICES"] for slot in range(2)] == ["0,2,4,6", "1,3,5,7"]
-    assert [share(slot, 3)[0]["CUDA_VISIBLE_DEVICES"] for slot in range(3)] == ["0,3,6", "1,4,7", "2,5"]
+    assert [resources_for_slot(slot, 2)[0]["CUDA_VISIBLE_DEVICES"] for slot in range(2)] == ["0,2,4,6", "1,3,5,7"]
+    assert [resources_for_slot(slot, 3)[0]["CUDA_VISIBLE_DEVICES"] for slot in range(3)] == ["0,3,6", "1,4,7", "2,5"]
 
 
 # What it will cost
@@ -507,7 +507,7 @@ def test_sweeps_that_race_start_each_cell_once(stand_in, tmp_path):
 
     def work():
         grid = [Progress(cell) for cell in cells]
-        work_off(grid, Here(2, []), 2, 1, [], lambda: None)
+        run_grid(grid, Here(2, []), 2, 1, [], lambda: None)
         return {progress.state for progress in grid}
 
     with ThreadPoolExecutor(4) as pool:
@@ -553,7 +553,7 @@ def test_a_sweep_that_is_told_to_end_ends_its_runs(stand_in, sweep, tmp_path):
     assert starts(law) == {"how=hang": 1, "how=deaf": 1}
     for how in ("hang", "deaf"):
         cell = Cell({"how": how}, (), law)
-        take(cell).close()  # nobody holds it
+        try_lock(cell).close()  # nobody holds it
         with pytest.raises(ProcessLookupError):
             os.kill(int((cell.folder / "starts").read_text()), 0)
 
@@ -613,7 +613,7 @@ def test_nothing_is_submitted_any_more_once_the_sweep_is_told_to_end(stand_in, t
             stop.append(signal.SIGINT)
             return Future()
 
-    work_off(grid, Queue(), 3, 1, stop, lambda: None)
+    run_grid(grid, Queue(), 3, 1, stop, lambda: None)
     assert [progress.state for progress in grid] == ["queued", "waiting", "waiting"]
 
 
@@ -712,9 +712,9 @@ def test_a_job_that_is_no_more_is_submitted_again(number, state, minutes, then, 
     cell.kept("job").write_text(number)
     os.utime(cell.kept("job"), (time.time() - 60 * minutes,) * 2)
     place = OnCluster(submitit.AutoExecutor(tmp_path / "jobs", cluster="slurm"), submitit.SlurmJob)
-    assert place.start(cell, take(cell)).job.job_id == then
+    assert place.start(cell, try_lock(cell)).job.job_id == then
     assert cell.kept("job").read_text().strip() == then
-    take(cell).close()  # nobody holds it: the job will take it
+    try_lock(cell).close()  # nobody holds it: the job will take it
 
 
 @pytest.mark.parametrize(
@@ -733,7 +733,7 @@ def test_what_slurm_says_of_a_job_that_left_no_outcome(number, state, how, stand
     [cell] = cells_of(["seed=1"], [str(stand_in)], [sys.executable], tmp_path / "law")
     prepare(tmp_path / "law", [str(stand_in)])
     job = OnCluster(submitit.AutoExecutor(tmp_path / "jobs", cluster="slurm"), submitit.SlurmJob).start(
-        cell, take(cell)
+        cell, try_lock(cell)
     )
     assert job.done()
     outcome = job.result()

@@ -12,9 +12,9 @@ from hf_galaxy.views import (
     GOLDEN,
     Augmentation,
     Framing,
-    _mix,
     draw_affine,
     eval_view,
+    split_mix,
     to_canvases,
     train_view,
     uniforms,
@@ -216,4 +216,4 @@ def test_splitmix64_is_the_published_one():
     """The first outputs for seed 1234567, from the reference implementation (rosettacode.org/wiki/Pseudo-random_numbers/Splitmix64)."""
     with np.errstate(over="ignore"):
         states = np.uint64(1234567) + np.arange(1, 4, dtype=np.uint64) * GOLDEN
-        assert _mix(states).tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+        assert split_mix(states).tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
