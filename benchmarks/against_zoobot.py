@@ -24,12 +24,12 @@ import datasets
 import torch
 from material import SIDE, encoded, machine, publish, spread
 
-from hf_galaxy import experiment
 from hf_galaxy.command_line import run
 from hf_galaxy.cores import available_cores
 from hf_galaxy.decision_tree import load_tree
 from hf_galaxy.errors import BadInput
-from hf_galaxy.settings import Settings as RunSettings
+from hf_galaxy.training import run as experiment
+from hf_galaxy.training.settings import Settings as RunSettings
 
 CROP = 1 / 1.2  # what Zoobot's view for testing shows of a picture
 SEEN = ("train", "validation", "test")

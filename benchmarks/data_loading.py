@@ -26,12 +26,13 @@ from material import SIDE, encoded, machine, publish, spread
 from PIL import Image
 
 from hf_galaxy.command_line import run
-from hf_galaxy.copied import CopiedRows, open_copy
-from hf_galaxy.data import Galaxies
+from hf_galaxy.data.copied import CopiedRows, open_copy
+from hf_galaxy.data.galaxies import Galaxies
+from hf_galaxy.data.views import Framing
 from hf_galaxy.decision_tree import DecisionTree, load_tree
 from hf_galaxy.errors import BadInput
-from hf_galaxy.sequence import ProcessShard, TrainingSequence, training_batches
-from hf_galaxy.views import Framing, train_view
+from hf_galaxy.training.augmentation import train_view
+from hf_galaxy.training.sequence import ProcessShard, TrainingSequence, training_batches
 
 VIEW, BATCH = 224, 64
 FRAMING = Framing(size=VIEW, crop=VIEW / SIDE)

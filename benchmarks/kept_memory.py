@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import torch
 from material import machine, spread
 
-from hf_galaxy import processes
 from hf_galaxy.command_line import run
 from hf_galaxy.decision_tree import load_tree
 from hf_galaxy.errors import BadInput
-from hf_galaxy.model import GalaxyConfig, GalaxyForVotes
-from hf_galaxy.optimizers import make_optimizer, parameter_groups
-from hf_galaxy.recipe import Recipe
-from hf_galaxy.start import resolve_start
+from hf_galaxy.models.model import GalaxyConfig, GalaxyForVotes
+from hf_galaxy.models.start import resolve_start
+from hf_galaxy.training import processes
+from hf_galaxy.training.optimizers import make_optimizer, parameter_groups
+from hf_galaxy.training.recipe import Recipe
 
 M_MMAP_THRESHOLD = -3
 PACKAGES = ["hf_galaxy", "torch", "timm"]

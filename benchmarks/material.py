@@ -14,11 +14,11 @@ import datasets
 import numpy as np
 from PIL import Image, ImageOps
 
+from hf_galaxy.data.schema import row_features
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
-from hf_galaxy.mock_pictures import draw
-from hf_galaxy.schema import row_features
-from hf_galaxy.simulate import CAMPAIGNS, draw_morphology
+from hf_galaxy.publishing.mock_pictures import draw
+from hf_galaxy.publishing.simulate import CAMPAIGNS, draw_morphology
 
 SIDE = 256
 DRAWN = 200  # mock pictures are slow to draw: any more are these, turned and mirrored

@@ -23,15 +23,15 @@ import pyarrow.parquet as pq
 from material import encoded, machine
 from PIL import Image
 
-from hf_galaxy import experiment
 from hf_galaxy.command_line import run
-from hf_galaxy.copied import open_copy
+from hf_galaxy.data.copied import open_copy
+from hf_galaxy.data.schema import row_features
 from hf_galaxy.decision_tree import DecisionTree, load_tree
 from hf_galaxy.errors import BadInput
-from hf_galaxy.plan import ROWS_PER_FILE
-from hf_galaxy.publish import ROWS_PER_GROUP
-from hf_galaxy.schema import row_features
-from hf_galaxy.settings import Settings as RunSettings
+from hf_galaxy.publishing.plan import ROWS_PER_FILE
+from hf_galaxy.publishing.writer import ROWS_PER_GROUP
+from hf_galaxy.training import run as experiment
+from hf_galaxy.training.settings import Settings as RunSettings
 
 SIDE, PICTURES, BATCH, EVALUATED = 32, 50, 64, 256
 WAYS = ("copying", "copied", "streamed")  # the copy is made in a process of its own, before one trains on it

@@ -23,8 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from hf_galaxy import GalaxyConfig, GalaxyForVotes
 from hf_galaxy.command_line import run
 from hf_galaxy.errors import BadInput
-from hf_galaxy.export import export_onnx
-from hf_galaxy.run_record import RunRecord
+from hf_galaxy.models.export import export_onnx
+from hf_galaxy.reports.run_record import RunRecord
 
 PACKAGES = ["hf_galaxy", "torch", "onnxruntime", "onnx", "onnxscript", "timm"]
 DENSE = 256, 28, 4  # channels, side and pictures of the convolution

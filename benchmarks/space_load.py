@@ -185,7 +185,7 @@ class Visitors:
 
 def seconds_of(model: Path, jpegs: list[bytes]) -> float:
     """What one picture takes of the model alone, from pixels to answers: median wall time, with all cores."""
-    from hf_galaxy.fast_model import FastModel  # only here: what asks a server elsewhere needs no ONNX Runtime
+    from hf_galaxy.models.onnx_model import FastModel  # only here: what asks a server elsewhere needs no ONNX Runtime
 
     fast, times = FastModel(model), []
     for jpeg in jpegs * 4:

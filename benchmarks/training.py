@@ -25,21 +25,21 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from hf_galaxy.command_line import run
-from hf_galaxy.constant_votes import ConstantVotes
-from hf_galaxy.copied import CopiedRows, open_copy
-from hf_galaxy.data import Galaxies
+from hf_galaxy.data.copied import CopiedRows, open_copy
+from hf_galaxy.data.galaxies import Galaxies
 from hf_galaxy.decision_tree import load_tree
 from hf_galaxy.errors import BadInput
+from hf_galaxy.evaluation.constant_votes import ConstantVotes
+from hf_galaxy.evaluation.vote_metrics import VoteMetrics
 from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
-from hf_galaxy.metrics import VoteMetrics
-from hf_galaxy.model import GalaxyConfig, GalaxyForVotes
-from hf_galaxy.optimizers import make_optimizer, parameter_groups
-from hf_galaxy.processes import start_accelerator
-from hf_galaxy.recipe import Recipe
-from hf_galaxy.sequence import ProcessShard, TrainingSequence, default_workers, training_batches
-from hf_galaxy.start import resolve_start
-from hf_galaxy.train import fit
-from hf_galaxy.views import train_view
+from hf_galaxy.models.model import GalaxyConfig, GalaxyForVotes
+from hf_galaxy.models.start import resolve_start
+from hf_galaxy.training.augmentation import train_view
+from hf_galaxy.training.loop import fit
+from hf_galaxy.training.optimizers import make_optimizer, parameter_groups
+from hf_galaxy.training.processes import start_accelerator
+from hf_galaxy.training.recipe import Recipe
+from hf_galaxy.training.sequence import ProcessShard, TrainingSequence, default_workers, training_batches
 
 TARGET = 0.95
 IN_MEMORY = 4  # batches that the model in memory goes through, over and over
@@ -108,11 +108,11 @@ class Bench:
         return make_optimizer(self.recipe.optimizer, parameter_groups(model, self.recipe.weight_decay))
 
     def batches(self, steps: range, workers: int = 0) -> Iterator[dict[str, torch.Tensor]]:
-        """The batches of training, as `hf_galaxy.experiment` has them."""
+        """The batches of training, as `hf_galaxy.training.run` has them."""
         return training_batches(self.sequence, self.settings.batch_size, steps, ProcessShard(), workers)
 
     def on_device(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """As `hf_galaxy.train` does it."""
+        """As `hf_galaxy.training.loop` does it."""
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
 
     def to_inputs(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -143,7 +143,7 @@ class Bench:
 
 
 def both_ways(bench: Bench) -> tuple[list[float], list[float], float]:
-    """Seconds a step of `hf_galaxy.train.fit` on JPEGs, and of a bare loop on tensors in memory; peak bytes of the first.
+    """Seconds a step of `hf_galaxy.training.loop.fit` on JPEGs, and of a bare loop on tensors in memory; peak bytes of the first.
 
     The bare loop runs while `fit` waits for its next batch. Each way goes some steps before its clock starts: till the
     loader has no more in store than it has all the time, and till its workers, in store again, rest.

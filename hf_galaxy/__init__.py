@@ -4,8 +4,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from hf_galaxy.decision_tree import DecisionTree, load_tree
-from hf_galaxy.model import GalaxyConfig, GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes
-from hf_galaxy.pipeline import GalaxyMorphologyPipeline
+from hf_galaxy.models.model import GalaxyConfig, GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes
+from hf_galaxy.models.pipeline import GalaxyMorphologyPipeline
 
 __version__ = "0.1.0"
 __all__ = [

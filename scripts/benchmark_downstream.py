@@ -19,17 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hf_galaxy.attempt import try_lock
-from hf_galaxy.benchmark import RATES, Benchmark, Mode, Start, begin, check_unseen
-from hf_galaxy.benchmark_cell import Bench
-from hf_galaxy.benchmark_page import write_results
 from hf_galaxy.command_line import STOPPED, run
+from hf_galaxy.downstream.benchmark import RATES, Benchmark, Mode, Start, begin, check_unseen
+from hf_galaxy.downstream.measure import Bench
+from hf_galaxy.downstream.page import write_results
+from hf_galaxy.downstream.tasks import load_tasks, with_label
 from hf_galaxy.errors import BadInput
-from hf_galaxy.grid import STATE_DIR
+from hf_galaxy.models.start import resolve_start
 from hf_galaxy.progress import progress
-from hf_galaxy.settings import FractionOption
-from hf_galaxy.start import resolve_start
-from hf_galaxy.tasks import load_tasks, with_label
+from hf_galaxy.sweeps.attempt import try_lock
+from hf_galaxy.sweeps.grid import STATE_DIR
+from hf_galaxy.training.settings import FractionOption
 
 LOOK = 2.0  # seconds between two looks at what other processes do
 

@@ -16,12 +16,12 @@ from typing import Annotated
 import datasets
 import tyro
 
-from hf_galaxy.check import Finding, check_dataset
 from hf_galaxy.command_line import run
 from hf_galaxy.cores import available_cores
+from hf_galaxy.data.card_facts import STATISTICS
+from hf_galaxy.data.streaming import StreamedRows, open_stream
 from hf_galaxy.errors import BadInput
-from hf_galaxy.publish import STATISTICS
-from hf_galaxy.streaming import StreamedRows, open_stream
+from hf_galaxy.publishing.check import Finding, check_dataset
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hf_galaxy import cards
 from hf_galaxy.command_line import run
-from hf_galaxy.data import Label, check_tree_columns, label_of, labelled, open_dataset, rows_of, values_of, with_values
+from hf_galaxy.data.dataset import open_dataset, rows_of
+from hf_galaxy.data.splits import in_fold
+from hf_galaxy.data.targets import Label, check_tree_columns, label_of, labelled, values_of, with_values
 from hf_galaxy.errors import BadInput
-from hf_galaxy.experiment import load_run, measure
-from hf_galaxy.folds import in_fold
-from hf_galaxy.model import GalaxyForRegression, GalaxyForVotes
-from hf_galaxy.processes import start_accelerator
-from hf_galaxy.run_folder import rewrite
-from hf_galaxy.sequence import default_workers
+from hf_galaxy.models.model import GalaxyForRegression, GalaxyForVotes
+from hf_galaxy.models.start import load_run
+from hf_galaxy.reports import model_card
+from hf_galaxy.reports.run_folder import rewrite
+from hf_galaxy.training.processes import start_accelerator
+from hf_galaxy.training.sequence import default_workers
+from hf_galaxy.training.task import measure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +68,7 @@ def main(settings: Evaluate) -> None:
     workers = default_workers(accelerator.device) if settings.workers is None else settings.workers
     results = measure(model, record, splits, settings.batch_size, workers, accelerator, bootstrap=True).compute()
     if accelerator.is_main_process:
-        print(cards.metrics_table(results))
+        print(model_card.metrics_table(results))
         split = settings.split if settings.dataset is None else f"{settings.dataset}, {settings.split}"
         rewrite(settings.run, lambda record: record.results.update({split: results}))
 

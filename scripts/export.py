@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hf_galaxy.command_line import run
-from hf_galaxy.experiment import load_run
-from hf_galaxy.export import check_encoder_folder, check_onnx_file, export_encoder, export_onnx
+from hf_galaxy.models.export import check_encoder_folder, check_onnx_file, export_encoder, export_onnx
+from hf_galaxy.models.start import load_run
 
 
 @dataclass(frozen=True, kw_only=True)

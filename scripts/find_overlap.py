@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from hf_galaxy.atomic import check_new, whole_file
 from hf_galaxy.command_line import run
-from hf_galaxy.duplicates import ALIKE, SAME_GALAXY_ARCSEC
 from hf_galaxy.errors import BadInput
-from hf_galaxy.overlap import Listing, check_scales, overlap
+from hf_galaxy.files import check_new, whole_file
+from hf_galaxy.publishing.duplicates import ALIKE, SAME_GALAXY_ARCSEC
+from hf_galaxy.publishing.overlap import Listing, check_scales, overlap
 
 
 @dataclass(frozen=True, kw_only=True)

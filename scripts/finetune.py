@@ -6,9 +6,9 @@ accelerate launch scripts/finetune.py --start runs/ceers --dataset data/rings --
 from dataclasses import dataclass, field
 
 from hf_galaxy.command_line import run
-from hf_galaxy.experiment import run_training
-from hf_galaxy.recipe import with_recipe
-from hf_galaxy.settings import Settings
+from hf_galaxy.training.recipe import with_recipe
+from hf_galaxy.training.run import run_training
+from hf_galaxy.training.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

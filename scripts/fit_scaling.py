@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from hf_galaxy.atomic import whole_file, write_json
 from hf_galaxy.command_line import run
 from hf_galaxy.errors import BadInput
-from hf_galaxy.law_figures import KINDS, figures_of
-from hf_galaxy.run_folder import rewrite
-from hf_galaxy.study import load_points, points_of, records_in, save_points, study_of
-from hf_galaxy.study_page import MADE, study_page
+from hf_galaxy.files import whole_file, write_json
+from hf_galaxy.reports.run_folder import rewrite
+from hf_galaxy.scaling.figures import KINDS, figures_of
+from hf_galaxy.scaling.page import MADE, study_page
+from hf_galaxy.scaling.points import load_points, points_of, records_in, save_points
+from hf_galaxy.scaling.study import study_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,10 +19,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hf_galaxy.atomic import check_new, new_folder, whole_file, write_json
 from hf_galaxy.command_line import run
-from hf_galaxy.label_budget import budget_of, page_of, series_of
-from hf_galaxy.study import ALL, MEASURES, points_of, records_in
+from hf_galaxy.files import check_new, new_folder, whole_file, write_json
+from hf_galaxy.scaling.label_budget import budget_of, page_of, series_of
+from hf_galaxy.scaling.points import ALL, MEASURES, points_of, records_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ def main(settings: LabelBudget) -> None:
     Console().print(table(budget))
     print("\n".join(budget["sentences"]))
     if settings.out:
-        from hf_galaxy.law_figures import label_budget_figure
+        from hf_galaxy.scaling.label_budget_figure import label_budget_figure
 
         figure = label_budget_figure(budget)
         command = f"python {shlex.join(sys.argv)}"

@@ -13,18 +13,17 @@ from typing import Literal
 import numpy as np
 from accelerate.utils import gather_object
 
-from hf_galaxy.benchmark import settings_of
 from hf_galaxy.command_line import run
-from hf_galaxy.data import Galaxies
+from hf_galaxy.data.galaxies import Galaxies
+from hf_galaxy.data.views import eval_view
 from hf_galaxy.errors import BadInput
-from hf_galaxy.experiment import load_run
-from hf_galaxy.familiarity import FILE, LEVEL, Familiarity, Seen
-from hf_galaxy.features import BATCH, features_of
-from hf_galaxy.looks import looks_of
-from hf_galaxy.processes import on_main_process, start_accelerator
-from hf_galaxy.sequence import ProcessShard, evaluation_batches
-from hf_galaxy.sources import open_sources
-from hf_galaxy.views import eval_view
+from hf_galaxy.models.familiarity import FILE, LEVEL, Familiarity, Seen, looks_of
+from hf_galaxy.models.start import load_run
+from hf_galaxy.training.features import BATCH, features_of
+from hf_galaxy.training.processes import on_main_process, start_accelerator
+from hf_galaxy.training.sequence import ProcessShard, evaluation_batches
+from hf_galaxy.training.settings import settings_of
+from hf_galaxy.training.sources import open_sources
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,13 +12,13 @@ from typing import Annotated, Literal
 import tyro
 from accelerate.utils import broadcast_object_list
 
-from hf_galaxy.atomic import check_new, new_folder
 from hf_galaxy.command_line import run
+from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.errors import BadInput
-from hf_galaxy.pictures import Rendering
-from hf_galaxy.predictions import finish, predict, schema_of, sources_of, weights_digest
-from hf_galaxy.processes import on_main_process, start_accelerator
-from hf_galaxy.start import load_model
+from hf_galaxy.files import check_new, new_folder
+from hf_galaxy.models.predictions import finish, predict, schema_of, sources_of, weights_digest
+from hf_galaxy.models.start import load_model
+from hf_galaxy.training.processes import on_main_process, start_accelerator
 
 
 @dataclass(frozen=True, kw_only=True)

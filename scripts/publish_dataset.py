@@ -20,21 +20,22 @@ from typing import Annotated
 
 import tyro
 
-from hf_galaxy import catalogues, hub, plan, publish, simulate
-from hf_galaxy.atomic import check_new, new_folder, write_json
-from hf_galaxy.column_map import ColumnMap
-from hf_galaxy.combine import Combined
 from hf_galaxy.command_line import run
 from hf_galaxy.cores import available_cores
-from hf_galaxy.croissant import croissant
-from hf_galaxy.dataset_card import CONTACT_SHEET, Prose, contact_sheet, write_card
+from hf_galaxy.data import card_facts
+from hf_galaxy.data.pictures import Pictures, Rendering
+from hf_galaxy.data.streaming import open_stream
 from hf_galaxy.decision_tree import DecisionTree, load_tree, tree_of_columns
-from hf_galaxy.duplicates import SAME_GALAXY_ARCSEC
 from hf_galaxy.errors import BadInput
-from hf_galaxy.pictures import Pictures, Rendering
+from hf_galaxy.files import check_new, new_folder, write_json
 from hf_galaxy.progress import progress
-from hf_galaxy.statistics import Statistics
-from hf_galaxy.streaming import open_stream
+from hf_galaxy.publishing import catalogues, hub, plan, simulate, writer
+from hf_galaxy.publishing.column_map import ColumnMap
+from hf_galaxy.publishing.combine import Combined
+from hf_galaxy.publishing.counts import Statistics
+from hf_galaxy.publishing.croissant import croissant
+from hf_galaxy.publishing.dataset_card import CONTACT_SHEET, Prose, contact_sheet, write_card
+from hf_galaxy.publishing.duplicates import SAME_GALAXY_ARCSEC
 
 CARDS = Path(__file__).parent.parent / "dataset_cards"
 
@@ -130,7 +131,7 @@ def main(settings: Simulate | Catalogue | Combine | Card) -> None:
         raise BadInput("--num-proc must be at least 1")
     if settings.push:
         hub.check_repo_name(settings.push)
-    if settings.push and (settings.out / publish.STATISTICS).exists():
+    if settings.push and (settings.out / card_facts.STATISTICS).exists():
         print(f"{settings.out} is published already; uploading it")
         hub.rename(settings.out, settings.push, _command(settings))
     else:
@@ -187,9 +188,9 @@ def make(
     shards, duplicates = plan.plan(source, *neighbours)
     of_rows = f"{source.fingerprint()} {[(str(s.path), s.rows) for s in shards]}"
     with new_folder(settings.out, hashlib.sha256(of_rows.encode()).hexdigest()) as folder:
-        publish.write_dataset(source, shards, folder, settings.num_proc)
+        writer.write_dataset(source, shards, folder, settings.num_proc)
         counts = Statistics(source.features, tree, values)
-        for split, table in publish.batches_of(folder):
+        for split, table in writer.batches_of(folder):
             counts.add(split, table)
         notes = [*source.notes]
         if source.positions is not None or duplicates.groups:
@@ -197,13 +198,13 @@ def make(
         if left_out := sum(len(shard.rows) for shard in shards) - sum(counts.galaxies.values()):
             notes.append(f"{left_out:,} galaxies whose picture cannot be read are left out.")
         if isinstance(settings, Catalogue):
-            notes.append(settings.rendering.describe(publish.kinds_of_pictures(folder)))
+            notes.append(settings.rendering.describe(writer.kinds_of_pictures(folder)))
         name, command = settings.push or str(settings.out), _command(settings)
         said = {"license": prose.license, "notes": notes, "arcsec": duplicates.arcsec, "name": name, "command": command}
         statistics = counts.to_dict()
-        write_json(folder / publish.STATISTICS, statistics | said)
+        write_json(folder / card_facts.STATISTICS, statistics | said)
         names = getattr(source.features[caption], "names", None)
-        some = publish.sample(folder, ["id_str", "image", caption], 48)
+        some = writer.sample(folder, ["id_str", "image", caption], 48)
         some = [row | ({caption: names[row[caption]]} if names else {}) for row in some]
         contact_sheet(some, caption).save(folder / CONTACT_SHEET, quality=90)
         others = [c for c in source.features if not tree or c not in tree.columns]
@@ -211,9 +212,9 @@ def make(
             campaign: [*others, *(c for q in questions for c in tree.questions[q].columns)]
             for campaign, questions in (tree.campaigns.items() if tree else ())
         }
-        configs = publish.configs_of(shards, source.features, of_campaign, folder)
+        configs = writer.configs_of(shards, source.features, of_campaign, folder)
         write_card(folder, prose, tree, statistics, configs, notes, command, name)
-        write_json(folder / publish.CROISSANT, croissant(settings.push, prose, configs, date.today()))
+        write_json(folder / card_facts.CROISSANT, croissant(settings.push, prose, configs, date.today()))
     counts = ", ".join(f"{n:,} {split}" for split, n in statistics["galaxies"].items())
     votes = f"; {sum(statistics['votes'].values()):,} votes" if tree else ""
     print(f"{settings.out}: {counts} galaxies{votes}")

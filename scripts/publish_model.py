@@ -12,13 +12,13 @@ from pathlib import Path
 
 from transformers import AutoImageProcessor
 
-from hf_galaxy import hub
-from hf_galaxy.card_data import licence
 from hf_galaxy.command_line import run
 from hf_galaxy.errors import BadInput
-from hf_galaxy.experiment import load_run
-from hf_galaxy.run_folder import rewrite
-from hf_galaxy.run_record import RunRecord
+from hf_galaxy.models.start import load_run
+from hf_galaxy.publishing import hub
+from hf_galaxy.reports.card_data import licence
+from hf_galaxy.reports.run_folder import rewrite
+from hf_galaxy.reports.run_record import RunRecord
 
 
 @dataclass(frozen=True, kw_only=True)

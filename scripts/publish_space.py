@@ -9,8 +9,8 @@ The folder needs nothing of the repository: `pip install -r runs/space/requireme
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_galaxy import hub, space
 from hf_galaxy.command_line import run
+from hf_galaxy.publishing import hub, space
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -26,10 +26,10 @@ from rich.table import Table
 from rich.text import Text
 
 from hf_galaxy.command_line import run
-from hf_galaxy.cost import Cost, costs_of, disk_of, hours_of, kinds_of
 from hf_galaxy.errors import BadInput
-from hf_galaxy.grid import STATE_DIR, Cell, cells_of, check_common, prepare
-from hf_galaxy.sweep import Here, OnCluster, Progress, run_grid, time_left
+from hf_galaxy.sweeps.cost import Cost, costs_of, disk_of, hours_of, kinds_of
+from hf_galaxy.sweeps.grid import STATE_DIR, Cell, cells_of, check_common, prepare
+from hf_galaxy.sweeps.scheduler import Here, OnCluster, Progress, run_grid, time_left
 
 
 @dataclass(frozen=True, kw_only=True)

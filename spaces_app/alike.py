@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 from usearch.index import Index, MetricKind
 
-from hf_galaxy.fast_model import FastModel
-from hf_galaxy.morphology import in_words
+from hf_galaxy.models.morphology import in_words
+from hf_galaxy.models.onnx_model import FastModel
 
 FILE = Path(__file__).parent / "drawn.parquet"
 GALAXIES, SEED, SIZE = 600, 8, 96  # of the mock survey
@@ -73,7 +73,7 @@ def words_of(true_path: str) -> str:
 
 def draw_all() -> None:
     """Write drawn.parquet."""
-    from hf_galaxy.simulate import MockSurvey
+    from hf_galaxy.publishing.simulate import MockSurvey
 
     survey = MockSurvey(GALAXIES, SEED, SIZE)
     rows = [survey.row(i).columns for i in range(GALAXIES)]

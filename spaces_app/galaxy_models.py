@@ -10,12 +10,11 @@ import numpy as np
 import text
 from alike import Alike, Drawn
 from hf_galaxy.errors import BadInput
-from hf_galaxy.familiarity import Familiarity
-from hf_galaxy.fast_model import Answers, FastModel
-from hf_galaxy.looks import looks_of
-from hf_galaxy.morphology import likely_path, morphology
-from hf_galaxy.run_record import RunRecord
-from hf_galaxy.saliency import saliency
+from hf_galaxy.models.familiarity import Familiarity, looks_of
+from hf_galaxy.models.morphology import likely_path, morphology
+from hf_galaxy.models.onnx_model import Answers, FastModel
+from hf_galaxy.models.saliency import saliency
+from hf_galaxy.reports.run_record import RunRecord
 from picture import Picture
 
 MODELS = Path(__file__).parent / "models"

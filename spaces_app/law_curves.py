@@ -5,11 +5,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import law_pictures
-from hf_galaxy.charts import QUIET, figure_number, handle
 from hf_galaxy.errors import BadInput
-from hf_galaxy.law_figures import draw_laws, looks_of
+from hf_galaxy.reports.charts import QUIET, handle
+from hf_galaxy.reports.text import figure_number
 from hf_galaxy.scaling import EXPONENT, FALLS, LEFT
-from hf_galaxy.study import ALL
+from hf_galaxy.scaling.figures import draw_laws, looks_of
+from hf_galaxy.scaling.points import ALL
 from law_records import Study, known, listed, measured_by, percent, plain, question_called, study_of, told
 from text import say
 

@@ -1,7 +1,7 @@
 """Charts and tables for the page: SVG that follows light and dark mode and the width of the screen, and HTML around it.
 
 A chart is drawn twice, wide and narrow, and the page shows the one that fits; nothing is fetched for it. Its colours are
-variables of CSS in place of those of `hf_galaxy.charts`, so that a dark page changes them without a word to the server.
+variables of CSS in place of those of `hf_galaxy.reports.charts`, so that a dark page changes them without a word to the server.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from html import escape
 
-from hf_galaxy.charts import COLORS, QUIET, chart, style, svg
+from hf_galaxy.reports.charts import COLORS, QUIET, chart, style, svg
 
 WIDE, NARROW = (7.6, 3.9), (3.7, 3.3)  # inches of 72 px in the drawing, without the legend
 _DARK = ("#58b4f0", "#ff8f4d", "#35d0a0", "#e594c4", "#f0b429", "#8fd0f7", "#f2f2f2")  # of COLORS

@@ -1,4 +1,4 @@
-"""The label budget: `hf_galaxy.label_budget` asked by a visitor, of the records or of a pilot of the visitor's own."""
+"""The label budget: `hf_galaxy.scaling.label_budget` asked by a visitor, of the records or of a pilot of the visitor's own."""
 
 import math
 import re
@@ -8,12 +8,14 @@ from pathlib import Path
 import pandas as pd
 
 import law_pictures
-from hf_galaxy.bootstrap import REPLICATES
-from hf_galaxy.charts import COLORS, QUIET, draw_law, draw_level, draw_point, figure_number, handle, limits, log_axis
 from hf_galaxy.errors import BadInput
-from hf_galaxy.label_budget import REACH, about, budget_of, case_of, series_of
+from hf_galaxy.evaluation.bootstrap import REPLICATES
+from hf_galaxy.reports.charts import COLORS, QUIET, draw_law, draw_level, draw_point, handle, limits, log_axis
+from hf_galaxy.reports.text import figure_number
 from hf_galaxy.scaling import FEWEST
-from hf_galaxy.study import ALL, useless_up_to
+from hf_galaxy.scaling.label_budget import REACH, about, budget_of, case_of, series_of
+from hf_galaxy.scaling.points import ALL
+from hf_galaxy.scaling.study import useless_up_to
 from law_curves import doubts_of
 from law_records import known, listed, measured_by, percent, plain, study_of, told
 from text import say

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import law_pictures
-from hf_galaxy.charts import COLORS, QUIET, handle
+from hf_galaxy.reports.charts import COLORS, QUIET, handle
 from law_records import DOWNSTREAM, percent, told
 from text import say
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from hf_galaxy.charts import figure_number
 from hf_galaxy.errors import BadInput
-from hf_galaxy.study import ALL, load_points
+from hf_galaxy.reports.text import figure_number
+from hf_galaxy.scaling.points import ALL, load_points
 from text import say
 
 STUDIES = ("gz2_classes", "gz2_votes", "ceers", "ceers_starts")
@@ -28,7 +28,7 @@ RESULTS = _HERE / "results" if (_HERE / "results").is_dir() else _HERE.parent / 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """A study of scaling: `fits` as in scaling.json, `points` as `study.points_of` makes them."""
+    """A study of scaling: `fits` as in scaling.json, `points` as `points.points_of` makes them."""
 
     name: str
     fits: dict

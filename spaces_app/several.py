@@ -11,7 +11,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from hf_galaxy.decision_tree import DecisionTree
-from hf_galaxy.morphology import credible_intervals, morphology
+from hf_galaxy.models.morphology import credible_intervals, morphology
 
 TEXTS = ("name", "campaign", "description", "note")  # the columns of words; all others are float32
 # A spreadsheet takes a cell that begins so for a formula, the wide forms too.
@@ -26,7 +26,7 @@ class Galaxy:
     Attributes:
         name: of the picture.
         fractions, concentrations: (A,); None: the picture was refused, or the model has no concentrations.
-        unlikeness: how little it is like the galaxies that the model learnt from (`hf_galaxy.familiarity`); None: not measured.
+        unlikeness: how little it is like the galaxies that the model learnt from (`hf_galaxy.models.familiarity`); None: not measured.
         note: why it was refused, or what else is to be said of it.
     """
 

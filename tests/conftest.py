@@ -22,11 +22,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_galaxy import load_tree, plan, publish
-from hf_galaxy.data import vote_batches
-from hf_galaxy.dataset_card import Prose, write_card
-from hf_galaxy.schema import Row, row_features
-from hf_galaxy.statistics import Statistics
+from hf_galaxy import load_tree
+from hf_galaxy.data.schema import row_features
+from hf_galaxy.data.targets import vote_batches
+from hf_galaxy.publishing import plan, writer
+from hf_galaxy.publishing.counts import Statistics
+from hf_galaxy.publishing.dataset_card import Prose, write_card
+from hf_galaxy.publishing.plan import Row
 
 ROOT = Path(__file__).parent.parent
 # What is made once for all processes of pytest-xdist, which inherit it: models for ONNX Runtime.
@@ -125,11 +127,11 @@ class Rows:
 def published(source, folder, processes=1):
     """The folder, filled with a dataset and its card; returns what was planned and counted."""
     shards, duplicates = plan.plan(source)
-    publish.write_dataset(source, shards, folder, processes)
+    writer.write_dataset(source, shards, folder, processes)
     counts = Statistics(source.features, source.tree, ["ra"])
-    for split, table in publish.batches_of(folder):
+    for split, table in writer.batches_of(folder):
         counts.add(split, table)
-    configs = publish.configs_of(shards, source.features, {}, folder)
+    configs = writer.configs_of(shards, source.features, {}, folder)
     (folder / "statistics.json").write_text(json.dumps(counts.to_dict()))
     write_card(folder, Prose(title="Rings", license="mit"), source.tree, counts.to_dict(), configs)
     return shards, duplicates, counts.to_dict(), configs

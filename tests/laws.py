@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hf_galaxy.run_record import RunRecord
+from hf_galaxy.reports.run_record import RunRecord
 
 BACKBONES = {"resnet10t": 4_925_053, "test_resnet": 373_173, "mobilenetv3_small_050": 573_349}
 SIZES = (300, 1_000, 3_000, 10_000, 30_000, 100_000)

@@ -12,11 +12,11 @@ from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
-from hf_galaxy.checkpoints import list_checkpoints
-from hf_galaxy.run_record import RunRecord
+from hf_galaxy.reports.run_record import RunRecord
+from hf_galaxy.training.checkpoints import list_checkpoints
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["hf_galaxy.experiment"])
+SERVER.set_forkserver_preload(["hf_galaxy.training.run"])
 
 
 def _rank(environment, log, settings):
@@ -31,8 +31,8 @@ def _rank(environment, log, settings):
         PartialState(cpu=True)
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     from hf_galaxy.errors import BadInput
-    from hf_galaxy.experiment import run_training
-    from hf_galaxy.settings import Settings
+    from hf_galaxy.training.run import run_training
+    from hf_galaxy.training.settings import Settings
 
     try:
         run_training(Settings(**settings))

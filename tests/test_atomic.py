@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hf_galaxy import atomic
-from hf_galaxy.atomic import new_folder, replaced_folder, whole_file, write_json
+from hf_galaxy import files as atomic
 from hf_galaxy.errors import BadInput
+from hf_galaxy.files import new_folder, replaced_folder, whole_file, write_json
 
 
 def everything_in(folder):

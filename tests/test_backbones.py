@@ -39,9 +39,10 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes, backbones, pretrained
+from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes
 from hf_galaxy.errors import BadInput
-from hf_galaxy.start import resolve_start
+from hf_galaxy.models import backbones, pretrained
+from hf_galaxy.models.start import resolve_start
 from tests.conftest import ROOT
 
 TIMM = [

@@ -14,18 +14,20 @@ import torch
 from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 
-from hf_galaxy import benchmark as b
-from hf_galaxy.benchmark_cell import Bench, losses_of, search
-from hf_galaxy.data import Galaxies, open_dataset
+from hf_galaxy.data.dataset import open_dataset
+from hf_galaxy.data.galaxies import Galaxies
+from hf_galaxy.data.splits import in_fold
+from hf_galaxy.data.views import eval_view
+from hf_galaxy.downstream import benchmark as b
+from hf_galaxy.downstream.measure import Bench, losses_of, search
+from hf_galaxy.downstream.tasks import Task
 from hf_galaxy.errors import BadInput
-from hf_galaxy.experiment import model_and_baseline
-from hf_galaxy.folds import in_fold
-from hf_galaxy.run_record import RunRecord
-from hf_galaxy.settings import Settings
-from hf_galaxy.sources import open_sources
-from hf_galaxy.start import load_model, resolve_start
-from hf_galaxy.tasks import Task
-from hf_galaxy.views import eval_view
+from hf_galaxy.models.start import load_model, resolve_start
+from hf_galaxy.reports.run_record import RunRecord
+from hf_galaxy.training import settings as settings_module
+from hf_galaxy.training.settings import Settings
+from hf_galaxy.training.sources import open_sources
+from hf_galaxy.training.task import model_and_baseline
 from tests.conftest import ROOT
 from tests.runs import run
 
@@ -257,9 +259,9 @@ def test_a_record_gives_back_the_settings_that_it_was_made_of(tmp_path):
                                                            "branch_of": "trunk"})  # fmt: skip
     record.save(tmp_path)
     record = RunRecord.load(tmp_path)
-    assert b.settings_of(record) == settings
+    assert settings_module.settings_of(record) == settings
     del record.settings["shift"]  # of a time when there was no such option yet
-    assert b.settings_of(record) == settings
+    assert settings_module.settings_of(record) == settings
 
 
 def test_losses_are_less_for_better_models():

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from hf_galaxy.benchmark_figures import figures_of
-from hf_galaxy.benchmark_results import results_of
-from hf_galaxy.charts import COLORS
+from hf_galaxy.downstream.figures import figures_of
+from hf_galaxy.downstream.results import results_of
+from hf_galaxy.reports.charts import COLORS
 from tests.benchmark_cells import SHARES, STARTS, TASKS, about, cells, series
 
 NAMES = ["labels-linear", "labels-full", "reductions-linear", "reductions-full", "linear-against-full"]

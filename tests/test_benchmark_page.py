@@ -7,8 +7,8 @@ import pytest
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
 
-from hf_galaxy.benchmark_page import MADE, benchmark_page, found, write_results
-from hf_galaxy.benchmark_results import results_of
+from hf_galaxy.downstream.page import MADE, benchmark_page, found, write_results
+from hf_galaxy.downstream.results import results_of
 from hf_galaxy.errors import BadInput
 from tests.benchmark_cells import FALLS, GRIDS, SHARES, STARTS, TASKS, about, cells, series, write
 

@@ -11,9 +11,9 @@ import pytest
 from scipy.optimize import isotonic_regression
 from scipy.stats import linregress, t
 
-from hf_galaxy.benchmark_draws import draws_of
-from hf_galaxy.benchmark_labels import FEWER, MORE, falling, galaxies_for
-from hf_galaxy.benchmark_results import points_of, read_about, read_cells, results_of
+from hf_galaxy.downstream.intervals import draws_of
+from hf_galaxy.downstream.label_efficiency import FEWER, MORE, falling, galaxies_for
+from hf_galaxy.downstream.results import points_of, read_about, read_cells, results_of
 from hf_galaxy.errors import BadInput
 from tests.benchmark_cells import FALLS, SEEDS, SHARES, STARTS, TASKS, WORSE, about, cells, series, truth, write
 

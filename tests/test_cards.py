@@ -11,15 +11,16 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from PIL import Image
 from sklearn.metrics import r2_score
 
-from hf_galaxy import card_data, cards, load_tree, run_figures
-from hf_galaxy.class_metrics import ClassMetrics
-from hf_galaxy.constant_votes import ConstantVotes
-from hf_galaxy.dataset_card import DatasetFacts
+from hf_galaxy import load_tree
+from hf_galaxy.data.card_facts import DatasetFacts
 from hf_galaxy.errors import BadInput
+from hf_galaxy.evaluation.class_metrics import ClassMetrics
+from hf_galaxy.evaluation.constant_votes import ConstantVotes
+from hf_galaxy.evaluation.value_metrics import ConstantValues, ValueMetrics
+from hf_galaxy.evaluation.vote_metrics import VoteMetrics
 from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
-from hf_galaxy.metrics import VoteMetrics
-from hf_galaxy.run_record import RunRecord
-from hf_galaxy.value_metrics import ConstantValues, ValueMetrics
+from hf_galaxy.reports import card_data, model_card, run_figures
+from hf_galaxy.reports.run_record import RunRecord
 
 TREE = load_tree("gz_rings")
 
@@ -71,7 +72,7 @@ def record(task="votes", keyed=True, **changes):
 
 @pytest.mark.parametrize("task", ["votes", "classes"])
 def test_a_model_card_is_a_function_of_its_record(task, tmp_path):
-    text = cards.model_card(record(task))
+    text = model_card.model_card(record(task))
     assert "after 2 of at most 3 epochs" in text
     assert "64 x 64 pixels, the middle 50 %" in text
     assert "1,234,567 parameters" in text
@@ -82,7 +83,7 @@ def test_a_model_card_is_a_function_of_its_record(task, tmp_path):
     assert text.count("@misc{") == 3
     record(task).save(tmp_path)
     assert RunRecord.load(tmp_path) == record(task)
-    assert cards.model_card(RunRecord.load(tmp_path)) == text
+    assert model_card.model_card(RunRecord.load(tmp_path)) == text
     drawn = run_figures.figures(record(task))
     assert drawn.keys() == {"figures/loss.png", "figures/calibration.png"}
     assert drawn == run_figures.figures(RunRecord.load(tmp_path)), "to the byte"
@@ -95,11 +96,11 @@ def test_figures_have_intervals_over_galaxies():
     results = record().results["test"]
     low, high = np.quantile(results["bootstrap"]["loss"]["model"], (0.05, 0.95))
     told = f"{results['loss']['model']:.3f}\xa0±\xa0{(high - low) / 2:.3f}"
-    assert f"All 50 galaxies: loss {told}, baseline" in cards.model_card(record())
-    rows = cards.metrics_table(results).splitlines()
+    assert f"All 50 galaxies: loss {told}, baseline" in model_card.model_card(record())
+    rows = model_card.metrics_table(results).splitlines()
     assert sum("±" in row for row in rows) == 3, "all galaxies, the campaign, the question"
-    assert "± nan" not in cards.model_card(record())
-    classes = cards.metrics_table(record("classes").results["test"])
+    assert "± nan" not in model_card.model_card(record())
+    classes = model_card.metrics_table(record("classes").results["test"])
     assert classes.count("±") == 5, "loss, two accuracies, and two figures of the ranking"
 
 
@@ -109,7 +110,7 @@ def test_a_figure_that_is_the_same_in_all_replicates_has_no_interval():
     drawn = [x for x in results["bootstrap"]["questions"]["ring"]["rmse"]["model"] if x is not None]
     assert 100 < len(drawn) < 200, "in the others it is not"
     assert len(set(drawn)) == 1
-    row = cards.metrics_table(results).splitlines()[-1]
+    row = model_card.metrics_table(results).splitlines()[-1]
     assert row.startswith("| ring | 49 | ")
     assert row.count("±") == 1, row
 
@@ -117,40 +118,40 @@ def test_a_figure_that_is_the_same_in_all_replicates_has_no_interval():
 def test_what_an_older_record_lacks_is_not_measured():
     old = record(keyed=False)
     del old.dataset["cards"]
-    text = cards.model_card(old)
+    text = model_card.model_card(old)
     assert "### Calibration\n\nNot measured." in text
     assert "±\xa0" not in text
     assert "| licence | nobody has stated one |" in text
     assert run_figures.figures(old).keys() == {"figures/loss.png"}
     few = VoteMetrics(TREE, ConstantVotes(*torch.ones(3, 2) / 2), min_votes=20)
     few.update({"votes": torch.tensor([[2, 6]])}, SimpleNamespace(fractions=torch.ones(1, 2) / 2, nll=torch.ones(1, 1)))
-    table = cards.metrics_table(few.cpu().compute())
+    table = model_card.metrics_table(few.cpu().compute())
     assert "| ring | 1 | 1.000 | " in table
     assert "| 0 | not measured | not measured |" in table, "one galaxy, with fewer votes than enough"
 
 
 def test_limits_name_questions_of_which_little_is_known():
-    text = cards.model_card(record())
+    text = model_card.model_card(record())
     assert "rest on few galaxies with enough votes: ring (1)." in text
     worse = record()
     worse.results["test"]["questions"]["ring"]["nll"] |= {"model": 2.0, "baseline": 1.5}
-    assert "no better than the constant does for: ring." in cards.model_card(worse)
+    assert "no better than the constant does for: ring." in model_card.model_card(worse)
     better = record()
     better.results["test"]["questions"]["ring"]["nll"] |= {"model": 1.0, "baseline": 1.5}
-    assert "no better than the constant" not in cards.model_card(better)
+    assert "no better than the constant" not in model_card.model_card(better)
 
 
 def test_a_class_has_its_recall_and_its_precision():
     unsure = record("classes")
     unsure.results["test"]["confusion"] = [[8, 2], [12, 28]]
-    text = cards.model_card(unsure)
+    text = model_card.model_card(unsure)
     assert "| a | 10 | 0.800 | 0.400 | b |" in text
     assert "| b | 40 | 0.700 | 0.933 | a |" in text
 
 
 @pytest.mark.parametrize("task", ["votes", "classes"])
 def test_the_yaml_is_what_the_hub_reads(task, tmp_path):
-    (tmp_path / "README.md").write_text(cards.model_card(record(task)))
+    (tmp_path / "README.md").write_text(model_card.model_card(record(task)))
     data = ModelCard.load(tmp_path / "README.md").data
     assert (data.license, data.library_name, data.datasets) == ("cc-by-nc-sa-4.0", "transformers", ["lab/rings"])
     assert data.base_model is None
@@ -181,7 +182,7 @@ def test_campaigns_are_configurations_of_one_dataset(tmp_path):
     several = record()
     figures = several.results["test"]["campaigns"].pop("gz_rings")
     several.results["test"]["campaigns"] = {"one": figures, "two": figures}
-    results = ModelCard(cards.model_card(several)).data.eval_results
+    results = ModelCard(model_card.model_card(several)).data.eval_results
     assert {(r.dataset_config, r.dataset_name) for r in results} == {("one", "Rings, one"), ("two", "Rings, two")}
     assert len(results) == 8
     ((_, text),) = card_data.eval_results(several).items()
@@ -213,7 +214,7 @@ def test_the_yaml_of_values_says_what_was_measured():
     loss = "mean squared error, in standard deviations of the training split"
     expected[loss] = np.mean(np.nanmean(np.square(scaled), axis=0))
 
-    data = ModelCard(cards.model_card(ours)).data
+    data = ModelCard(model_card.model_card(ours)).data
     assert {r.metric_name: r.metric_value for r in data.eval_results} == pytest.approx(expected, rel=1e-5)
     assert {r.task_name for r in data.eval_results} == {"redshift, model"}
     assert data.metrics == ["standardised_mse", "rmse", "mae", "r_squared"]
@@ -236,21 +237,23 @@ def test_figures_of_values_that_are_not_known_are_left_out():
 def test_a_card_shows_average_precision_where_it_was_measured():
     ours = record("classes")
     pair = ours.results["test"]["average_precision"]
-    text = cards.model_card(ours)
+    text = model_card.model_card(ours)
     assert f"| average_precision | {pair['model']:.3f}\xa0±\xa00." in text
     assert "is by chance the share of the class, 1 is perfect; it is of b. After ±" in text
     ours.dataset["classes"].append("c")
     del ours.results["test"]["confusion"]  # of two classes
-    assert "mean of the classes) is by chance the share of the class, 1 is perfect. After ±" in cards.model_card(ours)
+    assert "mean of the classes) is by chance the share of the class, 1 is perfect. After ±" in model_card.model_card(
+        ours
+    )
     del ours.results["test"]["average_precision"], ours.results["test"]["bootstrap"]["average_precision"]
-    earlier = cards.model_card(ours)
+    earlier = model_card.model_card(ours)
     assert "average" not in earlier.split("## How good it is")[1].split("###")[0]
     assert "average_precision" not in earlier
 
 
 @pytest.mark.parametrize("task", ["votes", "classes"])
 def test_the_yaml_names_figures_and_what_is_learnt(task):
-    results = ModelCard(cards.model_card(record(task))).data.eval_results
+    results = ModelCard(model_card.model_card(record(task))).data.eval_results
     names = {r.metric_name for r in results}
     if task == "votes":
         assert names == {
@@ -266,7 +269,7 @@ def test_what_was_measured_on_several_datasets_is_not_said_of_the_one_that_stand
     ours = record()
     ours.dataset["cards"].append(vars(SAID) | {"hub_id": None})
     ours.dataset["title"] = "Rings and Bars"
-    data = ModelCard(cards.model_card(ours)).data
+    data = ModelCard(model_card.model_card(ours)).data
     assert data.datasets == ["lab/rings"], "it did learn from that"
     assert {(r.dataset_type, r.dataset_name) for r in data.eval_results} == {("rings_and_bars", "Rings and Bars")}
     assert card_data.eval_results(ours) == {}
@@ -275,9 +278,9 @@ def test_what_was_measured_on_several_datasets_is_not_said_of_the_one_that_stand
 def test_what_was_measured_on_a_fold_is_not_said_of_the_published_test_split():
     ours = record()
     assert card_data.eval_results(ours)
-    assert "divided anew" not in cards.model_card(ours)
+    assert "divided anew" not in model_card.model_card(ours)
     ours.settings["fold"] = 2
-    card = cards.model_card(ours)
+    card = model_card.model_card(ours)
     assert card_data.eval_results(ours) == {}
     assert "These are fold 2 of 5" in card
     assert {r.dataset_split for r in ModelCard(card).data.eval_results} == {"fold 2 of 5"}
@@ -285,7 +288,7 @@ def test_what_was_measured_on_a_fold_is_not_said_of_the_published_test_split():
 
 def test_what_a_person_decided_goes_before_what_the_data_say():
     ours = record(publication={"repo": "lab/model", "license": "mit", "datasets": ["lab/copy"], "base_model": "timm/x"})
-    text = cards.model_card(ours)
+    text = model_card.model_card(ours)
     data = ModelCard(text).data
     assert (data.license, data.datasets, data.base_model, data.model_name) == ("mit", ["lab/copy"], "timm/x", "model")
     assert 'folder = "lab/model"' in text
@@ -298,7 +301,7 @@ def test_a_licence_is_taken_over_only_if_all_data_agree():
     assert card_data.licence(ours) == "cc-by-nc-sa-4.0"
     ours.dataset["cards"].append(vars(SAID) | {"license": "mit"})
     assert card_data.licence(ours) is None
-    assert ModelCard(cards.model_card(ours)).data.license == "unknown"
+    assert ModelCard(model_card.model_card(ours)).data.license == "unknown"
     assert card_data.eval_results(ours) == {}, "measured on both together"
     ours.dataset["cards"][0] = vars(SAID) | {"license": "mit"}
     assert card_data.licence(ours) == "mit"
@@ -308,7 +311,7 @@ def test_a_licence_is_taken_over_only_if_all_data_agree():
 
 def test_a_class_table_shows_each_figure_beside_its_baseline():
     results = {"galaxies": 7, "accuracy": {"model": 0.8, "baseline": 0.5}, "auc": {"model": None, "baseline": None}}
-    table = cards.metrics_table(results | {"confusion": [[1]]})
+    table = model_card.metrics_table(results | {"confusion": [[1]]})
     assert "| accuracy | 0.800 | 0.500 |" in table
     assert "| auc | not measured | not measured |" in table
     assert "confusion" not in table
@@ -320,7 +323,7 @@ def test_a_card_of_values_shows_each_beside_its_constant():
     of_values = record(task="values")
     of_values.dataset["values"] = ["redshift"]
     of_values.results = {"test": {"galaxies": 7, "loss": {"model": 0.25, "baseline": 1}, "values": {"redshift": value}}}
-    text = cards.model_card(of_values)
+    text = model_card.model_card(of_values)
     assert "| redshift | 6 | 0.012 | 12,346 | 2.000 | not measured | 0.750 | -0.010 |" in text
     assert "All 7 galaxies: loss 0.250, baseline 1.000." in text
     assert "Predicts numbers from a galaxy's picture, in the units of the dataset: redshift." in text
@@ -347,9 +350,9 @@ def test_compute_is_of_what_was_trained(train, told):
     ours.settings["train"] = train
     if train == "head":
         ours.training["features"] = {"seconds": 1.0, "bytes": 100}
-    assert f"| floating-point operations, estimated {told}" in cards.model_card(ours)
+    assert f"| floating-point operations, estimated {told}" in model_card.model_card(ours)
     del ours.model["flops"]
-    assert "floating-point operations" not in cards.model_card(ours)
+    assert "floating-point operations" not in model_card.model_card(ours)
 
 
 @pytest.mark.parametrize("setting", [{"label_smoothing": 0.1}, {"class_weights": "balanced"}, {}])
@@ -358,7 +361,7 @@ def test_a_card_of_classes_says_that_its_loss_is_the_plain_one_where_it_was_not_
     of_classes.dataset["classes"] = ["a", "b"]
     of_classes.settings |= setting
     of_classes.results = {}
-    said = "measured without the label smoothing and class weights" in cards.model_card(of_classes)
+    said = "measured without the label smoothing and class weights" in model_card.model_card(of_classes)
     assert said == bool(setting)
 
 

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from hf_galaxy import load_tree
-from hf_galaxy.catalogues import Catalogue
-from hf_galaxy.column_map import ColumnMap
+from hf_galaxy.data.pictures import Pictures, Rendering
 from hf_galaxy.errors import BadInput
-from hf_galaxy.pictures import Pictures, Rendering
+from hf_galaxy.publishing.catalogues import Catalogue
+from hf_galaxy.publishing.column_map import ColumnMap
 from tests.conftest import jpeg_bytes
 
 TREE = load_tree("gz_rings")

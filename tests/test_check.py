@@ -17,8 +17,9 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from hf_galaxy import load_tree
-from hf_galaxy.duplicates import fine_structure, pictures_alike
-from hf_galaxy.schema import Row, row_features
+from hf_galaxy.data.schema import row_features
+from hf_galaxy.publishing.duplicates import fine_structure, pictures_alike
+from hf_galaxy.publishing.plan import Row
 from tests.conftest import ROOT, jpeg_bytes, published
 
 TREE = load_tree("gz_jwst_ceers")

@@ -8,10 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hf_galaxy import load_tree, plan
-from hf_galaxy.combine import Combined
+from hf_galaxy import load_tree
+from hf_galaxy.data.schema import row_features, split_of
 from hf_galaxy.errors import BadInput
-from hf_galaxy.schema import Row, row_features, split_of
+from hf_galaxy.publishing import plan
+from hf_galaxy.publishing.combine import Combined
+from hf_galaxy.publishing.plan import Row
 from tests.conftest import Rows, jpeg_bytes, published
 
 

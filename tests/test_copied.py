@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hf_galaxy import publish
-from hf_galaxy.copied import CopiedRows, open_copy
+from hf_galaxy.data.copied import CopiedRows, open_copy
+from hf_galaxy.data.streaming import open_stream
+from hf_galaxy.data.vote_matrix import matrix_of
 from hf_galaxy.errors import BadInput
-from hf_galaxy.streaming import open_stream
-from hf_galaxy.vote_matrix import matrix_of
+from hf_galaxy.publishing import writer as publish
 from tests.conftest import Rows, published
 
 

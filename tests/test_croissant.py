@@ -6,8 +6,8 @@ from datetime import date
 
 import pytest
 
-from hf_galaxy.croissant import croissant
-from hf_galaxy.dataset_card import Prose
+from hf_galaxy.publishing.croissant import croissant
+from hf_galaxy.publishing.dataset_card import Prose
 from tests.conftest import Rows, published
 
 with warnings.catch_warnings():

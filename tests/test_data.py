@@ -14,35 +14,41 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from hf_galaxy import check, data, load_tree, overlap, statistics
-from hf_galaxy.bootstrap import key_of
-from hf_galaxy.data import (
-    Galaxies,
+from hf_galaxy import load_tree
+from hf_galaxy.data import dataset
+from hf_galaxy.data import galaxies as galaxies_module
+from hf_galaxy.data.dataset import open_dataset, rows_of
+from hf_galaxy.data.galaxies import Galaxies, decode, decode_batch
+from hf_galaxy.data.pictures import Rendering
+from hf_galaxy.data.schema import votes_in
+from hf_galaxy.data.splits import strata_of
+from hf_galaxy.data.streaming import open_stream
+from hf_galaxy.data.targets import (
     Label,
     Values,
     check_tree_columns,
-    decode,
-    decode_batch,
     label_of,
     labelled,
-    open_dataset,
-    rows_of,
     tables_of,
     values_of,
     vote_batches,
     with_values,
 )
-from hf_galaxy.dataset_card import contact_sheet
-from hf_galaxy.duplicates import fine_structure
+from hf_galaxy.data.views import Framing
 from hf_galaxy.errors import BadInput
-from hf_galaxy.pictures import Rendering
-from hf_galaxy.pipeline import pixels_of
-from hf_galaxy.predictions import Part, PictureFolder, _Reader
-from hf_galaxy.schema import votes_in
-from hf_galaxy.sequence import ProcessShard, TrainingSequence, default_workers, evaluation_batches, training_batches
-from hf_galaxy.streaming import open_stream
-from hf_galaxy.subsets import strata_of
-from hf_galaxy.views import Framing
+from hf_galaxy.models.pipeline import pixels_of
+from hf_galaxy.models.predictions import Part, PictureFolder, _Reader
+from hf_galaxy.publishing import check, counts, overlap
+from hf_galaxy.publishing.dataset_card import contact_sheet
+from hf_galaxy.publishing.duplicates import fine_structure
+from hf_galaxy.randomness import key_of
+from hf_galaxy.training.sequence import (
+    ProcessShard,
+    TrainingSequence,
+    default_workers,
+    evaluation_batches,
+    training_batches,
+)
 from tests.conftest import Rows, jpeg_bytes, published, votes_of
 
 TREE = load_tree("gz_rings")
@@ -341,7 +347,7 @@ def test_pictures_are_decoded_as_pillow_does_it_with_and_without_simplejpeg(cont
     batch = decode_batch([content] * 3, shorter)
     assert batch.shape == (3, *pixels.shape)
     assert (batch == pixels).all()
-    monkeypatch.setattr(data, "simplejpeg", None)
+    monkeypatch.setattr(dataset, "simplejpeg", None)
     np.testing.assert_array_equal(decode(content, shorter), pixels)
     np.testing.assert_array_equal(decode_batch([content] * 2, shorter)[1], pixels)
     if shorter is None:
@@ -397,13 +403,13 @@ def test_a_picture_of_very_many_pixels_is_refused_by_its_header(monkeypatch):
     contents = [encoded(NOISE), encoded(NOISE, "CMYK"), encoded(NOISE, form="PNG")]
     for fewer in (2, 3):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 90 * 123 // fewer)
-        for fast in (data.simplejpeg, None):
-            monkeypatch.setattr(data, "simplejpeg", fast)
+        for fast in (galaxies_module.simplejpeg, None):
+            monkeypatch.setattr(dataset, "simplejpeg", fast)
             for content in contents:
                 with pytest.raises(BadInput, match=r"pixels"):
                     decode(content)
                 assert "pixels" in check._seen(content)
-                assert statistics._size(content) == "no picture"
+                assert counts._size(content) == "no picture"
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 90 * 123)
     assert [decode(content).shape for content in contents] == [NOISE.shape] * 3
 
@@ -415,8 +421,8 @@ def test_a_picture_of_very_many_pixels_is_refused_by_its_header(monkeypatch):
     ids=["none", "empty", "text", "jpeg", "png", "end of png", "no pixels"],
 )  # fmt: skip
 def test_whatever_a_decoder_raises_means_that_the_picture_is_no_good(content, reason, monkeypatch):
-    for fast in (data.simplejpeg, None):
-        monkeypatch.setattr(data, "simplejpeg", fast)
+    for fast in (galaxies_module.simplejpeg, None):
+        monkeypatch.setattr(dataset, "simplejpeg", fast)
         with pytest.raises(BadInput, match=reason):
             decode(content)
 

@@ -9,10 +9,10 @@ import yaml
 from huggingface_hub import DatasetCard
 
 from hf_galaxy import load_tree
-from hf_galaxy.data import open_dataset
-from hf_galaxy.dataset_card import Prose, dataset_card, write_card
+from hf_galaxy.data.dataset import open_dataset
 from hf_galaxy.decision_tree import available_trees
 from hf_galaxy.errors import BadInput
+from hf_galaxy.publishing.dataset_card import Prose, dataset_card, write_card
 from tests.conftest import ROOT, Rows, published
 
 CARDS = sorted((ROOT / "dataset_cards").glob("*/card.md"))

@@ -7,9 +7,16 @@ import pytest
 from astropy.coordinates import angular_separation, offset_by
 from PIL import Image, ImageOps
 
-from hf_galaxy.duplicates import ALIKE, SIDE, fine_structure, groups_of_pairs, groups_on_the_sky, pictures_alike
-from hf_galaxy.mock_pictures import draw
-from hf_galaxy.simulate import CAMPAIGNS, draw_morphology
+from hf_galaxy.publishing.duplicates import (
+    ALIKE,
+    SIDE,
+    fine_structure,
+    groups_of_pairs,
+    groups_on_the_sky,
+    pictures_alike,
+)
+from hf_galaxy.publishing.mock_pictures import draw
+from hf_galaxy.publishing.simulate import CAMPAIGNS, draw_morphology
 
 ARCSEC = 1 / 3600
 

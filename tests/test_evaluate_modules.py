@@ -1,4 +1,4 @@
-"""The metric for `evaluate.load` says what `hf_galaxy.metrics` says, without hf_galaxy, on one process and on two."""
+"""The metric for `evaluate.load` says what `hf_galaxy.evaluation.vote_metrics` says, without hf_galaxy, on one process and on two."""
 
 import doctest
 import json
@@ -14,9 +14,9 @@ import torch
 from huggingface_hub import RepoCard
 
 from hf_galaxy import load_tree
-from hf_galaxy.constant_votes import ConstantVotes
+from hf_galaxy.evaluation.constant_votes import ConstantVotes
+from hf_galaxy.evaluation.vote_metrics import VoteMetrics
 from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions, multinomial_nll
-from hf_galaxy.metrics import VoteMetrics
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "metrics" / "galaxy_votes"

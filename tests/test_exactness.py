@@ -13,10 +13,10 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 
-from hf_galaxy import run_folder
-from hf_galaxy.checkpoints import list_checkpoints
 from hf_galaxy.errors import BadInput
-from hf_galaxy.run_record import RunRecord
+from hf_galaxy.reports.run_record import RunRecord
+from hf_galaxy.training import run_folder
+from hf_galaxy.training.checkpoints import list_checkpoints
 from tests.conftest import ROOT
 from tests.runs import assert_bit_equal, finish, run, start, wait_for_checkpoints
 

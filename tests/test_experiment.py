@@ -15,13 +15,13 @@ from datasets import load_dataset
 from transformers import AutoModel
 
 from hf_galaxy import GalaxyForRegression
-from hf_galaxy.data import open_dataset
+from hf_galaxy.data.dataset import open_dataset
 from hf_galaxy.errors import BadInput
-from hf_galaxy.experiment import run_training
-from hf_galaxy.model import GalaxyConfig, GalaxyForVotes
-from hf_galaxy.run_record import RunRecord
-from hf_galaxy.settings import Settings
-from hf_galaxy.sources import open_sources
+from hf_galaxy.models.model import GalaxyConfig, GalaxyForVotes
+from hf_galaxy.reports.run_record import RunRecord
+from hf_galaxy.training.run import run_training
+from hf_galaxy.training.settings import Settings
+from hf_galaxy.training.sources import open_sources
 from tests.conftest import ROOT, Rows, published, votes_of
 from tests.runs import run
 

@@ -17,13 +17,14 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from transformers import AutoImageProcessor, AutoModel, ConvNextV2Config, Dinov2Config, ViTConfig
 
-from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes, backbones
+from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes
+from hf_galaxy.data.views import Framing, eval_view, to_canvases
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
-from hf_galaxy.export import check_onnx_file, crop_pct, encoder_card, export_encoder, export_onnx
-from hf_galaxy.pretrained import published_weights
-from hf_galaxy.run_record import RunRecord
-from hf_galaxy.views import Framing, eval_view, to_canvases
+from hf_galaxy.models import backbones
+from hf_galaxy.models.export import check_onnx_file, crop_pct, encoder_card, export_encoder, export_onnx
+from hf_galaxy.models.pretrained import published_weights
+from hf_galaxy.reports.run_record import RunRecord
 from tests.conftest import ROOT
 
 TIMM = ["test_convnext", "test_efficientnet", "test_resnet", "test_vit", "mobilenetv3_small_050"]
@@ -170,7 +171,7 @@ def test_every_framing_is_one_of_timm():
 
 def test_what_onnx_needs_and_cannot_hold(tmp_path, monkeypatch):
     model = make("test_resnet")
-    monkeypatch.setattr("hf_galaxy.export.ONNX_BYTES", 1000)
+    monkeypatch.setattr("hf_galaxy.models.export.ONNX_BYTES", 1000)
     with pytest.raises(BadInput, match="holds less than 2 GB"):
         export_onnx(model, record(model), tmp_path / "model.onnx")
     monkeypatch.setitem(sys.modules, "onnxscript", None)  # as where it is not installed

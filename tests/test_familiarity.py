@@ -10,16 +10,15 @@ from PIL import Image
 from safetensors.numpy import save_file
 from sklearn.neighbors import NearestNeighbors
 
-from hf_galaxy.benchmark import settings_of
-from hf_galaxy.data import Galaxies
+from hf_galaxy.data.galaxies import Galaxies
+from hf_galaxy.data.views import eval_view
 from hf_galaxy.errors import BadInput
-from hf_galaxy.experiment import load_run
-from hf_galaxy.familiarity import COMPONENTS, FILE, KEPT, NEIGHBOUR, SHRINKAGE, Familiarity, Seen
-from hf_galaxy.looks import looks_of
-from hf_galaxy.mock_pictures import draw
-from hf_galaxy.simulate import CAMPAIGNS, draw_morphology
-from hf_galaxy.sources import open_sources
-from hf_galaxy.views import eval_view
+from hf_galaxy.models.familiarity import COMPONENTS, FILE, KEPT, NEIGHBOUR, SHRINKAGE, Familiarity, Seen, looks_of
+from hf_galaxy.models.start import load_run
+from hf_galaxy.publishing.mock_pictures import draw
+from hf_galaxy.publishing.simulate import CAMPAIGNS, draw_morphology
+from hf_galaxy.training.settings import settings_of
+from hf_galaxy.training.sources import open_sources
 from tests.conftest import ROOT
 from tests.runs import run as train
 

@@ -11,13 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes, fast_model
+from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes
 from hf_galaxy.errors import BadInput
-from hf_galaxy.fast_model import FastModel
-from hf_galaxy.mock_pictures import draw
-from hf_galaxy.predictions import numbers_of
-from hf_galaxy.run_record import RunRecord
-from hf_galaxy.simulate import CAMPAIGNS, draw_morphology
+from hf_galaxy.models import onnx_model
+from hf_galaxy.models.onnx_model import FastModel
+from hf_galaxy.models.predictions import numbers_of
+from hf_galaxy.publishing.mock_pictures import draw
+from hf_galaxy.publishing.simulate import CAMPAIGNS, draw_morphology
+from hf_galaxy.reports.run_record import RunRecord
 from tests.conftest import ROOT
 from tests.runs import SERVER
 
@@ -109,16 +110,16 @@ def test_it_exports_once_and_again_when_anything_has_changed(run, fast, views, c
     other = FastModel(tmp_path, cache)
     assert files().items() > before.items()
     assert np.abs(other.answer(views[:3]).fractions - fast.answer(views[:3]).fractions).max() > 0.01
-    digests = {fast_model._digest(run)}
-    for name in fast_model.LIBRARIES:
+    digests = {onnx_model._digest(run)}
+    for name in onnx_model.LIBRARIES:
         with monkeypatch.context() as patch:
-            patch.setattr(fast_model, "version", lambda asked, name=name: "9.9" if asked == name else "1.0")
-            digests.add(fast_model._digest(run))
-    assert len(digests) == 1 + len(fast_model.LIBRARIES)
+            patch.setattr(onnx_model, "version", lambda asked, name=name: "9.9" if asked == name else "1.0")
+            digests.add(onnx_model._digest(run))
+    assert len(digests) == 1 + len(onnx_model.LIBRARIES)
 
 
 def test_what_a_killed_start_has_left_is_in_nobodys_way(run, fast, views, tmp_path):
-    name = f"{fast_model._digest(run)}.onnx"
+    name = f"{onnx_model._digest(run)}.onnx"
     (tmp_path / f".{name}.partial").write_text("half a file")
     (tmp_path / name).with_suffix(".lock").touch()
     again = FastModel(run, tmp_path)

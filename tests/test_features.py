@@ -8,8 +8,10 @@ from sklearn.linear_model import LogisticRegression
 from transformers import AutoModel
 
 from hf_galaxy import GalaxyConfig, GalaxyForVotes
-from hf_galaxy.data import Galaxies, label_of, open_dataset
-from hf_galaxy.views import eval_view
+from hf_galaxy.data.dataset import open_dataset
+from hf_galaxy.data.galaxies import Galaxies
+from hf_galaxy.data.targets import label_of
+from hf_galaxy.data.views import eval_view
 from tests.runs import assert_bit_equal, finish, run, start, wait_for_checkpoints
 from tests.test_exactness import FSDP, assert_same_curves
 

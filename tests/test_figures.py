@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageFont
 
 from hf_galaxy.decision_tree import TREES, DecisionTree, Question, available_trees, load_tree
-from hf_galaxy.figures import BAR, PAD, TEXT, TITLE, describe_tree, draw_tree, draw_trees, lay_out
+from hf_galaxy.publishing.tree_drawing import BAR, PAD, TEXT, TITLE, describe_tree, draw_tree, draw_trees, lay_out
 
 CAMPAIGNS = [name for name in available_trees() if len(load_tree(name).campaigns) == 1]
 

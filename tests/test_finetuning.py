@@ -7,10 +7,10 @@ import torch
 from transformers import BeitConfig, Dinov2Config, SiglipVisionConfig
 
 from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes, load_tree
-from hf_galaxy.backbones import layer_groups
 from hf_galaxy.errors import BadInput
-from hf_galaxy.finetuning import TrainableParts, keep_head, merge_adapters, prepare
-from hf_galaxy.settings import Settings
+from hf_galaxy.models.backbones import layer_groups
+from hf_galaxy.training.finetuning import keep_head, merge_adapters, prepare
+from hf_galaxy.training.settings import Settings, TrainableParts
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 TRANSFORMERS = {

@@ -21,10 +21,12 @@ from fake_hub import FakeHub
 from PIL import Image as Picture
 
 from hf_galaxy import load_tree
-from hf_galaxy.data import Galaxies, label_of, labelled, open_dataset
+from hf_galaxy.data.dataset import open_dataset
+from hf_galaxy.data.galaxies import Galaxies
+from hf_galaxy.data.targets import label_of, labelled
+from hf_galaxy.data.views import Framing
 from hf_galaxy.decision_tree import tree_of_columns
-from hf_galaxy.schema import hashed_place
-from hf_galaxy.views import Framing
+from hf_galaxy.randomness import hashed_place
 from tests.conftest import ROOT, votes_of
 from tests.test_scripts import TINY, TWO_PROCESSES, record_of
 

@@ -9,9 +9,9 @@ import pytest
 from scipy.stats import norm
 
 from hf_galaxy.errors import BadInput
-from hf_galaxy.label_budget import REACH, budget_of, page_of, series_of
-from hf_galaxy.run_record import RunRecord
-from hf_galaxy.study import points_of, records_in
+from hf_galaxy.reports.run_record import RunRecord
+from hf_galaxy.scaling.label_budget import REACH, budget_of, page_of, series_of
+from hf_galaxy.scaling.points import points_of, records_in
 
 SERIES = {"dataset": "rings", "start": "survey", "backbone": "test_resnet", "measure": "error", "figure": "all"}
 NOW = 400

@@ -10,10 +10,13 @@ import pytest
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
-from hf_galaxy.charts import COLORS, figure_number, limits, log_axis, short
 from hf_galaxy.errors import BadInput
-from hf_galaxy.law_figures import BEYOND, figures_of, label_budget_figure
-from hf_galaxy.study import points_of, study_of
+from hf_galaxy.reports.charts import COLORS, limits, log_axis
+from hf_galaxy.reports.text import figure_number, short
+from hf_galaxy.scaling.figures import BEYOND, figures_of
+from hf_galaxy.scaling.label_budget_figure import label_budget_figure
+from hf_galaxy.scaling.points import points_of
+from hf_galaxy.scaling.study import study_of
 from tests.laws import BACKBONES, classed_records, law_of, loss_of, voted_records
 
 SIZES = (300, 1_000, 3_000, 10_000, 30_000)

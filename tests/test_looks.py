@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hf_galaxy.looks import RINGS, looks_of
+from hf_galaxy.models.familiarity import RINGS, looks_of
 
 NOTHING = -7  # dex
 

@@ -23,14 +23,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hf_galaxy import bootstrap, load_tree, losses
-from hf_galaxy import metrics as metrics_module
-from hf_galaxy.class_metrics import ClassMetrics, ranked
-from hf_galaxy.constant_votes import ConstantVotes
+from hf_galaxy import load_tree, losses, randomness
 from hf_galaxy.decision_tree import DecisionTree, Question
+from hf_galaxy.evaluation import bootstrap
+from hf_galaxy.evaluation import vote_metrics as metrics_module
+from hf_galaxy.evaluation.class_metrics import ClassMetrics, ranked
+from hf_galaxy.evaluation.constant_votes import ConstantVotes
+from hf_galaxy.evaluation.value_metrics import ConstantValues, ValueMetrics
+from hf_galaxy.evaluation.vote_metrics import VoteMetrics
 from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
-from hf_galaxy.metrics import VoteMetrics
-from hf_galaxy.value_metrics import ConstantValues, ValueMetrics
 
 TREE = load_tree(["gz2", "gz_hubble"])
 TWO = DecisionTree("two", (Question("p", ("a", "b"), (), "x"), Question("q", ("a", "b", "c"), (), "y")))
@@ -320,7 +321,7 @@ def test_no_prediction_does_better_than_the_saturated_likelihood(case):
 
 def test_replicates_are_the_figures_of_galaxies_that_count_so_often(case):
     votes, concentrations, baseline = case
-    keys = torch.tensor([bootstrap.key_of(f"galaxy {i}") for i in range(len(votes))])
+    keys = torch.tensor([randomness.key_of(f"galaxy {i}") for i in range(len(votes))])
     nll = dirichlet_multinomial_nll(votes, concentrations, TREE)
     fractions = expected_fractions(concentrations, TREE)
     parts = []
@@ -438,7 +439,7 @@ def test_a_constant_of_the_training_split_has_a_loss_of_1_there_and_explains_not
 
 def test_replicates_of_value_metrics_are_those_of_galaxies_that_count_so_often(numbers):
     train, labels, predictions = numbers
-    keys = torch.tensor([bootstrap.key_of(f"galaxy {i}") for i in range(len(labels))])
+    keys = torch.tensor([randomness.key_of(f"galaxy {i}") for i in range(len(labels))])
     again = value_metrics(*numbers, keys=keys).compute()["bootstrap"]
     for replicate in (0, 57):
         chosen = np.repeat(np.arange(len(labels)), bootstrap.counts(keys.numpy())[:, replicate].astype(int))

@@ -11,11 +11,14 @@ from PIL import Image
 from scipy.stats import chisquare
 
 from hf_galaxy import load_tree
-from hf_galaxy.data import Galaxies, Label, open_dataset
+from hf_galaxy.data.dataset import open_dataset
+from hf_galaxy.data.galaxies import Galaxies
+from hf_galaxy.data.targets import Label
+from hf_galaxy.data.views import Framing
 from hf_galaxy.errors import BadInput
-from hf_galaxy.mixture import BLOCK, Mixture, balanced, mixed
-from hf_galaxy.sequence import ProcessShard, TrainingSequence, training_batches
-from hf_galaxy.views import Augmentation, Framing
+from hf_galaxy.training.augmentation import Augmentation
+from hf_galaxy.training.mixture import BLOCK, Mixture, balanced, mixed
+from hf_galaxy.training.sequence import ProcessShard, TrainingSequence, training_batches
 from tests.conftest import Rows, jpeg_bytes, published
 
 FRAMING = Framing(16)

@@ -9,11 +9,11 @@ from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
 
 from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes, load_tree
-from hf_galaxy.constant_votes import ConstantVotes
+from hf_galaxy.data.views import Framing, eval_view, to_canvases
 from hf_galaxy.errors import BadInput
+from hf_galaxy.evaluation.constant_votes import ConstantVotes
 from hf_galaxy.losses import dirichlet_multinomial_nll
-from hf_galaxy.start import resolve_start
-from hf_galaxy.views import Framing, eval_view, to_canvases
+from hf_galaxy.models.start import resolve_start
 
 IMAGES = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 CLASSES = {"id2label": {0: "ring", 1: "no-ring", 2: "unsure"}, "label2id": {"ring": 0, "no-ring": 1, "unsure": 2}}

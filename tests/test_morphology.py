@@ -9,7 +9,7 @@ from scipy import stats
 from hf_galaxy import load_tree
 from hf_galaxy.decision_tree import DecisionTree, Question, available_trees
 from hf_galaxy.errors import BadInput
-from hf_galaxy.morphology import (
+from hf_galaxy.models.morphology import (
     ARMS,
     WORDS,
     _known,

@@ -23,9 +23,9 @@ from datasets import load_dataset
 from PIL import Image
 
 from hf_galaxy import load_tree
-from hf_galaxy.catalogues import Catalogue
-from hf_galaxy.column_map import ColumnMap
-from hf_galaxy.pictures import Pictures
+from hf_galaxy.data.pictures import Pictures
+from hf_galaxy.publishing.catalogues import Catalogue
+from hf_galaxy.publishing.column_map import ColumnMap
 from tests.conftest import ROOT, jpeg_bytes
 
 # Galaxy Zoo 2: task -> question, its answers in the order of their numbers, and the answers (task, place) that lead to it.

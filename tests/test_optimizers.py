@@ -9,9 +9,9 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import ConvNextV2Config, Dinov2WithRegistersConfig, SiglipVisionConfig, Swinv2Config
 
-from hf_galaxy.backbones import TransformersBackbone, layer_groups
 from hf_galaxy.errors import BadInput
-from hf_galaxy.optimizers import check_optimizer, make_optimizer, parameter_groups
+from hf_galaxy.models.backbones import TransformersBackbone, layer_groups
+from hf_galaxy.training.optimizers import check_optimizer, make_optimizer, parameter_groups
 
 TRIED = ["adamw", "muon", "adamuon", "lion", "nadamw", "adopt", "sgd"]
 

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from hf_galaxy import overlap
-from hf_galaxy.mock_pictures import draw
-from hf_galaxy.overlap import Listing, same_names, same_pictures, same_places, similarities
-from hf_galaxy.simulate import CAMPAIGNS, draw_morphology
+from hf_galaxy.publishing import overlap
+from hf_galaxy.publishing.mock_pictures import draw
+from hf_galaxy.publishing.overlap import Listing, same_names, same_pictures, same_places, similarities
+from hf_galaxy.publishing.simulate import CAMPAIGNS, draw_morphology
 from tests.conftest import ROOT
 
 TWINS = 10  # galaxies 0 to 9 of either dataset; the others are in one of them only

@@ -13,9 +13,9 @@ from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 from PIL import Image
 
-from hf_galaxy import pictures
+from hf_galaxy.data import pictures
+from hf_galaxy.data.pictures import Pictures, Rendering, kind_of
 from hf_galaxy.errors import BadInput
-from hf_galaxy.pictures import Pictures, Rendering, kind_of
 
 RNG = np.random.default_rng(1)
 SKY = RNG.normal(0, 1, (40, 60)) + 300 * np.exp(-np.hypot(*np.mgrid[-20:20, -25:35]) / 4)  # a galaxy, not quite central

@@ -18,12 +18,13 @@ from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes, load_tree
-from hf_galaxy.data import Galaxies, open_dataset
+from hf_galaxy.data.dataset import open_dataset
+from hf_galaxy.data.galaxies import Galaxies
+from hf_galaxy.data.pictures import Rendering
+from hf_galaxy.data.views import eval_view, to_canvases
 from hf_galaxy.errors import BadInput
-from hf_galaxy.morphology import morphology
-from hf_galaxy.pictures import Rendering
-from hf_galaxy.pipeline import pixels_of
-from hf_galaxy.views import eval_view, to_canvases
+from hf_galaxy.models.morphology import morphology
+from hf_galaxy.models.pipeline import pixels_of
 from tests.conftest import Rows, jpeg_bytes, published
 
 RNG = np.random.default_rng(5)

@@ -22,11 +22,14 @@ from datasets import load_dataset
 from PIL import Image
 from transformers import pipeline
 
-from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes, data, plan, predictions, publish
-from hf_galaxy.atomic import new_folder
-from hf_galaxy.pictures import Rendering
-from hf_galaxy.predictions import PictureFolder
-from hf_galaxy.views import Framing, eval_view, to_canvases
+from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes
+from hf_galaxy.data import dataset as data
+from hf_galaxy.data.pictures import Rendering
+from hf_galaxy.data.views import Framing, eval_view, to_canvases
+from hf_galaxy.files import new_folder
+from hf_galaxy.models import predictions
+from hf_galaxy.models.predictions import PictureFolder
+from hf_galaxy.publishing import plan, writer
 from tests.conftest import ROOT, Rows, jpeg_bytes, published
 from tests.runs import SERVER
 
@@ -49,7 +52,7 @@ def dataset(tmp_path_factory):
     """100 galaxies in several files of several row groups."""
     folder = tmp_path_factory.mktemp("published") / "rings"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(publish, "ROWS_PER_GROUP", 10)
+        patch.setattr(writer, "ROWS_PER_GROUP", 10)
         patch.setattr(plan, "ROWS_PER_FILE", 40)
         published(Rows(100), folder)
     return folder

@@ -7,9 +7,9 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
 from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes, load_tree
-from hf_galaxy.features import GalaxyFeatures
-from hf_galaxy.probe import probe
-from hf_galaxy.views import Framing
+from hf_galaxy.data.views import Framing
+from hf_galaxy.downstream.probe import probe
+from hf_galaxy.training.features import GalaxyFeatures
 
 WIDTH = 96  # of test_resnet
 N = 120

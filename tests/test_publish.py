@@ -11,15 +11,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from hf_galaxy import load_tree, plan, publish
-from hf_galaxy.atomic import new_folder
-from hf_galaxy.catalogues import Catalogue
-from hf_galaxy.column_map import ColumnMap
-from hf_galaxy.dataset_card import Prose, write_card
-from hf_galaxy.duplicates import pairs_on_the_sky
+from hf_galaxy import load_tree
+from hf_galaxy.data.pictures import Pictures
+from hf_galaxy.data.schema import SPLITS, split_of
 from hf_galaxy.errors import BadInput
-from hf_galaxy.pictures import Pictures
-from hf_galaxy.schema import SPLITS, Row, split_of
+from hf_galaxy.files import new_folder
+from hf_galaxy.publishing import plan, writer
+from hf_galaxy.publishing.catalogues import Catalogue
+from hf_galaxy.publishing.column_map import ColumnMap
+from hf_galaxy.publishing.dataset_card import Prose, write_card
+from hf_galaxy.publishing.duplicates import pairs_on_the_sky
+from hf_galaxy.publishing.plan import Row
 from tests.conftest import ROOT, Rows, jpeg_bytes, published
 
 ARCSEC = 1 / 3600
@@ -27,7 +29,7 @@ ARCSEC = 1 / 3600
 
 def write(source, folder, **options):
     shards, duplicates = plan.plan(source, **options)
-    publish.write_dataset(source, shards, folder)
+    writer.write_dataset(source, shards, folder)
     return shards, duplicates
 
 
@@ -49,7 +51,7 @@ def contents(folder):
 def small_files(monkeypatch):
     """15 rows a file, in row groups of 4."""
     monkeypatch.setattr(plan, "ROWS_PER_FILE", 15)
-    monkeypatch.setattr(publish, "ROWS_PER_GROUP", 4)
+    monkeypatch.setattr(writer, "ROWS_PER_GROUP", 4)
 
 
 def test_the_split_of_a_galaxy_is_fixed_for_ever():
@@ -101,7 +103,7 @@ def test_files_and_row_groups_are_as_small_as_they_should_be(tmp_path, small_fil
 
 def test_row_groups_are_as_large_as_their_pictures_allow(tmp_path, monkeypatch):
     limit = 4 * len(jpeg_bytes(0)) + 1
-    monkeypatch.setattr(publish, "GROUP_BYTES", limit)
+    monkeypatch.setattr(writer, "GROUP_BYTES", limit)
     published(Rows(150), tmp_path)
     for path in (tmp_path / "data/train-00000.parquet", tmp_path / "tiny/train-00000.parquet"):
         file = pq.ParquetFile(path)
@@ -135,7 +137,7 @@ def campaigns(tmp_path_factory):
     source = Rows(130, campaigns=["north" if i % 4 else "south" for i in range(130)])
     shards, _ = write(source, folder)
     columns = {"north": ["id_str", "image", "ring_yes", "ring_no"], "south": ["id_str", "image", "kind", "ra", "dec"]}
-    configs = publish.configs_of(shards, source.features, columns, folder)
+    configs = writer.configs_of(shards, source.features, columns, folder)
     write_card(folder, Prose(title="Rings"), source.tree, configs=configs)
     return folder, columns, configs
 
@@ -160,13 +162,13 @@ def test_tiny_is_a_part_of_every_campaign_and_split(campaigns):
             few, many = (
                 [row for row in part if (number(row) % 4 != 0) == northern] for part in (rows, everything[split])
             )
-            assert few == many[: publish.TINY_AT_LEAST]
+            assert few == many[: writer.TINY_AT_LEAST]
 
 
 def test_tiny_is_one_percent_of_a_large_dataset(tmp_path, monkeypatch):
-    monkeypatch.setattr(publish, "TINY_AT_LEAST", 1)
-    monkeypatch.setattr(publish, "ROWS_PER_GROUP", 1)
-    monkeypatch.setattr(publish, "TINY_SHARE", 0.1)
+    monkeypatch.setattr(writer, "TINY_AT_LEAST", 1)
+    monkeypatch.setattr(writer, "ROWS_PER_GROUP", 1)
+    monkeypatch.setattr(writer, "TINY_SHARE", 0.1)
     published(Rows(150), tmp_path)
     everything, tiny = loaded(tmp_path), loaded(tmp_path, "tiny")
     for split, rows in everything.items():
@@ -217,24 +219,24 @@ def published_plainly(folder):
 
 def test_kinds_of_pictures_are_remembered(tmp_path, small_files):
     published(Resized(80), tmp_path)
-    assert publish.kinds_of_pictures(tmp_path) == {"survey A", "survey B"}
-    assert publish.kinds_of_pictures(published_plainly(tmp_path / "plain")) == {"as it was"}
+    assert writer.kinds_of_pictures(tmp_path) == {"survey A", "survey B"}
+    assert writer.kinds_of_pictures(published_plainly(tmp_path / "plain")) == {"as it was"}
 
 
 def test_a_sample_is_taken_evenly_from_tiny(campaigns):
     folder, _, _ = campaigns
-    rows = publish.sample(folder, ["id_str", "kind"], 40)
+    rows = writer.sample(folder, ["id_str", "kind"], 40)
     tiny = list(itertools.chain(*loaded(folder, "tiny").values()))
     assert len(rows) == 40 < len(tiny)
     places = [[row["id_str"] for row in tiny].index(row["id_str"]) for row in rows]
     assert (places[0], places[-1]) == (0, len(tiny) - 1)
     assert set(np.diff(places)) <= {len(tiny) // 40, len(tiny) // 40 + 1}
-    assert len(publish.sample(folder, ["id_str"], 10_000)) == len(tiny)
+    assert len(writer.sample(folder, ["id_str"], 10_000)) == len(tiny)
 
 
 def test_batches_are_all_rows_with_their_split(tmp_path, small_files):
     write(Rows(80), tmp_path)
-    seen = [(split, i) for split, table in publish.batches_of(tmp_path) for i in table["ring_yes"].to_pylist()]
+    seen = [(split, i) for split, table in writer.batches_of(tmp_path) for i in table["ring_yes"].to_pylist()]
     assert sorted(i for _, i in seen) == list(range(80))
     assert all(split == split_of(f"galaxy-{i}") for split, i in seen)
 
@@ -320,7 +322,7 @@ def test_a_galaxy_whose_picture_is_bad_may_be_left_out(tmp_path):
             return None if i % 10 == 0 else super().row(i)
 
     write(Gaps(60), tmp_path)
-    seen = sorted(i for _, table in publish.batches_of(tmp_path) for i in table["ring_yes"].to_pylist())
+    seen = sorted(i for _, table in writer.batches_of(tmp_path) for i in table["ring_yes"].to_pylist())
     assert seen == [i for i in range(60) if i % 10]
 
 

@@ -16,10 +16,10 @@ import yaml
 from fake_hub import FakeHub
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
-from hf_galaxy import cards
-from hf_galaxy.remote_code import MODULES
-from hf_galaxy.run_folder import rewrite
-from hf_galaxy.run_record import RunRecord
+from hf_galaxy.models.remote_code import MODULES
+from hf_galaxy.reports import model_card
+from hf_galaxy.reports.run_folder import rewrite
+from hf_galaxy.reports.run_record import RunRecord
 from tests.conftest import ROOT
 from tests.runs import run as trained
 
@@ -88,7 +88,7 @@ def files_of(folder):
 def test_training_leaves_a_card_with_its_figures(finished):
     assert files_of(finished).keys() == MADE | DRAWN | {"kept-checkpoint-000000004.pt"}
     record = RunRecord.load(finished)
-    assert (finished / "README.md").read_text() == cards.model_card(record)
+    assert (finished / "README.md").read_text() == model_card.model_card(record)
     assert record.dataset["cards"][0]["license"] == "apache-2.0"
     assert record.dataset["cards"][0]["telescope"].startswith("none: drawn with GalSim")
     assert ModelCard.load(finished / "README.md").data.license == "apache-2.0"
@@ -135,8 +135,8 @@ def test_what_is_pushed_is_the_folder_and_loads_from_the_hub(hub, environment, f
 
 
 def pushed_twice(folder, there):
-    from hf_galaxy import hub
     from hf_galaxy.errors import BadInput
+    from hf_galaxy.publishing import hub
 
     try:
         hub.push(Path(folder), "lab/broken", "model")
@@ -187,7 +187,7 @@ def test_what_stays_behind_cannot_be_allowed(publish, folder):
 def pushed_again(folder):
     from huggingface_hub import HfApi
 
-    from hf_galaxy import hub
+    from hf_galaxy.publishing import hub
 
     def change(record):
         record.publication["datasets"] = ["lab/other"]
@@ -248,7 +248,7 @@ def test_a_card_that_a_person_edited_stays(publish, folder):
 
 
 def test_a_card_that_an_older_version_made_is_made_anew(folder, monkeypatch):
-    monkeypatch.setattr(cards, "model_card", lambda record: "what a newer version says")
+    monkeypatch.setattr(model_card, "model_card", lambda record: "what a newer version says")
     assert rewrite(folder, lambda record: None)
     assert (folder / "README.md").read_text() == "what a newer version says"
     (folder / "README.md").write_text("what a newer version says, and a person")

@@ -21,10 +21,11 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from space_server import running_space
 
-from hf_galaxy import GalaxyConfig, GalaxyForVotes, space
+from hf_galaxy import GalaxyConfig, GalaxyForVotes
 from hf_galaxy.errors import BadInput
-from hf_galaxy.hub import pickles
-from hf_galaxy.run_record import RunRecord
+from hf_galaxy.publishing import space
+from hf_galaxy.publishing.hub import pickles
+from hf_galaxy.reports.run_record import RunRecord
 from tests.conftest import ROOT
 
 # What a module imports where it is there, and does without where it is not.
@@ -118,7 +119,7 @@ def test_all_modules_of_the_app_can_be_imported_from_the_folder(repository, tmp_
 
 
 def pushed(root, out, earlier):
-    from hf_galaxy import hub, space
+    from hf_galaxy.publishing import hub, space
 
     file = Path(root, "spaces_app/earlier.py")
     for text in (earlier, None):

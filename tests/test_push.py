@@ -78,7 +78,7 @@ def test_what_is_on_the_hub_is_the_folder_byte_for_byte(hub, pushed):
 def loaded():
     from datasets import get_dataset_config_names, load_dataset
 
-    from hf_galaxy.data import open_dataset
+    from hf_galaxy.data.dataset import open_dataset
 
     columns = ["id_str", "smooth-or-featured-gz2_smooth"]
     campaign = load_dataset("lab/mock", "gz2")
@@ -154,8 +154,8 @@ def test_a_push_that_broke_off_goes_on_with_what_is_missing(hub, environment, ca
 def refusals(folder):
     from huggingface_hub import constants
 
-    from hf_galaxy import hub
     from hf_galaxy.errors import BadInput
+    from hf_galaxy.publishing import hub
 
     def refusal(repo):
         try:
@@ -195,7 +195,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line(refused):
 
 
 def pushed_twice(folder):
-    from hf_galaxy import hub
+    from hf_galaxy.publishing import hub
 
     folder = Path(folder)
     hub.push(folder, "lab/twice")
@@ -246,7 +246,8 @@ def large_pictures(hub):
 
 def streamed():
     from hf_galaxy import load_tree
-    from hf_galaxy.data import open_dataset, vote_batches
+    from hf_galaxy.data.dataset import open_dataset
+    from hf_galaxy.data.targets import vote_batches
 
     opened = open_dataset("lab/large", streaming=True)
     picture = opened["train"][[5]]["image"][0].as_py()["bytes"]

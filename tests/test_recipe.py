@@ -8,8 +8,8 @@ import pytest
 import tyro
 
 from hf_galaxy.errors import BadInput
-from hf_galaxy.recipe import RECIPES, Recipe, recipe_by_name, with_recipe
-from hf_galaxy.settings import Settings
+from hf_galaxy.training.recipe import RECIPES, Recipe, recipe_by_name, with_recipe
+from hf_galaxy.training.settings import Settings
 
 
 def rates(recipe, length=1000):

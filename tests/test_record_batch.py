@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hf_galaxy.record_batch import Layout, LazyBatch
+from hf_galaxy.data.record_batch import Layout, LazyBatch
 
 ROWS = 7
 NESTED = pa.struct(

@@ -14,7 +14,7 @@ from fake_hub import FakeHub
 from transformers import AutoModel, AutoModelForImageClassification, pipeline
 
 from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes
-from hf_galaxy.remote_code import MODULES
+from hf_galaxy.models.remote_code import MODULES
 
 STRANGER = """
 import json

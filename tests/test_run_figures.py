@@ -3,8 +3,8 @@
 import pytest
 from matplotlib.text import Text
 
-from hf_galaxy import run_figures
-from hf_galaxy.run_record import RunRecord
+from hf_galaxy.reports import run_figures
+from hf_galaxy.reports.run_record import RunRecord
 
 
 @pytest.fixture

@@ -5,11 +5,12 @@ import shutil
 
 import pytest
 
-from hf_galaxy import cards
 from hf_galaxy.errors import BadInput
 from hf_galaxy.locks import lock_file
-from hf_galaxy.run_folder import LOCK, claim, rewrite
-from hf_galaxy.run_record import RunRecord
+from hf_galaxy.reports import model_card
+from hf_galaxy.reports.run_folder import LOCK, rewrite
+from hf_galaxy.reports.run_record import RunRecord
+from hf_galaxy.training.run_folder import claim
 from tests.runs import SERVER
 from tests.runs import run as trained
 
@@ -56,7 +57,7 @@ def test_two_processes_that_change_a_record_both_keep_their_results(folder):
     assert [process.exitcode for process in processes] == [0, 0]
     record = RunRecord.load(folder)
     assert record.results.keys() == {"test", "validation", "other data, test"}
-    assert (folder / "README.md").read_text() == cards.model_card(record)
+    assert (folder / "README.md").read_text() == model_card.model_card(record)
     assert not [file for file in folder.iterdir() if file.name.startswith(".") and file.is_file()]
 
 

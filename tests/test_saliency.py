@@ -10,10 +10,10 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import linregress, pearsonr, spearmanr
 
 from hf_galaxy import GalaxyConfig, GalaxyForVotes
-from hf_galaxy.fast_model import Answers
-from hf_galaxy.mock_pictures import draw
-from hf_galaxy.saliency import saliency
-from hf_galaxy.simulate import CAMPAIGNS, draw_morphology
+from hf_galaxy.models.onnx_model import Answers
+from hf_galaxy.models.saliency import saliency
+from hf_galaxy.publishing.mock_pictures import draw
+from hf_galaxy.publishing.simulate import CAMPAIGNS, draw_morphology
 
 SIDE = 32
 YES = 0  # the answer of gz_rings

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from scipy.optimize import curve_fit, least_squares, nnls
 
-from hf_galaxy import law_fitting, scaling
 from hf_galaxy.errors import BadInput
-from hf_galaxy.scaling import fit_joint_law, fit_power_law, leave_out
+from hf_galaxy.scaling import fit_joint_law, fit_power_law, fitting, laws, leave_out
 
 SIZES = 315 * 2.0 ** np.arange(7)
 RUNS, SEEDS = np.repeat(SIZES, 3), np.tile([1, 2, 3], 7)
@@ -41,7 +40,7 @@ def test_a_law_without_scatter_is_recovered(a, b, c):
 
 def test_the_least_squares_are_those_that_scipy_finds_from_a_good_start():
     losses, _ = drawn(np.random.default_rng(0), 8, 0.5, 0.08, 0.05)
-    ours = law_fitting._fit(
+    ours = fitting._fit(
         lambda b: np.stack([(RUNS / 2520) ** -b, np.ones_like(RUNS + b)], -1), 1, losses[None], losses**-2
     )
     theirs, _ = curve_fit(lambda d, a, b, c: power(d / 2520, a, b, c), RUNS, losses, (0.2, 0.5, 0.08), sigma=losses)
@@ -53,7 +52,7 @@ def test_no_coefficient_is_below_zero_and_the_rest_is_best_as_scipy_finds():
     rng = np.random.default_rng(1)
     columns, losses = rng.standard_normal((40, 12, 3)), rng.standard_normal((5, 1, 12))
     weights = rng.uniform(0.5, 2, 12)
-    coefficients, squares = law_fitting._least_squares(columns[None], losses, weights)
+    coefficients, squares = fitting._least_squares(columns[None], losses, weights)
     for r in range(5):
         for k in range(40):
             theirs, norm = nnls(columns[k] * weights[:, None] ** 0.5, losses[r, 0] * weights**0.5)
@@ -173,7 +172,7 @@ def test_models_that_differ_by_more_than_their_size_are_no_law_of_parameters():
         offsets = np.repeat(1 + 0.15 * rng.standard_normal(6), 21)
         losses = power(sizes, 8, 0.5, 0.1) * offsets * (1 + 0.03 * rng.standard_normal(len(sizes)))
         doubts = fit_joint_law(parameters, sizes, losses, np.tile(SEEDS, 6)).doubts
-        claimed += not any(doubt.startswith(scaling.FALLS) for doubt in doubts)
+        claimed += not any(doubt.startswith(laws.FALLS) for doubt in doubts)
     assert claimed <= 4, "without the offsets being dealt out among models it is claimed about every other time"
     few = parameters < 2e6
     few = fit_joint_law(parameters[few], sizes[few], losses[few], np.tile(SEEDS, 6)[few])

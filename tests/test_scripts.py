@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel
 
 import hf_galaxy
-from hf_galaxy.remote_code import MODULES
+from hf_galaxy.models.remote_code import MODULES
 from tests.conftest import ROOT
 
 TINY = ("--backbone", "test_convnext", "--image-size", 32, "--batch-size", 16, "--min-votes", 3, "--workers", 0)

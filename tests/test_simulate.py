@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from hf_galaxy import load_tree
-from hf_galaxy.mock_pictures import Morphology, draw
-from hf_galaxy.simulate import (
+from hf_galaxy.publishing.mock_pictures import Morphology, draw
+from hf_galaxy.publishing.simulate import (
     CAMPAIGNS,
     CLASSES,
     METADATA,

@@ -4,8 +4,8 @@ import datasets
 import pytest
 
 from hf_galaxy.errors import BadInput
-from hf_galaxy.settings import Settings
-from hf_galaxy.sources import open_sources
+from hf_galaxy.training.settings import Settings
+from hf_galaxy.training.sources import open_sources
 from tests.conftest import Rows, jpeg_bytes, published
 from tests.runs import run
 

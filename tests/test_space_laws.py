@@ -16,8 +16,8 @@ import law_pictures
 import law_planner
 import law_pretraining
 from hf_galaxy.errors import BadInput
-from hf_galaxy.label_budget import budget_of, series_of
-from hf_galaxy.study import load_points
+from hf_galaxy.scaling.label_budget import budget_of, series_of
+from hf_galaxy.scaling.points import load_points
 from law_records import FILES, RESULTS, STUDIES, plain, study_of
 from text import say
 

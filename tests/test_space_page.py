@@ -16,8 +16,8 @@ from answers_page import alike_html, answers_html, failed_html, question_words, 
 from galaxy_models import MODELS, zoomed
 from hf_galaxy.decision_tree import load_tree
 from hf_galaxy.errors import BadInput
-from hf_galaxy.fast_model import FastModel
-from hf_galaxy.morphology import morphology
+from hf_galaxy.models.morphology import morphology
+from hf_galaxy.models.onnx_model import FastModel
 from tests.conftest import ROOT, SHARED
 from text import _TEXT, known, say
 

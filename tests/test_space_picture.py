@@ -13,9 +13,9 @@ import pytest
 from astropy.io import fits
 from PIL import Image
 
+from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.errors import BadInput
-from hf_galaxy.pictures import Rendering
-from hf_galaxy.predictions import _Reader
+from hf_galaxy.models.predictions import _Reader
 from picture import Picture, plain_name, read_picture
 from tests.conftest import ROOT
 

@@ -9,8 +9,8 @@ from scipy.stats import beta
 
 from hf_galaxy import GalaxyConfig, GalaxyForVotes, load_tree
 from hf_galaxy.errors import BadInput
-from hf_galaxy.morphology import morphology
-from hf_galaxy.predictions import columns_of
+from hf_galaxy.models.morphology import morphology
+from hf_galaxy.models.predictions import columns_of
 from several import Galaxy, table_of, write_tables
 
 TREE = load_tree(["gz2", "gz_candels"])

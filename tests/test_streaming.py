@@ -14,13 +14,15 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_galaxy import plan, publish, streaming
-from hf_galaxy.data import Galaxies, open_dataset
-from hf_galaxy.dataset_card import Prose, write_card
+from hf_galaxy.data import streaming
+from hf_galaxy.data.dataset import open_dataset
+from hf_galaxy.data.galaxies import Galaxies
+from hf_galaxy.data.streaming import StreamedRows, open_stream
+from hf_galaxy.data.views import Framing
 from hf_galaxy.errors import BadInput
-from hf_galaxy.sequence import ProcessShard, TrainingSequence, evaluation_batches, training_batches
-from hf_galaxy.streaming import StreamedRows, open_stream
-from hf_galaxy.views import Framing
+from hf_galaxy.publishing import plan, writer
+from hf_galaxy.publishing.dataset_card import Prose, write_card
+from hf_galaxy.training.sequence import ProcessShard, TrainingSequence, evaluation_batches, training_batches
 from tests.conftest import Rows, published, votes_of
 
 GROUP, WINDOW = 10, 40  # rows of a row group, and of a window of the shuffle
@@ -31,7 +33,7 @@ def folder(tmp_path_factory):
     """400 galaxies in several files of several row groups."""
     folder = tmp_path_factory.mktemp("dataset")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(publish, "ROWS_PER_GROUP", GROUP)
+        patch.setattr(writer, "ROWS_PER_GROUP", GROUP)
         patch.setattr(plan, "ROWS_PER_FILE", 6 * GROUP)
         published(Rows(400), folder)
     return folder
@@ -151,9 +153,9 @@ def test_what_is_not_asked_for_is_not_read(folder, copied, tmp_path):
 def test_configurations_with_columns_of_their_own(tmp_path):
     rows = Rows(60, campaigns=["near" if i % 3 else "far" for i in range(60)])
     shards, _ = plan.plan(rows)
-    publish.write_dataset(rows, shards, tmp_path)
+    writer.write_dataset(rows, shards, tmp_path)
     columns = {"near": ["id_str", "image", "ring_yes"], "far": ["id_str", "image", "kind", "dec"]}
-    configs = publish.configs_of(shards, rows.features, columns, tmp_path)
+    configs = writer.configs_of(shards, rows.features, columns, tmp_path)
     write_card(tmp_path, Prose(title="Rings"), None, configs=configs)
     for config in (None, "near", "far", "tiny"):
         loaded, streams = datasets.load_dataset(str(tmp_path), config), open_stream(str(tmp_path), config)

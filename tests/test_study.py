@@ -11,11 +11,12 @@ import pytest
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
 
-from hf_galaxy import cards
 from hf_galaxy.errors import BadInput
-from hf_galaxy.run_record import RunRecord
-from hf_galaxy.study import ALL, family_of, load_points, points_of, records_in, save_points, study_of
-from hf_galaxy.study_page import MADE, claims, study_page
+from hf_galaxy.reports import model_card
+from hf_galaxy.reports.run_record import RunRecord
+from hf_galaxy.scaling.page import MADE, claims, study_page
+from hf_galaxy.scaling.points import ALL, family_of, load_points, points_of, records_in, save_points
+from hf_galaxy.scaling.study import study_of
 from tests.conftest import ROOT
 from tests.laws import BACKBONES, SIZES, classed_records, law_of, loss_of, voted_records
 
@@ -225,7 +226,7 @@ def test_the_script_writes_a_folder_that_datasets_reads_and_cards_of_runs(tmp_pa
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
         record.save(folder)
-        (folder / "README.md").write_text(cards.model_card(record))
+        (folder / "README.md").write_text(model_card.model_card(record))
     edited = tmp_path / "runs" / next(iter(records)) / "README.md"
     edited.write_text("mine")
     fit("--runs", tmp_path / "runs", "--out", tmp_path / "study", "--cards")
@@ -238,7 +239,7 @@ def test_the_script_writes_a_folder_that_datasets_reads_and_cards_of_runs(tmp_pa
     card = (tmp_path / "runs" / name / "README.md").read_text()
     assert "How its loss scales" in card
     record = RunRecord.load(tmp_path / "runs" / name)
-    assert card == cards.model_card(record)
+    assert card == model_card.model_card(record)
     assert {law["backbone"] for law in record.scaling["laws"]} == {record.model["backbone"]}
     assert records_in(tmp_path / "runs").keys() == records.keys()
     (tmp_path / "again").mkdir()

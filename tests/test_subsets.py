@@ -8,9 +8,10 @@ import pytest
 from scipy.stats import chi2
 
 from hf_galaxy import load_tree
-from hf_galaxy.data import Label, open_dataset
+from hf_galaxy.data.dataset import open_dataset
+from hf_galaxy.data.splits import strata_of, subset
+from hf_galaxy.data.targets import Label
 from hf_galaxy.errors import BadInput
-from hf_galaxy.subsets import strata_of, subset
 from tests.conftest import Rows, published
 
 RNG = np.random.default_rng(0)

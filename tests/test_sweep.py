@@ -23,12 +23,12 @@ import pytest
 import submitit
 from datasets import load_dataset
 
-from hf_galaxy.attempt import _is_left, try_lock
-from hf_galaxy.cost import hours_of
 from hf_galaxy.errors import BadInput
-from hf_galaxy.grid import Cell, axis_of, cells_of, name_of, prepare
-from hf_galaxy.run_record import RunRecord
-from hf_galaxy.sweep import Here, OnCluster, Progress, resources_for_slot, run_grid, time_left
+from hf_galaxy.reports.run_record import RunRecord
+from hf_galaxy.sweeps.attempt import _is_left, try_lock
+from hf_galaxy.sweeps.cost import hours_of
+from hf_galaxy.sweeps.grid import Cell, axis_of, cells_of, name_of, prepare
+from hf_galaxy.sweeps.scheduler import Here, OnCluster, Progress, resources_for_slot, run_grid, time_left
 from tests.conftest import ROOT
 
 # What a training script does, as far as a sweep can see: it makes a run folder, and ends in one way or another.
@@ -274,7 +274,7 @@ def test_finished_cells_are_skipped_and_the_table_says_how_good_they_are(stand_i
 
 
 def test_crashes_are_tried_again_errors_are_not(stand_in, sweep, tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_galaxy.sweep.PATIENCE", 0.3)
+    monkeypatch.setattr("hf_galaxy.sweeps.scheduler.PATIENCE", 0.3)
     law, hows = tmp_path / "law", "crash,killed,interrupted,crashes,error,nothing,byhand"
     code, text = sweep("--out", law, "--vary", f"how={hows}", "--at-once", 7, "--", stand_in)
     assert code == 1
@@ -644,7 +644,7 @@ def slurm(tmp_path, monkeypatch):
     (here / "states").write_text("77|RUNNING|here\n")
     monkeypatch.setenv("PATH", f"{here}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_HERE", str(here))
-    monkeypatch.setattr("hf_galaxy.sweep.OnCluster.tick", 0.5)
+    monkeypatch.setattr("hf_galaxy.sweeps.scheduler.OnCluster.tick", 0.5)
     return here
 
 
@@ -679,7 +679,7 @@ def test_a_slurm_job_goes_on_when_its_time_is_over(stand_in, sweep, tmp_path, sl
 
 
 def test_jobs_of_this_machine_take_the_place_of_slurms(stand_in, sweep, tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_galaxy.sweep.OnCluster.tick", 0.5)
+    monkeypatch.setattr("hf_galaxy.sweeps.scheduler.OnCluster.tick", 0.5)
     law = tmp_path / "law"
     code, text = sweep("--out", law, "--vary", "how=crash", "--cluster", "local", "--", stand_in)
     assert code == 0, text

@@ -3,8 +3,8 @@
 import datasets
 import pytest
 
+from hf_galaxy.downstream.tasks import MEASURES, TASKS, load_tasks, with_label
 from hf_galaxy.errors import BadInput
-from hf_galaxy.tasks import MEASURES, TASKS, load_tasks, with_label
 from tests.conftest import ROOT
 
 

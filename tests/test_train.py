@@ -20,11 +20,11 @@ from accelerate import Accelerator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from hf_galaxy import checkpoints
 from hf_galaxy.errors import BadInput, Interrupted
-from hf_galaxy.processes import start_accelerator, start_tracker
-from hf_galaxy.recipe import Recipe
-from hf_galaxy.train import evaluate, fit
+from hf_galaxy.training import checkpoints
+from hf_galaxy.training.loop import evaluate, fit
+from hf_galaxy.training.processes import start_accelerator, start_tracker
+from hf_galaxy.training.recipe import Recipe
 from tests.conftest import ROOT
 
 RECIPE = Recipe(epochs=4, batch_size=8, learning_rate=0.05, seed=1)

@@ -7,18 +7,10 @@ import torch.nn.functional as F
 from PIL import Image
 from scipy.stats import kstest
 
+from hf_galaxy.data.views import Framing, eval_view, to_canvases
 from hf_galaxy.errors import BadInput
-from hf_galaxy.views import (
-    GOLDEN,
-    Augmentation,
-    Framing,
-    draw_affine,
-    eval_view,
-    split_mix,
-    to_canvases,
-    train_view,
-    uniforms,
-)
+from hf_galaxy.randomness import GOLDEN, split_mix, uniforms
+from hf_galaxy.training.augmentation import Augmentation, draw_affine, train_view
 
 
 def picture(side=200, mode="RGB"):

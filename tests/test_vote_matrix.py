@@ -5,9 +5,9 @@ import pyarrow as pa
 import pytest
 
 from hf_galaxy import load_tree
+from hf_galaxy.data.schema import InvalidVotes, votes_in
+from hf_galaxy.data.vote_matrix import INVALID, columns_in, matrix_of, with_matrix
 from hf_galaxy.errors import BadInput
-from hf_galaxy.schema import InvalidVotes, votes_in
-from hf_galaxy.vote_matrix import INVALID, columns_in, matrix_of, with_matrix
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """How well a model foretells the votes of Galaxy Zoo volunteers, as a metric of the `evaluate` library.
 
-It needs neither hf_galaxy nor torch: what is in this file is computed by itself, and equals `hf_galaxy.metrics.VoteMetrics`
+It needs neither hf_galaxy nor torch: what is in this file is computed by itself, and equals `hf_galaxy.evaluation.vote_metrics.VoteMetrics`
 to rounding. Legend: N galaxies, A answers.
 """
 

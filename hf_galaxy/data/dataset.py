@@ -1,0 +1,55 @@
+"""A published dataset, opened: a folder, a Hub id or a stream -> its splits."""
+
+from pathlib import Path
+
+import numpy as np
+
+from hf_galaxy.data.copied import open_copy
+from hf_galaxy.data.streaming import open_stream
+from hf_galaxy.data.targets import Rows, column_of, is_text
+from hf_galaxy.errors import BadInput
+from hf_galaxy.randomness import hashed_place
+
+VALIDATION_SHARE = 1 / 8  # of a train split that comes without a validation split: the shares are then those of ours
+
+
+def open_dataset(name: str, config: str | None = None, streaming: bool = False) -> dict[str, Rows]:
+    """The splits of a published dataset: ours, or any with the columns `id_str` and `image` such as mwalmsley/gz_evo.
+
+    Where there is no validation split, an eighth of the train split, chosen by a hash of `id_str`, becomes one.
+
+    Args:
+        name: a folder or a Hub id.
+        config: one of its configurations; None: its default.
+        streaming: read Parquet files where they are, as far as they are needed, instead of copying them to a cache first.
+
+    Raises:
+        BadInput: there is no such dataset, or it lacks one of these columns.
+    """
+    if Path(name).exists() and not any(Path(name).rglob("*.parquet")):
+        raise BadInput(f"--dataset {name}: holds no Parquet files; publish it first (scripts/publish_dataset.py)")
+    opened = open_stream(name, config) if streaming else open_copy(name, config)
+    for split, rows in opened.items():
+        if missing := {"id_str", "image"} - set(rows.column_names):
+            raise BadInput(f"--dataset {name}: split {split} has no column {', '.join(sorted(missing))}")
+        if not is_text(rows.features["id_str"]):
+            raise BadInput(f"--dataset {name}: split {split}: id_str holds {rows.features['id_str']}, but must be text")
+    if "train" in opened and "validation" not in opened:
+        ids = column_of(opened["train"], "id_str").to_pylist()
+        chosen = np.array([hashed_place(f"validation of {id_str}") < VALIDATION_SHARE for id_str in ids])
+        train = opened["train"]
+        opened |= {
+            part: train.select(np.flatnonzero(which)) for part, which in (("train", ~chosen), ("validation", chosen))
+        }
+    return opened
+
+
+def rows_of(opened: dict[str, Rows], split: str, name: str) -> Rows:
+    """One split of an opened dataset; `name` is for the message.
+
+    Raises:
+        BadInput: no such split.
+    """
+    if split not in opened:
+        raise BadInput(f"--dataset {name}: has no split {split!r}, only {', '.join(opened)}")
+    return opened[split]

@@ -1,0 +1,132 @@
+"""Rows of a dataset -> decoded pictures and tensors. Legend of shapes: B galaxies, H and W of a picture, C side of the canvas."""
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from hf_galaxy.data.pictures import check_pixels, open_picture, to_rgb
+from hf_galaxy.data.schema import InvalidVotes
+from hf_galaxy.data.targets import Label, Rows, Values, galaxy_of, targets_in, with_target
+from hf_galaxy.data.views import Framing, to_canvases
+from hf_galaxy.decision_tree import DecisionTree
+from hf_galaxy.errors import BadInput
+from hf_galaxy.randomness import key_of
+
+try:
+    import simplejpeg
+except ImportError:  # Pillow decodes to the same pixels, at half the speed
+    simplejpeg = None
+
+
+def decode(content: bytes | None, shorter: int | None = None, out: np.ndarray | None = None) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of an encoded picture of 8 bits, as `pictures.to_rgb` makes it.
+
+    Args:
+        shorter: a JPEG may come at 1/2, 1/4 or 1/8 of its size, as long as its shorter side is no shorter than this: its
+            cosine transform gives it so in less time. Pillow and simplejpeg give the same pixels, to the bit.
+        out: where to, if it has the size of the picture.
+
+    Raises:
+        BadInput: there is none, it cannot be decoded completely, or it has more than 8 bits or too many pixels.
+    """
+    try:
+        return _decoded(content, shorter, out)
+    except BadInput:
+        raise
+    except Exception as error:  # decoders raise many kinds; each means that the picture is no good
+        raise BadInput(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def _decoded(content: bytes | None, shorter: int | None, out: np.ndarray | None) -> np.ndarray:
+    if simplejpeg and content and simplejpeg.is_jpeg(content):
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
+        check_pixels(width, height)
+        if colours in ("YCbCr", "Gray", "RGB"):  # CMYK is Pillow's
+            factor = _reduction(min(height, width), shorter)
+            height, width = -(-height // factor), -(-width // factor)
+            smaller = {"min_height": height, "min_width": width} if factor > 1 else {}
+            buffer = out if out is not None and out.shape == (height, width, 3) else None
+            return simplejpeg.decode_jpeg(content, "RGB", buffer=buffer, **smaller)
+    picture = open_picture(content)
+    factor = _reduction(min(picture.size), shorter)
+    if factor > 1:
+        picture.draft(picture.mode, tuple(side // factor for side in picture.size))
+    pixels = np.asarray(to_rgb(picture))
+    if out is not None and out.shape == pixels.shape:
+        out[:] = pixels
+    return pixels
+
+
+def _reduction(side, shorter):
+    return max((factor for factor in (1, 2, 4, 8) if shorter and side // factor >= shorter), default=1)
+
+
+def decode_batch(contents: list[bytes], shorter: int | None = None) -> np.ndarray | list[np.ndarray]:
+    """(B, H, W, 3) uint8 of pictures of one size, decoded where they stay; a list of arrays if they have several sizes."""
+    first = decode(contents[0], shorter)
+    batch = np.empty((len(contents), *first.shape), np.uint8)
+    pictures = [decode(content, shorter, out) for content, out in zip(contents, batch, strict=True)]
+    return batch if all(picture.shape == first.shape for picture in pictures) else pictures
+
+
+class Galaxies(Dataset):
+    """Rows as tensors, one batch a call: `pixels` (B, 3, C, C) uint8 canvases beside `votes` (B, A) or `labels`.
+
+    Args:
+        rows: a split of a published dataset.
+        framing: how the canvases are cut.
+        target: a tree (gives `votes`, none for questions of which the rows have no columns), a label (gives `labels` (B,) int64)
+            or values (give `labels` (B, K) float32, NaN where missing).
+        fast: large JPEGs are shrunk while they are decoded, if they are shrunk anyway. For training; without it pictures
+            are what an image processor makes of them.
+        keyed: also give `keys` (B,) int64, which stand for the galaxies' names (`randomness.key_of`), or for their rows
+            if they have no `id_str`.
+
+    Raises:
+        BadInput: as `columns_of`.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        framing: Framing,
+        target: DecisionTree | Label | Values,
+        fast: bool = False,
+        keyed: bool = False,
+    ):
+        self.framing, self.target, self.shorter = framing, target, framing.scaled if fast else None
+        self.keyed, self.named = keyed, keyed and "id_str" in rows.column_names
+        names = ["id_str"] if self.named else []
+        self.rows, self._whole = with_target(rows, ["image", *names], target), rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        table = self.rows[indices]
+        contents = table["image"].combine_chunks().field("bytes").to_pylist()
+        try:
+            pictures = decode_batch(contents, self.shorter)
+        except BadInput:
+            self._name_undecodable(indices, contents)
+            raise
+        pixels = to_canvases(pictures, self.framing)
+        try:
+            batch = {"pixels": pixels, **targets_in(table, self.target, self.rows.features)}
+        except InvalidVotes as error:
+            raise BadInput(f"{galaxy_of(self._whole, indices[error.row])}, {error.reason}") from error
+        if self.keyed:
+            names = table["id_str"].to_pylist() if self.named else map(str, indices)
+            batch["keys"] = torch.tensor([key_of(name) for name in names])
+        return batch
+
+    def _name_undecodable(self, indices: list[int], contents: list[bytes | None]) -> None:
+        """Raise BadInput about the first picture that cannot be decoded."""
+        for index, content in zip(indices, contents, strict=True):
+            try:
+                decode(content, self.shorter)
+            except BadInput as error:
+                raise BadInput(
+                    f"{galaxy_of(self._whole, index)}: its picture cannot be decoded ({error}); "
+                    "scripts/check_dataset.py lists all such pictures"
+                ) from error

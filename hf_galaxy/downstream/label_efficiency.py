@@ -1,0 +1,170 @@
+"""How many labelled galaxies a start needs for the loss that another one has: power laws through the benchmark's cells."""
+
+import itertools
+import math
+
+import numpy as np
+
+from hf_galaxy.downstream.intervals import DEFINED, LEAST, error_of, estimate_of, is_main, mean_and_draws
+from hf_galaxy.evaluation.bootstrap import LEVEL, ratios
+
+FEWER, MORE = "fewer", "more"  # than was measured
+
+
+def labels_of(kinds: dict[tuple, dict], about: dict) -> list[dict]:
+    """How many galaxies a start needs to fall to the loss that the reference has with all, how many times fewer that are than
+    the reference needs, and how many labels that saves.
+
+    Args:
+        kinds: (measure, task, start, mode, share) -> seed -> row of `results.points_of`.
+        about: as `results.read_about` gives it.
+    """
+    found = []
+    main = {key[1:]: (key[0], part) for key, part in kinds.items() if is_main(part)}
+    for task, start, mode in itertools.product(about["tasks"], about["starts"], about["modes"]):
+        shares = [
+            share
+            for share in sorted({key[-1] for key in main})
+            if {(task, who, mode, share) for who in (start, about["reference"])} <= main.keys()
+        ]
+        if start == about["reference"] or len(shares) < 2:
+            continue
+        parts = [main[task, who, mode, share][1] for who in (about["reference"], start) for share in shares]
+        means, draws, seeds = mean_and_draws(parts, "labels", task, start, mode)
+        if not seeds:
+            continue
+        sizes = np.array([np.mean([run.galaxies for run in part.values()]) for part in parts[: len(shares)]])
+        (target,), (needed,), (factor,), (saved,) = (each.tolist() for each in _needed(sizes, means[:, None]))
+        _, of_needed, of_factor, of_saved = _needed(sizes, draws)
+        found.append({
+            "task": task, "start": start, "mode": mode, "measure": main[task, start, mode, shares[0]][0], "seeds": seeds,
+            "target": target, "least": round(sizes[0]), "most": round(sizes[-1]),
+            "galaxies": _ends(needed, of_needed, lambda value: math.ceil(value - 1e-6)),
+            "factor": _ends(factor, of_factor, float),
+            "saved": _ends(saved, of_saved, lambda value: math.floor(value + 1e-6)),
+        })  # fmt: skip
+    return found
+
+
+def _needed(sizes, losses):
+    """Of (2 K, D) losses of the reference and of a start: the reference's with all galaxies, the galaxies that the start
+    needs for it, the reference's need over that, and less that."""
+    reference, start = (falling(np.log(np.maximum(part, LEAST)).T) for part in np.split(losses, 2))
+    target = reference[:, -1]
+    theirs = np.clip(galaxies_for(sizes, reference, target), sizes[0], sizes[-1])
+    needed = galaxies_for(sizes, start, target)
+    with np.errstate(divide="ignore"):  # a start that needs less than was measured saves more than can be told
+        factor = np.where(needed > 0, theirs / np.abs(needed), np.inf)
+    saved = np.where(theirs - needed >= 1, theirs - needed, -np.inf)
+    return np.exp(target), needed, *(np.where(np.isnan(needed), np.nan, each) for each in (factor, saved))
+
+
+def falling(curves: np.ndarray) -> np.ndarray:
+    """(D, K) the nearest curves, by least squares, that never rise: chance alone lets a loss rise with more labels.
+
+    The min-max formula of isotonic regression (Barlow et al. 1972).
+    """
+    sums = np.cumsum(np.pad(curves, ((0, 0), (1, 0))), axis=1)
+    size = curves.shape[1]
+
+    def mean(first, last):
+        return (sums[:, last + 1] - sums[:, first]) / (last + 1 - first)
+
+    return np.stack(
+        [
+            np.min([np.max([mean(j, k) for k in range(i, size)], axis=0) for j in range(i + 1)], axis=0)
+            for i in range(size)
+        ],
+        axis=1,
+    )
+
+
+def galaxies_for(sizes: np.ndarray, curves: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """(D,) where falling curves reach their targets: between two sizes by a power law, beyond them -inf or inf.
+
+    Args:
+        sizes: (K,) galaxies, rising.
+        curves: (D, K) logarithms of losses, which never rise.
+        targets: (D,) such logarithms.
+    """
+    reached = curves <= targets[:, None] + 1e-12
+    after = np.clip(reached.argmax(axis=1), 1, None)
+    rows = np.arange(len(curves))
+    above, below = curves[rows, after - 1], curves[rows, after]
+    part = np.clip(ratios(above - targets, above - below), 0, 1)
+    logs = np.log(sizes)
+    needed = np.exp(logs[after - 1] + part * (logs[after] - logs[after - 1]))
+    needed = np.where(reached[:, 0], -np.inf, np.where(reached[:, -1], needed, np.inf))
+    return np.where(np.isfinite(curves).all(axis=1) & np.isfinite(targets), needed, np.nan)
+
+
+def _ends(value, draws, number):
+    """A value and its interval, any of which may lie beyond what was measured."""
+
+    def said(each):
+        return MORE if each == np.inf else FEWER if each in (-np.inf, 0) else number(each)
+
+    known = np.sort(draws[~np.isnan(draws)])
+    low = high = None
+    if len(known) >= DEFINED * len(draws):
+        low, high = (said(known[math.ceil(q * len(known)) - 1]) for q in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return {"value": said(value), "low": low, "high": high}
+
+
+FEWEST = 3  # starts of a series: a line through two always fits
+
+
+def series_of(about: dict) -> dict[str, dict[str, int]]:
+    """Starts that differ only in how many galaxies of their last dataset they have learnt from.
+
+    Args:
+        about: as `results.read_about` gives it.
+
+    Returns:
+        For each series, called like its start with the most: start -> galaxies, in rising order.
+    """
+    alike = {}
+    for name, start in about["starts"].items():
+        if start["pretraining"]:
+            last, *earlier = start["pretraining"]
+            before = tuple((each["dataset"], each["galaxies"]) for each in earlier)
+            alike.setdefault((start["began"], before, last["dataset"]), {})[name] = last["galaxies"]
+    rising = [dict(sorted(each.items(), key=lambda pair: pair[1])) for each in alike.values()]
+    return {[*each][-1]: each for each in rising if len(set(each.values())) >= FEWEST}
+
+
+def amounts_of(kinds: dict[tuple, dict], about: dict) -> tuple[list[dict], dict[tuple, np.ndarray]]:
+    """The exponent a of loss = c x galaxies^-a for each series, task, mode and share of the labels, and its draws.
+
+    By least squares on logarithms, each start counting alike. All starts of a series learn downstream from the same galaxies
+    and are tested on the same, so its interval is that of the differences between them; it holds nothing of how another
+    pretraining with as many galaxies would differ.
+
+    Args:
+        kinds: (measure, task, start, mode, share) -> seed -> row of `results.points_of`.
+        about: as `results.read_about` gives it.
+
+    Returns:
+        Rows, and (task, series, mode, share) -> draws.
+    """
+    found, drawn = [], {}
+    main = {key[1:]: part for key, part in kinds.items() if is_main(part)}
+    for series, members in series_of(about).items():
+        for task, mode, share in dict.fromkeys((task, mode, share) for task, _, mode, share in main):
+            there = {name: galaxies for name, galaxies in members.items() if (task, name, mode, share) in main}
+            if len(set(there.values())) < FEWEST:
+                continue
+            parts = [main[task, name, mode, share] for name in there]
+            means, draws, seeds = mean_and_draws(parts, "amounts", series, task, mode, share)
+            if not seeds:
+                continue
+            logs = np.log([*there.values()])
+            weights = (logs - logs.mean()) / np.square(logs - logs.mean()).sum()
+            drawn[task, series, mode, share] = -weights @ np.log(np.maximum(draws, LEAST))
+            estimate = estimate_of(-weights @ np.log(np.maximum(means, LEAST)), drawn[task, series, mode, share])
+            found.append({
+                "task": task, "series": series, "mode": mode, "share": share, "measure": about["tasks"][task]["measure"],
+                "main": True, "starts": [*there], "galaxies": [*there.values()], "seeds": seeds, **estimate,
+                "error": error_of(estimate, lambda value: -value),
+            })  # fmt: skip
+    return found, drawn

@@ -1,0 +1,194 @@
+"""One cell of the downstream benchmark measured: a linear probe of cached features, or the best of some runs."""
+
+import dataclasses
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from itertools import takewhile
+
+import numpy as np
+
+from hf_galaxy.data.dataset import open_dataset
+from hf_galaxy.downstream.benchmark import FULL, VALIDATIONS, Benchmark, Cell
+from hf_galaxy.downstream.probe import probe
+from hf_galaxy.files import write_json
+from hf_galaxy.models.start import resolve_start
+from hf_galaxy.reports.run_record import FILE, RunRecord
+from hf_galaxy.sweeps.grid import STATE_DIR
+from hf_galaxy.training.features import BATCH, FeatureStore, without_backbone
+from hf_galaxy.training.processes import start_accelerator
+from hf_galaxy.training.run import environment, run_training
+from hf_galaxy.training.settings import quietly
+from hf_galaxy.training.sources import open_sources
+from hf_galaxy.training.task import describe, measure, model_and_baseline
+
+
+class Bench:
+    """Measures cells, one after the other, in this process.
+
+    Args:
+        store: where features of whole datasets are kept.
+    """
+
+    def __init__(self, benchmark: Benchmark):
+        self.benchmark, self.store = benchmark, FeatureStore(benchmark.out / STATE_DIR / "features")
+        self.resolved = {}  # start -> fields and weights: to read them takes longer than a linear probe
+
+    def measure(self, cell: Cell) -> bool:
+        """Measure a cell and write its file; False if it has to wait for the first seed, which chooses the learning rate."""
+        started = time.perf_counter()
+        found = self._linear(cell) if cell.mode == "linear" else self._full(cell)
+        if found is None:
+            return False
+        record, grid, chosen = found
+        figures = losses_of(record.results["test"])
+        galaxies = record.dataset["splits"]["train"]
+        about = {
+            "task": cell.task.name, "start": cell.start.name, "mode": cell.mode, "share": cell.share, "seed": cell.seed,
+            "measure": cell.task.measure, "galaxies": galaxies, "test_galaxies": record.results["test"]["galaxies"],
+            "hyperparameter": "penalty" if cell.mode == "linear" else "learning_rate",
+            "chosen": chosen, "grid": {str(value): loss if math.isfinite(loss) else None for value, loss in grid.items()},
+            "figures": figures, "backbone": record.model["backbone"], "parameters": sum(record.model["parameters"][part] for part in ("backbone", "head")),
+            "seconds": time.perf_counter() - started, "environment": record.environment,
+        }  # fmt: skip
+        write_json(cell.file, about)
+        return True
+
+    def _linear(self, cell):
+        """A linear probe of cached features."""
+        settings = self.benchmark.settings(cell, out=cell.kept("runs"))
+        accelerator = start_accelerator("no")
+        fields, weights = self._resolve(settings)
+        sources = open_sources(settings, quietly)
+        model, baseline = model_and_baseline(settings, sources, dict(fields))
+        if weights is not None:
+            model.backbone.load_state_dict(weights)
+        whole = open_dataset(cell.task.dataset, settings.config)
+        known = self.store.of(model, cell.task.dataset, list(whole.values()), sources.target, accelerator)
+        splits = {split: known(parts) for split, parts in sources.splits.items()}
+        # Of the whole training split, not of the share that is learnt from: no label is needed for that.
+        pool = known(open_sources(dataclasses.replace(settings, subset=1.0), quietly).splits["train"])
+        grid = probe(model, splits["train"], splits["validation"], pool.columns["features"], self.benchmark.penalties)
+        record = RunRecord(
+            command="", settings=dataclasses.asdict(settings), baseline=baseline,
+            dataset={"splits": {split: len(each) for split, each in splits.items()}, **describe(sources.target)},
+            model={"backbone": model.config.backbone, "parameters": model.parameter_counts()},
+            environment=environment(accelerator),
+        )  # fmt: skip
+        with without_backbone(model):
+            record.results["test"] = measure(model, record, [splits["test"]], BATCH, 0, accelerator).compute()
+        return record, grid, min(grid, key=grid.get)
+
+    def _full(self, cell):
+        """The best of the runs of a search; of a later seed, one run with what was best for the first."""
+        rates, runs = self.benchmark.rates, {}
+        if cell.seed != self.benchmark.seeds[0]:
+            first = dataclasses.replace(cell, seed=self.benchmark.seeds[0]).read()
+            if first is None:
+                return None
+            rates = (first["chosen"],)
+
+        def loss_of(rate):
+            runs[rate] = self._finetuned(cell, rate)
+            return min(each["validation_loss"] for each in runs[rate].training["history"])
+
+        grid = search(sorted(rates), loss_of)
+        chosen = min(grid, key=grid.get)
+        shutil.rmtree(cell.kept("runs"))
+        return runs[chosen], grid, chosen
+
+    def _finetuned(self, cell, rate):
+        folder = cell.kept("runs") / f"{rate:g}"
+        if (folder / FILE).exists() and (record := RunRecord.load(folder)).finished:
+            return record
+        given = self.benchmark.settings(cell, **FULL, learning_rate=rate, out=folder)
+        galaxies = open_sources(given, quietly).count("train")
+        epochs = self.benchmark.seen / galaxies**0.5
+        return run_training(dataclasses.replace(given, epochs=epochs, validate_every=epochs / VALIDATIONS))
+
+    def _resolve(self, settings):
+        key = settings.start, settings.backbone
+        if key not in self.resolved:
+            self.resolved[key] = resolve_start(settings.backbone, settings.start, settings.image_size)
+        return self.resolved[key]
+
+
+def search(rates: Sequence[float], loss_of: Callable[[float], float]) -> dict[float, float]:
+    """Losses of some of the rates: from the middle one upwards as long as that is better, and if it never was, downwards.
+
+    The best has a worse one on either side of it, unless it is the first or the last of all. Where the loss is not finite it
+    is infinity here, worse than any other.
+
+    Args:
+        rates: in rising order.
+
+    Raises:
+        FloatingPointError: of the last that was tried, where none has a finite loss.
+    """
+    losses, diverged = {}, None
+
+    def better(rate):
+        nonlocal diverged
+        best = min(losses.values(), default=math.inf)
+        try:
+            losses[rate] = loss_of(rate)
+        except FloatingPointError as error:
+            losses[rate], diverged = math.inf, error
+        return losses[rate] < best
+
+    middle = (len(rates) - 1) // 2
+    better(rates[middle])
+    if not list(takewhile(better, rates[middle + 1 :])):
+        list(takewhile(better, reversed(rates[:middle])))
+    if min(losses.values()) == math.inf:
+        raise diverged
+    return losses
+
+
+def losses_of(results: dict) -> dict[str, dict]:
+    """Figures of a test split as losses, by the names of `tasks.MEASURES`: `model`, `baseline`, and the model's `replicates`.
+
+    Args:
+        results: of a run record, measured with a bootstrap.
+    """
+    again = results["bootstrap"]
+
+    def loss(figures, replicates, of=lambda value: value):
+        return {who: _of(of, figures[who]) for who in ("model", "baseline")} | {
+            "replicates": [_of(of, value) for value in replicates]
+        }
+
+    def missed(value):
+        return 1 - value
+
+    if "values" in results:
+        return {"rmse": loss(results["loss"], again["loss"]["model"], np.sqrt)}  # in standard deviations
+    if "questions" in results:
+        least, replicated = results["loss"]["saturated"], again["loss"]
+        above = [
+            None if m is None else m - s for m, s in zip(replicated["model"], replicated["saturated"], strict=True)
+        ]
+        nll = {who: results["loss"][who] - least for who in ("model", "baseline")}
+        campaigns = [figures["rmse"] for figures in results["campaigns"].values()]
+        replicates = [figures["rmse"]["model"] for figures in again["campaigns"].values()]
+        rmse = {who: _mean([each[who] for each in campaigns]) for who in ("model", "baseline")}
+        return {"excess": loss(nll, above), "rmse": loss(rmse, map(_mean, zip(*replicates, strict=True)))}
+    names = {
+        "error": "accuracy",
+        "balanced_error": "balanced_accuracy",
+        "missed_auc": "auc",
+        "missed_precision": "average_precision",
+    }
+    found = {"nll": loss(results["loss"], again["loss"]["model"])}
+    return found | {
+        name: loss(results[figure], again[figure]["model"], missed) for name, figure in names.items() if figure in again
+    }
+
+
+def _mean(values):
+    return None if None in values else sum(values) / len(values)
+
+
+def _of(function, value):
+    return None if value is None else float(f"{function(value):.6g}")

@@ -1,0 +1,85 @@
+"""A linear probe: the head of a frozen backbone, trained to its optimum and not for some epochs.
+
+Legend of shapes: N galaxies, D features, O outputs of the head.
+"""
+
+import math
+
+import torch
+
+from hf_galaxy.models.model import GalaxyPreTrainedModel
+from hf_galaxy.training.features import GalaxyFeatures, without_backbone
+
+# Shares of the loss of a head without weights: from next to nothing learnt to next to no penalty. Each optimum is where the search
+# for the next begins, which ends when this many in a row have not validated better.
+PENALTIES = tuple(10.0**k for k in range(2, -5, -1))
+PATIENCE = 2
+STEPS = 100  # of L-BFGS, at most
+
+
+def probe(
+    model: GalaxyPreTrainedModel, train: GalaxyFeatures, validation: GalaxyFeatures, pool: torch.Tensor,
+    penalties: tuple[float, ...] = PENALTIES,
+) -> dict[float, float]:  # fmt: skip
+    """Give the model the head that validates best, of those with the least
+
+        loss(W, b) + penalty / 2 * loss(0, b0) * |W|^2
+
+    where loss is the model's own, a mean over galaxies, b0 the bias that the model came with, and W (O, D) is applied to features
+    of mean 0 and standard deviation 1. By L-BFGS on all galaxies at once, as in "Do better ImageNet models transfer better?" (huggingface.co/papers/1805.08974), so
+    there is no learning rate, batch or number of epochs that could favour a backbone; and features that are larger are not
+    penalised less.
+
+    Args:
+        pool: (N, D) features that mean and standard deviation are taken of: also of galaxies without a known label, as these
+            tell more than a handful with one.
+
+    Returns:
+        The loss on `validation` for each penalty that was tried.
+
+    Raises:
+        FloatingPointError: a loss is not finite.
+    """
+    mean, std = pool.mean(dim=0), pool.std(dim=0, correction=0)
+    std = std.clamp_min(1e-3 * std.mean()).clamp_min(torch.finfo(std.dtype).tiny)  # some features are never active
+    learnt, validated = ((each.columns["features"] - mean) / std for each in (train, validation))
+    targets = [{k: v for k, v in each.columns.items() if k in ("votes", "labels")} for each in (train, validation)]
+    weight, bias = model.head.weight, model.head.bias
+    losses, best = {}, None
+    model.eval()
+    with without_backbone(model):
+        torch.nn.init.zeros_(weight)
+        with torch.no_grad():
+            scale = model(learnt, **targets[0]).loss.item()
+        for penalty in sorted(penalties, reverse=True):
+            pull = penalty * scale
+            _descend(lambda: model(learnt, **targets[0]).loss + pull / 2 * weight.square().sum(), [weight, bias])  # noqa: B023
+            with torch.no_grad():
+                losses[penalty] = model(validated, **targets[1]).loss.item()
+            if not math.isfinite(losses[penalty]):
+                raise FloatingPointError(
+                    f"the validation loss of a linear probe with penalty {penalty:g} is not finite"
+                )
+            if losses[penalty] == min(losses.values()):
+                best = weight.detach() / std, bias.detach() - (weight.detach() / std) @ mean
+            if list(losses.values()).index(min(losses.values())) < len(losses) - PATIENCE:
+                break
+    with torch.no_grad():
+        for parameter, value in zip((weight, bias), best, strict=True):
+            parameter.copy_(value)
+    return losses
+
+
+def _descend(objective, parameters):
+    optimizer = torch.optim.LBFGS(
+        parameters, max_iter=STEPS, tolerance_grad=1e-5, tolerance_change=1e-7, history_size=10,
+        line_search_fn="strong_wolfe",
+    )  # fmt: skip
+
+    def closure():
+        optimizer.zero_grad()
+        loss = objective()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)

@@ -1,0 +1,104 @@
+"""Downstream tasks: what is learnt of which dataset, and by which loss models are compared on it. Data, in tasks/*.toml."""
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from hf_galaxy.data.dataset import open_dataset
+from hf_galaxy.data.targets import label_columns
+from hf_galaxy.errors import BadInput
+from hf_galaxy.training.settings import Settings
+
+TASKS = Path(__file__).parent / "tasks"
+# The losses that a task of each kind can be compared by, the usual one first; all of them are better if they are less.
+MEASURES = {
+    "classes": ("error", "balanced_error", "nll", "missed_auc", "missed_precision"),
+    "values": ("rmse",),
+    "votes": ("excess", "rmse"),
+}
+# What a task may say of a run: what is learnt, and what of a picture must not be changed. How, is for the benchmark to say.
+OPTIONS = (
+    "config", "task", "label", "values", "unit_interval", "tree", "rotate", "flip", "min_votes", "streaming",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Task:
+    """A downstream task.
+
+    Attributes:
+        dataset: folder or Hub id.
+        options: of `settings.Settings`, by name: what is learnt of it.
+        measure: one of `MEASURES` of its kind.
+        folds: seeds take turns with five test sets instead of using the published one.
+        note: what one should know of it.
+    """
+
+    name: str
+    title: str
+    dataset: str
+    options: dict
+    measure: str
+    folds: bool = False
+    note: str = ""
+
+    @property
+    def kind(self) -> str:
+        """classes, values or votes."""
+        return self.options["task"]
+
+
+def load_tasks(where: str) -> dict[str, Task]:
+    """The tasks of a file, by name.
+
+    Args:
+        where: a TOML file, or the name of one in hf_galaxy/tasks.
+
+    Raises:
+        BadInput: there is no such file, or what it says is no task; names the task.
+    """
+    file = Path(where) if where.endswith(".toml") else TASKS / f"{where}.toml"
+    try:
+        tables = tomllib.loads(file.read_text())
+    except OSError as error:
+        ours = ", ".join(sorted(path.stem for path in TASKS.glob("*.toml")))
+        raise BadInput(f"--tasks {where}: is neither a TOML file nor one of {ours}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"--tasks {where}: cannot be read ({error})") from error
+    return {name: _task(f"--tasks {where}: [{name}]", name, table) for name, table in tables.items()}
+
+
+def _task(place, name, table):
+    if not isinstance(table, dict) or not isinstance(table.get("dataset"), str):
+        raise BadInput(f"{place} must be a table with a dataset")
+    table = dict(table)
+    own = {key: table.pop(key) for key in ("title", "dataset", "measure", "folds", "note") if key in table}
+    if wrong := [key for key in table if key not in OPTIONS]:
+        raise BadInput(f"{place}: {wrong[0]!r} is nothing that a task says; it may say {', '.join(OPTIONS)}")
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    kind = options.setdefault("task", "votes")
+    if kind not in MEASURES:
+        raise BadInput(f"{place}: task = {kind!r} is none of {', '.join(MEASURES)}")
+    own = {"title": name, "measure": MEASURES[kind][0]} | own
+    if own["measure"] not in MEASURES[kind]:
+        raise BadInput(f"{place}: measure = {own['measure']!r} is none of {', '.join(MEASURES[kind])}")
+    task = Task(name=name, options=options, **own)
+    Settings(dataset=(task.dataset,), out=Path(name), **options).check()
+    return task
+
+
+def with_label(task: Task) -> Task:
+    """The task with its label column: where it names none, the only column of classes that its dataset has.
+
+    Raises:
+        BadInput: the dataset cannot be opened, or has none or several.
+    """
+    if task.kind != "classes" or task.options.get("label"):
+        return task
+    rows = next(iter(open_dataset(task.dataset, task.options.get("config")).values()))
+    if len(columns := label_columns(rows)) != 1:
+        raise BadInput(
+            f"task {task.name}: say which column is its label; {task.dataset} has {', '.join(columns) or 'no column of classes'}"
+        )
+    return dataclasses.replace(task, options=task.options | {"label": columns[0]})

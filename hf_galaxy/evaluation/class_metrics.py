@@ -1,0 +1,149 @@
+"""How good predicted classes are, as `metrics` says it of votes. Legend: B galaxies, C classes, R replicates."""
+
+from typing import Self
+
+import numpy as np
+import torch
+from sklearn.metrics import log_loss
+
+from hf_galaxy.evaluation import bootstrap
+from hf_galaxy.evaluation.bootstrap import mean_of_counted, ratios, six_digits
+from hf_galaxy.evaluation.vote_metrics import BINS
+
+
+class ClassMetrics:
+    """Accuracy, balanced accuracy, area under the ROC curve, average precision, and cross-entropy.
+
+    The two that rank galaxies are of the second of two classes; of more, of each class against the rest, and their mean. By
+    chance the area is 0.5, the average precision the share of the class. Where a class has no galaxy they are not known.
+
+    The cross-entropy is the plain one, in nats, whatever label smoothing and class weights a model is trained with: so models
+    can be compared, and the best epoch is chosen by the same measure.
+
+    Args:
+        log_priors: (C,) log shares of the classes in the training split: the constant prediction.
+    """
+
+    def __init__(self, names: list[str], log_priors: torch.Tensor):
+        self.names, self.log_priors = names, log_priors
+        self.labels, self.logits, self.keys = [], [], []
+
+    def update(self, batch: dict, outputs) -> None:
+        """Add a batch: `labels` (B,) and perhaps `keys` (B,) of the batch, `logits` (B, C) of the outputs."""
+        self.labels.append(batch["labels"])
+        self.logits.append(outputs.logits)
+        if "keys" in batch:
+            self.keys.append(batch["keys"])
+
+    def cpu(self) -> Self:
+        """Move what was collected off the device, to be sent to other processes."""
+        self.labels, self.logits = [x.cpu() for x in self.labels], [x.float().cpu() for x in self.logits]
+        self.keys = [x.cpu() for x in self.keys]
+        return self
+
+    def __add__(self, other: Self) -> Self:
+        joined = ClassMetrics(self.names, self.log_priors)
+        joined.labels, joined.logits = self.labels + other.labels, self.logits + other.logits
+        joined.keys = self.keys + other.keys
+        return joined
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy: what training minimises, but for label smoothing and class weights."""
+        return torch.nn.functional.cross_entropy(torch.cat(self.logits), torch.cat(self.labels)).item()
+
+    def compute(self) -> dict:
+        """All figures, and the confusion matrix of the model: rows are true classes, columns predicted ones."""
+        labels, logits = torch.cat(self.labels), torch.cat(self.logits)
+        predictions = {"model": logits, "baseline": self.log_priors.expand_as(logits)}
+        figures = {who: self._figures(labels.numpy(), values) for who, values in predictions.items()}
+        classes = len(self.names)
+        confusion = torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2).view(classes, classes)
+        return {
+            "galaxies": len(labels),
+            **{name: {who: figures[who][name] for who in figures} for name in figures["model"]},
+            "confusion": confusion.tolist(),
+            **({"calibration": self._calibration(labels, logits)} if self.keys else {}),
+            **({"bootstrap": self._bootstrap(labels, logits)} if self.keys else {}),
+        }
+
+    def _calibration(self, labels, logits):
+        """By the probability of the likeliest class, in BINS: `galaxies`, their mean `probability`, and the share `accuracy` in
+        which that class is right; `error` is the mean distance of both (Guo et al. 2017, huggingface.co/papers/1706.04599).
+        """
+        probability, predicted = logits.double().softmax(1).max(1)
+        bins = (probability * BINS).long().clamp_max(BINS - 1)
+        weights = (torch.ones_like(probability), probability, (predicted == labels).double())
+        galaxies, claimed, right = (torch.bincount(bins, each, BINS).numpy() for each in weights)
+        return {
+            "galaxies": galaxies.astype(int).tolist(),
+            "probability": six_digits(ratios(claimed, galaxies)),
+            "accuracy": six_digits(ratios(right, galaxies)),
+            "error": float(abs(claimed - right).sum() / len(labels)),
+        }
+
+    def _bootstrap(self, labels, logits):
+        """The model's figures in each replicate, rounded to six digits."""
+        times = bootstrap.counts(torch.cat(self.keys).numpy())
+        each = {
+            "loss": torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none"),
+            "accuracy": (logits.argmax(1) == labels).double(),
+        }
+        figures = {name: ratios(times.T @ values.numpy(), times.sum(0)) for name, values in each.items()}
+        of_class = torch.nn.functional.one_hot(labels, len(self.names)).double().numpy()
+        recalls = ratios(times.T @ (of_class * each["accuracy"].numpy()[:, None]), times.T @ of_class)
+        figures["balanced_accuracy"] = mean_of_counted(recalls)  # a class that no galaxy is of does not count
+        figures |= _rankings(labels.numpy(), logits.double().softmax(1).numpy(), times)
+        return {name: {"model": six_digits(values)} for name, values in figures.items()}
+
+    def _figures(self, labels, logits):
+        shares = logits.double().softmax(1).numpy()
+        every = list(range(len(self.names)))
+        predicted = shares.argmax(1)
+        rankings = _rankings(labels, shares, np.ones((len(labels), 1)))
+        recalls = [(predicted[labels == c] == c).mean() for c in set(labels)]
+        return {
+            "loss": float(log_loss(labels, shares, labels=every)),
+            "accuracy": float((predicted == labels).mean()),
+            "balanced_accuracy": float(np.mean(recalls)),
+            **{name: float(value) if np.isfinite(value) else None for name, (value,) in rankings.items()},
+        }
+
+
+def _rankings(labels, shares, times):
+    """`auc` and `average_precision` (R,) of galaxies that count so often (B, R); NaN where a class has none."""
+    classes = [1] if shares.shape[1] == 2 else range(shares.shape[1])
+    areas, precisions = zip(*(ranked(labels == c, shares[:, c], times) for c in classes), strict=True)
+    return {"auc": np.mean(areas, axis=0), "average_precision": np.mean(precisions, axis=0)}
+
+
+def ranked(positive: np.ndarray, scores: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Area under the ROC curve, and average precision, of galaxies that count so often in each replicate.
+
+    The area is the probability that a positive galaxy has a higher score than another one, where equal scores count half. The
+    average precision is the sum of (r_k - r_(k-1)) p_k over the distinct scores from the highest, where r_k is the share of the
+    positive galaxies that have at least this score, and p_k the share of those with at least this score that are positive.
+
+    Args:
+        positive: (B,) bool.
+        scores: (B,) finite; sorted once for all replicates.
+        times: (B, R) how often each galaxy counts.
+
+    Returns:
+        Two of (R,), NaN where no galaxy is positive, or all are.
+    """
+    order = np.argsort(-scores)
+    ends = np.flatnonzero(np.diff(scores[order], append=-np.inf))  # the last of those with equal scores
+    positive = positive[order]
+    figures = np.full((2, times.shape[1]), np.nan)
+    for r, counts in enumerate(times.T):
+        counts = counts[order]
+        taken, found = np.cumsum(counts)[ends], np.cumsum(counts * positive)[ends]
+        others = taken[-1] - found[-1]
+        if found[-1] and others:
+            gained = np.diff(found, prepend=0)
+            # Of each positive galaxy: the other ones below it, and half of those beside it.
+            beside = np.diff(taken - found, prepend=0)
+            figures[0, r] = gained @ (others - (taken - found) + beside / 2) / (found[-1] * others)
+            figures[1, r] = gained @ np.divide(found, taken, out=np.zeros_like(taken), where=taken > 0) / found[-1]
+    return figures[0], figures[1]

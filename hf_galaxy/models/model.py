@@ -1,0 +1,374 @@
+"""The galaxy models: a backbone, a head, and what they answer. Legend: B galaxies, A answers, Q questions, C classes,
+K values, D features.
+
+They are ordinary transformers models: `save_pretrained`, `from_pretrained`, `AutoModel` once hf_galaxy is imported.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import ImageClassifierOutput
+from transformers.models.clip import CLIPImageProcessor
+from transformers.utils import ModelOutput
+
+from hf_galaxy.data.views import Framing
+from hf_galaxy.decision_tree import DecisionTree, load_tree
+from hf_galaxy.errors import BadInput
+from hf_galaxy.losses import (
+    class_cross_entropy,
+    dirichlet_multinomial_nll,
+    expected_fractions,
+    multinomial_nll,
+    question_log_softmax,
+    standardised_squared_error,
+)
+from hf_galaxy.models.backbones import architecture, build, set_checkpointing
+from hf_galaxy.models.remote_code import forget_code, save_code
+
+
+class GalaxyConfig(PreTrainedConfig):
+    """What a galaxy model is: enough to build it again, and to know what each of its output columns means.
+
+    Attributes:
+        backbone: a timm architecture, or "transformers:" and a folder or Hub id.
+        tree: for votes: a campaign's name, a list of names or a DecisionTree; kept in full in config.json.
+        image_size, crop: how pictures are framed (`views.Framing`).
+        likelihood: of the votes, "dirichlet_multinomial" or "multinomial".
+        label_smoothing: for classes, in training: the share of each label that is given to all classes alike.
+        class_weights: for classes, in training: how much a galaxy of each counts, in their order; None: all 1.
+        values: for regression: their names, in the order of the answers.
+        unit_interval: the values lie in [0, 1], as fractions do, and so do the answers.
+        value_mean, value_std: of each value, in its unit: what is learnt is how many `value_std` it lies off `value_mean`.
+        head_dropout: share of the features dropped before the head, in training only; 0.2 as in Zoobot 2.
+        drop_path: stochastic depth rate of the backbone, in training only.
+        backbone_config, pixel_mean, pixel_std: looked up by the backbone's name unless given.
+    """
+
+    model_type = "galaxy"
+    has_no_defaults_at_init = True
+
+    backbone: str
+    tree: str | list | dict | None = None
+    image_size: int = 224
+    crop: float = 1.0
+    likelihood: str = "dirichlet_multinomial"
+    label_smoothing: float = 0.0
+    class_weights: list | tuple | None = None
+    values: list | tuple | None = None
+    unit_interval: bool = False
+    value_mean: list | tuple | None = None
+    value_std: list | tuple | None = None
+    head_dropout: float = 0.2
+    drop_path: float = 0.0
+    backbone_config: dict | None = None
+    pixel_mean: list | tuple | None = None
+    pixel_std: list | tuple | None = None
+
+    def __post_init__(self, **kwargs):
+        if self.pixel_mean is None:
+            looked_up = architecture(self.backbone)
+            self.backbone_config = looked_up.config
+            self.pixel_mean, self.pixel_std = list(looked_up.mean), list(looked_up.std)
+        if isinstance(self.tree, DecisionTree):
+            self.tree = self.tree.to_dict()
+        elif isinstance(self.tree, str | list | Path):
+            self.tree = load_tree(self.tree).to_dict()
+        if self.likelihood not in {"dirichlet_multinomial", "multinomial"}:
+            raise BadInput(f"likelihood {self.likelihood!r}: choose dirichlet_multinomial or multinomial")
+        if not 0 < self.crop <= 1:
+            raise BadInput(f"crop {self.crop}: is a share of the picture's side, in (0, 1]")
+        if self.values is not None:
+            self.value_mean = self.value_mean or [0.5 if self.unit_interval else 0.0] * len(self.values)
+            self.value_std = self.value_std or [1.0] * len(self.values)
+            self._check_values()
+        if not 0 <= self.label_smoothing < 1:
+            raise BadInput(f"label_smoothing {self.label_smoothing}: is a share, in [0, 1)")
+        super().__post_init__(**forget_code(kwargs))
+
+    def _check_values(self):
+        if not self.values or len(set(self.values)) < len(self.values):
+            raise BadInput(f"values {' '.join(self.values)}: are one or several different names")
+        means, stds = self.value_mean, self.value_std
+        if not len(means) == len(stds) == len(self.values) or not all(0 < std < math.inf for std in stds):
+            raise BadInput(
+                f"value_mean {means}, value_std {stds}: one number for each of {', '.join(self.values)}, no std of 0"
+            )
+        if self.unit_interval and not all(0 < mean < 1 for mean in means):
+            raise BadInput(f"value_mean {means}: must be inside (0, 1) with unit_interval")
+
+    @property
+    def decision_tree(self) -> DecisionTree:
+        """The tree whose columns the answers of a votes model stand in."""
+        # Not yet in full where transformers has set it after the configuration was read, as from_pretrained(..., tree="gz2").
+        return DecisionTree.from_dict(self.tree) if isinstance(self.tree, dict) else load_tree(self.tree)
+
+    @property
+    def framing(self) -> Framing:
+        """How pictures are framed for this model."""
+        return Framing(self.image_size, self.crop)
+
+
+@dataclass
+class GalaxyVotesOutput(ModelOutput):
+    """What a votes model answers.
+
+    Attributes:
+        loss: mean over galaxies of the summed negative log-likelihood of all questions, in nats; with votes only.
+        concentrations: (B, A) of the Dirichlet over vote fractions; None with the multinomial likelihood.
+        fractions: (B, A) expected vote fractions, adding up to 1 within each question.
+        nll: (B, Q) negative log-likelihood of each question, 0 where it has no votes; with votes only.
+    """
+
+    loss: torch.Tensor | None = None
+    concentrations: torch.Tensor | None = None
+    fractions: torch.Tensor | None = None
+    nll: torch.Tensor | None = None
+
+
+@dataclass
+class GalaxyValuesOutput:
+    """What a regression model answers; to be indexed by name or place, like the outputs of the other models.
+
+    It is no ModelOutput, since those are dictionaries: a field `values` would hide their method, which torch calls to find
+    tensors in them.
+
+    Attributes:
+        loss: mean over galaxies of the squared errors in standard deviations (`losses.standardised_squared_error`); with labels
+            only.
+        values: (B, K) float32, in the units of the labels.
+    """
+
+    loss: torch.Tensor | None = None
+    values: torch.Tensor | None = None
+
+    def to_tuple(self) -> tuple[torch.Tensor, ...]:
+        """What there is of loss and values."""
+        return tuple(part for part in (self.loss, self.values) if part is not None)
+
+    def __getitem__(self, key: str | int | slice) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        return getattr(self, key) if isinstance(key, str) else self.to_tuple()[key]
+
+
+torch.export.register_dataclass(GalaxyValuesOutput)
+
+
+class GalaxyPreTrainedModel(PreTrainedModel):
+    """Backbone, normalisation of its images, and a linear head; the subclasses say what the head's outputs mean."""
+
+    config_class = GalaxyConfig
+    # Else Trainer takes **kwargs for a promise to divide the loss itself, and adds up accumulated batches instead of averaging.
+    accepts_loss_kwargs = False
+    main_input_name = "pixel_values"
+    _supports_sdpa = True
+    supports_gradient_checkpointing = True
+    gradient_checkpointing = False  # where transformers looks whether it is on
+
+    def __init__(self, config: GalaxyConfig, outputs: int):
+        super().__init__(config)
+        # First of all, so that under one seed it equals what its own library would have made.
+        self.backbone, width = build(config.backbone, config.backbone_config, config.image_size, config.drop_path)
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.head = nn.Linear(width, outputs)
+        self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(-1, 1, 1))
+        self.register_buffer("pixel_std", torch.tensor(config.pixel_std).view(-1, 1, 1))
+        self.frozen: list[nn.Module] = []
+        self.post_init()
+
+    def _init_weights(self, module):
+        # The library that made the backbone has initialised it. transformers would do so again, in its own way, to every
+        # Linear and Conv2d: only what from_pretrained leaves unset (buffers that are not saved) is computed afresh here.
+        if module is self.head:
+            module.reset_parameters()
+        elif hasattr(module, "init_non_persistent_buffers"):
+            module.init_non_persistent_buffers()
+
+    def get_input_embeddings(self) -> None:
+        """None: pictures have no table of embeddings. FSDP asks, and transformers has no answer for a model without."""
+        return None
+
+    def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=checkpoint, every_n_layers=1):
+        # What activation_checkpointing_enable and _disable of transformers call.
+        set_checkpointing(self.backbone, enable, gradient_checkpointing_func, every_n_layers)
+        self.gradient_checkpointing = enable
+
+    def freeze(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Train these no more. Modules that hold none but such stay in evaluation mode from now on, whatever `train` says:
+        their batch norms keep their statistics, and nothing is dropped.
+        """
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        self.frozen = _frozen(self)
+
+    def train(self, mode: bool = True) -> "GalaxyPreTrainedModel":
+        """As ever, but for what is frozen."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
+
+    def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(B, 3, S, S) RGB or (B, 1, S, S) grey, in [0, 1] -> (B, D): what the backbone sees in each galaxy."""
+        return self.backbone((pixel_values - self.pixel_mean) / self.pixel_std)  # grey: the same in all three channels
+
+    def head_outputs(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(B, 3 or 1, S, S) in [0, 1] -> (B, outputs of the head), float32 under any autocast."""
+        return self.head(self.dropout(self.features(pixel_values))).float()
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Numbers of parameters of the backbone and of the head, which are the whole model."""
+        counts = {part: sum(p.numel() for p in getattr(self, part).parameters()) for part in ("backbone", "head")}
+        assert sum(counts.values()) == sum(p.numel() for p in self.parameters())
+        return counts
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """As in transformers, with the image processor that frames pictures as this model was trained to see them."""
+        super().save_pretrained(save_directory, **kwargs)
+        framing = self.config.framing
+        CLIPImageProcessor(
+            size={"shortest_edge": framing.scaled}, crop_size=framing.size, do_normalize=False  # the model normalises
+        ).save_pretrained(save_directory)  # fmt: skip
+        save_code(Path(save_directory), type(self).__name__)
+
+
+def _frozen(module):
+    """The outermost modules within one that have parameters, but none that is trained."""
+    parameters = list(module.parameters())
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        return [module]
+    return [frozen for child in module.children() for frozen in _frozen(child)]
+
+
+class GalaxyForVotes(GalaxyPreTrainedModel):
+    """Predicts how volunteers vote: for every question of the tree a Dirichlet over its vote fractions.
+
+    concentrations = 1 + 100 * sigmoid(linear(features)), so each lies in (1, 101), as in Zoobot (`CustomTop`,
+    huggingface.co/papers/2102.08414): never a spike at the corners, never more certain than some hundred volunteers.
+    With `likelihood="multinomial"` fractions = softmax(linear(features)) within each question.
+    """
+
+    def __init__(self, config: GalaxyConfig):
+        if config.tree is None:
+            raise BadInput("GalaxyForVotes needs a config with a tree, such as GalaxyConfig(backbone=..., tree='gz2')")
+        self.tree = config.decision_tree
+        super().__init__(config, len(self.tree.columns))
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the answers, in the order of the concentrations and fractions."""
+        return self.tree.columns
+
+    def forward(self, pixel_values: torch.Tensor, votes: torch.Tensor | None = None, **kwargs) -> GalaxyVotesOutput:
+        """Expected votes of galaxies, and the loss if their votes are given.
+
+        Args:
+            pixel_values: (B, 3, S, S) RGB, or (B, 1, S, S) grey, in [0, 1].
+            votes: (B, A) counts in the order of `config.decision_tree.columns`.
+        """
+        outputs = self.head_outputs(pixel_values)
+        if self.config.likelihood == "multinomial":
+            concentrations, fractions = None, question_log_softmax(outputs, self.tree).exp()
+            nll = None if votes is None else multinomial_nll(votes, outputs, self.tree)
+        else:
+            concentrations = 1 + 100 * outputs.sigmoid()
+            fractions = expected_fractions(concentrations, self.tree)
+            nll = None if votes is None else dirichlet_multinomial_nll(votes, concentrations, self.tree)
+        loss = None if nll is None else nll.sum(dim=1).mean()
+        return GalaxyVotesOutput(loss=loss, concentrations=concentrations, fractions=fractions, nll=nll)
+
+    @torch.no_grad()
+    def start_from_constant(self, concentrations: torch.Tensor, fractions: torch.Tensor) -> None:
+        """Set the head's bias so that an untrained model answers about these constants (A,), for every galaxy.
+
+        Training then starts near the baseline, as near as concentrations above 1.5 can come, instead of at 51 for all.
+        """
+        if self.config.likelihood == "multinomial":
+            self.head.bias.copy_(fractions.clamp_min(1e-3).log())
+        else:
+            self.head.bias.copy_(((concentrations - 1) / 100).clamp(0.005, 0.995).logit())
+
+
+class GalaxyForImageClassification(GalaxyPreTrainedModel):
+    """Predicts one of several classes; their names are `config.id2label`.
+
+    In training, `config.label_smoothing` and `config.class_weights` change the loss (`losses.class_cross_entropy`).
+    """
+
+    def __init__(self, config: GalaxyConfig):
+        if config.tree is not None or config.values is not None:
+            # Two answers, or two values, would be taken for two classes without a word.
+            raise BadInput(
+                "GalaxyForImageClassification: this config is of a model of votes or values; to put classes on its backbone, "
+                "load it with tree=None, values=None, num_labels=... and ignore_mismatched_sizes=True"
+            )
+        weights = config.class_weights
+        if weights and (len(weights) != config.num_labels or not all(0 < weight < math.inf for weight in weights)):
+            raise BadInput(
+                f"class_weights {' '.join(map(str, weights))}: one number above 0 for each of the {config.num_labels} classes "
+                f"{', '.join(config.id2label.values())}"
+            )
+        super().__init__(config, config.num_labels)
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the classes, in the order of the logits."""
+        return [self.config.id2label[i] for i in range(self.config.num_labels)]
+
+    def forward(
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs
+    ) -> ImageClassifierOutput:
+        """Class logits (B, C), and if labels are given the loss: in training that which is minimised, else the cross-entropy.
+
+        Args:
+            pixel_values: (B, 3, S, S) RGB, or (B, 1, S, S) grey, in [0, 1].
+            labels: (B,) class indices.
+        """
+        logits = self.head_outputs(pixel_values)
+        loss = None
+        if labels is not None:
+            changes = (self.config.label_smoothing, self.config.class_weights) if self.training else ()
+            loss = class_cross_entropy(labels, logits, *changes).mean()
+        return ImageClassifierOutput(loss=loss, logits=logits)
+
+
+class GalaxyForRegression(GalaxyPreTrainedModel):
+    """Predicts one or several numbers for each galaxy; their names are `config.values`.
+
+    values = value_mean + value_std * linear(features), with the mean and standard deviation of each value in the training
+    split; with `unit_interval` values = sigmoid(logit(value_mean) + linear(features)). So an untrained model answers about the
+    mean, and a trained one in the units of the dataset.
+    """
+
+    def __init__(self, config: GalaxyConfig):
+        if config.values is None:
+            raise BadInput(
+                "GalaxyForRegression needs a config with values, such as GalaxyConfig(backbone=..., values=['z'])"
+            )
+        super().__init__(config, len(config.values))
+        self.register_buffer("value_mean", torch.tensor(config.value_mean, dtype=torch.float32))
+        self.register_buffer("value_std", torch.tensor(config.value_std, dtype=torch.float32))
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the values, in their order."""
+        return list(self.config.values)
+
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs) -> GalaxyValuesOutput:
+        """Values of galaxies, and the loss if their true values are given.
+
+        Args:
+            pixel_values: (B, 3, S, S) RGB in [0, 1].
+            labels: (B, K) true values in the order of `config.values`, NaN where missing.
+        """
+        outputs = self.head_outputs(pixel_values)
+        if self.config.unit_interval:
+            values = (self.value_mean.logit() + outputs).sigmoid()
+        else:
+            values = self.value_mean + self.value_std * outputs
+        loss = None if labels is None else standardised_squared_error(labels, values, self.value_std).mean()
+        return GalaxyValuesOutput(loss=loss, values=values)

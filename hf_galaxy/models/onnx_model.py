@@ -1,0 +1,134 @@
+"""A finished run of votes, answered by ONNX Runtime on a CPU: what the Space asks. Legend: B galaxies, A answers, D features,
+H and W of a picture, S side of the view.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import HFValidationError
+
+from hf_galaxy import losses
+from hf_galaxy.data.views import eval_view, to_canvases
+from hf_galaxy.errors import BadInput
+from hf_galaxy.files import SAFETENSORS, remove_partial
+from hf_galaxy.locks import lock_file
+from hf_galaxy.models import backbones, export, model
+from hf_galaxy.models.model import GalaxyConfig
+from hf_galaxy.models.start import load_run
+
+CONFIG = "config.json"
+# What an exported file depends on, besides the run.
+LIBRARIES = ("torch", "timm", "transformers", "onnx", "onnxruntime", "onnxscript")
+OURS = (backbones, export, losses, model)
+
+
+class Answers(NamedTuple):
+    """What a model of votes answers.
+
+    Attributes:
+        fractions: (B, A) expected vote fractions, adding up to 1 within each question.
+        concentrations: (B, A) of the Dirichlet over vote fractions; None with the multinomial likelihood.
+        features: (B, D), what the backbone sees in each galaxy.
+    """
+
+    fractions: np.ndarray
+    concentrations: np.ndarray | None
+    features: np.ndarray
+
+
+class FastModel:
+    """A run's model of votes in ONNX Runtime, equal to torch to 1e-4 (`export.export_onnx`); several threads may ask at once.
+
+    The first start exports it, in 10 to 60 seconds, to a file in `cache` that is named by all that it depends on. Later ones,
+    of this and other processes, read that file and make no torch model.
+
+    Args:
+        run: the run folder, or its Hub id.
+        cache: a folder; by default hf_galaxy in the cache of Hugging Face.
+        threads: of the cores, that one answer is shared out to.
+
+    Attributes:
+        folder: the run's, where it lies.
+        config, tree: of the model.
+
+    Raises:
+        BadInput: there is no such run, it is not finished, it predicts no votes; the cache cannot be written; or as
+            `export_onnx`.
+    """
+
+    def __init__(self, run: str | Path, cache: Path | None = None, threads: int = 2):
+        self.folder = _folder_of(run)
+        try:
+            self.config = GalaxyConfig.from_pretrained(self.folder)
+            digest = _digest(self.folder)
+        except (OSError, ValueError, TypeError) as error:
+            raise BadInput(f"{run}: is no folder of a finished run of ours ({' '.join(str(error).split())})") from error
+        if self.config.tree is None:
+            raise BadInput(f"{run}: predicts no votes")
+        self.tree = self.config.decision_tree
+        file = (cache or Path(constants.HF_HOME) / "hf_galaxy") / f"{digest}.onnx"
+        if not file.exists():
+            with _alone(file):
+                if not file.exists():  # another process may have made it meanwhile
+                    remove_partial(file.parent.glob(f".{file.name}.*"))
+                    export.export_onnx(*load_run(self.folder), file)
+        self._session = _session(file, threads)
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    def view(self, pixels: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 RGB -> (3, S, S) float32 in [0, 1]: what scripts/predict.py shows the model of the picture."""
+        framing = self.config.framing
+        return eval_view(to_canvases([pixels], framing), framing)[0].numpy()
+
+    def answer(self, views: np.ndarray) -> Answers:
+        """What the model says of (B, 3, S, S) float32 views."""
+        said = dict(zip(self._names, self._session.run(None, {"pixel_values": views}), strict=True))
+        return Answers(said["fractions"], said.get("concentrations"), said[export.FEATURES])
+
+
+def _folder_of(run):
+    if Path(run).is_dir():
+        return Path(run)
+    try:
+        return Path(snapshot_download(str(run), allow_patterns=["*.json", "*.safetensors"]))
+    except (OSError, HFValidationError) as error:  # the Hub's other errors are OSErrors
+        raise BadInput(f"{run}: is no folder or reachable Hub id of a finished run ({error})") from error
+
+
+def _digest(folder):
+    """Of all that an exported file depends on."""
+    digest = hashlib.sha256(" ".join(f"{name} {version(name)}" for name in LIBRARIES).encode())
+    for file in (folder / CONFIG, folder / SAFETENSORS, *(Path(module.__file__) for module in OURS)):
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:32]
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """Nobody else, thread or process, makes this file meanwhile; who dies in whatever way leaves it to the next."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = lock_file(file.with_suffix(".lock"), wait=True)
+    except OSError as error:
+        raise BadInput(f"{file.parent}: cannot be written ({error.strerror}); choose another cache") from error
+    with lock:
+        yield
+
+
+def _session(file, threads):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Threads that wait would keep cores busy that other visitors, and other models, need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has exceptions of its own
+        raise BadInput(f"{file}: cannot be read by ONNX Runtime ({error}); remove it") from error

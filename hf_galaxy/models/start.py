@@ -1,0 +1,103 @@
+"""What a run starts from: which backbone is built, and whose weights it takes; the models of finished runs."""
+
+import dataclasses
+from pathlib import Path
+
+from safetensors import SafetensorError
+from transformers import AutoModel
+from transformers.models.timm_wrapper import TimmWrapperModel
+
+from hf_galaxy.errors import BadInput
+from hf_galaxy.models.backbones import TRANSFORMERS, Architecture, architecture
+from hf_galaxy.models.model import GalaxyConfig, GalaxyPreTrainedModel
+from hf_galaxy.models.pretrained import WEIGHT_FILES, published_weights, resized_weights
+from hf_galaxy.reports.run_record import RunRecord
+
+
+def resolve_start(backbone: str | None, start: str | None, image_size: int | None) -> tuple[dict, dict | None]:
+    """Decide which backbone is built and which weights it starts from.
+
+    Args:
+        backbone: architecture; may be left out where `start` says it.
+        start: 1. None: the library's random initialisation. 2. a run folder, or the Hub id ORG/NAME of one: its
+            backbone. 3. anything `pretrained.published_weights` reads.
+        image_size: that the weights will be used at; None: the default.
+
+    Returns:
+        The fields of a GalaxyConfig that describe the backbone (of a run also how it frames pictures), and its weights
+        (None: random).
+
+    Raises:
+        BadInput: says what is missing, or that a run has another backbone than asked for.
+    """
+    if start is None:
+        if backbone is None:
+            raise BadInput("give --backbone, a timm architecture such as convnext_atto, or --start")
+        return _fields(architecture(backbone)), None
+    is_file = Path(start).suffix in WEIGHT_FILES
+    if Path(start).is_dir() or ("/" in start and ":" not in start and not is_file):
+        model = load_model(start)
+        if backbone not in (None, model.config.backbone):
+            raise BadInput(
+                f"--start {start}: has backbone {model.config.backbone}, not {backbone}; leave --backbone out"
+            )
+        same = ("backbone", "backbone_config", "pixel_mean", "pixel_std", "image_size", "crop")
+        fields = {field: getattr(model.config, field) for field in same}
+        weights = model.backbone.state_dict()
+        if image_size not in (None, model.config.image_size):
+            weights = resized_weights(fields["backbone"], fields["backbone_config"], weights, image_size)
+        return fields, weights
+    if is_file:
+        if backbone is None:
+            raise BadInput(
+                f"--start {start}: is a file of weights; say with --backbone which architecture they are for"
+            )
+        described = architecture(backbone)
+    else:
+        described = architecture(start)
+        if backbone not in (None, described.name):
+            # Weights of one architecture may have been trained with other means than its default ones.
+            normalised = dict(mean=described.mean, std=described.std)
+            described = dataclasses.replace(architecture(backbone), **normalised)
+    size = image_size or GalaxyConfig.image_size
+    return _fields(described), published_weights(described.name, size, start)
+
+
+def load_model(folder: str | Path) -> GalaxyPreTrainedModel:
+    """The model of a run, by its folder or Hub id; only safetensors are read.
+
+    Raises:
+        BadInput: there is none, or it cannot be read.
+    """
+    try:
+        model = AutoModel.from_pretrained(folder, use_safetensors=True)
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"{folder}: is no folder or reachable Hub id of a finished run of ours ({reason})") from error
+    if not isinstance(model, GalaxyPreTrainedModel):
+        prefix = TRANSFORMERS
+        if isinstance(model, TimmWrapperModel):
+            prefix = "local-dir:" if Path(folder).is_dir() else "hf_hub:"
+        raise BadInput(f"{folder}: holds a {type(model).__name__}; name it {prefix}{folder}")
+    return model
+
+
+def _fields(described: Architecture) -> dict:
+    return {
+        "backbone": described.name,
+        "backbone_config": described.config,
+        "pixel_mean": list(described.mean),
+        "pixel_std": list(described.std),
+    }
+
+
+def load_run(folder: Path) -> tuple[GalaxyPreTrainedModel, RunRecord]:
+    """The model and the record of a finished run.
+
+    Raises:
+        BadInput: there is no run in the folder, or it is not finished.
+    """
+    record = RunRecord.load(folder)
+    if not record.finished:
+        raise BadInput(f"{folder}: the run is not finished; start it again with the same command and it goes on")
+    return load_model(folder), record

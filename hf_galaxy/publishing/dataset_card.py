@@ -1,0 +1,191 @@
+"""Prose by people, the decision tree and the statistics of the data -> the card of a dataset. Nothing in it is typed twice."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from datasets.info import DatasetInfo, DatasetInfosDict
+from datasets.splits import SplitDict
+from datasets.utils.metadata import MetadataConfigs
+from huggingface_hub import DatasetCard, DatasetCardData
+from PIL import Image, ImageDraw
+
+from hf_galaxy.data.card_facts import card_section
+from hf_galaxy.data.pictures import open_picture, to_rgb
+from hf_galaxy.decision_tree import DecisionTree, Question
+from hf_galaxy.errors import BadInput
+from hf_galaxy.publishing.tree_drawing import describe_tree, draw_trees
+from hf_galaxy.publishing.writer import Config
+
+TEMPLATE = Path(__file__).parent / "templates" / "dataset_card.md.jinja"
+CONTACT_SHEET = "contact_sheet.jpg"
+COMMON_TAGS = ["galaxy zoo", "astronomy", "galaxies"]
+SIZES = [(10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M")]
+
+
+@dataclass(frozen=True)
+class Prose:
+    """What a person says of a dataset: the header of `dataset_cards/*/card.md`, and its text.
+
+    Attributes:
+        title: its name.
+        license: identifier of huggingface.co/docs/hub/repositories-licenses.
+        trees: the campaigns whose votes it holds.
+        telescope: with which its pictures were taken.
+        hub_ids: where on the Hub it, or what it was made of, stands.
+        arxiv: numbers of the papers that describe it.
+        tasks, tags: of the Hub, besides the common tags.
+        annotations: crowdsourced, expert-generated or machine-generated; None: not known.
+        source: address of the original.
+        text: Markdown: a summary, then `## Where it comes from`, `## Known problems`, `## Citation`.
+    """
+
+    title: str
+    license: str = "unknown"
+    trees: list[str] = field(default_factory=list)
+    telescope: str | None = None
+    hub_ids: list[str] = field(default_factory=list)
+    arxiv: list[str] = field(default_factory=list)
+    tasks: list[str] = field(default_factory=lambda: ["image-classification", "image-feature-extraction"])
+    tags: list[str] = field(default_factory=list)
+    annotations: str | None = None
+    source: str | None = None
+    text: str = ""
+
+    @classmethod
+    def load(cls, path: Path) -> "Prose":
+        """Read a card.md.
+
+        Raises:
+            BadInput: no such file, no header, or an unknown key.
+        """
+        try:
+            _, header, text = path.read_text().split("---\n", 2)
+            prose = cls(**yaml.safe_load(header), text=text.strip())
+            for name in ("trees", "hub_ids", "arxiv", "tasks", "tags"):
+                value = getattr(prose, name)
+                if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+                    raise ValueError(f"{name} must be a list of texts; put numbers into quotes")
+            return prose
+        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise BadInput(
+                f"--card {path}: is no text with a header like those in dataset_cards/ ({reason})"
+            ) from error
+
+    @property
+    def summary(self) -> str:
+        """What stands before the first heading."""
+        return self.text.split("\n## ", 1)[0]
+
+    def section(self, heading: str) -> str:
+        """The text under a heading, "" if there is none."""
+        return card_section(self.text, heading)
+
+
+def write_card(
+    folder: Path,
+    prose: Prose,
+    tree: DecisionTree | None,
+    statistics: dict | None = None,
+    configs: dict[str, Config] | None = None,
+    notes: Iterable[str] = (),
+    command: str = "",
+    name: str = "path/or/hub-id",
+) -> None:
+    """Write README.md, its contact sheet's place excepted, and the figures that it shows.
+
+    Args:
+        tree: whose votes the data hold, or (without data) whose they would be.
+        statistics: `counts.Statistics.to_dict()`; None: "not measured" stands where they would.
+        configs: what `load_dataset` offers; None: the data are not in this folder.
+        notes: sentences on how the files were made.
+        command: that made them.
+        name: the folder or Hub id by which a reader loads it.
+    """
+    figures = draw_trees(tree, statistics and statistics["votes"]) if tree else {}
+    for campaign, figure in figures.items():
+        (folder / f"tree_{campaign}.png").write_bytes(figure)
+    sheet = (folder / CONTACT_SHEET).exists()
+    (folder / "README.md").write_text(dataset_card(prose, tree, statistics, configs, notes, command, name, sheet))
+
+
+def dataset_card(
+    prose: Prose,
+    tree: DecisionTree | None,
+    statistics: dict | None,
+    configs: dict[str, Config] | None,
+    notes: Iterable[str] = (),
+    command: str = "",
+    name: str = "path/or/hub-id",
+    sheet: bool = False,
+) -> str:
+    """README.md of a dataset; its YAML is what `load_dataset` reads. Arguments as of `write_card`."""
+    galaxies = sum(statistics["galaxies"].values()) if statistics else None
+    data = DatasetCardData(
+        pretty_name=prose.title, license=prose.license, language=["en"], task_categories=prose.tasks,
+        annotations_creators=[prose.annotations] if prose.annotations else None,
+        tags=list(dict.fromkeys([*COMMON_TAGS, *prose.tags, *(f"arxiv:{number}" for number in prose.arxiv)])),
+        size_categories=None if galaxies is None else [next(name for edge, name in SIZES if galaxies < edge)],
+    )  # fmt: skip
+    if configs:
+        _add_configs(data, configs)
+    campaigns = []
+    for campaign, indices in (tree.campaigns if tree else {}).items():
+        part = DecisionTree(campaign, tuple(tree.questions[q] for q in indices))
+        text = "; ".join(line.strip() for line in describe_tree(part).splitlines())
+        campaigns.append((campaign, text, [table_row(question, statistics) for question in part.questions]))
+    return str(
+        DatasetCard.from_template(
+            data, template_path=str(TEMPLATE), prose=prose, galaxies=galaxies, statistics=statistics, configs=configs or {},
+            campaigns=campaigns, notes=list(notes), command=command, sheet=CONTACT_SHEET if sheet else None,
+            name=name,
+        )
+    )  # fmt: skip
+
+
+def _add_configs(data, configs):
+    """The YAML that `load_dataset` reads: features, splits and sizes of each configuration, and its files."""
+    infos = {
+        name: DatasetInfo(
+            features=config.features,
+            splits=SplitDict(config.splits),
+            download_size=config.download_size,
+            dataset_size=sum(split.num_bytes for split in config.splits.values()),
+        )
+        for name, config in configs.items()
+    }
+    DatasetInfosDict(infos).to_dataset_card_data(data)
+    everything = configs["default"].features
+    entries = {
+        name: {"data_files": [{"split": split, "path": patterns} for split, patterns in config.files.items()]}
+        | ({} if config.features == everything else {"columns": list(config.features)})
+        | ({"default": True} if name == "default" else {})
+        for name, config in configs.items()
+    }
+    MetadataConfigs(entries).to_dataset_card_data(data)
+
+
+def table_row(question: Question, statistics: dict | None) -> str:
+    """A question's row in the table of votes."""
+    if statistics is None:
+        return " | ".join([f"| {question.name}", *["not measured"] * 3, f"{', '.join(question.answers)} |"])
+    votes = [statistics["votes"][column] for column in question.columns]
+    counted = statistics["questions"][question.name]
+    shares = ", ".join(f"{a}: {n:,}" for a, n in zip(question.answers, votes, strict=True))
+    numbers = (sum(votes), counted["galaxies_asked"], counted["with_enough_votes"])
+    return " | ".join([f"| {question.name}", *(f"{number:,}" for number in numbers), f"{shares} |"])
+
+
+def contact_sheet(rows: Iterable[dict], caption: str, columns: int = 8, side: int = 144) -> Image.Image:
+    """Pictures of rows side by side, each above its value of the column `caption`."""
+    rows = list(rows)
+    sheet = Image.new("RGB", (columns * side, -(-len(rows) // columns) * (side + 16)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, row in enumerate(rows):
+        x, y = i % columns * side, i // columns * (side + 16)
+        picture = to_rgb(open_picture(row["image"]["bytes"]))
+        sheet.paste(picture.resize((side - 2, side - 2), Image.Resampling.BICUBIC), (x, y))
+        pen.text((x + 2, y + side), str(row[caption])[: side // 6], fill="black")
+    return sheet

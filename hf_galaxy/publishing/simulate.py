@@ -1,0 +1,258 @@
+"""A mock survey: galaxies whose true morphology is known, pictures of them, and volunteers who vote. Nothing in it is real.
+
+A galaxy has one true morphology, whichever campaign looks at it; a campaign's decision tree has words of its own for it.
+Volunteers walk that tree. They see the truth through the picture: what is small beside the PSF or faint beside the noise
+they mistake more often, and they mistake it for what it resembles. Votes therefore walk the tree in every galaxy
+(`DecisionTree.inconsistencies` finds nothing), and vote fractions are graded as real ones are.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from hf_galaxy.data.schema import row_features
+from hf_galaxy.decision_tree import load_tree
+from hf_galaxy.publishing.mock_pictures import Imaging, Morphology, draw
+from hf_galaxy.publishing.plan import Row
+
+CLASSES = ["smooth-round", "smooth-in-between", "smooth-cigar", "edge-on", "spiral", "disk", "merger", "artifact"]
+METADATA = {
+    "dataset_name": "string",
+    "true_path": "string",
+    "magnitude": "float32",
+    "half_light_radius_arcsec": "float32",
+    "psf_fwhm_arcsec": "float32",
+    "pixel_scale_arcsec": "float32",
+}
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A mock campaign: whose questions it asks, how it takes pictures, and how many volunteers look at a galaxy."""
+
+    tree: str
+    imaging: Imaging
+
+    def volunteers(self, rng: np.random.Generator) -> int:
+        """How many look at one galaxy."""
+        if self.tree == "gz2":
+            return max(20, round(rng.normal(44, 6)))
+        return max(2, round(rng.normal(40, 4) if rng.random() < 0.25 else rng.normal(5, 1)))
+
+
+CAMPAIGNS = (
+    Campaign("gz2", Imaging(psf_fwhm_arcsec=1.35, sky_noise=(0.06, 0.085, 0.12))),
+    Campaign(
+        "gz_decals_dr5",
+        Imaging(1.1, sky_noise=(0.03, 0.04, 0.06), native_scale_arcsec=0.262, saturation=0.7, sky_level=0.06),
+    ),
+)
+MOCK_TREE = [campaign.tree for campaign in CAMPAIGNS]
+_tree = cache(load_tree)  # read once, not for every galaxy
+
+# The words of a campaign for a true state, where they are not the state's own.
+WORDS = {
+    "bar-gz2": {"strong": "yes", "weak": "yes"},
+    "bulge-size-gz2": {"large": "obvious", "moderate": "obvious", "small": "just-noticeable", "none": "no"},
+    "bulge-shape-gz2": {"rounded": "round", "none": "no-bulge"},
+    "how-rounded-gz2": {"cigar-shaped": "cigar"},
+}
+# Answers in an order in which neighbours are mistaken for each other; the answers of other questions resemble all others.
+SCALES = (
+    ("dominant", "large", "obvious", "moderate", "small", "just-noticeable", "no", "none"),
+    ("strong", "weak", "no"),
+    ("tight", "medium", "loose"),
+    ("none", "minor-disturbance", "major-disturbance", "merger"),
+    ("1", "2", "3", "4", "more-than-4"),
+)
+# How hard a question is: clarity is raised to this power.
+HARDNESS = {
+    "bar": 1.3,
+    "spiral-arm-count": 1.5,
+    "spiral-winding": 1.4,
+    "bulge-size": 2.0,
+    "something-odd": 0.7,
+    "merging": 0.8,
+}
+
+
+def draw_morphology(rng: np.random.Generator) -> Morphology:
+    """A galaxy of an imagined local universe: about half smooth, a few artifacts, brighter ones larger."""
+    magnitude = max(14.5, 17.7 - rng.exponential(0.9))
+    radius = 10 ** (0.52 + 0.13 * (17 - magnitude) + rng.normal(0, 0.12))
+    kind = rng.choice(["smooth", "featured", "artifact"], p=[0.46, 0.5, 0.04])
+    if kind == "featured":
+        radius *= 1.4  # at the same brightness disks are larger
+    seen = {"magnitude": magnitude, "half_light_radius_arcsec": radius}
+    disturbance = rng.choice(["none", "minor-disturbance", "major-disturbance", "merger"], p=[0.84, 0.05, 0.04, 0.07])
+    if kind == "artifact":
+        return Morphology(kind, **seen, artifact=rng.choice(["star", "trail", "lost-band"]))
+    if kind == "smooth":
+        return Morphology(kind, **seen, axis_ratio=rng.uniform(0.22, 1), disturbance=disturbance)
+    if rng.random() < 0.28:
+        return Morphology(
+            kind, **seen, edge_on=True, edge_on_bulge=rng.choice(["none", "rounded", "boxy"], p=[0.3, 0.5, 0.2])
+        )
+    return Morphology(
+        kind,
+        **seen,
+        axis_ratio=rng.uniform(0.5, 1),
+        bar=rng.choice(["no", "weak", "strong"], p=[0.5, 0.2, 0.3]),
+        arms=int(rng.choice([0, 1, 2, 3, 4, 5], p=[0.25, 0.07, 0.4, 0.12, 0.08, 0.08])),
+        winding=rng.choice(["tight", "medium", "loose"]),
+        bulge_size=rng.choice(["none", "small", "moderate", "large", "dominant"], p=[0.12, 0.3, 0.33, 0.17, 0.08]),
+        disturbance=disturbance,
+    )
+
+
+def mock_class(galaxy: Morphology) -> str:
+    """One of CLASSES."""
+    if galaxy.kind == "artifact" or galaxy.disturbance == "merger":
+        return "artifact" if galaxy.kind == "artifact" else "merger"
+    if galaxy.kind == "smooth":
+        return {"round": "smooth-round", "in-between": "smooth-in-between"}.get(_roundness(galaxy), "smooth-cigar")
+    return "edge-on" if galaxy.edge_on else "spiral" if galaxy.arms else "disk"
+
+
+def clarity(galaxy: Morphology, imaging: Imaging) -> float:
+    """How well a volunteer sees what there is, in (0, 1): 1 for a galaxy that is large beside the PSF and bright."""
+    resolution = galaxy.half_light_radius_arcsec / imaging.psf_fwhm_arcsec
+    flux = 10 ** (-0.4 * (galaxy.magnitude - 22.5))
+    signal_to_noise = flux / (galaxy.half_light_radius_arcsec * imaging.sky_noise[1] * 10)
+    return float(1 / (1 + (1.1 / resolution) ** 2) / (1 + (9 / signal_to_noise) ** 1.5))
+
+
+def vote(galaxy: Morphology, campaign: Campaign, rng: np.random.Generator) -> dict[str, int]:
+    """Votes of the campaign's volunteers: its columns -> counts."""
+    tree = _tree(campaign.tree)
+    counts = np.zeros(len(tree.columns), dtype=int)
+    seen = clarity(galaxy, campaign.imaging)
+    for q in tree.order:
+        question, parents = tree.questions[q], tree.parents[q]
+        asked = counts[parents].sum() if parents else campaign.volunteers(rng)
+        # Galaxies differ in how plainly they show what they are: real vote fractions are seldom near 0 or 1.
+        plainly = seen * rng.beta(4, 1.5)
+        counts[tree.slices[q]] = rng.multinomial(asked, _chances(question, galaxy, plainly))
+    return dict(zip(tree.columns, counts.tolist(), strict=True))
+
+
+def true_path(galaxy: Morphology, campaign: Campaign) -> str:
+    """The columns that a volunteer who makes no mistake answers, joined by " > "."""
+    tree = _tree(campaign.tree)
+    given = []
+    for q in tree.order:
+        question = tree.questions[q]
+        if not question.parents or set(given) & set(question.parents):
+            given.append(f"{question.name}_{_true_answer(question, galaxy)}")
+    return " > ".join(given)
+
+
+def _roundness(galaxy):
+    return "round" if galaxy.axis_ratio > 0.78 else "in-between" if galaxy.axis_ratio > 0.42 else "cigar-shaped"
+
+
+def _true_answer(question, galaxy):
+    """The right answer to a question, in the campaign's words."""
+    states = {
+        "smooth-or-featured": {"featured": "featured-or-disk"}.get(galaxy.kind, galaxy.kind),
+        "disk-edge-on": "yes" if galaxy.edge_on else "no",
+        "has-spiral-arms": "yes" if galaxy.arms else "no",
+        "bar": galaxy.bar,
+        "bulge-size": galaxy.bulge_size,
+        "how-rounded": _roundness(galaxy),
+        "edge-on-bulge": galaxy.edge_on_bulge,
+        "bulge-shape": galaxy.edge_on_bulge,
+        "spiral-winding": galaxy.winding,
+        "spiral-arm-count": "more-than-4" if galaxy.arms == 5 else str(max(1, galaxy.arms)),
+        "something-odd": "no" if galaxy.disturbance == "none" else "yes",
+        "merging": galaxy.disturbance,
+    }
+    state = states[_plain(question)]
+    return WORDS.get(question.name, {}).get(state, state)
+
+
+def _plain(question):
+    return question.name.rsplit("-", 1)[0]
+
+
+def _chances(question, galaxy, seen):
+    """(answers,) probabilities with which a volunteer gives each answer to a question that is asked."""
+    name, answers = _plain(question), question.answers
+    if name == "how-rounded":
+        # No mistake but a soft border: blurring makes round what is not.
+        looks = 1 - (1 - galaxy.axis_ratio) * (0.4 + 0.6 * seen)
+        pull = -(((looks - np.array([0.92, 0.6, 0.28])) / 0.23) ** 2)
+        return 0.94 * np.exp(pull) / np.exp(pull).sum() + 0.06 / 3
+    sure = seen ** HARDNESS.get(name, 1.0)
+    truth = answers.index(_true_answer(question, galaxy))
+    mistakes = np.array([_resemblance(answers[truth], answer) for answer in answers])
+    if name == "smooth-or-featured":
+        # Details that are not seen leave a smooth galaxy; smooth galaxies are rarely given details; artifacts are plain.
+        mistakes = np.array(
+            {"smooth": [0.72, 0.22, 0.06], "featured-or-disk": [0.85, 0.1, 0.05]}.get(answers[truth], [0.3, 0.1, 0.6])
+        )
+        sure = max(sure, 0.6) if galaxy.kind == "artifact" else sure
+    elif name in ("has-spiral-arms", "bar", "something-odd", "merging"):
+        # What is not seen is not there.
+        mistakes = np.array([4.0 if answer in ("no", "none") else 0.5 for answer in answers])
+    elif name == "spiral-arm-count":
+        mistakes[answers.index("cant-tell")] = 2.0
+        mistakes[answers.index("2")] += 0.4
+    chances = sure * np.eye(len(answers))[truth] + (1 - sure) * mistakes / mistakes.sum()
+    return 0.94 * chances + 0.06 / len(answers)  # and some click anywhere
+
+
+def _resemblance(true, answer):
+    for scale in SCALES:
+        if true in scale and answer in scale:
+            return 0.35 ** abs(scale.index(true) - scale.index(answer))
+    return 0.5
+
+
+class MockSurvey:
+    """A mock survey of two campaigns, as a source for `writer.write_dataset`. Galaxy i depends on the seed and i alone.
+
+    A row holds `id_str`, `image`, votes of both campaigns (0 where it was not in one), METADATA and `mock_class`.
+
+    Args:
+        galaxies: how many; the first of many equal those of few.
+        seed: of everything.
+        size: side of the pictures, pixels.
+    """
+
+    features = row_features(load_tree(MOCK_TREE), {"mock_class": CLASSES}, METADATA)
+    positions = votes = split_names = None
+    notes = ()
+
+    def __init__(self, galaxies: int, seed: int = 0, size: int = 96):
+        self.seed, self.size = seed, size
+        self.campaigns = [self._begin(i)[1].tree for i in range(galaxies)]
+        self.ids = [f"mock-{campaign}-{seed}-{i:06d}" for i, campaign in enumerate(self.campaigns)]
+
+    def _begin(self, i):
+        rng = np.random.default_rng([self.seed, i])
+        return draw_morphology(rng), CAMPAIGNS[rng.integers(len(CAMPAIGNS))], rng
+
+    def row(self, i: int) -> Row:
+        """Galaxy i: drawn, looked at, and voted on."""
+        galaxy, campaign, rng = self._begin(i)
+        picture = draw(galaxy, campaign.imaging, self.size, rng)
+        return Row(
+            {"id_str": self.ids[i], "image": {"bytes": picture, "path": f"{self.ids[i]}.jpg"}}
+            | {column: 0 for each in CAMPAIGNS for column in _tree(each.tree).columns}
+            | vote(galaxy, campaign, rng)
+            | {
+                "dataset_name": f"mock_{campaign.tree}",
+                "true_path": true_path(galaxy, campaign),
+                "magnitude": galaxy.magnitude,
+                "half_light_radius_arcsec": galaxy.half_light_radius_arcsec,
+                "psf_fwhm_arcsec": campaign.imaging.psf_fwhm_arcsec,
+                "pixel_scale_arcsec": campaign.imaging.pixel_scale(galaxy.half_light_radius_arcsec, self.size),
+                "mock_class": mock_class(galaxy),
+            }
+        )
+
+    def fingerprint(self) -> str:
+        """Of all that the rows are made of."""
+        return f"mock survey, {len(self.ids)} galaxies, seed {self.seed}, {self.size} px, columns {list(self.features)}"

@@ -1,0 +1,128 @@
+"""What machines read of a run: the YAML of its card, with `model-index`, and the Hub's newer `.eval_results`.
+
+Both hold the figures of the run's own test split; what is measured on other data stands in the card's tables.
+"""
+
+import re
+
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
+
+from hf_galaxy.reports.run_record import RunRecord
+
+SPLIT = "test"
+NAMES = {
+    "nll": "negative log-likelihood", "rmse": "RMSE", "mae": "MAE", "r2": "R²",
+    "standardised_mse": "mean squared error, in standard deviations of the training split",
+}  # fmt: skip
+HUB_METRICS = {"auc": "roc_auc", "r2": "r_squared"}  # where the Hub has another word than we
+
+
+def card_data(record: RunRecord) -> ModelCardData:
+    """The YAML header of a card."""
+    task = record.settings["task"]
+    figures = headline(record)
+    name = record.publication.get("repo") or record.model["backbone"]
+    return ModelCardData(
+        license=licence(record) or "unknown", library_name="transformers",
+        pipeline_tag="image-classification" if task == "classes" else "image-feature-extraction",
+        tags=["galaxy zoo", "astronomy", "galaxies", "galaxy morphology", "hf_galaxy", "arxiv:2404.02973"],
+        base_model=base_model(record), datasets=datasets(record) or None,
+        metrics=list(dict.fromkeys(HUB_METRICS.get(figure, figure) for _, figure, _ in figures)) or None,
+        model_name=name.split("/")[-1], eval_results=_model_index(record, figures) or None,
+    )  # fmt: skip
+
+
+def licence(record: RunRecord) -> str | None:
+    """Of the weights: what a person chose, or else what the cards of all datasets they learnt from agree on."""
+    stated = {said["license"] for said in record.dataset.get("cards", [{"license": None}])}
+    return record.publication.get("license") or (stated.pop() if len(stated) == 1 else None)
+
+
+def datasets(record: RunRecord) -> list[str]:
+    """Hub ids of what it learnt from, as far as it stands there."""
+    return record.publication.get("datasets") or [
+        said["hub_id"] for said in record.dataset.get("cards", []) if said["hub_id"]
+    ]
+
+
+def base_model(record: RunRecord) -> str | None:
+    """Hub id of what its weights started from, if it stands there."""
+    return record.publication.get("base_model") or record.model.get("base_model")
+
+
+def headline(record: RunRecord) -> list[tuple[str | None, str, float]]:
+    """(campaign or value, figure, its number) of the test split; what is of all galaxies alike has None in the first place."""
+    results = record.results.get(SPLIT, {})
+    if "values" in results:
+        parts = {None: {"standardised_mse": results["loss"]}} | results["values"]
+    elif "campaigns" in results:
+        parts = results["campaigns"]
+    else:
+        parts = {None: {"nll" if figure == "loss" else figure: pair for figure, pair in results.items()}}
+    return [
+        (name, figure, pair["model"])
+        for name, figures in parts.items()
+        for figure, pair in figures.items()
+        if isinstance(pair, dict) and pair.get("model") is not None
+    ]
+
+
+def _measured_on(record):
+    """Hub id of the dataset whose test split was measured; None if it has none, or several were measured together, or a fold."""
+    ids = datasets(record) if record.settings.get("fold") is None else []
+    return ids[0] if len(ids) == 1 and len(record.dataset.get("cards", ids)) == 1 else None
+
+
+def _model_index(record, figures):
+    title, task = record.dataset["title"], record.settings["task"]
+    several = len(record.results.get(SPLIT, {}).get("campaigns", {})) > 1
+    fold = record.settings.get("fold")
+    split = SPLIT if fold is None else f"fold {fold} of 5"  # of all published splits
+    learns = {
+        "votes": "votes of volunteers", "classes": record.settings.get("label"), "values": ", ".join(record.dataset.get("values", [])),
+    }  # fmt: skip
+    return [
+        EvalResult(
+            task_type="image-classification" if task == "classes" else "image-feature-extraction", task_name=learns[task],
+            dataset_type=_measured_on(record) or re.sub(r"\W+", "_", title.lower()).strip("_"),
+            dataset_name=f"{title}, {about}" if several else title,
+            dataset_config=about if several else record.settings.get("config"), dataset_split=split,
+            metric_type=HUB_METRICS.get(figure, figure), metric_value=float(f"{value:.6g}"),
+            metric_name=_metric_name(task, about, figure),
+        )
+        for about, figure, value in figures
+    ]  # fmt: skip
+
+
+def _metric_name(task, about, figure):
+    name = NAMES.get(figure, figure.replace("_", " "))
+    if task == "values" and about is not None:
+        return f"{name} of {about}"
+    if task == "votes":
+        name += " of vote fractions" if figure in ("rmse", "mae") else ""
+        name += ", mean of questions" if figure != "nll" else ""
+    return name
+
+
+def eval_results(record: RunRecord) -> dict[str, str]:
+    """Path -> YAML: `.eval_results/DATASET.yaml` as in huggingface.co/docs/hub/eval-results.
+
+    It names a dataset by its Hub id; without one, or with several that were measured together, there is none.
+    """
+    dataset = _measured_on(record)
+    if dataset is None:
+        return {}
+    entries = [
+        EvalResultEntry(
+            dataset_id=dataset,
+            task_id="_".join(filter(None, (about or record.settings.get("label"), figure))),
+            value=float(f"{value:.6g}"),
+            notes=f"{SPLIT} split",
+        )
+        for about, figure, value in headline(record)
+    ]
+    if not entries:
+        return {}
+    text = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
+    return {f".eval_results/{dataset.split('/')[-1]}.yaml": text}

@@ -1,0 +1,78 @@
+"""A finished run's folder, rewritten after a new measurement: its record, its figures and its card."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from hf_galaxy.errors import BadInput
+from hf_galaxy.files import remove_partial, whole_file
+from hf_galaxy.locks import locked
+from hf_galaxy.reports import card_data, model_card, run_figures
+from hf_galaxy.reports.run_record import RunRecord
+
+LOCK, CARD = ".lock", "README.md"
+
+
+def rewrite(out: Path, change: Callable[[RunRecord], None], redraw: bool = False) -> bool:
+    """Change the record of a run, and what is made of it: its card, unless a person edited it, and its figures.
+
+    Args:
+        redraw: make the figures again even if what they show has not changed.
+
+    Returns:
+        Whether the card is that of the record now, not a person's.
+
+    Raises:
+        BadInput: there is no run, or it cannot be written.
+    """
+    RunRecord.load(out)  # before anything in the folder is touched
+    try:
+        with locked(out / LOCK):  # two processes that change the same record must not undo each other's changes
+            return _rewrite(out, change, redraw)
+    except OSError as error:
+        raise BadInput(f"{out}: cannot be written ({error.strerror})") from error
+
+
+def _rewrite(out: Path, change: Callable[[RunRecord], None], redraw: bool) -> bool:
+    """As `rewrite`, while nobody else writes."""
+    remove_partial(out.rglob("*"))
+    before, record = RunRecord.load(out), RunRecord.load(out)
+    ours = card_is_ours(out / CARD, before)
+    change(record)
+    # First of all: where this is cut off, the record still says which file is not to stay.
+    for path in card_data.eval_results(before).keys() - card_data.eval_results(record).keys():
+        (out / path).unlink(missing_ok=True)
+    record.save(out)  # with the mark of the card as it was, so that one that is cut off here is still known
+    shown = [(each.training, run_figures.calibration_of(each)) for each in (before, record)]
+    write_figures_and_card(out, record, card=ours, drawn=redraw or shown[0] != shown[1])
+    return ours
+
+
+def card_is_ours(card, record):
+    """Whether a card was made of the record and not touched since, or removed."""
+    if not card.exists():
+        return True
+    text = card.read_bytes()
+    return _mark_of(text) == record.card or text == model_card.model_card(record).encode()
+
+
+def _mark_of(card):
+    return hashlib.sha256(card).hexdigest()
+
+
+def write_figures_and_card(out, record, card=True, drawn=True):
+    """What is made of the record, beside it: the figures, the results as the Hub reads them, and the card; marks the card."""
+    files = {path: text.encode() for path, text in card_data.eval_results(record).items()}
+    if drawn:
+        files |= run_figures.figures(record)
+        for path in {run_figures.LOSS, run_figures.CALIBRATION} - files.keys():
+            (out / path).unlink(missing_ok=True)
+    if card:
+        files[CARD] = model_card.model_card(record).encode()
+    for path, content in files.items():
+        if not (out / path).exists() or (out / path).read_bytes() != content:
+            with whole_file(out / path) as partial:
+                partial.write_bytes(content)
+    if card:
+        record.card = _mark_of(files[CARD])
+    record.save(out)  # last of all: it says that the others are complete

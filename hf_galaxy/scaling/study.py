@@ -1,0 +1,226 @@
+"""The table of a study -> its laws, each with its interval and its held-out check."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+from scipy.stats import chi2
+
+from hf_galaxy.evaluation.bootstrap import LEVEL, mean_draws
+from hf_galaxy.scaling.fitting import EXPONENTS
+from hf_galaxy.scaling.laws import FALLS, FEWEST, JointLaw, fit_joint_law, fit_power_law, leave_out
+from hf_galaxy.scaling.points import ALL, SERIES
+
+CURVE = 41  # points of a drawn law
+
+
+def study_of(points: pd.DataFrame) -> dict:
+    """All that the points show, as plain numbers for scaling.json. Intervals are of 90 %.
+
+    Returns:
+        `data`: what was measured, and how much of it; `laws`: for each backbone and figure its points, the law with a floor,
+        the plain one, how well they foretell the largest number of galaxies, and what the last step up to it brought;
+        `parameters`: for each figure, what a larger model of the same family brought with the most galaxies; `exponents`:
+        whether those of laws with a floor (`fit` is "law"), or without, differ among backbones or questions; `joint`: laws
+        over parameters and galaxies.
+    """
+    laws = [
+        _law(series, dict(zip([*SERIES, "backbone"], key, strict=True)))
+        for key, series in points.groupby([*SERIES, "backbone"], sort=False)
+    ]
+    groups = [(dict(zip(SERIES, key, strict=True)), series) for key, series in points.groupby(SERIES, sort=False)]
+    return {
+        "data": {
+            "runs": int(points["run"].nunique()),
+            "datasets": sorted(set(points["dataset"])),
+            "starts": sorted(set(points["start"])),
+            "backbones": {
+                name: {key: _plain(part.iloc[0][key]) for key in ("family", "parameters", "flops")}
+                for name, part in points.groupby("backbone", sort=False)
+            },
+            "galaxies": sorted(map(int, set(points["galaxies"]))),
+            "seeds": sorted(map(int, set(points["seed"]))),
+            "cells": {
+                name: {str(size): int(part["seed"].nunique()) for size, part in own.groupby("galaxies")}
+                for name, own in points.groupby("backbone", sort=False)
+            },
+            "hours": float(points.drop_duplicates("run")["seconds"].sum() / 3600),
+            "test_galaxies": int(points.loc[points["figure"] == ALL, "test_galaxies"].max()),
+        },
+        "laws": laws,
+        "parameters": [each for about, series in groups for each in _larger_models(about, series)],
+        "exponents": _exponents(laws),
+        "joint": [joint for about, series in groups if (joint := _joint(about, series))],
+    }
+
+
+def _law(series, about):
+    series = series.sort_values(["galaxies", "seed"])
+    last = series.iloc[-1]  # constants of the most galaxies
+    about |= {key: _plain(last[key]) for key in ("family", "parameters", "baseline", "saturated", "test_galaxies")}
+    parts = [(size, part) for size, part in series.groupby("galaxies")]
+    fitted = {name: _fitted(series, floor) for name, floor in (("law", True), ("plain", False))}
+    return about | {
+        "points": [measured(size, part) for size, part in parts],
+        **fitted,
+        "useless_up_to": useless_up_to(series),
+        "last_step": _difference(parts[-2], parts[-1], "galaxies") if len(parts) > 1 else None,
+    }
+
+
+def measured(galaxies: int, part: pd.DataFrame) -> dict:
+    """What runs on so many galaxies came to: `runs`, their mean `value`, and its interval, None where there is one seed."""
+    values, replicates = part["loss"].to_numpy(), np.stack(part["replicates"])
+    draws = mean_draws(values, replicates, np.random.default_rng(len(part)))
+    return {"galaxies": int(galaxies), "runs": values.tolist(), **_estimate(values.mean(), draws)}
+
+
+def useless_up_to(series: pd.DataFrame) -> int | None:
+    """Up to how many galaxies runs were no better than a constant prediction, on average."""
+    means = series.groupby("galaxies")[["loss", "baseline"]].mean()
+    useless = means.index[means["loss"] >= means["baseline"]]
+    return int(useless.max()) if len(useless) else None
+
+
+def _fitted(series, floor):
+    """A law, as numbers; or None where there are too few sizes for it, or no error at all in some run."""
+    sizes, losses, seeds = (series[name].to_numpy() for name in ("galaxies", "loss", "seed"))
+    needed = FEWEST + floor  # as many sizes as parameters leave nothing to judge the law by
+    if len(set(sizes)) < needed or not (losses > 0).all():
+        return None
+    galaxies = np.stack(series["replicates"])
+    law = fit_power_law(sizes, losses, seeds, galaxies=galaxies, floor=floor)
+    curve = np.geomspace(*law.range[:1], 4 * law.range[1], CURVE)
+    low, high = law.band(curve)
+    left_out = None
+    if len(set(sizes)) > needed:
+        left = leave_out(sizes, losses, seeds, galaxies=galaxies, floor=floor)
+        left_out = {
+            "galaxies": left.galaxies, "predicted": left.predicted, "low": left.interval[0], "high": left.interval[1],
+            "measured": left.measured, "miss": left.miss, "inside": left.inside,
+        }  # fmt: skip
+    names = ("a", "b", "c", "per_doubling") if floor else ("a", "b", "per_doubling")
+    values = {"a": law.a, "b": law.b, "c": law.c, "per_doubling": 2**-law.b}
+    return {
+        **{name: dict(zip(("value", "low", "high"), (values[name], *law.interval(name)), strict=True)) for name in names},
+        "range": law.range,
+        "scatter": law.scatter,
+        "r2": law.r2,
+        "doubts": law.doubts + ([] if len(set(seeds)) > 1 else ["how much the seed matters: there is one"]),
+        "curve": {"galaxies": curve.tolist(), "loss": law.predict(curve).tolist(), "low": low.tolist(), "high": high.tolist()},
+        "leave_out": left_out,
+    }  # fmt: skip
+
+
+def _larger_models(about, series):
+    """With the most galaxies: the next larger model of the same family beside each model."""
+    most = series[series["galaxies"] == series["galaxies"].max()]
+    for family, part in most.groupby("family"):
+        models = sorted(part.groupby("backbone"), key=lambda each: each[1]["parameters"].iloc[0])
+        for (small, few), (large, many) in itertools.pairwise(models):
+            difference = _difference((few["parameters"].iloc[0], few), (many["parameters"].iloc[0], many), "parameters")
+            yield about | {"family": family, "small": small, "large": large, **difference}
+
+
+def _difference(first, second, of):
+    """How the mean loss changes from one kind of runs to another, paired by seed, and what that shows."""
+    before, after = (part.set_index("seed") for _, part in (first, second))
+    seeds = sorted(set(before.index) & set(after.index))
+    changes = after.loc[seeds, "loss"].to_numpy() - before.loc[seeds, "loss"].to_numpy()
+    draws = np.full(1, np.nan)
+    if seeds:
+        replicates = [np.stack(part.loc[seeds, "replicates"]) for part in (before, after)]
+        draws = mean_draws(changes, replicates[1] - replicates[0], np.random.default_rng(len(seeds)))
+    estimate = _estimate(changes.mean() if seeds else np.nan, draws)
+    verdict = "not known"
+    if estimate["low"] is not None:
+        verdict = "less" if estimate["high"] < 0 else "more" if estimate["low"] > 0 else "not shown"
+    relative = None
+    if verdict != "not known":
+        reference = float(before.loc[seeds, "loss"].mean())
+        relative = {end: value / reference for end, value in estimate.items()}
+    return {
+        "of": of, "from": _plain(first[0]), "to": _plain(second[0]), "seeds": len(seeds), **estimate,
+        "relative": relative, "loss": verdict,
+    }  # fmt: skip
+
+
+def _estimate(value, draws):
+    edges = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if np.isfinite(draws).all() else (None, None)
+    return {"value": _plain(value), "low": _plain(edges[0]), "high": _plain(edges[1])}
+
+
+def _exponents(laws):
+    """Whether exponents differ by more than their intervals: among backbones for a figure, among questions for a backbone.
+
+    Cochran's Q: the squares of the differences from the weighted mean, over the variances; it follows chi-square where all
+    exponents are equal. Exponents that the data leave open on one side are left out. Runs share their test galaxies, so that
+    exponents are more alike than independent ones would be.
+    """
+    found = []
+    kinds = ("backbone", SERIES), ("figure", ["dataset", "start", "measure", "backbone"])
+    for fit, (across, alike) in itertools.product(("law", "plain"), kinds):
+        groups = {}
+        for law in laws:
+            if law[fit] and _regular(law[fit]) and not (across == "figure" and law["figure"] == ALL):
+                groups.setdefault(tuple(law[key] for key in alike), []).append(law[fit]["b"])
+        for key, exponents in groups.items():
+            if len(exponents) > 1:
+                about = dict(zip(alike, key, strict=True)) | {"fit": fit, "across": across}
+                found.append(about | _heterogeneity(exponents))
+    return found
+
+
+def _regular(fit):
+    """Whether the interval of the exponent is one on both sides, and not cut off where the search ends."""
+    low, high = 1.01 * EXPONENTS[0], 0.99 * EXPONENTS[1]
+    return low < fit["b"]["low"] < fit["b"]["high"] < high and not any(d.startswith(FALLS) for d in fit["doubts"])
+
+
+def _heterogeneity(exponents):
+    # On their logarithms, whose intervals are nearly symmetric: 2 x 1.645 standard deviations wide.
+    logs, width = (
+        np.log(values) for values in zip(*((b["value"], b["high"] / b["low"]) for b in exponents), strict=True)
+    )
+    weights = (2 * 1.645 / np.maximum(width, 1e-9)) ** 2
+    mean = weights @ logs / weights.sum()
+    q = float(weights @ (logs - mean) ** 2)
+    return {"count": len(logs), "mean": float(np.exp(mean)), "q": q, "p": float(chi2.sf(q, len(logs) - 1))}
+
+
+def _joint(about, series):
+    few = series["parameters"].nunique() < FEWEST or series["galaxies"].nunique() < FEWEST
+    if few or not (series["loss"] > 0).all():
+        return None
+    law = fit_joint_law(
+        series["parameters"],
+        series["galaxies"],
+        series["loss"],
+        series["seed"],
+        galaxies=np.stack(series["replicates"]),
+    )
+    values = law.values | {"share": law.values["alpha"] / (law.values["alpha"] + law.values["beta"])}
+    # Where one of the two may do nothing there is no best ratio.
+    falls = not any(doubt.startswith(FALLS) for doubt in law.doubts)
+    products = np.geomspace((law.parameters * law.sizes).min(), (law.parameters * law.sizes).max(), CURVE)
+    frontier = [values.tolist() for values in law.frontier(products)] if falls else None
+    means = series.groupby(["backbone", "parameters", "galaxies"], as_index=False)["loss"].mean()
+    return about | {
+        **{
+            name: dict(zip(("value", "low", "high"), (values[name], *law.interval(name)), strict=True))
+            for name in (*JointLaw.NAMES, *(["share"] if falls else []))
+        },
+        "scatter": law.scatter,
+        "doubts": law.doubts,
+        "points": means.to_dict("records"),
+        "frontier": frontier and dict(zip(("parameters", "galaxies"), frontier, strict=True)),
+    }
+
+
+def _plain(value):
+    """A number or text as JSON has it; None for what is not known."""
+    if isinstance(value, str) or value is None:
+        return value
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    return float(value) if np.isfinite(value) else None

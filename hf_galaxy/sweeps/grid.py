@@ -1,0 +1,184 @@
+"""A grid of runs: its axes, and its cells, each of which is a run folder that one command makes."""
+
+import itertools
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from hf_galaxy.errors import BadInput
+from hf_galaxy.files import whole_file
+from hf_galaxy.reports.run_record import RunRecord
+from hf_galaxy.training import checkpoints
+
+STATE_DIR = ".cells"  # in the sweep's folder: locks and logs of its cells
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep.
+
+    Attributes:
+        options: what it has of its own: option -> value, both as on the command line.
+        command: that makes its run folder.
+        out: the sweep's folder.
+    """
+
+    options: dict[str, str]
+    command: tuple[str, ...]
+    out: Path
+
+    @property
+    def name(self) -> str:
+        """The name of its folder: the same in whatever order the axes are given and whatever values are added to them."""
+        return name_of(self.options)
+
+    @property
+    def folder(self) -> Path:
+        """Its run folder."""
+        return self.out / self.name
+
+    def kept(self, what: str) -> Path:
+        """What is kept of it besides its run folder: its `lock`, its `log`, the `job` it is on a cluster."""
+        return self.out / STATE_DIR / f"{self.name}.{what}"
+
+    def record(self) -> RunRecord | None:
+        """Of its finished run; None if it is not finished."""
+        try:
+            record = RunRecord.load(self.folder)
+        except (BadInput, NotADirectoryError):
+            return None
+        return record if record.finished else None
+
+    def step(self) -> int | None:
+        """Of its newest checkpoint."""
+        return max(map(checkpoints.step_of, checkpoints.list_checkpoints(self.folder)), default=None)
+
+
+def name_of(options: dict[str, str]) -> str:
+    """`backbone=resnet18,subset=1-64`: by option; what some file system does not allow in a name becomes a hyphen."""
+    parts = (f"{option}={re.sub(r'[^A-Za-z0-9._+-]', '-', value)}" for option, value in sorted(options.items()))
+    return re.sub(r"\.$", "-", ",".join(parts))
+
+
+def axis_of(text: str) -> list[dict[str, str]]:
+    """The values along one axis of a grid, each as the options it sets.
+
+    Args:
+        text: `seed=1,2,3`, or `backbone+learning-rate=convnext_atto+1e-3,resnet18+3e-3` for options that vary together.
+
+    Raises:
+        BadInput: says what is wrong with it.
+    """
+    given = f"--vary {text}"
+    names, equals, values = text.partition("=")
+    options = [name.removeprefix("--").replace("_", "-") for name in names.split("+")]
+    if not equals or not all(re.fullmatch("[a-z][a-z0-9-]*", option) for option in options):
+        raise BadInput(f"{given}: give an option and its values, such as seed=1,2,3")
+    if len(set(options)) < len(options):
+        raise BadInput(f"{given}: names an option twice")
+    axis = []
+    for value in values.split(","):
+        parts = value.split("+") if len(options) > 1 else [value]
+        if len(parts) != len(options):
+            raise BadInput(f"{given}: {value!r} is not {len(options)} values joined by +")
+        if wrong := [part for part in parts if not part or "=" in part or part != part.strip()]:
+            raise BadInput(
+                f"{given}: {wrong[0]!r} is no value; a value is not empty and has no comma, = or space around it"
+            )
+        if flags := [option for option, part in zip(options, parts, strict=True) if part in ("True", "False")]:
+            raise BadInput(
+                f"{given}: --{flags[0]} takes no value, so it cannot be varied; make a sweep with it and one without"
+            )
+        axis.append(dict(zip(options, parts, strict=True)))
+    meanings = [tuple(map(_meaning, values.values())) for values in axis]
+    if repeated := [values for i, values in enumerate(axis) if meanings[i] in meanings[:i]]:
+        raise BadInput(f"{given}: {'+'.join(repeated[0].values())} is there twice")
+    return axis
+
+
+def _meaning(value):
+    try:
+        return Fraction(value)  # 1/4 and 0.25, 1e-3 and 0.001 would be the same run twice
+    except (ValueError, ZeroDivisionError):
+        return value
+
+
+def cells_of(vary: Sequence[str], common: Sequence[str], launch: Sequence[str], out: Path) -> list[Cell]:
+    """Every combination of the axes' values, the last axis fastest.
+
+    Args:
+        vary: the axes, as `axis_of` takes them.
+        common: the script and the options that all cells share.
+        launch: the words before the script, such as the Python interpreter.
+        out: the sweep's folder.
+
+    Raises:
+        BadInput: it is no grid, or the common command has one of its options.
+    """
+    if not vary:
+        raise BadInput("give at least one axis of the grid, such as --vary seed=1,2,3")
+    axes = [axis_of(text) for text in vary]
+    varied = [option for axis in axes for option in axis[0]]
+    if twice := sorted({option for option in varied if varied.count(option) > 1}):
+        raise BadInput(f"--vary: two axes set --{twice[0]}")
+    if not common:
+        raise BadInput(
+            "give what all cells have in common after --, such as: -- scripts/pretrain.py --dataset data/ceers"
+        )
+    if not Path(common[0]).is_file():
+        raise BadInput(f"{common[0]}: no such script; after -- comes a script, then its options")
+    shared = {word[2:].partition("=")[0].replace("_", "-") for word in common[1:] if word.startswith("--")}
+    for option in (*varied, "out"):
+        if option in shared or f"no-{option}" in shared:
+            raise BadInput(f"--{option}: the sweep sets it; leave it out of the command after --")
+    if "out" in varied:
+        raise BadInput("--vary out: the sweep gives each cell a folder of its own in --out")
+    cells, named = [], {}
+    for combination in itertools.product(*axes):
+        options = {option: value for values in combination for option, value in values.items()}
+        own = [word for option, value in options.items() for word in (f"--{option}", value)]
+        cell = Cell(options, (*launch, *common, *own, "--out", str(out / name_of(options))), out)
+        if len(cell.name) > 200:
+            raise BadInput(f"{cell.name}: is too long for the name of a folder; link what it names to a shorter path")
+        # Some file systems take capitals and small letters for the same.
+        if other := named.get(cell.name.lower()):
+            raise BadInput(f"{' '.join(own)} and {' '.join(other)} would have the same folder {cell.name}")
+        named[cell.name.lower()] = own
+        cells.append(cell)
+    return cells
+
+
+def prepare(out: Path, common: Sequence[str]) -> None:
+    """Make the sweep's folder; it keeps the common command, so that all its cells are runs of the same one.
+
+    Raises:
+        BadInput: it cannot be written, or as `check_common`.
+    """
+    kept = out / STATE_DIR / "command"
+    check_common(out, common)
+    try:
+        if not kept.exists():
+            with whole_file(kept) as partial:
+                partial.write_text("\n".join(common) + "\n")
+    except OSError as error:
+        raise BadInput(f"--out {out}: cannot be written ({error.strerror})") from error
+    check_common(out, common)
+
+
+def check_common(out: Path, common: Sequence[str]) -> None:
+    """Refuse a folder that is not that of a sweep of the same command.
+
+    Raises:
+        BadInput: it is a run folder, or its cells have another command in common.
+    """
+    kept = out / STATE_DIR / "command"
+    if (out / "run.json").exists():
+        raise BadInput(f"--out {out}: is a run folder; choose another for the sweep")
+    if kept.exists() and (earlier := kept.read_text().splitlines()) != list(common):
+        raise BadInput(
+            f"--out {out}: its cells have another command in common ({shlex.join(earlier)}); "
+            f"choose another --out, or remove {kept} if the difference does not matter"
+        )

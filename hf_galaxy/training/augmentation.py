@@ -1,0 +1,96 @@
+"""Random views of galaxies, of whole batches on whatever device they are. Legend: B galaxies, S side of the view, C side of the canvas."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from hf_galaxy.data.views import Framing
+from hf_galaxy.errors import BadInput
+from hf_galaxy.randomness import uniforms
+
+CACHED = 2**16  # pixels that are in the caches of a core as canvas, grid and view together
+
+# Both differ from `size` by an even number, so that the centre of one is the centre of the other, to the pixel.
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training views differ from the evaluation view; all of it off, they are that view.
+
+    Galaxies have no up and no left, so turns and mirrors change nothing that volunteers are asked, unless the label knows
+    a spiral's handedness, which a mirror swaps. The ranges are milder than Zoobot's (zoom 1.2 to 1.4, shear 20 degrees:
+    both change how round and how large a galaxy looks).
+
+    Attributes:
+        rotate: by any angle.
+        flip: mirror every other view.
+        zoom: least and most enlargement; (1, 1): none.
+        shift: farthest, to each side, as a share of the view; 0: none.
+    """
+
+    rotate: bool = True
+    flip: bool = True
+    zoom: tuple[float, float] = (0.9, 1.1)
+    shift: float = 0.05
+
+    def check(self) -> None:
+        """Refuse ranges that are none.
+
+        Raises:
+            BadInput: names the setting.
+        """
+        if not 0 < self.zoom[0] <= self.zoom[1] < np.inf:
+            raise BadInput(f"--zoom {self.zoom[0]} {self.zoom[1]}: the least enlargement, above 0, and the most")
+        if not 0 <= self.shift < 1:
+            raise BadInput(f"--shift {self.shift}: is a share of the view, in [0, 1)")
+
+
+USUAL = Augmentation()
+
+
+def train_view(canvases: torch.Tensor, affine: torch.Tensor, framing: Framing) -> torch.Tensor:
+    """(B, 3, C, C) uint8 -> (B, 3, S, S) float32 in [0, 1]: each canvas seen through its own affine map.
+
+    Args:
+        affine: (B, 2, 3), from `draw_affine`: where in the canvas, in units of half its side, a point of the view lies.
+    """
+    views = torch.empty(len(canvases), 3, framing.size, framing.size, device=canvases.device)
+    step = len(canvases)
+    if canvases.device.type == "cpu":
+        # A few canvases a thread at a time: the floats of a whole batch would leave its caches, at three times the cost.
+        step = torch.get_num_threads() * max(1, CACHED // canvases[0, 0].numel())
+    for some, maps, out in zip(canvases.split(step), affine.split(step), views.split(step), strict=True):
+        # Reflection, not zeros: where the canvas is no larger than the view, the corners of a rotated view lie outside,
+        # and mirrored sky is closer to what `eval_view` shows than black wedges are.
+        seen = F.grid_sample(some.float(), _grid(maps, framing.size), padding_mode="reflection", align_corners=False)
+        torch.div(seen, 255, out=out).clamp_(0, 1)  # the view is divided, which is smaller than the canvas
+    return views
+
+
+def _grid(affine, size):
+    """(B, S, S, 2): where in the canvas each pixel of the view lies. As F.affine_grid, which multiplies matrices, slowly."""
+    middles = (torch.arange(size, device=affine.device) * 2 + 1) / size - 1
+    across, down, start = affine.unsqueeze(-1).unbind(2)  # (B, 2, 1) each
+    return ((across * middles)[:, :, None] + (down * middles + start)[..., None]).permute(0, 2, 3, 1)
+
+
+def draw_affine(
+    seed: int, positions: Sequence[int], framing: Framing, augmentation: Augmentation = USUAL
+) -> np.ndarray:
+    """(B, 2, 3) random affine maps.
+
+    Args:
+        seed, positions: map b depends on the seed and on position b alone; what is switched off changes nothing else.
+    """
+    turn, enlarge, right, down, mirrored = uniforms(seed, positions, 5).T
+    least, most = augmentation.zoom
+    scale = framing.size / framing.canvas / (least + (most - least) * enlarge)
+    mirror = np.where((mirrored < 0.5) & augmentation.flip, -1.0, 1.0)
+    angle = 2 * np.pi * turn * augmentation.rotate
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    shift = (np.stack([right, down], axis=1) * 2 - 1) * augmentation.shift
+    turned = np.stack([cos * mirror, -sin, sin * mirror, cos], axis=1).reshape(-1, 2, 2)
+    return np.concatenate([turned, (shift * 2 * scale[:, None])[..., None]], axis=2).astype(np.float32)

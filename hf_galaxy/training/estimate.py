@@ -1,0 +1,181 @@
+"""What a training will need, found by trying out some steps of it: time, disk, memory."""
+
+import dataclasses
+import json
+import math
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from hf_galaxy.training import checkpoints
+from hf_galaxy.training.recipe import Recipe
+from hf_galaxy.training.sequence import ProcessShard
+from hf_galaxy.training.settings import Settings
+from hf_galaxy.training.sources import Sources
+
+TRIED_STEPS = 8  # after as many that do not count: buffers are made, kernels chosen, a backbone compiled
+MARK = "estimate: "  # begins the line for programs
+STORED = 2  # batches that each loader worker has in store when the clock starts, after a validation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a whole training will need.
+
+    Attributes:
+        subset, epochs, validate_every, batch_size: its settings.
+        galaxies: split -> galaxies in it.
+        galaxies_per_second: in training, all processes together, loading included.
+        evaluated_per_second: galaxies in validation.
+        features_seconds: to compute the features of a galaxy, once, where a head learns from nothing else; else 0.
+        saving_seconds: for what is done after each validation.
+        tried_seconds: that the trying out took, without the start of the script.
+        weights_bytes: of the finished model.
+        checkpoint_bytes: of one checkpoint.
+        checkpoints: that are kept at the same time, one of them being written.
+        kept: checkpoints that are kept for good.
+        memory_bytes: the most that the first process takes, of its GPU or else of the machine.
+    """
+
+    subset: float
+    epochs: float
+    validate_every: float
+    batch_size: int
+    galaxies: dict[str, int]
+    galaxies_per_second: float
+    evaluated_per_second: float
+    features_seconds: float
+    saving_seconds: float
+    tried_seconds: float
+    weights_bytes: int
+    checkpoint_bytes: int
+    checkpoints: int
+    kept: int
+    memory_bytes: int
+
+    @property
+    def steps(self) -> int:
+        """Of the optimiser, if patience does not end it before."""
+        return Recipe(epochs=self.epochs, batch_size=self.batch_size).steps(self.galaxies["train"])
+
+    @property
+    def seen(self) -> int:
+        """Galaxies in all steps, each as often as it is seen."""
+        return self.steps * self.batch_size
+
+    @property
+    def seconds(self) -> float:
+        """All steps, and all validations with what follows on each; before them, features."""
+        validating = self.galaxies["validation"] / self.evaluated_per_second + self.saving_seconds
+        learning = self.seen / self.galaxies_per_second + math.ceil(self.epochs / self.validate_every) * validating
+        return learning + (self.galaxies["train"] + self.galaxies["validation"]) * self.features_seconds
+
+    @property
+    def test_seconds(self) -> float:
+        """The test split, once."""
+        return self.galaxies["test"] * (1 / self.evaluated_per_second + self.features_seconds)
+
+    @property
+    def disk_bytes(self) -> int:
+        """All checkpoints that there are at the same time."""
+        return self.checkpoint_bytes * (self.checkpoints + self.kept)
+
+    @property
+    def left_bytes(self) -> int:
+        """What stays of the finished run."""
+        return self.weights_bytes + self.checkpoint_bytes * self.kept
+
+    def with_settings(
+        self, subset: float | None = None, epochs: float | None = None, validate_every: float | None = None
+    ) -> "Estimate":
+        """Of a training that differs in these; of another subset, to a few galaxies."""
+        share = (self.subset if subset is None else subset) / self.subset
+        return dataclasses.replace(
+            self,
+            subset=self.subset * share,
+            epochs=self.epochs if epochs is None else epochs,
+            validate_every=self.validate_every if validate_every is None else validate_every,
+            galaxies=self.galaxies | {"train": max(1, round(self.galaxies["train"] * share))},
+        )
+
+    def __str__(self):
+        hours, minutes = divmod(round(self.seconds / 60), 60)
+        return (
+            f"{self.steps:,} steps at {self.galaxies_per_second:,.1f} galaxies/s: about {hours} h {minutes} min without early "
+            f"stopping; {self.disk_bytes / 1e6:,.0f} MB of disk for checkpoints of {self.checkpoint_bytes / 1e6:,.0f} MB; "
+            f"{self.memory_bytes / 1e9:.2f} GB of memory in the first process"
+        )
+
+    def line(self) -> str:
+        """For programs, on one line."""
+        return MARK + json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def found_in(cls, output: str) -> "Estimate | None":
+        """As `line` wrote it into what a script printed."""
+        lines = [line for line in output.splitlines() if line.startswith(MARK)]
+        return cls(**json.loads(lines[-1].removeprefix(MARK))) if lines else None
+
+
+def estimate(
+    train: Callable[..., dict],
+    settings: Settings,
+    sources: Sources,
+    share: ProcessShard,
+    accelerator: Accelerator,
+    weights: int,
+) -> str:
+    """Try out some steps in a folder that is removed again.
+
+    Args:
+        train: given a recipe, a number of galaxies, a folder and the rows of the splits, trains as `loop.fit` does; and if
+            the backbone's features are computed first, takes them of these rows only, and says in `features` what it cost.
+        weights: bytes of the whole model, of which a checkpoint may hold but the head.
+
+    Returns:
+        What was found, in words and as a line for programs.
+    """
+    recipe = dataclasses.replace(settings, epochs=2, validate_every=1, warmup=0.0, cooldown=0.5, keep_at=())
+    tried = TRIED_STEPS + 4 * STORED * settings.workers // share.accumulate
+    few = {
+        split: [rows.select(range(min(len(rows), TRIED_STEPS * settings.batch_size))) for rows in sources.splits[split]]
+        for split in ("train", "validation")
+    }
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        training = train(recipe, tried * settings.batch_size, Path(folder), few)
+        size = max((file.stat().st_size for file in checkpoints.list_checkpoints(Path(folder))), default=0)
+        accelerator.wait_for_everyone()
+    if accelerator.device.type == "cuda":
+        memory = torch.cuda.max_memory_reserved()
+    else:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    rounds = training["history"]
+    in_rounds = tried * settings.batch_size * sum(1 / each["galaxies_per_second"] for each in rounds)
+    in_rounds += sum(each["validation_seconds"] for each in rounds)
+    features = training.get("features", {"seconds": 0.0, "bytes": 0})
+    tried_on = sum(len(rows) for parts in few.values() for rows in parts)
+    if accelerator.device.type != "cuda":  # whose memory they are not in
+        memory += round((sum(map(sources.count, few)) / tried_on - 1) * features["bytes"])
+    found = Estimate(
+        **{name: getattr(settings, name) for name in ("subset", "epochs", "validate_every", "batch_size")},
+        galaxies={split: sources.count(split) for split in sources.splits},
+        galaxies_per_second=rounds[-1]["galaxies_per_second"],
+        evaluated_per_second=sum(map(len, few["validation"])) / rounds[-1]["validation_seconds"],
+        features_seconds=features["seconds"] / tried_on,
+        saving_seconds=(training["seconds"] - in_rounds) / len(rounds),
+        tried_seconds=time.perf_counter() - start,
+        weights_bytes=weights,
+        checkpoint_bytes=size,
+        checkpoints=settings.keep_checkpoints + 1,
+        kept=len(settings.keep_at),
+        memory_bytes=memory,
+    )
+    return f"{found}\n{found.line()}"
