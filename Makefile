@@ -39,7 +39,7 @@ test: $(VENV)/ready
 
 # Those of the Space that click in a Chromium, which `make test` runs, too, where there is one; without it they say so.
 test-browser: $(VENV)/ready
-	$(RUN) python -m pytest -rs tests/test_space_browser.py
+	$(RUN) python -m pytest -rs tests/space/test_browser.py
 
 lint: $(VENV)/ready
 	$(RUN) ruff check .

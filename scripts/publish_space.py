@@ -6,35 +6,7 @@
 The folder needs nothing of the repository: `pip install -r runs/space/requirements.txt`, `python runs/space/app.py`.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-
-from hf_galaxy.command_line import run
-from hf_galaxy.publishing import hub, space
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-@dataclass(frozen=True, kw_only=True)
-class Publish:
-    """Check the app, its models and its card, copy them with the package and the results that it shows, and upload that."""
-
-    out: Path = Path("runs/space")
-    """Folder to write; an earlier Space in it is replaced."""
-    push: str | None = None
-    """Upload it to the Hub as this ORG/NAME, and remove there what is not in the folder."""
-
-
-def main(settings: Publish) -> None:
-    if settings.push:
-        hub.check_repo_name(settings.push)
-    files = space.files_of(ROOT)
-    space.assemble(files, settings.out)
-    size = sum(file.stat().st_size for file in files.values())
-    print(f"{settings.out}: {len(files)} files, {size / 1e6:.0f} MB; python {settings.out / 'app.py'} starts it")
-    if settings.push:
-        print(f"pushed to {hub.push(settings.out, settings.push, 'space')}")
-
+from hf_galaxy.commands.space import command
 
 if __name__ == "__main__":
-    run(Publish, main)
+    command()

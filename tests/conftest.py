@@ -164,7 +164,7 @@ def catalogue_folder(tmp_path):
 @pytest.fixture(scope="module")
 def space():
     """Address of the demo, running as a server of its own."""
-    from tests.space_server import running_space
+    from tests.space.server import running_space
 
     with running_space() as address:
         yield address

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
-from tests.runs import SERVER
+from tests.training.runs import SERVER
 
 TABLES = {
     "likelihood": (["--rounds", 1, "--galaxies", 20, "--threads", 1], ["| hf_galaxy |", "| bare lgamma and digamma |"]),

@@ -17,7 +17,7 @@ from hf_galaxy.scaling.figures import BEYOND, figures_of
 from hf_galaxy.scaling.label_budget_figure import label_budget_figure
 from hf_galaxy.scaling.points import points_of
 from hf_galaxy.scaling.study import study_of
-from tests.laws import BACKBONES, classed_records, law_of, loss_of, voted_records
+from tests.scaling.records import BACKBONES, classed_records, law_of, loss_of, voted_records
 
 SIZES = (300, 1_000, 3_000, 10_000, 30_000)
 MANY = BACKBONES | {"resnet18": 11_179_077, "mobilenetv3_small_100": 1_522_981}

@@ -18,7 +18,7 @@ from hf_galaxy.scaling.page import MADE, claims, study_page
 from hf_galaxy.scaling.points import ALL, family_of, load_points, points_of, records_in, save_points
 from hf_galaxy.scaling.study import study_of
 from tests.conftest import ROOT
-from tests.laws import BACKBONES, SIZES, classed_records, law_of, loss_of, voted_records
+from tests.scaling.records import BACKBONES, SIZES, classed_records, law_of, loss_of, voted_records
 
 
 @pytest.fixture(scope="module")

@@ -27,8 +27,8 @@ from hf_galaxy.data.targets import label_of, labelled
 from hf_galaxy.data.views import Framing
 from hf_galaxy.decision_tree import tree_of_columns
 from hf_galaxy.randomness import hashed_place
+from tests.commands.test_scripts import TINY, TWO_PROCESSES, record_of
 from tests.conftest import ROOT, votes_of
-from tests.test_scripts import TINY, TWO_PROCESSES, record_of
 
 NAME = "mwalmsley/gz_evo"
 CAMPAIGNS = ["gz_decals_dr5", "gz2", "gz_ukidss", "gz_candels", "gz_hubble"]

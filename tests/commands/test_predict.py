@@ -31,7 +31,7 @@ from hf_galaxy.models import predictions
 from hf_galaxy.models.predictions import PictureFolder
 from hf_galaxy.publishing import plan, writer
 from tests.conftest import ROOT, Rows, jpeg_bytes, published
-from tests.runs import SERVER
+from tests.training.runs import SERVER
 
 PART = 16  # galaxies
 

@@ -20,7 +20,7 @@ from hf_galaxy.publishing.mock_pictures import draw
 from hf_galaxy.publishing.simulate import CAMPAIGNS, draw_morphology
 from hf_galaxy.reports.run_record import RunRecord
 from tests.conftest import ROOT
-from tests.runs import SERVER
+from tests.training.runs import SERVER
 
 SIDE = 70
 

@@ -12,8 +12,8 @@ from hf_galaxy.data.dataset import open_dataset
 from hf_galaxy.data.galaxies import Galaxies
 from hf_galaxy.data.targets import label_of
 from hf_galaxy.data.views import eval_view
-from tests.runs import assert_bit_equal, finish, run, start, wait_for_checkpoints
-from tests.test_exactness import FSDP, assert_same_curves
+from tests.training.runs import assert_bit_equal, finish, run, start, wait_for_checkpoints
+from tests.training.test_exactness import FSDP, assert_same_curves
 
 
 @pytest.fixture(scope="module")

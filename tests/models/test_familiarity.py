@@ -20,7 +20,7 @@ from hf_galaxy.publishing.simulate import CAMPAIGNS, draw_morphology
 from hf_galaxy.training.settings import settings_of
 from hf_galaxy.training.sources import open_sources
 from tests.conftest import ROOT
-from tests.runs import run as train
+from tests.training.runs import run as train
 
 D, L = 200, 6
 MIXED = np.random.default_rng(9).normal(size=(L, L))

@@ -19,7 +19,7 @@ from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.sources import open_sources
 from tests.conftest import ROOT, Rows, published
-from tests.runs import run
+from tests.training.runs import run
 
 GALAXIES = 400
 

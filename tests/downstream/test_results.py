@@ -15,7 +15,7 @@ from hf_galaxy.downstream.intervals import draws_of
 from hf_galaxy.downstream.label_efficiency import FEWER, MORE, falling, galaxies_for
 from hf_galaxy.downstream.results import points_of, read_about, read_cells, results_of
 from hf_galaxy.errors import BadInput
-from tests.benchmark_cells import FALLS, SEEDS, SHARES, STARTS, TASKS, WORSE, about, cells, series, truth, write
+from tests.downstream.cells import FALLS, SEEDS, SHARES, STARTS, TASKS, WORSE, about, cells, series, truth, write
 
 PAIR = ("imagenet", "gz2_votes")
 

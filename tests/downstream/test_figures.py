@@ -11,7 +11,7 @@ from PIL import Image
 from hf_galaxy.downstream.figures import figures_of
 from hf_galaxy.downstream.results import results_of
 from hf_galaxy.reports.charts import COLORS
-from tests.benchmark_cells import SHARES, STARTS, TASKS, about, cells, series
+from tests.downstream.cells import SHARES, STARTS, TASKS, about, cells, series
 
 NAMES = ["labels-linear", "labels-full", "reductions-linear", "reductions-full", "linear-against-full"]
 

@@ -10,7 +10,7 @@ from huggingface_hub import DatasetCard
 from hf_galaxy.downstream.page import MADE, benchmark_page, found, write_results
 from hf_galaxy.downstream.results import results_of
 from hf_galaxy.errors import BadInput
-from tests.benchmark_cells import FALLS, GRIDS, SHARES, STARTS, TASKS, about, cells, series, write
+from tests.downstream.cells import FALLS, GRIDS, SHARES, STARTS, TASKS, about, cells, series, write
 
 FEW = {"tasks": ("gz1", "rings", "ceers"), "starts": ("random", "imagenet", "gz2_votes", "ceers")}
 

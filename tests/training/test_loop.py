@@ -327,9 +327,7 @@ def test_tensorboard_is_told_the_losses(tmp_path):
 
 def test_trackio_is_told_the_losses(tmp_path):
     """In a process of its own, because trackio goes on writing in threads until its process ends."""
-    program = (
-        f"from pathlib import Path; from tests.test_train import followed; followed(Path({str(tmp_path)!r}), 'trackio')"
-    )
+    program = f"from pathlib import Path; from tests.training.test_loop import followed; followed(Path({str(tmp_path)!r}), 'trackio')"
     environment = os.environ | {"TRACKIO_DIR": str(tmp_path / "trackio")}
     subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, env=environment, check=True, capture_output=True, timeout=200

@@ -7,7 +7,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.sources import open_sources
 from tests.conftest import Rows, jpeg_bytes, published
-from tests.runs import run
+from tests.training.runs import run
 
 
 @pytest.fixture(scope="module")

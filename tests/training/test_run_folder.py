@@ -11,8 +11,8 @@ from hf_galaxy.reports import model_card
 from hf_galaxy.reports.run_folder import LOCK, rewrite
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.training.run_folder import claim
-from tests.runs import SERVER
-from tests.runs import run as trained
+from tests.training.runs import SERVER
+from tests.training.runs import run as trained
 
 RESULTS = {"loss": {"model": 1.0, "baseline": 2.0}, "galaxies": 5}
 

@@ -155,7 +155,7 @@ def test_batch_norms_are_shared_before_they_are_validated(mock_dataset, run_scri
 
 
 def test_a_run_that_was_told_to_stop_says_so_and_goes_on(mock_dataset, run_script, tmp_path, monkeypatch):
-    """SIGKILL at any moment, and equality to the bit: tests/test_exactness.py."""
+    """SIGKILL at any moment, and equality to the bit: tests/training/test_exactness.py."""
     out = tmp_path / "stopped"
     command = [*map(str, ("--dataset", mock_dataset, *TINY, "--epochs", 6, "--checkpoint-minutes", 0, "--out", out))]
     process = subprocess.Popen(

@@ -23,7 +23,7 @@ from hf_galaxy.training.run import run_training
 from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.sources import open_sources
 from tests.conftest import ROOT, Rows, published, votes_of
-from tests.runs import run
+from tests.training.runs import run
 
 
 @pytest.fixture(scope="module")

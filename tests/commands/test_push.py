@@ -21,7 +21,7 @@ from hf_galaxy.reports import model_card
 from hf_galaxy.reports.run_folder import rewrite
 from hf_galaxy.reports.run_record import RunRecord
 from tests.conftest import ROOT
-from tests.runs import run as trained
+from tests.training.runs import run as trained
 
 MADE = {"README.md", "config.json", "model.safetensors", "preprocessor_config.json", "run.json"}
 MADE |= {f"{name}.py" for name in MODULES}

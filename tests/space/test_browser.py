@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import ROOT
-from tests.space_server import CHROMIUM, in_a_browser
+from tests.space.server import CHROMIUM, in_a_browser
 
 pytestmark = in_a_browser
 EXAMPLES = ROOT / "spaces_app/examples"

@@ -29,7 +29,7 @@ from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.sources import open_sources
 from hf_galaxy.training.task import model_and_baseline
 from tests.conftest import ROOT
-from tests.runs import run
+from tests.training.runs import run
 
 
 @pytest.fixture(scope="module")

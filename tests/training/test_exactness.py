@@ -18,7 +18,7 @@ from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.training import run_folder
 from hf_galaxy.training.checkpoints import list_checkpoints
 from tests.conftest import ROOT
-from tests.runs import assert_bit_equal, finish, run, start, wait_for_checkpoints
+from tests.training.runs import assert_bit_equal, finish, run, start, wait_for_checkpoints
 
 KILLS = 10
 CONFIG = load_config_from_file(str(ROOT / "scripts/launch/fsdp2.yaml")).fsdp_config

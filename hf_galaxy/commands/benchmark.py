@@ -1,0 +1,185 @@
+"""What are starting weights worth on tasks they have not seen? Tasks x starts x shares of the labels x modes x seeds.
+
+    python scripts/benchmark_downstream.py --tasks public_sets --backbone tf_efficientnet_lite0 --image-size 64 --crop 0.727 \
+        --starts random imagenet=weights/efficientnet_lite0_imagenet.pth gz2_classes=runs/gz2_classes \
+        --reference imagenet --out results/downstream --at-once 2
+
+Each cell leaves a small file in --out/cells; those that are there are not measured again, so the same command goes on, also with
+more starts, tasks, shares or seeds, and several of them share out the work. At the end, and with --page at once, the page of
+results is written.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hf_galaxy.command_line import STOPPED, run
+from hf_galaxy.downstream.benchmark import RATES, Benchmark, Mode, Start, begin, check_unseen
+from hf_galaxy.downstream.measure import Bench
+from hf_galaxy.downstream.page import write_results
+from hf_galaxy.downstream.tasks import load_tasks, with_label
+from hf_galaxy.errors import BadInput
+from hf_galaxy.models.start import resolve_start
+from hf_galaxy.progress import progress
+from hf_galaxy.sweeps.attempt import try_lock
+from hf_galaxy.sweeps.grid import STATE_DIR
+from hf_galaxy.training.settings import FractionOption
+
+LOOK = 2.0  # seconds between two looks at what other processes do
+
+
+@dataclass(frozen=True, kw_only=True)
+class Downstream:
+    """Measure what starting weights are worth on downstream tasks, and write the page of results."""
+
+    out: Path
+    """Folder of the results; one that is there goes on."""
+    title: str = "Downstream benchmark"
+    """Of the page."""
+    tasks: str = "public_sets"
+    """A TOML file of tasks, or the name of one in hf_galaxy/tasks (public_sets, scaling_laws_paper)."""
+    only: tuple[str, ...] = ()
+    """Names of tasks; by default all of the file."""
+    starts: tuple[str, ...]
+    """NAME=WEIGHTS for each start, the weights as --start of finetune.py takes them, or NAME=BACKBONE=WEIGHTS; random: none, others for each seed."""
+    reference: str = "imagenet"
+    """The start that others are compared with."""
+    backbone: str | None = None
+    """Architecture of those starts that do not say it: random ones, and files of weights."""
+    sizes: tuple[str, ...] = ()
+    """Names of starts that differ in the size of their backbone only: the page says what a larger one brings."""
+    image_size: int | None = None
+    """Side of what every backbone sees, in pixels; by default that of the run it comes from, else 224."""
+    crop: float | None = None
+    """Share of the pictures' side that it sees."""
+    modes: tuple[Mode, ...] = ("linear", "full")
+    """A linear probe of the frozen backbone; full finetuning."""
+    shares: tuple[FractionOption, ...] = (1.0, 1 / 4, 1 / 16, 1 / 64)
+    """Of the training galaxies."""
+    seeds: tuple[int, ...] = (1, 2, 3)
+    """Of folds, subsets, heads and the order of the galaxies; the first chooses the learning rates."""
+    learning_rates: tuple[float, ...] = RATES
+    """That full finetuning searches, from the middle one outwards, by the validation loss of the first seed."""
+    seen: float = 250
+    """Full finetuning sees so many times the root of the number of galaxies: 250 sees 4,600 galaxies 3.7 times, 100 galaxies 25 times."""
+    precision: Literal["no", "bf16", "fp16"] | None = None
+    """Mixed precision of full finetuning."""
+    workers: int = 0
+    """Processes that decode pictures, for each that measures."""
+    at_once: int = 1
+    """Processes that measure, each on its share of the cores."""
+    page: bool = False
+    """Only write the page, from what has been measured so far."""
+
+
+def starts_of(settings: Downstream) -> dict[str, Start]:
+    """The starts by name, each looked at: weights that cannot be read are refused now."""
+    starts = {}
+    for text in settings.starts:
+        name, *backbone, weights = text.split("=") if text != "random" else (text, "")
+        if name in starts or not name or len(backbone) > 1 or (name != "random") != bool(weights):
+            raise BadInput(f"--starts {text}: give NAME=WEIGHTS or NAME=BACKBONE=WEIGHTS, each name once, or random")
+        starts[name] = start = Start(name, weights or None, *backbone)
+        backbone = None if start.lineage else start.backbone or settings.backbone
+        resolve_start(backbone, start.weights, settings.image_size)
+    if unknown := [name for name in settings.sizes if name not in starts]:
+        raise BadInput(f"--sizes {unknown[0]}: is none of the starts {', '.join(starts)}")
+    if settings.reference not in starts:
+        raise BadInput(f"--reference {settings.reference}: is none of the starts {', '.join(starts)}")
+    return starts
+
+
+def work(benchmark: Benchmark, log: Path, cores: set[int]) -> None:
+    """Measure cells that nobody else measures, until all are done."""
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+    bench, waiting = Bench(benchmark), list(benchmark.cells())
+    while waiting:
+        left = []
+        for cell in waiting:
+            if cell.file.exists():
+                continue
+            if (lock := try_lock(cell)) is None:
+                left.append(cell)
+                continue
+            with lock:
+                if not cell.file.exists():
+                    print(f"{time.strftime('%H:%M:%S')} {cell.name}", flush=True)
+                    if not bench.measure(cell):
+                        left.append(cell)
+        if len(left) == len(waiting):
+            time.sleep(LOOK)  # another process measures what these wait for
+        waiting = left
+
+
+def work_off(benchmark: Benchmark, at_once: int) -> None:
+    """All cells, by several processes, with a bar of what is done.
+
+    Raises:
+        BadInput: one of the processes ended early; names its log.
+    """
+    kept = benchmark.out / STATE_DIR
+    kept.mkdir(parents=True, exist_ok=True)
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+    logs = [kept / f"process-{os.getpid()}-{n}.log" for n in range(at_once)]
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(target=work, args=(benchmark, log, set(cores[n::at_once]) or set(cores)), daemon=True)
+        for n, log in enumerate(logs)
+    ]
+    cells = list(benchmark.cells())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))  # the workers must not outlive us
+    try:
+        for worker in workers:
+            worker.start()
+        with progress(total=len(cells), unit=" cells", initial=sum(cell.file.exists() for cell in cells)) as bar:
+            while any(worker.is_alive() for worker in workers):
+                time.sleep(LOOK)
+                bar.update(sum(cell.file.exists() for cell in cells) - bar.n)
+                if failed := [log for log, worker in zip(logs, workers, strict=True) if worker.exitcode]:
+                    raise BadInput(f"a process ended early; the end of {failed[0]} says why, the same command goes on")
+    finally:
+        for worker in workers:
+            worker.terminate()
+
+
+def main(settings: Downstream) -> None:
+    if settings.at_once < 1:
+        raise BadInput(f"--at-once {settings.at_once}: must be at least 1")
+    tasks = load_tasks(settings.tasks)
+    if unknown := [name for name in settings.only if name not in tasks]:
+        raise BadInput(f"--only {unknown[0]}: {settings.tasks} has the tasks {', '.join(tasks)}")
+    tasks = {name: with_label(task) for name, task in tasks.items() if name in (settings.only or tasks)}
+    benchmark = Benchmark(
+        title=settings.title, tasks=tasks, starts=starts_of(settings), reference=settings.reference, out=settings.out, modes=settings.modes,
+        shares=settings.shares, seeds=settings.seeds, backbone=settings.backbone, sizes=settings.sizes, image_size=settings.image_size,
+        crop=settings.crop, seen=settings.seen, rates=settings.learning_rates, precision=settings.precision, workers=settings.workers,
+    )  # fmt: skip
+
+    # 1. What there is to do, and whether it may be done.
+    cells = list(benchmark.cells())
+    done = sum(cell.file.exists() for cell in cells)
+    kinds = ", ".join(f"{count} {mode}" for mode, count in Counter(cell.mode for cell in cells).items())
+    print(f"{len(cells)} cells ({kinds}): {done} done, {len(cells) - done} to do", flush=True)
+    begin(benchmark, check_unseen(benchmark))
+
+    # 2. All cells.
+    if not settings.page:
+        work_off(benchmark, settings.at_once)
+
+    # 3. What they show.
+    write_results(settings.out)
+    print(f"page: {settings.out / 'README.md'}")
+
+
+def command() -> None:
+    """Read the options from the command line, and run."""
+    run(Downstream, main)

@@ -1,0 +1,90 @@
+"""Check a published dataset before others rely on it: schema, votes, pictures, leakage between splits, the card's numbers.
+
+    python scripts/check_dataset.py data/ceers
+    python scripts/check_dataset.py mwalmsley/gz2 --tolerance 0.05
+
+The exit status is 1 if there is a problem.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import datasets
+import tyro
+
+from hf_galaxy.command_line import run
+from hf_galaxy.cores import available_cores
+from hf_galaxy.data.card_facts import STATISTICS
+from hf_galaxy.data.streaming import StreamedRows, open_stream
+from hf_galaxy.errors import BadInput
+from hf_galaxy.publishing.check import Finding, check_dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """Go through every row of a dataset and report what is wrong with it."""
+
+    dataset: Annotated[str, tyro.conf.Positional]
+    """A folder or a Hub id."""
+    config: str | None = None
+    """Configuration of the dataset, if it has several."""
+    tolerance: float = 0.01
+    """Share of the galaxies asked a question in which it may have other votes than the answers it is asked after."""
+    threads: int = len(available_cores())
+    """That decode pictures."""
+
+
+def opened(dataset: str, config: str | None) -> tuple[dict[str, StreamedRows], dict[str, int]]:
+    """The splits of a configuration, and how many galaxies its card says they have."""
+    splits = open_stream(dataset, config)
+    info = datasets.load_dataset_builder(dataset, config).info
+    return splits, {str(split): given.num_examples for split, given in (info.splits or {}).items()}
+
+
+def other_configs(dataset: str) -> Iterator[Finding]:
+    """Whether the other configurations can be opened and hold as many galaxies as the card says."""
+    default = datasets.load_dataset_builder(dataset).config.name
+    for config in datasets.get_dataset_config_names(dataset):
+        if config == default:
+            continue
+        try:
+            splits, stated = opened(dataset, config)
+        except BadInput as error:
+            yield Finding("problem", "config", f"{config}: {error}")
+            continue
+        found = {split: len(rows) for split, rows in splits.items()}
+        if stated and stated != found:
+            yield Finding("problem", "config", f"{config}: the card says {stated} galaxies, but there are {found}")
+        else:
+            yield Finding("ok", "config", f"{config} has {sum(found.values()):,} galaxies")
+
+
+def main(settings: Check) -> None:
+    if not 0 <= settings.tolerance <= 1 or settings.threads < 1:
+        raise BadInput("--tolerance is a share, in [0, 1]; --threads must be at least 1")
+    splits, stated = opened(settings.dataset, settings.config)
+    counted = card = None
+    own = Path(settings.dataset) / STATISTICS
+    if own.exists() and settings.config in (None, "default"):  # they are those of the default configuration
+        card = (own.parent / "README.md").read_text() if (own.parent / "README.md").exists() else ""
+        try:
+            counted = dict(json.loads(own.read_text()))
+        except (ValueError, TypeError):
+            counted = {}  # which agrees with no data
+    findings = check_dataset(splits, stated, counted, card, settings.tolerance, settings.threads)
+    if settings.config is None:
+        findings += other_configs(settings.dataset)
+    for finding in findings:
+        print(f"{finding.level:8s}{finding.check:11s} {finding.text}")
+    problems = sum(finding.level == "problem" for finding in findings)
+    print(f"\n{settings.dataset}: {problems or 'no'} problem{'' if problems == 1 else 's'}")
+    sys.exit(1 if problems else 0)
+
+
+def command() -> None:
+    """Read the options from the command line, and run."""
+    run(Check, main)

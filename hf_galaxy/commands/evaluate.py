@@ -1,0 +1,99 @@
+"""Evaluate a finished run on a split of its own or of another dataset.
+
+accelerate launch scripts/evaluate.py --run runs/rings
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hf_galaxy.command_line import run
+from hf_galaxy.data.dataset import open_dataset, rows_of
+from hf_galaxy.data.splits import in_fold
+from hf_galaxy.data.targets import Label, check_tree_columns, label_of, labelled, values_of, with_values
+from hf_galaxy.errors import BadInput
+from hf_galaxy.models.model import GalaxyForRegression, GalaxyForVotes
+from hf_galaxy.models.start import load_run
+from hf_galaxy.reports import model_card
+from hf_galaxy.reports.run_folder import rewrite
+from hf_galaxy.training.processes import start_accelerator
+from hf_galaxy.training.sequence import default_workers
+from hf_galaxy.training.task import measure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Print how good a run is beside its baseline, and keep the figures in its run.json."""
+
+    run: Path
+    """The run folder."""
+    dataset: str | None = None
+    """A folder or Hub id; by default the one the run was trained on."""
+    config: str | None = None
+    """Configuration of the dataset, if it has several."""
+    streaming: bool = False
+    """Read the dataset's Parquet files where they are instead of copying them to a cache first."""
+    split: str = "test"
+    """Of the dataset."""
+    batch_size: int = 128
+    """Galaxies per process at once."""
+    workers: int | None = None
+    """Processes that decode pictures, for each evaluating process; by default as in training."""
+    precision: Literal["no", "bf16", "fp16"] | None = None
+    """Mixed precision, by default as `accelerate launch` or `accelerate config` says."""
+    cpu: bool = False
+    """Evaluate on the CPU even if there is a GPU."""
+
+
+def main(settings: Evaluate) -> None:
+    if settings.batch_size < 1 or (settings.workers or 0) < 0:
+        raise BadInput("--batch-size must be at least 1, --workers must not be negative")
+    accelerator = start_accelerator(settings.precision, settings.cpu)
+    model, record = load_run(settings.run)
+    names, config = [settings.dataset], settings.config
+    if settings.dataset is None:
+        names, config = record.settings["dataset"], config or record.settings["config"]
+    splits = [rows_of(_opened(name, config, settings, record), settings.split, name) for name in names]
+    if isinstance(model, GalaxyForVotes):
+        columns = {column for rows in splits for column in rows.column_names}
+        check_tree_columns(columns, model.tree, " ".join(names))
+    elif isinstance(model, GalaxyForRegression):
+        splits = [
+            _with_values(rows, model.config, f"{name}: split {settings.split}")
+            for rows, name in zip(splits, names, strict=True)
+        ]
+    else:
+        splits = [_labelled_as_learnt(rows, record, name) for rows, name in zip(splits, names, strict=True)]
+    model.to(accelerator.device)
+    workers = default_workers(accelerator.device) if settings.workers is None else settings.workers
+    results = measure(model, record, splits, settings.batch_size, workers, accelerator, bootstrap=True).compute()
+    if accelerator.is_main_process:
+        print(model_card.metrics_table(results))
+        split = settings.split if settings.dataset is None else f"{settings.dataset}, {settings.split}"
+        rewrite(settings.run, lambda record: record.results.update({split: results}))
+
+
+def _opened(name, config, settings, record):
+    """The splits of a dataset: of one that the run learnt from, those of its fold, as it knows galaxies of the published ones."""
+    opened, fold = open_dataset(name, config, settings.streaming), record.settings.get("fold")
+    return in_fold(opened, fold, name) if fold is not None and name in record.settings["dataset"] else opened
+
+
+def _with_values(rows, config, name):
+    """The rows that have at least one of the values of a model."""
+    return with_values(rows, values_of(rows, config.values, name, config.unit_interval), f"--dataset {name}")[0]
+
+
+def _labelled_as_learnt(rows, record, name):
+    """The rows that have a label, if the classes are those of the run."""
+    label, learnt = label_of(rows, record.settings["label"], name), record.dataset["classes"]
+    if set(label.names) < set(learnt):  # texts, of which this split does not hold all
+        label = Label.of(record.settings["label"], learnt)
+    if list(label.names) != learnt:
+        raise BadInput(f"--dataset {name}: has classes {', '.join(label.names)}, not {', '.join(learnt)}")
+    return labelled(rows, label, name)[0]
+
+
+def command() -> None:
+    """Read the options from the command line, and run."""
+    run(Evaluate, main)

@@ -1,0 +1,53 @@
+"""Take a trained model elsewhere.
+
+    python scripts/export.py encoder --run runs/ceers --out encoders/ceers
+    python scripts/export.py onnx --run runs/ceers --out ceers.onnx
+
+An encoder takes a few seconds on one core; an ONNX file, whose answers are compared with torch's, 10 to 60 seconds.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hf_galaxy.command_line import run
+from hf_galaxy.models.export import check_encoder_folder, check_onnx_file, export_encoder, export_onnx
+from hf_galaxy.models.start import load_run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """Write the backbone alone, for timm.create_model (if it is a timm backbone) and for transformers.AutoModel."""
+
+    run: Path
+    """The run folder."""
+    out: Path
+    """The folder to make; an earlier export there is replaced."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Onnx:
+    """Write the whole model as an ONNX file, for ONNX Runtime and other programs without torch."""
+
+    run: Path
+    """The run folder."""
+    out: Path
+    """The file to make, such as model.onnx; an earlier export there is replaced."""
+
+
+def main(settings: Encoder | Onnx) -> None:
+    if isinstance(settings, Encoder):
+        check_encoder_folder(settings.out)
+        export_encoder(*load_run(settings.run), settings.out)
+        print(f"{settings.out}: its weights and features are bit for bit those of the backbone of {settings.run}")
+        return
+    check_onnx_file(settings.out)
+    differences = export_onnx(*load_run(settings.run), settings.out)
+    found = ", ".join(f"{share:.1e} ({name})" for name, share in differences.items())
+    print(
+        f"{settings.out}: {settings.out.stat().st_size / 1e6:.1f} MB; differs from torch by at most {found} of a column's largest value"
+    )
+
+
+def command() -> None:
+    """Read the options from the command line, and run."""
+    run(Encoder | Onnx, main)

@@ -1,0 +1,87 @@
+"""Learn what a run's galaxies look like to its backbone, so that pictures of something else can be told: a file in the run folder.
+
+    accelerate launch scripts/measure_familiarity.py --run runs/ceers
+
+On two cores some 10,000 galaxies of 88 px take a minute with an EfficientNet-Lite0.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from accelerate.utils import gather_object
+
+from hf_galaxy.command_line import run
+from hf_galaxy.data.galaxies import Galaxies
+from hf_galaxy.data.views import eval_view
+from hf_galaxy.errors import BadInput
+from hf_galaxy.models.familiarity import FILE, LEVEL, Familiarity, Seen, looks_of
+from hf_galaxy.models.start import load_run
+from hf_galaxy.training.features import BATCH, features_of
+from hf_galaxy.training.processes import on_main_process, start_accelerator
+from hf_galaxy.training.sequence import ProcessShard, evaluation_batches
+from hf_galaxy.training.settings import settings_of
+from hf_galaxy.training.sources import open_sources
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """Write RUN/familiarity.safetensors from the galaxies that the run learnt from and validated with, and try it on its test split."""
+
+    run: Path
+    """The run folder."""
+    dataset: tuple[str, ...] | None = None
+    """Folders or Hub ids; by default those that the run learnt from, where they were then."""
+    level: float = LEVEL
+    """Share of galaxies like the run's own that are to pass for familiar."""
+    workers: int = 0
+    """Processes that decode pictures, for each process."""
+    precision: Literal["no", "bf16", "fp16"] | None = None
+    """Mixed precision, by default as `accelerate launch` or `accelerate config` says."""
+    cpu: bool = False
+    """Work on the CPU even if there is a GPU."""
+
+
+def main(settings: Measure) -> None:
+    if not 0 < settings.level < 1 or settings.workers < 0:
+        raise BadInput("--level must be in (0, 1), --workers must not be negative")
+    accelerator = start_accelerator(settings.precision, settings.cpu)
+    model, record = load_run(settings.run)
+    of_run = settings_of(record)
+    if settings.dataset is not None:
+        of_run = dataclasses.replace(of_run, dataset=settings.dataset)
+    with accelerator.main_process_first():
+        sources = open_sources(of_run, accelerator.print)
+    share = ProcessShard(accelerator.process_index, accelerator.num_processes)
+    known = features_of(model, sources.splits, sources.target, BATCH, share, settings.workers, accelerator)
+    framing = model.config.framing
+
+    def looks(rows):
+        batches = evaluation_batches(Galaxies(rows, framing, sources.target), BATCH, share, settings.workers)
+        return np.concatenate(
+            gather_object([looks_of(eval_view(batch["pixels"], framing).numpy()) for batch in batches])
+        )
+
+    seen = {
+        split: [Seen(part.columns["features"].numpy(), looks(rows)) for part, rows in zip(parts, sources.splits[split], strict=True)]
+        for split, parts in known.items()
+    }  # fmt: skip
+    train, held_out = (Seen(*map(np.concatenate, zip(*seen[split], strict=True))) for split in ("train", "validation"))
+    familiarity = Familiarity.fit(train, held_out, settings.level)
+    on_main_process(accelerator, familiarity.save, settings.run)
+    accelerator.print(
+        f"{settings.run / FILE}: of {len(train.looks):,} training galaxies; {len(held_out.looks):,} of the validation split "
+        f"say where the strangest {1 - settings.level:.1%} begin"
+    )
+    for name, validation, test in zip(of_run.dataset, seen["validation"], seen["test"], strict=True):
+        parts = (
+            f"{(familiarity.unlikeness(*part) > 1).mean():.2%} of {len(part.looks):,}" for part in (validation, test)
+        )
+        accelerator.print("{}: beyond are {} validation galaxies, and {} test galaxies".format(name, *parts))
+
+
+def command() -> None:
+    """Read the options from the command line, and run."""
+    run(Measure, main)

@@ -1,0 +1,21 @@
+"""Pretrain a backbone on galaxies: their votes, classes, or values such as redshifts.
+
+accelerate launch scripts/pretrain.py --dataset data/ceers --backbone convnext_atto --image-size 64 --out runs/ceers
+"""
+
+from dataclasses import dataclass
+
+from hf_galaxy.command_line import run
+from hf_galaxy.training.recipe import with_recipe
+from hf_galaxy.training.run import run_training
+from hf_galaxy.training.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain(Settings):
+    """Pretrain a backbone on a published dataset and leave a run folder. The same command again goes on where it stopped."""
+
+
+def command() -> None:
+    """Read the options from the command line, and run."""
+    run(Pretrain, run_training, with_recipe)
