@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_hub import FakeHub
+
+from tests.fake_hub import FakeHub
 
 
 @pytest.fixture

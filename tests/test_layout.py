@@ -1,204 +1,67 @@
-"""The arrows between modules go down only, so that anyone can read the package from the bottom up."""
+"""The rooms of the package and what each may import, so that anyone can read it from the bottom up."""
 
 import ast
+from graphlib import TopologicalSorter
 
 from tests.conftest import ROOT
 
-# Module -> the modules of ours that it may import.
-BELOW = {
-    "errors": set(),
-    "cores": set(),
-    "atomic": {"errors"},
-    "decision_tree": {"errors"},
-    "run_record": {"errors", "atomic"},
-    "views": {"errors"},
-    "backbones": {"errors"},
-    "optimizers": {"errors"},
-    "progress": set(),
-    "bootstrap": set(),
-    "law_fitting": {"bootstrap"},
-    "scaling": {"errors", "bootstrap", "law_fitting"},
-    "study": {"errors", "atomic", "bootstrap", "law_fitting", "run_record", "scaling", "settings"},
-    "study_page": {"cards", "scaling", "study"},
-    "pictures": {"errors"},
-    "figures": {"decision_tree"},
-    "charts": {"figures"},
-    "run_figures": {"charts", "run_record"},
-    "card_data": {"run_record"},
-    "law_figures": {"errors", "charts", "scaling", "study"},
-    "vote_matrix": {"errors"},
-    "record_batch": set(),
-    "schema": {"errors", "decision_tree", "vote_matrix"},
-    "fractions": {"decision_tree"},
-    "duplicates": set(),
-    "statistics": {"decision_tree", "schema"},
-    "mock_pictures": set(),
-    "simulate": {"decision_tree", "mock_pictures", "schema"},
-    "column_map": {"errors", "decision_tree"},
-    "catalogues": {"errors", "column_map", "decision_tree", "fractions", "pictures", "schema"},
-    "plan": {"errors", "duplicates", "schema"},
-    "publish": {"atomic", "plan", "progress", "schema"},
-    "hub": {"errors", "atomic", "publish"},
-    "dataset_card": {"errors", "decision_tree", "figures", "publish"},
-    "croissant": {"dataset_card", "publish"},
-    "streaming": {"errors", "vote_matrix"},
-    "copied": {"errors", "vote_matrix", "record_batch"},
-    "check": {
-        "errors",
-        "dataset_card",
-        "decision_tree",
-        "duplicates",
-        "progress",
-        "schema",
-        "statistics",
-        "streaming",
-        "vote_matrix",
-    },
-    "combine": {"errors", "decision_tree", "schema", "streaming"},
-    "losses": {"decision_tree"},
-    "data": {"errors", "bootstrap", "copied", "decision_tree", "schema", "streaming", "views"},
-    "overlap": {"errors", "data", "duplicates", "progress"},
-    "sequence": {"errors", "cores", "data", "streaming", "views"},
-    "folds": {"errors", "data", "schema"},
-    "subsets": {"errors", "data", "decision_tree", "schema"},
-    "mixture": {"errors", "data", "sequence", "views"},
-    "constant_votes": {"decision_tree", "losses"},
-    "metrics": {"bootstrap", "constant_votes", "decision_tree", "losses"},
-    "class_metrics": {"bootstrap", "metrics"},
-    "value_metrics": {"bootstrap", "losses"},
-    "remote_code": set(),
-    "model": {"errors", "decision_tree", "backbones", "losses", "remote_code", "views"},
-    "pretrained": {"errors", "backbones"},
-    "start": {"errors", "backbones", "model", "pretrained"},
-    "morphology": {"errors", "decision_tree"},
-    "pipeline": {"errors", "morphology", "pictures", "views"},
-    "predictions": {"errors", "atomic", "data", "model", "pictures", "progress", "streaming", "views"},
-    "recipe": {"errors"},
-    "processes": {"errors", "cores"},
-    "checkpoints": {"errors", "atomic", "processes"},
-    "train": {"errors", "checkpoints", "progress", "recipe"},
-    "finetuning": {"errors", "backbones", "model", "start"},
-    "features": {"atomic", "bootstrap", "data", "decision_tree", "model", "progress", "sequence", "views"},
-    "cards": {"card_data", "run_figures", "run_record"},
-    "command_line": {"errors"},
-    "settings": {"errors", "finetuning", "folds", "mixture", "optimizers", "recipe", "views"},
-    "sources": {"errors", "data", "dataset_card", "decision_tree", "folds", "settings", "subsets"},
-    "run_folder": {"errors", "atomic", "card_data", "cards", "checkpoints", "run_figures", "run_record", "settings"},
-    "estimate": {"checkpoints", "recipe", "sequence", "settings", "sources"},
-    "experiment": {
-        "errors",
-        "backbones",
-        "class_metrics",
-        "constant_votes",
-        "cards",
-        "data",
-        "decision_tree",
-        "estimate",
-        "features",
-        "finetuning",
-        "metrics",
-        "mixture",
-        "model",
-        "optimizers",
-        "pretrained",
-        "processes",
-        "run_folder",
-        "run_record",
-        "sequence",
-        "settings",
-        "sources",
-        "start",
-        "train",
-        "value_metrics",
-        "views",
-    },
-    "export": {
-        "errors",
-        "atomic",
-        "backbones",
-        "card_data",
-        "cards",
-        "mock_pictures",
-        "model",
-        "run_record",
-        "simulate",
-        "views",
-    },
-    "fast_model": {"errors", "atomic", "backbones", "experiment", "export", "losses", "model", "pretrained", "views"},
-    "looks": set(),
-    "familiarity": {"errors", "atomic", "pretrained"},
-    "saliency": {"fast_model"},
-    "space": {"errors", "atomic", "experiment", "hub"},
-    "grid": {"errors", "atomic", "checkpoints", "run_record"},
-    "attempt": {"errors", "grid"},
-    "sweep": {"errors", "atomic", "attempt", "cores", "grid", "run_record"},
-    "cost": {"errors", "attempt", "estimate", "grid", "sweep"},
-    "label_budget": {"errors", "bootstrap", "cards", "scaling", "study"},
-    "tasks": {"errors", "data", "settings"},
-    "probe": {"features", "model"},
-    "benchmark_draws": {"bootstrap", "scaling"},
-    "benchmark_labels": {"benchmark_draws", "bootstrap", "scaling"},
-    "benchmark_amounts": {"benchmark_draws"},
-    "benchmark_results": {"errors", "benchmark_amounts", "benchmark_draws", "benchmark_labels", "bootstrap"},
-    "benchmark_figures": {"benchmark_results", "charts", "law_figures"},
-    "benchmark_page": {
-        "errors",
-        "atomic",
-        "benchmark_amounts",
-        "benchmark_figures",
-        "benchmark_labels",
-        "benchmark_results",
-        "cards",
-        "study",
-    },
-    "benchmark": {
-        "errors",
-        "atomic",
-        "benchmark_results",
-        "data",
-        "grid",
-        "probe",
-        "run_record",
-        "settings",
-        "sources",
-        "tasks",
-    },
-    "benchmark_cell": {
-        "atomic",
-        "benchmark",
-        "data",
-        "experiment",
-        "features",
-        "grid",
-        "probe",
-        "processes",
-        "run_record",
-        "sources",
-        "start",
-    },
-    "__init__": {"decision_tree", "model", "pipeline"},
+PACKAGE = ROOT / "hf_galaxy"
+# Room -> the rooms that it may import; "" is the root, the vocabulary of all.
+ALLOWED = {
+    "": set(),
+    "data": {""},
+    "evaluation": {""},
+    "reports": {"", "evaluation"},
+    "models": {"", "data", "reports"},
+    "publishing": {"", "data", "reports", "models"},
+    "training": {"", "data", "evaluation", "reports", "models"},
+    "sweeps": {"", "reports", "training"},
+    "scaling": {"", "evaluation", "reports", "training"},
+    "downstream": {"", "data", "evaluation", "reports", "models", "training", "sweeps", "scaling"},
+    "commands": {"", "data", "evaluation", "reports", "models", "publishing", "training", "sweeps", "scaling", "downstream"},
+}  # fmt: skip
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
 }
 
 
-def imported(path):
-    """The names of our modules that a file imports."""
+def imports_of(path):
+    """The modules of ours that a file imports, wherever in it."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "hf_galaxy":
-            yield from [node.module.split(".")[1]] if "." in node.module else [alias.name for alias in node.names]
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if name in FILES else node.module
         elif isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("hf_galaxy."))
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "hf_galaxy")
 
 
-def test_modules_import_only_what_is_below_them():
-    modules = {path.stem: set(imported(path)) for path in (ROOT / "hf_galaxy").glob("*.py")}
-    assert modules.keys() == BELOW.keys()
-    for module, names in modules.items():
-        assert names & BELOW.keys() <= BELOW[module], f"{module} may not import {names - BELOW[module]}"
+def room_of(module):
+    return module.split(".")[1] if module.count(".") >= 2 or (PACKAGE / module.split(".")[-1]).is_dir() else ""
 
 
-def test_scripts_do_not_import_each_other():
+GRAPH = {module: set(imports_of(path)) for module, path in FILES.items()}
+
+
+def test_rooms_import_only_what_they_may():
+    assert {room_of(module) for module in FILES if module != "hf_galaxy"} == ALLOWED.keys()
+    for module, imported in GRAPH.items():
+        if module != "hf_galaxy":  # the face of the package hands on what users import
+            rooms = {room_of(name) for name in imported} - {room_of(module)}
+            assert rooms <= ALLOWED[room_of(module)], f"{module} imports {sorted(imported)}"
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    TopologicalSorter({module: imported - {"hf_galaxy"} for module, imported in GRAPH.items()}).prepare()  # CycleError
+
+
+def test_commands_are_imported_by_nothing_but_scripts():
+    assert not [module for module, imported in GRAPH.items() for name in imported if room_of(name) == "commands"]
+
+
+def test_scripts_only_start_a_command():
     for script in (ROOT / "scripts").glob("*.py"):
-        text = script.read_text()
-        for command in ("python scripts/", "launch scripts/", "-- scripts/"):
-            text = text.replace(command, "")
-        assert "scripts" not in text
+        module = ast.parse(script.read_text())
+        assert [name.split(".")[:2] for name in imports_of(script)] == [["hf_galaxy", "commands"]]
+        assert len(module.body) == 3, f"{script.name}: docstring, import, and a call under __main__"

@@ -7,8 +7,6 @@ The page is the README.md of a folder that `datasets.load_dataset` reads: its ta
 import json
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from hf_galaxy.downstream.figures import KINDS, figures_of, most_labels
 from hf_galaxy.downstream.label_efficiency import FEWER, MORE, series_of
 from hf_galaxy.downstream.results import (
@@ -24,7 +22,7 @@ from hf_galaxy.downstream.results import (
 )
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import whole_file, write_json
-from hf_galaxy.reports.text import TEMPLATES, interval, number, percents, table
+from hf_galaxy.reports.text import interval, number, percents, render, table
 from hf_galaxy.scaling.points import save_points
 
 MADE = "<!-- Made by scripts/benchmark_downstream.py, which replaces it: write elsewhere. -->"
@@ -66,13 +64,10 @@ def benchmark_page(results: dict, about: dict, figures: dict[str, str]) -> str:
         about: as `results.read_about` gives it.
         figures: file name -> what it shows, in the order of the page.
     """
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"number": number}
     modes = [mode for mode in about["modes"] if any(each["mode"] == mode for each in results["means"])]
     shown = {row["measure"] for row in results["means"] if row["main"]}
-    return environment.get_template("benchmark.md.jinja").render(
+    return render(
+        Path(__file__).parent / "templates" / "benchmark.md.jinja",
         about=about, data=results["data"], made=MADE, figures=figures, modes=modes, words=WORDS, found=found(results, about),
         measures={name: meaning for name, meaning in MEASURES.items() if name in shown},
         losses={mode: loss_table(results, about, mode) for mode in modes},

@@ -1,4 +1,4 @@
-"""Downstream tasks: what is learnt of which dataset, and by which loss models are compared on it. Data, in tasks/*.toml."""
+"""Downstream tasks: what is learnt of which dataset, and by which loss models are compared on it. Data, in task_sets/*.toml."""
 
 import dataclasses
 import tomllib
@@ -10,7 +10,7 @@ from hf_galaxy.data.targets import label_columns
 from hf_galaxy.errors import BadInput
 from hf_galaxy.training.settings import Settings
 
-TASKS = Path(__file__).parent / "tasks"
+TASKS = Path(__file__).parent / "task_sets"
 # The losses that a task of each kind can be compared by, the usual one first; all of them are better if they are less.
 MEASURES = {
     "classes": ("error", "balanced_error", "nll", "missed_auc", "missed_precision"),

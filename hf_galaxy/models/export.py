@@ -5,7 +5,6 @@ their side in pixels.
 """
 
 import dataclasses
-import io
 import json
 import math
 import warnings
@@ -15,7 +14,6 @@ import numpy as np
 import timm
 import torch
 from huggingface_hub import ModelCard, ModelCardData
-from PIL import Image
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModel
@@ -26,8 +24,6 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.files import check_new, replaced_folder, whole_file
 from hf_galaxy.models.backbones import TransformersBackbone
 from hf_galaxy.models.model import GalaxyPreTrainedModel
-from hf_galaxy.publishing.mock_pictures import draw
-from hf_galaxy.publishing.simulate import CAMPAIGNS, draw_morphology
 from hf_galaxy.reports.card_data import base_model, licence
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.reports.text import TEMPLATES
@@ -276,10 +272,14 @@ def _differences(file, images, expected):
 
 
 def _pictures(size: int) -> torch.Tensor:
-    """(7, 3, S, S) in [0, 1]: four mock galaxies, noise, black and white."""
+    """(7, 3, S, S) in [0, 1]: four blobs of light on a dark and noisy sky, noise, black and white."""
     rng = np.random.default_rng(0)
-    drawn = (draw(draw_morphology(rng), CAMPAIGNS[0].imaging, size, rng) for _ in range(4))
-    galaxies = np.stack([np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB")) for jpeg in drawn]) / 255
+    down, across = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
+    blobs = [
+        color[:, None, None] * np.exp(-((across / wide) ** 2 + (down / high) ** 2))
+        for wide, high, color in zip(*rng.uniform(0.1, 0.6, (2, 4)), rng.uniform(0.3, 1, (4, 3)), strict=True)
+    ]
+    blobs = (np.stack(blobs) + rng.normal(0.05, 0.02, (4, 3, size, size))).clip(0, 1)
     noise, black = rng.random((1, 3, size, size)), np.zeros((1, 3, size, size))
-    pictures = np.concatenate([galaxies.transpose(0, 3, 1, 2), noise, black, black + 1])
+    pictures = np.concatenate([blobs, noise, black, black + 1])
     return torch.from_numpy(pictures.astype(np.float32))

@@ -13,7 +13,7 @@ import numpy as np
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HFValidationError
 
-from hf_galaxy import losses
+from hf_galaxy import decision_tree, losses
 from hf_galaxy.data.views import eval_view, to_canvases
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import SAFETENSORS, remove_partial
@@ -25,7 +25,7 @@ from hf_galaxy.models.start import load_run
 CONFIG = "config.json"
 # What an exported file depends on, besides the run.
 LIBRARIES = ("torch", "timm", "transformers", "onnx", "onnxruntime", "onnxscript")
-OURS = (backbones, export, losses, model)
+OURS = (backbones, decision_tree, export, losses, model)
 
 
 class Answers(NamedTuple):

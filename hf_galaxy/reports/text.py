@@ -2,11 +2,23 @@
 
 from pathlib import Path
 
-TEMPLATES = Path(__file__).parent / "templates"
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+TEMPLATES = Path(__file__).parent / "templates"  # of the cards of models
 NOT_MEASURED = "not measured"
 
 
-def rounded(value):
+def render(template: Path, **values: object) -> str:
+    """The template, filled in. A name that it uses and `values` lacks is an error (jinja2.UndefinedError)."""
+    environment = Environment(
+        loader=FileSystemLoader(template.parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": number, "interval": interval, "percent": percent}
+    return environment.get_template(template.name).render(**values)
+
+
+def rounded(value: float | None) -> str:
+    """Three decimals; NOT_MEASURED of None."""
     if value is None:
         return NOT_MEASURED
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}" if abs(value) >= 0.01 else f"{value:.2g}"

@@ -4,10 +4,9 @@ The page is the README.md of a folder that `datasets.load_dataset` reads: its ta
 """
 
 from collections import Counter
+from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from hf_galaxy.reports.text import TEMPLATES, interval, number, percent, percents, table
+from hf_galaxy.reports.text import interval, number, percent, percents, render, table
 from hf_galaxy.scaling.laws import FALLS
 from hf_galaxy.scaling.points import ALL, MEASURES
 
@@ -22,12 +21,9 @@ def study_page(study: dict, title: str, figures: dict[str, str], command: str) -
         figures: file name -> what it shows, in the order of the page.
         command: with which the page was made.
     """
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"number": number, "interval": interval, "percent": percent}
     measures = list(dict.fromkeys(law["measure"] for law in study["laws"]))
-    return environment.get_template("study.md.jinja").render(
+    return render(
+        Path(__file__).parent / "templates" / "study.md.jinja",
         study=study, title=title, made=MADE, figures=figures, command=command, measures={m: MEASURES[m] for m in measures},
         starting=len(study["data"]["starts"]) > 1, seeds=_seeds(study),
         tables={measure: law_table(study, measure) for measure in measures},

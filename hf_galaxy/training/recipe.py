@@ -23,7 +23,7 @@ class Recipe:
     """
 
     recipe: str | None = None
-    """Take defaults from a recipe by name (zoobot2, gz_evo, gz_evo_finetune); hf_galaxy/recipes/ says what is known of each."""
+    """Take defaults from a recipe by name (zoobot2, gz_evo, gz_evo_finetune); hf_galaxy/training/recipes/ says what is known of each."""
     epochs: float = 20
     """Passes over the training galaxies."""
     batch_size: int = 128

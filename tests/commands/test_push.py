@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fake_hub import FakeHub
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from hf_galaxy.models.remote_code import MODULES
@@ -21,10 +20,11 @@ from hf_galaxy.reports import model_card
 from hf_galaxy.reports.run_folder import rewrite
 from hf_galaxy.reports.run_record import RunRecord
 from tests.conftest import ROOT
+from tests.fake_hub import FakeHub
 from tests.training.runs import run as trained
 
 MADE = {"README.md", "config.json", "model.safetensors", "preprocessor_config.json", "run.json"}
-MADE |= {f"{name}.py" for name in MODULES}
+MADE |= {f"{Path(name).name}.py" for name in MODULES}
 DRAWN = {"figures/loss.png", "figures/calibration.png"}
 
 

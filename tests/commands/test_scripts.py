@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -55,7 +56,7 @@ def test_the_mock_survey_says_that_it_is_one(mock_dataset):
 
 def test_a_run_folder_holds_all_that_is_uploaded_and_nothing_else(pretrained):
     files = {path.name for path in pretrained.iterdir()}
-    code = {f"{name}.py" for name in MODULES}
+    code = {f"{Path(name).name}.py" for name in MODULES}
     uploaded = {"config.json", "model.safetensors", "preprocessor_config.json", "run.json", "README.md", "figures"}
     assert files == code | uploaded
     record = record_of(pretrained)

@@ -15,11 +15,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from fake_hub import FakeHub
 from huggingface_hub import SpaceCard
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from space_server import running_space
 
 from hf_galaxy import GalaxyConfig, GalaxyForVotes
 from hf_galaxy.errors import BadInput
@@ -27,6 +25,8 @@ from hf_galaxy.publishing import space
 from hf_galaxy.publishing.hub import pickles
 from hf_galaxy.reports.run_record import RunRecord
 from tests.conftest import ROOT
+from tests.fake_hub import FakeHub
+from tests.space.server import running_space
 
 # What a module imports where it is there, and does without where it is not.
 OPTIONAL = {"simplejpeg", "peft"}

@@ -15,7 +15,6 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from hf_galaxy import load_tree
-from hf_galaxy.data import dataset
 from hf_galaxy.data import galaxies as galaxies_module
 from hf_galaxy.data.dataset import open_dataset, rows_of
 from hf_galaxy.data.galaxies import Galaxies, decode, decode_batch
@@ -347,7 +346,7 @@ def test_pictures_are_decoded_as_pillow_does_it_with_and_without_simplejpeg(cont
     batch = decode_batch([content] * 3, shorter)
     assert batch.shape == (3, *pixels.shape)
     assert (batch == pixels).all()
-    monkeypatch.setattr(dataset, "simplejpeg", None)
+    monkeypatch.setattr(galaxies_module, "simplejpeg", None)
     np.testing.assert_array_equal(decode(content, shorter), pixels)
     np.testing.assert_array_equal(decode_batch([content] * 2, shorter)[1], pixels)
     if shorter is None:
@@ -404,7 +403,7 @@ def test_a_picture_of_very_many_pixels_is_refused_by_its_header(monkeypatch):
     for fewer in (2, 3):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 90 * 123 // fewer)
         for fast in (galaxies_module.simplejpeg, None):
-            monkeypatch.setattr(dataset, "simplejpeg", fast)
+            monkeypatch.setattr(galaxies_module, "simplejpeg", fast)
             for content in contents:
                 with pytest.raises(BadInput, match=r"pixels"):
                     decode(content)
@@ -422,7 +421,7 @@ def test_a_picture_of_very_many_pixels_is_refused_by_its_header(monkeypatch):
 )  # fmt: skip
 def test_whatever_a_decoder_raises_means_that_the_picture_is_no_good(content, reason, monkeypatch):
     for fast in (galaxies_module.simplejpeg, None):
-        monkeypatch.setattr(dataset, "simplejpeg", fast)
+        monkeypatch.setattr(galaxies_module, "simplejpeg", fast)
         with pytest.raises(BadInput, match=reason):
             decode(content)
 

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 
-import fake_hub
 import numpy as np
 import pytest
 import torch
@@ -20,6 +19,7 @@ from transformers import (
 
 from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes, load_tree
 from hf_galaxy.data.views import eval_view, to_canvases
+from tests import fake_hub
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 CLASSES = {"id2label": {0: "ring", 1: "no-ring"}, "label2id": {"ring": 0, "no-ring": 1}}

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import pytest
 import timm
 import torch
-from fake_hub import FakeHub
 from safetensors.torch import load_file, save_file
 from timm.layers import resample_abs_pos_embed
 from timm.models import save_for_hf
@@ -44,6 +43,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.models import backbones, pretrained
 from hf_galaxy.models.start import resolve_start
 from tests.conftest import ROOT
+from tests.fake_hub import FakeHub
 
 TIMM = [
     "test_convnext", "test_efficientnet", "test_resnet", "test_vit", "test_byobnet", "test_nfnet", "test_maxvit",

@@ -17,6 +17,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from hf_galaxy import load_tree
+from hf_galaxy.commands.check import Check, main
 from hf_galaxy.data.schema import row_features
 from hf_galaxy.publishing.duplicates import fine_structure, pictures_alike
 from hf_galaxy.publishing.plan import Row
@@ -74,20 +75,14 @@ def dataset(healthy, tmp_path):
     return folder
 
 
-@pytest.fixture(scope="module")
-def script():
-    """The names that scripts/check_dataset.py defines."""
-    return runpy.run_path(str(ROOT / "scripts/check_dataset.py"))
-
-
 @pytest.fixture
-def findings(script):
+def findings():
     """Check a folder; each finding but those that all is well, as [level, check, text]."""
 
     def check(folder, **settings):
         out = io.StringIO()
         with redirect_stdout(out), pytest.raises(SystemExit) as stopped:
-            script["main"](script["Check"](dataset=str(folder), threads=1, **settings))
+            main(Check(dataset=str(folder), threads=1, **settings))
         *lines, empty, summary = out.getvalue().splitlines()
         found = [line.split(maxsplit=2) for line in lines]
         problems = sum(level == "problem" for level, _, _ in found)

@@ -11,12 +11,13 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import fake_hub
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fake_hub import FakeHub
+
+from tests import fake_hub
+from tests.fake_hub import FakeHub
 
 FOOTER = 65536  # bytes that a reader fetches to find the footer
 

@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Features, Image, Value
-from fake_hub import FakeHub
 from PIL import Image as Picture
 
 from hf_galaxy import load_tree
@@ -29,6 +28,7 @@ from hf_galaxy.decision_tree import tree_of_columns
 from hf_galaxy.randomness import hashed_place
 from tests.commands.test_scripts import TINY, TWO_PROCESSES, record_of
 from tests.conftest import ROOT, votes_of
+from tests.fake_hub import FakeHub
 
 NAME = "mwalmsley/gz_evo"
 CAMPAIGNS = ["gz_decals_dr5", "gz2", "gz_ukidss", "gz_candels", "gz_hubble"]
