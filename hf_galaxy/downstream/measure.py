@@ -17,7 +17,7 @@ from hf_galaxy.models.start import resolve_start
 from hf_galaxy.reports.run_record import FILE, RunRecord
 from hf_galaxy.sweeps.grid import STATE_DIR
 from hf_galaxy.training.features import BATCH, FeatureStore, without_backbone
-from hf_galaxy.training.processes import start_accelerator
+from hf_galaxy.training.processes import full_precision, start_accelerator
 from hf_galaxy.training.run import environment, run_training
 from hf_galaxy.training.settings import quietly
 from hf_galaxy.training.sources import open_sources
@@ -58,12 +58,17 @@ class Bench:
     def _linear(self, cell):
         """A linear probe of cached features."""
         settings = self.benchmark.settings(cell, out=cell.kept("runs"))
-        accelerator = start_accelerator("no")
+        accelerator = start_accelerator(settings.precision)  # one for all cells: that of a process cannot change
+        with full_precision(accelerator):
+            return self._probed(cell, settings, accelerator)
+
+    def _probed(self, cell, settings, accelerator):
         fields, weights = self._resolve(settings)
         sources = open_sources(settings, quietly)
         model, baseline = model_and_baseline(settings, sources, dict(fields))
         if weights is not None:
             model.backbone.load_state_dict(weights)
+        model.to(accelerator.device)
         whole = open_dataset(cell.task.dataset, settings.config)
         known = self.store.of(model, cell.task.dataset, list(whole.values()), sources.target, accelerator)
         splits = {split: known(parts) for split, parts in sources.splits.items()}
@@ -74,7 +79,7 @@ class Bench:
             command="", settings=dataclasses.asdict(settings), baseline=baseline,
             dataset={"splits": {split: len(each) for split, each in splits.items()}, **describe(sources.target)},
             model={"backbone": model.config.backbone, "parameters": model.parameter_counts()},
-            environment=environment(accelerator),
+            environment=environment(accelerator) | {"precision": "no"},
         )  # fmt: skip
         with without_backbone(model):
             record.results["test"] = measure(model, record, [splits["test"]], BATCH, 0, accelerator).compute()

@@ -31,6 +31,7 @@ def probe(
     penalised less.
 
     Args:
+        model: on the device where it is to be trained.
         pool: (N, D) features that mean and standard deviation are taken of: also of galaxies without a known label, as these
             tell more than a handful with one.
 
@@ -40,11 +41,13 @@ def probe(
     Raises:
         FloatingPointError: a loss is not finite.
     """
+    weight, bias = model.head.weight, model.head.bias
+    pool = pool.to(weight.device)
     mean, std = pool.mean(dim=0), pool.std(dim=0, correction=0)
     std = std.clamp_min(1e-3 * std.mean()).clamp_min(torch.finfo(std.dtype).tiny)  # some features are never active
-    learnt, validated = ((each.columns["features"] - mean) / std for each in (train, validation))
-    targets = [{k: v for k, v in each.columns.items() if k in ("votes", "labels")} for each in (train, validation)]
-    weight, bias = model.head.weight, model.head.bias
+    columns = [{k: v.to(weight.device) for k, v in each.columns.items()} for each in (train, validation)]
+    learnt, validated = ((each["features"] - mean) / std for each in columns)
+    targets = [{k: v for k, v in each.items() if k in ("votes", "labels")} for each in columns]
     losses, best = {}, None
     model.eval()
     with without_backbone(model):

@@ -155,7 +155,8 @@ class FeatureStore:
 def without_backbone(model: GalaxyPreTrainedModel) -> Iterator[None]:
     """Meanwhile the model is its head, and is called with features (B, D) in the place of pictures."""
     parts = model.backbone, model.pixel_mean, model.pixel_std
-    model.backbone, model.pixel_mean, model.pixel_std = nn.Identity(), torch.zeros(()), torch.ones(())
+    zero = torch.zeros((), device=model.pixel_mean.device)
+    model.backbone, model.pixel_mean, model.pixel_std = nn.Identity(), zero, zero + 1
     try:
         yield
     finally:

@@ -1,8 +1,9 @@
 """The processes that work on one run: how they start together, who follows them, and what only the first of them does."""
 
+import contextlib
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,13 @@ from typing import Literal
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import DistributedType, GradientAccumulationPlugin, InitProcessGroupKwargs, broadcast_object_list
+from accelerate.utils import (
+    AutocastKwargs,
+    DistributedType,
+    GradientAccumulationPlugin,
+    InitProcessGroupKwargs,
+    broadcast_object_list,
+)
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from hf_galaxy.cores import available_cores
@@ -108,6 +115,16 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, -1)
+
+
+@contextlib.contextmanager
+def full_precision(accelerator: Accelerator) -> Iterator[None]:
+    """Meanwhile `accelerator.autocast` changes nothing: a process has one accelerator, but not all that it computes is mixed."""
+    before, accelerator.autocast_handler = accelerator.autocast_handler, AutocastKwargs(enabled=False)
+    try:
+        yield
+    finally:
+        accelerator.autocast_handler = before
 
 
 def available_trackers() -> list[str]:

@@ -1,5 +1,6 @@
 """Cells of the downstream benchmark are paired, are what other libraries make of them, and are measured once."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from accelerate import Accelerator
 from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 
@@ -29,7 +31,8 @@ from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.sources import open_sources
 from hf_galaxy.training.task import model_and_baseline
 from tests.conftest import ROOT
-from tests.training.runs import run
+from tests.training.runs import SERVER, run
+from tests.training.second_device import second_device
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +141,46 @@ def test_a_linear_probe_is_the_logistic_regression_of_the_galaxies_of_its_fold_a
     predicted = theirs.fit((x - pool.mean(0)) / std, y).predict((x_test - pool.mean(0)) / std)
     assert found["figures"]["error"]["model"] == pytest.approx((predicted != y_test).mean(), abs=1.01 / len(y_test))
     assert found["galaxies"] == len(y)
+
+
+def test_linear_probes_run_on_a_device_of_their_own(mock_dataset, tmp_path, monkeypatch):
+    """Of features that are computed there, and of those that are kept; and find what they find on the CPU."""
+    found = {}
+    for where in ("cpu", "elsewhere"):
+        benchmark = some_benchmark(mock_dataset, tmp_path / where, {"random": None}, modes=("linear",), seeds=(1,))
+        with second_device() if where == "elsewhere" else contextlib.nullcontext("cpu") as device:
+            monkeypatch.setattr("hf_galaxy.benchmark_cell.start_accelerator", lambda precision: Accelerator(cpu=True))
+            monkeypatch.setattr(Accelerator, "device", torch.device(device))
+            bench = Bench(benchmark)
+            assert all(bench.measure(cell) for cell in benchmark.cells())
+        found[where] = [cell.read()["figures"][cell.task.measure]["model"] for cell in benchmark.cells()]
+    assert found["elsewhere"] == pytest.approx(found["cpu"], rel=0.02)
+    assert len(found["cpu"]) == 4, "tasks and shares"
+
+
+def measure_all(benchmark):
+    bench = Bench(benchmark)
+    for cell in benchmark.cells():
+        bench.measure(cell)
+
+
+def test_with_mixed_precision_whole_models_are_trained_but_not_probed(mock_dataset, tmp_path):
+    """Both in one process, in which Accelerate allows one precision."""
+    found = []
+    for precision in ("bf16", None):
+        given = dict(shares=(0.5,), seeds=(1,), rates=(1e-2,), seen=20, precision=precision)
+        benchmark = some_benchmark(mock_dataset, tmp_path / str(precision), {"random": None}, **given)
+        benchmark = dataclasses.replace(benchmark, tasks={"kind": benchmark.tasks["kind"]})
+        process = SERVER.Process(target=measure_all, args=(benchmark,))
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+        found.append({cell.mode: cell.read() for cell in benchmark.cells()})
+    mixed, plain = found
+    assert mixed["full"]["environment"]["precision"] == "bf16"
+    assert mixed["full"]["figures"] != plain["full"]["figures"]
+    assert mixed["linear"]["environment"]["precision"] == "no"
+    assert mixed["linear"]["figures"] == plain["linear"]["figures"]
 
 
 def names(rows):
