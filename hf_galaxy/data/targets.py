@@ -101,11 +101,16 @@ def _check_one(label, names, where=""):
         )
 
 
-def _classes_in(rows, column, name):
+def _classes_in(rows: Rows, column: str, name: str) -> list[str]:
     feature = rows.features.get(column)
     if isinstance(feature, datasets.ClassLabel):
         return feature.names
-    if not is_text(feature):
+    if feature is not None and not is_text(feature):
+        raise BadInput(
+            f"--dataset {name}: column {column!r} holds {getattr(feature, 'dtype', feature)}, but classes are texts or a "
+            f"ClassLabel; name them: dataset.cast_column({column!r}, datasets.ClassLabel(names=[...]))"
+        )
+    if feature is None:
         labels = ", ".join(label_columns(rows)) or "none"
         raise BadInput(f"--dataset {name}: has no class label {column!r}; its label columns: {labels}")
     names = sorted({value for value in column_of(rows, column).unique().to_pylist() if value})

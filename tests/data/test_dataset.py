@@ -209,6 +209,15 @@ def test_a_class_label_of_minus_one_is_missing():
         Label.of("kind", ["a", "b", "c"]).indices(table, features["kind"])
 
 
+@pytest.mark.parametrize(("values", "kind"), [([0, 1, None], "int64"), ([0.0, 1.0, None], "float64")])
+def test_of_a_column_of_numbers_the_message_says_how_they_become_classes(values, kind):
+    rows = datasets.Dataset.from_dict({"ring": values})
+    with pytest.raises(
+        BadInput, match=rf"--dataset x: column 'ring' holds {kind}, .*cast_column\('ring', datasets.ClassL"
+    ):
+        label_of(rows, "ring", "x")
+
+
 def test_a_text_column_is_a_label_and_an_empty_text_is_none(tmp_path):
     rows = datasets.Dataset.from_dict({"summary": ["spiral", "", "edge_on_disk", None, "spiral"]})
     label = label_of(rows, "summary", "x")
