@@ -1,10 +1,20 @@
 """What a dataset's card and its statistics.json say of it, for those who train on it."""
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from huggingface_hub import DatasetCard
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+
+logger = logging.getLogger(__name__)
 
 
 def card_section(text, heading):
@@ -36,8 +46,15 @@ class DatasetFacts:
         folder = Path(name)
         hub_id = None if folder.exists() else name
         try:
-            card = DatasetCard.load(name if hub_id else folder / "README.md")
-        except (OSError, ValueError):  # no card, or one without a header
+            card = DatasetCard.load(name) if hub_id else DatasetCard((folder / "README.md").read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError, EntryNotFoundError) as error:
+            if not _is_absent(error):
+                reason = " ".join(str(error).split())
+                logger.warning(
+                    "%s: its card cannot be read (%s): its licence, telescope, known problems and citation will be missing "
+                    "from cards of models",
+                    name, reason,
+                )  # fmt: skip
             return cls(name, hub_id=hub_id)
         telescope = re.search(r"^\| telescope \| (.+) \|$", card.text, re.MULTILINE)
         citation = re.search(r"```bibtex\n(.*?)```", card.text, re.DOTALL)
@@ -50,6 +67,14 @@ class DatasetFacts:
             card_section(card.text, "Known problems") or None,
             citation and citation[1].strip(),
         )
+
+
+def _is_absent(error: Exception) -> bool:
+    """Whether a card cannot be read because there is none; not because the Hub does not answer, or does not let us read it."""
+    if isinstance(error, RepositoryNotFoundError):
+        return error.response.status_code == 404  # a private or gated one says 401 or 403
+    absent = (EntryNotFoundError, FileNotFoundError, NotADirectoryError, HFValidationError)
+    return isinstance(error, absent) and not isinstance(error, LocalEntryNotFoundError)
 
 
 STATISTICS, CROISSANT = "statistics.json", "croissant.json"

@@ -6,6 +6,7 @@ A backbone is named by a timm architecture ("convnext_atto") or by "transformers
 
 import inspect
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedCo
 
 from hf_galaxy.errors import BadInput
 
+logger = logging.getLogger(__name__)
 TRANSFORMERS = "transformers:"
 TIMM_FORMAT = ("hf_hub:", "hf-hub:", "local-dir:")  # as timm names what timm.models.save_for_hf has saved
 
@@ -151,7 +153,13 @@ def file_of(name: str, file: str) -> Path:
 def _processor_normalisation(source):
     try:
         processor = AutoImageProcessor.from_pretrained(source, backend="pil")
-    except (OSError, ValueError):  # a configuration without an image processor: ImageNet's figures, as most models use
+    except (OSError, ValueError) as error:  # there is none, or the Hub does not give it
+        reason = " ".join(str(error).split())[:200]
+        logger.warning(
+            "%s: has no image processor that can be read (%s): pictures are normalised with the mean and standard deviation "
+            "of ImageNet, as for most models",
+            source, reason,
+        )  # fmt: skip
         return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
     return tuple(processor.image_mean), tuple(processor.image_std)
 

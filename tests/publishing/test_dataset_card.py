@@ -1,7 +1,12 @@
 """The card of a dataset is made of prose, tree and statistics; its YAML is what load_dataset reads, and every card renders."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import datasets
 import pytest
@@ -9,6 +14,7 @@ import yaml
 from huggingface_hub import DatasetCard
 
 from hf_galaxy import load_tree
+from hf_galaxy.data.card_facts import DatasetFacts
 from hf_galaxy.data.dataset import open_dataset
 from hf_galaxy.decision_tree import available_trees
 from hf_galaxy.errors import BadInput
@@ -87,3 +93,61 @@ def test_prose_that_cannot_be_read_is_refused(text, tmp_path):
     (tmp_path / "card.md").write_text(text)
     with pytest.raises(BadInput, match=r"card\.md: is no text with a header"):
         Prose.load(tmp_path / "card.md")
+
+
+# Repository on the Hub -> what the Hub answers.
+ANSWERS = {
+    "lab/absent": (404, "RepoNotFound"), "lab/bare": (404, "EntryNotFound"), "lab/private": (401, ""),
+    "lab/gated": (403, "GatedRepo"), "lab/broken": (500, ""),
+}  # fmt: skip
+
+
+class Answer(BaseHTTPRequestHandler):
+    def do_GET(self):
+        status, code = next(answer for repo, answer in ANSWERS.items() if repo in self.path)
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_card_that_the_hub_does_not_give_is_not_taken_for_one_that_is_not_there():
+    program = "import sys; from hf_galaxy.data.card_facts import DatasetFacts; print([DatasetFacts.by(name) for name in sys.argv[1:]])"
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    environment = {
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HUB_OFFLINE": "0",
+        "NO_PROXY": "127.0.0.1",
+    }
+    for names, unread in (
+        (["lab/absent", "lab/bare", "no/hub/id"], []),
+        (["lab/private", "lab/gated", "lab/broken"], ["lab/private", "lab/gated", "lab/broken"]),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *names], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True,
+            timeout=120, check=True,
+        )  # fmt: skip
+        assert done.stdout.strip() == str([DatasetFacts(name, hub_id=name) for name in names])
+        assert re.findall(r"^(\S+): its card cannot be read \(.+\): its licence", done.stderr, re.MULTILINE) == unread
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, None), (b"No header.", None), (b"---\na: [\n---\n", "while parsing"), (b"---\na: \xff\n---\n", "decode")],
+)
+def test_a_card_in_a_folder_that_cannot_be_read_is_named(tmp_path, caplog, content, reason):
+    if content is not None:
+        (tmp_path / "README.md").write_bytes(content)
+    said = DatasetFacts.by(str(tmp_path))
+    assert (said.title, said.license, said.citation) == (str(tmp_path), None, None)
+    own = [record.message for record in caplog.records if record.name == "hf_galaxy.data.card_facts"]
+    assert len(own) == (reason is not None)
+    assert all(f"{tmp_path}: its card cannot be read" in message and reason in message for message in own)
