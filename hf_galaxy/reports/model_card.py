@@ -42,7 +42,7 @@ def model_card(record: RunRecord) -> str:
 def metrics_table(results: dict) -> str:
     """Markdown of one split's results, every figure beside its baseline.
 
-    Where there are replicates of a bootstrap over galaxies, +- is half the width of the interval that 90 % of them lie in.
+    Where there are replicates of a bootstrap over galaxies, the interval that 90 % of them lie in follows in brackets.
     """
     again = results.get("bootstrap", {})
     if "values" in results:
@@ -105,17 +105,15 @@ def _loss_of_all(results, again):
     )
 
 
-def _told(value, replicates):
-    """A figure and, where it was measured in replicates, half the width of its interval."""
+def _told(value: float | None, replicates: list[float | None] | None) -> str:
+    """A figure and, where it was measured in replicates, the interval that 90 % of them lie in."""
     drawn = [each for each in replicates or [] if each is not None]
     if value is None or not drawn:
         return rounded(value)
     low, high = np.quantile(drawn, (0.05, 0.95))
     if low == high:  # as of one galaxy, which is all that can be drawn: nothing is known of others
         return rounded(value)
-    half = (high - low) / 2
-    shown = f"{half:.3f}" if 0.0005 <= half < 1000 else rounded(half)
-    return f"{rounded(value)}\xa0±\xa0{shown}"  # not to be broken into lines
+    return f"{rounded(value)}\xa0[{rounded(low)},\xa0{rounded(high)}]"  # not to be broken into lines
 
 
 def _classes_table(confusion, names):

@@ -95,13 +95,20 @@ def test_a_model_card_is_a_function_of_its_record(task, tmp_path):
 def test_figures_have_intervals_over_galaxies():
     results = record().results["test"]
     low, high = np.quantile(results["bootstrap"]["loss"]["model"], (0.05, 0.95))
-    told = f"{results['loss']['model']:.3f}\xa0±\xa0{(high - low) / 2:.3f}"
+    told = f"{results['loss']['model']:.3f}\xa0[{low:.3f},\xa0{high:.3f}]"
     assert f"All 50 galaxies: loss {told}, baseline" in model_card.model_card(record())
     rows = model_card.metrics_table(results).splitlines()
-    assert sum("±" in row for row in rows) == 3, "all galaxies, the campaign, the question"
-    assert "± nan" not in model_card.model_card(record())
+    assert sum("\xa0[" in row for row in rows) == 3, "all galaxies, the campaign, the question"
+    assert "[nan" not in model_card.model_card(record())
     classes = model_card.metrics_table(record("classes").results["test"])
-    assert classes.count("±") == 5, "loss, two accuracies, and two figures of the ranking"
+    assert classes.count("\xa0[") == 5, "loss, two accuracies, and two figures of the ranking"
+
+
+def test_an_interval_that_is_not_symmetric_is_shown_with_both_its_ends():
+    results = record("classes").results["test"]
+    results["accuracy"]["model"] = 0.9
+    results["bootstrap"]["accuracy"]["model"] = [0.5] * 20 + [0.9] * 70 + [0.95] * 10
+    assert "| accuracy | 0.900\xa0[0.500,\xa00.950] | " in model_card.metrics_table(results)
 
 
 def test_a_figure_that_is_the_same_in_all_replicates_has_no_interval():
@@ -112,7 +119,7 @@ def test_a_figure_that_is_the_same_in_all_replicates_has_no_interval():
     assert len(set(drawn)) == 1
     row = model_card.metrics_table(results).splitlines()[-1]
     assert row.startswith("| ring | 49 | ")
-    assert row.count("±") == 1, row
+    assert row.count("\xa0[") == 1, row
 
 
 def test_what_an_older_record_lacks_is_not_measured():
@@ -120,7 +127,7 @@ def test_what_an_older_record_lacks_is_not_measured():
     del old.dataset["cards"]
     text = model_card.model_card(old)
     assert "### Calibration\n\nNot measured." in text
-    assert "±\xa0" not in text
+    assert "\xa0[" not in text
     assert "| licence | nobody has stated one |" in text
     assert run_figures.figures(old).keys() == {"figures/loss.png"}
     few = VoteMetrics(TREE, ConstantVotes(*torch.ones(3, 2) / 2), min_votes=20)
@@ -238,12 +245,13 @@ def test_a_card_shows_average_precision_where_it_was_measured():
     ours = record("classes")
     pair = ours.results["test"]["average_precision"]
     text = model_card.model_card(ours)
-    assert f"| average_precision | {pair['model']:.3f}\xa0±\xa00." in text
-    assert "is by chance the share of the class, 1 is perfect; it is of b. After ±" in text
+    assert f"| average_precision | {pair['model']:.3f}\xa0[0." in text
+    assert "is by chance the share of the class, 1 is perfect; it is of b. In brackets" in text
     ours.dataset["classes"].append("c")
     del ours.results["test"]["confusion"]  # of two classes
-    assert "mean of the classes) is by chance the share of the class, 1 is perfect. After ±" in model_card.model_card(
-        ours
+    assert (
+        "mean of the classes) is by chance the share of the class, 1 is perfect. In brackets"
+        in model_card.model_card(ours)
     )
     del ours.results["test"]["average_precision"], ours.results["test"]["bootstrap"]["average_precision"]
     earlier = model_card.model_card(ours)
