@@ -1,11 +1,14 @@
 """hf_galaxy: galaxy pictures, volunteers' votes, and the models that predict them, in the Hugging Face way."""
 
-from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
-from transformers.pipelines import PIPELINE_REGISTRY
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from hf_galaxy.decision_tree import DecisionTree, load_tree
-from hf_galaxy.models.model import GalaxyConfig, GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes
-from hf_galaxy.models.pipeline import GalaxyMorphologyPipeline
+from hf_galaxy.models.registration import register_when_imported
+
+if TYPE_CHECKING:
+    from hf_galaxy.decision_tree import DecisionTree, load_tree
+    from hf_galaxy.models.model import GalaxyConfig, GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes
+    from hf_galaxy.models.pipeline import GalaxyMorphologyPipeline
 
 __version__ = "0.1.0"
 __all__ = [
@@ -18,10 +21,26 @@ __all__ = [
     "load_tree",
 ]
 
-AutoConfig.register("galaxy", GalaxyConfig)
-# One configuration, several models: from_pretrained takes the one that config.json names under "architectures".
-AutoModel.register(GalaxyConfig, (GalaxyForVotes, GalaxyForImageClassification, GalaxyForRegression))
-AutoModelForImageClassification.register(GalaxyConfig, GalaxyForImageClassification)
-PIPELINE_REGISTRY.register_pipeline(
-    "galaxy-morphology", pipeline_class=GalaxyMorphologyPipeline, pt_model=AutoModel, type="image"
-)
+# Where each public name is defined. It is imported when it is first used: torch and transformers take seconds to import.
+_MODULES = {
+    "DecisionTree": "decision_tree",
+    "GalaxyConfig": "models.model",
+    "GalaxyForImageClassification": "models.model",
+    "GalaxyForRegression": "models.model",
+    "GalaxyForVotes": "models.model",
+    "GalaxyMorphologyPipeline": "models.pipeline",
+    "load_tree": "decision_tree",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register_when_imported()
