@@ -21,11 +21,8 @@ from typing import Literal
 
 from hf_galaxy.command_line import STOPPED, run
 from hf_galaxy.downstream.benchmark import RATES, Benchmark, Mode, Start, begin, check_unseen
-from hf_galaxy.downstream.measure import Bench
-from hf_galaxy.downstream.page import write_results
 from hf_galaxy.downstream.tasks import load_tasks, with_label
 from hf_galaxy.errors import BadInput
-from hf_galaxy.models.start import resolve_start
 from hf_galaxy.progress import progress
 from hf_galaxy.sweeps.attempt import try_lock
 from hf_galaxy.sweeps.grid import STATE_DIR
@@ -80,6 +77,8 @@ class Downstream:
 
 def starts_of(settings: Downstream) -> dict[str, Start]:
     """The starts by name, each looked at: weights that cannot be read are refused now."""
+    from hf_galaxy.models.start import resolve_start
+
     starts = {}
     for text in settings.starts:
         name, *backbone, weights = text.split("=") if text != "random" else (text, "")
@@ -97,6 +96,8 @@ def starts_of(settings: Downstream) -> dict[str, Start]:
 
 def work(benchmark: Benchmark, log: Path, cores: set[int]) -> None:
     """Measure cells that nobody else measures, until all are done."""
+    from hf_galaxy.downstream.measure import Bench
+
     with log.open("a") as file:
         os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
     if hasattr(os, "sched_setaffinity"):
@@ -152,6 +153,8 @@ def work_off(benchmark: Benchmark, at_once: int) -> None:
 
 
 def main(settings: Downstream) -> None:
+    from hf_galaxy.downstream.page import write_results
+
     if settings.at_once < 1:
         raise BadInput(f"--at-once {settings.at_once}: must be at least 1")
     tasks = load_tasks(settings.tasks)

@@ -11,17 +11,17 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import datasets
 import tyro
 
 from hf_galaxy.command_line import run
 from hf_galaxy.cores import available_cores
-from hf_galaxy.data.card_facts import STATISTICS
-from hf_galaxy.data.streaming import StreamedRows, open_stream
 from hf_galaxy.errors import BadInput
-from hf_galaxy.publishing.check import Finding, check_dataset
+
+if TYPE_CHECKING:
+    from hf_galaxy.data.streaming import StreamedRows
+    from hf_galaxy.publishing.check import Finding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,15 +38,23 @@ class Check:
     """That decode pictures."""
 
 
-def opened(dataset: str, config: str | None) -> tuple[dict[str, StreamedRows], dict[str, int]]:
+def opened(dataset: str, config: str | None) -> "tuple[dict[str, StreamedRows], dict[str, int]]":
     """The splits of a configuration, and how many galaxies its card says they have."""
+    import datasets
+
+    from hf_galaxy.data.streaming import open_stream
+
     splits = open_stream(dataset, config)
     info = datasets.load_dataset_builder(dataset, config).info
     return splits, {str(split): given.num_examples for split, given in (info.splits or {}).items()}
 
 
-def other_configs(dataset: str) -> Iterator[Finding]:
+def other_configs(dataset: str) -> "Iterator[Finding]":
     """Whether the other configurations can be opened and hold as many galaxies as the card says."""
+    import datasets
+
+    from hf_galaxy.publishing.check import Finding
+
     default = datasets.load_dataset_builder(dataset).config.name
     for config in datasets.get_dataset_config_names(dataset):
         if config == default:
@@ -64,6 +72,9 @@ def other_configs(dataset: str) -> Iterator[Finding]:
 
 
 def main(settings: Check) -> None:
+    from hf_galaxy.data.card_facts import STATISTICS
+    from hf_galaxy.publishing.check import check_dataset
+
     if not 0 <= settings.tolerance <= 1 or settings.threads < 1:
         raise BadInput("--tolerance is a share, in [0, 1]; --threads must be at least 1")
     splits, stated = opened(settings.dataset, settings.config)

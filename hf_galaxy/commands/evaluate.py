@@ -8,17 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from hf_galaxy.command_line import run
-from hf_galaxy.data.dataset import open_dataset, rows_of
-from hf_galaxy.data.splits import in_fold
-from hf_galaxy.data.targets import Label, check_tree_columns, label_of, labelled, values_of, with_values
 from hf_galaxy.errors import BadInput
-from hf_galaxy.models.model import GalaxyForRegression, GalaxyForVotes
-from hf_galaxy.models.start import load_run
-from hf_galaxy.reports import model_card
-from hf_galaxy.reports.run_folder import rewrite
-from hf_galaxy.training.processes import start_accelerator
-from hf_galaxy.training.sequence import default_workers
-from hf_galaxy.training.task import measure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +36,16 @@ class Evaluate:
 
 
 def main(settings: Evaluate) -> None:
+    from hf_galaxy.data.dataset import rows_of
+    from hf_galaxy.data.targets import check_tree_columns
+    from hf_galaxy.models.model import GalaxyForRegression, GalaxyForVotes
+    from hf_galaxy.models.start import load_run
+    from hf_galaxy.reports import model_card
+    from hf_galaxy.reports.run_folder import rewrite
+    from hf_galaxy.training.processes import start_accelerator
+    from hf_galaxy.training.sequence import default_workers
+    from hf_galaxy.training.task import measure
+
     if settings.batch_size < 1 or (settings.workers or 0) < 0:
         raise BadInput("--batch-size must be at least 1, --workers must not be negative")
     accelerator = start_accelerator(settings.precision, settings.cpu)
@@ -75,17 +75,24 @@ def main(settings: Evaluate) -> None:
 
 def _opened(name, config, settings, record):
     """The splits of a dataset: of one that the run learnt from, those of its fold, as it knows galaxies of the published ones."""
+    from hf_galaxy.data.dataset import open_dataset
+    from hf_galaxy.data.splits import in_fold
+
     opened, fold = open_dataset(name, config, settings.streaming), record.settings.get("fold")
     return in_fold(opened, fold, name) if fold is not None and name in record.settings["dataset"] else opened
 
 
 def _with_values(rows, config, name):
     """The rows that have at least one of the values of a model."""
+    from hf_galaxy.data.targets import values_of, with_values
+
     return with_values(rows, values_of(rows, config.values, name, config.unit_interval), f"--dataset {name}")[0]
 
 
 def _labelled_as_learnt(rows, record, name):
     """The rows that have a label, if the classes are those of the run."""
+    from hf_galaxy.data.targets import Label, label_of, labelled
+
     label, learnt = label_of(rows, record.settings["label"], name), record.dataset["classes"]
     if set(label.names) < set(learnt):  # texts, of which this split does not hold all
         label = Label.of(record.settings["label"], learnt)

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hf_galaxy.command_line import run
-from hf_galaxy.models.export import check_encoder_folder, check_onnx_file, export_encoder, export_onnx
-from hf_galaxy.models.start import load_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +33,9 @@ class Onnx:
 
 
 def main(settings: Encoder | Onnx) -> None:
+    from hf_galaxy.models.export import check_encoder_folder, check_onnx_file, export_encoder, export_onnx
+    from hf_galaxy.models.start import load_run
+
     if isinstance(settings, Encoder):
         check_encoder_folder(settings.out)
         export_encoder(*load_run(settings.run), settings.out)

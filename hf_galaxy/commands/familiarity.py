@@ -10,20 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from accelerate.utils import gather_object
-
 from hf_galaxy.command_line import run
-from hf_galaxy.data.galaxies import Galaxies
-from hf_galaxy.data.views import eval_view
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models.familiarity import FILE, LEVEL, Familiarity, Seen, looks_of
-from hf_galaxy.models.start import load_run
-from hf_galaxy.training.features import BATCH, features_of
-from hf_galaxy.training.processes import on_main_process, start_accelerator
-from hf_galaxy.training.sequence import ProcessShard, evaluation_batches
-from hf_galaxy.training.settings import settings_of
-from hf_galaxy.training.sources import open_sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +34,18 @@ class Measure:
 
 
 def main(settings: Measure) -> None:
+    import numpy as np
+    from accelerate.utils import gather_object
+
+    from hf_galaxy.data.galaxies import Galaxies
+    from hf_galaxy.data.views import eval_view
+    from hf_galaxy.models.start import load_run
+    from hf_galaxy.training.features import BATCH, features_of
+    from hf_galaxy.training.processes import on_main_process, start_accelerator
+    from hf_galaxy.training.sequence import ProcessShard, evaluation_batches
+    from hf_galaxy.training.settings import settings_of
+    from hf_galaxy.training.sources import open_sources
+
     if not 0 < settings.level < 1 or settings.workers < 0:
         raise BadInput("--level must be in (0, 1), --workers must not be negative")
     accelerator = start_accelerator(settings.precision, settings.cpu)

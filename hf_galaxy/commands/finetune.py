@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from hf_galaxy.command_line import run
 from hf_galaxy.training.recipe import with_recipe
-from hf_galaxy.training.run import run_training
 from hf_galaxy.training.settings import Settings
 
 
@@ -29,6 +28,12 @@ class Finetune(Settings):
     """Epochs without a better validation loss after which training stops; Zoobot 2's for finetuning."""
 
 
+def main(settings: Settings) -> None:
+    from hf_galaxy.training.run import run_training
+
+    run_training(settings)
+
+
 def command() -> None:
     """Read the options from the command line, and run."""
-    run(Finetune, run_training, with_recipe)
+    run(Finetune, main, with_recipe)

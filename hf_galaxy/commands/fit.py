@@ -9,17 +9,14 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from hf_galaxy.command_line import run
 from hf_galaxy.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas as pd
 from hf_galaxy.files import whole_file, write_json
-from hf_galaxy.reports.run_folder import rewrite
-from hf_galaxy.scaling.figures import KINDS, figures_of
-from hf_galaxy.scaling.page import MADE, study_page
-from hf_galaxy.scaling.points import load_points, points_of, records_in, save_points
-from hf_galaxy.scaling.study import study_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +34,11 @@ class FitScaling:
 
 
 def main(settings: FitScaling) -> None:
+    from hf_galaxy.scaling.figures import KINDS, figures_of
+    from hf_galaxy.scaling.page import MADE, study_page
+    from hf_galaxy.scaling.points import load_points, points_of, records_in, save_points
+    from hf_galaxy.scaling.study import study_of
+
     if settings.cards and settings.runs.is_file():
         raise BadInput(
             f"--cards: {settings.runs} is a table; give the folder of the runs whose cards are to be written"
@@ -72,8 +74,10 @@ def main(settings: FitScaling) -> None:
     )
 
 
-def write_cards(runs: Path, points: pd.DataFrame, study: dict, title: str) -> None:
+def write_cards(runs: Path, points: "pd.DataFrame", study: dict, title: str) -> None:
     """Into each run's record and card, the laws of its backbone."""
+    from hf_galaxy.reports.run_folder import rewrite
+
     for name, own in points.groupby("run"):
         about = own.iloc[0][["backbone", "start"]].to_dict()
         laws = [law for law in study["laws"] if about.items() <= law.items()]

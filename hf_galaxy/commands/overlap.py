@@ -8,14 +8,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from hf_galaxy.command_line import run
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import check_new, whole_file
 from hf_galaxy.publishing.duplicates import ALIKE, SAME_GALAXY_ARCSEC
-from hf_galaxy.publishing.overlap import Listing, check_scales, overlap
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hf_galaxy.publishing.overlap import Listing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,10 @@ class Find:
 
 
 def main(settings: Find) -> None:
+    import pandas as pd
+
+    from hf_galaxy.publishing.overlap import Listing, check_scales, overlap
+
     check_scales(settings.scales)
     if not settings.arcsec > 0 or not 0 < settings.alike < 1:
         raise BadInput("--arcsec must be above 0, --alike in (0, 1)")
@@ -75,7 +82,7 @@ def main(settings: Find) -> None:
             print(f"{settings.out}: {galaxies:,} of the {len(listing):,} galaxies of {listing.name}")
 
 
-def in_words(one: Listing, other: Listing, pairs: pd.DataFrame, alike: float) -> str:
+def in_words(one: "Listing", other: "Listing", pairs: "pd.DataFrame", alike: float) -> str:
     ways = [f"{pairs['how'].str.contains(way).sum():,} by {way}" for way in ("name", "position", "picture")]
     said = f"{one.name} and {other.name}: {len(pairs):,} pairs, {', '.join(ways)}"
     unlike = pairs["how"].str.contains("name") & (pairs["similarity"] <= alike)

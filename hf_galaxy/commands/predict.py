@@ -10,15 +10,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from accelerate.utils import broadcast_object_list
 
 from hf_galaxy.command_line import run
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import check_new, new_folder
-from hf_galaxy.models.predictions import finish, predict, schema_of, sources_of, weights_digest
-from hf_galaxy.models.start import load_model
-from hf_galaxy.training.processes import on_main_process, start_accelerator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +48,12 @@ class Predict:
 
 
 def main(settings: Predict) -> None:
+    from accelerate.utils import broadcast_object_list
+
+    from hf_galaxy.models.predictions import finish, predict, schema_of, sources_of, weights_digest
+    from hf_galaxy.models.start import load_model
+    from hf_galaxy.training.processes import on_main_process, start_accelerator
+
     if settings.batch_size < 1 or settings.workers < 0:
         raise BadInput("--batch-size must be at least 1, --workers must not be negative")
     settings.rendering.check()

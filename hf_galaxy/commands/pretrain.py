@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from hf_galaxy.command_line import run
 from hf_galaxy.training.recipe import with_recipe
-from hf_galaxy.training.run import run_training
 from hf_galaxy.training.settings import Settings
 
 
@@ -16,6 +15,12 @@ class Pretrain(Settings):
     """Pretrain a backbone on a published dataset and leave a run folder. The same command again goes on where it stopped."""
 
 
+def main(settings: Settings) -> None:
+    from hf_galaxy.training.run import run_training
+
+    run_training(settings)
+
+
 def command() -> None:
     """Read the options from the command line, and run."""
-    run(Pretrain, run_training, with_recipe)
+    run(Pretrain, main, with_recipe)

@@ -16,26 +16,22 @@ import sys
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from hf_galaxy.command_line import run
 from hf_galaxy.cores import available_cores
-from hf_galaxy.data import card_facts
-from hf_galaxy.data.pictures import Pictures, Rendering
-from hf_galaxy.data.streaming import open_stream
+from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.decision_tree import DecisionTree, load_tree, tree_of_columns
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import check_new, new_folder, write_json
 from hf_galaxy.progress import progress
-from hf_galaxy.publishing import catalogues, hub, plan, simulate, writer
-from hf_galaxy.publishing.column_map import ColumnMap
-from hf_galaxy.publishing.combine import Combined
-from hf_galaxy.publishing.counts import Statistics
-from hf_galaxy.publishing.croissant import croissant
-from hf_galaxy.publishing.dataset_card import CONTACT_SHEET, Prose, contact_sheet, write_card
 from hf_galaxy.publishing.duplicates import SAME_GALAXY_ARCSEC
+
+if TYPE_CHECKING:
+    from hf_galaxy.publishing import plan
+    from hf_galaxy.publishing.dataset_card import Prose
 
 CARDS = Path(__file__).parents[2] / "dataset_cards"
 
@@ -125,13 +121,16 @@ class Card:
 
 
 def main(settings: Simulate | Catalogue | Combine | Card) -> None:
+    from hf_galaxy.data.card_facts import STATISTICS
+    from hf_galaxy.publishing import hub
+
     if isinstance(settings, Card):
         return only_card(settings)
     if settings.num_proc < 1:
         raise BadInput("--num-proc must be at least 1")
     if settings.push:
         hub.check_repo_name(settings.push)
-    if settings.push and (settings.out / card_facts.STATISTICS).exists():
+    if settings.push and (settings.out / STATISTICS).exists():
         print(f"{settings.out} is published already; uploading it")
         hub.rename(settings.out, settings.push, _command(settings))
     else:
@@ -142,6 +141,10 @@ def main(settings: Simulate | Catalogue | Combine | Card) -> None:
 
 
 def from_source(settings: Simulate | Catalogue | Combine) -> None:
+    from hf_galaxy.publishing import simulate
+    from hf_galaxy.publishing.combine import Combined
+    from hf_galaxy.publishing.dataset_card import Prose
+
     if isinstance(settings, Simulate):
         if settings.galaxies < 1 or settings.size < 16 or settings.seed < 0:
             raise BadInput("--galaxies must be at least 1, --size at least 16, --seed not negative")
@@ -156,6 +159,11 @@ def from_source(settings: Simulate | Catalogue | Combine) -> None:
 
 
 def make_catalogue(settings: Catalogue) -> None:
+    from hf_galaxy.data.pictures import Pictures
+    from hf_galaxy.publishing import catalogues
+    from hf_galaxy.publishing.column_map import ColumnMap
+    from hf_galaxy.publishing.dataset_card import Prose
+
     settings.rendering.check()
     columns = ColumnMap.load(settings.columns) if settings.columns else ColumnMap()
     tree = load_tree(settings.tree) if settings.tree else None
@@ -181,9 +189,15 @@ def make_catalogue(settings: Catalogue) -> None:
 
 
 def make(
-    settings: Simulate | Catalogue | Combine, source: plan.Source, tree: DecisionTree | None, prose: Prose,
+    settings: Simulate | Catalogue | Combine, source: "plan.Source", tree: DecisionTree | None, prose: "Prose",
     values: list[str], caption: str,
 ) -> None:  # fmt: skip
+    from hf_galaxy.data.card_facts import CROISSANT, STATISTICS
+    from hf_galaxy.publishing import plan, writer
+    from hf_galaxy.publishing.counts import Statistics
+    from hf_galaxy.publishing.croissant import croissant
+    from hf_galaxy.publishing.dataset_card import CONTACT_SHEET, contact_sheet, write_card
+
     neighbours = () if isinstance(settings, Simulate) else (settings.drop_duplicates, settings.same_galaxy_arcsec)
     shards, duplicates = plan.plan(source, *neighbours)
     of_rows = f"{source.fingerprint()} {[(str(s.path), s.rows) for s in shards]}"
@@ -202,7 +216,7 @@ def make(
         name, command = settings.push or str(settings.out), _command(settings)
         said = {"license": prose.license, "notes": notes, "arcsec": duplicates.arcsec, "name": name, "command": command}
         statistics = counts.to_dict()
-        write_json(folder / card_facts.STATISTICS, statistics | said)
+        write_json(folder / STATISTICS, statistics | said)
         names = getattr(source.features[caption], "names", None)
         some = writer.sample(folder, ["id_str", "image", caption], 48)
         some = [row | ({caption: names[row[caption]]} if names else {}) for row in some]
@@ -214,7 +228,7 @@ def make(
         }
         configs = writer.configs_of(shards, source.features, of_campaign, folder)
         write_card(folder, prose, tree, statistics, configs, notes, command, name)
-        write_json(folder / card_facts.CROISSANT, croissant(settings.push, prose, configs, date.today()))
+        write_json(folder / CROISSANT, croissant(settings.push, prose, configs, date.today()))
     counts = ", ".join(f"{n:,} {split}" for split, n in statistics["galaxies"].items())
     votes = f"; {sum(statistics['votes'].values()):,} votes" if tree else ""
     print(f"{settings.out}: {counts} galaxies{votes}")
@@ -231,6 +245,10 @@ def _command(settings):
 
 
 def only_card(settings: Card) -> None:
+    from hf_galaxy.data.streaming import open_stream
+    from hf_galaxy.publishing.counts import Statistics
+    from hf_galaxy.publishing.dataset_card import Prose, write_card
+
     prose = Prose.load(settings.card)
     tree, statistics = load_tree(list(prose.trees)) if prose.trees else None, None
     if settings.dataset:

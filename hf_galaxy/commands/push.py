@@ -10,15 +10,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import AutoImageProcessor
-
 from hf_galaxy.command_line import run
 from hf_galaxy.errors import BadInput
-from hf_galaxy.models.start import load_run
-from hf_galaxy.publishing import hub
-from hf_galaxy.reports.card_data import licence
-from hf_galaxy.reports.run_folder import rewrite
-from hf_galaxy.reports.run_record import RunRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +34,14 @@ class Publish:
 
 def main(settings: Publish) -> None:
     # 1. Everything that could be wrong, before anything is changed.
+    from transformers import AutoImageProcessor
+
+    from hf_galaxy.models.start import load_run
+    from hf_galaxy.publishing import hub
+    from hf_galaxy.reports.card_data import licence
+    from hf_galaxy.reports.run_folder import rewrite
+    from hf_galaxy.reports.run_record import RunRecord
+
     if settings.push:
         hub.check_repo_name(settings.push)
     for option, names in (("--datasets", settings.datasets), ("--base-model", filter(None, [settings.base_model]))):

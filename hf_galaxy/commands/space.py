@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hf_galaxy.command_line import run
-from hf_galaxy.publishing import hub, space
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,6 +25,8 @@ class Publish:
 
 
 def main(settings: Publish) -> None:
+    from hf_galaxy.publishing import hub, space
+
     if settings.push:
         hub.check_repo_name(settings.push)
     files = space.files_of(ROOT)

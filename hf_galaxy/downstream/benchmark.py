@@ -15,9 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from hf_galaxy.data.dataset import open_dataset
-from hf_galaxy.data.targets import tables_of
-from hf_galaxy.downstream import probe
 from hf_galaxy.downstream.results import ABOUT, CELLS
 from hf_galaxy.downstream.tasks import Task
 from hf_galaxy.errors import BadInput
@@ -25,7 +22,6 @@ from hf_galaxy.files import write_json
 from hf_galaxy.reports.run_record import FILE, RunRecord
 from hf_galaxy.sweeps.grid import STATE_DIR, name_of
 from hf_galaxy.training.settings import Settings, quietly, settings_of
-from hf_galaxy.training.sources import open_sources
 
 Mode = Literal["linear", "full"]
 # Full finetuning: the same for every start, but for the learning rate.
@@ -35,6 +31,8 @@ FULL = dict(
     patience=VALIDATIONS,
 )  # fmt: skip
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+# Linear probes: shares of the loss of a head without weights, from next to nothing learnt to next to no penalty.
+PENALTIES = tuple(10.0**k for k in range(2, -5, -1))
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ class Benchmark:
     workers: int = 0
     seen: float = 250
     rates: tuple[float, ...] = RATES
-    penalties: tuple[float, ...] = probe.PENALTIES
+    penalties: tuple[float, ...] = PENALTIES
 
     def cells(self) -> Iterator[Cell]:
         """All cells, seed by seed, so that what is done by then is a whole benchmark; linear probes, which are quick, first.
@@ -203,6 +201,9 @@ def shared_galaxies(start: Start, task: Task) -> set[str] | None:
 
     The same galaxy may have another name in another dataset: scripts/find_overlap.py looks for its picture, too.
     """
+    from hf_galaxy.data.dataset import open_dataset
+    from hf_galaxy.training.sources import open_sources
+
     learnt = set()
     for record in start.lineage:
         try:
@@ -240,6 +241,8 @@ def check_unseen(benchmark: Benchmark) -> dict[str, bool]:
 
 
 def _names(parts):
+    from hf_galaxy.data.targets import tables_of
+
     return {name for rows in parts for table in tables_of(rows, ["id_str"]) for name in table["id_str"].to_pylist()}
 
 

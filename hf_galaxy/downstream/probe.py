@@ -10,16 +10,13 @@ import torch
 from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.training.features import GalaxyFeatures, without_backbone
 
-# Shares of the loss of a head without weights: from next to nothing learnt to next to no penalty. Each optimum is where the search
-# for the next begins, which ends when this many in a row have not validated better.
-PENALTIES = tuple(10.0**k for k in range(2, -5, -1))
-PATIENCE = 2
+PATIENCE = 2  # each optimum is where the search for the next begins, which ends when this many in a row have not validated better
 STEPS = 100  # of L-BFGS, at most
 
 
 def probe(
     model: GalaxyPreTrainedModel, train: GalaxyFeatures, validation: GalaxyFeatures, pool: torch.Tensor,
-    penalties: tuple[float, ...] = PENALTIES,
+    penalties: tuple[float, ...],
 ) -> dict[float, float]:  # fmt: skip
     """Give the model the head that validates best, of those with the least
 

@@ -9,14 +9,17 @@ import itertools
 import json
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from hf_galaxy.downstream.intervals import error_of, estimate_of, is_main, mean_and_draws, plain
 from hf_galaxy.downstream.label_efficiency import amounts_of, labels_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.bootstrap import ratios
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CELLS, ABOUT = "cells", "benchmark.json"  # what the benchmark leaves in its folder
 LINEAR, FULL = "linear", "full"
@@ -117,7 +120,7 @@ def _replicates(cell):
     return [figure["replicates"] for figure in cell["figures"].values()]
 
 
-def points_of(cells: list[dict], about: dict) -> pd.DataFrame:
+def points_of(cells: list[dict], about: dict) -> "pd.DataFrame":
     """What the cells measured, one row for each cell and figure, in the order of tasks, starts, modes and shares.
 
     Columns: `task`, `start`, `mode`, `share` (of the labels), `seed`; `galaxies` (learnt from), `test_galaxies`; `measure`,
@@ -125,6 +128,8 @@ def points_of(cells: list[dict], about: dict) -> pd.DataFrame:
     test galaxies, no number where it is not defined; `backbone`, `parameters`, `seconds`; `hyperparameter`, the one `chosen`
     on validation, and the `edge` of its grid that it lies at, "lowest", "highest" or "none".
     """
+    import pandas as pd
+
     rows = []
     for cell in cells:
         grid = sorted(map(float, cell["grid"]))

@@ -5,8 +5,6 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_galaxy.data.dataset import open_dataset
-from hf_galaxy.data.targets import label_columns
 from hf_galaxy.errors import BadInput
 from hf_galaxy.training.settings import Settings
 
@@ -94,6 +92,9 @@ def with_label(task: Task) -> Task:
     Raises:
         BadInput: the dataset cannot be opened, or has none or several.
     """
+    from hf_galaxy.data.dataset import open_dataset
+    from hf_galaxy.data.targets import label_columns
+
     if task.kind != "classes" or task.options.get("label"):
         return task
     rows = next(iter(open_dataset(task.dataset, task.options.get("config")).values()))

@@ -6,7 +6,6 @@ added up over batches and processes, and two models measured on the same galaxie
 """
 
 import numpy as np
-from scipy.stats import t
 
 REPLICATES = 200
 # A Poisson number of mean 1 is above k with one minus this probability; above 15 in none of 2^44.
@@ -40,6 +39,8 @@ def mean_draws(values: np.ndarray, replicates: np.ndarray, rng: np.random.Genera
         values: (S,) figures, or differences of figures, one for each seed.
         replicates: (S, R) the same in the replicates of a bootstrap over galaxies.
     """
+    from scipy.stats import t
+
     seeds, count = replicates.shape
     if seeds < 2:
         return np.full(count, np.nan)  # nothing is known of how seeds differ

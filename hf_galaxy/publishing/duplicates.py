@@ -2,10 +2,6 @@
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import uniform_filter
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import KDTree
 
 # As in the data of huggingface.co/papers/2404.02973: closer than this, two rows are about the same galaxy.
 SAME_GALAXY_ARCSEC = 20.0
@@ -20,6 +16,8 @@ def pairs_on_the_sky(positions: np.ndarray, arcsec: float = SAME_GALAXY_ARCSEC) 
     Args:
         positions: (N, 2) right ascension and declination in degrees; a row with NaN is near no other.
     """
+    from scipy.spatial import KDTree
+
     known = np.flatnonzero(np.isfinite(positions).all(axis=1))
     if not len(known):
         return np.empty((0, 2), int)
@@ -44,6 +42,8 @@ def fine_structure(picture: Image.Image) -> np.ndarray:
     of quality 75 did by 0.957 at least, of quality 50 by 0.84, at half its size (quality 90) by 0.86. Smaller pictures, with little to tell
     them apart, correlate less with copies that lost something. All zeros for a picture of one brightness.
     """
+    from scipy.ndimage import uniform_filter
+
     grey = Image.fromarray(np.asarray(picture.convert("L"), dtype=np.float32))
     small = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX))
     detail = np.arcsinh(small - uniform_filter(small, 3, mode="nearest"))
@@ -92,5 +92,8 @@ def pictures_alike(structures: np.ndarray) -> np.ndarray:
 
 def groups_of_pairs(pairs: np.ndarray, rows: int) -> np.ndarray:
     """(rows,) the number of each row's group, counted from 0, where pairs belong together, directly or through others."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     links = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(rows, rows))
     return connected_components(links, directed=False)[1]

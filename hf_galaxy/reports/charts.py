@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from hf_galaxy.reports.text import short
@@ -197,4 +196,6 @@ class Figure:
 
 
 def csv_text(rows):
+    import pandas as pd
+
     return pd.DataFrame(rows).to_csv(index=False)

@@ -4,7 +4,6 @@ Pure functions of the record, as the card is; what it does not hold is not drawn
 """
 
 import numpy as np
-from scipy.stats import beta
 
 from hf_galaxy.reports import charts
 from hf_galaxy.reports.run_record import RunRecord
@@ -109,6 +108,8 @@ def _coverage(places):
 
 def _of_classes(calibration):
     """How often the likeliest class is right against how likely it was said to be, and of how many galaxies."""
+    from scipy.stats import beta
+
     galaxies, bins = calibration["galaxies"], len(calibration["galaxies"])
     blue = charts.COLORS[0]
     with charts.style():

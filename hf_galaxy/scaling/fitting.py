@@ -8,7 +8,6 @@ R replicates, K sets of exponents, P parameters.
 import itertools
 
 import numpy as np
-from scipy.stats import chi2
 
 from hf_galaxy.evaluation.bootstrap import spread
 
@@ -68,6 +67,8 @@ def bootstrapped(columns, exponents, losses, kinds, galaxies, replicates):
 
 def _wider(free, replicates, rng):
     """(R, 1) factors that make of normal deviates such of Student's t."""
+    from scipy.stats import chi2
+
     return (free / spread(chi2(free), replicates, rng)[:, None]) ** 0.5
 
 

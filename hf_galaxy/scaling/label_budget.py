@@ -8,9 +8,9 @@ and a value is the median of the draws of both. Where the first shows a floor, i
 
 import dataclasses
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.bootstrap import LEVEL
@@ -19,15 +19,18 @@ from hf_galaxy.scaling.laws import FEWEST, PowerLaw, fit_power_law
 from hf_galaxy.scaling.points import ALL, MEASURES
 from hf_galaxy.scaling.study import CURVE, measured, useless_up_to
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 SURE = 0.98  # level of the interval of the floor; not reaching down to 0, it shows one
 AHEAD = 1, 2, 4, 8  # times the galaxies there are now
 REACH = 100  # times the galaxies there are now: beyond, no law is to be believed, and "never" is said
 
 
 def series_of(
-    points: pd.DataFrame, *, dataset: str | None = None, start: str | None = None, backbone: str | None = None,
+    points: "pd.DataFrame", *, dataset: str | None = None, start: str | None = None, backbone: str | None = None,
     question: str = ALL, measure: str | None = None,
-) -> pd.DataFrame:  # fmt: skip
+) -> "pd.DataFrame":  # fmt: skip
     """Of `points.points_of` the runs that differ in nothing but galaxies and seed.
 
     Args:
@@ -58,7 +61,7 @@ def series_of(
 
 
 def budget_of(
-    series: pd.DataFrame, target: float | None = None, hold_back: int = 0, galaxies: int | None = None
+    series: "pd.DataFrame", target: float | None = None, hold_back: int = 0, galaxies: int | None = None
 ) -> dict:
     """What a pilot says of more galaxies, as plain numbers for budget.json. Intervals are of 90 %, infinity is None.
 

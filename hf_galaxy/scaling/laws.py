@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.bootstrap import LEVEL, REPLICATES, spread
@@ -267,6 +266,8 @@ def leave_out(
     Raises:
         BadInput: as `fit_power_law`, of what is left.
     """
+    from scipy.stats import t
+
     (sizes,), losses, seeds, galaxies = _checked(["galaxies"], [sizes], losses, seeds, galaxies, 2 + floor)
     most = sizes.max()
     last = sizes == most

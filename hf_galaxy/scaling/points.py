@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import timm
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import whole_file
 from hf_galaxy.reports.run_record import FILE, RunRecord
 from hf_galaxy.training.settings import NOT_PART_OF_RESULT, as_recorded
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ALL = "all"  # the figure of all questions together, or of all classes
 # What the runs of one backbone may differ in: how much they learn from, how often they see it, and what changes no result.
@@ -44,7 +45,7 @@ def records_in(folder: Path) -> dict[str, RunRecord]:
     return records
 
 
-def points_of(records: Mapping[str, RunRecord]) -> pd.DataFrame:
+def points_of(records: Mapping[str, RunRecord]) -> "pd.DataFrame":
     """What the runs measured on their test splits, one row for each run and figure.
 
     Columns: `run`; `dataset`, `start` ("random" for none); `backbone`, `family` (timm's module), `parameters` (with the head),
@@ -87,22 +88,27 @@ def points_of(records: Mapping[str, RunRecord]) -> pd.DataFrame:
     # A figure that in some replicate no galaxy was left for has too few of them to be measured by.
     if not (rows := [row for row in rows if np.isfinite(row["replicates"]).all()]):
         raise BadInput("the test split of these runs has too few galaxies to measure anything by")
+    import pandas as pd
+
     return pd.DataFrame(rows)
 
 
-def save_points(points: pd.DataFrame, file: Path) -> None:
+def save_points(points: "pd.DataFrame", file: Path) -> None:
     """Write the table as Parquet, replicates in single precision, whole or not at all."""
     replicates = [values.astype(np.float32) for values in points["replicates"]]
     with whole_file(file) as partial:
         points.assign(replicates=replicates).to_parquet(partial, index=False, compression="zstd")
 
 
-def load_points(file: Path) -> pd.DataFrame:
+def load_points(file: Path) -> "pd.DataFrame":
     """What `save_points` wrote.
 
     Raises:
         BadInput: it cannot be read, or is no such table.
     """
+    import pandas as pd
+    import pyarrow as pa
+
     try:
         points = pd.read_parquet(file)
     except (OSError, pa.ArrowInvalid) as error:
@@ -183,6 +189,8 @@ def numbers_of(replicates):
 
 def family_of(backbone: str) -> str:
     """Which of timm's modules builds it (resnet18 and test_resnet: resnet); of transformers, the name itself."""
+    import timm
+
     if timm.is_model(backbone):
         return timm.model_entrypoint(backbone).__module__.rpartition(".")[2]
     return backbone

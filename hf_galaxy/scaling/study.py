@@ -1,20 +1,22 @@
 """The table of a study -> its laws, each with its interval and its held-out check."""
 
 import itertools
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from scipy.stats import chi2
 
 from hf_galaxy.evaluation.bootstrap import LEVEL, mean_draws
 from hf_galaxy.scaling.fitting import EXPONENTS
 from hf_galaxy.scaling.laws import FALLS, FEWEST, JointLaw, fit_joint_law, fit_power_law, leave_out
 from hf_galaxy.scaling.points import ALL, SERIES
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 CURVE = 41  # points of a drawn law
 
 
-def study_of(points: pd.DataFrame) -> dict:
+def study_of(points: "pd.DataFrame") -> dict:
     """All that the points show, as plain numbers for scaling.json. Intervals are of 90 %.
 
     Returns:
@@ -68,14 +70,14 @@ def _law(series, about):
     }
 
 
-def measured(galaxies: int, part: pd.DataFrame) -> dict:
+def measured(galaxies: int, part: "pd.DataFrame") -> dict:
     """What runs on so many galaxies came to: `runs`, their mean `value`, and its interval, None where there is one seed."""
     values, replicates = part["loss"].to_numpy(), np.stack(part["replicates"])
     draws = mean_draws(values, replicates, np.random.default_rng(len(part)))
     return {"galaxies": int(galaxies), "runs": values.tolist(), **_estimate(values.mean(), draws)}
 
 
-def useless_up_to(series: pd.DataFrame) -> int | None:
+def useless_up_to(series: "pd.DataFrame") -> int | None:
     """Up to how many galaxies runs were no better than a constant prediction, on average."""
     means = series.groupby("galaxies")[["loss", "baseline"]].mean()
     useless = means.index[means["loss"] >= means["baseline"]]
@@ -178,6 +180,8 @@ def _regular(fit):
 
 
 def _heterogeneity(exponents):
+    from scipy.stats import chi2
+
     # On their logarithms, whose intervals are nearly symmetric: 2 x 1.645 standard deviations wide.
     logs, width = (
         np.log(values) for values in zip(*((b["value"], b["high"] / b["low"]) for b in exponents), strict=True)

@@ -10,12 +10,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.sweeps.attempt import ending
 from hf_galaxy.sweeps.grid import Cell, name_of
 from hf_galaxy.sweeps.scheduler import resources_for_slot
-from hf_galaxy.training.estimate import Estimate
+
+if TYPE_CHECKING:
+    from hf_galaxy.training.estimate import Estimate
 
 COUNTED = {"subset", "epochs", "validate-every"}  # options that say how many galaxies a run sees
 FREE = {
@@ -37,7 +40,7 @@ class Cost:
 
     kind: str
     cells: list[Cell]
-    tried: list[Estimate]
+    tried: "list[Estimate]"
     start_seconds: float
 
     @property
@@ -100,6 +103,8 @@ def costs_of(cells: Sequence[Cell], at_once: int) -> list[Cost]:
 
 def _try_out(cell, environment, cores):
     """The estimate of a cell, and the seconds that its command took besides."""
+    from hf_galaxy.training.estimate import Estimate
+
     start = time.perf_counter()
     process = subprocess.Popen(
         [*cell.command, "--estimate"],

@@ -11,7 +11,6 @@ from pathlib import Path
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import whole_file
 from hf_galaxy.reports.run_record import RunRecord
-from hf_galaxy.training import checkpoints
 
 STATE_DIR = ".cells"  # in the sweep's folder: locks and logs of its cells
 
@@ -54,7 +53,9 @@ class Cell:
 
     def step(self) -> int | None:
         """Of its newest checkpoint."""
-        return max(map(checkpoints.step_of, checkpoints.list_checkpoints(self.folder)), default=None)
+        from hf_galaxy.training.checkpoints import list_checkpoints, step_of
+
+        return max(map(step_of, list_checkpoints(self.folder)), default=None)
 
 
 def name_of(options: dict[str, str]) -> str:

@@ -12,8 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
-import torch
-
 from hf_galaxy.cores import available_cores
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import whole_file
@@ -53,6 +51,8 @@ class Here:
 
 def resources_for_slot(slot: int, at_once: int) -> tuple[dict[str, str], set[int] | None]:
     """What of this machine one of `at_once` runs gets: environment variables, and cores (None: it may use all)."""
+    import torch
+
     if at_once == 1:
         return {}, None
     environment, cores, mine = {}, None, available_cores()

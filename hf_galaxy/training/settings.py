@@ -2,22 +2,22 @@
 
 import importlib.util
 import json
+import math
 import re
 import typing
 from dataclasses import MISSING, dataclass, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 from tyro.constructors import PrimitiveConstructorSpec
 
-from hf_galaxy.data.splits import FOLDS
 from hf_galaxy.errors import BadInput
 from hf_galaxy.reports.run_record import RunRecord
-from hf_galaxy.training.augmentation import Augmentation
-from hf_galaxy.training.optimizers import check_optimizer
 from hf_galaxy.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from hf_galaxy.training.augmentation import Augmentation
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def check_weights(weights: list[float], count: int) -> None:
     Raises:
         BadInput: names them.
     """
-    if len(weights) != count or not all(0 < weight < np.inf for weight in weights):
+    if len(weights) != count or not all(0 < weight < math.inf for weight in weights):
         raise BadInput(f"--weights {' '.join(map(str, weights))}: one number above 0 for each of {count} datasets")
 
 
@@ -169,12 +169,17 @@ class Settings(Recipe):
     """Train on the CPU even if there is a GPU."""
 
     @property
-    def augmentation(self) -> Augmentation:
+    def augmentation(self) -> "Augmentation":
         """What is done to pictures at random."""
+        from hf_galaxy.training.augmentation import Augmentation
+
         return Augmentation(self.rotate, self.flip, self.zoom, self.shift)
 
     def check(self) -> None:
         """As in `Recipe`, and of what is added here."""
+        from hf_galaxy.data.splits import FOLDS
+        from hf_galaxy.training.optimizers import check_optimizer
+
         super().check()
         check_optimizer(self.optimizer)
         self.augmentation.check()
