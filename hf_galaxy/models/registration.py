@@ -69,9 +69,8 @@ class _ImportWatcher(MetaPathFinder):
         return counted
 
     def run_due_actions(self) -> None:
-        if self.depth == 0:
-            for module in [module for module in self.pending if module in sys.modules]:
-                self.pending.pop(module)()
+        while self.depth == 0 and (module := next(filter(sys.modules.__contains__, self.pending), None)):
+            self.pending.pop(module)()  # which may import the next
 
 
 def register_when_imported() -> None:
