@@ -1,4 +1,4 @@
-"""The progress bar of long work: lively in a terminal, a line now and then in a log file."""
+"""The progress bar of long work: every second in a terminal, a line every half minute in a log file."""
 
 import sys
 from functools import partial
