@@ -4,18 +4,19 @@ A module of a command imports at its top only what its options need. What does t
 the functions that use it: so --help, and a wrong option, are answered at once.
 """
 
+import contextlib
+import io
 import logging
 import os
-import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tyro
 
-from hf_galaxy.errors import BadInput, Interrupted
+from hf_galaxy.errors import BadInput, Interrupted, InUse
+from hf_galaxy.outcome import STOPPED, Outcome, folder_of_outcome, write_outcome
 
-STOPPED = 128 + signal.SIGTERM  # the exit status of what SIGTERM ended, by the shells' convention
 RANKS = (
     "RANK",
     "PMI_RANK",
@@ -36,15 +37,44 @@ def run(
         defaults: from `settings` and the arguments, an instance of the settings with other defaults.
     """
     try:
-        options = {"default": defaults(settings, sys.argv[1:])} if defaults else {}
-        values = tyro.cli(settings, **options)
+        with _usage_as_outcome():
+            options = {"default": defaults(settings, sys.argv[1:])} if defaults else {}
+            values = tyro.cli(settings, **options)
         show_log()
         main(values)
     except (BadInput, FloatingPointError) as error:
+        write_outcome(Outcome("in_use" if isinstance(error, InUse) else "bad_input", _one_line(str(error)), 1))
         sys.exit(f"error: {error}")
     except Interrupted as stopped:
+        write_outcome(Outcome("interrupted", _one_line(str(stopped)), STOPPED))
         print(stopped, file=sys.stderr)
         sys.exit(STOPPED)
+    except Exception as error:
+        write_outcome(Outcome("crashed", _one_line(f"{type(error).__name__}: {error}"), 1))
+        raise
+    write_outcome(Outcome("finished", "", 0))
+
+
+@contextlib.contextmanager
+def _usage_as_outcome() -> Iterator[None]:
+    """Options that cannot be read are an outcome, too, for the program that started the command, if one asks for it."""
+    if folder_of_outcome() is None:
+        yield
+        return
+    with contextlib.redirect_stderr(io.StringIO()) as usage:
+        try:
+            yield
+        except SystemExit as stopped:
+            if stopped.code:
+                frame = str.maketrans(dict.fromkeys("╭╮╰╯│─", " "))
+                write_outcome(Outcome("bad_input", _one_line(usage.getvalue().translate(frame)), 2))
+            raise
+        finally:
+            sys.__stderr__.write(usage.getvalue())
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:300]
 
 
 def show_log() -> None:

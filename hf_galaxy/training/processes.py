@@ -147,20 +147,20 @@ def stop_tracker(accelerator: Accelerator) -> None:
         accelerator.trackers.pop().finish()
 
 
-def on_main_process(accelerator: Accelerator, work: Callable[[], object], *given) -> object:
+def on_main_process(accelerator: Accelerator, work: Callable[..., object], *arguments: object) -> object:
     """What `work` returns in the first process, None in the others. Every process must call it.
 
     Raises:
         BadInput: in all of them, if the first raises it: else the others would wait for it for ever.
     """
-    refused, result = [None], None
+    errors, result = [None], None
     if accelerator.is_main_process:
         try:
-            result = work(*given)
+            result = work(*arguments)
         except BadInput as error:
-            refused = [str(error)]
+            errors = [error]
     if accelerator.num_processes > 1:
-        broadcast_object_list(refused)
-    if refused[0] is not None:
-        raise BadInput(refused[0])
+        broadcast_object_list(errors)
+    if errors[0] is not None:
+        raise errors[0]
     return result

@@ -8,7 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
-from hf_galaxy.errors import BadInput
+from hf_galaxy.errors import BadInput, InUse
 from hf_galaxy.files import fsync_file, remove_partial, whole_file
 from hf_galaxy.locks import lock_file, remove_lock
 from hf_galaxy.reports.run_folder import LOCK, write_figures_and_card
@@ -63,7 +63,7 @@ def claim(out: Path, record: RunRecord) -> IO:
         try:
             out.mkdir(parents=True, exist_ok=True)
             if (lock := lock_file(out / LOCK)) is None:
-                raise BadInput(f"--out {out}: another process is training this run now")
+                raise InUse(f"--out {out}: another process is training this run now")
             stack.enter_context(lock)
             remove_partial(out.rglob("*"))
             if not (out / FILE).exists():
