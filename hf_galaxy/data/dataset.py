@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import datasets
 import numpy as np
 
 from hf_galaxy.data.copied import open_copy
@@ -34,6 +35,12 @@ def open_dataset(name: str, config: str | None = None, streaming: bool = False) 
             raise BadInput(f"--dataset {name}: split {split} has no column {', '.join(sorted(missing))}")
         if not is_text(rows.features["id_str"]):
             raise BadInput(f"--dataset {name}: split {split}: id_str holds {rows.features['id_str']}, but must be text")
+        kind = rows.features["image"]
+        if not isinstance(kind, datasets.Image) and not (isinstance(kind, dict) and "bytes" in kind):
+            raise BadInput(
+                f"--dataset {name}: split {split}: column image holds {kind}, no pictures; make them some with "
+                "dataset.cast_column('image', datasets.Image())"
+            )
     if "train" in opened and "validation" not in opened:
         ids = column_of(opened["train"], "id_str").to_pylist()
         chosen = np.array([hashed_place(f"validation of {id_str}") < VALIDATION_SHARE for id_str in ids])

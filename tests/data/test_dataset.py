@@ -15,7 +15,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from hf_galaxy import load_tree
-from hf_galaxy.data import galaxies as galaxies_module
+from hf_galaxy.data.dataset import galaxies as galaxies_module
 from hf_galaxy.data.dataset import open_dataset, rows_of
 from hf_galaxy.data.galaxies import Galaxies, decode, decode_batch
 from hf_galaxy.data.pictures import Rendering
@@ -478,6 +478,15 @@ def test_a_picture_that_cannot_be_decoded_is_named_also_in_a_part_of_a_split(tmp
         ):
             Galaxies(rows, Framing(32), TREE, keyed=keyed)[[0, 6, 2, 1]]
         assert len(Galaxies(rows, Framing(32), TREE, keyed=keyed)[[0, 6, 1]]["pixels"]) == 3
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["copied", "streamed"])
+@pytest.mark.parametrize("images", [[jpeg_bytes()], ["a.jpg"]], ids=["bytes", "paths"])
+def test_an_image_column_without_pictures_is_refused(tmp_path, streaming, images):
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.table({"id_str": ["g0"], "image": images}), tmp_path / "data/train.parquet")
+    with pytest.raises(BadInput, match=r"split train: column image holds Value.*cast_column\('image', datasets.Image"):
+        open_dataset(str(tmp_path), streaming=streaming)
 
 
 def test_a_batch_of_several_sizes_is_a_list():
