@@ -76,7 +76,7 @@ def step_of(backbone: str, settings: Settings) -> Callable[[], None]:
 
 
 def main(settings: Settings) -> None:
-    if processes.mallopt is None:
+    if not processes.mallopt(processes.M_MMAP_MAX, 65536):
         raise BadInput("only glibc can be told what to keep")
     if min(settings.batch_size, settings.steps, settings.repeats) < 1:
         raise BadInput("--batch-size, --steps and --repeats must be at least 1")

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import resource
 import sys
 import tempfile
 import time
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 from accelerate import Accelerator
 
@@ -153,10 +153,7 @@ def estimate(
         training = train(recipe, tried * settings.batch_size, Path(folder), few)
         size = max((file.stat().st_size for file in checkpoints.list_checkpoints(Path(folder))), default=0)
         accelerator.wait_for_everyone()
-    if accelerator.device.type == "cuda":
-        memory = torch.cuda.max_memory_reserved()
-    else:
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    memory = torch.cuda.max_memory_reserved() if accelerator.device.type == "cuda" else _peak_memory()
     rounds = training["history"]
     in_rounds = tried * settings.batch_size * sum(1 / each["galaxies_per_second"] for each in rounds)
     in_rounds += sum(each["validation_seconds"] for each in rounds)
@@ -179,3 +176,13 @@ def estimate(
         memory_bytes=memory,
     )
     return f"{found}\n{found.line()}"
+
+
+def _peak_memory() -> int:
+    """The most memory, in bytes, that this process has held; where the system does not keep it, what it holds now."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        memory = psutil.Process().memory_info()
+        return getattr(memory, "peak_wset", memory.rss)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -23,7 +23,6 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from hf_galaxy.cores import available_cores
 from hf_galaxy.errors import BadInput
 
-mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not on macOS
 LAUNCHED = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}  # what accelerate and torchrun set for their processes
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # in malloc.h
 
@@ -112,9 +111,16 @@ def keep_freed_memory() -> None:
 
     Else glibc gives large pieces back to the system, and in every step each page of them is asked for and zeroed anew.
     """
-    if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, -1)
+    mallopt(M_MMAP_MAX, 0)
+    mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def mallopt(option: int, value: int) -> bool:
+    """Set an option of the C library's allocator; False if it has no such option, as on macOS and Windows."""
+    try:
+        return bool(ctypes.CDLL(None).mallopt(option, value))
+    except (AttributeError, OSError, TypeError):  # Windows has no library without a name: TypeError
+        return False
 
 
 @contextlib.contextmanager
