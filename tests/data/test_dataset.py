@@ -15,7 +15,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from hf_galaxy import load_tree
-from hf_galaxy.data.dataset import galaxies as galaxies_module
+from hf_galaxy.data import galaxies as galaxies_module
 from hf_galaxy.data.dataset import open_dataset, rows_of
 from hf_galaxy.data.galaxies import Galaxies, decode, decode_batch
 from hf_galaxy.data.pictures import Rendering
