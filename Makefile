@@ -6,7 +6,7 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEM
 PORT ?= 7860
 LAUNCH := $(RUN) accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: demo space test test-browser lint format clean
+.PHONY: demo space test test-nightly test-browser lint format clean
 
 # The whole path on a mock survey: publish, check, pretrain on votes, finetune on classes, evaluate what was saved.
 demo: $(VENV)/ready
@@ -31,11 +31,16 @@ space: $(VENV)/ready
 	@echo "The Space starts on http://127.0.0.1:$(PORT); Ctrl-C ends it."
 	$(RUN) GRADIO_ANALYTICS_ENABLED=False GRADIO_SERVER_NAME=127.0.0.1 GRADIO_SERVER_PORT=$(PORT) python spaces_app/app.py
 
-# As many tests at once as there are cores; those of a file share what they prepare. Threads that wait leave the cores to others.
+# As many tests at once as there are cores; those of a file share what they prepare (tests/conftest.py). Threads that wait leave
+# the cores to others.
 test: $(VENV)/ready
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
-	$(RUN) OMP_WAIT_POLICY=PASSIVE python -m pytest -n auto --dist loadfile
+	$(RUN) OMP_WAIT_POLICY=PASSIVE python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
+
+# Also what only repeats, at more places and with other seeds, what `make test` has shown.
+test-nightly: $(VENV)/ready
+	$(RUN) OMP_WAIT_POLICY=PASSIVE python -m pytest -n auto --dist loadgroup --no-loadscope-reorder -m "nightly or not nightly"
 
 # Those of the Space that click in a Chromium, which `make test` runs, too, where there is one; without it they say so.
 test-browser: $(VENV)/ready

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from hf_galaxy import load_tree
@@ -29,28 +30,35 @@ from hf_galaxy.publishing import plan, writer
 from hf_galaxy.publishing.counts import Statistics
 from hf_galaxy.publishing.dataset_card import Prose, write_card
 from hf_galaxy.publishing.plan import Row
+from tests.forks import ROOT, TIMEOUT, run_forked
 
-ROOT = Path(__file__).parent.parent
-# What is made once for all processes of pytest-xdist, which inherit it: models for ONNX Runtime.
+# What is made once for all processes of pytest-xdist, which inherit it: the mock survey, models for ONNX Runtime.
 MADE_SHARED = "HF_GALAXY_TESTS" not in os.environ
 if MADE_SHARED:
     os.environ["HF_GALAXY_TESTS"] = tempfile.mkdtemp(prefix="hf_galaxy-tests-")
 SHARED = Path(os.environ["HF_GALAXY_TESTS"])
 
 
-# The files that take longest come first, so that at the end no core waits for another.
+# What takes longest comes first, so that at the end no core waits for another.
 LONGEST = (
-    "test_scripts.py",
-    "test_benchmark.py",
-    "test_exactness.py",
-    "test_push.py",
-    "test_sweep.py",
-    "test_features.py",
+    "commands/test_scripts",
+    "space",
+    "downstream/test_benchmark",
+    "training/test_exactness",
+    "models/test_backbones",
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    """The tests of a file share what they prepare, and those of the running Space one server."""
+
+    def group(item):
+        return "space" if "space" in item.fixturenames else f"{item.path.parent.name}/{item.path.stem}"
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=lambda item: LONGEST.index(group(item)) if group(item) in LONGEST else len(LONGEST))
 
 
 def pytest_unconfigure():
@@ -61,22 +69,32 @@ def pytest_unconfigure():
 
 @pytest.fixture(scope="session")
 def run_script():
-    """Run a script of the project as a user would; returns the finished process, with its output."""
+    """Run a script of the project as a user would; returns the finished process, with its output.
 
-    def run(name, *arguments, launch=("-m", "accelerate.commands.launch"), expect=0):
-        command = [sys.executable, *launch, f"scripts/{name}.py", *map(str, arguments)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == expect, f"{command}\n{done.stdout}\n{done.stderr}"
+    It is forked from a server, as that costs 9 CPU seconds less (`forks.run_forked`), with as many `processes` as a launcher
+    would start; or started for itself by `launch`: what stands between Python and the script.
+    """
+
+    def run(name, *arguments, launch=(), processes=1, expect=0):
+        script = f"scripts/{name}.py"
+        if launch:
+            command = [sys.executable, *launch, script, *map(str, arguments)]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+        else:
+            done = run_forked(script, *arguments, processes=processes)
+        assert done.returncode == expect, f"{done.args}\n{done.stdout}\n{done.stderr}"
         return done
 
     return run
 
 
 @pytest.fixture(scope="session")
-def mock_dataset(tmp_path_factory, run_script):
-    """Folder of a published mock survey of 96 galaxies, 48 px."""
-    folder = tmp_path_factory.mktemp("published") / "mock"
-    run_script("publish_dataset", "simulate", "--galaxies", 96, "--size", 48, "--out", folder, launch=())
+def mock_dataset(run_script):
+    """Folder of a published mock survey of 96 galaxies, 48 px; one for all processes of pytest-xdist."""
+    folder = SHARED / "mock"
+    with FileLock(SHARED / "mock.lock"):
+        if not folder.exists():
+            run_script("publish_dataset", "simulate", "--galaxies", 96, "--size", 48, "--out", folder)
     return folder
 
 
@@ -161,7 +179,7 @@ def catalogue_folder(tmp_path):
     return tmp_path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def space():
     """Address of the demo, running as a server of its own."""
     from tests.space.server import running_space
@@ -170,7 +188,7 @@ def space():
         yield address
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def client(space):
     """What programs call its endpoints with."""
     from gradio_client import Client

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import runpy
-import socket
 import struct
 import sys
 import time
@@ -31,7 +30,7 @@ from hf_galaxy.models import predictions
 from hf_galaxy.models.predictions import PictureFolder
 from hf_galaxy.publishing import plan, writer
 from tests.conftest import ROOT, Rows, jpeg_bytes, published
-from tests.training.runs import SERVER
+from tests.forks import SERVER, enter, environments_of
 
 PART = 16  # galaxies
 
@@ -93,26 +92,17 @@ def refused(run, *arguments):
 
 
 def _rank(environment, log, arguments):
-    os.environ.update(environment)
-    with open(log, "a") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    enter(environment, log, log)
     predict(*arguments)
 
 
 def start(log, *arguments, processes=1):
     """Processes of their own that run the script together."""
-    started = []
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
-    for rank in range(processes):
-        own = {"ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
-        if processes > 1:
-            own |= address | {name: str(rank) for name in ("RANK", "LOCAL_RANK")}
-            own |= {name: str(processes) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")}
-        started.append(SERVER.Process(target=_rank, args=(own, log, arguments)))
-        started[-1].start()
+    started = [
+        SERVER.Process(target=_rank, args=({**os.environ, **own}, log, arguments)) for own in environments_of(processes)
+    ]
+    for process in started:
+        process.start()
     return started
 
 
@@ -432,7 +422,8 @@ def test_help_explains_every_option(monkeypatch, capsys):
 
 
 def test_it_is_launched_by_accelerate(run_folder, dataset, run_script, tmp_path):
-    done = run_script("predict", "--run", run_folder, "--dataset", dataset, "--out", tmp_path / "out")
+    launch = ("-m", "accelerate.commands.launch")
+    done = run_script("predict", "--run", run_folder, "--dataset", dataset, "--out", tmp_path / "out", launch=launch)
     assert done.stdout.endswith("out: 100 galaxies\n")
     assert table_of(tmp_path / "out").num_rows == 100
 

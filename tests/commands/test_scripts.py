@@ -24,7 +24,8 @@ from hf_galaxy.models.remote_code import MODULES
 from tests.conftest import ROOT
 
 TINY = ("--backbone", "test_convnext", "--image-size", 32, "--batch-size", 16, "--min-votes", 3, "--workers", 0)
-TWO_PROCESSES = ("-m", "accelerate.commands.launch", "--config_file", "scripts/launch/cpu2.yaml")
+ACCELERATE = ("-m", "accelerate.commands.launch")
+TWO_PROCESSES = (*ACCELERATE, "--config_file", "scripts/launch/cpu2.yaml")
 
 
 def record_of(run):
@@ -35,7 +36,8 @@ def record_of(run):
 def pretrained(mock_dataset, run_script, tmp_path_factory):
     """The run folder of a short pretraining."""
     out = tmp_path_factory.mktemp("runs") / "pretrained"
-    done = run_script("pretrain", "--dataset", mock_dataset, *TINY, "--epochs", 3, "--head-dropout", 0, "--out", out)
+    options = (*TINY, "--epochs", 3, "--head-dropout", 0, "--out", out)
+    done = run_script("pretrain", "--dataset", mock_dataset, *options, launch=ACCELERATE)
     assert "gz2" in done.stdout
     assert "baseline" in done.stdout
     return out
@@ -148,8 +150,8 @@ def test_batch_norms_are_shared_before_they_are_validated(mock_dataset, run_scri
     """The weights that did best are the weights that are saved, running statistics of batch norms included."""
     out = tmp_path / "two"
     options = (*TINY, "--backbone", "test_efficientnet", "--epochs", 2, "--precision", "bf16")
-    run_script("pretrain", "--dataset", mock_dataset, *options, "--out", out, "--cpu", launch=TWO_PROCESSES)
-    run_script("evaluate", "--run", out, "--split", "validation", "--precision", "bf16", launch=())
+    run_script("pretrain", "--dataset", mock_dataset, *options, "--out", out, "--cpu", processes=2)
+    run_script("evaluate", "--run", out, "--split", "validation", "--precision", "bf16")
     record = record_of(out)
     best = min(entry["validation_loss"] for entry in record["training"]["history"])
     assert record["results"]["validation"]["loss"]["model"] == pytest.approx(best, rel=1e-5)
@@ -172,7 +174,7 @@ def test_a_run_that_was_told_to_stop_says_so_and_goes_on(mock_dataset, run_scrip
     assert "the run is not finished; start it again with the same command" in line
     line = called(monkeypatch, "pretrain", *command, "--learning-rate", 0.5)
     assert "holds an unfinished run with another --learning-rate" in line
-    assert "going on at step" in run_script("pretrain", *command, launch=()).stdout
+    assert "going on at step" in run_script("pretrain", *command).stdout
     assert "holds a finished run" in called(monkeypatch, "pretrain", *command)
 
 
@@ -187,7 +189,6 @@ def test_an_estimate_says_what_a_run_needs_and_makes_nothing(mock_dataset, run_s
         "--estimate",
         "--out",
         tmp_path / "run",
-        launch=(),
     )
     found = re.search(r"([\d,]+) steps at ([\d,.]+) galaxies/s: about (\d+) h (\d+) min", done.stdout)
     steps, speed, hours, minutes = (float(number.replace(",", "")) for number in found.groups())
@@ -213,7 +214,6 @@ def test_ceers_is_published_from_the_map_in_this_repository(shared_data, run_scr
     done = run_script(
         "publish_dataset", "catalogue", "--images", shared_data / "ceers", "--catalogue", shared_data / "ceers/votes.csv",
         "--tree", "gz_jwst_ceers", "--columns", "dataset_cards/gz_jwst_ceers/columns.json", "--num-proc", 1, "--out", out,
-        launch=(),
     )  # fmt: skip
     assert "460,675 votes" in done.stdout
     splits = load_dataset(str(out), columns=hf_galaxy.load_tree("gz_jwst_ceers").columns)

@@ -333,14 +333,14 @@ def arguments(dataset, folder):
 def test_the_script_measures_what_is_not_there_yet_and_writes_the_page(mock_dataset, pretrained, tmp_path, run_script):
     given = arguments(mock_dataset, tmp_path)
     given += ["--modes", "linear", "--shares", "1/2", "--starts", "random"]
-    done = run_script("benchmark_downstream", *given, "--seeds", 1, launch=())
+    done = run_script("benchmark_downstream", *given, "--seeds", 1)
     assert "1 cells (1 linear): 0 done, 1 to do" in done.stdout
     files = sorted((tmp_path / "out/cells/kind/random").iterdir())
     assert [file.name for file in files] == ["linear,seed=1,share=1-2.json"]
     before = [file.stat().st_mtime_ns for file in files]
     save_file(timm.create_model("test_vit", img_size=32, num_classes=0).state_dict(), tmp_path / "vit.safetensors")
     more = [f"vit=test_vit={tmp_path / 'vit.safetensors'}", "--sizes", "random", "vit", "--seeds", 1, 2, "--at-once", 2]
-    done = run_script("benchmark_downstream", *given, *more, launch=())
+    done = run_script("benchmark_downstream", *given, *more)
     assert "4 cells (4 linear): 1 done, 3 to do" in done.stdout
     assert [file.stat().st_mtime_ns for file in files] == before
     page = (tmp_path / "out/README.md").read_text()

@@ -265,7 +265,7 @@ def sweep(tmp_path):
 
 
 def test_the_script_prints_what_the_runs_say(sweep, run_script):
-    done = run_script("label_budget", "--runs", sweep, "--target", 0.1, "--hold-back", 1, launch=())
+    done = run_script("label_budget", "--runs", sweep, "--target", 0.1, "--hold-back", 1)
     budget = budget_of(series_of(points_of(records_in(sweep))), 0.1, 1)
     for sentence in budget["sentences"]:
         assert sentence in done.stdout
@@ -276,12 +276,12 @@ def test_the_script_prints_what_the_runs_say(sweep, run_script):
 
 def test_the_script_writes_what_it_says(sweep, run_script, tmp_path):
     out = tmp_path / "budget"
-    run_script("label_budget", "--runs", sweep, "--target", 0.1, "--out", out, launch=())
+    run_script("label_budget", "--runs", sweep, "--target", 0.1, "--out", out)
     assert {file.suffix for file in out.iterdir()} == {".json", ".png", ".csv", ".md"}
     budget = budget_of(series_of(points_of(records_in(sweep))), 0.1)
     assert json.loads((out / "budget.json").read_text()) == json.loads(json.dumps(budget))
     page = (out / "README.md").read_text()
     assert "label_budget.py --runs" in page
     assert (out / re.search(r"^!\[.+\]\((.+)\)$", page, re.M)[1]).exists()
-    again = run_script("label_budget", "--runs", sweep, "--out", out, launch=(), expect=1)
+    again = run_script("label_budget", "--runs", sweep, "--out", out, expect=1)
     assert "exists already" in again.stderr

@@ -53,9 +53,7 @@ def test_every_endpoint_is_a_tool_of_mcp(space):
 
 
 def test_the_numbers_are_those_of_predict(client, tmp_path, run_script):
-    run_script(
-        "predict", "--run", "spaces_app/models/lite0", "--dataset", EXAMPLES, "--out", tmp_path / "predicted", launch=()
-    )
+    run_script("predict", "--run", "spaces_app/models/lite0", "--dataset", EXAMPLES, "--out", tmp_path / "predicted")
     predicted = pd.concat(map(pd.read_parquet, (tmp_path / "predicted").glob("*.parquet"))).set_index("id_str")
     assert set(predicted.index) == {file.name for file in EXAMPLES.iterdir()}
     for name, row in predicted.iterrows():

@@ -1,8 +1,6 @@
 """Training runs in processes of their own, from a server that has imported everything once: each costs a fork, not a start."""
 
-import multiprocessing
 import os
-import socket
 import sys
 import time
 from pathlib import Path
@@ -14,18 +12,12 @@ from safetensors.torch import load_file
 
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.training.checkpoints import list_checkpoints
-
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["hf_galaxy.training.run"])
+from tests.forks import SERVER, enter, environments_of
 
 
 def _rank(environment, log, settings):
-    os.environ.update(environment)
-    with open(log, "a") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    enter(environment, log, log)
     torch.set_num_threads(1)
-    multiprocessing.set_start_method(None, force=True)  # loaders start workers in the platform's own way
     if environment.get("ACCELERATE_USE_FSDP"):
         # On CPUs Accelerate takes DDP without a word, though FSDP2 itself works there: make it believe that these are GPUs.
         PartialState(cpu=True)
@@ -42,21 +34,14 @@ def _rank(environment, log, settings):
 
 def start(out, processes=1, environment=None, **settings):
     """The processes of a run, started."""
-    environment = {"ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"} | (environment or {})
-    if processes > 1:
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            environment |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"} | (environment or {})
     started = []
-    for rank in range(processes):
-        of_rank = {name: str(rank) for name in ("RANK", "LOCAL_RANK")}
-        of_world = {name: str(processes) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")}
-        own = environment | (of_rank | of_world if processes > 1 else {})
+    for own in environments_of(processes):
         options = dict(
             out=out, backbone="test_convnext", image_size=32, batch_size=16, min_votes=3, workers=1, cpu=True, epochs=4,
             checkpoint_minutes=0, precision="no",
         )  # fmt: skip
-        started.append(SERVER.Process(target=_rank, args=(own, f"{out}.log", options | settings)))
+        started.append(SERVER.Process(target=_rank, args=(environment | own, f"{out}.log", options | settings)))
         started[-1].start()
     return started
 

@@ -6,6 +6,7 @@ empty, no validation split, configurations in the card but no features, several 
 """
 
 import io
+import os
 import runpy
 import shutil
 import sys
@@ -26,9 +27,10 @@ from hf_galaxy.data.targets import label_of, labelled
 from hf_galaxy.data.views import Framing
 from hf_galaxy.decision_tree import tree_of_columns
 from hf_galaxy.randomness import hashed_place
-from tests.commands.test_scripts import TINY, TWO_PROCESSES, record_of
+from tests.commands.test_scripts import TINY, record_of
 from tests.conftest import ROOT, votes_of
 from tests.fake_hub import FakeHub
+from tests.forks import fork_server, run_forked
 
 NAME = "mwalmsley/gz_evo"
 CAMPAIGNS = ["gz_decals_dr5", "gz2", "gz_ukidss", "gz_candels", "gz_hubble"]
@@ -226,22 +228,25 @@ def test_a_summary_is_a_label_where_it_is_not_empty(opened):
 
 
 @pytest.fixture(scope="module")
-def pretrain_by_name(hub, run_script, tmp_path_factory):
-    """Run pretrain.py on the name of the dataset, with a cache of its own; returns the record, the cache and the run."""
+def pretrain_by_name(hub, tmp_path_factory):
+    """Run pretrain.py on the name of the dataset, with an empty cache; returns the record and the cache."""
+    cache = tmp_path_factory.mktemp("cache")
+    environment = os.environ | hub.environment | {"HF_HOME": str(cache), "OMP_NUM_THREADS": "1"}
 
-    def pretrain(*options, launch=()):
-        folder = tmp_path_factory.mktemp("pretrained")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("HF_HOME", str(folder / "cache"))
-            patch.setenv("OMP_NUM_THREADS", "1")
-            done = run_script(
-                "pretrain", "--dataset", NAME, *TINY, "--epochs", 1, *options, "--out", folder / "run", launch=launch
-            )
+    def pretrain(*options, processes=1):
+        shutil.rmtree(cache)
+        out = tmp_path_factory.mktemp("pretrained") / "run"
+        done = run_forked(
+            "scripts/pretrain.py", "--dataset", NAME, *TINY, "--epochs", 1, *options, "--out", out,
+            environment=environment, processes=processes, server=server,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
         assert f"learning {len(QUESTIONS)} questions of {'+'.join(CAMPAIGNS)}" in done.stdout
         assert f"there are no votes for {', '.join(LACKING)}" in done.stdout
-        return record_of(folder / "run"), folder / "cache"
+        return record_of(out), cache
 
-    return pretrain
+    with fork_server(environment) as server:
+        yield pretrain
 
 
 def check(record, galaxies):
@@ -262,7 +267,7 @@ def test_it_is_learnt_by_name_copied_or_streamed(pretrain_by_name):
     copied, cache = pretrain_by_name()
     check(copied, (TRAIN, GALAXIES - TRAIN))
     assert list(cache.rglob("*.arrow"))
-    streamed, cache = pretrain_by_name("--streaming")
+    streamed, _ = pretrain_by_name("--streaming")
     check(streamed, (TRAIN, GALAXIES - TRAIN))
     assert not [*cache.rglob("*.arrow"), *cache.rglob("*.parquet")], "nothing is copied"
     assert copied["baseline"] == streamed["baseline"]
@@ -274,7 +279,7 @@ def test_it_is_learnt_by_name_copied_or_streamed(pretrain_by_name):
 
 
 def test_two_processes_stream_its_small_configuration(pretrain_by_name):
-    record, _ = pretrain_by_name("--streaming", "--config", "tiny", "--cpu", launch=TWO_PROCESSES)
+    record, _ = pretrain_by_name("--streaming", "--config", "tiny", "--cpu", processes=2)
     check(record, (TINY_SHARE, TINY_SHARE // 4))
     assert record["environment"]["processes"] == 2
 

@@ -129,7 +129,7 @@ def test_values_are_learnt_in_their_units_and_stand_beside_the_constants_of_the_
     again = results["bootstrap"]["values"][VALUES[0]]["rmse"]["model"]
     assert min(again) < radius["rmse"]["model"] < max(again)
     assert f"| {VALUES[0]} | {radius['galaxies']} | " in (tmp_path / "run/README.md").read_text()
-    run_script("evaluate", "--run", tmp_path / "run", "--workers", 0, launch=())
+    run_script("evaluate", "--run", tmp_path / "run", "--workers", 0)
     after = RunRecord.load(tmp_path / "run").results["test"]["values"]
     for name in VALUES:
         assert after[name]["mae"] == pytest.approx(results["values"][name]["mae"], rel=1e-4)
