@@ -40,7 +40,7 @@ def test_a_law_without_scatter_is_recovered(a, b, c):
 
 def test_the_least_squares_are_those_that_scipy_finds_from_a_good_start():
     losses, _ = drawn(np.random.default_rng(0), 8, 0.5, 0.08, 0.05)
-    ours = fitting._fit(
+    ours = fitting._least_squares_fit(
         lambda b: np.stack([(RUNS / 2520) ** -b, np.ones_like(RUNS + b)], -1), 1, losses[None], losses**-2
     )
     theirs, _ = curve_fit(lambda d, a, b, c: power(d / 2520, a, b, c), RUNS, losses, (0.2, 0.5, 0.08), sigma=losses)
@@ -52,7 +52,7 @@ def test_no_coefficient_is_below_zero_and_the_rest_is_best_as_scipy_finds():
     rng = np.random.default_rng(1)
     columns, losses = rng.standard_normal((40, 12, 3)), rng.standard_normal((5, 1, 12))
     weights = rng.uniform(0.5, 2, 12)
-    coefficients, squares = fitting._least_squares(columns[None], losses, weights)
+    coefficients, squares = fitting._solve_coefficients(columns[None], losses, weights)
     for r in range(5):
         for k in range(40):
             theirs, norm = nnls(columns[k] * weights[:, None] ** 0.5, losses[r, 0] * weights**0.5)
@@ -201,7 +201,7 @@ def test_the_published_losses_of_zoobot_s_encoders_do_not_pin_an_exponent_of_par
         (([1, 2, 0], [1, 2, 3]), "positive numbers"),
         (([1, 2, 4], [1, np.nan, 3]), "positive numbers"),
         (([1, 2, 4, 8], [1, 2, 3, 4], [1, 2]), "a seed"),
-        (([1, 2, 4], [3, 2, 1]), "3 runs leave nothing to judge a law of 3 parameters by"),
+        (([1, 2, 4], [3, 2, 1]), "3 runs leave no degree of freedom for a law of 3 parameters"),
     ],
 )
 def test_what_no_law_can_be_fitted_to_is_refused(arguments, word):
