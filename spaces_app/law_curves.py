@@ -6,11 +6,11 @@ from pathlib import Path
 
 import law_pictures
 from hf_galaxy.errors import BadInput
-from hf_galaxy.reports.charts import QUIET, handle
-from hf_galaxy.reports.text import figure_number
+from hf_galaxy.reports.charts import GREY, handle
+from hf_galaxy.reports.measures import ALL
+from hf_galaxy.reports.text import number
 from hf_galaxy.scaling import EXPONENT, FALLS, LEFT
-from hf_galaxy.scaling.figures import draw_laws, looks_of
-from hf_galaxy.scaling.points import ALL
+from hf_galaxy.scaling.figures import draw_laws, styles_of
 from law_records import Study, known, listed, measured_by, percent, plain, question_called, study_of, told
 from text import say
 
@@ -80,11 +80,11 @@ def alt_of(study: Study, laws: list[dict]) -> str:
         first, last = law["points"][0], law["points"][-1]
         parts.append(
             say(
-                "laws.alt_law", who=_who(study, law), first=figure_number(first["value"]), fewest=f"{first['galaxies']:,}",
+                "laws.alt_law", who=_who(study, law), first=number(first["value"]), fewest=f"{first['galaxies']:,}",
                 last=told(last), most=f"{last['galaxies']:,}",
             )
         )  # fmt: skip
-    measure, question, baseline = laws[0]["measure"], laws[0]["figure"], figure_number(laws[0]["baseline"])
+    measure, question, baseline = laws[0]["measure"], laws[0]["figure"], number(laws[0]["baseline"])
     return say(
         "laws.alt_curves", measure=measured_by(measure), question=question_called(question), study=study.title,
         laws=" ".join(parts), baseline=say("laws.alt_baseline", baseline=baseline),
@@ -121,7 +121,7 @@ def _sentences(study, laws):
             sentences.append(say("laws.doubts", who=who, doubts=listed(list(doubt))))
     if useless := _grouped(study, [law for law in laws if law["useless_up_to"]], lambda law: law["useless_up_to"]):
         whose = [say("laws.useless_whose", who=who, galaxies=f"{galaxies:,}") for galaxies, who in useless.items()]
-        sentences.append(say("laws.useless", whose="; ".join(whose), baseline=figure_number(best["baseline"])))
+        sentences.append(say("laws.useless", whose="; ".join(whose), baseline=number(best["baseline"])))
     return sentences + _exponents(study, laws)
 
 
@@ -153,20 +153,20 @@ def _exponents(study, laws):
 
 
 def _draw(study, laws, axes):
-    looks = looks_of(study.fits)
-    draw_laws(axes, laws, looks, large=True)
+    styles = styles_of(study.fits)
+    draw_laws(axes, laws, styles, large=True)
     axes.set(xlabel=say("laws.x_galaxies"), ylabel=measured_by(laws[0]["measure"]))
     handles = []
     for law in laws:
-        color, marker, fill, _ = looks[law["backbone"], law["start"]]
+        color, marker, fill, _ = styles[law["backbone"], law["start"]]
         handles.append(handle(_who(study, law), color, marker=marker, fillstyle=fill, ls="-"))
-    handles.append(handle(say("laws.legend_runs"), QUIET, marker="o", ls="-", lw=1))
-    handles.append(handle(say("laws.legend_run"), QUIET, marker="o", ms=2.5, alpha=0.5))
+    handles.append(handle(say("laws.legend_runs"), GREY, marker="o", ls="-", lw=1))
+    handles.append(handle(say("laws.legend_run"), GREY, marker="o", ms=2.5, alpha=0.5))
     if any(law["law"] for law in laws):
-        handles.append(handle(say("laws.legend_law"), QUIET, ls="-"))
-        handles.append(handle(say("laws.legend_beyond"), QUIET, ls="--"))
+        handles.append(handle(say("laws.legend_law"), GREY, ls="-"))
+        handles.append(handle(say("laws.legend_beyond"), GREY, ls="--"))
     if any(law["plain"] for law in laws):
-        handles.append(handle(say("laws.legend_plain"), QUIET, ls=":", lw=1))
+        handles.append(handle(say("laws.legend_plain"), GREY, ls=":", lw=1))
     return handles
 
 
@@ -187,5 +187,5 @@ def _parameters(fit):
     if left:
         inside = "inside" if left["inside"] else "outside"
         interval = told(left | {"value": left["predicted"]})
-        foretold = say(f"laws.foretold_{inside}", interval=interval, measured=figure_number(left["measured"]))
+        foretold = say(f"laws.foretold_{inside}", interval=interval, measured=number(left["measured"]))
     return [told(fit["b"]), told(fit["per_doubling"]), told(fit["c"]), percent(fit["scatter"]), foretold]

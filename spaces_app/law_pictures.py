@@ -9,11 +9,11 @@ import threading
 from collections.abc import Callable
 from html import escape
 
-from hf_galaxy.reports.charts import COLORS, QUIET, chart, style, svg
+from hf_galaxy.reports.charts import COLORS, GREY, chart, style, svg
 
 WIDE, NARROW = (7.6, 3.9), (3.7, 3.3)  # inches of 72 px in the drawing, without the legend
 _DARK = ("#58b4f0", "#ff8f4d", "#35d0a0", "#e594c4", "#f0b429", "#8fd0f7", "#f2f2f2")  # of COLORS
-_SEEN = {"ink": ("#000000", "#f2f2f2"), "quiet": (QUIET, "#b8b8b8"), "paper": ("#ffffff", "#18181b")}
+_SEEN = {"ink": ("#000000", "#f2f2f2"), "quiet": (GREY, "#b8b8b8"), "paper": ("#ffffff", "#18181b")}
 _SEEN |= {f"line-{i}": pair for i, pair in enumerate(zip(COLORS[:-1], _DARK, strict=False))}
 _PAINTED = threading.Lock()  # settings of matplotlib belong to the whole process
 _STYLE = """<style>

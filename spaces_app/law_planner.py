@@ -10,11 +10,21 @@ import pandas as pd
 import law_pictures
 from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.bootstrap import REPLICATES
-from hf_galaxy.reports.charts import COLORS, QUIET, draw_law, draw_level, draw_point, handle, limits, log_axis
-from hf_galaxy.reports.text import figure_number
+from hf_galaxy.reports.charts import (
+    COLORS,
+    GREY,
+    draw_curve_with_band,
+    draw_level,
+    draw_points,
+    handle,
+    limits,
+    log_axis,
+)
+from hf_galaxy.reports.measures import ALL
+from hf_galaxy.reports.text import number
 from hf_galaxy.scaling import FEWEST
-from hf_galaxy.scaling.label_budget import REACH, about, budget_of, case_of, series_of
-from hf_galaxy.scaling.points import ALL
+from hf_galaxy.scaling.label_budget import REACH, budget_of, case_of, series_of
+from hf_galaxy.scaling.label_budget_page import two_digits
 from hf_galaxy.scaling.study import useless_up_to
 from law_curves import doubts_of
 from law_records import known, listed, measured_by, percent, plain, study_of, told
@@ -37,7 +47,7 @@ def label_budget(
         target: the error to be reached, or None.
 
     Returns:
-        As `label_budget.budget_of`, with `sentences` in words for visitors, and the `baseline`.
+        As `label_budget.LabelBudget.as_dict`, with `sentences` in words for visitors, and the `baseline`.
 
     Raises:
         BadInput: in words for visitors: there is no such series, or labels or target cannot be answered.
@@ -70,7 +80,7 @@ def answer(series: pd.DataFrame, labels=None, target=None) -> dict:
     now, fewest = int(series["galaxies"].max()), int(series["galaxies"].min())
     baseline = float(series.loc[series["galaxies"] == now, "baseline"].mean())
     labels, target = _labels(labels, fewest, now), _target(target, baseline)
-    budget = budget_of(series, target, galaxies=labels)
+    budget = budget_of(series, target, galaxies=labels).as_dict()
     budget |= {"baseline": baseline, "useless_up_to": useless_up_to(series)}
     return plain(budget | {"sentences": _sentences(budget)})
 
@@ -84,7 +94,7 @@ def page(budget: dict) -> str:
         rows.append([say("laws.times_more", galaxies=f"{row['galaxies']:,}", times=times), *_cells(row)])
     names = ("galaxies", "value", "interval")
     points = "; ".join(
-        say("laws.alt_point", value=figure_number(each["value"]), galaxies=f"{each['galaxies']:,}")
+        say("laws.alt_point", value=number(each["value"]), galaxies=f"{each['galaxies']:,}")
         for each in budget["points"]
     )
     alt = say("laws.alt_planner", measure=unit, points=points, sentences=" ".join(budget["sentences"][1:]))
@@ -196,7 +206,7 @@ def _target(target, baseline):
     if not isinstance(target, (int, float)) or not math.isfinite(target) or target <= 0:
         raise BadInput(say("laws.target_not_number"))
     if target >= baseline:  # which is no number in a pilot of a visitor's own
-        raise BadInput(say("laws.target_baseline", target=figure_number(target), baseline=figure_number(baseline)))
+        raise BadInput(say("laws.target_baseline", target=number(target), baseline=number(baseline)))
     return float(target)
 
 
@@ -206,15 +216,15 @@ def _unit(budget):
 
 def _cells(row):
     return [
-        figure_number(row["value"]),
-        say("laws.range", low=figure_number(row["low"]), high=figure_number(row["high"])),
+        number(row["value"]),
+        say("laws.range", low=number(row["low"]), high=number(row["high"])),
     ]
 
 
 def _sentences(budget):
     now, asked, last = f"{budget['now']:,}", budget["asked"], budget["points"][-1]
     sentences = [
-        say("laws.pilot_now", now=now, measure=_unit(budget), measured=figure_number(last["value"]),
+        say("laws.pilot_now", now=now, measure=_unit(budget), measured=number(last["value"]),
             foretold=told(budget["ahead"][0]))
     ]  # fmt: skip
     if asked:
@@ -230,20 +240,20 @@ def _sentences(budget):
     if doubts := doubts_of(budget["doubts"]):
         sentences.append(say("laws.planner_doubts", doubts=listed(doubts)))
     if budget["useless_up_to"]:
-        useless, baseline = f"{budget['useless_up_to']:,}", figure_number(budget["baseline"])
+        useless, baseline = f"{budget['useless_up_to']:,}", number(budget["baseline"])
         sentences.append(say("laws.planner_useless", galaxies=useless, baseline=baseline))
     return sentences + ([say("laws.pilot_galaxies")] if budget["dataset"] == PILOT else [])
 
 
 def _reached(budget):
     now, ends = budget["now"], budget["galaxies_for"]
-    told_of = {"target": figure_number(budget["target"]), "now": f"{now:,}", "most": about(REACH * now)}
-    told_of |= {name: about(galaxies) for name, galaxies in ends.items() if galaxies}
-    case = case_of(budget)
+    told_of = {"target": number(budget["target"]), "now": f"{now:,}", "most": two_digits(REACH * now)}
+    told_of |= {name: two_digits(galaxies) for name, galaxies in ends.items() if galaxies}
+    case = case_of(now, ends)
     if case == "may be reached":
         return say("laws.target_may_up_to" if ends["high"] else "laws.target_may_never", **told_of)
     if case == "needs about":
-        more = {name: about(max(ends[end] - now, 1)) for name, end in
+        more = {name: two_digits(max(ends[end] - now, 1)) for name, end in
                 (("more", "value"), ("more_low", "low"), ("more_high", "high"))}  # fmt: skip
         return say("laws.target_about", **told_of, **more)
     names = {"out of reach": "never", "reached": "reached", "needs at least": "at_least"}
@@ -252,9 +262,8 @@ def _reached(budget):
 
 def _draw(budget, axes):
     points, curve, asked, target = (budget[key] for key in ("points", "curve", "asked", "target"))
-    draw_law(axes, curve, budget["now"], COLORS[0])
-    for point in points:
-        draw_point(axes, point["galaxies"], point, COLORS[0], "o", "full", 6)
+    draw_curve_with_band(axes, curve, budget["now"], COLORS[0])
+    draw_points(axes, [point["galaxies"] for point in points], points, COLORS[0])
     handles = [
         handle(say("laws.legend_measured"), COLORS[0], marker="o", ls="-", lw=1),
         handle(say("laws.legend_law"), COLORS[0], ls="-"),
@@ -263,7 +272,7 @@ def _draw(budget, axes):
     seen = [run for point in points for run in point["runs"]] + curve["loss"]
     sizes = [point["galaxies"] for point in points] + curve["galaxies"]
     if asked:
-        draw_point(axes, asked["galaxies"], asked | {"runs": []}, COLORS[1], "D", "full", 7)
+        draw_points(axes, [asked["galaxies"]], [asked], COLORS[1], "D", size=7)
         handles.append(handle(say("laws.legend_asked"), COLORS[1], marker="D", ls="-", lw=1.1))
         seen += [end for end in (asked["low"], asked["high"]) if end > asked["value"] / 3]
     if target is not None:
@@ -280,4 +289,4 @@ def _draw(budget, axes):
     log_axis(axes.xaxis, min(sizes) / 1.25, max(sizes) * 1.25)
     log_axis(axes.yaxis, *limits(seen))
     axes.set(xlabel=say("laws.column_galaxies"), ylabel=_unit(budget))
-    return [*handles, handle(say("laws.legend_run"), QUIET, marker="o", ms=3, alpha=0.5)]
+    return [*handles, handle(say("laws.legend_run"), GREY, marker="o", ms=3, alpha=0.5)]

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import law_pictures
-from hf_galaxy.reports.charts import COLORS, QUIET, handle
+from hf_galaxy.reports.charts import COLORS, GREY, handle
 from law_records import DOWNSTREAM, percent, told
 from text import say
 
@@ -98,14 +98,14 @@ def _draw(averages, about, starts, axes):
         yticks=range(len(starts)), yticklabels=[_title(about, start) for start in starts], ylim=(len(starts) - 0.5, -0.5),
         xlabel=say("laws.x_reduction", reference=_reference(about)),
     )  # fmt: skip
-    axes.grid(axis="x", color=QUIET, alpha=0.3, lw=0.6)
+    axes.grid(axis="x", color=GREY, alpha=0.3, lw=0.6)
     handles = [
         handle(f"{say(f'laws.mode_{mode}')}, 90 %", color, marker=marker, ls="-")
         for mode, (marker, color) in MODES.items()
         if any(row["mode"] == mode for row in averages)
     ]
     if any(row["low"] is None for row in averages):
-        handles.append(handle(say("laws.legend_no_interval"), QUIET, marker="s", mfc="white"))
+        handles.append(handle(say("laws.legend_no_interval"), GREY, marker="s", mfc="white"))
     return handles
 
 

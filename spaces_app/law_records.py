@@ -9,8 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from hf_galaxy.errors import BadInput
-from hf_galaxy.reports.text import figure_number
-from hf_galaxy.scaling.points import ALL, load_points
+from hf_galaxy.reports.measures import ALL
+from hf_galaxy.reports.text import number
+from hf_galaxy.scaling.points import load_points
 from text import say
 
 STUDIES = ("gz2_classes", "gz2_votes", "ceers", "ceers_starts")
@@ -98,7 +99,7 @@ def question_called(question: str) -> str:
     return say("laws.all_questions") if question == ALL else question.rpartition("-")[0].replace("-", " ")
 
 
-def told(estimate: dict, form=figure_number) -> str:
+def told(estimate: dict, form=number) -> str:
     """A value with its interval, or that it has none."""
     value, low, high = (estimate[key] for key in ("value", "low", "high"))
     if value is None:

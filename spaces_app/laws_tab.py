@@ -10,7 +10,7 @@ import law_curves
 import law_planner
 import law_pretraining
 from hf_galaxy.errors import BadInput
-from hf_galaxy.scaling.points import ALL
+from hf_galaxy.reports.measures import ALL
 from law_records import STUDIES, measured_by, question_called, study_of
 from text import say
 

@@ -1,11 +1,13 @@
-"""How many more galaxies to label: from a pilot on a few subsets of those that are labelled, the error with more of them.
+"""How many more galaxies to label: from a pilot on a few subsets of the labelled galaxies, the error with more of them.
 
     python scripts/sweep.py --out runs/pilot --vary subset=1/8,1/4,1/2,1 --vary seed=1,2,3 \
         -- scripts/finetune.py --start runs/survey --dataset data/rings --task classes --label ring
     python scripts/label_budget.py --runs runs/pilot --target 0.1
 
-All numbers are of galaxies to learn from; those that validate and test come on top.
+All numbers are of training galaxies; the validation and test galaxies come on top.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
@@ -13,53 +15,63 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Literal
 
 from hf_galaxy.command_line import run
-from hf_galaxy.files import check_new, new_folder, whole_file, write_json
-from hf_galaxy.scaling.label_budget import budget_of, page_of, series_of
-from hf_galaxy.scaling.points import ALL, MEASURES, points_of, records_in
+from hf_galaxy.files import check_new, new_folder, write_json
+from hf_galaxy.reports.measures import ALL, MEASURES
+from hf_galaxy.reports.text import number
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from hf_galaxy.scaling.label_budget import LabelBudget
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelBudget:
-    """Predict the error with more labelled galaxies from a pilot, with intervals, and how many a target needs."""
+class LabelBudgetSettings:
+    """Predict the error with more labelled galaxies from a pilot, with intervals, and the number of galaxies that a target needs."""
 
     runs: Path
-    """Folder of the pilot's sweep; at least 3 subsets, better 4 and more, and 2 or 3 seeds."""
+    """Folder of the pilot's sweep: at least 3 subsets, better 4 or more, and 2 or 3 seeds."""
     target: float | None = None
-    """The loss to be reached, of the same measure."""
+    """The loss to be reached, in the units of the measure."""
     measure: Literal["error", "nll", "excess", "rmse", "mse", "unexplained"] | None = None
-    """Of classes: error, the share of galaxies put into a wrong class, or nll, the cross-entropy. Of votes: excess, the likelihood loss above the least that is possible, or rmse of fractions. Of values: mse of all together, or of each the share of its variance that is unexplained. By default error, where there is one."""
+    """Of classes: error, the share of galaxies in a wrong class, or nll, the cross-entropy. Of votes: excess, the likelihood loss above the least possible, or rmse of the fractions. Of values: mse of all together, or for each value unexplained, the share of its variance that is not explained. By default error, where there is one."""
     question: str = ALL
-    """Of votes or values: the question or value, or all together."""
+    """A question (of votes) or a value, or all together."""
     dataset: str | None = None
-    """Where the runs have several, one of them."""
+    """Name of the dataset, if the runs have several."""
     start: str | None = None
-    """Likewise: what the runs started from."""
+    """Name of the start, if the runs have several."""
     backbone: str | None = None
-    """Likewise."""
+    """Name of the backbone, if the runs have several."""
     hold_back: int = 0
-    """Do not fit so many of the largest subsets; predict them, and compare with what was measured."""
+    """As a check, predict this many of the largest subsets instead of fitting them, and compare with the measured losses."""
     out: Path | None = None
     """New folder for a page, budget.json, the figure and its table."""
 
 
-def table(budget: dict) -> Table:
-    """The prediction with as many galaxies as now, and with more."""
-    rows = Table("galaxies", budget["measure"], "90 % interval", box=box.SIMPLE)
-    for row in budget["ahead"]:
-        times = round(row["galaxies"] / budget["now"])
+def prediction_table(budget: LabelBudget) -> Table:
+    """The predicted loss with the galaxies so far, and with more."""
+    from rich import box
+    from rich.table import Table
+
+    rows = Table("galaxies", budget.measure, "90 % interval", box=box.SIMPLE)
+    for row in budget.ahead:
+        times = round(row["galaxies"] / budget.now)
         name = f"{row['galaxies']:,} ({'now' if times == 1 else f'{times} x'})"
-        rows.add_row(name, f"{row['value']:.3g}", f"{row['low']:.3g} to {row['high']:.3g}")
+        rows.add_row(name, number(row["value"]), f"{number(row['low'])} to {number(row['high'])}")
     return rows
 
 
-def main(settings: LabelBudget) -> None:
+def main(settings: LabelBudgetSettings) -> None:
+    from rich.console import Console
+
+    from hf_galaxy.scaling.label_budget import budget_of, series_of
+    from hf_galaxy.scaling.label_budget_page import sentences_of
+    from hf_galaxy.scaling.points import points_of, records_in
+
     if settings.out:
         check_new(settings.out)
     points = points_of(records_in(settings.runs))
@@ -69,26 +81,28 @@ def main(settings: LabelBudget) -> None:
     )  # fmt: skip
     budget = budget_of(series, settings.target, settings.hold_back)
 
-    print(f"{budget['backbone']} from {budget['start']} on {budget['dataset']}: {MEASURES[budget['measure']]}")
-    Console().print(table(budget))
-    print("\n".join(budget["sentences"]))
+    print(f"{budget.backbone} from {budget.start} on {budget.dataset}: {MEASURES[budget.measure]}")
+    Console().print(prediction_table(budget))
+    print("\n".join(sentences_of(budget)))
     if settings.out:
-        from hf_galaxy.scaling.label_budget_figure import label_budget_figure
-
-        figure = label_budget_figure(budget)
-        command = f"python {shlex.join(sys.argv)}"
-        fingerprint = hashlib.sha256(json.dumps(budget).encode()).hexdigest()
-        with new_folder(settings.out, fingerprint) as folder:
-            write_json(folder / "budget.json", budget)
-            with whole_file(folder / f"{figure.name}.png") as file:
-                file.write_bytes(figure.png)
-            with whole_file(folder / f"{figure.name}.csv") as file:
-                file.write_text(figure.csv)
-            with whole_file(folder / "README.md") as file:
-                file.write_text(page_of(budget, f"{figure.name}.png", figure.alt, command))
+        write_budget(budget, settings.out, f"python {shlex.join(sys.argv)}")
         print(f"written to {settings.out}")
+
+
+def write_budget(budget: LabelBudget, out: Path, command: str) -> None:
+    """Write budget.json, the figure with its table, and the page, into a new folder."""
+    from hf_galaxy.reports.page import write_page
+    from hf_galaxy.scaling.label_budget_figure import label_budget_figure
+    from hf_galaxy.scaling.label_budget_page import page_of, sentences_of
+
+    figure = label_budget_figure(budget)
+    numbers = budget.as_dict() | {"sentences": sentences_of(budget)}
+    fingerprint = hashlib.sha256(json.dumps(numbers).encode()).hexdigest()
+    with new_folder(out, fingerprint) as folder:
+        write_json(folder / "budget.json", numbers)
+        write_page(folder, page_of(budget, f"{figure.name}.png", figure.alt, command), [figure])
 
 
 def command() -> None:
     """Read the options from the command line, and run."""
-    run(LabelBudget, main)
+    run(LabelBudgetSettings, main)

@@ -5,28 +5,28 @@ A start has the same colour and marker in all figures.
 """
 
 import numpy as np
-import pandas as pd
 
 from hf_galaxy.downstream.results import FULL, LINEAR
 from hf_galaxy.reports.charts import (
     COLORS,
     COLUMNS,
-    LEAST,
+    GREY,
+    LOG_FLOOR,
     MARKERS,
-    QUIET,
     Figure,
-    beside,
     chart,
+    csv_text,
     draw_level,
-    draw_point,
+    draw_points,
     handle,
-    label,
+    label_axes,
     limits,
     log_axis,
+    margin_text,
     png,
     style,
 )
-from hf_galaxy.reports.text import figure_interval, shortened
+from hf_galaxy.reports.text import interval, percent, truncated
 
 KINDS = ("labels-", "reductions-", "linear-against-full", "amounts-")  # as the names of figures of a benchmark begin
 GALAXIES = "galaxies learnt from"
@@ -76,7 +76,7 @@ def _looks(results, about):
 
 def _called(names, about, letters):
     """Titles of starts, cut short; their names, if that makes two alike."""
-    titles = [shortened(about["starts"][name]["title"], letters) for name in names]
+    titles = [truncated(about["starts"][name]["title"], letters) for name in names]
     return dict(zip(names, titles if len(set(titles)) == len(titles) else names, strict=True))
 
 
@@ -94,7 +94,7 @@ def most_labels(rows: list[dict]) -> list[dict]:
 
 
 def _title(about, task):
-    return f"{shortened(about['tasks'][task]['title'], 48)} ({about['tasks'][task]['measure']})"
+    return f"{truncated(about['tasks'][task]['title'], 48)} ({about['tasks'][task]['measure']})"
 
 
 def _legend(looks, starts):
@@ -119,9 +119,9 @@ def _labels(name, mode, means, about, looks):
             points = sorted(points, key=lambda point: point["galaxies"])
             aside = STEP ** ([*looks].index(start) - (len(looks) - 1) / 2)
             x = [point["galaxies"] * aside for point in points]
-            axes.plot(x, [max(point["value"], LEAST) for point in points], color=color, ls=line, lw=1.2, zorder=2)
+            axes.plot(x, [max(point["value"], LOG_FLOOR) for point in points], color=color, ls=line, lw=1.2, zorder=2)
             for place, point in zip(x, points, strict=True):
-                draw_point(axes, place, {**point, "runs": []}, color, marker, "full", 4.5)
+                draw_points(axes, [place], [{**point, "runs": []}], color, marker, "full", 4.5)
             columns = (
                 "task",
                 "start",
@@ -145,12 +145,12 @@ def _labels(name, mode, means, about, looks):
             draw_level(axes, baseline, "baseline", "-.", right=True)
         most = [point for point in of_task if point["share"] == max(each["share"] for each in of_task)]
         best = min(most, key=lambda point: point["value"])
-        words.append(f"{task}: least with {best['galaxies']:,} galaxies from {best['start']}, {figure_interval(best)}.")
-    label(figure, panels, [_title(about, task) for task in tasks], GALAXIES, "loss on test galaxies")
+        words.append(f"{task}: least with {best['galaxies']:,} galaxies from {best['start']}, {interval(best)}.")
+    label_axes(figure, panels, [_title(about, task) for task in tasks], GALAXIES, "loss on test galaxies")
     handles = _legend(looks, {each["start"] for each in means})
-    handles.append(handle("mean of seeds, 90 %; moved sideways a little", QUIET, marker="|", ms=9))
+    handles.append(handle("mean of seeds, 90 %; moved sideways a little", GREY, marker="|", ms=9))
     title = f"Loss against galaxies learnt from: {MODES.get(mode, mode)}"
-    return Figure(name, png(figure, title, handles), _csv(rows), f"{title}, both logarithmic. {' '.join(words)}")
+    return Figure(name, png(figure, title, handles), csv_text(rows), f"{title}, both logarithmic. {' '.join(words)}")
 
 
 def _losses_shown(points):
@@ -183,10 +183,10 @@ def _reductions(name, mode, rows, averages, about, looks):
         own = [start for start in starts if any(row["start"] == start for row in group)]
         if i % 2 == 0:
             axes.axhspan(y - 0.5, y + len(own) + 0.5, color="#F1F1F1", lw=0, zorder=0)
-        beside(axes, y, shortened(title, FEW_LETTERS), left=True, weight="bold")
+        margin_text(axes, y, truncated(title, FEW_LETTERS), left=True, weight="bold")
         for y, start in enumerate(own, y + 1):  # noqa: B020
             color, marker, *_ = looks[start]
-            beside(axes, y, called[start], left=True)
+            margin_text(axes, y, called[start], left=True)
             for share, fill, aside in ((fewest, "none", 0.2), (most, "full", -0.1)):
                 if share == fewest == most and fill == "none":
                     continue
@@ -196,8 +196,8 @@ def _reductions(name, mode, rows, averages, about, looks):
                 _draw_interval(axes, y + aside, row, color, marker, fill)
                 over = len(row["tasks"]) if "tasks" in row else 1
                 if fill == "full":
-                    text = _percents(row) + (f", {over} task{'s' * (over > 1)}" if "tasks" in row else "")
-                    beside(axes, y, text, left=False, color="black" if row["error"] != "more" else COLORS[1])
+                    text = interval(row, percent) + (f", {over} task{'s' * (over > 1)}" if "tasks" in row else "")
+                    margin_text(axes, y, text, left=False, color="black" if row["error"] != "more" else COLORS[1])
                     words.append(f"{title}, {start}: {text}.")
                 average = "tasks" in row
                 table.append({
@@ -212,17 +212,17 @@ def _reductions(name, mode, rows, averages, about, looks):
     axes.axvline(0, color="black", lw=1, zorder=1)
     axes.set(
         ylim=(y - 0.5, -0.5), yticks=[], xlim=(100 * (min(left, 0) - 0.04 * span), 100 * (max(right, 0) + 0.04 * span)),
-        xlabel=f"relative error-rate reduction against {shortened(about['starts'][about['reference']]['title'], 40)} (%)",
+        xlabel=f"relative error-rate reduction against {truncated(about['starts'][about['reference']]['title'], 40)} (%)",
     )  # fmt: skip
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color="#DDDDDD", lw=0.6, zorder=0)
-    handles = [handle(f"with {_share(most)}, 90 %", QUIET, marker="o", ls="-")]
+    handles = [handle(f"with {_share(most)}, 90 %", GREY, marker="o", ls="-")]
     if fewest < most:
-        handles.append(handle(f"with {_share(fewest)}, 90 %", QUIET, marker="o", fillstyle="none", ls="-", lw=1))
+        handles.append(handle(f"with {_share(fewest)}, 90 %", GREY, marker="o", fillstyle="none", ls="-", lw=1))
     handles.append(handle("in red: more error, at 90 %", COLORS[1], marker="_", ms=9))
     title = f"What each start brings: {MODES.get(mode, mode)}"
     alt = f"{title}. Relative error-rate reductions with {_share(most)}. {' '.join(words)}"
-    return Figure(name, png(figure, title, handles), _csv(table), alt)
+    return Figure(name, png(figure, title, handles), csv_text(table), alt)
 
 
 def _draw_interval(axes, y, row, color, marker, fill):
@@ -232,11 +232,6 @@ def _draw_interval(axes, y, row, color, marker, fill):
     axes.plot(
         [100 * row["value"]], [y], marker, color=color, mfc=color if full else "white", ms=5.5 if full else 3.5, zorder=3
     )  # fmt: skip
-
-
-def _percents(row):
-    ends = "" if row["low"] is None else f" [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
-    return f"{100 * row['value']:.1f}{ends} %".replace("-", "−")  # noqa: RUF001
 
 
 def _share(share):
@@ -279,30 +274,32 @@ def _linear(pairs, about, looks):
         for pair in of_task:
             color, marker, *_ = looks[pair["start"]]
             linear, full = (pair["modes"][mode] for mode in (LINEAR, FULL))
-            draw_point(axes, full["value"], {**linear, "runs": []}, color, marker, "full", 5.5)
+            draw_points(axes, [full["value"]], [{**linear, "runs": []}], color, marker, "full", 5.5)
             if full["low"] is not None:
-                axes.hlines(linear["value"], max(full["low"], LEAST), full["high"], color=color, lw=1.1, zorder=3)
+                axes.hlines(linear["value"], max(full["low"], LOG_FLOOR), full["high"], color=color, lw=1.1, zorder=3)
             row = {key: pair[key] for key in ("task", "start", "share")}
             for mode, each in pair["modes"].items():
                 row |= {mode: each["value"], f"{mode}_low": each["low"], f"{mode}_high": each["high"]}
             ratio = pair["ratio"]
             row |= {"ratio": ratio["value"], "ratio_low": ratio["low"], "ratio_high": ratio["high"]}
             rows.append(row)
-            words.append(f"{task}, {pair['start']}: {figure_interval(ratio)}.")
-        axes.plot([low, high], [low, high], "--", color=QUIET, lw=1, zorder=1)
+            words.append(f"{task}, {pair['start']}: {interval(ratio)}.")
+        axes.plot([low, high], [low, high], "--", color=GREY, lw=1, zorder=1)
         for axis in (axes.xaxis, axes.yaxis):
             log_axis(axis, low, high)
         axes.set_box_aspect(1)
-    label(figure, panels, [_title(about, task) for task in tasks], "loss of full finetuning", "loss of a linear probe")
+    label_axes(
+        figure, panels, [_title(about, task) for task in tasks], "loss of full finetuning", "loss of a linear probe"
+    )
     handles = [
         handle(called, color, marker=marker)
         for start, (color, marker, _, called) in looks.items()
         if any(pair["start"] == start for pair in pairs)
     ]
-    handles.append(handle("equal: above it the linear probe is worse", QUIET, ls="--", lw=1))
+    handles.append(handle("equal: above it the linear probe is worse", GREY, ls="--", lw=1))
     title = f"Linear probe against full finetuning, with {_share(pairs[0]['share'])}"
     alt = f"{title}: loss of the first over loss of the second. {' '.join(words)}"
-    return Figure("linear-against-full", png(figure, title, handles), _csv(rows), alt)
+    return Figure("linear-against-full", png(figure, title, handles), csv_text(rows), alt)
 
 
 # More galaxies to pretrain with
@@ -325,19 +322,19 @@ def _amounts(series, mode, rows, results, about):
         log_axis(axes.xaxis, *limits(row["galaxies"]))
         log_axis(axes.yaxis, *limits([low, high, *np.clip(ends, low / 1.2, high * 1.2)], 0.03))
         # The power law goes through the middle of what was measured, as lines by least squares do.
-        logs = np.log(np.maximum(values, LEAST))
+        logs = np.log(np.maximum(values, LOG_FLOOR))
         law = np.exp(logs.mean() - row["value"] * (np.log(row["galaxies"]) - np.log(row["galaxies"]).mean()))
         axes.plot(row["galaxies"], law, color=COLORS[0], lw=1.2, zorder=2)
         for galaxies, point in zip(row["galaxies"], points, strict=True):
-            draw_point(axes, galaxies, {**point, "runs": []}, COLORS[0], MARKERS[0], "full", 4.5)
+            draw_points(axes, [galaxies], [{**point, "runs": []}], COLORS[0], MARKERS[0], "full", 4.5)
             table.append({
                 "task": row["task"], "start": point["start"], "mode": mode, "pretrained_with": galaxies, "measure": point["measure"],
                 **{key: point[key] for key in ("seeds", "value", "low", "high")},
             })  # fmt: skip
         for level in levels:
-            axes.axhline(level, color=QUIET, lw=0.9, ls="-.", zorder=1)
-        words.append(f"{row['task']}: galaxies to the power of minus {figure_interval(row)}.")
-    label(
+            axes.axhline(level, color=GREY, lw=0.9, ls="-.", zorder=1)
+        words.append(f"{row['task']}: galaxies to the power of minus {interval(row)}.")
+    label_axes(
         figure,
         panels,
         [_title(about, row["task"]) for row in rows],
@@ -347,15 +344,13 @@ def _amounts(series, mode, rows, results, about):
     handles = [
         handle("mean of seeds, 90 %", COLORS[0], marker=MARKERS[0]),
         handle("power law in galaxies", COLORS[0], ls="-", lw=1.2),
-        handle(shortened(about["starts"][about["reference"]]["title"], FEW_LETTERS), QUIET, ls="-.", lw=0.9),
+        handle(truncated(about["starts"][about["reference"]]["title"], FEW_LETTERS), GREY, ls="-.", lw=0.9),
     ]
     title = f"More galaxies of {about['starts'][series]['pretraining'][0]['dataset']} to pretrain with: {MODES.get(mode, mode)}"
-    return Figure(f"amounts-{mode}-{series}", png(figure, title, handles), _csv(table), f"{title}. {' '.join(words)}")
+    return Figure(
+        f"amounts-{mode}-{series}", png(figure, title, handles), csv_text(table), f"{title}. {' '.join(words)}"
+    )
 
 
 def _panels(count, height):
     return chart(count) if count == 1 else chart(count, height=height * -(-count // COLUMNS))
-
-
-def _csv(rows):
-    return pd.DataFrame(rows).to_csv(index=False)

@@ -14,15 +14,15 @@ from hf_galaxy.downstream.results import (
     CELLS,
     FULL,
     LINEAR,
-    MEASURES,
     points_of,
     read_about,
     read_cells,
     results_of,
 )
-from hf_galaxy.errors import BadInput
-from hf_galaxy.files import whole_file, write_json
-from hf_galaxy.reports.text import interval, number, percents, render, table
+from hf_galaxy.files import write_json
+from hf_galaxy.reports.measures import MEASURES
+from hf_galaxy.reports.page import check_page, write_page
+from hf_galaxy.reports.text import interval, number, percent, render, table
 from hf_galaxy.scaling.points import save_points
 
 MADE = "<!-- Made by scripts/benchmark_downstream.py, which replaces it: write elsewhere. -->"
@@ -37,23 +37,15 @@ def write_results(out: Path) -> None:
     Raises:
         BadInput: as `read_about` and `read_cells`; or the page there is somebody else's.
     """
-    page = out / "README.md"
-    if page.exists() and MADE not in page.read_text():
-        raise BadInput(f"--out {out}: its README.md was not made by a benchmark; choose another folder")
+    check_page(out, MADE)
     about = read_about(out / ABOUT)
     cells = read_cells(out / CELLS, about)
     results = results_of(cells, about)
     figures = figures_of(results, about)
-    files = {f"{f.name}{end}": content for f in figures for end, content in ((".png", f.png), (".csv", f.csv.encode()))}
     save_points(points_of(cells, about), out / "points.parquet")
     write_json(out / RESULTS, results)
     text = benchmark_page(json.loads((out / RESULTS).read_text()), about, {f.name: f.alt for f in figures})
-    for name, content in {**files, page.name: text.encode()}.items():
-        with whole_file(out / name) as partial:
-            partial.write_bytes(content)
-    for file in out.iterdir():
-        if file.name.startswith(KINDS) and file.name not in files:  # a figure that only an earlier page had
-            file.unlink()
+    write_page(out, text, figures, KINDS)
 
 
 def benchmark_page(results: dict, about: dict, figures: dict[str, str]) -> str:
@@ -115,7 +107,7 @@ def found(results: dict, about: dict) -> list[str]:
     if results["linear_averages"]:
         most = max(row["share"] for row in results["linear_averages"])
         each = [
-            f"{about['starts'][row['start']]['title']} {_interval(row)} ({_tasks(row)})"
+            f"{about['starts'][row['start']]['title']} {interval(row)} ({_tasks(row)})"
             for row in results["linear_averages"]
             if row["share"] == most
         ]
@@ -138,7 +130,7 @@ def found(results: dict, about: dict) -> list[str]:
         starts = series_of(about)[mean["series"]]
         told.append(
             f"With more galaxies of {about['starts'][mean['series']]['pretraining'][0]['dataset']} to pretrain with ({', '.join(f'{n:,}' for n in starts.values())}) the error of "
-            f"{WORDS[mean['mode']]} with all labels falls as their number to the power of minus {_interval(mean)} on average over {_tasks(mean)}."
+            f"{WORDS[mean['mode']]} with all labels falls as their number to the power of minus {interval(mean)} on average over {_tasks(mean)}."
         )
     return told
 
@@ -156,7 +148,7 @@ def _losing(results, about, mode):
     rows = [row for row in results["averages"] if row["mode"] == mode and row["share"] == max(about["shares"])]
     titles = {name: start["title"] for name, start in about["starts"].items()}
     return "; ".join(
-        f"{titles[row['start']]} {percents(row)} over {_tasks(row)}" for row in rows if row["error"] == "more"
+        f"{titles[row['start']]} {interval(row, percent)} over {_tasks(row)}" for row in rows if row["error"] == "more"
     )
 
 
@@ -175,16 +167,10 @@ def _below(galaxies, most):
     return galaxies == FEWER or (galaxies != MORE and galaxies < most)
 
 
-def _interval(row):
-    return interval(row).replace("one seed", "no interval")
-
-
 def _reduction(row):
     if row is None or row["value"] is None:
         return ""
-    if row["low"] is None:
-        return f"{100 * row['value']:.1f} % (no interval)"
-    return percents(row) if row["error"] == "not shown" else f"**{percents(row)}**"
+    return interval(row, percent) if row["error"] in ("not shown", "not known") else f"**{interval(row, percent)}**"
 
 
 def _all_labels(rows, about, mode):
@@ -204,7 +190,7 @@ def loss_table(results: dict, about: dict, mode: str) -> str:
         own = [rows.get((task, start)) for start in starts]
         if any(own):
             constant = number(next(row["baseline"] for row in own if row))
-            lines.append([f"{task} ({said['measure']})", *(_interval(row) if row else "" for row in own), constant])
+            lines.append([f"{task} ({said['measure']})", *(interval(row) if row else "" for row in own), constant])
     return table(["task", *(about["starts"][start]["title"] for start in starts), "constant"], lines)
 
 
@@ -238,7 +224,7 @@ def _share(share):
 def linear_table(results: dict, about: dict) -> str | None:
     """Markdown: the loss of linear probes over that of full finetuning, on average; None if only one mode was measured."""
     lines = [
-        [_share(row["share"]), about["starts"][row["start"]]["title"], _interval(row), len(row["tasks"])]
+        [_share(row["share"]), about["starts"][row["start"]]["title"], interval(row), len(row["tasks"])]
         for row in sorted(results["linear_averages"], key=lambda row: -row["share"])
     ]
     return table(["labels", "start", "linear over full", "tasks"], lines) if lines else None
@@ -280,7 +266,7 @@ def exponent_table(results: dict, about: dict) -> str | None:
 
 
 def _exponent(row):
-    return _interval(row) if row["error"] in ("not shown", "not known") else f"**{_interval(row)}**"
+    return interval(row) if row["error"] in ("not shown", "not known") else f"**{interval(row)}**"
 
 
 def amount_table(results: dict, about: dict) -> str | None:
@@ -302,7 +288,7 @@ def amount_table(results: dict, about: dict) -> str | None:
                 if (key := (task, mode, start)) in losses:
                     worth = _worth(galaxies, labels[key]["saved"]) if key in labels else ""
                     lines.append(
-                        [task, mode, f"{galaxies:,}", _interval(losses[key]), _reduction(reductions.get(key)), worth]
+                        [task, mode, f"{galaxies:,}", interval(losses[key]), _reduction(reductions.get(key)), worth]
                     )
     columns = ["task", "mode", "pretrained with", "loss", "error-rate reduction", "galaxies for each label saved"]
     return table(columns, lines) if lines else None
@@ -318,7 +304,7 @@ def _worth(galaxies, saved):
         return f"{said(saved['value'])} (no interval)"
     if saved["value"] == saved["low"] == saved["high"]:
         return f"{said(saved['value'])}, as the whole interval"
-    return f"{said(saved['value'])} ({said(saved['high'])} to {said(saved['low'])})"
+    return f"{said(saved['value'])} [{said(saved['high'])}, {said(saved['low'])}]"
 
 
 def size_table(results: dict, about: dict) -> str | None:
@@ -345,7 +331,7 @@ def _ends(row, fewer, more):
         return f"{said(row['value'])} (no interval)"
     if row["value"] == row["low"] == row["high"]:
         return f"{said(row['value'])}, as the whole interval"
-    return f"{said(row['value'])} ({said(row['low'])} to {said(row['high'])})"
+    return f"{said(row['value'])} [{said(row['low'])}, {said(row['high'])}]"
 
 
 def choice_table(results: dict) -> str:

@@ -23,15 +23,6 @@ if TYPE_CHECKING:
 
 CELLS, ABOUT = "cells", "benchmark.json"  # what the benchmark leaves in its folder
 LINEAR, FULL = "linear", "full"
-MEASURES = {
-    "error": "share of galaxies in a wrong class",
-    "balanced_error": "the same, each class counted alike",
-    "nll": "cross-entropy (nats per galaxy)",
-    "missed_auc": "1 - area under the ROC curve",
-    "missed_precision": "1 - average precision",
-    "rmse": "root of the mean squared error (of values, or of vote fractions)",
-    "excess": "likelihood loss above the least possible (nats per galaxy)",
-}
 KIND = ["task", "start", "mode", "share"]  # cells alike in these differ in their seed only
 _IN_CELL = {
     "task": str, "start": str, "mode": str, "share": (int, float), "seed": int, "galaxies": int, "test_galaxies": int,

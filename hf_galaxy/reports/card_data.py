@@ -1,9 +1,10 @@
-"""What machines read of a run: the YAML of its card, with `model-index`, and the Hub's newer `.eval_results`.
+"""The machine-readable results of a run: the YAML of its card, with `model-index`, and the Hub's newer `.eval_results`.
 
-Both hold the figures of the run's own test split; what is measured on other data stands in the card's tables.
+Both hold the figures of the run's own test split; figures of other data are in the tables of the card.
 """
 
 import re
+from collections.abc import Sequence
 
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
@@ -15,7 +16,9 @@ NAMES = {
     "nll": "negative log-likelihood", "rmse": "RMSE", "mae": "MAE", "r2": "R²",
     "standardised_mse": "mean squared error, in standard deviations of the training split",
 }  # fmt: skip
-HUB_METRICS = {"auc": "roc_auc", "r2": "r_squared"}  # where the Hub has another word than we
+HUB_METRICS = {"auc": "roc_auc", "r2": "r_squared"}  # names of the Hub that differ from ours
+
+Headline = tuple[str | None, str, float]  # campaign or value (None: all galaxies), figure, number
 
 
 def card_data(record: RunRecord) -> ModelCardData:
@@ -34,25 +37,25 @@ def card_data(record: RunRecord) -> ModelCardData:
 
 
 def licence(record: RunRecord) -> str | None:
-    """Of the weights: what a person chose, or else what the cards of all datasets they learnt from agree on."""
-    stated = {said["license"] for said in record.dataset.get("cards", [{"license": None}])}
+    """The licence of the weights: the one that a person chose, otherwise the one that all training datasets have."""
+    stated = {card["license"] for card in record.dataset.get("cards", [{"license": None}])}
     return record.publication.get("license") or (stated.pop() if len(stated) == 1 else None)
 
 
 def datasets(record: RunRecord) -> list[str]:
-    """Hub ids of what it learnt from, as far as it stands there."""
+    """Hub ids of the training datasets that are on the Hub."""
     return record.publication.get("datasets") or [
-        said["hub_id"] for said in record.dataset.get("cards", []) if said["hub_id"]
+        card["hub_id"] for card in record.dataset.get("cards", []) if card["hub_id"]
     ]
 
 
 def base_model(record: RunRecord) -> str | None:
-    """Hub id of what its weights started from, if it stands there."""
+    """Hub id of the model that training started from, if it is on the Hub."""
     return record.publication.get("base_model") or record.model.get("base_model")
 
 
-def headline(record: RunRecord) -> list[tuple[str | None, str, float]]:
-    """(campaign or value, figure, its number) of the test split; what is of all galaxies alike has None in the first place."""
+def headline(record: RunRecord) -> list[Headline]:
+    """The figures of the test split."""
     results = record.results.get(SPLIT, {})
     if "values" in results:
         parts = {None: {"standardised_mse": results["loss"]}} | results["values"]
@@ -68,37 +71,37 @@ def headline(record: RunRecord) -> list[tuple[str | None, str, float]]:
     ]
 
 
-def _measured_on(record):
-    """Hub id of the dataset whose test split was measured; None if it has none, or several were measured together, or a fold."""
+def _measured_on(record: RunRecord) -> str | None:
+    """Hub id of the dataset of the test split; None without an id, for several datasets together, or for a fold."""
     ids = datasets(record) if record.settings.get("fold") is None else []
     return ids[0] if len(ids) == 1 and len(record.dataset.get("cards", ids)) == 1 else None
 
 
-def _model_index(record, figures):
+def _model_index(record: RunRecord, figures: Sequence[Headline]) -> list[EvalResult]:
     title, task = record.dataset["title"], record.settings["task"]
     several = len(record.results.get(SPLIT, {}).get("campaigns", {})) > 1
     fold = record.settings.get("fold")
     split = SPLIT if fold is None else f"fold {fold} of 5"  # of all published splits
-    learns = {
+    target = {
         "votes": "votes of volunteers", "classes": record.settings.get("label"), "values": ", ".join(record.dataset.get("values", [])),
     }  # fmt: skip
     return [
         EvalResult(
-            task_type="image-classification" if task == "classes" else "image-feature-extraction", task_name=learns[task],
+            task_type="image-classification" if task == "classes" else "image-feature-extraction", task_name=target[task],
             dataset_type=_measured_on(record) or re.sub(r"\W+", "_", title.lower()).strip("_"),
-            dataset_name=f"{title}, {about}" if several else title,
-            dataset_config=about if several else record.settings.get("config"), dataset_split=split,
+            dataset_name=f"{title}, {part}" if several else title,
+            dataset_config=part if several else record.settings.get("config"), dataset_split=split,
             metric_type=HUB_METRICS.get(figure, figure), metric_value=float(f"{value:.6g}"),
-            metric_name=_metric_name(task, about, figure),
+            metric_name=_metric_name(task, part, figure),
         )
-        for about, figure, value in figures
+        for part, figure, value in figures
     ]  # fmt: skip
 
 
-def _metric_name(task, about, figure):
+def _metric_name(task: str, part: str | None, figure: str) -> str:
     name = NAMES.get(figure, figure.replace("_", " "))
-    if task == "values" and about is not None:
-        return f"{name} of {about}"
+    if task == "values" and part is not None:
+        return f"{name} of {part}"
     if task == "votes":
         name += " of vote fractions" if figure in ("rmse", "mae") else ""
         name += ", mean of questions" if figure != "nll" else ""
@@ -108,7 +111,7 @@ def _metric_name(task, about, figure):
 def eval_results(record: RunRecord) -> dict[str, str]:
     """Path -> YAML: `.eval_results/DATASET.yaml` as in huggingface.co/docs/hub/eval-results.
 
-    It names a dataset by its Hub id; without one, or with several that were measured together, there is none.
+    It names a dataset by its Hub id; without one, or with several datasets that were measured together, there is none.
     """
     dataset = _measured_on(record)
     if dataset is None:
@@ -116,11 +119,11 @@ def eval_results(record: RunRecord) -> dict[str, str]:
     entries = [
         EvalResultEntry(
             dataset_id=dataset,
-            task_id="_".join(filter(None, (about or record.settings.get("label"), figure))),
+            task_id="_".join(filter(None, (part or record.settings.get("label"), figure))),
             value=float(f"{value:.6g}"),
             notes=f"{SPLIT} split",
         )
-        for about, figure, value in headline(record)
+        for part, figure, value in headline(record)
     ]
     if not entries:
         return {}

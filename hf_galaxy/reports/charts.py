@@ -1,33 +1,62 @@
-"""Charts of losses: the marks, the axes, and the picture: PNG with two pixels for each of a card of 800 px, or SVG for a page.
+"""The marks, axes and legends of all charts, drawn as PNG (two pixels for each of a card 800 px wide) or as SVG for a page.
 
-Owns matplotlib for these, which is imported when a chart is drawn and not before. Lines are laws and markers are measured,
-so that a chart can be read in grey. A point has `runs`, `value`, `low` and `high`, as in scaling.json; an interval that is
-not known is None.
+Only this module sets up matplotlib, which is imported when a chart is drawn. Lines are laws and markers are measurements, so
+that a chart can be read without colours. A point is a mapping with `runs`, `value`, `low` and `high`, as in scaling.json;
+`low` and `high` are None where there is no interval. A curve has lists `galaxies`, `loss`, `low` and `high`.
 """
+
+from __future__ import annotations
 
 import io
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
-from hf_galaxy.reports.text import short
+from hf_galaxy.reports.text import compact_number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.lines import Line2D
 
 PIXELS = 1600  # width of the picture
 
 # Okabe and Ito's colours, the darker ones for lines
 LINES = ("#0072B2", "#D55E00", "#009E73", "#AA4F85", "#000000")
 
-COLORS = (*LINES[:4], "#E69F00", "#56B4E9", LINES[4])  # all of Okabe and Ito that can be seen on white
+COLORS = (*LINES[:4], "#E69F00", "#56B4E9", LINES[4])  # all of Okabe and Ito that are visible on white
 MARKERS, FILLS = "os^DvPX*<>", ("full", "none", "left", "bottom")
-QUIET, PALE = "#555555", "#8A8A8A"
+GREY, LIGHT_GREY = "#555555", "#8A8A8A"
+STRIPE, GRID = "#F1F1F1", "#DDDDDD"
 WIDTH, COLUMNS = 8, 3  # inches, of 100 px on a card; small panels beside each other
-LABEL = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85}  # box of a text upon lines
-LEAST = 1e-12  # drawn in place of 0, which no logarithmic axis has
+TEXT_BOX = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85}  # behind a text upon lines
+LOG_FLOOR = 1e-12  # drawn in place of 0, which no logarithmic axis has
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture (PNG), the numbers in it (CSV), and what it shows in words."""
+
+    name: str
+    png: bytes
+    csv: str
+    alt: str
+
+
+def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The rows as a table with a header; a row may lack columns."""
+    import pandas as pd
+
+    return pd.DataFrame(rows).to_csv(index=False)
+
+
+# Figures
 
 
 @contextmanager
@@ -44,14 +73,14 @@ def style() -> Iterator[None]:
         yield
 
 
-def chart(panels: int, height: float | None = None, width: float = WIDTH):
-    """A matplotlib figure, and its axes: one large panel, or small ones beside each other. Lengths are in inches."""
+def chart(panels: int, height: float | None = None, width: float = WIDTH) -> tuple[Canvas, list[Axes]]:
+    """A matplotlib figure and its axes: one large panel, or small ones beside each other. Lengths are in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Canvas
 
     columns = min(panels, COLUMNS)
     rows = -(-panels // columns)
-    figure = Figure(
+    figure = Canvas(
         (width, height or (4.2 if panels == 1 else max(2.1 * rows, 2.9))), dpi=PIXELS / WIDTH, layout="constrained"
     )
     FigureCanvasAgg(figure)
@@ -61,10 +90,12 @@ def chart(panels: int, height: float | None = None, width: float = WIDTH):
     return figure, axes[:panels]
 
 
-def png(figure, title: str, handles: list) -> bytes:
-    """The picture, with a title above and a legend below, for which it is made higher."""
+def png(figure: Canvas, title: str, handles: Sequence[Line2D]) -> bytes:
+    """The picture, made higher for a title above and a legend below."""
+    from PIL import Image
+
     figure.set_figheight(figure.get_figheight() + 0.26)
-    _legend(figure, handles, 100)
+    _add_legend(figure, handles, 100)
     figure.suptitle(title, x=0.01, ha="left")
     figure.canvas.draw()
     file = io.BytesIO()
@@ -73,32 +104,32 @@ def png(figure, title: str, handles: list) -> bytes:
     return file.getvalue()
 
 
-def svg(figure, handles: list, name: str) -> str:
+def svg(figure: Canvas, handles: Sequence[Line2D], name: str) -> str:
     """The picture as an SVG element without a background, its letters as letters, with a legend below.
 
     Args:
-        name: which no other picture of the page has, as the names of its parts are made from it.
+        name: unique on the page, since the ids in the picture are made from it.
     """
     import matplotlib
 
-    _legend(figure, handles, 12 * figure.get_figwidth())
+    _add_legend(figure, handles, 12 * figure.get_figwidth())
     file = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
-    # Groups have names that every picture has, and nothing refers to.
+    # The ids of groups are the same in every picture, and nothing refers to them.
     return re.sub(r'<g id="[^"]*"', "<g", text[text.index("<svg") :])
 
 
-def _legend(figure, handles, letters):
-    """Below the axes, in as many columns as so many letters leave room for; the picture is made higher."""
+def _add_legend(figure: Canvas, handles: Sequence[Line2D], letters: float) -> None:
+    """Below the axes, in as many columns as fit into a line of `letters`; the picture is made higher."""
     longest = max(len(handle.get_label()) for handle in handles)
     columns = int(max(1, min(3, letters // (longest + 6))))
     figure.set_figheight(figure.get_figheight() + 0.19 * -(-len(handles) // columns) + 0.19)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
 
 
-def handle(label: str, color: str, **look):
+def handle(label: str, color: str, **look: Any) -> Line2D:
     """An entry of a legend."""
     from matplotlib.lines import Line2D
 
@@ -108,7 +139,10 @@ def handle(label: str, color: str, **look):
     return Line2D([], [], color=color, label=label, **look)
 
 
-def label(figure, panels: list, titles: list[str | None], x: str, y: str) -> None:
+# Axes
+
+
+def label_axes(figure: Canvas, panels: Sequence[Axes], titles: Sequence[str | None], x: str, y: str) -> None:
     """Name the axes, those of small panels once for all in a row or column; a panel without a title gets none."""
     for axes in panels[-COLUMNS:]:
         axes.set_xlabel(x)
@@ -121,7 +155,7 @@ def label(figure, panels: list, titles: list[str | None], x: str, y: str) -> Non
             axes.set_title(textwrap.fill(title, 28), loc="left", fontweight="bold")
 
 
-def log_axis(axis, low: float, high: float) -> None:
+def log_axis(axis: Axis, low: float, high: float) -> None:
     """Logarithmic from low to high, with few ticks at round numbers."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
@@ -138,64 +172,65 @@ def log_axis(axis, low: float, high: float) -> None:
         ticks = [tick for tick in evenly if low <= tick <= high]
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value, 6)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: compact_number(value, 6)))
 
 
-def limits(values: list[float], margin: float = 0.06) -> tuple[float, float]:
-    """Of a logarithmic axis that shows all these, with a margin as a share of its length."""
-    values = np.log([value for value in values if value > 0] or [1.0])
-    margin = max(margin * np.ptp(values), 0.02)
-    return float(np.exp(values.min() - margin)), float(np.exp(values.max() + margin))
+def limits(values: Sequence[float], margin: float = 0.06) -> tuple[float, float]:
+    """Ends of a logarithmic axis that shows all values above 0, with a margin as a share of its length."""
+    logs = np.log([value for value in values if value > 0] or [1.0])
+    margin = max(margin * np.ptp(logs), 0.02)
+    return float(np.exp(logs.min() - margin)), float(np.exp(logs.max() + margin))
 
 
-def draw_point(axes, x: float, point: dict, color: str, marker: str, fill: str, size: float) -> None:
-    """A mean with its interval, and the runs that it is the mean of."""
-    if len(point["runs"]) > 1:
-        axes.plot([x] * len(point["runs"]), point["runs"], marker, color=color, ms=size / 2, alpha=0.4, mew=0, zorder=2)
-    if point["low"] is not None:
-        axes.vlines(x, max(point["low"], LEAST), point["high"], color=color, lw=1.1, zorder=3)
-    axes.plot(
-        [x], [point["value"]], marker, color=color, ms=size, fillstyle=fill, mfcalt="white",
-        mfc="white" if fill == "none" else color, zorder=4,
-    )  # fmt: skip
+# Marks
 
 
-def draw_law(axes, curve: dict, measured: float, color: str, width: float = 1.5) -> None:
+def draw_points(
+    axes: Axes, x: Sequence[float], points: Sequence[Mapping[str, Any]], color: str, marker: str = "o",
+    fill: str = "full", size: float = 6,
+) -> None:  # fmt: skip
+    """Means with their intervals, and small beside them the `runs` (none, or a list) that each is the mean of."""
+    for place, point in zip(x, points, strict=True):
+        runs = point.get("runs") or []
+        if len(runs) > 1:
+            axes.plot([place] * len(runs), runs, marker, color=color, ms=size / 2, alpha=0.4, mew=0, zorder=2)
+        if point["low"] is not None:
+            axes.vlines(place, max(point["low"], LOG_FLOOR), point["high"], color=color, lw=1.1, zorder=3)
+        axes.plot(
+            [place], [point["value"]], marker, color=color, ms=size, fillstyle=fill, mfcalt="white",
+            mfc="white" if fill == "none" else color, zorder=4,
+        )  # fmt: skip
+
+
+def draw_curve_with_band(
+    axes: Axes, curve: Mapping[str, Sequence[float]], measured: float, color: str, width: float = 1.5
+) -> None:
     """A law with its band, dashed beyond the largest number of galaxies that was measured."""
     galaxies, loss, low, high = (np.array(curve[key]) for key in ("galaxies", "loss", "low", "high"))
-    axes.fill_between(galaxies, np.maximum(low, LEAST), high, color=color, alpha=0.14, lw=0, zorder=1)
+    axes.fill_between(galaxies, np.maximum(low, LOG_FLOOR), high, color=color, alpha=0.14, lw=0, zorder=1)
     inside = galaxies <= measured
     edge = np.interp(np.log(measured), np.log(galaxies), loss)
     axes.plot([*galaxies[inside], measured], [*loss[inside], edge], color=color, lw=width, zorder=2)
     axes.plot([measured, *galaxies[~inside]], [edge, *loss[~inside]], "--", color=color, lw=width, zorder=2)
 
 
-def draw_level(axes, y: float, text: str, ls: str, right: bool) -> None:
+def draw_level(axes: Axes, y: float, text: str, ls: str, right: bool) -> None:
     """A horizontal line with a text at one of its ends: below it at the right, as losses fall, or above it at the left."""
-    axes.axhline(y, color=QUIET, lw=0.9, ls=ls)
+    axes.axhline(y, color=GREY, lw=0.9, ls=ls)
     axes.annotate(
         text, (0.99 if right else 0.01, y), (0, -2 if right else 1.5), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
-        fontsize=8, ha="right" if right else "left", va="top" if right else "bottom", color=QUIET,
+        fontsize=8, ha="right" if right else "left", va="top" if right else "bottom", color=GREY,
     )  # fmt: skip
 
 
-def beside(axes, y: float, text: str, left: bool, **look) -> None:
-    """A text at the left or at the right of the axes."""
+def margin_text(axes: Axes, y: float, text: str, left: bool, **look: Any) -> None:
+    """A text in the margin at the left or at the right of the axes."""
     place = {"x": -0.01, "ha": "right"} if left else {"x": 1.01, "ha": "left"}
     axes.text(y=y, s=text, transform=axes.get_yaxis_transform(), fontsize=8.5, va="center", **place, **look)
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A picture (PNG), the numbers in it (CSV), and what it shows in words."""
-
-    name: str
-    png: bytes
-    csv: str
-    alt: str
-
-
-def csv_text(rows):
-    import pandas as pd
-
-    return pd.DataFrame(rows).to_csv(index=False)
+def forest_axes(axes: Axes, lines: int, xlabel: str) -> None:
+    """Set up a forest plot: lines 0, 1, ... from the top down, and a grid for the values."""
+    axes.set(ylim=(lines - 0.5, -0.5), yticks=[], xlabel=xlabel)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x", color=GRID, lw=0.6, zorder=0)

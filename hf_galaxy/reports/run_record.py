@@ -1,4 +1,4 @@
-"""RunRecord <-> run.json: all that is known of a run. Cards, scaling laws and evaluations read it; nothing parses a log."""
+"""RunRecord <-> run.json: everything that is recorded of a run. Cards, scaling laws and evaluations read it; no log is parsed."""
 
 import dataclasses
 import json
@@ -18,17 +18,17 @@ class RunRecord:
     Attributes:
         command: as typed.
         settings: the script's resolved settings: with the data, the run is a function of them.
-        dataset: name, title, what their `cards` say (`card_facts.DatasetFacts`), galaxies in each split; tree and questions, classes,
+        dataset: name, title, facts of their `cards` (`card_facts.DatasetFacts`), galaxies in each split; tree and questions, classes,
             or values.
-        model: backbone, what its weights started from, and the Hub id of that if it has one (`base_model`), how pictures are
-            framed, numbers of parameters (`trained`: of all, with adapters), and floating-point operations for a picture.
+        model: backbone, the start of its weights, with the Hub id if it has one (`base_model`), the framing of pictures, numbers of
+            parameters (`trained`: of all, with adapters), and floating-point operations of one forward pass.
         environment: versions, device, processes, precision.
-        baseline: the constant prediction that every metric stands beside, from the training split.
-        training: history, losses, best epoch, seconds (`loop.fit`); of a head alone, also what its `features` cost to compute.
+        baseline: the constant prediction that every metric is compared with, from the training split.
+        training: history, losses, best epoch, seconds (`loop.fit`); of a head alone, also the cost of its `features`.
         results: evaluated split -> metrics, each a pair {"model", "baseline"}.
-        publication: what a person decided when publishing it: `repo`, `license`, `datasets` and `base_model`, Hub ids.
-        card: SHA-256 of the card that was last made of this record: another one was edited by a person.
-        scaling: what a study that it was part of found of its backbone: `title`, and of its `laws` what the card shows.
+        publication: choices of the person who published it: `license`, and the Hub ids `repo`, `datasets` and `base_model`.
+        card: SHA-256 of the card that was last made from this record; a card with another one was edited by a person.
+        scaling: results for its backbone of the study that it belongs to: `title`, and the part of its `laws` that the card shows.
         finished: False while training; only a finished run can be loaded or evaluated.
     """
 
@@ -51,7 +51,7 @@ class RunRecord:
 
     @classmethod
     def load(cls, folder: Path) -> "RunRecord":
-        """The record of the run in `folder`.
+        """Read the record of the run in `folder`.
 
         Raises:
             BadInput: there is none, or it cannot be read.

@@ -1,5 +1,6 @@
-"""Numbers, intervals and tables in words, and the templates that they stand in."""
+"""The one format of numbers, intervals and tables in cards, pages and figures, and the templates that they are filled into."""
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -17,64 +18,43 @@ def render(template: Path, **values: object) -> str:
     return environment.get_template(template.name).render(**values)
 
 
-def rounded(value: float | None) -> str:
-    """Three decimals; NOT_MEASURED of None."""
-    if value is None:
-        return NOT_MEASURED
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}" if abs(value) >= 0.01 else f"{value:.2g}"
-
-
-def table(columns: list[str], rows: list[list[str]]) -> str:
-    """Markdown."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def number(value: float | None) -> str:
-    """Three digits that matter."""
-    return "not known" if value is None else f"{value:#.3g}".rstrip(".") if abs(value) < 1000 else f"{value:,.0f}"
+    """Three significant digits, thousands with commas: 0.0412, 8.90, 123, 12,346; NOT_MEASURED for None."""
+    if value is None:
+        return NOT_MEASURED
+    if abs(value) >= 999.5:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 1e-4 else f"{value:#.3g}".rstrip(".")
 
 
-def interval(estimate: dict | None) -> str:
-    """A value and its interval; of runs with one seed there is none, and it is said."""
+def percent(share: float, sign: str = "-") -> str:
+    """A share as -12.3 %; with the sign "+", also +12.3 %."""
+    return f"{100 * share:{sign}.1f} %"
+
+
+def interval(estimate: Mapping[str, float | None] | None, form: Callable[[float], str] = number) -> str:
+    """`value` [`low`, `high`] of an estimate; one without an interval (a single run) says so, and "-" is none at all."""
     if estimate is None or estimate["value"] is None:
         return "-"
     if estimate["low"] is None:
-        return f"{number(estimate['value'])} (one seed)"
-    return f"{number(estimate['value'])} ({number(estimate['low'])} to {number(estimate['high'])})"
+        return f"{form(estimate['value'])} (no interval)"
+    return f"{form(estimate['value'])} [{form(estimate['low'])}, {form(estimate['high'])}]"
 
 
-def percent(share: float | None) -> str:
-    """Such as -12 %."""
-    return "-" if share is None else f"{100 * share:.1f} %"
-
-
-def percents(estimate: dict | None) -> str:
-    """A share and its interval."""
-    if estimate is None:
-        return "-"
-    return f"{percent(estimate['value'])} ({percent(estimate['low'])} to {percent(estimate['high'])})"
-
-
-def figure_number(value: float) -> str:
-    """Three digits."""
-    return f"{value:#.3g}".rstrip(".") if 1e-4 < abs(value) < 1000 else f"{value:.3g}"
-
-
-def figure_interval(each: dict, value: str = "value") -> str:
-    """A number and its interval."""
-    interval = "" if each["low"] is None else f" [{figure_number(each['low'])}, {figure_number(each['high'])}]"
-    return figure_number(each[value]) + interval
-
-
-def short(value: float, digits: int = 3) -> str:
+def compact_number(value: float, digits: int = 3) -> str:
     """1200 -> 1.2k."""
-    size, letter = next(
-        ((size, letter) for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if value >= size), (1, "")
-    )
-    return f"{value / size:.{digits}g}{letter}"
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.{digits}g}{letter}"
+    return f"{value:.{digits}g}"
 
 
-def shortened(text: str, most: int) -> str:
-    """No more than so many letters."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def truncated(text: str, length: int) -> str:
+    """The text with at most `length` letters."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"

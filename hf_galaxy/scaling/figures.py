@@ -1,51 +1,60 @@
-"""Figures of a study of scaling, each with the table of the numbers in it.
+"""The figures of a study of scaling, drawn from scaling.json (`study.study_of`), each with its numbers (`figure_data`) as CSV.
 
-All is drawn from what `study.study_of` returns, that is from scaling.json. A backbone has the same colour and marker in all
-figures of a study, and the marker is filled, or hollow, after what it started from.
+A backbone has the same colour and marker in all figures of a study, and the marker is filled, or hollow, by its start.
 """
 
+from __future__ import annotations
+
 import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from hf_galaxy.errors import BadInput
-from hf_galaxy.reports.charts import (
-    COLORS,
-    FILLS,
-    LABEL,
-    MARKERS,
-    PALE,
-    QUIET,
-    Figure,
-    beside,
-    chart,
-    csv_text,
-    draw_law,
-    draw_level,
-    draw_point,
-    handle,
-    label,
-    limits,
-    log_axis,
-    png,
-    style,
+from hf_galaxy.reports import charts
+from hf_galaxy.reports.charts import Figure
+from hf_galaxy.reports.measures import ALL, MEASURES
+from hf_galaxy.reports.text import interval, number, percent, truncated
+from hf_galaxy.scaling.figure_data import (
+    Row,
+    by_figure,
+    curve_rows,
+    exponent_rows,
+    frontier_in,
+    is_constrained,
+    joint_rows,
+    loss_axis,
+    map_range,
+    pages_of,
+    size_rows,
+    with_ends,
 )
-from hf_galaxy.reports.text import figure_interval, figure_number, shortened
-from hf_galaxy.scaling.laws import EXPONENT, FALLS
-from hf_galaxy.scaling.points import ALL, MEASURES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.lines import Line2D
 
 PANELS, ROWS = 12, 72  # of one picture: small panels; lines of a forest plot
-NAMED = 10  # models whose names have room beside their points
-BEYOND = 1.6  # how far outside of what was measured a joint law is drawn
+NAMED = 10  # largest number of models whose names are written beside their points
 LAW, PLAIN, JOINT = "c + a D⁻ᵇ", "a D⁻ᵇ", "E + A N⁻ᵅ + B D⁻ᵝ"
-ABOUT = ["start", "backbone", "measure", "figure"]
-GALAXIES, PARAMETERS = "galaxies learnt from (D)", "parameters of the model (N)"
+GALAXIES, PARAMETERS = "training galaxies (D)", "parameters of the model (N)"
+UNCONSTRAINED = "not constrained"
 
-KINDS = ("curves-", "exponents-", "parameters-", "joint-")  # as the names of figures of a study begin
+KINDS = ("curves-", "exponents-", "parameters-", "joint-")  # beginnings of the names of figures of a study
 
 
-def figures_of(study: dict) -> list[Figure]:
+class Style(NamedTuple):
+    """The look of one backbone and start in all figures, and its name in legends."""
+
+    color: str
+    marker: str
+    fill: str
+    name: str
+
+
+def figures_of(study: Row) -> list[Figure]:
     """All figures that a study has data for, in the order in which a page shows them.
 
     For each measure: `curves-*` of the loss against galaxies, `exponents-*` of its laws, `parameters-*` of the loss against
@@ -57,54 +66,42 @@ def figures_of(study: dict) -> list[Figure]:
     """
     if len(study["data"]["datasets"]) > 1:
         raise BadInput(f"figures are of one dataset; the study is of {study['data']['datasets']}: make one of each")
-    figures = []
-    with style():
-        for measure in dict.fromkeys(law["measure"] for law in study["laws"]):
-            laws = [law for law in study["laws"] if law["measure"] == measure]
-            whole = [law for law in laws if law["figure"] == ALL]
-            questions = _pages(f"{measure}-questions", [law for law in laws if law["figure"] != ALL], PANELS)
-            pages = ({measure: whole} if whole else {}) | questions
-            figures += [_curves(f"curves-{name}", study, page) for name, page in pages.items()]
-            fitted = [law for law in laws if law["law"]]
-            lines = 1 + max(map(len, _by_figure(fitted).values()), default=0)
-            forests = _pages(measure, fitted, max(1, ROWS // lines))
-            figures += [_exponents(f"exponents-{name}", study, page) for name, page in forests.items()]
-            sizes = {name: _sizes(study, page) for name, page in pages.items()}
-            figures += [
-                _parameters(f"parameters-{name}", study, rows)
-                for name, rows in sizes.items()
-                if len({row["backbone"] for row in rows}) > 1
-            ]
-            joint = [law for law in study["joint"] if law["measure"] == measure and law["figure"] == ALL]
-            for law in joint:
-                start = f"-{law['start']}" if len(joint) > 1 else ""
-                figures.append(_joint(f"joint-{measure}{start}", law))
-    return figures
+    measures = dict.fromkeys(law["measure"] for law in study["laws"])
+    with charts.style():
+        return [figure for measure in measures for figure in _figures_of_measure(study, measure)]
 
 
-def _pages(name, laws, most):
-    """The laws of each picture, by its name; no more than so many figures (questions) in each."""
-    groups = _by_figure(laws)
-    parts = np.array_split(list(groups), -(-len(groups) // most)) if groups else []
-    names = [f"{name}-{i}" for i in range(1, len(parts) + 1)] if len(parts) > 1 else [name]
-    return dict(zip(names, ([law for each in part for law in groups[each]] for part in parts), strict=bool(parts)))
+def _figures_of_measure(study: Row, measure: str) -> Iterator[Figure]:
+    laws = [law for law in study["laws"] if law["measure"] == measure]
+    whole = [law for law in laws if law["figure"] == ALL]
+    questions = pages_of(f"{measure}-questions", [law for law in laws if law["figure"] != ALL], PANELS)
+    pages = ({measure: whole} if whole else {}) | questions
+    yield from (_curves(f"curves-{name}", study, page) for name, page in pages.items())
+
+    fitted = [law for law in laws if law["law"]]
+    lines = 1 + max(map(len, by_figure(fitted).values()), default=0)
+    forests = pages_of(measure, fitted, max(1, ROWS // lines))
+    yield from (_exponents(f"exponents-{name}", study, exponent_rows(study, page)) for name, page in forests.items())
+
+    sizes = {name: size_rows(study, page) for name, page in pages.items()}
+    for name, rows in sizes.items():
+        if len({row["backbone"] for row in rows}) > 1:
+            yield _parameters(f"parameters-{name}", study, rows)
+
+    joint = [law for law in study["joint"] if law["measure"] == measure and law["figure"] == ALL]
+    for law in joint:
+        start = f"-{law['start']}" if len(joint) > 1 else ""
+        yield _joint(f"joint-{measure}{start}", law)
 
 
-def _by_figure(laws):
-    groups = {}
-    for law in laws:
-        groups.setdefault(law["figure"], []).append(law)
-    return groups
-
-
-def looks_of(study: dict) -> dict[tuple[str, str], tuple[str, str, str, str]]:
-    """(backbone, start) -> colour, marker, how it is filled, and what it is called."""
+def styles_of(study: Row) -> dict[tuple[str, str], Style]:
+    """(backbone, start) -> its look."""
     starts = study["data"]["starts"]
     return {
-        (backbone, start): (
-            COLORS[i % len(COLORS)],
-            MARKERS[i % len(MARKERS)],
-            FILLS[k % len(FILLS)],
+        (backbone, start): Style(
+            charts.COLORS[i % len(charts.COLORS)],
+            charts.MARKERS[i % len(charts.MARKERS)],
+            charts.FILLS[k % len(charts.FILLS)],
             f"{backbone}, {start}" if len(starts) > 1 else backbone,
         )
         for i, backbone in enumerate(study["data"]["backbones"])
@@ -112,324 +109,278 @@ def looks_of(study: dict) -> dict[tuple[str, str], tuple[str, str, str, str]]:
     }
 
 
-def panel_titles(questions):
+def panel_titles(questions: Iterator[str] | Sequence[str]) -> list[str | None]:
+    """The questions; no title for all of them together."""
     return [None if question == ALL else question for question in questions]
 
 
 # Loss against galaxies
 
 
-def _curves(name, study, laws):
-    groups, looks = _by_figure(laws), looks_of(study)
-    figure, panels = chart(len(groups))
+def _curves(name: str, study: Row, laws: list[Row]) -> Figure:
+    groups, styles, measure = by_figure(laws), styles_of(study), MEASURES[laws[0]["measure"]]
+    figure, panels = charts.chart(len(groups))
     large = len(panels) == 1
-    rows, words = [], []
-    for axes, (question, group) in zip(panels, groups.items(), strict=True):
-        levels = draw_laws(axes, group, looks, large)
-        rows += [{key: law[key] for key in ABOUT} | row for law in group for row in _curve_rows(law)]
-        about = {"measure": group[0]["measure"], "figure": question}
-        rows += [about | {"kind": level, "loss": value} for level, value in levels.items()]
+    words = []
+    for axes, group in zip(panels, groups.values(), strict=True):
+        draw_laws(axes, group, styles, large)
         best = min(group, key=lambda law: law["points"][-1]["value"])
-        words += [_last_of(law, looks) for law in (group if large else [best])]
+        words += [_curve_in_words(law, styles) for law in (group if large else [best])]
+    charts.label_axes(figure, panels, panel_titles(groups), GALAXIES, measure)
+    rows = [row for group in groups.values() for row in curve_rows(group)]
+    alt = f"{measure} against training galaxies, both logarithmic. {' '.join(words)}"
+    picture = charts.png(figure, "Loss against training galaxies", _curve_legend(laws, styles))
+    return Figure(name, picture, charts.csv_text(rows), alt)
 
+
+def _curve_legend(laws: list[Row], styles: Mapping[tuple[str, str], Style]) -> list[Line2D]:
     handles = []
     for each in dict.fromkeys((law["backbone"], law["start"]) for law in laws):
-        color, marker, fill, called = looks[each]
-        handles.append(handle(called, color, marker=marker, fillstyle=fill, ls="-"))
+        color, marker, fill, name = styles[each]
+        handles.append(charts.handle(name, color, marker=marker, fillstyle=fill, ls="-"))
     if any(len(point["runs"]) > 1 for law in laws for point in law["points"]):
-        handles.append(handle("mean of runs, 90 %", QUIET, marker="o", ls="-", lw=1))
-        handles.append(handle("single run", QUIET, marker="o", ms=2.5, alpha=0.5))
+        handles.append(charts.handle("mean of runs, 90 %", charts.GREY, marker="o", ls="-", lw=1))
+        handles.append(charts.handle("single run", charts.GREY, marker="o", ms=2.5, alpha=0.5))
     if any(law["law"] for law in laws):
-        handles += [handle(f"law {LAW}, 90 % band", QUIET, ls="-"), handle("beyond the data", QUIET, ls="--")]
+        handles += [
+            charts.handle(f"law {LAW}, 90 % band", charts.GREY, ls="-"),
+            charts.handle("beyond the data", charts.GREY, ls="--"),
+        ]
     if any(law["plain"] for law in laws):
-        handles.append(handle(f"plain law {PLAIN}", QUIET, ls=":", lw=1))
-    measure = MEASURES[laws[0]["measure"]]
-    label(figure, panels, panel_titles(groups), GALAXIES, measure)
-    alt = f"{measure} against galaxies learnt from, both logarithmic. {' '.join(words)}"
-    return Figure(name, png(figure, "Loss against galaxies learnt from", handles), csv_text(rows), alt)
+        handles.append(charts.handle(f"plain law {PLAIN}", charts.GREY, ls=":", lw=1))
+    return handles
 
 
-def draw_laws(axes, group: list[dict], looks: dict, large: bool) -> dict[str, float]:
-    """The laws of one figure (question) on one measure, what was measured, and the baseline where there is room for it.
+def draw_laws(axes: Axes, group: list[Row], styles: Mapping[tuple[str, str], Style], large: bool) -> None:
+    """The laws of one figure (question) and one measure, their points, and the baseline where there is room for it.
 
     Args:
         axes: of matplotlib, which become logarithmic.
         group: laws of a study, which differ in backbone and start only.
-        looks: as `looks_of` gives them.
-        large: lines and markers, for a panel that stands alone.
-
-    Returns:
-        The levels that are drawn, by name.
+        styles: as `styles_of` returns them.
+        large: large lines and markers, for a panel that stands alone.
     """
     for law in group:
-        color, marker, fill, _ = looks[law["backbone"], law["start"]]
+        color, marker, fill, _ = styles[law["backbone"], law["start"]]
         if law["plain"]:
             curve = law["plain"]["curve"]
             axes.plot(curve["galaxies"], curve["loss"], ":", color=color, lw=0.9)
         if law["law"]:
-            draw_law(axes, law["law"]["curve"], law["law"]["range"][1], color, 1.6 if large else 1.1)
-        for point in law["points"]:
-            draw_point(axes, point["galaxies"], point, color, marker, fill, 6 if large else 4)
-    low, high, levels = _losses_shown(group)
+            charts.draw_curve_with_band(axes, law["law"]["curve"], law["law"]["range"][1], color, 1.6 if large else 1.1)
+        galaxies = [point["galaxies"] for point in law["points"]]
+        charts.draw_points(axes, galaxies, law["points"], color, marker, fill, 6 if large else 4)
+    low, high, levels = loss_axis(group)
     for level, value in levels.items():
-        draw_level(axes, value, level, "-.", right=level == "baseline")
+        charts.draw_level(axes, value, level, "-.", right=level == "baseline")
     sizes = [point["galaxies"] for law in group for point in law["points"]]
     sizes += [law["law"]["curve"]["galaxies"][-1] for law in group if law["law"]]
-    log_axis(axes.xaxis, min(sizes) / 1.25, max(sizes) * 1.25)
-    log_axis(axes.yaxis, low, high)
-    return levels
+    charts.log_axis(axes.xaxis, min(sizes) / 1.25, max(sizes) * 1.25)
+    charts.log_axis(axes.yaxis, low, high)
 
 
-def _curve_rows(law):
-    yield from point_rows(law["points"])
-    for kind, fit in (("law", law["law"]), ("plain law", law["plain"])):
-        if fit:
-            # The plain law is drawn without its band.
-            shown = ("galaxies", "loss", "low", "high") if kind == "law" else ("galaxies", "loss")
-            yield from pd.DataFrame({"kind": kind} | {key: fit["curve"][key] for key in shown}).to_dict("records")
-
-
-def point_rows(points):
-    for point in points:
-        yield from ({"kind": "run", "galaxies": point["galaxies"], "loss": run} for run in point["runs"])
-        mean = {"kind": "mean", "galaxies": point["galaxies"], "loss": point["value"]}
-        yield mean | {"low": point["low"], "high": point["high"]}
-
-
-def _losses_shown(group):
-    """Limits of the axis of losses; and the baseline, where it does not squeeze all else."""
-    values = [run for law in group for point in law["points"] for run in point["runs"]]
-    values += [loss for law in group if law["law"] for loss in law["law"]["curve"]["loss"]]
-    low, high = _with_ends(limits(values), [point for law in group for point in law["points"]])
-    room = max(high / low, 1.2) ** 0.6
-    levels = {"baseline": group[0]["baseline"]}
-    levels = {name: value for name, value in levels.items() if value and low / room <= value <= high * room}
-    return *limits([low, high, *levels.values()], 0.03 if levels else 0), levels
-
-
-def _with_ends(shown, points):
-    """Limits that show the intervals of points, too; but one of few runs may be far wider than all that was measured."""
-    ends = [point[end] for point in points for end in ("low", "high") if point[end] is not None]
-    return limits([*shown, *np.clip(ends, shown[0] / 1.3, shown[1] * 1.3)], 0)
-
-
-def _last_of(law, looks):
-    point = law["points"][-1]
-    called = looks[law["backbone"], law["start"]][-1]
-    words = f"{law['figure']}, {called}: {figure_interval(point)} with {point['galaxies']:,} galaxies"
+def _curve_in_words(law: Row, styles: Mapping[tuple[str, str], Style]) -> str:
+    point, name = law["points"][-1], styles[law["backbone"], law["start"]].name
+    words = f"{law['figure']}, {name}: {interval(point)} with {point['galaxies']:,} galaxies"
     if law["law"]:
-        words += f", exponent b {figure_interval(law['law']['b'])}{'' if _pinned_down(law) else ' (not pinned down)'}"
+        words += f", exponent b {interval(law['law']['b'])}{'' if is_constrained(law) else f' ({UNCONSTRAINED})'}"
     return f"{words}."
 
 
 # Exponents
 
 
-def _exponents(name, study, laws):
-    groups, looks, measure = _by_figure(laws), looks_of(study), MEASURES[laws[0]["measure"]]
-    figure, (axes,) = chart(1, height=0.165 * (len(laws) + len(groups)) + 0.6)
-    common = {
-        (each["figure"], each["start"]): each
-        for each in study["exponents"]
-        if (each["across"], each["fit"], each["measure"]) == ("backbone", "law", laws[0]["measure"])
-    }
-    y, rows, words = 0, [], []
+def _exponents(name: str, study: Row, rows: list[Row]) -> Figure:
+    groups, styles, measure = by_figure(rows), styles_of(study), MEASURES[rows[0]["measure"]]
+    lines = len(rows) + len(groups)
+    figure, (axes,) = charts.chart(1, height=0.165 * lines + 0.6)
+    top, words = 0, []
     for i, (question, group) in enumerate(groups.items()):
         if i % 2 == 0:
-            axes.axhspan(y - 0.5, y + len(group) + 0.5, color="#F1F1F1", lw=0, zorder=0)
-        beside(axes, y, shortened(question, 36), left=True, weight="bold")
-        group = sorted(group, key=lambda law: study["data"]["starts"].index(law["start"]))
-        means = {}
-        for start in dict.fromkeys(law["start"] for law in group):
-            if mean := common.get((question, start)):
-                lines = [y + k for k, law in enumerate(group, 1) if law["start"] == start]
-                axes.plot([mean["mean"]] * 2, [lines[0] - 0.4, lines[-1] + 0.4], color="black", lw=1.2, ls="--")
-                means[start] = f"{figure_number(mean['mean'])}, p = {mean['p']:.2g}"
-        if means:
-            beside(axes, y, f"common {'; '.join(means.values())}", left=False, color=QUIET)
-        for y, law in enumerate(group, y + 1):  # noqa: B020
-            b, sure = law["law"]["b"], _pinned_down(law)
-            color, marker, _, called = looks[law["backbone"], law["start"]]
-            color = color if sure else PALE
-            axes.plot([b["low"], b["high"]], [y, y], "-" if sure else ":", color=color, lw=1.4)
-            axes.plot([b["value"]], [y], marker, color=color, mfc=color if sure else "white", ms=5.5)
-            beside(axes, y, shortened(called, 40), left=True)
-            beside(axes, y, figure_interval(b), left=False)
-            mean = common.get((question, law["start"]), {"mean": None, "p": None})
-            row = {"b": b["value"], "low": b["low"], "high": b["high"], "pinned_down": sure}
-            rows.append({key: law[key] for key in ABOUT} | row | {"common": mean["mean"], "p": mean["p"]})
-            words.append(f"{question}, {called}: {figure_interval(b)}{'' if sure else ' (not pinned down)'}.")
-        y += 1
-    axes.set(ylim=(y - 0.5, -0.5), yticks=[], xlabel="b: a doubling of galaxies leaves 2⁻ᵇ of what lies above c")
-    axes.spines["left"].set_visible(False)
-    axes.grid(axis="x", color="#DDDDDD", lw=0.6, zorder=0)
-    log_axis(axes.xaxis, *limits([row[key] for row in rows for key in ("b", "low", "high", "common") if row[key]]))
-    handles = [handle("exponent, 90 %", QUIET, marker="o", ls="-")]
+            axes.axhspan(top - 0.5, top + len(group) + 0.5, color=charts.STRIPE, lw=0, zorder=0)
+        charts.margin_text(axes, top, truncated(question, 36), left=True, weight="bold")
+        _draw_common_exponents(axes, top, group)
+        for y, row in enumerate(group, top + 1):
+            _draw_exponent(axes, y, row, styles[row["backbone"], row["start"]])
+            unsure = "" if row["pinned_down"] else f" ({UNCONSTRAINED})"
+            words.append(f"{question}, {styles[row['backbone'], row['start']].name}: {_exponent(row)}{unsure}.")
+        top += len(group) + 1
+    charts.forest_axes(axes, lines, "b: a doubling of galaxies leaves 2⁻ᵇ of the loss above c")
+    charts.log_axis(
+        axes.xaxis, *charts.limits([row[key] for row in rows for key in ("b", "low", "high", "common") if row[key]])
+    )
+    handles = [charts.handle("exponent, 90 %", charts.GREY, marker="o", ls="-")]
     if not all(row["pinned_down"] for row in rows):
-        handles.append(handle("not pinned down by the data", PALE, marker="o", mfc="white", ls=":"))
-    if common:
-        means = "common to all backbones; p: chance of such differences if all were equal"
-        handles.append(handle(means, "black", ls="--", lw=1.2))
-    picture = png(figure, f"Exponents b of {LAW}: {measure}", handles)
-    return Figure(name, picture, csv_text(rows), f"Exponents b of {LAW}, {measure}. {' '.join(words)}")
+        handles.append(charts.handle("not constrained by the data", charts.LIGHT_GREY, marker="o", mfc="white", ls=":"))
+    if any(row["common"] for row in rows):
+        means = "common to all backbones; p: probability of such differences if all were equal"
+        handles.append(charts.handle(means, "black", ls="--", lw=1.2))
+    picture = charts.png(figure, f"Exponents b of {LAW}: {measure}", handles)
+    return Figure(name, picture, charts.csv_text(rows), f"Exponents b of {LAW}, {measure}. {' '.join(words)}")
 
 
-def _pinned_down(law):
-    """Whether the data tell the exponent; what is left at the end is another question."""
-    return not any(doubt.startswith((FALLS, EXPONENT)) for doubt in law["law"]["doubts"])
+def _draw_common_exponents(axes: Axes, top: int, group: list[Row]) -> None:
+    """The mean of all backbones, of each start, as a line beside its exponents below the line `top`."""
+    means = {}
+    for start in dict.fromkeys(row["start"] for row in group if row["common"]):
+        lines = [top + k for k, row in enumerate(group, 1) if row["start"] == start]
+        row = group[lines[0] - top - 1]
+        axes.plot([row["common"]] * 2, [lines[0] - 0.4, lines[-1] + 0.4], color="black", lw=1.2, ls="--")
+        means[start] = f"{number(row['common'])}, p = {row['p']:.2g}"
+    if means:
+        charts.margin_text(axes, top, f"common {'; '.join(means.values())}", left=False, color=charts.GREY)
+
+
+def _draw_exponent(axes: Axes, y: int, row: Row, look: Style) -> None:
+    sure = row["pinned_down"]
+    color = look.color if sure else charts.LIGHT_GREY
+    axes.plot([row["low"], row["high"]], [y, y], "-" if sure else ":", color=color, lw=1.4)
+    axes.plot([row["b"]], [y], look.marker, color=color, mfc=color if sure else "white", ms=5.5)
+    charts.margin_text(axes, y, truncated(look.name, 40), left=True)
+    charts.margin_text(axes, y, _exponent(row), left=False)
+
+
+def _exponent(row: Row) -> str:
+    return interval(row | {"value": row["b"]})
 
 
 # Loss against parameters
 
 
-def _sizes(study, laws):
-    """What was measured with the most galaxies; and what a larger model brought, beside the next smaller of its family."""
-    steps = {tuple(step[key] for key in ("start", "large", "measure", "figure")): step for step in study["parameters"]}
-    rows = []
-    for law in sorted(laws, key=lambda law: law["parameters"]):
-        alike = [other for other in laws if (other["figure"], other["start"]) == (law["figure"], law["start"])]
-        point = law["points"][-1]
-        if point["galaxies"] < max(other["points"][-1]["galaxies"] for other in alike):
-            continue
-        row = {key: law[key] for key in (*ABOUT, "family", "parameters")}
-        row |= {"galaxies": point["galaxies"], "loss": point["value"], "low": point["low"], "high": point["high"]}
-        step = steps.get(tuple(law[key] for key in ABOUT), {})
-        names = {"smaller": "small", "change": "value", "change_low": "low", "change_high": "high"}
-        names |= {"verdict": "loss"}
-        relative = (step.get("relative") or {}).get("value")
-        rows.append(row | {new: step.get(old) for new, old in names.items()} | {"relative": relative})
-    return [row for question in _by_figure(laws) for row in rows if row["figure"] == question]
-
-
-def _parameters(name, study, rows):
-    groups, measure = _by_figure(rows), MEASURES[rows[0]["measure"]]
-    families = list(dict.fromkeys(each["family"] for each in study["data"]["backbones"].values()))
-    starts = study["data"]["starts"]
-
-    def look(row):
-        # From the other end, as colours of families are not those of backbones.
-        i, k = families.index(row["family"]), starts.index(row["start"])
-        return COLORS[-1 - i % len(COLORS)], MARKERS[i % len(MARKERS)], FILLS[k % len(FILLS)]
-
-    figure, panels = chart(len(groups))
+def _parameters(name: str, study: Row, rows: list[Row]) -> Figure:
+    groups, measure = by_figure(rows), MEASURES[rows[0]["measure"]]
+    styles = _family_styles(study)
+    figure, panels = charts.chart(len(groups))
     for axes, group in zip(panels, groups.values(), strict=True):
-        low, high = _with_ends(limits([row["loss"] for row in group]), group)
-        by_name = {(row["start"], row["backbone"]): row for row in group}
-        for row in group:
-            draw_point(axes, row["parameters"], {"value": row["loss"], "runs": []} | row, *look(row), 6)
-            if row["smaller"]:
-                _draw_step(axes, by_name[row["start"], row["smaller"]], row, look(row)[0])
-            if len(panels) == 1 and len(group) <= NAMED:
-                # Of every other family below, since models of two families may be alike in size and loss.
-                end, away = (("high", 7), ("low", -14))[families.index(row["family"]) % 2]
-                axes.annotate(
-                    row["backbone"], (row["parameters"], np.clip(row[end] or row["loss"], low, high)), (0, away),
-                    textcoords="offset points", ha="center", fontsize=8, zorder=3.5, bbox=LABEL,
-                )  # fmt: skip
-        sizes = [row["parameters"] for row in group]
-        log_axis(axes.xaxis, *limits([min(sizes) / 1.6, max(sizes) * 1.6], 0.1))
-        log_axis(axes.yaxis, *limits([low, high], 0.12))
-    label(figure, panels, panel_titles(groups), PARAMETERS, measure)
+        _draw_sizes(axes, group, styles, named=len(panels) == 1 and len(group) <= NAMED)
+    charts.label_axes(figure, panels, panel_titles(groups), PARAMETERS, measure)
 
     handles = []
-    for family, start in dict.fromkeys((row["family"], row["start"]) for row in rows):
-        color, marker, fill = look({"family": family, "start": start})
-        handles.append(
-            handle(f"{family}, {start}" if len(starts) > 1 else family, color, marker=marker, fillstyle=fill)
-        )
+    for each in dict.fromkeys((row["family"], row["start"]) for row in rows):
+        color, marker, fill, title = styles[each]
+        handles.append(charts.handle(title, color, marker=marker, fillstyle=fill))
     changed = [row for row in rows if row["smaller"]]
     if changed:
-        handles += [handle("change shown (90 %)", QUIET, ls="-"), handle("not shown, or not known", QUIET, ls=":")]
+        handles += [
+            charts.handle("significant change (90 %)", charts.GREY, ls="-"),
+            charts.handle("not shown, or not known", charts.GREY, ls=":"),
+        ]
     most = max(row["galaxies"] for row in rows)
-    words = [f"{row['figure']}: {row['backbone']} instead of {row['smaller']}, {_verdict(row)}." for row in changed]
-    words = words or [f"{row['figure']}, {row['backbone']}: {figure_number(row['loss'])}." for row in rows]
-    picture = png(figure, f"Loss against the size of the model, with {most:,} galaxies", handles)
+    words = [f"{row['figure']}: {row['backbone']} instead of {row['smaller']}, {_change(row)}." for row in changed]
+    words = words or [f"{row['figure']}, {row['backbone']}: {number(row['loss'])}." for row in rows]
+    picture = charts.png(figure, f"Loss against the size of the model, with {most:,} galaxies", handles)
     alt = f"{measure} against parameters with {most:,} galaxies. {' '.join(words)}"
-    return Figure(name, picture, csv_text(rows), alt)
+    return Figure(name, picture, charts.csv_text(rows), alt)
 
 
-def _draw_step(axes, small, large, color):
-    """From the smaller model of a family to the larger, and what that brought."""
+def _family_styles(study: Row) -> dict[tuple[str, str], Style]:
+    """(family, start) -> its look; colours from the other end, as those of families are not those of backbones."""
+    families = list(dict.fromkeys(each["family"] for each in study["data"]["backbones"].values()))
+    starts = study["data"]["starts"]
+    return {
+        (family, start): Style(
+            charts.COLORS[-1 - i % len(charts.COLORS)],
+            charts.MARKERS[i % len(charts.MARKERS)],
+            charts.FILLS[k % len(charts.FILLS)],
+            f"{family}, {start}" if len(starts) > 1 else family,
+        )
+        for i, family in enumerate(families)
+        for k, start in enumerate(starts)
+    }
+
+
+def _draw_sizes(axes: Axes, group: list[Row], styles: Mapping[tuple[str, str], Style], named: bool) -> None:
+    """The models of one panel, with lines between neighbours of a family, and their names."""
+    low, high = with_ends(charts.limits([row["loss"] for row in group]), group)
+    by_name = {(row["start"], row["backbone"]): row for row in group}
+    families = list(dict.fromkeys(family for family, _ in styles))
+    for row in group:
+        color, marker, fill, _ = styles[row["family"], row["start"]]
+        charts.draw_points(axes, [row["parameters"]], [row | {"value": row["loss"]}], color, marker, fill)
+        if row["smaller"]:
+            _draw_step(axes, by_name[row["start"], row["smaller"]], row, color)
+        if named:
+            # Below the points of every other family, since models of two families may be alike in size and loss.
+            end, offset = (("high", 7), ("low", -14))[families.index(row["family"]) % 2]
+            axes.annotate(
+                row["backbone"], (row["parameters"], np.clip(row[end] or row["loss"], low, high)), (0, offset),
+                textcoords="offset points", ha="center", fontsize=8, zorder=3.5, bbox=charts.TEXT_BOX,
+            )  # fmt: skip
+    sizes = [row["parameters"] for row in group]
+    charts.log_axis(axes.xaxis, *charts.limits([min(sizes) / 1.6, max(sizes) * 1.6], 0.1))
+    charts.log_axis(axes.yaxis, *charts.limits([low, high], 0.12))
+
+
+def _draw_step(axes: Axes, small: Row, large: Row, color: str) -> None:
+    """A line from the smaller model of a family to the larger, with the change of the loss."""
     ends = np.array([[row["parameters"], row["loss"]] for row in (small, large)])
     axes.plot(*ends.T, "-" if large["verdict"] in ("less", "more") else ":", color=color, lw=1.3, zorder=2)
-    axes.text(
-        *ends.prod(axis=0) ** 0.5, _verdict(large), fontsize=7.5, ha="center", va="center", zorder=3.5, bbox=LABEL
-    )
+    middle = ends.prod(axis=0) ** 0.5
+    axes.text(*middle, _change(large), fontsize=7.5, ha="center", va="center", zorder=3.5, bbox=charts.TEXT_BOX)
 
 
-def _verdict(row):
-    change = "" if row["relative"] is None else f": {100 * row['relative']:+.1f} %".replace("-", "−")  # noqa: RUF001
-    return f"{row['verdict']}{change}"
+def _change(row: Row) -> str:
+    return row["verdict"] + ("" if row["relative"] is None else f": {percent(row['relative'], '+')}")
 
 
 # Loss against both
 
 
-def _joint(name, law):
+def _joint(name: str, law: Row) -> Figure:
+    figure, (axes,) = charts.chart(1, height=5)
+    _draw_map(figure, axes, law)
+    handles = [
+        charts.handle(f"law {JOINT}", "black", ls="-", lw=0.7),
+        charts.handle("measured, in the colour of its loss", "black", marker="o", mfc="white", ms=8),
+    ]
+    if law["frontier"]:
+        frontier = frontier_in(law)
+        line = frontier[["parameters", "galaxies"]].to_numpy().T
+        axes.plot(*line, color="white", lw=4.5, zorder=3)
+        axes.plot(*line, color=charts.COLORS[1], lw=2.5, ls="--", zorder=3)
+        outside = "" if len(frontier) else "outside of this map: "
+        handles.append(
+            charts.handle(f"{outside}least loss of all with the same N · D", charts.COLORS[1], ls="--", lw=2.5)
+        )
+    charts.log_axis(axes.xaxis, *map_range(law, "parameters"))
+    charts.log_axis(axes.yaxis, *map_range(law, "galaxies"))
+    axes.set(xlabel=PARAMETERS, ylabel=GALAXIES)
+    doubts = "; ".join(doubt.split(",")[0].split(" (")[0] for doubt in law["doubts"])
+    doubts = f"Not constrained by the data: {doubts}" if doubts else ""
+    axes.set_title(textwrap.fill(doubts, 100), loc="left")
+    measure = MEASURES[law["measure"]]
+    title = f"{measure[0].upper()}{measure[1:]} over models and galaxies"
+    words = ", ".join(f"{key} {interval(law[key])}" for key in ("E", "alpha", "beta"))
+    alt = f"{title}: the law {JOINT} with {words}. {doubts}".strip()
+    return Figure(name, charts.png(figure, title, handles), charts.csv_text(joint_rows(law)), alt)
+
+
+def _draw_map(figure: Canvas, axes: Axes, law: Row) -> None:
+    """Contours of the law, and the measured losses as circles in the same colours."""
     from matplotlib.colors import BoundaryNorm
 
-    measured, measure = pd.DataFrame(law["points"]), MEASURES[law["measure"]]
-    (n_low, n_high), (d_low, d_high) = (
-        (measured[key].min() / BEYOND, measured[key].max() * BEYOND) for key in ("parameters", "galaxies")
-    )
     e, a, alpha, b, beta = (law[key]["value"] for key in ("E", "A", "alpha", "B", "beta"))
-    n, d = np.meshgrid(np.geomspace(n_low, n_high, 120), np.geomspace(d_low, d_high, 120))
+    n, d = np.meshgrid(*(np.geomspace(*map_range(law, key), 120) for key in ("parameters", "galaxies")))
     loss = e + a * n**-alpha + b * d**-beta
-    levels = _levels(e, np.append(loss, measured["loss"]))
-    figure, (axes,) = chart(1, height=5)
+    x, y, measured = ([point[key] for point in law["points"]] for key in ("parameters", "galaxies", "loss"))
+    levels = _contour_levels(e, np.append(loss, measured))
     colors = {"cmap": "YlGnBu", "norm": BoundaryNorm(levels, 256)}
     filled = axes.contourf(n, d, loss, levels, **colors)
     if crossed := [level for level in levels if loss.min() < level < loss.max()]:
         axes.contour(n, d, loss, crossed, colors="black", linewidths=0.7)
     scale = figure.colorbar(filled, ax=axes, ticks=levels[1:-1], aspect=30, pad=0.02)
-    scale.ax.set_yticklabels([figure_number(level) for level in levels[1:-1]])
-    places = measured["parameters"], measured["galaxies"]
-    axes.scatter(*places, c="white", s=130, linewidths=0, zorder=4)  # or it would vanish where the law is right
-    axes.scatter(*places, c=measured["loss"], **colors, s=70, edgecolors="black", linewidths=1, zorder=5)
-    gaps = np.diff(np.log(sorted(set(measured["parameters"]))))
-    if gaps.min() > 0.08 * np.log(n_high / n_low):
-        for x, y, value in zip(*places, measured["loss"], strict=True):
+    scale.ax.set_yticklabels([number(level) for level in levels[1:-1]])
+    axes.scatter(x, y, c="white", s=130, linewidths=0, zorder=4)  # or a point would vanish where the law is exact
+    axes.scatter(x, y, c=measured, **colors, s=70, edgecolors="black", linewidths=1, zorder=5)
+    gaps = np.diff(np.log(sorted(set(x))))
+    if gaps.min() > 0.08 * np.log(n.max() / n.min()):
+        for place, value in zip(zip(x, y, strict=True), measured, strict=True):
             axes.annotate(
-                figure_number(value),
-                (x, y),
-                (9, 0),
-                textcoords="offset points",
-                fontsize=7.5,
-                va="center",
-                zorder=5,
-                bbox=LABEL,
-            )
-    handles = [
-        handle(f"law {JOINT}", "black", ls="-", lw=0.7),
-        handle("measured, in the colour of its loss", "black", marker="o", mfc="white", ms=8),
-    ]
-    frontier = pd.DataFrame(law["frontier"] or {"parameters": [], "galaxies": []})
-    frontier = frontier[frontier["parameters"].between(n_low, n_high) & frontier["galaxies"].between(d_low, d_high)]
-    if law["frontier"]:
-        where = "" if len(frontier) else "outside of this map: "
-        meaning = "least loss of all with the same N · D"
-        handles.append(handle(where + meaning, COLORS[1], ls="--", lw=2.5))
-        axes.plot(*frontier[["parameters", "galaxies"]].to_numpy().T, color="white", lw=4.5, zorder=3)
-        axes.plot(*frontier[["parameters", "galaxies"]].to_numpy().T, color=COLORS[1], lw=2.5, ls="--", zorder=3)
-    log_axis(axes.xaxis, n_low, n_high)
-    log_axis(axes.yaxis, d_low, d_high)
-    axes.set(xlabel=PARAMETERS, ylabel=GALAXIES)
-    doubts = "; ".join(doubt.split(",")[0].split(" (")[0] for doubt in law["doubts"])
-    doubts = f"Not pinned down by the data: {doubts}" if doubts else ""
-    axes.set_title(textwrap.fill(doubts, 100), loc="left")
-
-    coefficients = {key: law[key] for key in ("E", "A", "alpha", "B", "beta", "share") if key in law}
-    rows = [{"kind": "measured", **point} for point in law["points"]]
-    rows += [{"kind": "frontier", **point} for point in frontier.to_dict("records")]
-    rows += [{"kind": key, **each} for key, each in coefficients.items()]
-    words = ", ".join(f"{key} {figure_interval(coefficients[key])}" for key in ("E", "alpha", "beta"))
-    title = f"{measure[0].upper()}{measure[1:]} over models and galaxies"
-    alt = f"{title}: the law {JOINT} with {words}. {doubts}".strip()
-    return Figure(name, png(figure, title, handles), csv_text(rows), alt)
+                number(value), place, (9, 0), textcoords="offset points", fontsize=7.5, va="center", zorder=5, bbox=charts.TEXT_BOX,
+            )  # fmt: skip
 
 
-def _levels(end, losses):
-    """Of contours, in equal steps of the logarithm of what lies above the end, to which all falls."""
+def _contour_levels(end: float, losses: np.ndarray) -> list[float]:
+    """Contours in equal steps of the logarithm of the loss above the end, to which it falls."""
     low, high = losses.min(), losses.max()
     most = max(high - end, 0.001 * high)
     inner = {float(f"{level:.3g}") for level in end + np.geomspace(max(low - end, 0.02 * most), most, 10)[1:-1]}

@@ -20,9 +20,8 @@ HUBER = (
 HUBER_VARIANCE = 0.855  # variance of normal residuals that remains after weighting, divided by the weights
 GRID, CLOSER, ROUNDS = 64, 7, 6  # exponents tried first; in each round around the best; rounds
 
-Columns = Callable[
-    [np.ndarray], np.ndarray
-]  # (..., exponents) -> (..., n, C), what is added up with coefficients of at least 0
+# (..., exponents) -> (..., n, C): the terms of the sum, each of which gets a coefficient of at least 0.
+Columns = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,37 +1,88 @@
-"""From a pilot to a budget: what error more labelled galaxies would bring, and how many a target needs.
+"""From a pilot to a budget: the error with more labelled galaxies, and the number of galaxies that a target needs.
 
-A pilot is a sweep over a few subsets of the galaxies that are labelled by now. What it says of more galaxies depends most
-on what it tells least about: whether something is left with ever more of them (the floor of `scaling`). So two laws answer,
-one with a floor and one without: an interval reaches from the lower of their lower ends to the higher of their higher ends,
-and a value is the median of the draws of both. Where the first shows a floor, it answers alone.
+A pilot is a sweep over a few subsets of the galaxies that are labelled so far. Its prediction for more galaxies depends most on
+the question that it answers least: whether a loss remains with any number of galaxies (the floor of `laws`). So two laws predict, one
+with a floor and one without: an interval reaches from the lower of their lower ends to the higher of their higher ends, and a
+value is the median of the draws of both. Where the pilot shows a floor, the law with a floor predicts alone.
 """
+
+from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.bootstrap import LEVEL
-from hf_galaxy.reports.text import number, table
-from hf_galaxy.scaling.laws import FEWEST, PowerLaw, fit_power_law
-from hf_galaxy.scaling.points import ALL, MEASURES
-from hf_galaxy.scaling.study import CURVE, measured, useless_up_to
+from hf_galaxy.reports.measures import ALL
+from hf_galaxy.scaling.laws import FEWEST, PowerLaw, fit_power_law, held_out_interval
+from hf_galaxy.scaling.study import CURVE, doubt_of_baseline, law_parameters, measured, useless_up_to
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SURE = 0.98  # level of the interval of the floor; not reaching down to 0, it shows one
-AHEAD = 1, 2, 4, 8  # times the galaxies there are now
-REACH = 100  # times the galaxies there are now: beyond, no law is to be believed, and "never" is said
+SHOWN = 0.98  # level of the interval of the floor; the pilot shows a floor if that interval lies above 0
+AHEAD = 1, 2, 4, 8  # multiples of the galaxies so far that are predicted
+REACH = 100  # largest multiple of the galaxies so far for which a law is used; beyond it the answer is "never"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelBudget:
+    """Predictions of a pilot, as plain numbers for budget.json. Intervals are of 90 %, None stands for infinity.
+
+    A prediction has `galaxies`, `value`, `low` and `high`. Values are medians of all draws, so the number of galaxies that a
+    target needs is where the drawn curve falls to it.
+
+    Attributes:
+        dataset, start, backbone, measure, figure: of the runs.
+        target: the loss to be reached, or None.
+        now: the largest number of galaxies that was fitted.
+        points: the losses that were fitted (`study.measured`).
+        held_back: for each larger number of galaxies the `measured` mean loss and the `runs`, the `predicted` loss, the interval
+            of one more run, and whether the mean lies `inside`.
+        asked: the prediction for the number of galaxies that was asked for, or None.
+        ahead: predictions for multiples of `now`.
+        doubling: relative change of the loss if the galaxies so far, or those asked for, are doubled.
+        curve: `galaxies`, `loss`, `low` and `high` of the drawn law.
+        galaxies_for: the number of galaxies that the target needs; None without a target.
+        laws: parameters of the laws with a `floor` and without (`plain`).
+        floor_shown: whether only the law with a floor predicts.
+        doubts: what the pilot does not determine.
+    """
+
+    dataset: str
+    start: str
+    backbone: str
+    measure: str
+    figure: str
+    target: float | None
+    now: int
+    points: list[dict[str, Any]]
+    held_back: list[dict[str, Any]]
+    asked: dict[str, Any] | None
+    ahead: list[dict[str, Any]]
+    doubling: dict[str, float]
+    curve: dict[str, list[float]]
+    galaxies_for: dict[str, int | None] | None
+    laws: dict[str, dict[str, Any]]
+    floor_shown: bool
+    doubts: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The attributes by name."""
+        return dataclasses.asdict(self)
 
 
 def series_of(
-    points: "pd.DataFrame", *, dataset: str | None = None, start: str | None = None, backbone: str | None = None,
+    points: pd.DataFrame, *, dataset: str | None = None, start: str | None = None, backbone: str | None = None,
     question: str = ALL, measure: str | None = None,
-) -> "pd.DataFrame":  # fmt: skip
-    """Of `points.points_of` the runs that differ in nothing but galaxies and seed.
+) -> pd.DataFrame:  # fmt: skip
+    """The runs of `points.points_of` that differ in nothing but galaxies and seed.
 
     Args:
         dataset, start, backbone: as in the points; needed where they have several.
@@ -44,14 +95,14 @@ def series_of(
     if measure is None and "error" in set(points["measure"]):
         measure = "error"
     chosen = {"dataset": dataset, "start": start, "backbone": backbone, "measure": measure, "question": question}
-    for option, value in sorted(chosen.items(), key=lambda item: item[1] is None):  # what is given comes first
+    for option, value in sorted(chosen.items(), key=lambda item: item[1] is None):  # options that were given come first
         column = "figure" if option == "question" else option
-        found = sorted(set(points[column]))
-        if value is None and len(found) > 1:
-            raise BadInput(f"the runs have {len(found)} kinds of {column}: choose --{option} {' or '.join(found)}")
-        if value is not None and value not in found:
-            raise BadInput(f"--{option} {value}: was not measured; there is {', '.join(found)}")
-        points = points[points[column] == (found[0] if value is None else value)]
+        there = sorted(set(points[column]))
+        if value is None and len(there) > 1:
+            raise BadInput(f"the runs have {len(there)} kinds of {column}: choose --{option} {' or '.join(there)}")
+        if value is not None and value not in there:
+            raise BadInput(f"--{option} {value}: was not measured; choose {', '.join(there)}")
+        points = points[points[column] == (there[0] if value is None else value)]
     if (twice := points.duplicated(["galaxies", "seed"], keep=False)).any():
         raise BadInput(
             f"{' and '.join(points.loc[twice, 'run'][:2])} have the same galaxies and seed, and differ in other settings; "
@@ -61,203 +112,142 @@ def series_of(
 
 
 def budget_of(
-    series: "pd.DataFrame", target: float | None = None, hold_back: int = 0, galaxies: int | None = None
-) -> dict:
-    """What a pilot says of more galaxies, as plain numbers for budget.json. Intervals are of 90 %, infinity is None.
-
-    Values are medians of all draws, so that how many galaxies a target needs is where the drawn curve falls to it.
+    series: pd.DataFrame, target: float | None = None, hold_back: int = 0, galaxies: int | None = None
+) -> LabelBudget:
+    """Predict the loss with more galaxies from a pilot.
 
     Args:
-        series: as `series_of` gives it.
+        series: as `series_of` returns it.
         target: a loss to be reached.
-        hold_back: so many of the largest numbers of galaxies are not fitted but predicted, to see how well that works;
-            "now" is then the largest that is fitted.
-        galaxies: a number of galaxies asked about, from the fewest that were learnt from to `REACH` times as many as now.
-
-    Returns:
-        `dataset`, `start`, `backbone`, `measure`, `figure`, `target`; `now`, the galaxies learnt from so far; `points`, the
-        mean loss that was measured; `held_back`, for each larger number of galaxies the mean loss beside its prediction,
-        whose interval holds the scatter of runs and of test galaxies, too; `asked`, the prediction for `galaxies` or None;
-        `ahead` and `curve`, predictions; `doubling`, by which share of itself the loss changes if the galaxies now, or those
-        asked about, are doubled; `galaxies_for` the target, or None where there is none; `laws`, both; `floor_shown`, whether only the one with a floor answers;
-        `doubts`, what the pilot does not tell; `sentences`, the answer in words.
+        hold_back: this many of the largest numbers of galaxies are predicted instead of fitted, as a check; "now" is then the
+            largest that is fitted.
+        galaxies: predict this number, too: from the smallest of the pilot to `REACH` times as many as now.
 
     Raises:
-        BadInput: the target is not positive, so many galaxies cannot be asked about, or there are too few runs.
+        BadInput: the target is not positive, `galaxies` is out of range, or there are too few runs.
     """
+    fitted, held_back = _split(series, target, hold_back, galaxies)
+    now, largest = int(fitted["galaxies"].max()), series["galaxies"].max()
+    laws = _Laws(*(_fit(fitted, floor) for floor in (True, False)))
+    smallest, end = series["galaxies"].min(), max(now * AHEAD[-1], largest, galaxies or 0)
+    return LabelBudget(
+        **series.iloc[0][["dataset", "start", "backbone", "measure", "figure"]],
+        target=target,
+        now=now,
+        points=[measured(size, part) for size, part in fitted.groupby("galaxies")],
+        held_back=[laws.compare(size, part) for size, part in held_back.groupby("galaxies")],
+        asked=None if galaxies is None else laws.predict(galaxies),
+        ahead=[laws.predict(now * times) for times in AHEAD],
+        doubling=laws.doubling(galaxies or now),
+        curve=laws.curve(np.unique(np.geomspace(smallest, end, CURVE).round())),
+        galaxies_for=None if target is None else laws.galaxies_for(target, REACH * now),
+        laws={name: _as_numbers(law) for name, law in (("floor", laws.floor), ("plain", laws.plain))},
+        floor_shown=laws.floor_shown,
+        doubts=laws.together.doubts + ([doubt] if (doubt := doubt_of_baseline(useless_up_to(fitted))) else []),
+    )
+
+
+def _split(
+    series: pd.DataFrame, target: float | None, hold_back: int, galaxies: int | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The runs that are fitted, and those that are held back; BadInput as `budget_of`."""
     if target is not None and not target > 0:
-        raise BadInput(f"--target {target}: is a loss above 0")
+        raise BadInput(f"--target {target}: give a loss above 0")
     sizes = np.unique(series["galaxies"])
     if hold_back < 0 or len(sizes) - hold_back < FEWEST:
         raise BadInput(
-            f"--hold-back {hold_back}: the runs learnt from {len(sizes)} different numbers of galaxies, of which {FEWEST} "
-            "at least have to be fitted; a sweep with more values for --vary subset adds some"
+            f"--hold-back {hold_back}: the runs have {len(sizes)} different numbers of galaxies, and at least {FEWEST} have to "
+            "be fitted; a sweep with more values for --vary subset adds some"
         )
     now = sizes[len(sizes) - hold_back - 1]
     if galaxies is not None and not sizes[0] <= galaxies <= REACH * now:
         raise BadInput(
-            f"{galaxies} galaxies: the runs learnt from {sizes[0]} to {now}, which says nothing of fewer, nor of more than "
+            f"{galaxies} galaxies: the pilot has {sizes[0]} to {now}, and predicts none below that range, and none above "
             f"{REACH} times as many"
         )
-    fitted = series[series["galaxies"] <= now]
-    if len(fitted) <= FEWEST:
-        raise BadInput(f"{len(fitted)} runs: cannot be told from chance; a sweep with --vary seed=1,2,3 adds some")
-
-    # 1. The laws that answer.
-    fits = {name: _law(fitted, floor) for name, floor in (("floor", True), ("plain", False))}
-    floor_shown = fits["floor"].interval("c", SURE)[0] > 0
-    laws = [fits["floor"]] if floor_shown else list(fits.values())
-    together = dataclasses.replace(fits["floor"], draws=np.concatenate([law.draws for law in laws]))
-
-    # 2. What it says.
-    largest = max(now * AHEAD[-1], sizes[-1], galaxies or 0)
-    budget = {
-        **series.iloc[0][["dataset", "start", "backbone", "measure", "figure"]],
-        "target": target,
-        "now": int(now),
-        "points": [measured(size, part) for size, part in fitted.groupby("galaxies")],
-        "held_back": [
-            _foretold(laws, size, part) for size, part in series[series["galaxies"] > now].groupby("galaxies")
-        ],
-        "asked": None if galaxies is None else _predicted(laws, galaxies),
-        "ahead": [_predicted(laws, now * times) for times in AHEAD],
-        "doubling": _doubling(laws, galaxies or now),
-        "curve": _curve(laws, np.unique(np.geomspace(sizes[0], largest, CURVE).round())),
-        "galaxies_for": None if target is None else _needed(laws, together, target, now),
-        "laws": {name: _parameters(each) for name, each in fits.items()},
-        "floor_shown": floor_shown,
-        "doubts": together.doubts + _beside_baseline(fitted),
-    }
-    return budget | {"sentences": _sentences(budget)}
+    fitted = series["galaxies"] <= now
+    if fitted.sum() <= FEWEST:
+        raise BadInput(
+            f"{fitted.sum()} runs: are too few to separate a law from chance; a sweep with --vary seed=1,2,3 adds some"
+        )
+    return series[fitted], series[~fitted]
 
 
-def page_of(budget: dict, picture: str, alt: str, command: str) -> str:
-    """README.md of a budget: what it says in words and tables, and how what was held back came out.
-
-    Args:
-        budget: as `budget_of` gives it.
-        picture: file name of the figure.
-        alt: the figure in words.
-        command: with which the page was made.
-    """
-    measure, held = budget["measure"], budget["held_back"]
-    foretold = [[f"{row['galaxies']:,}", number(row["value"]), _between(row)] for row in budget["ahead"]]
-    parts = [
-        f"# How many galaxies to label: {budget['dataset']}",
-        f"{budget['backbone']} from {budget['start']}; {MEASURES[measure]}, fitted to {len(budget['points'])} numbers of "
-        f"galaxies from {budget['points'][0]['galaxies']:,} to {budget['now']:,}.",
-        *budget["sentences"],
-        table(["galaxies", f"{measure} foretold", "90 % interval"], foretold),
-    ]
-    if held:
-        inside = sum(row["inside"] for row in held)
-        rows = [
-            [f"{row['galaxies']:,}", number(row["predicted"]), _between(row), number(row["measured"]),
-             ", ".join(map(number, row["runs"])), "inside" if row["inside"] else "outside"] for row in held
-        ]  # fmt: skip
-        parts += [
-            "## What was held back",
-            f"Larger numbers of galaxies that were not fitted: {len(held)}. Of these, {inside} came out inside the interval "
-            f"that was foretold, and {len(held) - inside} outside.",
-            table(["galaxies", "foretold", "90 % interval", "measured, mean", "runs", ""], rows),
-        ]
-    parts += [f"![{alt}]({picture})", f"Made with `{command}`; `budget.json` holds all numbers."]
-    return "\n\n".join(parts) + "\n"
-
-
-def _between(row):
-    return f"{number(row['low'])} to {number(row['high'])}"
-
-
-def _law(fitted, floor) -> PowerLaw:
+def _fit(fitted: pd.DataFrame, floor: bool) -> PowerLaw:
     sizes, losses, seeds = (fitted[name].to_numpy() for name in ("galaxies", "loss", "seed"))
     return fit_power_law(sizes, losses, seeds, galaxies=np.stack(fitted["replicates"]), floor=floor)
 
 
-def _predicted(laws, galaxies):
-    draws = [law.draws_at(galaxies)[:, 0] for law in laws]
-    low, high = _edges(draws)
-    return {"galaxies": int(galaxies), "value": float(np.median(draws)), "low": low, "high": high}
+@dataclass(frozen=True, eq=False)
+class _Laws:
+    """The laws of a pilot with a floor and without, and what they predict together."""
 
+    floor: PowerLaw
+    plain: PowerLaw
 
-def _doubling(laws, galaxies):
-    pairs = [law.draws_at([galaxies, 2 * galaxies]).T for law in laws]
-    # What is 0 already stays so.
-    draws = [np.divide(after, before, out=np.ones_like(before), where=before > 0) - 1 for before, after in pairs]
-    low, high = _edges(draws)
-    return {"value": float(np.median(draws)), "low": low, "high": high}
+    @cached_property
+    def floor_shown(self) -> bool:
+        return self.floor.interval("c", SHOWN)[0] > 0
 
+    @cached_property
+    def used(self) -> list[PowerLaw]:
+        return [self.floor] if self.floor_shown else [self.floor, self.plain]
 
-def _foretold(laws, size, part):
-    predicted, measured = _predicted(laws, size)["value"], float(part["loss"].mean())
-    # Both sides were measured on the same test galaxies, whose choice matters as far as it moves the two apart.
-    moved = np.stack(part["replicates"]).mean(axis=0) - measured
-    # Runs on all galaxies of a pilot have them in common, so that the mean of several may lie as far off as one alone.
-    noise = np.random.default_rng(len(part)).standard_normal(len(moved))
-    low, high = _edges([law.draws_at(size)[:, 0] + predicted * law.scatter * noise - moved for law in laws])
-    return {
-        "galaxies": int(size), "measured": measured, "runs": part["loss"].tolist(), "predicted": predicted,
-        "low": low, "high": high, "inside": low <= measured <= high,
-    }  # fmt: skip
+    @cached_property
+    def together(self) -> PowerLaw:
+        """A law with the draws of all that are used."""
+        return dataclasses.replace(self.floor, draws=np.concatenate([law.draws for law in self.used]))
 
+    def predict(self, galaxies: int) -> dict[str, Any]:
+        return {"galaxies": int(galaxies)} | _estimate([law.draws_at(galaxies)[:, 0] for law in self.used])
 
-def _curve(laws, galaxies):
-    rows = [_predicted(laws, each) for each in galaxies]
-    names = {"galaxies": "galaxies", "loss": "value", "low": "low", "high": "high"}
-    return {name: [row[of] for row in rows] for name, of in names.items()}
-
-
-def _needed(laws, together, target, now):
-    value, _ = together.galaxies_interval(target, 0)  # the median
-    lows, highs = zip(*(law.galaxies_interval(target) for law in laws), strict=True)
-    ends = {"value": value, "low": min(lows), "high": max(highs)}
-    return {name: math.ceil(galaxies) if galaxies <= REACH * now else None for name, galaxies in ends.items()}
-
-
-def _edges(draws):
-    """Of the draws of each law the interval, and of these the outer ends."""
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
-    return float(low.min()), float(high.max())
-
-
-def _parameters(law):
-    values = {"a": law.a, "b": law.b, "c": law.c}
-    return {
-        name: dict(zip(("value", "low", "high"), (value, *law.interval(name)), strict=True))
-        for name, value in values.items()
-    } | {"scatter": law.scatter, "range": law.range}
-
-
-def _beside_baseline(fitted):
-    useless = useless_up_to(fitted)
-    return (
-        [f"anything from runs on up to {useless:,} galaxies, no better than a constant prediction"] if useless else []
-    )
-
-
-def _sentences(budget):
-    of = "" if budget["figure"] == ALL else f" of {budget['figure']}"
-    here, measured = budget["ahead"][0], budget["points"][-1]["value"]
-    sentences = [
-        f"With {budget['now']:,} galaxies to learn from, the {MEASURES[budget['measure']]}{of} was {_loss(measured)}; by all runs "
-        f"together it is {_loss(here['value'])}, between {_loss(here['low'])} and {_loss(here['high'])}."
-    ]
-    if budget["target"] is not None:
-        sentences.append(_answer(budget))
-    sentences += [f"The pilot does not tell {doubt}." for doubt in budget["doubts"]]
-    for held in budget["held_back"]:
-        sentences.append(
-            f"Held back: with {held['galaxies']:,} galaxies {_loss(held['predicted'])} was predicted, between "
-            f"{_loss(held['low'])} and {_loss(held['high'])}; measured was {_loss(held['measured'])}, "
-            f"{'inside' if held['inside'] else 'OUTSIDE'} the interval."
+    def doubling(self, galaxies: int) -> dict[str, float]:
+        pairs = [law.draws_at([galaxies, 2 * galaxies]).T for law in self.used]
+        # A loss of 0 remains 0.
+        return _estimate(
+            [np.divide(after, before, out=np.ones_like(before), where=before > 0) - 1 for before, after in pairs]
         )
-    return sentences
+
+    def compare(self, galaxies: int, part: pd.DataFrame) -> dict[str, Any]:
+        """The prediction for runs that were held back, beside their losses."""
+        losses, replicates = part["loss"].to_numpy(), np.stack(part["replicates"])
+        lows, highs = zip(*(held_out_interval(law, galaxies, losses, replicates) for law in self.used), strict=True)
+        mean, low, high = float(losses.mean()), min(lows), max(highs)
+        return {
+            "galaxies": int(galaxies), "measured": mean, "runs": losses.tolist(),
+            "predicted": self.predict(galaxies)["value"], "low": low, "high": high, "inside": low <= mean <= high,
+        }  # fmt: skip
+
+    def curve(self, galaxies: np.ndarray) -> dict[str, list[float]]:
+        rows = [self.predict(each) for each in galaxies]
+        names = {"galaxies": "galaxies", "loss": "value", "low": "low", "high": "high"}
+        return {name: [row[of] for row in rows] for name, of in names.items()}
+
+    def galaxies_for(self, target: float, most: int) -> dict[str, int | None]:
+        """The number of galaxies that the target needs; None for more than `most`."""
+        median, _ = self.together.galaxies_interval(target, 0)
+        lows, highs = zip(*(law.galaxies_interval(target) for law in self.used), strict=True)
+        ends = {"value": median, "low": min(lows), "high": max(highs)}
+        return {name: math.ceil(galaxies) if galaxies <= most else None for name, galaxies in ends.items()}
 
 
-def case_of(budget: dict) -> str:
-    """Which answer `galaxies_for` is: the target is "out of reach", "reached", "may be reached"; or it "needs at least" so many
-    galaxies, with no end that can be told, or "needs about" so many."""
-    now, low, high = budget["now"], budget["galaxies_for"]["low"], budget["galaxies_for"]["high"]
+def _estimate(draws: Sequence[np.ndarray]) -> dict[str, float]:
+    """The median of the draws of all laws, and the outer ends of the intervals of each."""
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
+    return {"value": float(np.median(draws)), "low": float(low.min()), "high": float(high.max())}
+
+
+def _as_numbers(law: PowerLaw) -> dict[str, Any]:
+    return law_parameters(law) | {"scatter": law.scatter, "range": law.range}
+
+
+def case_of(now: int, galaxies_for: Mapping[str, int | None]) -> str:
+    """The kind of answer that `LabelBudget.galaxies_for` is.
+
+    The target is "out of reach", "reached" or "may be reached"; or it "needs at least" a number of galaxies, without an upper
+    end that the data determine, or "needs about" a number.
+    """
+    low, high = galaxies_for["low"], galaxies_for["high"]
     if low is None:
         return "out of reach"
     if high is not None and high <= now:
@@ -265,35 +255,3 @@ def case_of(budget: dict) -> str:
     if low <= now:
         return "may be reached"
     return "needs at least" if high is None else "needs about"
-
-
-def _answer(budget):
-    """How many galaxies the target needs, in words; no number without its interval."""
-    now, target = budget["now"], f"The target of {_loss(budget['target'])}"
-    value, low, high = (budget["galaxies_for"][name] for name in ("value", "low", "high"))
-    never = f"never falls so low, or only with more than {REACH} times as many galaxies"
-    case = case_of(budget)
-    if case == "out of reach":
-        return f"{target} is out of reach: the loss {never}."
-    if case == "reached":
-        return f"{target} is reached already."
-    if case == "may be reached":
-        least = f"{target} may be reached already"
-        most = high and f"it needs up to {about(high)} galaxies, {about(high - now)} more than now"
-        return f"{least}, but the data do not exclude that {most or f'the loss {never}'}."
-    if case == "needs at least":
-        least = f"{target} needs {about(low)} galaxies at least, {about(low - now)} more than now"
-        return f"{least}; the data do not exclude that the loss {never}."
-    return (
-        f"{target} needs about {about(value)} galaxies (between {about(low)} and {about(high)}): "
-        f"{about(value - now)} more than now (between {about(low - now)} and {about(high - now)})."
-    )
-
-
-def _loss(value):
-    return f"{value:.3g}"
-
-
-def about(galaxies: float) -> str:
-    """A number of galaxies, in two digits, which are more than a prediction has."""
-    return f"{round(galaxies, 1 - int(math.log10(max(galaxies, 1)))):,}"

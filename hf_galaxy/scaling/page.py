@@ -1,181 +1,216 @@
-"""scaling.json -> the page of a study: what was measured, what it shows, and what it does not. No number is typed here.
+"""scaling.json -> the page of a study: what was measured, and what the data show and do not show. No number is typed here.
 
-The page is the README.md of a folder that `datasets.load_dataset` reads: its table is what was measured (`points.points_of`).
+The page is the README.md of a folder that `datasets.load_dataset` reads: its table holds the points (`points.points_of`).
 """
 
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from hf_galaxy.reports.text import interval, number, percent, percents, render, table
+from hf_galaxy.evaluation.bootstrap import LEVEL
+from hf_galaxy.reports.measures import ALL, MEASURES
+from hf_galaxy.reports.text import NOT_MEASURED, interval, number, percent, render, table
 from hf_galaxy.scaling.laws import FALLS
-from hf_galaxy.scaling.points import ALL, MEASURES
+from hf_galaxy.scaling.study import doubt_of_baseline
 
 MADE = "<!-- Made by scripts/fit_scaling.py, which replaces it: write elsewhere. -->"
+TAIL = (1 - LEVEL) / 2  # probability that an interval lies wholly above, or below, a value that it should contain
+
+Study = dict[str, Any]  # as `study.study_of` returns it
+Law = dict[str, Any]
 
 
-def study_page(study: dict, title: str, figures: dict[str, str], command: str) -> str:
+def study_page(study: Study, title: str, figures: dict[str, str], command: str) -> str:
     """README.md of a study.
 
     Args:
-        study: what `study.study_of` returned.
-        figures: file name -> what it shows, in the order of the page.
-        command: with which the page was made.
+        study: as `study.study_of` returns it.
+        figures: file name -> the figure in words, in the order of the page.
+        command: the command that made the page.
     """
     measures = list(dict.fromkeys(law["measure"] for law in study["laws"]))
     return render(
         Path(__file__).parent / "templates" / "study.md.jinja",
         study=study, title=title, made=MADE, figures=figures, command=command, measures={m: MEASURES[m] for m in measures},
-        starting=len(study["data"]["starts"]) > 1, seeds=_seeds(study),
+        seeds=_span(count for sizes in study["data"]["cells"].values() for count in sizes.values()),
         tables={measure: law_table(study, measure) for measure in measures},
+        doubts={measure: _doubts(study, measure) for measure in measures},
         steps={measure: step_table(study, measure) for measure in measures},
+        comparisons={measure: _comparisons(study, measure) for measure in measures},
         joints={(joint["start"], joint["measure"]): joint for joint in study["joint"] if joint["figure"] == ALL},
         claims=claims(study), families={about["family"] for about in study["data"]["backbones"].values()},
     )  # fmt: skip
 
 
-def law_table(study: dict, measure: str) -> str:
-    """Markdown: for each figure and backbone the law, and how well it foretold the largest number of galaxies."""
+def law_table(study: Study, measure: str) -> str:
+    """Markdown: for each figure and backbone the law, and its prediction for the largest number of galaxies."""
     starts = len(study["data"]["starts"]) > 1
     columns = ["figure", "backbone", *(["start"] if starts else []), "with the most galaxies", "constant"]
-    columns += ["b", "left by a doubling", "c", "plain law's b", "scatter", "foretold, miss", "plain law's miss"]
+    columns += ["b", "left by a doubling", "c", "plain law's b", "scatter", "held out, miss", "plain law's miss"]
     rows = []
-    for law in _of(study, measure):
-        fits = law["law"], law["plain"]
+    for law in _laws_of(study, measure):
+        fit, plain = law["law"], law["plain"]
         cells = [law["figure"], law["backbone"], *([law["start"]] if starts else [])]
-        cells += [interval(law["points"][-1]), number(law["baseline"]), _exponent(fits[0]), _doubling(fits[0])]
-        cells += [interval(fits[0] and fits[0]["c"]), _exponent(fits[1]), percent(fits[0] and fits[0]["scatter"])]
-        rows.append(cells + [_miss(fit) for fit in fits])
+        cells += [interval(law["points"][-1]), number(law["baseline"])]
+        cells += [interval(fit and fit[name]) for name in ("b", "per_doubling", "c")]
+        cells += [interval(plain and plain["b"]), percent(fit["scatter"]) if fit else "-", _miss(fit), _miss(plain)]
+        rows.append(cells)
     return table(columns, rows)
 
 
-def step_table(study: dict, measure: str) -> str:
-    """Markdown: what the last step in galaxies brought, and what a larger model of the same family did."""
+def step_table(study: Study, measure: str) -> str:
+    """Markdown: the change of the loss in the last step of galaxies, and with a larger model of the same family."""
     rows = []
-    for law in _of(study, measure):
-        step = law["last_step"]
-        if step is not None:
-            kind = f"{step['from']:,} to {step['to']:,} galaxies"
+    for law in _laws_of(study, measure):
+        if (step := law["last_step"]) is not None:
             rows.append(
-                [law["figure"], law["backbone"], kind, interval(step), percents(step["relative"]), step["loss"]]
+                [law["figure"], law["backbone"], f"{step['from']:,} to {step['to']:,} galaxies", *_change(step)]
             )
-    for step in (each for each in study["parameters"] if each["measure"] == measure):
+    for step in _model_steps(study, measure):
         kind = f"{step['from'] / 1e6:.2g} to {step['to'] / 1e6:.2g} million parameters"
-        models = f"{step['small']} to {step['large']}"
-        rows.append([step["figure"], models, kind, interval(step), percents(step["relative"]), step["loss"]])
+        rows.append([step["figure"], f"{step['small']} to {step['large']}", kind, *_change(step)])
     return table(["figure", "backbone", "from, to", "change of the loss", "relative", "loss is"], rows)
 
 
-def claims(study: dict) -> list[dict]:
-    """What the study says on each claim of the paper that it can say something on: `claim`, `found`, both in words.
-
-    Measures are counted apart, as they look at the same runs.
-    """
-    measures = list(dict.fromkeys(law["measure"] for law in study["laws"]))
-    found = [
-        {
-            "claim": "More labelled galaxies lower the error, by a power law, for every architecture and every question.",
-            "found": " ".join(_on_galaxies(study, measure) for measure in measures),
-        }
-    ]
-    for across, many in (("backbone", "architectures"), ("figure", "questions")):
-        if told := [text for measure in measures if (text := _on_exponents(study, measure, across, many))]:
-            found.append({"claim": f"The exponent is nearly the same for all {many}.", "found": " ".join(told)})
-    if told := [text for measure in measures if (text := _on_parameters(study, measure))]:
-        claim = "More parameters help only some questions, those that volunteers disagree on more."
-        found.append({"claim": claim, "found": " ".join(told)})
-    return found
+def _change(step: Law) -> list[str]:
+    return [interval(step), interval(step["relative"], percent), step["loss"]]
 
 
-def _on_galaxies(study, measure):
-    fitted = [law for law in study["laws"] if law["law"] and law["measure"] == measure and _single(study, law)]
-    falls = sum(map(_falls, fitted))
-    foretold = []
-    for fit, words in (("law", "with a floor"), ("plain", "without")):
-        left = [law[fit]["leave_out"] for law in fitted if law[fit]["leave_out"]]
-        foretold.append(
-            f"{words} {sum(each['inside'] for each in left)} of {len(left)} (median miss {_median_miss(left)})"
-        )
+def _comparisons(study: Study, measure: str) -> str | None:
+    """How many changes of `step_table` are significant, beside the number that chance would give."""
+    steps = [law["last_step"] for law in _laws_of(study, measure) if law["last_step"]] + _model_steps(study, measure)
+    known = [step for step in steps if step["loss"] != "not known"]
+    if not known:
+        return None
+    counts = Counter(step["loss"] for step in known)
     return (
-        f"{measure}: of {len(fitted)} laws of a backbone on a {_kind(study)}, {falls} fall with more galaxies at 90 %. Fitted without "
-        f"the largest number of galaxies, the interval held what was measured there, of laws {' and '.join(foretold)}."
+        f"Of {len(known)} changes with an interval, {counts['less']} are less and {counts['more']} more at 90 %; if nothing "
+        f"changed, {_by_chance(known)} of each would be expected by chance."
     )
 
 
-def _on_exponents(study, measure, across, many):
-    told = []
+def claims(study: Study) -> list[dict[str, str]]:
+    """The results of the study on each claim of the paper that it can test: `claim` and `result`, both in words.
+
+    Measures are counted separately, as they are of the same runs.
+    """
+    measures = list(dict.fromkeys(law["measure"] for law in study["laws"]))
+    results = {
+        "More labelled galaxies lower the error, by a power law, for every architecture and every question.": [
+            _on_galaxies(study, measure) for measure in measures
+        ],
+        "The exponent is nearly the same for all architectures.": [
+            _on_exponents(study, measure, "backbone", "architectures") for measure in measures
+        ],
+        "The exponent is nearly the same for all questions.": [
+            _on_exponents(study, measure, "figure", "questions") for measure in measures
+        ],
+        "More parameters help only some questions, those that volunteers disagree on more.": [
+            _on_parameters(study, measure) for measure in measures
+        ],
+    }
+    return [
+        {"claim": claim, "result": " ".join(filter(None, sentences))}
+        for claim, sentences in results.items()
+        if any(sentences)
+    ]
+
+
+def _on_galaxies(study: Study, measure: str) -> str:
+    fitted = [law for law in study["laws"] if law["law"] and law["measure"] == measure and _is_single(study, law)]
+    falls = sum(not any(doubt.startswith(FALLS) for doubt in law["law"]["doubts"]) for law in fitted)
+    counts = []
+    for fit, words in (("law", "with a floor"), ("plain", "without")):
+        held_out = [law[fit]["leave_out"] for law in fitted if law[fit]["leave_out"]]
+        inside = sum(each["inside"] for each in held_out)
+        counts.append(f"{words} {inside} of {len(held_out)} (median miss {_median_miss(held_out)})")
+    return (
+        f"{measure}: of {len(fitted)} laws of a backbone on a {_kind(study)}, {falls} fall with more galaxies at 90 %, where chance "
+        f"alone would give {_by_chance(fitted)}. Fitted without the largest number of galaxies, the interval contains the loss "
+        f"measured there for laws {' and '.join(counts)}; 90 % are expected."
+    )
+
+
+def _on_exponents(study: Study, measure: str, across: str, many: str) -> str | None:
+    comparisons = []
     for fit, words in (("plain", "plain power laws"), ("law", "laws with a floor")):
-        of = [e for e in study["exponents"] if (e["across"], e["fit"], e["measure"]) == (across, fit, measure)]
-        if of:
-            told.append(f"{words}, {_comparison(of, many)}")
-    return f"{measure}: {'; '.join(told)}." if told else None
+        groups = [e for e in study["exponents"] if (e["across"], e["fit"], e["measure"]) == (across, fit, measure)]
+        if groups:
+            comparisons.append(f"{words}, {_comparison(groups, many)}")
+    return f"{measure}: {'; '.join(comparisons)}." if comparisons else None
 
 
-def _on_parameters(study, measure):
-    steps = [step for step in study["parameters"] if step["measure"] == measure and _single(study, step)]
+def _comparison(groups: Sequence[Law], many: str) -> str:
+    differing = sum(each["p"] < 0.05 for each in groups)
+    means = [each["mean"] for each in groups]
+    return (
+        f"in {differing} of {len(groups)} comparisons of {_span(each['count'] for each in groups)} {many} the exponents differ by "
+        f"more than their intervals allow (p below 0.05, by chance {_by_chance(groups, 0.05)}); weighted means lie between "
+        f"{number(min(means))} and {number(max(means))}"
+    )
+
+
+def _on_parameters(study: Study, measure: str) -> str | None:
+    steps = [step for step in _model_steps(study, measure) if _is_single(study, step)]
     if not steps:
         return None
     counts = Counter(step["loss"] for step in steps)
     names = [step["figure"] for step in steps if step["loss"] == "less"] if _kind(study) == "question" else []
     which = f" ({', '.join(dict.fromkeys(names))})" if names else ""
     return (
-        f"{measure}: with the most galaxies, of {len(steps)} pairs of a {_kind(study)} and a next larger model of the same family, the loss "
-        f"is less in {counts['less']}{which} and more in {counts['more']} at 90 %, where chance alone would give about {len(steps) / 20:.2g} of "
-        f"each; in {counts['not shown'] + counts['not known']} neither could be shown."
+        f"{measure}: with the most galaxies, of {len(steps)} pairs of a {_kind(study)} and a next larger model of the same family, the "
+        f"loss is less in {counts['less']}{which} and more in {counts['more']} at 90 %, where chance alone would give "
+        f"{_by_chance(steps)} of each; in {counts['not shown'] + counts['not known']} neither is shown."
     )
 
 
-def _comparison(groups, many):
-    differing = sum(each["p"] < 0.05 for each in groups)
-    means = [each["mean"] for each in groups]
-    return (
-        f"{differing} of {len(groups)} comparisons of {_span([each['count'] for each in groups])} {many} find exponents that "
-        f"differ by more than their intervals allow (p below 0.05); weighted means lie between {number(min(means))} and "
-        f"{number(max(means))}"
-    )
+def _by_chance(comparisons: Sequence[Law], probability: float = TAIL) -> str:
+    """The expected number of significant ones among comparisons without any effect."""
+    return f"about {probability * len(comparisons):.2g}"
 
 
-def _seeds(study):
-    counts = [count for sizes in study["data"]["cells"].values() for count in sizes.values()]
-    return _span(counts)
+def _doubts(study: Study, measure: str) -> list[str]:
+    """What the data do not determine, a line for each law that leaves something open."""
+    starts, lines = len(study["data"]["starts"]) > 1, []
+    for law in study["laws"]:
+        if law["measure"] == measure:
+            doubts = [*(law["law"]["doubts"] if law["law"] else []), doubt_of_baseline(law["useless_up_to"])]
+            if doubts := list(filter(None, doubts)):
+                name = f"{law['backbone']}, {law['figure']}{', ' + law['start'] if starts else ''}"
+                lines.append(f"{name}: {'; '.join(doubts)}")
+    return lines
 
 
-def _of(study, measure):
-    return sorted(
-        (law for law in study["laws"] if law["measure"] == measure),
-        key=lambda law: (law["figure"] != ALL, law["figure"]),
-    )
+def _laws_of(study: Study, measure: str) -> list[Law]:
+    """Of one measure, all questions together first."""
+    laws = (law for law in study["laws"] if law["measure"] == measure)
+    return sorted(laws, key=lambda law: (law["figure"] != ALL, law["figure"]))
 
 
-def _single(study, about):
-    """Whether it is about one question, where there are questions."""
+def _model_steps(study: Study, measure: str) -> list[Law]:
+    return [step for step in study["parameters"] if step["measure"] == measure]
+
+
+def _is_single(study: Study, about: Law) -> bool:
+    """Whether it is of one question, if the study has questions."""
     return about["figure"] != ALL or _kind(study) == "figure"
 
 
-def _kind(study):
+def _kind(study: Study) -> str:
     return "question" if any(law["figure"] != ALL for law in study["laws"]) else "figure"
 
 
-def _falls(law):
-    return not any(doubt.startswith(FALLS) for doubt in law["law"]["doubts"])
+def _median_miss(held_out: Sequence[Law]) -> str:
+    misses = sorted(abs(each["miss"]) for each in held_out)
+    return percent(misses[len(misses) // 2]) if misses else NOT_MEASURED
 
 
-def _median_miss(left_out):
-    misses = sorted(abs(left["miss"]) for left in left_out)
-    return percent(misses[len(misses) // 2] if misses else None)
+def _span(counts: Iterable[int]) -> str:
+    low, high = min(counts := list(counts)), max(counts)
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
-def _span(counts):
-    return f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
-
-
-def _exponent(fit):
-    return interval(fit and fit["b"])
-
-
-def _doubling(fit):
-    return interval(fit and fit["per_doubling"])
-
-
-def _miss(fit):
-    left = fit and fit["leave_out"]
-    return "-" if not left else f"{percent(left['miss'])}, {'inside' if left['inside'] else 'outside'}"
+def _miss(fit: Mapping[str, Any] | None) -> str:
+    held_out = fit and fit["leave_out"]
+    return f"{percent(held_out['miss'])}, {'inside' if held_out['inside'] else 'outside'}" if held_out else "-"

@@ -1,32 +1,27 @@
 """Run records -> the table of measured losses that laws are fitted to."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import whole_file
+from hf_galaxy.reports.measures import ALL
 from hf_galaxy.reports.run_record import FILE, RunRecord
 from hf_galaxy.training.settings import NOT_PART_OF_RESULT, as_recorded
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ALL = "all"  # the figure of all questions together, or of all classes
-# What the runs of one backbone may differ in: how much they learn from, how often they see it, and what changes no result.
-# Not in the fold, nor may those of different backbones: what other test galaxies do would pass for what more galaxies do.
+# Settings in which the runs of one backbone may differ: the number of galaxies, the length of training, and settings without
+# an effect on the result. Not the fold, nor may runs of different backbones differ in it: an effect of other test galaxies would look like an
+# effect of more training galaxies.
 VARIED = NOT_PART_OF_RESULT | {"seed", "subset", "epochs", "validate_every"}
-SERIES = ["dataset", "start", "measure", "figure"]  # rows alike in these differ in backbone, galaxies and seed only
-MEASURES = {
-    "excess": "likelihood loss above the least possible (nats per galaxy)",
-    "rmse": "RMSE of vote fractions",
-    "nll": "cross-entropy (nats per galaxy)",
-    "error": "share of galaxies in a wrong class",
-    "mse": "mean squared error (in standard deviations)",
-    "unexplained": "share of the variance not explained (1 - R²)",
-}
+SERIES = ["dataset", "start", "measure", "figure"]  # rows with equal values differ in backbone, galaxies and seed only
 
 
 def records_in(folder: Path) -> dict[str, RunRecord]:
@@ -45,66 +40,68 @@ def records_in(folder: Path) -> dict[str, RunRecord]:
     return records
 
 
-def points_of(records: Mapping[str, RunRecord]) -> "pd.DataFrame":
-    """What the runs measured on their test splits, one row for each run and figure.
+def points_of(records: Mapping[str, RunRecord]) -> pd.DataFrame:
+    """The test losses of runs, one row for each run and figure.
 
     Columns: `run`; `dataset`, `start` ("random" for none); `backbone`, `family` (timm's module), `parameters` (with the head),
-    `flops` (of one picture); `galaxies` (learnt from), `seed`, `epochs` (up to the best validation), `seconds`; `figure` (a
-    question, or "all"), `measure`; `loss`, `baseline`, `test_galaxies`; `replicates`, (R,) the loss in those of a bootstrap over
-    test galaxies; `saturated`, which is 0 but for `excess`.
+    `flops` (of one picture); `galaxies` (of the training set), `seed`, `epochs` (up to the best validation), `seconds`; `figure`
+    (a question, or "all"), `measure`; `loss`, `baseline`, `test_galaxies`; `replicates`, (R,) the loss in the replicates of a
+    bootstrap over test galaxies; `saturated`, which is 0 except for `excess`.
 
-    `MEASURES` of votes are `excess`, the negative log-likelihood per galaxy asked above `saturated`, below which no prediction
-    can come (`vote_metrics.VoteMetrics`), and `rmse`; of classes `nll` and `error`.
+    Measures of votes are `excess`, the negative log-likelihood per galaxy asked above `saturated`, the least that any prediction
+    can have (`vote_metrics.VoteMetrics`), and `rmse`; of classes `nll` and `error`; of values `mse` and `unexplained`.
 
     Raises:
-        BadInput: a run was measured without a bootstrap, two runs are of the same galaxies and seed, runs of one backbone
-            differ in more than what a study is about (`VARIED`), or runs on one dataset in their fold.
+        BadInput: a run was measured without a bootstrap, two runs have the same galaxies and seed, runs of one backbone
+            differ in more than `VARIED`, or runs on one dataset differ in their fold.
     """
-    seen, first, folded = {}, {}, {}
+    import pandas as pd
+
+    _check_comparable(records)
+    rows = [row for name, record in records.items() for row in _rows(name, record)]
+    # A figure without a galaxy in some replicate has too few test galaxies to be measured.
+    if not (rows := [row for row in rows if np.isfinite(row["replicates"]).all()]):
+        raise BadInput("the test split of these runs has too few galaxies for any measure")
+    return pd.DataFrame(rows)
+
+
+def _check_comparable(records: Mapping[str, RunRecord]) -> None:
+    cells, first_of_kind, first_of_dataset = {}, {}, {}
     for name, record in records.items():
         about = _about(name, record)
-        other = folded.setdefault(about["dataset"], name)
+        other = first_of_dataset.setdefault(about["dataset"], name)
         if record.settings.get("fold") != records[other].settings.get("fold"):
             raise BadInput(
-                f"{other} and {name} differ in --fold, so they were tested on different galaxies; make studies of them apart, "
-                "each of a folder of its own"
+                f"{other} and {name} differ in --fold, so they were tested on different galaxies; make a study of each, "
+                "from a folder of its own"
             )
         kind = about["dataset"], about["start"], about["backbone"]
         cell = *kind, about["galaxies"], about["seed"]
-        if cell in seen:
+        if cell in cells:
             raise BadInput(
-                f"{seen[cell]} and {name} are the same backbone on equally many galaxies with the same seed; take one away"
+                f"{cells[cell]} and {name} have the same backbone, number of galaxies and seed; remove one of them"
             )
-        seen[cell] = name
-        other = first.setdefault(kind, name)
+        cells[cell] = name
+        other = first_of_kind.setdefault(kind, name)
         ours, theirs = as_recorded(record.settings), as_recorded(records[other].settings)
         differing = [option for option in ours if option not in VARIED and ours[option] != theirs.get(option)]
         if differing:
             option = differing[0].replace("_", "-")
-            raise BadInput(
-                f"{other} and {name} differ in --{option}; make studies of them apart, each of a folder of its own"
-            )
-    rows = [row for name, record in records.items() for row in _rows(name, record)]
-    # A figure that in some replicate no galaxy was left for has too few of them to be measured by.
-    if not (rows := [row for row in rows if np.isfinite(row["replicates"]).all()]):
-        raise BadInput("the test split of these runs has too few galaxies to measure anything by")
-    import pandas as pd
-
-    return pd.DataFrame(rows)
+            raise BadInput(f"{other} and {name} differ in --{option}; make a study of each, from a folder of its own")
 
 
-def save_points(points: "pd.DataFrame", file: Path) -> None:
+def save_points(points: pd.DataFrame, file: Path) -> None:
     """Write the table as Parquet, replicates in single precision, whole or not at all."""
     replicates = [values.astype(np.float32) for values in points["replicates"]]
     with whole_file(file) as partial:
         points.assign(replicates=replicates).to_parquet(partial, index=False, compression="zstd")
 
 
-def load_points(file: Path) -> "pd.DataFrame":
-    """What `save_points` wrote.
+def load_points(file: Path) -> pd.DataFrame:
+    """Read the table that `save_points` wrote.
 
     Raises:
-        BadInput: it cannot be read, or is no such table.
+        BadInput: the file cannot be read, or holds another table.
     """
     import pandas as pd
     import pyarrow as pa
@@ -114,13 +111,14 @@ def load_points(file: Path) -> "pd.DataFrame":
     except (OSError, pa.ArrowInvalid) as error:
         raise BadInput(f"{file}: cannot be read as Parquet ({error})") from error
     if missing := {*SERIES, "backbone", "galaxies", "seed", "loss", "replicates"} - set(points.columns):
-        raise BadInput(f"{file}: is no table of measured points; it lacks {', '.join(sorted(missing))}")
+        raise BadInput(f"{file}: is no table of measured points; it lacks the columns {', '.join(sorted(missing))}")
     return points.assign(replicates=[np.asarray(values, float) for values in points["replicates"]])
 
 
-def _about(name, record):
+def _about(name: str, record: RunRecord) -> dict[str, Any]:
+    """Columns that all rows of a run share."""
     if "bootstrap" not in record.results["test"]:
-        raise BadInput(f"{name}: was measured without a bootstrap; scripts/evaluate.py --run measures it again")
+        raise BadInput(f"{name}: was measured without a bootstrap; measure it again with scripts/evaluate.py --run")
     parts = record.model["parameters"]
     return {
         "run": name,
@@ -137,10 +135,12 @@ def _about(name, record):
     }
 
 
-def _rows(name, record):
+def _rows(name: str, record: RunRecord) -> list[dict[str, Any]]:
     about, test = _about(name, record), record.results["test"]
 
-    def row(figure, measure, pair, count, replicates, saturated=0.0):
+    def row(
+        figure: str, measure: str, pair: Mapping[str, float], count: int, replicates: Sequence, saturated: float = 0.0
+    ) -> dict[str, Any]:  # fmt: skip
         return about | {
             "figure": figure,
             "measure": measure,
@@ -151,29 +151,30 @@ def _rows(name, record):
             "replicates": numbers_of(replicates),
         }
 
-    def excess(figure, nll, count, again):
+    def excess(figure: str, nll: Mapping[str, float], count: int, replicates: Mapping[str, Sequence]) -> dict[str, Any]:
         least = nll["saturated"]
         above = {who: nll[who] - least for who in ("model", "baseline")}
-        return row(figure, "excess", above, count, numbers_of(again["model"]) - numbers_of(again["saturated"]), least)
+        drawn = numbers_of(replicates["model"]) - numbers_of(replicates["saturated"])
+        return row(figure, "excess", above, count, drawn, least)
 
-    again, count = test["bootstrap"], test["galaxies"]
+    bootstrap, count = test["bootstrap"], test["galaxies"]
     if "values" in test:
         unexplained = [
             row(name, "unexplained", {who: 1 - r2 for who, r2 in figures["r2"].items()}, figures["galaxies"],
-                1 - numbers_of(again["values"][name]["r2"]["model"]))
+                1 - numbers_of(bootstrap["values"][name]["r2"]["model"]))
             for name, figures in test["values"].items()
             if figures["r2"]["model"] is not None
         ]  # fmt: skip
-        return [row(ALL, "mse", test["loss"], count, again["loss"]["model"]), *unexplained]
+        return [row(ALL, "mse", test["loss"], count, bootstrap["loss"]["model"]), *unexplained]
     if "questions" not in test:
         error = {who: 1 - accuracy for who, accuracy in test["accuracy"].items()}
         return [
-            row(ALL, "nll", test["loss"], count, again["loss"]["model"]),
-            row(ALL, "error", error, count, 1 - numbers_of(again["accuracy"]["model"])),
+            row(ALL, "nll", test["loss"], count, bootstrap["loss"]["model"]),
+            row(ALL, "error", error, count, 1 - numbers_of(bootstrap["accuracy"]["model"])),
         ]
-    rows = [excess(ALL, test["loss"], count, again["loss"])]
+    rows = [excess(ALL, test["loss"], count, bootstrap["loss"])]
     for question, figures in test["questions"].items():
-        own = again["questions"][question]
+        own = bootstrap["questions"][question]
         if figures["galaxies_asked"]:
             rows.append(excess(question, figures["nll"], figures["galaxies_asked"], own["nll"]))
         if figures["galaxies_with_enough_votes"]:
@@ -183,12 +184,12 @@ def _rows(name, record):
     return rows
 
 
-def numbers_of(replicates):
-    return np.array(replicates, float)  # None, where no galaxy counted, becomes no number
+def numbers_of(replicates: Sequence) -> np.ndarray:
+    return np.array(replicates, float)  # None, where no galaxy was counted, becomes NaN
 
 
 def family_of(backbone: str) -> str:
-    """Which of timm's modules builds it (resnet18 and test_resnet: resnet); of transformers, the name itself."""
+    """The module of timm that builds it (resnet18 and test_resnet: resnet); of transformers, the name itself."""
     import timm
 
     if timm.is_model(backbone):

@@ -1,14 +1,18 @@
-"""The table of a study -> its laws, each with its interval and its held-out check."""
+"""The table of a study -> its laws, each with its intervals and its check on held-out runs."""
+
+from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hf_galaxy.evaluation.bootstrap import LEVEL, mean_draws
+from hf_galaxy.reports.measures import ALL
 from hf_galaxy.scaling.fitting import EXPONENTS
-from hf_galaxy.scaling.laws import FALLS, FEWEST, JointLaw, fit_joint_law, fit_power_law, leave_out
-from hf_galaxy.scaling.points import ALL, SERIES
+from hf_galaxy.scaling.laws import FALLS, FEWEST, JointLaw, PowerLaw, fit_joint_law, fit_power_law, leave_out
+from hf_galaxy.scaling.points import SERIES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,15 +20,15 @@ if TYPE_CHECKING:
 CURVE = 41  # points of a drawn law
 
 
-def study_of(points: "pd.DataFrame") -> dict:
-    """All that the points show, as plain numbers for scaling.json. Intervals are of 90 %.
+def study_of(points: pd.DataFrame) -> dict[str, Any]:
+    """Fit all laws of a table of points; plain numbers for scaling.json. Intervals are of 90 %.
 
     Returns:
-        `data`: what was measured, and how much of it; `laws`: for each backbone and figure its points, the law with a floor,
-        the plain one, how well they foretell the largest number of galaxies, and what the last step up to it brought;
-        `parameters`: for each figure, what a larger model of the same family brought with the most galaxies; `exponents`:
-        whether those of laws with a floor (`fit` is "law"), or without, differ among backbones or questions; `joint`: laws
-        over parameters and galaxies.
+        `data`: datasets, backbones, and numbers of runs; `laws`: for each backbone and figure its points, the law with a floor
+        (`law`) and without (`plain`), how well both predict the largest number of galaxies (`leave_out`), and the change of the
+        loss in the last step of galaxies; `parameters`: for each figure, the change of the loss with a larger model of the same
+        family, with the most galaxies; `exponents`: whether those of laws with a floor (`fit` is "law"), or without, differ
+        among backbones or questions; `joint`: laws over parameters and galaxies.
     """
     laws = [
         _law(series, dict(zip([*SERIES, "backbone"], key, strict=True)))
@@ -56,9 +60,9 @@ def study_of(points: "pd.DataFrame") -> dict:
     }
 
 
-def _law(series, about):
+def _law(series: pd.DataFrame, about: dict[str, Any]) -> dict[str, Any]:
     series = series.sort_values(["galaxies", "seed"])
-    last = series.iloc[-1]  # constants of the most galaxies
+    last = series.iloc[-1]  # the baseline is that of the most galaxies
     about |= {key: _plain(last[key]) for key in ("family", "parameters", "baseline", "saturated", "test_galaxies")}
     parts = [(size, part) for size, part in series.groupby("galaxies")]
     fitted = {name: _fitted(series, floor) for name, floor in (("law", True), ("plain", False))}
@@ -70,24 +74,31 @@ def _law(series, about):
     }
 
 
-def measured(galaxies: int, part: "pd.DataFrame") -> dict:
-    """What runs on so many galaxies came to: `runs`, their mean `value`, and its interval, None where there is one seed."""
+def measured(galaxies: int, part: pd.DataFrame) -> dict[str, Any]:
+    """The losses of runs on one number of galaxies: `runs`, their mean `value`, and its interval, None where there is one seed."""
     values, replicates = part["loss"].to_numpy(), np.stack(part["replicates"])
     draws = mean_draws(values, replicates, np.random.default_rng(len(part)))
     return {"galaxies": int(galaxies), "runs": values.tolist(), **_estimate(values.mean(), draws)}
 
 
-def useless_up_to(series: "pd.DataFrame") -> int | None:
-    """Up to how many galaxies runs were no better than a constant prediction, on average."""
+def useless_up_to(series: pd.DataFrame) -> int | None:
+    """The largest number of galaxies with which runs are, on average, no better than a constant prediction."""
     means = series.groupby("galaxies")[["loss", "baseline"]].mean()
     useless = means.index[means["loss"] >= means["baseline"]]
     return int(useless.max()) if len(useless) else None
 
 
-def _fitted(series, floor):
-    """A law, as numbers; or None where there are too few sizes for it, or no error at all in some run."""
+def doubt_of_baseline(galaxies: int | None) -> str | None:
+    """What runs up to this number of galaxies (`useless_up_to`) do not determine."""
+    if galaxies is None:
+        return None
+    return f"how the loss falls up to {galaxies:,} galaxies, where runs are no better than a constant prediction"
+
+
+def _fitted(series: pd.DataFrame, floor: bool) -> dict[str, Any] | None:
+    """A law as plain numbers; None where there are too few sizes for it, or a run has no error at all."""
     sizes, losses, seeds = (series[name].to_numpy() for name in ("galaxies", "loss", "seed"))
-    needed = FEWEST + floor  # as many sizes as parameters leave nothing to judge the law by
+    needed = FEWEST + floor  # as many sizes as parameters would leave no degree of freedom
     if len(set(sizes)) < needed or not (losses > 0).all():
         return None
     galaxies = np.stack(series["replicates"])
@@ -101,10 +112,8 @@ def _fitted(series, floor):
             "galaxies": left.galaxies, "predicted": left.predicted, "low": left.interval[0], "high": left.interval[1],
             "measured": left.measured, "miss": left.miss, "inside": left.inside,
         }  # fmt: skip
-    names = ("a", "b", "c", "per_doubling") if floor else ("a", "b", "per_doubling")
-    values = {"a": law.a, "b": law.b, "c": law.c, "per_doubling": 2**-law.b}
     return {
-        **{name: dict(zip(("value", "low", "high"), (values[name], *law.interval(name)), strict=True)) for name in names},
+        **law_parameters(law, ("a", "b", "c", "per_doubling") if floor else ("a", "b", "per_doubling")),
         "range": law.range,
         "scatter": law.scatter,
         "r2": law.r2,
@@ -114,8 +123,18 @@ def _fitted(series, floor):
     }  # fmt: skip
 
 
-def _larger_models(about, series):
-    """With the most galaxies: the next larger model of the same family beside each model."""
+def law_parameters(law: PowerLaw, names: Sequence[str] = ("a", "b", "c")) -> dict[str, dict[str, float]]:
+    """Parameters of a law with their intervals: `value`, `low`, `high`."""
+    values = {"a": law.a, "b": law.b, "c": law.c, "per_doubling": 2**-law.b}
+    return {name: _with_ends(values[name], law.interval(name)) for name in names}
+
+
+def _with_ends(value: float, ends: tuple[float, float]) -> dict[str, float]:
+    return {"value": value, "low": ends[0], "high": ends[1]}
+
+
+def _larger_models(about: dict[str, Any], series: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """With the most galaxies: the next larger model of the same family compared with each model."""
     most = series[series["galaxies"] == series["galaxies"].max()]
     for family, part in most.groupby("family"):
         models = sorted(part.groupby("backbone"), key=lambda each: each[1]["parameters"].iloc[0])
@@ -124,8 +143,13 @@ def _larger_models(about, series):
             yield about | {"family": family, "small": small, "large": large, **difference}
 
 
-def _difference(first, second, of):
-    """How the mean loss changes from one kind of runs to another, paired by seed, and what that shows."""
+def _difference(first: tuple[float, pd.DataFrame], second: tuple[float, pd.DataFrame], of: str) -> dict[str, Any]:
+    """The change of the mean loss from one kind of runs to another, paired by seed, and whether it is less or more.
+
+    Args:
+        first, second: number of galaxies or parameters, and the runs.
+        of: "galaxies" or "parameters".
+    """
     before, after = (part.set_index("seed") for _, part in (first, second))
     seeds = sorted(set(before.index) & set(after.index))
     changes = after.loc[seeds, "loss"].to_numpy() - before.loc[seeds, "loss"].to_numpy()
@@ -147,19 +171,19 @@ def _difference(first, second, of):
     }  # fmt: skip
 
 
-def _estimate(value, draws):
+def _estimate(value: float, draws: np.ndarray) -> dict[str, float | None]:
     edges = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if np.isfinite(draws).all() else (None, None)
     return {"value": _plain(value), "low": _plain(edges[0]), "high": _plain(edges[1])}
 
 
-def _exponents(laws):
+def _exponents(laws: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Whether exponents differ by more than their intervals: among backbones for a figure, among questions for a backbone.
 
     Cochran's Q: the squares of the differences from the weighted mean, over the variances; it follows chi-square where all
-    exponents are equal. Exponents that the data leave open on one side are left out. Runs share their test galaxies, so that
-    exponents are more alike than independent ones would be.
+    exponents are equal. Exponents that the data constrain on one side only are left out. Runs share their test galaxies, so that
+    their exponents differ less than independent ones would.
     """
-    found = []
+    comparisons = []
     kinds = ("backbone", SERIES), ("figure", ["dataset", "start", "measure", "backbone"])
     for fit, (across, alike) in itertools.product(("law", "plain"), kinds):
         groups = {}
@@ -169,20 +193,20 @@ def _exponents(laws):
         for key, exponents in groups.items():
             if len(exponents) > 1:
                 about = dict(zip(alike, key, strict=True)) | {"fit": fit, "across": across}
-                found.append(about | _heterogeneity(exponents))
-    return found
+                comparisons.append(about | _heterogeneity(exponents))
+    return comparisons
 
 
-def _regular(fit):
-    """Whether the interval of the exponent is one on both sides, and not cut off where the search ends."""
+def _regular(fit: Mapping[str, Any]) -> bool:
+    """Whether the exponent is constrained on both sides, within the scanned range."""
     low, high = 1.01 * EXPONENTS[0], 0.99 * EXPONENTS[1]
     return low < fit["b"]["low"] < fit["b"]["high"] < high and not any(d.startswith(FALLS) for d in fit["doubts"])
 
 
-def _heterogeneity(exponents):
+def _heterogeneity(exponents: Sequence[Mapping[str, float]]) -> dict[str, float]:
     from scipy.stats import chi2
 
-    # On their logarithms, whose intervals are nearly symmetric: 2 x 1.645 standard deviations wide.
+    # Of the logarithms, whose intervals are nearly symmetric: 2 x 1.645 standard deviations wide.
     logs, width = (
         np.log(values) for values in zip(*((b["value"], b["high"] / b["low"]) for b in exponents), strict=True)
     )
@@ -192,26 +216,21 @@ def _heterogeneity(exponents):
     return {"count": len(logs), "mean": float(np.exp(mean)), "q": q, "p": float(chi2.sf(q, len(logs) - 1))}
 
 
-def _joint(about, series):
+def _joint(about: dict[str, Any], series: pd.DataFrame) -> dict[str, Any] | None:
     few = series["parameters"].nunique() < FEWEST or series["galaxies"].nunique() < FEWEST
     if few or not (series["loss"] > 0).all():
         return None
-    law = fit_joint_law(
-        series["parameters"],
-        series["galaxies"],
-        series["loss"],
-        series["seed"],
-        galaxies=np.stack(series["replicates"]),
-    )
+    replicates = np.stack(series["replicates"])
+    law = fit_joint_law(*(series[name] for name in ("parameters", "galaxies", "loss", "seed")), galaxies=replicates)
     values = law.values | {"share": law.values["alpha"] / (law.values["alpha"] + law.values["beta"])}
-    # Where one of the two may do nothing there is no best ratio.
+    # Without an effect of one of the two there is no best ratio.
     falls = not any(doubt.startswith(FALLS) for doubt in law.doubts)
     products = np.geomspace((law.parameters * law.sizes).min(), (law.parameters * law.sizes).max(), CURVE)
     frontier = [values.tolist() for values in law.frontier(products)] if falls else None
     means = series.groupby(["backbone", "parameters", "galaxies"], as_index=False)["loss"].mean()
     return about | {
         **{
-            name: dict(zip(("value", "low", "high"), (values[name], *law.interval(name)), strict=True))
+            name: _with_ends(values[name], law.interval(name))
             for name in (*JointLaw.NAMES, *(["share"] if falls else []))
         },
         "scatter": law.scatter,
@@ -221,8 +240,8 @@ def _joint(about, series):
     }
 
 
-def _plain(value):
-    """A number or text as JSON has it; None for what is not known."""
+def _plain(value: object) -> str | int | float | None:
+    """A number or text as JSON has it; None for a number that is not finite."""
     if isinstance(value, str) or value is None:
         return value
     if isinstance(value, (int, np.integer)):

@@ -74,7 +74,7 @@ def test_reductions_are_those_of_the_results_with_most_and_fewest_labels(everyth
         ]
     assert rows.loc[("average", "mixed", 1.0), "tasks"] == 4
     best = expected["average", "mixed", 1.0]
-    assert f"Average over tasks, mixed: {100 * best['value']:.1f} [" in figures["reductions-full"].alt
+    assert f"Average over tasks, mixed: {100 * best['value']:.1f} % [" in figures["reductions-full"].alt
 
 
 def test_linear_against_full_is_that_of_the_results(everything):

@@ -59,7 +59,7 @@ def test_writing_again_changes_nothing_and_clears_what_is_of_old(folder):
 def test_a_page_that_somebody_wrote_is_left_alone(tmp_path):
     out = write(tmp_path, cells(tasks=("gz1",), starts=("imagenet",), seeds=(1,)), about())
     (out / "README.md").write_text("mine")
-    with pytest.raises(BadInput, match=r"README\.md was not made by a benchmark"):
+    with pytest.raises(BadInput, match=r"README\.md was not made by this command"):
         write_results(out)
     assert [file.name for file in out.iterdir() if file.suffix in (".png", ".parquet")] == []
     (out / "README.md").write_text(MADE)
@@ -71,7 +71,7 @@ def test_the_best_and_the_losing_starts_are_told_beside_the_paper(results):
     for mode, words in (("linear", "a linear probe"), ("full", "full finetuning")):
         averages = {row["start"]: row for row in results["averages"] if (row["mode"], row["share"]) == (mode, 1.0)}
         best = averages["gz2_votes"]
-        said = f"{100 * best['value']:.1f} % ({100 * best['low']:.1f} % to {100 * best['high']:.1f} %) on average over 3 tasks"
+        said = f"{100 * best['value']:.1f} % [{100 * best['low']:.1f} %, {100 * best['high']:.1f} %] on average over 3 tasks"
         assert f"With all labels and {words}, the best galaxy start, {STARTS['gz2_votes'][0]}, cuts" in text
         assert said in text
         losing = text.split(f"With all labels and {words}, more error than ImageNet on average, at 90 %: ")[1]
@@ -102,7 +102,7 @@ def test_tables_hold_the_results(folder, results):
     for row in rows[2:5]:
         for title, told in zip(header[1:-1], row[1:-1], strict=True):
             mean = losses.get((row[0].split()[0], titles[title]))
-            assert told == ("" if mean is None else f"{mean['value']:#.3g} ({mean['low']:#.3g} to {mean['high']:#.3g})")
+            assert told == ("" if mean is None else f"{mean['value']:#.3g} [{mean['low']:#.3g}, {mean['high']:#.3g}]")
     assert rows[4][0] == "ceers (excess)"
     assert rows[4][4] == "", "not measured on what it learnt from"
     reductions = rows[7:]

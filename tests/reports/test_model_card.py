@@ -1,6 +1,7 @@
 """The card of a model is a pure function of its record, and what that lacks it calls not measured."""
 
 import io
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,13 +26,13 @@ from hf_galaxy.reports.run_record import RunRecord
 TREE = load_tree("gz_rings")
 
 
-SAID = DatasetFacts(
+CARD = DatasetFacts(
     "Rings", "cc-by-nc-sa-4.0", "lab/rings", "a telescope", "- Rings look alike.", "@misc{a,\n}\n\n@misc{b,\n}"
 )
 
 
 def record(task="votes", keyed=True, **changes):
-    """Of a run that learnt to see rings, or two classes."""
+    """Of a run that was trained on votes for rings, or on two classes."""
     generator = torch.Generator().manual_seed(0)
     if task == "votes":
         constants = ConstantVotes(torch.tensor([0.5, 0.5]), torch.tensor([1.0, 1.0]), torch.tensor([0.5, 0.5]))
@@ -56,7 +57,7 @@ def record(task="votes", keyed=True, **changes):
             "task": task, "epochs": 3, "label": None if task == "votes" else "kind", "likelihood": "dirichlet_multinomial", "seed": 1,
         },
         "dataset": {
-            "name": "d", "title": "Rings", "cards": [vars(SAID)], "splits": {"train": 70, "validation": 10, "test": 50}, **about,
+            "name": "d", "title": "Rings", "cards": [vars(CARD)], "splits": {"train": 70, "validation": 10, "test": 50}, **about,
         },
         "model": {
             "backbone": "test_convnext", "start": None, "image_size": 64, "crop": 0.5, "flops": 1000,
@@ -76,9 +77,9 @@ def test_a_model_card_is_a_function_of_its_record(task, tmp_path):
     assert "after 2 of at most 3 epochs" in text
     assert "64 x 64 pixels, the middle 50 %" in text
     assert "1,234,567 parameters" in text
-    assert "70 galaxies, taken with a telescope" in text
+    assert re.search("70 galaxies, .* a telescope", text)
     assert "- Rings look alike." in text
-    assert "6.3e+05: 1e+03 for a picture" in text, "210 pictures, three times through"
+    assert "6.3e+05: 1e+03 for" in text, "210 pictures, three times through"
     assert ("galaxy-morphology" if task == "votes" else 'pipeline("image-classification"') in text
     assert text.count("@misc{") == 3
     record(task).save(tmp_path)
@@ -95,20 +96,20 @@ def test_a_model_card_is_a_function_of_its_record(task, tmp_path):
 def test_figures_have_intervals_over_galaxies():
     results = record().results["test"]
     low, high = np.quantile(results["bootstrap"]["loss"]["model"], (0.05, 0.95))
-    told = f"{results['loss']['model']:.3f}\xa0[{low:.3f},\xa0{high:.3f}]"
-    assert f"All 50 galaxies: loss {told}, baseline" in model_card.model_card(record())
+    loss = f"{results['loss']['model']:#.3g}\xa0[{low:#.3g},\xa0{high:#.3g}]"
+    assert f"All 50 galaxies: loss {loss}, baseline" in model_card.model_card(record())
     rows = model_card.metrics_table(results).splitlines()
-    assert sum("\xa0[" in row for row in rows) == 3, "all galaxies, the campaign, the question"
-    assert "[nan" not in model_card.model_card(record())
+    assert sum("[" in row for row in rows) == 3, "all galaxies, the campaign, the question"
+    assert "nan" not in model_card.metrics_table(results)
     classes = model_card.metrics_table(record("classes").results["test"])
-    assert classes.count("\xa0[") == 5, "loss, two accuracies, and two figures of the ranking"
+    assert classes.count("[") == 5, "loss, two accuracies, and two figures of the ranking"
 
 
-def test_an_interval_that_is_not_symmetric_is_shown_with_both_its_ends():
-    results = record("classes").results["test"]
-    results["accuracy"]["model"] = 0.9
-    results["bootstrap"]["accuracy"]["model"] = [0.5] * 20 + [0.9] * 70 + [0.95] * 10
-    assert "| accuracy | 0.900\xa0[0.500,\xa00.950] | " in model_card.metrics_table(results)
+def test_an_interval_that_is_not_symmetric_is_shown_as_it_is():
+    skewed = {"galaxies": 9, "loss": {"model": 1.0, "baseline": 2.0}}
+    drawn = [0.99] * 50 + [1.0] * 100 + [3.0] * 50
+    table = model_card.metrics_table(skewed | {"bootstrap": {"loss": {"model": drawn}}})
+    assert "| 1.00\xa0[0.990,\xa03.00] | 2.00 |" in table
 
 
 def test_a_figure_that_is_the_same_in_all_replicates_has_no_interval():
@@ -119,7 +120,7 @@ def test_a_figure_that_is_the_same_in_all_replicates_has_no_interval():
     assert len(set(drawn)) == 1
     row = model_card.metrics_table(results).splitlines()[-1]
     assert row.startswith("| ring | 49 | ")
-    assert row.count("\xa0[") == 1, row
+    assert row.count("[") == 1, row
 
 
 def test_what_an_older_record_lacks_is_not_measured():
@@ -128,24 +129,24 @@ def test_what_an_older_record_lacks_is_not_measured():
     text = model_card.model_card(old)
     assert "### Calibration\n\nNot measured." in text
     assert "\xa0[" not in text
-    assert "| licence | nobody has stated one |" in text
+    assert "| licence | not stated |" in text
     assert run_figures.figures(old).keys() == {"figures/loss.png"}
     few = VoteMetrics(TREE, ConstantVotes(*torch.ones(3, 2) / 2), min_votes=20)
     few.update({"votes": torch.tensor([[2, 6]])}, SimpleNamespace(fractions=torch.ones(1, 2) / 2, nll=torch.ones(1, 1)))
     table = model_card.metrics_table(few.cpu().compute())
-    assert "| ring | 1 | 1.000 | " in table
+    assert "| ring | 1 | 1.00 | " in table
     assert "| 0 | not measured | not measured |" in table, "one galaxy, with fewer votes than enough"
 
 
 def test_limits_name_questions_of_which_little_is_known():
     text = model_card.model_card(record())
-    assert "rest on few galaxies with enough votes: ring (1)." in text
+    assert re.search(r"[Ff]ew test galaxies .*: ring \(1\)\.", text)
     worse = record()
     worse.results["test"]["questions"]["ring"]["nll"] |= {"model": 2.0, "baseline": 1.5}
-    assert "no better than the constant does for: ring." in model_card.model_card(worse)
+    assert "no better than the constant for: ring." in model_card.model_card(worse)
     better = record()
     better.results["test"]["questions"]["ring"]["nll"] |= {"model": 1.0, "baseline": 1.5}
-    assert "no better than the constant" not in model_card.model_card(better)
+    assert "no better than the constant for" not in model_card.model_card(better)
 
 
 def test_a_class_has_its_recall_and_its_precision():
@@ -245,17 +246,14 @@ def test_a_card_shows_average_precision_where_it_was_measured():
     ours = record("classes")
     pair = ours.results["test"]["average_precision"]
     text = model_card.model_card(ours)
-    assert f"| average_precision | {pair['model']:.3f}\xa0[0." in text
-    assert "is by chance the share of the class, 1 is perfect; it is of b. In brackets" in text
+    assert f"| average_precision | {pair['model']:#.3g}\xa0[0." in text
+    assert "Average precision is the mean precision over all recalls of b;" in text
     ours.dataset["classes"].append("c")
     del ours.results["test"]["confusion"]  # of two classes
-    assert (
-        "mean of the classes) is by chance the share of the class, 1 is perfect. In brackets"
-        in model_card.model_card(ours)
-    )
+    assert "mean precision over all recalls, averaged over the classes;" in model_card.model_card(ours)
     del ours.results["test"]["average_precision"], ours.results["test"]["bootstrap"]["average_precision"]
     earlier = model_card.model_card(ours)
-    assert "average" not in earlier.split("## How good it is")[1].split("###")[0]
+    assert "verage" not in earlier.split("## How good it is")[1].split("###")[0]
     assert "average_precision" not in earlier
 
 
@@ -275,7 +273,7 @@ def test_the_yaml_names_figures_and_what_is_learnt(task):
 
 def test_what_was_measured_on_several_datasets_is_not_said_of_the_one_that_stands_on_the_hub():
     ours = record()
-    ours.dataset["cards"].append(vars(SAID) | {"hub_id": None})
+    ours.dataset["cards"].append(vars(CARD) | {"hub_id": None})
     ours.dataset["title"] = "Rings and Bars"
     data = ModelCard(model_card.model_card(ours)).data
     assert data.datasets == ["lab/rings"], "it did learn from that"
@@ -286,7 +284,7 @@ def test_what_was_measured_on_several_datasets_is_not_said_of_the_one_that_stand
 def test_what_was_measured_on_a_fold_is_not_said_of_the_published_test_split():
     ours = record()
     assert card_data.eval_results(ours)
-    assert "divided anew" not in model_card.model_card(ours)
+    assert "fold 2" not in model_card.model_card(ours)
     ours.settings["fold"] = 2
     card = model_card.model_card(ours)
     assert card_data.eval_results(ours) == {}
@@ -300,20 +298,20 @@ def test_what_a_person_decided_goes_before_what_the_data_say():
     data = ModelCard(text).data
     assert (data.license, data.datasets, data.base_model, data.model_name) == ("mit", ["lab/copy"], "timm/x", "model")
     assert 'folder = "lab/model"' in text
-    assert "as those who published them decided" in text
+    assert "under mit, chosen by their publishers" in text
     assert list(card_data.eval_results(ours)) == [".eval_results/copy.yaml"]
 
 
 def test_a_licence_is_taken_over_only_if_all_data_agree():
     ours = record()
     assert card_data.licence(ours) == "cc-by-nc-sa-4.0"
-    ours.dataset["cards"].append(vars(SAID) | {"license": "mit"})
+    ours.dataset["cards"].append(vars(CARD) | {"license": "mit"})
     assert card_data.licence(ours) is None
     assert ModelCard(model_card.model_card(ours)).data.license == "unknown"
     assert card_data.eval_results(ours) == {}, "measured on both together"
-    ours.dataset["cards"][0] = vars(SAID) | {"license": "mit"}
+    ours.dataset["cards"][0] = vars(CARD) | {"license": "mit"}
     assert card_data.licence(ours) == "mit"
-    local = record(dataset=record().dataset | {"cards": [vars(SAID) | {"hub_id": None}]})
+    local = record(dataset=record().dataset | {"cards": [vars(CARD) | {"hub_id": None}]})
     assert (card_data.datasets(local), card_data.eval_results(local)) == ([], {})
 
 
@@ -332,33 +330,30 @@ def test_a_card_of_values_shows_each_beside_its_constant():
     of_values.dataset["values"] = ["redshift"]
     of_values.results = {"test": {"galaxies": 7, "loss": {"model": 0.25, "baseline": 1}, "values": {"redshift": value}}}
     text = model_card.model_card(of_values)
-    assert "| redshift | 6 | 0.012 | 12,346 | 2.000 | not measured | 0.750 | -0.010 |" in text
-    assert "All 7 galaxies: loss 0.250, baseline 1.000." in text
+    assert "| redshift | 6 | 0.0123 | 12,346 | 2.00 | not measured | 0.750 | -0.0100 |" in text
+    assert "All 7 galaxies: loss 0.250, baseline 1.00." in text
     assert "Predicts numbers from a galaxy's picture, in the units of the dataset: redshift." in text
     assert "dict(zip(model.config.values, answer.values[0].tolist()))" in text
-    assert "for MAE (mean absolute error) its median" in text
+    assert "MAE (mean absolute error) its median" in text
     assert "Calibration" not in text
     assert "Not measured" not in text
 
 
 @pytest.mark.parametrize(
-    ("train", "told"),
+    ("train", "words"),
     [
-        ("all", "| 6.3e+05: 1e+03 for a picture once through the network, twice as many on the way back; validation"),
-        ("last:2", "| at most 6.3e+05: 1e+03 for a picture once through the network, at most twice as many on the way"),
-        ("lora:4", "| at most 6.3e+05: 1e+03 for a picture once through the network, at most twice as many on the way"),
-        (
-            "head",
-            "| 8e+04: 1e+03 for a picture once through the network, each of training and validation; those of the",
-        ),
+        ("all", "| 6.3e+05: 1e+03 for the forward pass of a picture, twice as many for the backward pass;"),
+        ("last:2", "| at most 6.3e+05: 1e+03 for the forward pass of a picture, at most twice as many"),
+        ("lora:4", "| at most 6.3e+05: 1e+03 for the forward pass of a picture, at most twice as many"),
+        ("head", "| 8e+04: 1e+03 for the forward pass of a picture, once for each training and validation galaxy;"),
     ],
 )
-def test_compute_is_of_what_was_trained(train, told):
+def test_compute_is_of_what_was_trained(train, words):
     ours = record()
     ours.settings["train"] = train
     if train == "head":
         ours.training["features"] = {"seconds": 1.0, "bytes": 100}
-    assert f"| floating-point operations, estimated {told}" in model_card.model_card(ours)
+    assert f"| floating-point operations, estimated {words}" in model_card.model_card(ours)
     del ours.model["flops"]
     assert "floating-point operations" not in model_card.model_card(ours)
 
@@ -369,8 +364,8 @@ def test_a_card_of_classes_says_that_its_loss_is_the_plain_one_where_it_was_not_
     of_classes.dataset["classes"] = ["a", "b"]
     of_classes.settings |= setting
     of_classes.results = {}
-    said = "measured without the label smoothing and class weights" in model_card.model_card(of_classes)
-    assert said == bool(setting)
+    shown = "without the label smoothing and class weights" in model_card.model_card(of_classes)
+    assert shown == bool(setting)
 
 
 def test_a_file_that_is_no_run_record_is_refused(tmp_path):

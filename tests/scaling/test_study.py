@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import runpy
 import sys
 
@@ -13,9 +14,10 @@ from huggingface_hub import DatasetCard
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.reports import model_card
+from hf_galaxy.reports.measures import ALL
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.scaling.page import MADE, claims, study_page
-from hf_galaxy.scaling.points import ALL, family_of, load_points, points_of, records_in, save_points
+from hf_galaxy.scaling.points import family_of, load_points, points_of, records_in, save_points
 from hf_galaxy.scaling.study import study_of
 from tests.conftest import ROOT
 from tests.scaling.records import BACKBONES, SIZES, classed_records, law_of, loss_of, voted_records
@@ -88,7 +90,7 @@ def test_runs_measured_without_replicates_are_refused():
 def test_runs_that_are_no_one_study_are_refused():
     records = classed_records(sizes=SIZES[:3], seeds=(1, 2))
     name, record = next(iter(records.items()))
-    with pytest.raises(BadInput, match=f"{name} and again are the same backbone"):
+    with pytest.raises(BadInput, match=f"{name} and again have the same backbone, number of galaxies and seed"):
         points_of(records | {"again": record})
     other = copy.deepcopy(record)
     other.settings |= {"seed": 9, "label_smoothing": 0.0, "zoom": [0.9, 1.1]}
@@ -191,7 +193,10 @@ def test_few_runs_make_a_study_that_claims_nothing():
     assert all(law["law"] is None and law["plain"] is None for law in study["laws"])
     assert all(point["low"] is None for law in study["laws"] for point in law["points"])
     assert {law["last_step"]["loss"] for law in study["laws"]} == {"not known"}
-    assert "one seed" in study_page(study, "Few", {}, "command")
+    page = study_page(study, "Few", {}, "command")
+    assert "(no interval)" in page
+    assert "not known" in page
+    assert "changes with an interval" not in page
 
 
 def test_the_page_is_a_function_of_the_study_and_a_card_for_the_hub(study, tmp_path):
@@ -202,10 +207,30 @@ def test_the_page_is_a_function_of_the_study_and_a_card_for_the_hub(study, tmp_p
     assert "![what it shows](curves-rmse.png)" in page
     law = next(law for law in study["laws"] if law["figure"] == "hard" and law["measure"] == "rmse")
     b = law["law"]["b"]
-    assert f"{b['value']:#.3g} ({b['low']:#.3g} to {b['high']:#.3g})" in page
+    assert f"{b['value']:#.3g} [{b['low']:#.3g}, {b['high']:#.3g}]" in page
     falls, *_ = claims(study)
     for measure in ("excess", "rmse"):
-        assert f"{measure}: of 9 laws of a backbone on a question, 9 fall with more galaxies" in falls["found"]
+        assert f"{measure}: of 9 laws of a backbone on a question, 9 fall with more galaxies" in falls["result"]
+
+
+def test_comparisons_stand_beside_the_number_that_chance_would_give(study):
+    page = study_page(study, "title", {}, "python x")
+    falls, architectures, questions, parameters = (each["result"] for each in claims(study))
+    # 9 laws, each with a chance of 5 % to look falling where it is flat.
+    assert falls.count("chance alone would give about 0.45.") == 2, "of excess and rmse"
+    # One comparison of each question and of all together, for laws of either kind.
+    assert "comparisons of 3 architectures" in architectures
+    assert re.search(r"in \d of 4 comparisons .*? \(p below 0\.05, by chance about 0\.2\)", architectures)
+    assert re.search(r"in \d of 3 comparisons of 3 questions .*? by chance about 0\.15\)", questions)
+    steps = [each for each in study["parameters"] if each["measure"] == "rmse"]
+    assert f"of {len(steps)} pairs" in parameters
+    assert f"chance alone would give about {0.05 * len(steps):.2g} of each" in parameters
+    changes = [law["last_step"] for law in study["laws"] if law["measure"] == "rmse"] + steps
+    less, more = (sum(step["loss"] == verdict for step in changes) for verdict in ("less", "more"))
+    assert re.search(
+        rf"Of {len(changes)} changes .*? {less} are less and {more} more .*? about {0.05 * len(changes):.2g} of each",
+        page,
+    )
 
 
 def test_the_script_writes_a_folder_that_datasets_reads_and_cards_of_runs(tmp_path, monkeypatch):
@@ -245,7 +270,7 @@ def test_the_script_writes_a_folder_that_datasets_reads_and_cards_of_runs(tmp_pa
     (tmp_path / "again").mkdir()
     (tmp_path / "again/README.md").write_text("mine")
     again = ["--runs", tmp_path / "study/points.parquet", "--out", tmp_path / "again"]
-    with pytest.raises(SystemExit, match=r"README\.md is not of an earlier fit"):
+    with pytest.raises(SystemExit, match=r"README\.md was not made by this command"):
         fit(*again)
     assert [file.name for file in (tmp_path / "again").iterdir()] == ["README.md"]
     (tmp_path / "again/README.md").write_text(MADE)

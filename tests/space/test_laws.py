@@ -115,7 +115,7 @@ def test_the_planner_is_the_label_budget():
     ours = law_planner.label_budget(
         RESULTS, "ceers_starts", "tf_efficientnet_lite0", start, 6_000, 15.5, measure="excess"
     )
-    theirs = plain(budget_of(series, 15.5, galaxies=6_000))
+    theirs = plain(budget_of(series, 15.5, galaxies=6_000).as_dict())
     assert {key: ours[key] for key in theirs if key != "sentences"} == {
         key: value for key, value in theirs.items() if key != "sentences"
     }

@@ -1,0 +1,14 @@
+"""The losses that studies compare: all are errors, so that less is better."""
+
+ALL = "all"  # the figure of all questions together, or of all classes
+MEASURES = {
+    "error": "share of galaxies in a wrong class",
+    "balanced_error": "share of galaxies in a wrong class, mean of the classes",
+    "nll": "cross-entropy (nats per galaxy)",
+    "missed_auc": "1 - area under the ROC curve",
+    "missed_precision": "1 - average precision",
+    "rmse": "root-mean-square error (RMSE)",
+    "excess": "likelihood loss above the least possible (nats per galaxy)",
+    "mse": "mean squared error (in standard deviations)",
+    "unexplained": "share of the variance not explained (1 - R²)",
+}
