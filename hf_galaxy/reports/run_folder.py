@@ -14,13 +14,14 @@ LOCK, CARD = ".lock", "README.md"
 
 
 def rewrite(out: Path, change: Callable[[RunRecord], None], redraw: bool = False) -> bool:
-    """Change the record of a run, and what is made of it: its card, unless a person edited it, and its figures.
+    """Change the record of a run, and remake its figures, and its card unless a person edited it.
 
     Args:
-        redraw: make the figures again even if what they show has not changed.
+        change: changes the record that it is called with.
+        redraw: redraw the figures even if their numbers have not changed.
 
     Returns:
-        Whether the card is that of the record now, not a person's.
+        Whether the card was remade; otherwise a person edited it.
 
     Raises:
         BadInput: there is no run, or it cannot be written.
@@ -34,36 +35,36 @@ def rewrite(out: Path, change: Callable[[RunRecord], None], redraw: bool = False
 
 
 def _rewrite(out: Path, change: Callable[[RunRecord], None], redraw: bool) -> bool:
-    """As `rewrite`, while nobody else writes."""
+    """As `rewrite`, under the lock of the folder."""
     remove_partial(out.rglob("*"))
     before, record = RunRecord.load(out), RunRecord.load(out)
     ours = card_is_ours(out / CARD, before)
     change(record)
-    # First of all: where this is cut off, the record still says which file is not to stay.
+    # First, so that after an interruption the record still names the files to remove.
     for path in card_data.eval_results(before).keys() - card_data.eval_results(record).keys():
         (out / path).unlink(missing_ok=True)
-    record.save(out)  # with the mark of the card as it was, so that one that is cut off here is still known
-    shown = [(each.training, run_figures.calibration_of(each)) for each in (before, record)]
-    write_figures_and_card(out, record, card=ours, drawn=redraw or shown[0] != shown[1])
+    record.save(out)  # with the mark of the card before, which is recognised by it after an interruption
+    drawn = [(each.training, run_figures.calibration_of(each)) for each in (before, record)]
+    write_figures_and_card(out, record, card=ours, figures=redraw or drawn[0] != drawn[1])
     return ours
 
 
-def card_is_ours(card, record):
-    """Whether a card was made of the record and not touched since, or removed."""
+def card_is_ours(card: Path, record: RunRecord) -> bool:
+    """Whether a card was made from the record and not edited since, or was removed."""
     if not card.exists():
         return True
     text = card.read_bytes()
     return _mark_of(text) == record.card or text == model_card.model_card(record).encode()
 
 
-def _mark_of(card):
+def _mark_of(card: bytes) -> str:
     return hashlib.sha256(card).hexdigest()
 
 
-def write_figures_and_card(out, record, card=True, drawn=True):
-    """What is made of the record, beside it: the figures, the results as the Hub reads them, and the card; marks the card."""
+def write_figures_and_card(out: Path, record: RunRecord, card: bool = True, figures: bool = True) -> None:
+    """Write the results as the Hub reads them, the figures and the card beside the record, with the mark of the card in it."""
     files = {path: text.encode() for path, text in card_data.eval_results(record).items()}
-    if drawn:
+    if figures:
         files |= run_figures.figures(record)
         for path in {run_figures.LOSS, run_figures.CALIBRATION} - files.keys():
             (out / path).unlink(missing_ok=True)
@@ -75,4 +76,4 @@ def write_figures_and_card(out, record, card=True, drawn=True):
                 partial.write_bytes(content)
     if card:
         record.card = _mark_of(files[CARD])
-    record.save(out)  # last of all: it says that the others are complete
+    record.save(out)  # last, as it says that the others are complete

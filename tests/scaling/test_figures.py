@@ -251,7 +251,7 @@ def budget(target=0.38, needed=(60_000.0, 41_000.0, 130_000.0), held=True):
         ({"needed": (90_000.0, 40_000.0, None)}, "90k galaxies [40k, no upper end]", [90_000, 40_000, np.inf]),
         ({"target": 0.29, "needed": (None, 2e5, None)}, "200k galaxies or more", [np.inf, 2e5, np.inf]),
         ({"target": 0.2, "needed": (None, None, None)}, "not reached", [np.inf] * 3),
-        ({"target": None, "needed": None, "held": False}, "against galaxies", None),
+        ({"target": None, "needed": None, "held": False}, "against training galaxies", None),
     ],
 )
 def test_the_label_budget(given, words, ends):
