@@ -33,9 +33,7 @@ space: $(VENV)/ready
 
 # As many tests at once as there are cores; those of a file share what they prepare (tests/conftest.py). Threads that wait leave
 # the cores to others.
-test: $(VENV)/ready
-	$(RUN) ruff check .
-	$(RUN) ruff format --check .
+test: lint
 	$(RUN) OMP_WAIT_POLICY=PASSIVE python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
 
 # Also what only repeats, at more places and with other seeds, what `make test` has shown.
@@ -49,6 +47,7 @@ test-browser: $(VENV)/ready
 lint: $(VENV)/ready
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+	$(RUN) mypy
 
 format: $(VENV)/ready
 	$(RUN) ruff check --fix .

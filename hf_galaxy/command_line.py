@@ -17,12 +17,8 @@ import tyro
 from hf_galaxy.errors import BadInput, Interrupted, InUse
 from hf_galaxy.outcome import STOPPED, Outcome, folder_of_outcome, write_outcome
 
-RANKS = (
-    "RANK",
-    "PMI_RANK",
-    "OMPI_COMM_WORLD_RANK",
-    "MV2_COMM_WORLD_RANK",
-)  # where launchers number the processes of a run
+# Where launchers number the processes of a run.
+RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
 
 def run(
@@ -38,7 +34,7 @@ def run(
     """
     try:
         with _usage_as_outcome():
-            options = {"default": defaults(settings, sys.argv[1:])} if defaults else {}
+            options: dict[str, Any] = {"default": defaults(settings, sys.argv[1:])} if defaults else {}
             values = tyro.cli(settings, **options)
         show_log()
         main(values)
