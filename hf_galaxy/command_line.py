@@ -57,6 +57,7 @@ def _usage_as_outcome() -> Iterator[None]:
     if folder_of_outcome() is None:
         yield
         return
+    stderr = sys.stderr
     with contextlib.redirect_stderr(io.StringIO()) as usage:
         try:
             yield
@@ -66,7 +67,7 @@ def _usage_as_outcome() -> Iterator[None]:
                 write_outcome(Outcome("bad_input", _one_line(usage.getvalue().translate(frame)), 2))
             raise
         finally:
-            sys.__stderr__.write(usage.getvalue())
+            stderr.write(usage.getvalue())
 
 
 def _one_line(text: str) -> str:

@@ -7,11 +7,16 @@ from hf_galaxy import load_tree
 from tests.conftest import ROOT
 
 PROGRAM = """
-import ctypes, sys
+import ctypes, os, signal, sys
 import psutil  # its version for Linux needs resource, that for Windows does not
+import accelerate, datasets, galsim, transformers.pipelines  # which look for the functions below in ways of their own
 
 for name in ("fcntl", "resource"):
     sys.modules[name] = None  # importing it fails
+for name in ("fork", "getuid", "killpg", "register_at_fork", "sched_getaffinity", "sched_setaffinity", "setsid", "sysconf"):
+    delattr(os, name)
+for name in ("SIGHUP", "SIGKILL", "SIGUSR1"):
+    delattr(signal, name)
 
 class Library(ctypes.CDLL):
     def __init__(self, name, *arguments, **options):
