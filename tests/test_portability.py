@@ -13,6 +13,8 @@ import accelerate, datasets, galsim, transformers.pipelines  # which look for th
 
 for name in ("fcntl", "resource"):
     sys.modules[name] = None  # importing it fails
+for name in [name for name in sys.modules if name.partition(".")[0] == "filelock"]:
+    del sys.modules[name]  # to be imported once more, without fcntl
 for name in ("fork", "getuid", "killpg", "register_at_fork", "sched_getaffinity", "sched_setaffinity", "setsid", "sysconf"):
     delattr(os, name)
 for name in ("SIGHUP", "SIGKILL", "SIGUSR1"):
