@@ -4,15 +4,18 @@ import heapq
 import itertools
 import os
 import subprocess
+import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_galaxy.errors import BadInput
+from hf_galaxy.outcome import VARIABLE
 from hf_galaxy.sweeps.attempt import ending
 from hf_galaxy.sweeps.grid import Cell, name_of
 from hf_galaxy.sweeps.scheduler import resources_for_slot
@@ -106,22 +109,24 @@ def _try_out(cell, environment, cores):
     from hf_galaxy.training.estimate import Estimate
 
     start = time.perf_counter()
-    process = subprocess.Popen(
-        [*cell.command, "--estimate"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=os.environ | environment,
-    )
-    if cores:
-        os.sched_setaffinity(process.pid, cores)
-    text = process.communicate()[0].decode(errors="replace")
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen(
+            [*cell.command, "--estimate"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=os.environ | environment | {VARIABLE: folder},
+        )
+        if cores:
+            os.sched_setaffinity(process.pid, cores)
+        text = process.communicate()[0].decode(errors="replace")
+        estimate = Estimate.load(Path(folder))
     seconds = time.perf_counter() - start
     if process.returncode:
         raise BadInput(f"{cell.name}: cannot be tried out: {ending(process.returncode, text).why}")
-    if (found := Estimate.found_in(text)) is None:
+    if estimate is None:
         raise BadInput(f"{cell.name}: {cell.command[1]} does not say what it needs when it is given --estimate")
-    return found, seconds - found.tried_seconds
+    return estimate, seconds - estimate.tried_seconds
 
 
 def _of(estimate, cell):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import resource
 import sys
 import tempfile
 import time
@@ -10,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import torch
 from accelerate import Accelerator
 
+from hf_galaxy.files import write_json
 from hf_galaxy.training import checkpoints
 from hf_galaxy.training.recipe import Recipe
 from hf_galaxy.training.sequence import ProcessShard
@@ -21,7 +22,7 @@ from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.sources import Sources
 
 TRIED_STEPS = 8  # after as many that do not count: buffers are made, kernels chosen, a backbone compiled
-MARK = "estimate: "  # begins the line for programs
+FILE = "estimate.json"  # in the folder that `outcome.folder_of_outcome` names
 STORED = 2  # batches that each loader worker has in store when the clock starts, after a validation
 
 
@@ -113,15 +114,17 @@ class Estimate:
             f"{self.memory_bytes / 1e9:.2f} GB of memory in the first process"
         )
 
-    def line(self) -> str:
-        """For programs, on one line."""
-        return MARK + json.dumps(dataclasses.asdict(self))
+    def save(self, folder: Path) -> None:
+        """Write `folder`/estimate.json."""
+        write_json(folder / FILE, dataclasses.asdict(self))
 
     @classmethod
-    def found_in(cls, output: str) -> "Estimate | None":
-        """As `line` wrote it into what a script printed."""
-        lines = [line for line in output.splitlines() if line.startswith(MARK)]
-        return cls(**json.loads(lines[-1].removeprefix(MARK))) if lines else None
+    def load(cls, folder: Path) -> "Estimate | None":
+        """The estimate in a folder; None if there is none."""
+        try:
+            return cls(**json.loads((folder / FILE).read_text()))
+        except FileNotFoundError:
+            return None
 
 
 def estimate(
@@ -131,16 +134,13 @@ def estimate(
     share: ProcessShard,
     accelerator: Accelerator,
     weights: int,
-) -> str:
+) -> Estimate:
     """Try out some steps in a folder that is removed again.
 
     Args:
         train: given a recipe, a number of galaxies, a folder and the rows of the splits, trains as `loop.fit` does; and if
             the backbone's features are computed first, takes them of these rows only, and says in `features` what it cost.
         weights: bytes of the whole model, of which a checkpoint may hold but the head.
-
-    Returns:
-        What was found, in words and as a line for programs.
     """
     recipe = dataclasses.replace(settings, epochs=2, validate_every=1, warmup=0.0, cooldown=0.5, keep_at=())
     tried = TRIED_STEPS + 4 * STORED * settings.workers // share.accumulate
@@ -153,7 +153,10 @@ def estimate(
         training = train(recipe, tried * settings.batch_size, Path(folder), few)
         size = max((file.stat().st_size for file in checkpoints.list_checkpoints(Path(folder))), default=0)
         accelerator.wait_for_everyone()
-    memory = torch.cuda.max_memory_reserved() if accelerator.device.type == "cuda" else _peak_memory()
+    if accelerator.device.type == "cuda":
+        memory = torch.cuda.max_memory_reserved()
+    else:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     rounds = training["history"]
     in_rounds = tried * settings.batch_size * sum(1 / each["galaxies_per_second"] for each in rounds)
     in_rounds += sum(each["validation_seconds"] for each in rounds)
@@ -161,7 +164,7 @@ def estimate(
     tried_on = sum(len(rows) for parts in few.values() for rows in parts)
     if accelerator.device.type != "cuda":  # whose memory they are not in
         memory += round((sum(map(sources.count, few)) / tried_on - 1) * features["bytes"])
-    found = Estimate(
+    return Estimate(
         **{name: getattr(settings, name) for name in ("subset", "epochs", "validate_every", "batch_size")},
         galaxies={split: sources.count(split) for split in sources.splits},
         galaxies_per_second=rounds[-1]["galaxies_per_second"],
@@ -175,14 +178,3 @@ def estimate(
         kept=len(settings.keep_at),
         memory_bytes=memory,
     )
-    return f"{found}\n{found.line()}"
-
-
-def _peak_memory() -> int:
-    """The most memory, in bytes, that this process has held; where the system does not keep it, what it holds now."""
-    try:
-        import resource
-    except ImportError:  # on Windows
-        memory = psutil.Process().memory_info()
-        return getattr(memory, "peak_wset", memory.rss)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -20,6 +20,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.models.backbones import layer_groups
 from hf_galaxy.models.pretrained import hub_id_of
 from hf_galaxy.models.start import resolve_start
+from hf_galaxy.outcome import folder_of_outcome
 from hf_galaxy.reports import model_card
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.training.estimate import estimate
@@ -148,7 +149,10 @@ def run_training(settings: Settings) -> RunRecord | None:
         return training | {"features": about}
 
     if settings.estimate:
-        accelerator.print(estimate(train, settings, sources, share, accelerator, weights_bytes))
+        needs = estimate(train, settings, sources, share, accelerator, weights_bytes)
+        accelerator.print(needs)
+        if accelerator.is_main_process and (folder := folder_of_outcome()) is not None:
+            needs.save(folder)
         accelerator.end_training()
         return None
 
