@@ -1,25 +1,24 @@
-"""What a training will need, found by trying out some steps of it: time, disk, memory."""
+"""What a training will need, measured by some steps of it: time, disk, memory."""
 
-import dataclasses
 import json
 import math
-import resource
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import psutil
 import torch
-from accelerate import Accelerator
 
+from hf_galaxy.data.targets import Rows
 from hf_galaxy.files import write_json
 from hf_galaxy.training import checkpoints
+from hf_galaxy.training.context import RunContext
+from hf_galaxy.training.loop import Checkpointing
 from hf_galaxy.training.recipe import Recipe
-from hf_galaxy.training.sequence import ProcessShard
 from hf_galaxy.training.settings import Settings
-from hf_galaxy.training.sources import Sources
 
 TRIED_STEPS = 8  # after as many that do not count: buffers are made, kernels chosen, a backbone compiled
 FILE = "estimate.json"  # in the folder that `outcome.folder_of_outcome` names
@@ -33,16 +32,16 @@ class Estimate:
     Attributes:
         subset, epochs, validate_every, batch_size: its settings.
         galaxies: split -> galaxies in it.
-        galaxies_per_second: in training, all processes together, loading included.
+        galaxies_per_second: in training, all processes together, with loading.
         evaluated_per_second: galaxies in validation.
-        features_seconds: to compute the features of a galaxy, once, where a head learns from nothing else; else 0.
-        saving_seconds: for what is done after each validation.
-        tried_seconds: that the trying out took, without the start of the script.
+        features_seconds: to compute the features of a galaxy, once, where only a head is trained; else 0.
+        saving_seconds: after each validation.
+        tried_seconds: of the steps that were tried, without the start of the command.
         weights_bytes: of the finished model.
         checkpoint_bytes: of one checkpoint.
-        checkpoints: that are kept at the same time, one of them being written.
-        kept: checkpoints that are kept for good.
-        memory_bytes: the most that the first process takes, of its GPU or else of the machine.
+        checkpoints: on the disk at the same time, one of them being written.
+        kept: checkpoints for runs that branch off.
+        memory_bytes: the most that the first process has, of its GPU or else of the machine.
     """
 
     subset: float
@@ -63,7 +62,7 @@ class Estimate:
 
     @property
     def steps(self) -> int:
-        """Of the optimiser, if patience does not end it before."""
+        """Steps of the optimiser, without early stopping."""
         return Recipe(epochs=self.epochs, batch_size=self.batch_size).steps(self.galaxies["train"])
 
     @property
@@ -73,10 +72,10 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """All steps, and all validations with what follows on each; before them, features."""
-        validating = self.galaxies["validation"] / self.evaluated_per_second + self.saving_seconds
-        learning = self.seen / self.galaxies_per_second + math.ceil(self.epochs / self.validate_every) * validating
-        return learning + (self.galaxies["train"] + self.galaxies["validation"]) * self.features_seconds
+        """Features, then all steps and all validations, each with its checkpoint."""
+        validation = self.galaxies["validation"] / self.evaluated_per_second + self.saving_seconds
+        training = self.seen / self.galaxies_per_second + math.ceil(self.epochs / self.validate_every) * validation
+        return training + (self.galaxies["train"] + self.galaxies["validation"]) * self.features_seconds
 
     @property
     def test_seconds(self) -> float:
@@ -85,20 +84,20 @@ class Estimate:
 
     @property
     def disk_bytes(self) -> int:
-        """All checkpoints that there are at the same time."""
+        """All checkpoints that are on the disk at the same time."""
         return self.checkpoint_bytes * (self.checkpoints + self.kept)
 
     @property
     def left_bytes(self) -> int:
-        """What stays of the finished run."""
+        """The finished run: weights, and checkpoints for runs that branch off."""
         return self.weights_bytes + self.checkpoint_bytes * self.kept
 
     def with_settings(
         self, subset: float | None = None, epochs: float | None = None, validate_every: float | None = None
     ) -> "Estimate":
-        """Of a training that differs in these; of another subset, to a few galaxies."""
+        """The estimate of a training that differs in these; for another subset, to within a few galaxies."""
         share = (self.subset if subset is None else subset) / self.subset
-        return dataclasses.replace(
+        return replace(
             self,
             subset=self.subset * share,
             epochs=self.epochs if epochs is None else epochs,
@@ -106,7 +105,7 @@ class Estimate:
             galaxies=self.galaxies | {"train": max(1, round(self.galaxies["train"] * share))},
         )
 
-    def __str__(self):
+    def __str__(self) -> str:
         hours, minutes = divmod(round(self.seconds / 60), 60)
         return (
             f"{self.steps:,} steps at {self.galaxies_per_second:,.1f} galaxies/s: about {hours} h {minutes} min without early "
@@ -116,7 +115,7 @@ class Estimate:
 
     def save(self, folder: Path) -> None:
         """Write `folder`/estimate.json."""
-        write_json(folder / FILE, dataclasses.asdict(self))
+        write_json(folder / FILE, asdict(self))
 
     @classmethod
     def load(cls, folder: Path) -> "Estimate | None":
@@ -128,53 +127,58 @@ class Estimate:
 
 
 def estimate(
-    train: Callable[..., dict],
-    settings: Settings,
-    sources: Sources,
-    share: ProcessShard,
-    accelerator: Accelerator,
-    weights: int,
+    train: Callable[[Settings, int, dict[str, list[Rows]], Checkpointing], dict],
+    context: RunContext,
+    weights_bytes: int,
 ) -> Estimate:
-    """Try out some steps in a folder that is removed again.
+    """Try out some steps of a run, in a folder that is removed again.
 
     Args:
-        train: given a recipe, a number of galaxies, a folder and the rows of the splits, trains as `loop.fit` does; and if
-            the backbone's features are computed first, takes them of these rows only, and says in `features` what it cost.
-        weights: bytes of the whole model, of which a checkpoint may hold but the head.
+        train: `engines.WholeModel.train`; where the backbone's features are computed first, these are of the first rows only, and
+            `features` in its result is what they cost.
+        weights_bytes: of the whole model; a checkpoint may hold only the head.
     """
-    recipe = dataclasses.replace(settings, epochs=2, validate_every=1, warmup=0.0, cooldown=0.5, keep_at=())
-    tried = TRIED_STEPS + 4 * STORED * settings.workers // share.accumulate
+    settings, sources, accelerator = context.settings, context.sources, context.accelerator
+    trial = replace(settings, epochs=2, validate_every=1, warmup=0.0, cooldown=0.5, keep_at=())
+    galaxies = (TRIED_STEPS + 4 * STORED * settings.workers // context.shard.accumulate) * settings.batch_size
     few = {
         split: [rows.select(range(min(len(rows), TRIED_STEPS * settings.batch_size))) for rows in sources.splits[split]]
         for split in ("train", "validation")
     }
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        training = train(recipe, tried * settings.batch_size, Path(folder), few)
+        training = train(trial, galaxies, few, Checkpointing(Path(folder)))
         size = max((file.stat().st_size for file in checkpoints.list_checkpoints(Path(folder))), default=0)
         accelerator.wait_for_everyone()
-    if accelerator.device.type == "cuda":
-        memory = torch.cuda.max_memory_reserved()
-    else:
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     rounds = training["history"]
-    in_rounds = tried * settings.batch_size * sum(1 / each["galaxies_per_second"] for each in rounds)
+    in_rounds = galaxies * sum(1 / each["galaxies_per_second"] for each in rounds)
     in_rounds += sum(each["validation_seconds"] for each in rounds)
     features = training.get("features", {"seconds": 0.0, "bytes": 0})
-    tried_on = sum(len(rows) for parts in few.values() for rows in parts)
-    if accelerator.device.type != "cuda":  # whose memory they are not in
-        memory += round((sum(map(sources.count, few)) / tried_on - 1) * features["bytes"])
+    tried_rows = sum(len(rows) for parts in few.values() for rows in parts)
+    more = 0 if accelerator.device.type == "cuda" else sum(map(sources.count, few)) / tried_rows - 1
     return Estimate(
         **{name: getattr(settings, name) for name in ("subset", "epochs", "validate_every", "batch_size")},
         galaxies={split: sources.count(split) for split in sources.splits},
         galaxies_per_second=rounds[-1]["galaxies_per_second"],
         evaluated_per_second=sum(map(len, few["validation"])) / rounds[-1]["validation_seconds"],
-        features_seconds=features["seconds"] / tried_on,
+        features_seconds=features["seconds"] / tried_rows,
         saving_seconds=(training["seconds"] - in_rounds) / len(rounds),
         tried_seconds=time.perf_counter() - start,
-        weights_bytes=weights,
+        weights_bytes=weights_bytes,
         checkpoint_bytes=size,
         checkpoints=settings.keep_checkpoints + 1,
         kept=len(settings.keep_at),
-        memory_bytes=memory,
+        memory_bytes=_peak_memory(accelerator.device) + round(more * features["bytes"]),  # these are not on the GPU
     )
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes, the most that this process has held of its GPU or else of the machine; where the system does not keep it, now."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved()
+    try:
+        import resource
+    except ImportError:  # on Windows
+        memory = psutil.Process().memory_info()
+        return getattr(memory, "peak_wset", memory.rss)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,15 +1,20 @@
-"""The one training loop, and the one evaluation loop. They know processes, precision and resuming, and nothing of votes:
-a model is called with a batch and answers with `loss`.
+"""The one training loop, and the one evaluation loop. They handle processes, precision and resuming; targets are none of their
+business: a model is called with a batch and returns `loss`.
 """
 
 import contextlib
+import logging
 import math
 import signal
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +23,7 @@ from accelerate.utils import DistributedType, broadcast, gather_object
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.distributed.tensor import DTensor
+from tqdm import tqdm
 
 from hf_galaxy.errors import Interrupted
 from hf_galaxy.progress import progress
@@ -28,186 +34,299 @@ STEPS_PER_LOG = 10
 
 Batch = dict[str, torch.Tensor]
 
+logger = logging.getLogger(__name__)
 
-def fit(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
-    galaxies: int,
-    accumulate: int,
-    batches: Callable[[range], Iterator[Batch]],
-    to_inputs: Callable[[Batch], Batch],
-    validate: Callable[[nn.Module], float],
-    accelerator: Accelerator,
-    folder: Path,
-    checkpoint_minutes: float = 10,
-    keep_checkpoints: int = 2,
-    keep_at: tuple[float, ...] = (),
-) -> dict:
-    """Train `model` in place; it ends with the weights that did best on validation.
 
-    Killed and called again with the same arguments, it goes on from the last checkpoint in `folder` and ends with the
-    same weights, to the bit if the number of processes and micro-batches is the same.
+@dataclass(frozen=True)
+class Schedule:
+    """How many optimiser steps a training takes, and after which of them it validates and keeps a checkpoint.
+
+    Attributes:
+        galaxies: the training galaxies, one epoch.
+        steps: the last validation is after this one.
+        length: the whole training in batches, not rounded.
+        validate_after: steps; by default those nearest to the ends of epochs.
+        keep_after: steps whose checkpoints are kept for runs that branch off.
+    """
+
+    galaxies: int
+    steps: int
+    length: float
+    validate_after: frozenset[int]
+    keep_after: frozenset[int]
+
+    @classmethod
+    def of(cls, recipe: Recipe, galaxies: int, keep_at: tuple[float, ...] = ()) -> "Schedule":
+        """The schedule of a recipe on this number of galaxies.
+
+        Args:
+            keep_at: in epochs.
+        """
+        steps, steps_per_epoch = recipe.steps(galaxies), galaxies / recipe.batch_size
+        validations = range(1, math.ceil(recipe.epochs / recipe.validate_every))
+        nearest = (max(1, round(n * recipe.validate_every * steps_per_epoch)) for n in validations)
+        return cls(
+            galaxies=galaxies,
+            steps=steps,
+            length=recipe.length(galaxies),
+            validate_after=frozenset(step for step in nearest if step < steps) | {steps},
+            keep_after=frozenset(max(1, round(epochs * steps_per_epoch)) for epochs in keep_at),
+        )
+
+    def saves_after(self, step: int) -> bool:
+        """Whether a checkpoint is written after a step, however short the time since the one before."""
+        return step in self.validate_after or step in self.keep_after
+
+    def pauses_after(self, step: int) -> bool:
+        """Whether the losses are read after a step, and all processes exchange what they need."""
+        return step % STEPS_PER_LOG == 0 or self.saves_after(step)
+
+
+@dataclass(frozen=True)
+class Checkpointing:
+    """Where checkpoints are written and how often: after each validation and on SIGTERM always.
+
+    Attributes:
+        folder: `checkpoints.discard` removes them from there.
+        minutes: the longest time between two checkpoints.
+        keep: the number of checkpoints that are kept, the newest.
+    """
+
+    folder: Path
+    minutes: float = 10
+    keep: int = 2
+
+
+class TrainingData(Protocol):
+    """What a `Trainer` trains and validates on.
+
+    Attributes:
+        accumulate: micro-batches per optimiser step.
+    """
+
+    accumulate: int
+
+    def batches(self, steps: range) -> Iterator[Batch]:
+        """The micro-batches of this process, `accumulate` for each step."""
+
+    def to_inputs(self, batch: Batch) -> Batch:
+        """The keyword arguments of the model, from a batch on the device."""
+
+    def validate(self, model: nn.Module) -> float:
+        """The model's loss on the validation split, the same number in every process."""
+
+
+class Flags(NamedTuple):
+    """Requests of any process, known to all."""
+
+    stop: bool
+    save: bool
+
+
+class Trainer:
+    """Trains a model in place; it ends with the weights that validated best.
+
+    Interrupted and run again with the same arguments, it resumes from the newest checkpoint and ends with the same weights, to the
+    bit if the number of processes and micro-batches is the same.
 
     Args:
-        optimizer: its groups say by `lr_scale` how they share in the learning rate.
-        galaxies: that make up an epoch.
-        accumulate: micro-batches a step.
-        batches: given the steps to go, this process's micro-batches, `accumulate` of them for each step.
-        to_inputs: a batch on the device -> the keyword arguments of the model.
-        validate: a model -> its loss on the validation split, the same number in every process.
-        folder: for checkpoints, removed by `checkpoints.discard`.
-        checkpoint_minutes: at least so often; after each validation always, and on SIGTERM.
-        keep_checkpoints: of which the newest so many are kept.
-        keep_at: and those after so many epochs, under names of their own, for runs that branch off there.
-
-    Returns:
-        `history`, one entry a validation; `losses`, [galaxies seen, mean training loss] every few steps; `best_epoch`, the
-        passes over the galaxies up to the best validation; `seconds` in this loop, interruptions left out.
-
-    Raises:
-        FloatingPointError: the loss or its gradient is not finite; names the step. What is on disk is older, and finite.
-        Interrupted: on SIGTERM, within ten steps, after a checkpoint.
-        BadInput: a checkpoint cannot be written or read.
+        optimizer: "lr_scale" of each of its groups is multiplied with the learning rate.
     """
-    steps_per_epoch = galaxies / recipe.batch_size
-    length, steps = recipe.length(galaxies), recipe.steps(galaxies)
-    # After the steps that come nearest to them, and at the end.
-    rounds = range(1, math.ceil(recipe.epochs / recipe.validate_every))
-    ends = (max(1, round(n * recipe.validate_every * steps_per_epoch)) for n in rounds)
-    validated_steps = {end for end in ends if end < steps} | {steps}
-    kept_steps = {max(1, round(epochs * steps_per_epoch)) for epochs in keep_at}
-    saved_steps = validated_steps | kept_steps
-    if accelerator.distributed_type != DistributedType.FSDP:  # which takes only contiguous parameters
-        model.to(memory_format=torch.channels_last)  # in which convolutions are faster
-    average = _average_of(model, recipe, accelerator.device)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    state, best_weights = _State(), {}
-    if (remembered := checkpoints.load(folder, model, optimizer.optimizer, accelerator)) is not None:
-        vars(state).update(remembered["loop"])
-        best_weights = remembered.get("best_weights", {})  # in the first process
-        if average is not None:
-            checkpoints.load_weights(average.module, remembered.get("average", {}), accelerator)
-        if accelerator.scaler is not None:
-            accelerator.scaler.load_state_dict(remembered["scaler"])
-        accelerator.print(f"going on at step {state.step} of {steps}")
-    saved = state.seconds
-    state.start_clock()
 
-    bar = progress(
-        total=steps * recipe.batch_size, initial=state.step * recipe.batch_size, unit=" galaxies", unit_scale=True,
-        desc="training", disable=not accelerator.is_main_process,
-    )  # fmt: skip
-    pending: list[torch.Tensor] = []  # losses still on the device: reading one each step would wait for it
-    coming = batches(range(state.step, steps))
-    with _told_to_stop() as stop, bar, warnings.catch_warnings():
-        # It costs a copy of each depthwise filter's gradient, which is nothing beside the gain of channels last.
-        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-        while state.step < steps and state.stale < recipe.patience:
-            rate = recipe.learning_rate_at(state.step, length)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["lr_scale"]
-            # Dropout draws from here, so that a resumed run draws what an uninterrupted one would have.
-            torch.manual_seed(_seed_of(recipe.seed, state.step, accelerator.process_index))
-            model.train()
-            step_loss = 0.0
-            for part in range(accumulate):
-                inputs = to_inputs(_to_device(next(coming), accelerator.device))
-                with _sync_if(part == accumulate - 1, accelerator, model):
-                    with accelerator.autocast():  # which Accelerate does for DDP, but not for FSDP
-                        loss = model(**inputs).loss / accumulate
-                    accelerator.backward(loss)
-                step_loss += loss.detach()
-            norm = accelerator.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-            if average is not None:
-                average.update(accelerator.unwrap_model(model), state.step)
-            pending.append(step_loss)
-            bar.update(recipe.batch_size)
-            state.step += 1
-            if state.step % STEPS_PER_LOG and state.step not in saved_steps:
-                continue
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        recipe: Recipe,
+        schedule: Schedule,
+        data: TrainingData,
+        accelerator: Accelerator,
+        checkpointing: Checkpointing,
+    ) -> None:
+        if accelerator.distributed_type != DistributedType.FSDP:  # which takes only contiguous parameters
+            model.to(memory_format=torch.channels_last)  # in which convolutions are faster
+        self.recipe, self.schedule, self.data = recipe, schedule, data
+        self.accelerator, self.checkpointing = accelerator, checkpointing
+        self.average = _average_of(model, recipe, accelerator.device)
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.state, self.best_weights = State(), {}  # these weights in the first process only
+        self.pending: list[torch.Tensor] = []  # losses still on the device: reading one each step would wait for it
+        self.saved_at = 0.0  # seconds in this loop at the last checkpoint
 
-            # 1. The losses since the last time, and what any process wants, in one message to all.
-            state.training_seconds += state.lap()
-            wishes = torch.tensor(
-                [stop.is_set(), state.seconds - saved >= 60 * checkpoint_minutes], dtype=torch.float32
-            )
-            norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-            told = torch.cat([torch.stack([*pending, norm]), wishes.to(accelerator.device)])
-            *losses, norm, stopping, saving = accelerator.reduce(told, "mean").tolist()
-            numbers = [("training loss", loss, step) for step, loss in enumerate(losses, state.step - len(losses))]
-            if accelerator.scaler is None:  # which leaves out a step with such a gradient
-                numbers.append(("gradient's norm", norm, state.step - 1))
-            for what, value, step in numbers:
-                if not math.isfinite(value):
-                    raise FloatingPointError(
-                        f"the {what} is {value} at step {step} (learning rate {rate:.2g}); "
-                        "a lower --learning-rate or full precision may help"
+    def run(self) -> dict:
+        """Train from the newest checkpoint, or from the beginning, to the end.
+
+        Returns:
+            `history`, one entry for each validation; `losses`, [galaxies seen, mean training loss] every few steps; `best_epoch`, the
+            passes over the galaxies up to the best validation; `seconds` in this loop, without interruptions.
+
+        Raises:
+            FloatingPointError: the loss or its gradient is not finite; names the step. Checkpoints are older, and finite.
+            Interrupted: on SIGTERM, within ten steps, after a checkpoint.
+            BadInput: a checkpoint cannot be written or read.
+        """
+        self._resume()
+        state, schedule = self.state, self.schedule
+        batches = self.data.batches(range(state.step, schedule.steps))
+        with _sigterm_event() as sigterm, self._progress_bar() as bar, warnings.catch_warnings():
+            # It costs a copy of each depthwise filter's gradient, which is nothing beside the gain of channels last.
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+            while state.step < schedule.steps and state.stale < self.recipe.patience:
+                norm = self._optimizer_step(batches)
+                bar.update(self.recipe.batch_size)
+                if not schedule.pauses_after(state.step):
+                    continue
+                flags = self._exchange(norm, sigterm.is_set())
+                bar.set_postfix(loss=f"{state.losses[-1][1]:.4g}", refresh=False)
+                if state.step in schedule.validate_after:
+                    self._validate()
+                if flags.stop or flags.save or schedule.saves_after(state.step):
+                    self._save()
+                if flags.stop and state.step < schedule.steps:
+                    raise Interrupted(
+                        f"stopped after step {state.step} of {schedule.steps}; the same command resumes from there"
                     )
-            pending.clear()
-            seen = state.step * recipe.batch_size
-            state.add_losses(losses, seen)
-            accelerator.log({"training loss": state.losses[-1][1], "learning rate": rate}, step=seen)
-            bar.set_postfix(loss=f"{state.losses[-1][1]:.4g}", refresh=False)
+        return self._finish()
 
-            # 2. Validation: by default after each epoch.
-            if state.step in validated_steps:
-                judged = model if average is None else average.module
-                _share_buffers(model, accelerator)
-                if average is not None:
-                    _share_buffers(average.module, accelerator)
-                validation_loss = validate(judged)
-                if not math.isfinite(validation_loss):
-                    raise FloatingPointError(f"the validation loss is {validation_loss} after step {state.step - 1}")
-                if state.end_round(validation_loss, recipe, length):
-                    weights = accelerator.get_state_dict(judged)
-                    if accelerator.is_main_process:
-                        best_weights = {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
-                accelerator.log({"validation loss": validation_loss}, step=seen)
-                if accelerator.is_main_process:
-                    bar.write(
-                        f"epoch {state.step / steps_per_epoch:.3g}: training loss {state.history[-1]['training_loss']:.4f}, "
-                        f"validation loss {validation_loss:.4f}"
-                    )
+    def _resume(self) -> None:
+        """Bring everything to where the newest checkpoint was written, if there is one; start the clock."""
+        accelerator = self.accelerator
+        loaded = checkpoints.load(self.checkpointing.folder, self.model, self.optimizer.optimizer, accelerator)
+        if loaded is not None:
+            vars(self.state).update(loaded["loop"])
+            self.best_weights = loaded.get("best_weights", {})
+            if self.average is not None:
+                checkpoints.load_weights(self.average.module, loaded.get("average", {}), accelerator)
+            if accelerator.scaler is not None:
+                accelerator.scaler.load_state_dict(loaded["scaler"])
+            logger.info("resuming at step %d of %d", self.state.step, self.schedule.steps)
+        self.saved_at = self.state.seconds
+        self.state.start_clock()
 
-            # 3. Saving.
-            if stopping or saving or state.step in saved_steps:
-                others = {"loop": state.to_dict(), "best_weights": best_weights}
-                if average is not None:
-                    others["average"] = average.module.state_dict()
-                if accelerator.scaler is not None:
-                    others["scaler"] = accelerator.scaler.state_dict()
-                kept = state.step in kept_steps
-                checkpoints.save(
-                    folder, state.step, model, optimizer.optimizer, others, accelerator, keep_checkpoints, kept
+    def _optimizer_step(self, batches: Iterator[Batch]) -> torch.Tensor:
+        """One step of the optimiser, on `accumulate` micro-batches; returns the norm of its gradient."""
+        state, accelerator = self.state, self.accelerator
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate(state.step) * group["lr_scale"]
+        # Dropout draws from here, so that a resumed run draws what an uninterrupted one would have.
+        torch.manual_seed(_seed_of(self.recipe.seed, state.step, accelerator.process_index))
+        self.model.train()
+        step_loss, parts = torch.zeros(()), self.data.accumulate
+        for part in range(parts):
+            inputs = self.data.to_inputs(_to_device(next(batches), accelerator.device))
+            with _sync_if(part == parts - 1, accelerator, self.model):
+                with accelerator.autocast():  # which Accelerate does for DDP, but not for FSDP
+                    loss = self.model(**inputs).loss / parts
+                accelerator.backward(loss)
+            step_loss = step_loss + loss.detach()
+        norm = accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update(accelerator.unwrap_model(self.model), state.step)
+        self.pending.append(step_loss)
+        state.step += 1
+        return norm
+
+    def _exchange(self, norm: torch.Tensor, stop: bool) -> Flags:
+        """Read the losses since the last time and what any process requests, in one message to all; check and log the losses."""
+        state, accelerator = self.state, self.accelerator
+        state.training_seconds += state.lap()
+        save = state.seconds - self.saved_at >= 60 * self.checkpointing.minutes
+        flags = torch.tensor([stop, save], dtype=torch.float32)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        own = torch.cat([torch.stack([*self.pending, norm]), flags.to(accelerator.device)])
+        *losses, norm, stop, save = accelerator.reduce(own, "mean").tolist()
+        self.pending.clear()
+        self._check_finite(losses, norm)
+        seen = state.step * self.recipe.batch_size
+        state.add_losses(losses, seen)
+        rate = self._learning_rate(state.step - 1)
+        accelerator.log({"training loss": state.losses[-1][1], "learning rate": rate}, step=seen)
+        return Flags(bool(stop), bool(save))
+
+    def _check_finite(self, losses: list[float], norm: float) -> None:
+        step = self.state.step
+        numbers = [("training loss", loss, number) for number, loss in enumerate(losses, step - len(losses))]
+        if self.accelerator.scaler is None:  # which skips a step with such a gradient
+            numbers.append(("gradient's norm", norm, step - 1))
+        for name, value, number in numbers:
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f"the {name} is {value} at step {number} (learning rate {self._learning_rate(step - 1):.2g}); "
+                    "a lower --learning-rate or full precision may help"
                 )
-                state.lap()
-                saved = state.seconds
-            if stopping and state.step < steps:
-                raise Interrupted(f"stopped after step {state.step} of {steps}; the same command goes on from there")
-    checkpoints.load_weights(model, best_weights, accelerator)
-    best = min(range(len(state.history)), key=lambda i: state.history[i]["validation_loss"])
-    return {
-        "history": state.history,
-        "losses": state.losses,
-        "best_epoch": round(state.history[best]["galaxies"] / galaxies, 2),
-        "seconds": state.seconds,
-    }
+
+    def _validate(self) -> None:
+        """Measure the model, or its moving average, on the validation split; remember the weights if they are the best."""
+        state, accelerator = self.state, self.accelerator
+        model = self.model if self.average is None else self.average.module
+        _share_buffers(self.model, accelerator)
+        if self.average is not None:
+            _share_buffers(self.average.module, accelerator)
+        loss = self.data.validate(model)
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the validation loss is {loss} after step {state.step - 1}")
+        if state.end_round(loss, self.recipe, self.schedule.length):
+            weights = accelerator.get_state_dict(model)
+            if accelerator.is_main_process:
+                self.best_weights = {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
+        seen = state.step * self.recipe.batch_size
+        accelerator.log({"validation loss": loss}, step=seen)
+        with tqdm.external_write_mode(file=sys.stderr):
+            logger.info(
+                "epoch %.3g: training loss %.4f, validation loss %.4f",
+                seen / self.schedule.galaxies, state.history[-1]["training_loss"], loss,
+            )  # fmt: skip
+
+    def _save(self) -> None:
+        """Write a checkpoint."""
+        others = {"loop": self.state.to_dict(), "best_weights": self.best_weights}
+        if self.average is not None:
+            others["average"] = self.average.module.state_dict()
+        if self.accelerator.scaler is not None:
+            others["scaler"] = self.accelerator.scaler.state_dict()
+        step, to = self.state.step, self.checkpointing
+        checkpoints.save(
+            to.folder, step, self.model, self.optimizer.optimizer, others, self.accelerator, to.keep,
+            step in self.schedule.keep_after,
+        )  # fmt: skip
+        self.state.lap()
+        self.saved_at = self.state.seconds
+
+    def _finish(self) -> dict:
+        checkpoints.load_weights(self.model, self.best_weights, self.accelerator)
+        best = min(self.state.history, key=lambda entry: entry["validation_loss"])
+        return {
+            "history": self.state.history,
+            "losses": self.state.losses,
+            "best_epoch": round(best["galaxies"] / self.schedule.galaxies, 2),
+            "seconds": self.state.seconds,
+        }
+
+    def _learning_rate(self, step: int) -> float:
+        return self.recipe.learning_rate_at(step, self.schedule.length)
+
+    def _progress_bar(self) -> tqdm:
+        size = self.recipe.batch_size
+        return progress(
+            total=self.schedule.steps * size, initial=self.state.step * size, unit=" galaxies", unit_scale=True,
+            desc="training", disable=not self.accelerator.is_main_process,
+        )  # fmt: skip
 
 
-class _State:
-    """Where the loop is, in plain numbers."""
+class State:
+    """Where the loop is, in plain numbers: what a checkpoint holds of it besides weights."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.step, self.best, self.stale = 0, math.inf, 0
         self.seconds = self.training_seconds = 0.0  # in the loop; in steps since the last validation
         self.round_losses: list[float] = []  # of each step since the last validation
         self.losses: list[list[float]] = []  # [galaxies seen, mean training loss since the entry before]
-        self.history: list[dict] = []  # one entry a validation
+        self.history: list[dict] = []  # one entry for each validation
 
     def start_clock(self) -> None:
+        """Begin the first lap."""
         self.clock = time.perf_counter()
 
     def lap(self) -> float:
@@ -217,11 +336,12 @@ class _State:
         return self.clock - before
 
     def add_losses(self, losses: list[float], seen: int) -> None:
+        """Add the training losses of the last steps, up to this number of galaxies."""
         self.round_losses += losses
         self.losses.append([seen, sum(losses) / len(losses)])
 
     def end_round(self, validation_loss: float, recipe: Recipe, length: float) -> bool:
-        """Note how it went; whether it is the best one so far."""
+        """Add a validation to the history; True if it is the best one so far."""
         galaxies = len(self.round_losses) * recipe.batch_size
         self.history.append(
             {
@@ -239,16 +359,33 @@ class _State:
         return better
 
     def to_dict(self) -> dict:
+        """For a checkpoint."""
         return {name: value for name, value in vars(self).items() if name != "clock"}
 
 
-def evaluate(
-    model: nn.Module, batches: Iterable[Batch], to_inputs: Callable[[Batch], Batch], metrics, accelerator: Accelerator
-):
-    """Run the model over this process's batches and add up `metrics` over all processes.
+class Metrics(Protocol):
+    """Sums over galaxies from which figures of merit are computed."""
 
-    Args:
-        metrics: `update(batch, outputs)` takes a batch; `a + b` joins two.
+    def update(self, batch: Batch, outputs: object) -> None:
+        """Add a batch."""
+
+    def cpu(self) -> Self:
+        """The same on the CPU."""
+
+    def __add__(self, other: Self) -> Self: ...
+
+
+MetricsT = TypeVar("MetricsT", bound=Metrics)
+
+
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    to_inputs: Callable[[Batch], Batch],
+    metrics: MetricsT,
+    accelerator: Accelerator,
+) -> MetricsT:
+    """Run the model over this process's batches and add up `metrics` over all processes.
 
     Returns:
         The metrics of all galaxies, the same in every process.
@@ -265,7 +402,7 @@ def evaluate(
     return sum(others, start=first)
 
 
-def _average_of(model, recipe, device):
+def _average_of(model: nn.Module, recipe: Recipe, device: torch.device) -> ModelEmaV3 | None:
     """The moving average of the weights, before Accelerate wraps the model, or a copy would call the original's forward."""
     if not recipe.ema_galaxies:
         return None
@@ -274,32 +411,32 @@ def _average_of(model, recipe, device):
 
 
 @contextlib.contextmanager
-def _told_to_stop() -> Iterator[threading.Event]:
+def _sigterm_event() -> Iterator[threading.Event]:
     """An event that SIGTERM sets, as Slurm and other schedulers send it before they kill."""
-    told = threading.Event()
+    event = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
-        yield told
+        yield event
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
     try:
-        yield told
+        yield event
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _seed_of(*key):
+def _seed_of(*key: int) -> int:
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 
-def _to_device(batch, device):
+def _to_device(batch: Batch, device: torch.device) -> Batch:
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
-def _sync_if(last, accelerator, model):
+def _sync_if(last: bool, accelerator: Accelerator, model: nn.Module) -> AbstractContextManager[None]:
     return contextlib.nullcontext() if last else accelerator.no_sync(model)
 
 
-def _share_buffers(model, accelerator):
+def _share_buffers(model: nn.Module, accelerator: Accelerator) -> None:
     # Each process has seen other galaxies, so its batch norms have other running statistics; those of the first are saved.
     if accelerator.num_processes > 1:
         broadcast(list(accelerator.unwrap_model(model).buffers()))

@@ -1,59 +1,89 @@
-"""The folder of a run: who may write into it, what it branches off from, and what is in it at the end."""
+"""The folder of a run: its lock, the checkpoint that it branches off from, and its files at the end."""
 
+import logging
 import os
 import shutil
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
+import torch
+
 from hf_galaxy.errors import BadInput, InUse
 from hf_galaxy.files import fsync_file, remove_partial, whole_file
 from hf_galaxy.locks import lock_file, remove_lock
+from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.reports.run_folder import LOCK, write_figures_and_card
 from hf_galaxy.reports.run_record import FILE, RunRecord
 from hf_galaxy.training import checkpoints
+from hf_galaxy.training.context import RunContext
+from hf_galaxy.training.processes import on_main_process, start_tracker, stop_tracker
 from hf_galaxy.training.settings import NOT_PART_OF_RESULT, Settings, as_recorded
 
-SAID = {"title", "cards"}  # of a dataset, by its card
+FROM_CARD = {"title", "cards"}  # of a dataset; no result depends on them
+
+logger = logging.getLogger(__name__)
 
 
-def begin(settings: Settings, record: RunRecord, galaxies: int) -> IO:
-    """Make the run folder, or find the unfinished run in it, with the checkpoint that it branches off from, if any.
-
-    Args:
-        galaxies: that are learnt from.
+@contextmanager
+def claimed_folder(context: RunContext, record: RunRecord) -> Iterator[IO[bytes] | None]:
+    """Claim the run folder, and start the tracker; both are released at the end, also when training raises.
 
     Returns:
-        What `save` is to be given: nobody else can claim the folder until then, or until the process ends.
+        The lock, for `save`; None in all processes but the first.
+
+    Raises:
+        BadInput: as `begin`.
+    """
+    settings, accelerator = context.settings, context.accelerator
+    with ExitStack() as stack:
+        lock = on_main_process(accelerator, begin, settings, record, context.sources.count("train"))
+        stack.enter_context(lock or nullcontext())
+        if settings.tracker is not None:
+            stack.callback(stop_tracker, accelerator)
+            start_tracker(accelerator, settings.tracker, settings.out, vars(settings))
+        yield lock
+
+
+def begin(settings: Settings, record: RunRecord, galaxies: int) -> IO[bytes]:
+    """Make the run folder, or claim the unfinished run in it; with the checkpoint that it branches off from, if any.
+
+    Args:
+        galaxies: in the training set.
+
+    Returns:
+        The lock, for `save`: no other process can claim the folder while it is open.
 
     Raises:
         BadInput: as `claim` and `branch_point`.
     """
-    trunk = None
+    source = None
     if settings.branch_of is not None and not checkpoints.list_checkpoints(
         settings.out
-    ):  # else it has left the trunk behind
-        trunk = branch_point(settings, record, galaxies)
+    ):  # else it has branched off already
+        source = branch_point(settings, record, galaxies)
     lock = claim(settings.out, record)
-    if trunk is not None:
+    if source is not None:
         try:
-            with whole_file(settings.out / trunk.name.removeprefix("kept-")) as partial:
-                shutil.copyfile(trunk, partial)
+            with whole_file(settings.out / source.name.removeprefix("kept-")) as partial:
+                shutil.copyfile(source, partial)
         except OSError as error:
-            raise BadInput(f"--branch-of: {trunk} cannot be copied to {settings.out} ({error.strerror})") from error
+            raise BadInput(f"--branch-of: {source} cannot be copied to {settings.out} ({error.strerror})") from error
     return lock
 
 
-def claim(out: Path, record: RunRecord) -> IO:
-    """Make the run folder, or make sure that the unfinished run in it is the same, and that nobody else trains it now.
+def claim(out: Path, record: RunRecord) -> IO[bytes]:
+    """Make the run folder, or check that the unfinished run in it is the same, and that no other process trains it now.
 
     Returns:
-        An open file: nobody else can claim the folder until it is closed, or the process ends in whatever way.
+        The lock: no other process can claim the folder until it is closed, or this process ends.
 
     Raises:
         BadInput: another run is there, or the folder cannot be written.
+        InUse: another process trains this run.
     """
     if (out / FILE).exists():
         _check_same(out, record)  # before anything in it is touched
@@ -74,12 +104,15 @@ def claim(out: Path, record: RunRecord) -> IO:
         stack.pop_all()
     changed = {name: value for name, value in record.environment.items() if value != earlier.environment.get(name)}
     for name, value in changed.items():
-        print(f"begun with {name} {earlier.environment.get(name)}, going on with {value}: not with the same bits")
+        logger.warning(
+            "started with %s %s, resuming with %s: the weights will not be the same to the bit",
+            name, earlier.environment.get(name), value,
+        )  # fmt: skip
     return lock
 
 
 def _check_same(out: Path, record: RunRecord) -> RunRecord:
-    """The run that is there; refused if it is another one."""
+    """The record of the run in a folder, which must be unfinished and have the same settings."""
     earlier = RunRecord.load(out)
     if earlier.finished:
         left = checkpoints.list_checkpoints(out) or (out / LOCK).exists()
@@ -89,40 +122,39 @@ def _check_same(out: Path, record: RunRecord) -> RunRecord:
     if differing := _differing(earlier, record):
         raise BadInput(
             f"--out {out}: holds an unfinished run with another {', '.join(differing)}; "
-            "give the same to go on, choose another --out, or remove it"
+            "give the same to resume it, choose another --out, or remove it"
         )
     return earlier
 
 
-def _differing(earlier, record, but=()):
-    """The options, as typed, in which two runs compute different things."""
+def _differing(earlier: RunRecord, record: RunRecord, ignore: Sequence[str] = ()) -> list[str]:
+    """The options, as typed, that make the results of two runs differ."""
     before = as_recorded(earlier.settings)
     names = [name for name, value in record.settings.items() if value != before.get(name)]
-    differing = [f"--{name.replace('_', '-')}" for name in sorted(set(names) - NOT_PART_OF_RESULT - set(but))]
-    # Its card may have been edited since: nothing is computed from that.
+    differing = [f"--{name.replace('_', '-')}" for name in sorted(set(names) - NOT_PART_OF_RESULT - set(ignore))]
     if not differing and any(
-        earlier.dataset.get(key) != value for key, value in record.dataset.items() if key not in SAID
+        earlier.dataset.get(key) != value for key, value in record.dataset.items() if key not in FROM_CARD
     ):
         differing = ["content of --dataset than now"]
     return differing
 
 
 def branch_point(settings: Settings, record: RunRecord, galaxies: int) -> Path:
-    """The last checkpoint of another run, `settings.branch_of`, up to which both train the same way.
+    """The last checkpoint of another run, `settings.branch_of`, up to which both take the same steps.
 
-    Runs of different length with the schedule wsd do, until the shorter one cools down: what goes on from there ends, to the
-    bit, like a training from its own beginning.
+    Runs of different length with the schedule wsd do, until the shorter one cools down: a run that resumes from there ends, to the
+    bit, with the weights of a run of its own from the beginning.
 
     Args:
-        galaxies: that both learn from.
+        galaxies: in the training set of both.
 
     Raises:
-        BadInput: the other run is none of the same settings, or has no such checkpoint.
+        BadInput: the other run has other settings, or no such checkpoint.
     """
     trunk = settings.branch_of
     earlier = RunRecord.load(trunk)
     length = ("epochs", "warmup", "cooldown", *(["patience"] if settings.schedule == "wsd" else []))
-    if differing := _differing(earlier, record, but=length):
+    if differing := _differing(earlier, record, ignore=length):
         raise BadInput(f"--branch-of {trunk}: was trained with another {', '.join(differing)}")
     other = replace(settings, **{name: earlier.settings[name] for name in length})
     lengths = settings.length(galaxies), other.length(galaxies)
@@ -136,17 +168,19 @@ def branch_point(settings: Settings, record: RunRecord, galaxies: int) -> Path:
     ]:
         return usable[-1]
     raise BadInput(
-        f"--branch-of {trunk}: has no checkpoint, kept by --keep-at, of the {common} steps in which its learning rates are "
-        f"those of this run; with --schedule wsd, and warm-ups of equally many galaxies, these would be more"
+        f"--branch-of {trunk}: has no checkpoint, kept by --keep-at, among the {common} steps in which both runs have the same "
+        "learning rates; with --schedule wsd, and warm-ups of equally many galaxies, there are more such steps"
     )
 
 
-def save(model, weights: dict, record: RunRecord, out: Path, lock: IO) -> None:
-    """Write the finished run: what is uploaded, unchanged.
+def save(
+    model: GalaxyPreTrainedModel, weights: dict[str, torch.Tensor], record: RunRecord, out: Path, lock: IO[bytes]
+) -> None:
+    """Write the finished run, as it is uploaded.
 
     Args:
         weights: the model's, whole.
-        lock: what `claim` returned.
+        lock: of `claim`.
 
     Raises:
         BadInput: it cannot be written; the same command tries again from the last checkpoint.
@@ -170,6 +204,6 @@ def save(model, weights: dict, record: RunRecord, out: Path, lock: IO) -> None:
 
 
 def _tidy(out: Path, lock: IO[bytes]) -> None:
-    """Remove what a finished run needs no more; also what stayed because it was killed at just this moment."""
+    """Remove checkpoints and the lock of a finished run, also of one that was killed at just this moment."""
     checkpoints.discard(out)
     remove_lock(lock)

@@ -169,12 +169,12 @@ def test_a_run_that_was_told_to_stop_says_so_and_goes_on(mock_dataset, run_scrip
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 143
-    assert re.search(r"stopped after step \d+ of 2\d; the same command goes on from there\n$", said)
+    assert re.search(r"stopped after step \d+ of 2\d; the same command resumes from there\n$", said)
     line = called(monkeypatch, "evaluate", "--run", out)
     assert "the run is not finished; start it again with the same command" in line
     line = called(monkeypatch, "pretrain", *command, "--learning-rate", 0.5)
     assert "holds an unfinished run with another --learning-rate" in line
-    assert "going on at step" in run_script("pretrain", *command).stdout
+    assert "resuming at step" in run_script("pretrain", *command).stderr
     assert "holds a finished run" in called(monkeypatch, "pretrain", *command)
 
 

@@ -22,10 +22,12 @@ def _rank(environment, log, settings):
         # On CPUs Accelerate takes DDP without a word, though FSDP2 itself works there: make it believe that these are GPUs.
         PartialState(cpu=True)
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    from hf_galaxy.command_line import show_log
     from hf_galaxy.errors import BadInput
     from hf_galaxy.training.run import run_training
     from hf_galaxy.training.settings import Settings
 
+    show_log()
     try:
         run_training(Settings(**settings))
     except BadInput as error:

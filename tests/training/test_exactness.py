@@ -56,7 +56,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(mock_datas
         if (runs[-1] / "run.json").exists() and RunRecord.load(runs[-1]).finished:
             runs.append(tmp_path / str(len(runs)))
     finish(start(runs[-1], **settings), runs[-1])
-    gone_on = sum(Path(f"{out}.log").read_text().count("going on at step") for out in runs)
+    gone_on = sum(Path(f"{out}.log").read_text().count("resuming at step") for out in runs)
     assert gone_on >= 3
     for out in runs:
         assert_bit_equal(tmp_path / "whole", out)
@@ -101,10 +101,10 @@ def test_a_run_goes_on_with_another_number_of_processes(mock_dataset, tmp_path):
     for process in started:
         process.join(60)
     assert not RunRecord.load(tmp_path / "moved").finished
-    assert "the same command goes on from there" in (tmp_path / "moved.log").read_text()
+    assert "the same command resumes from there" in (tmp_path / "moved.log").read_text()
     assert_same_curves(whole, run(tmp_path / "moved", **settings))
-    assert "going on at step" in (tmp_path / "moved.log").read_text()
-    assert "begun with processes 2, going on with 1: not with the same bits" in (tmp_path / "moved.log").read_text()
+    assert "resuming at step" in (tmp_path / "moved.log").read_text()
+    assert "started with processes 2, resuming with 1: " in (tmp_path / "moved.log").read_text()
 
 
 def test_a_model_that_fsdp2_shares_out_learns_like_a_whole_one_and_goes_on(mock_dataset, tmp_path):
@@ -117,7 +117,7 @@ def test_a_model_that_fsdp2_shares_out_learns_like_a_whole_one_and_goes_on(mock_
         process.kill()
         process.join()
     parts = run(tmp_path / "parts", **settings)
-    assert "going on at step" in (tmp_path / "parts.log").read_text()
+    assert "resuming at step" in (tmp_path / "parts.log").read_text()
     assert_same_curves(whole, parts)
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
     for name, values in ours.items():
@@ -155,7 +155,7 @@ def test_a_run_that_branches_off_is_to_the_bit_one_from_the_beginning(mock_datas
     run(tmp_path / "trunk", **settings, epochs=6, warmup=1 / 6, keep_at=(1, 3))
     run(tmp_path / "whole", **settings, epochs=4, warmup=1 / 4)
     run(tmp_path / "branch", **settings, epochs=4, warmup=1 / 4, branch_of=tmp_path / "trunk")
-    assert "going on at step" in (tmp_path / "branch.log").read_text()
+    assert "resuming at step" in (tmp_path / "branch.log").read_text()
     assert_bit_equal(tmp_path / "whole", tmp_path / "branch")
 
     # One that was killed needs its trunk no more.

@@ -95,7 +95,7 @@ def test_on_several_processes_a_probe_is_the_same_and_goes_on(mock_dataset, pret
         process.kill()
         process.join()
     parts = run(tmp_path / "two", processes=2, **settings)
-    assert "going on at step" in (tmp_path / "two.log").read_text()
+    assert "resuming at step" in (tmp_path / "two.log").read_text()
     assert_same_curves(whole, parts)
     for name in ("one", "two"):
         assert_same_backbone(tmp_path / name, pretrained / "test_resnet")
@@ -123,7 +123,7 @@ def test_a_run_that_trains_a_part_and_is_killed_ends_with_the_same_bits(
     started[0].join()
     again = run(tmp_path / "killed", **settings)
     log = (tmp_path / "killed.log").read_text()
-    assert "going on at step" in log
+    assert "resuming at step" in log
     counts = whole.model["parameters"]
     assert f"{counts['backbone']:,} parameters kept; head, 64 x" in log
     assert f"newly initialised; --train {train}: {counts['trained']:,} parameters are trained" in log
@@ -160,7 +160,7 @@ def test_fsdp_trains_the_last_layers_and_refuses_what_needs_whole_weights(mock_d
     for process in start(tmp_path / "refused", processes=2, environment=FSDP, **settings, train="lora:2"):
         process.join(60)
         assert process.exitcode == 1
-    assert "FSDP keeps the weights in pieces, but this needs them whole" in (tmp_path / "refused.log").read_text()
+    assert "needs whole weights" in (tmp_path / "refused.log").read_text()
 
 
 def test_a_head_that_is_kept_begins_where_the_run_before_ended(mock_dataset, tmp_path):

@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -22,7 +23,7 @@ from torch import nn
 
 from hf_galaxy.errors import BadInput, Interrupted
 from hf_galaxy.training import checkpoints
-from hf_galaxy.training.loop import evaluate, fit
+from hf_galaxy.training.loop import Checkpointing, Schedule, Trainer, evaluate
 from hf_galaxy.training.processes import start_accelerator, start_tracker
 from hf_galaxy.training.recipe import Recipe
 from tests.conftest import ROOT
@@ -68,25 +69,30 @@ def validation_loss(model):
         return model.eval()(**batch_at(10_000, 64)).loss.item()
 
 
+@dataclasses.dataclass
+class Data:
+    """As `loop.TrainingData`."""
+
+    accumulate: int
+    batches: Callable
+    validate: Callable
+
+    def to_inputs(self, batch):
+        return batch
+
+
 def train(
-    folder, recipe=RECIPE, model=None, source=None, validate=validation_loss, accumulate=1, optimizer="adamw", **more
-):
+    folder, recipe=RECIPE, model=None, source=None, validate=validation_loss, accumulate=1, optimizer="adamw", minutes=10.0,
+    keep=2, keep_at=(),
+):  # fmt: skip
     model = model or Regression()
     folder.mkdir(exist_ok=True)
-    training = fit(
-        model,
-        optimizer_of(model, optimizer),
-        recipe,
-        64,
-        accumulate,
-        source or batches(recipe, accumulate),
-        lambda batch: batch,
-        validate,
-        Accelerator(cpu=True),
-        folder,
-        **more,
+    data = Data(accumulate, source or batches(recipe, accumulate), validate)
+    checkpointing, schedule = Checkpointing(folder, minutes, keep), Schedule.of(recipe, 64, keep_at)
+    trainer = Trainer(
+        model, optimizer_of(model, optimizer), recipe, schedule, data, Accelerator(cpu=True), checkpointing
     )
-    return model, training
+    return model, trainer.run()
 
 
 def cut_off_at(*steps):
@@ -113,6 +119,36 @@ def assert_equal(ours, theirs):
         assert torch.equal(values, theirs.state_dict()[name]), name
 
 
+@pytest.mark.parametrize(
+    ("epochs", "every", "galaxies", "expected"),
+    [
+        (2, 1, 80, {10, 20}),
+        (2, 0.5, 80, {5, 10, 15, 20}),
+        (3, 2, 80, {20, 30}),  # and at the end
+        (0.5, 1, 80, {5}),
+        (
+            1,
+            0.25,
+            84,
+            {3, 5, 8, 10},
+        ),  # 2.625, 5.25, 7.875 and 10.5 batches, to the nearest step, the last to the even one
+        (2, 1, 2, {1}),  # less than a batch
+    ],
+)
+def test_a_schedule_validates_after_the_steps_nearest_to_its_intervals(epochs, every, galaxies, expected):
+    schedule = Schedule.of(Recipe(epochs=epochs, validate_every=every, batch_size=8), galaxies)
+    assert schedule.validate_after == expected
+    assert schedule.steps == max(expected)
+    assert schedule.length == epochs * galaxies / 8
+
+
+def test_a_schedule_pauses_every_ten_steps_and_wherever_it_saves():
+    schedule = Schedule.of(Recipe(epochs=4, batch_size=8), 64, keep_at=(0.5, 2.25))
+    assert schedule.keep_after == {4, 18}
+    assert [step for step in range(1, 33) if schedule.saves_after(step)] == [4, 8, 16, 18, 24, 32]
+    assert [step for step in range(1, 33) if schedule.pauses_after(step)] == [4, 8, 10, 16, 18, 20, 24, 30, 32]
+
+
 def test_training_learns_and_keeps_the_best_epoch(tmp_path):
     untrained = validation_loss(Regression())
     model, training = train(tmp_path / "run")
@@ -135,7 +171,7 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights(tmp_path, stop_at, op
     source = cut_off_at(*stop_at)
     for _ in stop_at:
         with pytest.raises(CutOff):
-            train(tmp_path / "cut", recipe, source=source, checkpoint_minutes=0)
+            train(tmp_path / "cut", recipe, source=source, minutes=0)
     resumed, again = train(tmp_path / "cut", recipe, source=source)
     assert_equal(expected, resumed)
     assert again["losses"] == training["losses"]
@@ -153,7 +189,7 @@ def test_checkpoints_are_written_between_epochs_too_and_only_so_many_are_kept(tm
             seen.append([checkpoints.step_of(path) for path in checkpoints.list_checkpoints(tmp_path / "run")])
             yield batch
 
-    train(tmp_path / "run", recipe, source=watched, checkpoint_minutes=0, keep_checkpoints=2)
+    train(tmp_path / "run", recipe, source=watched, minutes=0, keep=2)
     assert seen[9] == []
     assert seen[10] == [10]
     assert seen[31] == [20, 30]
@@ -161,7 +197,7 @@ def test_checkpoints_are_written_between_epochs_too_and_only_so_many_are_kept(tm
 
 
 def test_without_a_hurry_checkpoints_are_written_after_epochs(tmp_path):
-    train(tmp_path / "run", RECIPE, keep_checkpoints=9, keep_at=(0.5, 2))
+    train(tmp_path / "run", RECIPE, keep=9, keep_at=(0.5, 2))
     assert [checkpoints.step_of(path) for path in checkpoints.list_checkpoints(tmp_path / "run")] == [4, 8, 16, 24, 32]
     checkpoints.discard(tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
@@ -178,7 +214,7 @@ def test_sigterm_saves_and_stops(tmp_path):
             yield batch
 
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Interrupted, match="stopped after step 16 of 32; the same command goes on from there"):
+    with pytest.raises(Interrupted, match="stopped after step 16 of 32; the same command resumes from there"):
         train(tmp_path / "cut", source=terminated)
     assert signal.getsignal(signal.SIGTERM) is before
     expected, _ = train(tmp_path / "whole")
@@ -297,7 +333,7 @@ def test_a_gradient_that_is_not_finite_stops_before_its_weights_are_saved(tmp_pa
     model, steps = Regression(), itertools.count()
     model.layers[0].weight.register_hook(lambda gradient: gradient * math.nan if next(steps) == 9 else gradient)
     with pytest.raises(FloatingPointError, match="the gradient's norm is nan at step 9 "):
-        train(tmp_path / "run", dataclasses.replace(RECIPE, validate_every=4), model, checkpoint_minutes=0)
+        train(tmp_path / "run", dataclasses.replace(RECIPE, validate_every=4), model, minutes=0)
     assert not checkpoints.list_checkpoints(tmp_path / "run")
 
 
@@ -314,7 +350,8 @@ def followed(folder, tracker):
     (folder / "run").mkdir()
     start_tracker(accelerator, tracker, folder / "run", {"epochs": 4.0, "tree": ("gz2",)})
     model = Regression()
-    fit(model, optimizer_of(model), RECIPE, 64, 1, batches(RECIPE), dict, validation_loss, accelerator, folder / "run")
+    data, schedule = Data(1, batches(RECIPE), validation_loss), Schedule.of(RECIPE, 64)
+    Trainer(model, optimizer_of(model), RECIPE, schedule, data, accelerator, Checkpointing(folder / "run")).run()
     accelerator.end_training()
 
 
