@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 from typing import Literal
 
 import datasets
@@ -35,7 +36,7 @@ from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
 from hf_galaxy.models.model import GalaxyConfig, GalaxyForVotes
 from hf_galaxy.models.start import resolve_start
 from hf_galaxy.training.augmentation import train_view
-from hf_galaxy.training.loop import fit
+from hf_galaxy.training.loop import Checkpointing, Schedule, Trainer
 from hf_galaxy.training.optimizers import make_optimizer, parameter_groups
 from hf_galaxy.training.processes import start_accelerator
 from hf_galaxy.training.recipe import Recipe
@@ -143,9 +144,9 @@ class Bench:
 
 
 def both_ways(bench: Bench) -> tuple[list[float], list[float], float]:
-    """Seconds a step of `hf_galaxy.training.loop.fit` on JPEGs, and of a bare loop on tensors in memory; peak bytes of the first.
+    """Seconds a step of `hf_galaxy.training.loop.Trainer` on JPEGs, and of a bare loop on tensors in memory; peak bytes of the first.
 
-    The bare loop runs while `fit` waits for its next batch. Each way goes some steps before its clock starts: till the
+    The bare loop runs while the trainer waits for its next batch. Each way goes some steps before its clock starts: till the
     loader has no more in store than it has all the time, and till its workers, in store again, rest.
     """
     settings = bench.settings
@@ -177,18 +178,10 @@ def both_ways(bench: Bench) -> tuple[list[float], list[float], float]:
     held = torch.cuda.memory_allocated() if bench.device.type == "cuda" else 0
     model = bench.new_model()
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
-        fit(
-            model,
-            bench.new_optimizer(model),
-            bench.recipe,
-            total * settings.batch_size,
-            accumulate=1,
-            batches=interrupted,
-            to_inputs=bench.to_inputs,
-            validate=lambda model: 0.0,
-            accelerator=bench.accelerator,
-            folder=Path(folder),
-        )
+        data = SimpleNamespace(accumulate=1, batches=interrupted, to_inputs=bench.to_inputs, validate=lambda model: 0.0)
+        schedule = Schedule.of(bench.recipe, total * settings.batch_size)
+        optimizer, checkpointing = bench.new_optimizer(model), Checkpointing(Path(folder))
+        Trainer(model, optimizer, bench.recipe, schedule, data, bench.accelerator, checkpointing).run()
     return from_disk, from_memory, max(peaks)
 
 

@@ -38,8 +38,8 @@ def pretrained(mock_dataset, run_script, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "pretrained"
     options = (*TINY, "--epochs", 3, "--head-dropout", 0, "--out", out)
     done = run_script("pretrain", "--dataset", mock_dataset, *options, launch=ACCELERATE)
-    assert "gz2" in done.stdout
-    assert "baseline" in done.stdout
+    assert "gz2" in done.stderr
+    assert "baseline" in done.stderr
     return out
 
 
@@ -190,12 +190,12 @@ def test_an_estimate_says_what_a_run_needs_and_makes_nothing(mock_dataset, run_s
         "--out",
         tmp_path / "run",
     )
-    found = re.search(r"([\d,]+) steps at ([\d,.]+) galaxies/s: about (\d+) h (\d+) min", done.stdout)
+    found = re.search(r"([\d,]+) steps at ([\d,.]+) galaxies/s: about (\d+) h (\d+) min", done.stderr)
     steps, speed, hours, minutes = (float(number.replace(",", "")) for number in found.groups())
     galaxies = len(load_dataset(str(mock_dataset), split="train"))
     assert steps == round(100 * galaxies / 16)
     assert 60 * hours + minutes >= int(steps * 16 / speed / 60)
-    megabytes = float(re.search(r"checkpoints of ([\d,]+) MB", done.stdout)[1])
+    megabytes = float(re.search(r"checkpoints of ([\d,]+) MB", done.stderr)[1])
     assert 3 <= megabytes <= 7  # 0.2 million parameters, weights and best weights, two moments: 4 * 4 bytes of each
     assert not (tmp_path / "run").exists()
 
