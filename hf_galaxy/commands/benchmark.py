@@ -106,13 +106,13 @@ def work(benchmark: Benchmark, log: Path, cores: set[int]) -> None:
     while waiting:
         left = []
         for cell in waiting:
-            if cell.file.exists():
+            if cell.measured:
                 continue
             if (lock := try_lock(cell)) is None:
                 left.append(cell)
                 continue
             with lock:
-                if not cell.file.exists():
+                if not cell.measured:
                     print(f"{time.strftime('%H:%M:%S')} {cell.name}", flush=True)
                     if not bench.measure(cell):
                         left.append(cell)
@@ -141,10 +141,10 @@ def work_off(benchmark: Benchmark, at_once: int) -> None:
     try:
         for worker in workers:
             worker.start()
-        with progress(total=len(cells), unit=" cells", initial=sum(cell.file.exists() for cell in cells)) as bar:
+        with progress(total=len(cells), unit=" cells", initial=sum(cell.measured for cell in cells)) as bar:
             while any(worker.is_alive() for worker in workers):
                 time.sleep(LOOK)
-                bar.update(sum(cell.file.exists() for cell in cells) - bar.n)
+                bar.update(sum(cell.measured for cell in cells) - bar.n)
                 if failed := [log for log, worker in zip(logs, workers, strict=True) if worker.exitcode]:
                     raise BadInput(f"a process ended early; the end of {failed[0]} says why, the same command goes on")
     finally:
@@ -169,7 +169,7 @@ def main(settings: Downstream) -> None:
 
     # 1. What there is to do, and whether it may be done.
     cells = list(benchmark.cells())
-    done = sum(cell.file.exists() for cell in cells)
+    done = sum(cell.measured for cell in cells)
     kinds = ", ".join(f"{count} {mode}" for mode, count in Counter(cell.mode for cell in cells).items())
     print(f"{len(cells)} cells ({kinds}): {done} done, {len(cells) - done} to do", flush=True)
     begin(benchmark, check_unseen(benchmark))

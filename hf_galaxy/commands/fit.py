@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from hf_galaxy.command_line import run
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import write_json
+from hf_galaxy.reports import records_file
+from hf_galaxy.reports.run_record import FILE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +28,7 @@ class FitScaling:
     """Fit scaling laws to the losses of finished runs, and write the study: a page, figures, tables, and all fits in scaling.json."""
 
     runs: Path
-    """Folder of a sweep, with run folders anywhere below it; or the points.parquet of an earlier fit."""
+    """Folder of a sweep, with run folders anywhere below it, or their records in its records.parquet; such a file; or the points.parquet of an earlier fit."""
     out: Path
     """Folder of the study; files of an earlier fit are replaced."""
     title: str | None = None
@@ -39,15 +41,13 @@ def main(settings: FitScaling) -> None:
     from hf_galaxy.reports.page import check_page, write_page
     from hf_galaxy.scaling.figures import KINDS, figures_of
     from hf_galaxy.scaling.page import MADE, study_page
-    from hf_galaxy.scaling.points import load_points, points_of, records_in, save_points
+    from hf_galaxy.scaling.points import points_in, save_points
     from hf_galaxy.scaling.study import study_of
 
     if settings.cards and settings.runs.is_file():
-        raise BadInput(
-            f"--cards: {settings.runs} is a table; give the folder of the runs whose cards are to be written"
-        )
+        raise BadInput(f"--cards: {settings.runs} is a file; give the folder of the runs whose cards are to be written")
     check_page(settings.out, MADE)
-    points = load_points(settings.runs) if settings.runs.is_file() else points_of(records_in(settings.runs))
+    points = points_in(settings.runs)
     if len(datasets := sorted(set(points["dataset"]))) > 1:
         raise BadInput(f"--runs: are of several datasets ({', '.join(datasets)}); make a study of each")
     print(f"{points['run'].nunique()} finished runs, {len(points)} measured points; fitting")
@@ -67,14 +67,21 @@ def main(settings: FitScaling) -> None:
 
 
 def write_cards(runs: Path, points: pd.DataFrame, study: dict[str, Any], title: str) -> None:
-    """Write the laws of its backbone into the record and the card of each run."""
+    """Write the laws of its backbone into the record and the card of each run, or into its record in the records file."""
     from hf_galaxy.reports.run_folder import rewrite
 
+    file = runs / records_file.FILE
+    recorded = dict(records_file.read_records(file))
     for name, own in points.groupby("run"):
         about = own.iloc[0][["backbone", "start"]].to_dict()
         laws = [law for law in study["laws"] if about.items() <= law.items()]
         scaling = {"title": title, "laws": list(map(law_for_card, laws))}
-        rewrite(runs / name, lambda record, scaling=scaling: setattr(record, "scaling", scaling))
+        if name in recorded:
+            recorded[name] = recorded[name] | {"scaling": scaling}
+        if (runs / name / FILE).exists():
+            rewrite(runs / name, lambda record, scaling=scaling: setattr(record, "scaling", scaling))
+    if recorded:
+        records_file.write_records(file, recorded)
 
 
 def law_for_card(law: dict[str, Any]) -> dict[str, Any]:

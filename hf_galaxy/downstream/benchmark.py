@@ -19,6 +19,8 @@ from hf_galaxy.downstream.results import ABOUT, CELLS
 from hf_galaxy.downstream.tasks import Task
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import write_json
+from hf_galaxy.reports import records_file
+from hf_galaxy.reports.records_file import read_records
 from hf_galaxy.reports.run_record import FILE, RunRecord
 from hf_galaxy.sweeps.grid import STATE_DIR, name_of
 from hf_galaxy.training.settings import Settings, quietly, settings_of
@@ -85,9 +87,16 @@ class Cell:
         """What is kept while it is measured: its `lock`, and the runs that it takes."""
         return self.out / STATE_DIR / f"{self.name.replace('/', ',')}.{what}"
 
+    @property
+    def measured(self) -> bool:
+        """Whether it was."""
+        return self.file.exists() or f"{CELLS}/{self.name}.json" in read_records(self.out / records_file.FILE)
+
     def read(self) -> dict | None:
-        """What was measured; None if it was not yet."""
-        return json.loads(self.file.read_text()) if self.file.exists() else None
+        """What was measured, in its file or in the records file of the study; None if it was not yet."""
+        if self.file.exists():
+            return json.loads(self.file.read_text())
+        return read_records(self.out / records_file.FILE).get(f"{CELLS}/{self.name}.json")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from hf_galaxy.downstream.intervals import error_of, estimate_of, is_main, mean_
 from hf_galaxy.downstream.label_efficiency import amounts_of, labels_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.bootstrap import ratios
+from hf_galaxy.reports.records_file import FILE, in_order, read_records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,15 +49,20 @@ def read_about(file: Path) -> dict:
 
 
 def read_cells(folder: Path, about: dict) -> list[dict]:
-    """All cells below a folder, in the order of their names.
+    """All cells below a folder, and those of that folder in the records file beside it, in the order of their names.
 
     Raises:
         BadInput: there is none; one is broken, or of another task, start or mode than `about` has, or there twice; it is of a
             task that its start has learnt from; or cells that belong together are not of the same galaxies.
     """
     cells, files, of_seed = [], {}, {}
-    for file in sorted(folder.rglob("*.json")):
-        cell = _read(file, _IN_CELL)
+    paths = {file.relative_to(folder.parent).as_posix(): file for file in folder.rglob("*.json")}
+    recorded = {
+        name: cell for name, cell in read_records(folder.parent / FILE).items() if name.startswith(f"{folder.name}/")
+    }
+    for name in in_order(paths.keys() | recorded.keys()):
+        file = folder.parent / name
+        cell = _read(file, _IN_CELL) if name in paths else _with_keys(file, recorded[name], _IN_CELL)
         _check(file, cell, about)
         kind = tuple(cell[key] for key in (*KIND, "seed"))
         if kind in files:
@@ -81,6 +87,10 @@ def _read(file, keys):
         data = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise BadInput(f"{file}: cannot be read as JSON ({error})") from error
+    return _with_keys(file, data, keys)
+
+
+def _with_keys(file, data, keys):
     for key, kind in keys.items():
         if not isinstance(data, dict) or not isinstance(data.get(key), kind):
             raise BadInput(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import whole_file
+from hf_galaxy.reports.records_file import recorded
 from hf_galaxy.reports.run_record import RunRecord
 
 STATE_DIR = ".cells"  # in the sweep's folder: locks and logs of its cells
@@ -44,12 +45,14 @@ class Cell:
         return self.out / STATE_DIR / f"{self.name}.{what}"
 
     def record(self) -> RunRecord | None:
-        """Of its finished run; None if it is not finished."""
+        """Of its finished run, in its folder or in the records file of the study; None if it is not finished."""
         try:
             record = RunRecord.load(self.folder)
         except (BadInput, NotADirectoryError):
-            return None
-        return record if record.finished else None
+            record = None
+        if record and record.finished:
+            return record
+        return RunRecord(**fields) if (fields := recorded(self.folder)) else None
 
     def step(self) -> int | None:
         """Of its newest checkpoint."""
