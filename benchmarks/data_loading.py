@@ -33,6 +33,7 @@ from hf_galaxy.decision_tree import DecisionTree, load_tree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.training.augmentation import train_view
 from hf_galaxy.training.sequence import ProcessShard, TrainingSequence, training_batches
+from hf_galaxy.training.targets.votes import Votes
 
 VIEW, BATCH = 224, 64
 FRAMING = Framing(size=VIEW, crop=VIEW / SIDE)
@@ -65,7 +66,7 @@ def ours_with_views(rows: CopiedRows, tree: DecisionTree) -> Iterator[torch.Tens
 
 
 def _our_batches(rows, tree):
-    sequence = TrainingSequence(Galaxies(rows, FRAMING, tree, fast=True), seed=0)
+    sequence = TrainingSequence(Galaxies(rows, FRAMING, Votes(tree), fast=True), seed=0)
     return training_batches(sequence, BATCH, range(len(rows) // BATCH), ProcessShard(), workers=0)
 
 

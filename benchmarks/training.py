@@ -41,6 +41,7 @@ from hf_galaxy.training.optimizers import make_optimizer, parameter_groups
 from hf_galaxy.training.processes import start_accelerator
 from hf_galaxy.training.recipe import Recipe
 from hf_galaxy.training.sequence import ProcessShard, TrainingSequence, default_workers, training_batches
+from hf_galaxy.training.targets.votes import Votes
 
 TARGET = 0.95
 IN_MEMORY = 4  # batches that the model in memory goes through, over and over
@@ -91,7 +92,7 @@ class Bench:
         fields, _ = resolve_start(settings.backbone, None, settings.image_size)
         self.config = GalaxyConfig(tree=self.tree, image_size=settings.image_size, crop=settings.crop, **fields)
         self.framing, self.recipe = self.config.framing, Recipe(batch_size=settings.batch_size, epochs=1)
-        self.sequence = TrainingSequence(Galaxies(rows, self.framing, self.tree, fast=True), seed=0)
+        self.sequence = TrainingSequence(Galaxies(rows, self.framing, Votes(self.tree), fast=True), seed=0)
         self.inputs = [self.to_inputs(self.on_device(batch)) for batch in islice(self.batches(range(99)), IN_MEMORY)]
         self.model = self.new_model().to(self.device)
         self.optimizer = self.new_optimizer(self.model)

@@ -25,11 +25,11 @@ from PIL import Image
 
 from hf_galaxy import load_tree
 from hf_galaxy.data.schema import row_features
-from hf_galaxy.data.targets import vote_batches
 from hf_galaxy.publishing import plan, writer
 from hf_galaxy.publishing.counts import Statistics
 from hf_galaxy.publishing.dataset_card import Prose, write_card
 from hf_galaxy.publishing.plan import Row
+from hf_galaxy.training.targets.votes import vote_batches
 from tests.forks import ROOT, TIMEOUT, run_forked
 
 # What is made once for all processes of pytest-xdist, which inherit it: the mock survey, models for ONNX Runtime.

@@ -37,14 +37,12 @@ class Evaluate:
 
 def main(settings: Evaluate) -> None:
     from hf_galaxy.data.dataset import rows_of
-    from hf_galaxy.data.targets import check_tree_columns
-    from hf_galaxy.models.model import GalaxyForRegression, GalaxyForVotes
     from hf_galaxy.models.start import load_run
     from hf_galaxy.reports import model_card
     from hf_galaxy.reports.run_folder import rewrite
     from hf_galaxy.training.processes import start_accelerator
     from hf_galaxy.training.sequence import default_workers
-    from hf_galaxy.training.task import measure
+    from hf_galaxy.training.task import measure, target_of
 
     if settings.batch_size < 1 or (settings.workers or 0) < 0:
         raise BadInput("--batch-size must be at least 1, --workers must not be negative")
@@ -54,16 +52,7 @@ def main(settings: Evaluate) -> None:
     if settings.dataset is None:
         names, config = record.settings["dataset"], config or record.settings["config"]
     splits = [rows_of(_opened(name, config, settings, record), settings.split, name) for name in names]
-    if isinstance(model, GalaxyForVotes):
-        columns = {column for rows in splits for column in rows.column_names}
-        check_tree_columns(columns, model.tree, " ".join(names))
-    elif isinstance(model, GalaxyForRegression):
-        splits = [
-            _with_values(rows, model.config, f"{name}: split {settings.split}")
-            for rows, name in zip(splits, names, strict=True)
-        ]
-    else:
-        splits = [_labelled_as_learnt(rows, record, name) for rows, name in zip(splits, names, strict=True)]
+    splits = target_of(record, model.config).measurable(splits, names, settings.split)
     model.to(accelerator.device)
     workers = default_workers(accelerator.device) if settings.workers is None else settings.workers
     results = measure(model, record, splits, settings.batch_size, workers, accelerator, bootstrap=True).compute()
@@ -80,25 +69,6 @@ def _opened(name, config, settings, record):
 
     opened, fold = open_dataset(name, config, settings.streaming), record.settings.get("fold")
     return in_fold(opened, fold, name) if fold is not None and name in record.settings["dataset"] else opened
-
-
-def _with_values(rows, config, name):
-    """The rows that have at least one of the values of a model."""
-    from hf_galaxy.data.targets import values_of, with_values
-
-    return with_values(rows, values_of(rows, config.values, name, config.unit_interval), f"--dataset {name}")[0]
-
-
-def _labelled_as_learnt(rows, record, name):
-    """The rows that have a label, if the classes are those of the run."""
-    from hf_galaxy.data.targets import Label, label_of, labelled
-
-    label, learnt = label_of(rows, record.settings["label"], name), record.dataset["classes"]
-    if set(label.names) < set(learnt):  # texts, of which this split does not hold all
-        label = Label.of(record.settings["label"], learnt)
-    if list(label.names) != learnt:
-        raise BadInput(f"--dataset {name}: has classes {', '.join(label.names)}, not {', '.join(learnt)}")
-    return labelled(rows, label, name)[0]
 
 
 def command() -> None:

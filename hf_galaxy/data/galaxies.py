@@ -6,9 +6,8 @@ from torch.utils.data import Dataset
 
 from hf_galaxy.data.pictures import check_pixels, open_picture, to_rgb
 from hf_galaxy.data.schema import InvalidVotes
-from hf_galaxy.data.targets import Label, Rows, Values, galaxy_of, targets_in, with_target
+from hf_galaxy.data.targets import Rows, Target, galaxy_of, with_target
 from hf_galaxy.data.views import Framing, to_canvases
-from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.randomness import key_of
 
@@ -75,22 +74,21 @@ class Galaxies(Dataset):
     Args:
         rows: a split of a published dataset.
         framing: how the canvases are cut.
-        target: a tree (gives `votes`, none for questions of which the rows have no columns), a label (gives `labels` (B,) int64)
-            or values (give `labels` (B, K) float32, NaN where missing).
+        target: gives `votes` or `labels` (`Target.tensors`).
         fast: large JPEGs are shrunk while they are decoded, if they are shrunk anyway. For training; without it pictures
             are what an image processor makes of them.
         keyed: also give `keys` (B,) int64, which stand for the galaxies' names (`randomness.key_of`), or for their rows
             if they have no `id_str`.
 
     Raises:
-        BadInput: as `columns_of`.
+        BadInput: as `Target.columns_of`.
     """
 
     def __init__(
         self,
         rows: Rows,
         framing: Framing,
-        target: DecisionTree | Label | Values,
+        target: Target,
         fast: bool = False,
         keyed: bool = False,
     ):
@@ -112,7 +110,7 @@ class Galaxies(Dataset):
             raise
         pixels = to_canvases(pictures, self.framing)
         try:
-            batch = {"pixels": pixels, **targets_in(table, self.target, self.rows.features)}
+            batch = {"pixels": pixels, **self.target.tensors(table, self.rows.features)}
         except InvalidVotes as error:
             raise BadInput(f"{galaxy_of(self._whole, indices[error.row])}, {error.reason}") from error
         if self.keyed:

@@ -3,9 +3,8 @@
 import numpy as np
 
 from hf_galaxy.data.dataset import VALIDATION_SHARE
-from hf_galaxy.data.schema import SPLITS, votes_in
-from hf_galaxy.data.targets import Label, Rows, tables_of
-from hf_galaxy.decision_tree import DecisionTree
+from hf_galaxy.data.schema import SPLITS
+from hf_galaxy.data.targets import Rows, Target, tables_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.randomness import hashed_place
 
@@ -43,27 +42,14 @@ def in_fold(opened: dict[str, Rows], fold: int, name: str) -> dict[str, Rows]:
     return {split: rows.select(np.flatnonzero(which)) for split, which in chosen.items()}
 
 
-def strata_of(rows: Rows, target: DecisionTree | Label) -> np.ndarray:
-    """(N,) int64: what kind each galaxy is of. Pictures are not read, and of the votes some rows at a time.
-
-    Returns:
-        For a label the index of the class, -1 without one. For a tree the campaigns in which the galaxy has any votes:
-        bit c is set for campaign c of `tree.campaigns`.
+def strata_of(rows: Rows, target: Target) -> np.ndarray:
+    """(N,) int64: the stratum of each galaxy, as `Target.strata` gives it. Pictures are not read, and some rows at a time.
 
     Raises:
-        BadInput: as `targets.columns_of`.
+        BadInput: as `targets.tables_of`.
     """
-    kinds = [np.empty(0, np.int64)]
-    for table in tables_of(rows, [], target):
-        if isinstance(target, Label):
-            kinds.append(target.indices(table, rows.features[target.column]))
-        else:
-            asked = votes_in(table, target) > 0
-            answers = [
-                [a for a, q in enumerate(target.question_of_answer) if q in qs] for qs in target.campaigns.values()
-            ]
-            kinds.append(sum(asked[:, of].any(axis=1).astype(np.int64) << c for c, of in enumerate(answers)))
-    return np.concatenate(kinds)
+    parts = [target.strata(table, rows.features) for table in tables_of(rows, [], target)]
+    return np.concatenate([np.empty(0, np.int64), *parts])
 
 
 def subset(rows: Rows, strata: np.ndarray, share: float, seed: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from hf_galaxy.training.processes import full_precision, start_accelerator
 from hf_galaxy.training.run import environment, run_training
 from hf_galaxy.training.settings import quietly
 from hf_galaxy.training.sources import open_sources
-from hf_galaxy.training.task import describe, measure, model_and_baseline
+from hf_galaxy.training.task import measure, model_and_baseline
 
 
 class Bench:
@@ -77,7 +77,7 @@ class Bench:
         grid = probe(model, splits["train"], splits["validation"], pool.columns["features"], self.benchmark.penalties)
         record = RunRecord(
             command="", settings=dataclasses.asdict(settings), baseline=baseline,
-            dataset={"splits": {split: len(each) for split, each in splits.items()}, **describe(sources.target)},
+            dataset={"splits": {split: len(each) for split, each in splits.items()}, **sources.target.description()},
             model={"backbone": model.config.backbone, "parameters": model.parameter_counts()},
             environment=environment(accelerator) | {"precision": "no"},
         )  # fmt: skip

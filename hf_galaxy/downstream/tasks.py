@@ -93,7 +93,7 @@ def with_label(task: Task) -> Task:
         BadInput: the dataset cannot be opened, or has none or several.
     """
     from hf_galaxy.data.dataset import open_dataset
-    from hf_galaxy.data.targets import label_columns
+    from hf_galaxy.training.targets.classes import label_columns
 
     if task.kind != "classes" or task.options.get("label"):
         return task

@@ -17,9 +17,8 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from hf_galaxy.data.galaxies import Galaxies
-from hf_galaxy.data.targets import Label, Rows, Values, tables_of, targets_in
+from hf_galaxy.data.targets import Rows, Target, tables_of
 from hf_galaxy.data.views import Framing, eval_view
-from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.files import whole_file
 from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.progress import progress
@@ -53,7 +52,7 @@ class GalaxyFeatures(Dataset):
 
 
 def features_of(
-    model: GalaxyPreTrainedModel, splits: dict[str, list[Rows]], target: DecisionTree | Label, batch_size: int, share: ProcessShard,
+    model: GalaxyPreTrainedModel, splits: dict[str, list[Rows]], target: Target, batch_size: int, share: ProcessShard,
     workers: int, accelerator: Accelerator,
 ) -> dict[str, list[GalaxyFeatures]]:  # fmt: skip
     """What the backbone, in evaluation mode, makes of the evaluation view of each galaxy. Every process must call it.
@@ -103,7 +102,7 @@ class FeatureStore:
         model: GalaxyPreTrainedModel,
         name: str,
         parts: list[Rows],
-        target: DecisionTree | Label | Values,
+        target: Target,
         accelerator: Accelerator,
     ) -> Callable[[list[Rows]], GalaxyFeatures]:
         """What gives, of some rows of a dataset, their features, targets and `keys`, as a head is trained and measured on.
@@ -127,7 +126,7 @@ class FeatureStore:
         def known(rows):
             tables = list(_tables(rows, ["id_str"], target))
             ids = [name for table in tables for name in table["id_str"].to_pylist()]
-            targets = [targets_in(table, target, rows[0].features) for table in tables]
+            targets = [target.tensors(table, rows[0].features) for table in tables]
             targets = {each: torch.cat([some[each] for some in targets]) for each in targets[0]}
             keys = torch.tensor([key_of(name) for name in ids])
             return GalaxyFeatures(

@@ -23,7 +23,6 @@ from hf_galaxy.training.loop import Checkpointing
 from hf_galaxy.training.processes import on_main_process
 from hf_galaxy.training.run_folder import claimed_folder, save
 from hf_galaxy.training.settings import Settings
-from hf_galaxy.training.task import describe
 
 LIBRARIES = ("hf_galaxy", "torch", "timm", "transformers", "datasets", "accelerate")
 
@@ -84,10 +83,10 @@ def new_record(context: RunContext, setup: ModelSetup) -> RunRecord:
         | {"precision": accelerator.mixed_precision},  # which the launcher may have set
         dataset={
             "name": " ".join(settings.dataset),
-            "title": " and ".join(facts.title for facts in sources.said),
-            "cards": [vars(facts) for facts in sources.said],
+            "title": " and ".join(facts.title for facts in sources.facts),
+            "cards": [vars(facts) for facts in sources.facts],
             "splits": {split: sources.count(split) for split in sources.splits},
-            **describe(sources.target),
+            **sources.target.description(),
         },
         model={
             "backbone": config.backbone,

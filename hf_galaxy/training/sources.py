@@ -1,4 +1,4 @@
-"""What a run learns from: its datasets, opened and checked, their target, and which of their galaxies it takes."""
+"""The datasets of a run: opened, checked for its target, and reduced to the galaxies that its settings choose."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,23 +8,17 @@ import pandas as pd
 
 from hf_galaxy.data.card_facts import DatasetFacts
 from hf_galaxy.data.dataset import open_dataset, rows_of
-from hf_galaxy.data.splits import in_fold, strata_of, subset
-from hf_galaxy.data.targets import (
-    Label,
-    Rows,
-    Values,
-    check_tree_columns,
-    label_of,
-    labelled,
-    tables_of,
-    values_of,
-    with_values,
-)
-from hf_galaxy.decision_tree import DecisionTree, load_tree, tree_of_columns
+from hf_galaxy.data.splits import in_fold, subset
+from hf_galaxy.data.targets import Rows, tables_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.training.settings import Settings
+from hf_galaxy.training.targets.classes import Classes
+from hf_galaxy.training.targets.target import TrainingTarget
+from hf_galaxy.training.targets.values import Values
+from hf_galaxy.training.targets.votes import Votes
 
 SPLITS = ("train", "validation", "test")
+TARGETS = {"votes": Votes, "classes": Classes, "values": Values}  # by --task
 
 
 @dataclass(frozen=True)
@@ -32,16 +26,15 @@ class Sources:
     """Some datasets with one target.
 
     Attributes:
-        said: what their cards say of them.
+        facts: from their cards.
         splits: of each split the rows of every dataset.
-        target: the tree, the label or the values of all of them.
-        strata: of every dataset the kinds of its training rows (`splits.strata_of`; for values, which of them a galaxy has);
-            None if nobody asked.
+        target: the same for all of them.
+        strata: of every dataset the strata of its training rows (`Target.strata`); None if nothing needs them.
     """
 
-    said: list[DatasetFacts]
+    facts: list[DatasetFacts]
     splits: dict[str, list[Rows]]
-    target: DecisionTree | Label | Values
+    target: TrainingTarget
     strata: list[np.ndarray] | None
 
     def count(self, split: str) -> int:
@@ -50,10 +43,10 @@ class Sources:
 
 
 def open_sources(settings: Settings, say: Callable[[str], None]) -> Sources:
-    """Open the datasets of a run, and take of them what its settings ask for.
+    """Open the datasets of a run, and choose the galaxies that its settings ask for.
 
     Args:
-        say: tells the user what is left out.
+        say: called with a sentence about what is left out.
 
     Raises:
         BadInput: one cannot be opened, lacks a split or the target, or they do not go together.
@@ -65,47 +58,28 @@ def open_sources(settings: Settings, say: Callable[[str], None]) -> Sources:
     splits = {split: [rows_of(each, split, name) for name, each in named] for split in SPLITS}
     if settings.leave_out is not None:
         _leave_out(settings, splits, say)
-    said = [DatasetFacts.by(name) for name in settings.dataset]
-    if settings.task == "votes":
-        target, strata = _tree_of(settings, splits["train"], say), None
-        if settings.subset < 1 or settings.balance:
-            strata = [strata_of(rows, target) for rows in splits["train"]]
-        if settings.balance:
-            voted = [np.flatnonzero(kinds) for kinds in strata]  # to be in no campaign is no campaign
-            if left_out := sum(map(len, strata)) - sum(map(len, voted)):
-                say(f"{left_out:,} training galaxies without votes are left out")
-            splits["train"] = [rows.select(where) for rows, where in zip(splits["train"], voted, strict=True)]
-            strata = [kinds[where] for kinds, where in zip(strata, voted, strict=True)]
-    else:
-        if settings.task == "classes":
-            target = _label_of(settings, splits["train"])
-            lacking = repr(target.column)
-        else:
-            target = _values_of(settings, splits)
-            lacking = " or ".join(map(repr, target.columns))
-        strata = []
-        for split, parts in splits.items():
-            for i, (name, rows) in enumerate(zip(settings.dataset, parts, strict=True)):
-                if isinstance(target, Label):
-                    parts[i], kinds = labelled(rows, target, name)
-                else:
-                    parts[i], numbers = with_values(rows, target, f"--dataset {name}: split {split}")
-                    kinds = ~np.isnan(numbers) @ (1 << np.arange(len(target.columns)))
-                if left_out := len(rows) - len(parts[i]):
-                    say(
-                        f"{left_out:,} of the {len(rows):,} galaxies of split {split} of {name} have no {lacking}; "
-                        "they are left out"
-                    )
-                if split == "train":
-                    strata.append(kinds)
+    facts = [DatasetFacts.by(name) for name in settings.dataset]
+    target = TARGETS[settings.task].of(settings, splits)
+    if notice := target.notice():
+        say(notice)
+    strata = []
+    for split, parts in splits.items():
+        for i, (name, rows) in enumerate(zip(settings.dataset, parts, strict=True)):
+            parts[i], own = target.labelled(rows, f"--dataset {name}: split {split}", training=split == "train")
+            if left_out := len(rows) - len(parts[i]):
+                say(
+                    f"{left_out:,} of the {len(rows):,} galaxies of split {split} of {name} have no {target.name}; "
+                    "they are left out"
+                )
+            if split == "train" and own is not None:
+                strata.append(own)
     if settings.subset < 1:
         chosen = [
-            subset(rows, kinds, settings.subset, settings.seed)
-            for rows, kinds in zip(splits["train"], strata, strict=True)
+            subset(rows, own, settings.subset, settings.seed) for rows, own in zip(splits["train"], strata, strict=True)
         ]
-        strata = [kinds[where] for kinds, where in zip(strata, chosen, strict=True)]
+        strata = [own[where] for own, where in zip(strata, chosen, strict=True)]
         splits["train"] = [rows.select(where) for rows, where in zip(splits["train"], chosen, strict=True)]
-    return Sources(said, splits, target, strata)
+    return Sources(facts, splits, target, strata or None)
 
 
 def _leave_out(settings, splits, say):
@@ -125,36 +99,3 @@ def _leave_out(settings, splits, say):
                 raise BadInput(f"--leave-out {settings.leave_out}: leaves none of split {split} of {name}")
             say(f"{len(ids) - len(kept):,} of the {len(ids):,} galaxies of split {split} of {name} are left out")
             splits[split][i] = rows.select(kept)
-
-
-def _tree_of(settings, train, say):
-    columns = list(dict.fromkeys(column for rows in train for column in rows.column_names))
-    tree = load_tree(list(settings.tree)) if settings.tree else tree_of_columns(columns)
-    whole = load_tree(list(tree.campaigns)).questions if not settings.tree else tree.questions
-    missing = ", ".join(q.name for q in whole if q.name not in {held.name for held in tree.questions})
-    without = f"; there are no votes for {missing}" if missing else ""
-    say(f"learning {len(tree.questions)} questions of {tree.name}{without}")
-    check_tree_columns(columns, tree, " ".join(settings.dataset))
-    return tree
-
-
-def _label_of(settings, train):
-    first, *others = [
-        label_of(rows, settings.label or "", name) for rows, name in zip(train, settings.dataset, strict=True)
-    ]
-    for name, other in zip(settings.dataset[1:], others, strict=True):
-        if other.names != first.names:
-            raise BadInput(
-                f"--dataset {name}: has the classes {', '.join(other.names)}, {settings.dataset[0]} has "
-                f"{', '.join(first.names)}"
-            )
-    return first
-
-
-def _values_of(settings, splits):
-    of_rows = [
-        values_of(rows, settings.values or (), name, settings.unit_interval)
-        for parts in splits.values()
-        for rows, name in zip(parts, settings.dataset, strict=True)
-    ]
-    return of_rows[0]

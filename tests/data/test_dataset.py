@@ -22,17 +22,7 @@ from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.schema import votes_in
 from hf_galaxy.data.splits import strata_of
 from hf_galaxy.data.streaming import open_stream
-from hf_galaxy.data.targets import (
-    Label,
-    Values,
-    check_tree_columns,
-    label_of,
-    labelled,
-    tables_of,
-    values_of,
-    vote_batches,
-    with_values,
-)
+from hf_galaxy.data.targets import tables_of
 from hf_galaxy.data.views import Framing
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models.pipeline import pixels_of
@@ -48,6 +38,9 @@ from hf_galaxy.training.sequence import (
     evaluation_batches,
     training_batches,
 )
+from hf_galaxy.training.targets.classes import Classes
+from hf_galaxy.training.targets.values import Values
+from hf_galaxy.training.targets.votes import Votes, check_tree_columns, vote_batches
 from tests.conftest import Rows, jpeg_bytes, published, votes_of
 
 TREE = load_tree("gz_rings")
@@ -73,7 +66,7 @@ def test_messages_name_what_is_missing(opened, tmp_path):
     with pytest.raises(BadInput, match=r"lacks 30 of the 30.*smooth-or-featured-gz2_smooth"):
         check_tree_columns(opened["train"].column_names, load_tree("gz2"), "x")
     with pytest.raises(BadInput, match="no class label 'ring'; its label columns: kind"):
-        label_of(opened["train"], "ring", "x")
+        Classes.of_rows(opened["train"], "ring", "x")
     (tmp_path / "nothing").mkdir()
     with pytest.raises(BadInput, match="no Parquet files"):
         open_dataset(str(tmp_path / "nothing"))
@@ -96,12 +89,12 @@ def galaxies_of(opened, target, split="train"):
 
 
 def test_batches_hold_votes_in_the_trees_order_or_labels(opened, folder):
-    batch = galaxies_of(opened, TREE)[[3, 1]]
+    batch = galaxies_of(opened, Votes(TREE))[[3, 1]]
     assert batch["pixels"].shape == (2, 3, 32, 32)
     assert (batch["votes"][:, 1] == 2 * batch["votes"][:, 0]).all()
     np.testing.assert_array_equal(batch["votes"], votes_of(open_dataset(str(folder))["train"], TREE)[[3, 1]])
     assert (
-        galaxies_of(opened, Label("kind", ("a", "b")))[[0, 1, 2]]["labels"].tolist()
+        galaxies_of(opened, Classes("kind", ("a", "b")))[[0, 1, 2]]["labels"].tolist()
         == open_dataset(str(folder))["train"][:3]["kind"].to_pylist()
     )
 
@@ -109,10 +102,10 @@ def test_batches_hold_votes_in_the_trees_order_or_labels(opened, folder):
 def test_keys_stand_for_the_names_of_galaxies(opened):
     rows = opened["train"]
     names = rows.select_columns(["id_str"]).with_format("arrow")[:]["id_str"].to_pylist()
-    keyed = Galaxies(rows, Framing(32), TREE, keyed=True)
+    keyed = Galaxies(rows, Framing(32), Votes(TREE), keyed=True)
     assert keyed[[3, 1]]["keys"].tolist() == [key_of(names[3]), key_of(names[1])]
-    assert "keys" not in galaxies_of(opened, TREE)[[0]]
-    unnamed = Galaxies(rows.select_columns(["image", *TREE.columns]), Framing(32), TREE, keyed=True)
+    assert "keys" not in galaxies_of(opened, Votes(TREE))[[0]]
+    unnamed = Galaxies(rows.select_columns(["image", *TREE.columns]), Framing(32), Votes(TREE), keyed=True)
     assert unnamed[[3]]["keys"].tolist() == [key_of("3")]
 
 
@@ -125,15 +118,15 @@ def test_missing_votes_are_no_votes_and_galaxies_without_a_label_are_left_out(tm
         splits = datasets.load_dataset(str(tmp_path)) if not streaming else open_stream(str(tmp_path))
         rows = splits["train"]
         assert votes_of(rows, TREE)[[0, 1, 3]].tolist() == [[0, 0], [1, 2], [0, 6]]
-        assert Galaxies(rows, Framing(32), TREE)[[0, 1]]["votes"].tolist() == [[0, 0], [1, 2]]
-        having, labels = labelled(rows, Label("kind", ("a", "b")), "x")
+        assert Galaxies(rows, Framing(32), Votes(TREE))[[0, 1]]["votes"].tolist() == [[0, 0], [1, 2]]
+        having, labels = Classes("kind", ("a", "b")).labelled(rows, "x")
         assert (len(having), len(labels)) == (20, 20)
         assert (
-            Galaxies(having, Framing(32), Label("kind", ("a", "b")))[list(range(20))]["labels"].tolist()
+            Galaxies(having, Framing(32), Classes("kind", ("a", "b")))[list(range(20))]["labels"].tolist()
             == labels.tolist()
         )
         with pytest.raises(BadInput, match="none of its 2 galaxies has a 'kind'"):
-            labelled(rows.select(np.array([0, 3])), Label("kind", ("a", "b")), "x")
+            Classes("kind", ("a", "b")).labelled(rows.select(np.array([0, 3])), "x")
 
 
 def survey_of_votes(folder, tree, kind, **wrong):
@@ -173,13 +166,13 @@ def test_a_number_that_is_no_vote_is_refused_wherever_votes_are_read(tmp_path, s
     with pytest.raises(BadInput, match=message):
         list(vote_batches(rows, tree))
     with pytest.raises(BadInput, match=message):
-        strata_of(rows, tree)
+        strata_of(rows, Votes(tree))
     with pytest.raises(BadInput, match=message):
-        Galaxies(rows, Framing(32), tree)[[3, wrong]]
+        Galaxies(rows, Framing(32), Votes(tree))[[3, wrong]]
     later = rows.select(np.arange(wrong, len(rows)))  # the galaxy is the first of those
     with pytest.raises(BadInput, match=message):
-        Galaxies(later, Framing(32), tree)[[1, 0]]
-    assert len(Galaxies(rows, Framing(32), tree)[[0, 1]]["votes"]) == 2
+        Galaxies(later, Framing(32), Votes(tree))[[1, 0]]
+    assert len(Galaxies(rows, Framing(32), Votes(tree))[[0, 1]]["votes"]) == 2
     others = rows.select(np.delete(np.arange(len(rows)), wrong))
     assert len(np.concatenate(list(vote_batches(others, tree)))) == len(others)
 
@@ -200,13 +193,13 @@ def test_a_class_label_of_minus_one_is_missing():
     features = datasets.Features({"kind": datasets.ClassLabel(names=["a", "b", "c"])})
     rows = datasets.Dataset.from_dict({"kind": [0, -1, None, 2, 1]}, features)
     for text, expected in (("kind", [0, -1, -1, 2, 1]), ("kind=c", [0, -1, -1, 1, 0])):
-        label = label_of(rows, text, "x")
+        label = Classes.of_rows(rows, text, "x")
         assert label.indices(rows.with_format("arrow")[:], features["kind"]).tolist() == expected
         assert strata_of(rows, label).tolist() == expected
-        assert labelled(rows, label, "x")[1].tolist() == [each for each in expected if each >= 0]
+        assert label.labelled(rows, "x")[1].tolist() == [each for each in expected if each >= 0]
     table = pa.table({"kind": [0, 3]})
     with pytest.raises(BadInput, match="there is no class 3, only 3: a, b, c"):
-        Label.of("kind", ["a", "b", "c"]).indices(table, features["kind"])
+        Classes.parse("kind", ["a", "b", "c"]).indices(table, features["kind"])
 
 
 @pytest.mark.parametrize(("values", "kind"), [([0, 1, None], "int64"), ([0.0, 1.0, None], "float64")])
@@ -215,17 +208,17 @@ def test_of_a_column_of_numbers_the_message_says_how_they_become_classes(values,
     with pytest.raises(
         BadInput, match=rf"--dataset x: column 'ring' holds {kind}, .*cast_column\('ring', datasets.ClassL"
     ):
-        label_of(rows, "ring", "x")
+        Classes.of_rows(rows, "ring", "x")
 
 
 def test_a_text_column_is_a_label_and_an_empty_text_is_none(tmp_path):
     rows = datasets.Dataset.from_dict({"summary": ["spiral", "", "edge_on_disk", None, "spiral"]})
-    label = label_of(rows, "summary", "x")
-    assert label == Label("summary", ("edge_on_disk", "spiral"))
-    having, indices = labelled(rows, label, "x")
+    label = Classes.of_rows(rows, "summary", "x")
+    assert label == Classes("summary", ("edge_on_disk", "spiral"))
+    having, indices = label.labelled(rows, "x")
     assert (having["summary"][:], indices.tolist()) == (["spiral", "edge_on_disk", "spiral"], [1, 0, 1])
     with pytest.raises(BadInput, match="holds 1 different texts"):
-        label_of(datasets.Dataset.from_dict({"summary": ["a", "a"]}), "summary", "x")
+        Classes.of_rows(datasets.Dataset.from_dict({"summary": ["a", "a"]}), "summary", "x")
 
 
 def test_one_class_is_told_from_the_rest_by_name(tmp_path):
@@ -237,27 +230,29 @@ def test_one_class_is_told_from_the_rest_by_name(tmp_path):
         of_classes = [name or None for name in names]
         rows = datasets.Dataset.from_dict({"kind": of_classes, "text": names}, features)
         for column in ("kind", "text"):
-            label = label_of(rows, f"{column}=merger", "x")
+            label = Classes.of_rows(rows, f"{column}=merger", "x")
             assert (
-                label == Label(column, ("not merger", "merger"), "merger") == Label.of(f"{column}=merger", label.names)
+                label
+                == Classes(column, ("not merger", "merger"), "merger")
+                == Classes.parse(f"{column}=merger", label.names)
             )
-            having, indices = labelled(rows, label, "x")
+            having, indices = label.labelled(rows, "x")
             assert indices.tolist() == expected
             assert strata_of(rows, label).tolist() == [0, -1, 1, -1, 0, 1, 0]
             galaxies = Galaxies(having.add_column("image", pictures(5)), Framing(32), label)
             assert galaxies[[0, 1, 4]]["labels"].tolist() == [0, 1, 0]
-        assert Label.of("kind", others) == label_of(rows, "kind", "x") == Label("kind", tuple(others))
+        assert Classes.parse("kind", others) == Classes.of_rows(rows, "kind", "x") == Classes("kind", tuple(others))
         with pytest.raises(BadInput, match=f"--dataset x: 'kind' has no class 'bar' .* only {', '.join(others)}"):
-            label_of(rows, "kind=bar", "x")
+            Classes.of_rows(rows, "kind=bar", "x")
         with pytest.raises(BadInput, match=r"'text' has no class '' .* only merger, round, spiral"):
-            label_of(rows, "text=", "x")
+            Classes.of_rows(rows, "text=", "x")
         with pytest.raises(BadInput, match="has no class label 'shape'"):
-            label_of(rows, "shape=merger", "x")
+            Classes.of_rows(rows, "shape=merger", "x")
         with pytest.raises(BadInput, match="'kind' has no class 'bar'"):
-            strata_of(rows, Label.of("kind=bar", ()))
+            strata_of(rows, Classes.parse("kind=bar", ()))
     # A text that no training galaxy has is one of the rest; without one class it is no label.
     other = datasets.Dataset.from_dict({"text": ["ring", "merger"]})
-    assert labelled(other, label, "x")[1].tolist() == [0, 1]
+    assert label.labelled(other, "x")[1].tolist() == [0, 1]
 
 
 def pictures(count):
@@ -287,10 +282,12 @@ def survey(tmp_path):
 
 def test_values_are_numbers_of_any_type_and_missing_ones_are_nan(survey):
     for rows in survey:
-        values = values_of(rows, ("redshift", "count"), "x")
-        having, numbers = with_values(rows, values, "--dataset x: split train")
+        values = Values.of_rows(rows, ("redshift", "count"), "x")
+        having, strata = values.labelled(rows, "--dataset x: split train")
+        numbers = values.numbers(having.select_columns(list(values.columns)).with_format("arrow")[:])
         expected = np.float32([[0.1, 7], [np.nan, 0], [0.5, np.nan], [1, 3], [0, 1]])
         np.testing.assert_array_equal(numbers.astype(np.float32), expected)
+        assert strata.tolist() == [3, 2, 1, 3, 3]
         batch = Galaxies(having, Framing(32), values)[[4, 1, 0]]
         assert batch["labels"].dtype == torch.float32
         np.testing.assert_array_equal(batch["labels"], expected[[4, 1, 0]])
@@ -300,21 +297,21 @@ def test_what_cannot_be_learnt_as_values_is_refused(survey):
     for rows in survey:
         for wrong in ("text", "kind", "mass", "image"):
             with pytest.raises(BadInput, match=f"no column of numbers '{wrong}'; those that it has: redshift, count$"):
-                values_of(rows, ("redshift", wrong), "x")
+                Values.of_rows(rows, ("redshift", wrong), "x")
         with pytest.raises(BadInput, match="to learn without --values; those that it has: redshift, count"):
-            values_of(rows, (), "x")
+            Values.of_rows(rows, (), "x")
         with pytest.raises(BadInput, match=r"split dev, id_str g0, column count: 7 is not in \[0, 1\]"):
-            with_values(rows, values_of(rows, ("redshift", "count"), "x", unit_interval=True), "split dev")
-        assert len(with_values(rows, values_of(rows, ("redshift",), "x", unit_interval=True), "x")[0]) == 4
+            Values.of_rows(rows, ("redshift", "count"), "x", unit_interval=True).labelled(rows, "split dev")
+        assert len(Values.of_rows(rows, ("redshift",), "x", unit_interval=True).labelled(rows, "x")[0]) == 4
         with pytest.raises(BadInput, match="split dev: none of its 1 galaxies has redshift or count"):
-            with_values(rows.select(np.array([4])), Values(("redshift", "count")), "split dev")
+            Values(("redshift", "count")).labelled(rows.select(np.array([4])), "split dev")
 
 
 @pytest.mark.parametrize("wrong", [float("inf"), -1e44])
 def test_a_value_that_float32_cannot_hold_is_refused(wrong):
     rows = datasets.Dataset.from_dict({"id_str": ["g0", "g1"], "luminosity": [1.0, wrong]})
     with pytest.raises(BadInput, match=r"x, id_str g1, column luminosity: -?(inf|1e\+44) is too large"):
-        with_values(rows, Values(("luminosity",)), "x")
+        Values(("luminosity",)).labelled(rows, "x")
 
 
 def test_a_validation_split_is_taken_from_train_where_there_is_none(folder, tmp_path):
@@ -458,7 +455,7 @@ def test_names_that_are_no_texts_and_pictures_that_are_none_are_refused(tmp_path
     with pytest.raises(BadInput, match=r"id_str holds .*int64.*must be text"):
         open_dataset(str(tmp_path))
     with pytest.raises(BadInput, match="id_str 2: its picture cannot be decoded"):
-        Galaxies(rows, Framing(32), TREE)[[1, 0]]
+        Galaxies(rows, Framing(32), Votes(TREE))[[1, 0]]
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["copied", "streamed"])
@@ -476,8 +473,8 @@ def test_a_picture_that_cannot_be_decoded_is_named_also_in_a_part_of_a_split(tmp
         with pytest.raises(
             BadInput, match=rf"^--dataset {tmp_path}, id_str galaxy-7: its picture cannot be decoded \("
         ):
-            Galaxies(rows, Framing(32), TREE, keyed=keyed)[[0, 6, 2, 1]]
-        assert len(Galaxies(rows, Framing(32), TREE, keyed=keyed)[[0, 6, 1]]["pixels"]) == 3
+            Galaxies(rows, Framing(32), Votes(TREE), keyed=keyed)[[0, 6, 2, 1]]
+        assert len(Galaxies(rows, Framing(32), Votes(TREE), keyed=keyed)[[0, 6, 1]]["pixels"]) == 3
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["copied", "streamed"])
@@ -495,7 +492,7 @@ def test_a_batch_of_several_sizes_is_a_list():
 
 
 def test_each_epoch_sees_every_galaxy_once_in_another_order(opened):
-    sequence = TrainingSequence(galaxies_of(opened, TREE), seed=0)
+    sequence = TrainingSequence(galaxies_of(opened, Votes(TREE)), seed=0)
     n = len(sequence.galaxies)
     epochs = [[sequence.row(p) for p in range(e * n, (e + 1) * n)] for e in range(3)]
     assert all(sorted(epoch) == list(range(n)) for epoch in epochs)
@@ -515,7 +512,7 @@ def test_by_default_workers_do_not_take_the_cores_of_a_small_cpu(monkeypatch):
 
 @pytest.mark.parametrize(("processes", "accumulate"), [(2, 1), (1, 2), (2, 2)])
 def test_shares_of_a_batch_make_up_the_whole_batch(folder, processes, accumulate):
-    sequence = TrainingSequence(galaxies_of(open_dataset(str(folder)), TREE), seed=0)
+    sequence = TrainingSequence(galaxies_of(open_dataset(str(folder)), Votes(TREE)), seed=0)
     whole = list(training_batches(sequence, 16, range(3, 5), ProcessShard(), workers=0))
     shares = [
         list(training_batches(sequence, 16, range(3, 5), ProcessShard(rank, processes, accumulate), workers=1))
@@ -532,7 +529,7 @@ def test_shares_of_a_batch_make_up_the_whole_batch(folder, processes, accumulate
 
 @pytest.mark.parametrize(("processes", "accumulate"), [(1, 1), (4, 1), (2, 2)])
 def test_a_shuffle_that_no_batch_and_no_process_divides_has_every_galaxy_once(folder, processes, accumulate):
-    galaxies = galaxies_of(open_dataset(str(folder)), TREE)
+    galaxies = galaxies_of(open_dataset(str(folder)), Votes(TREE))
     n, batch_size = len(galaxies), 12
     assert n % batch_size
     assert processes == 1 or n % processes
@@ -588,7 +585,7 @@ def test_in_evaluation_every_galaxy_is_in_one_batch_and_processes_have_as_many_b
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_evaluation_sees_every_galaxy_once(opened, processes):
-    galaxies = galaxies_of(opened, TREE, "test")
+    galaxies = galaxies_of(opened, Votes(TREE), "test")
     seen = [
         tuple(votes.tolist())
         for rank in range(processes)

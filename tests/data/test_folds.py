@@ -18,6 +18,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.sources import open_sources
+from hf_galaxy.training.targets.votes import Votes
 from tests.conftest import ROOT, Rows, published
 from tests.training.runs import run
 
@@ -72,7 +73,7 @@ def test_the_fold_is_a_hash_of_the_name_whatever_the_rows_and_their_splits_are(f
 def test_rows_of_a_fold_hold_what_was_published_of_their_galaxy(folder, streaming):
     fold = in_fold(open_dataset(str(folder), streaming=streaming), 4, "x")
     for rows in fold.values():
-        galaxies = Galaxies(rows, Framing(32), Rows.tree)
+        galaxies = Galaxies(rows, Framing(32), Votes(Rows.tree))
         numbers = [int(name.removeprefix("galaxy-")) for name in names_in(rows)]
         for indices in ([len(rows) - 1, 0, 3], list(range(7))):
             votes = galaxies[indices]["votes"].tolist()

@@ -23,6 +23,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.publishing import plan, writer
 from hf_galaxy.publishing.dataset_card import Prose, write_card
 from hf_galaxy.training.sequence import ProcessShard, TrainingSequence, evaluation_batches, training_batches
+from hf_galaxy.training.targets.votes import Votes
 from tests.conftest import Rows, published, votes_of
 
 GROUP, WINDOW = 10, 40  # rows of a row group, and of a window of the shuffle
@@ -283,7 +284,7 @@ def test_a_row_comes_to_stand_anywhere(stream):
 
 
 def sequence_of(rows, share, batch_size, seed=0):
-    galaxies = Galaxies(rows, Framing(16), Rows.tree)
+    galaxies = Galaxies(rows, Framing(16), Votes(Rows.tree))
     return TrainingSequence(galaxies, seed, share=share, batch_size=batch_size)
 
 
@@ -368,7 +369,7 @@ def test_row_groups_are_read_once_an_epoch_however_many_of_their_rows_are_chosen
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_evaluation_reads_each_row_group_once(stream, reads, workers):
-    galaxies = Galaxies(stream, Framing(16), Rows.tree)
+    galaxies = Galaxies(stream, Framing(16), Votes(Rows.tree))
     seen = [seen_by(evaluation_batches(galaxies, 16, ProcessShard(rank, 2), workers)) for rank in range(2)]
     assert seen[0] + seen[1] == stream.select_columns(["ring_yes"])[:]["ring_yes"].to_pylist()
     if not workers:  # which count in their own process

@@ -10,8 +10,9 @@ from scipy.stats import chi2
 from hf_galaxy import load_tree
 from hf_galaxy.data.dataset import open_dataset
 from hf_galaxy.data.splits import strata_of, subset
-from hf_galaxy.data.targets import Label
 from hf_galaxy.errors import BadInput
+from hf_galaxy.training.targets.classes import Classes
+from hf_galaxy.training.targets.votes import Votes
 from tests.conftest import Rows, published
 
 RNG = np.random.default_rng(0)
@@ -79,9 +80,9 @@ def test_strata_of_a_published_dataset(tmp_path, streaming):
     published(Rows(100), tmp_path)
     rows = open_dataset(str(tmp_path), streaming=streaming)["train"]
     plain = rows.select_columns(["kind", "ring_yes", "id_str"]).with_format("arrow")[:]
-    kinds = strata_of(rows, Label("kind", ("a", "b")))
+    kinds = strata_of(rows, Classes("kind", ("a", "b")))
     assert kinds.tolist() == plain["kind"].to_pylist()
-    assert strata_of(rows, Rows.tree).tolist() == [int(votes > 0) for votes in plain["ring_yes"].to_pylist()]
+    assert strata_of(rows, Votes(Rows.tree)).tolist() == [int(votes > 0) for votes in plain["ring_yes"].to_pylist()]
     chosen = subset(rows, kinds, 0.25, seed=0)
     again = datasets.Dataset.from_dict({"id_str": plain["id_str"].to_pylist()})
     assert chosen.tolist() == subset(again, kinds, 0.25, seed=0).tolist()
@@ -97,6 +98,6 @@ def test_strata_of_a_tree_are_sets_of_campaigns():
         for q in tree.campaigns[campaign][:2]:
             columns[tree.questions[q].columns[1]] = 5 * asked[:, c].astype(np.int32)
     expected = asked @ [1, 2, 4]
-    np.testing.assert_array_equal(strata_of(datasets.Dataset.from_dict(columns), tree), expected)
+    np.testing.assert_array_equal(strata_of(datasets.Dataset.from_dict(columns), Votes(tree)), expected)
     without = {name: values for name, values in columns.items() if "hubble" not in name}
-    np.testing.assert_array_equal(strata_of(datasets.Dataset.from_dict(without), tree), expected & 3)
+    np.testing.assert_array_equal(strata_of(datasets.Dataset.from_dict(without), Votes(tree)), expected & 3)

@@ -25,6 +25,7 @@ from hf_galaxy.data.views import eval_view, to_canvases
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models.morphology import morphology
 from hf_galaxy.models.pipeline import pixels_of
+from hf_galaxy.training.targets.votes import Votes
 from tests.conftest import Rows, jpeg_bytes, published
 
 RNG = np.random.default_rng(5)
@@ -104,7 +105,7 @@ def fits_bytes(values):
 def test_a_jpeg_is_seen_as_in_evaluation_to_the_bit(pipe, dataset, tmp_path):
     framing = pipe.model.config.framing
     rows = open_dataset(str(dataset), streaming=True)["test"]
-    galaxies = Galaxies(rows, framing, load_tree("gz_rings"))
+    galaxies = Galaxies(rows, framing, Votes(load_tree("gz_rings")))
     expected = eval_view(galaxies[[0, 1]]["pixels"], framing)
     contents = rows.select_columns(["image"])[[0, 1]]["image"].combine_chunks().field("bytes").to_pylist()
     for content, view in zip(contents, expected, strict=True):

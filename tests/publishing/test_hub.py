@@ -257,7 +257,7 @@ def large_pictures(hub):
 def streamed():
     from hf_galaxy import load_tree
     from hf_galaxy.data.dataset import open_dataset
-    from hf_galaxy.data.targets import vote_batches
+    from hf_galaxy.training.targets.votes import vote_batches
 
     opened = open_dataset("lab/large", streaming=True)
     picture = opened["train"][[5]]["image"][0].as_py()["bytes"]

@@ -10,8 +10,9 @@ from transformers import AutoModel
 from hf_galaxy import GalaxyConfig, GalaxyForVotes
 from hf_galaxy.data.dataset import open_dataset
 from hf_galaxy.data.galaxies import Galaxies
-from hf_galaxy.data.targets import label_of
 from hf_galaxy.data.views import eval_view
+from hf_galaxy.training.targets.classes import Classes
+from hf_galaxy.training.targets.votes import Votes
 from tests.training.runs import assert_bit_equal, finish, run, start, wait_for_checkpoints
 from tests.training.test_exactness import FSDP, assert_same_curves
 
@@ -23,7 +24,7 @@ def pretrained(mock_dataset, tmp_path_factory):
     for backbone in ("test_resnet", "test_vit"):
         torch.manual_seed(1)
         model = GalaxyForVotes(GalaxyConfig(backbone=backbone, tree=["gz2", "gz_decals_dr5"], image_size=32))
-        galaxies = Galaxies(train, model.config.framing, model.tree)[list(range(len(train)))]
+        galaxies = Galaxies(train, model.config.framing, Votes(model.tree))[list(range(len(train)))]
         with torch.no_grad():
             for name, parameter in model.backbone.named_parameters():
                 if parameter.ndim == 1 and not name.endswith("bias"):
@@ -58,7 +59,7 @@ def test_a_probe_that_has_converged_is_a_logistic_regression(mock_dataset, pretr
         head_dropout=0.0, checkpoint_minutes=9,
     )  # fmt: skip
     model = AutoModel.from_pretrained(tmp_path / "probe").eval()
-    label = label_of(opened["train"], "mock_class", "mock")
+    label = Classes.of_rows(opened["train"], "mock_class", "mock")
     features, labels = {}, {}
     for split in ("train", "validation", "test"):
         batch = Galaxies(opened[split], model.config.framing, label)[list(range(len(opened[split])))]

@@ -23,10 +23,11 @@ from PIL import Image as Picture
 from hf_galaxy import load_tree
 from hf_galaxy.data.dataset import open_dataset
 from hf_galaxy.data.galaxies import Galaxies
-from hf_galaxy.data.targets import label_of, labelled
 from hf_galaxy.data.views import Framing
 from hf_galaxy.decision_tree import tree_of_columns
 from hf_galaxy.randomness import hashed_place
+from hf_galaxy.training.targets.classes import Classes
+from hf_galaxy.training.targets.votes import Votes
 from tests.commands.test_scripts import TINY, record_of
 from tests.conftest import ROOT, votes_of
 from tests.fake_hub import FakeHub
@@ -203,7 +204,7 @@ def test_votes_are_those_of_the_file_and_zero_outside_a_galaxys_campaign(opened,
         votes, names = votes_of(rows, tree), column_of(rows, "id_str")
         np.testing.assert_array_equal(votes, [expected[name] for name in names])
         some = [len(rows) - 1, 0, len(rows) // 2]
-        batch = Galaxies(rows, Framing(32), tree)[some]
+        batch = Galaxies(rows, Framing(32), Votes(tree))[some]
         np.testing.assert_array_equal(batch["votes"], votes[some])
         assert batch["votes"].dtype == torch.int32
         assert batch["pixels"].float().std() > 30
@@ -220,9 +221,9 @@ def test_a_nan_fraction_hides_no_votes_on_other_questions(opened):
 
 
 def test_a_summary_is_a_label_where_it_is_not_empty(opened):
-    label = label_of(opened["train"], "summary", NAME)
+    label = Classes.of_rows(opened["train"], "summary", NAME)
     assert label.names == ("barred_spiral", "edge_on_disk", "smooth_round")
-    rows, indices = labelled(opened["test"], label, NAME)
+    rows, indices = label.labelled(opened["test"], NAME)
     assert [label.names[i] for i in indices] == [name for name in column_of(opened["test"], "summary") if name]
     assert Galaxies(rows, Framing(32), label)[[2, 0]]["labels"].tolist() == [indices[2], indices[0]]
 

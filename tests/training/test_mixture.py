@@ -13,12 +13,13 @@ from scipy.stats import chisquare
 from hf_galaxy import load_tree
 from hf_galaxy.data.dataset import open_dataset
 from hf_galaxy.data.galaxies import Galaxies
-from hf_galaxy.data.targets import Label
 from hf_galaxy.data.views import Framing
 from hf_galaxy.errors import BadInput
 from hf_galaxy.training.augmentation import Augmentation
 from hf_galaxy.training.mixture import BLOCK, Mixture, balanced, mixed
 from hf_galaxy.training.sequence import ProcessShard, TrainingSequence, training_batches
+from hf_galaxy.training.targets.classes import Classes
+from hf_galaxy.training.targets.votes import Votes
 from tests.conftest import Rows, jpeg_bytes, published
 
 FRAMING = Framing(16)
@@ -31,7 +32,7 @@ def drawn(count, first=0, tree="gz_rings"):
     columns[load_tree(tree).columns[0]] = list(range(first, first + count))
     pictures = [{"bytes": jpeg_bytes(first + i), "path": None} for i in range(count)]
     rows = datasets.Dataset.from_dict({"image": pictures} | columns).cast_column("image", datasets.Image())
-    return Galaxies(rows, FRAMING, BOTH)
+    return Galaxies(rows, FRAMING, Votes(BOTH))
 
 
 @pytest.fixture(scope="module")
@@ -194,13 +195,13 @@ def test_labels_and_pictures_of_several_sizes():
         file = io.BytesIO()
         Image.new("RGB", (side, side), (0, 100 * kind, 0)).save(file, "PNG")
         columns = {"image": [{"bytes": file.getvalue(), "path": None}] * 6, "kind": [kind] * 6}
-        parts.append(Galaxies(datasets.Dataset.from_dict(columns, features), FRAMING, Label("kind", ("a", "b"))))
+        parts.append(Galaxies(datasets.Dataset.from_dict(columns, features), FRAMING, Classes("kind", ("a", "b"))))
     batch = mixed(parts, [1, 1], seed=0)[list(range(20))]
     assert batch["pixels"].shape == (20, 3, 16, 16)
     assert set(batch["labels"].tolist()) == {0, 1}
     assert (batch["pixels"][:, 1, 8, 8] == 100 * batch["labels"]).all()
     with pytest.raises(BadInput, match="'kind' has the classes a, b, not b, a"):
-        Galaxies(parts[0].rows, FRAMING, Label("kind", ("b", "a")))
+        Galaxies(parts[0].rows, FRAMING, Classes("kind", ("b", "a")))
 
 
 @pytest.mark.parametrize("weights", [[1, 0], [1], [1, 2, 3], [1, -1], [1, float("nan")], [1, float("inf")]])
@@ -212,21 +213,21 @@ def test_weights_that_are_none_are_refused(two, weights):
 def test_what_cannot_be_mixed_is_refused(two, folder):
     with pytest.raises(BadInput, match=r"--balance 1.5: is a power in \[0, 1\]"):
         mixed(two, [1, 1], 0, strata=[np.zeros(100), np.zeros(37)], power=1.5)
-    other = Galaxies(two[1].rows, Framing(24), BOTH)
+    other = Galaxies(two[1].rows, Framing(24), Votes(BOTH))
     with pytest.raises(BadInput, match="all are framed alike"):
         mixed([two[0], other], [1, 1], 0)
-    stream = Galaxies(open_dataset(str(folder), streaming=True)["train"], FRAMING, Rows.tree)
+    stream = Galaxies(open_dataset(str(folder), streaming=True)["train"], FRAMING, Votes(Rows.tree))
     with pytest.raises(BadInput, match="a stream cannot be balanced"):
         mixed([stream], [1], 0, strata=[np.arange(len(stream)) % 2])
     with pytest.raises(BadInput, match="all are streamed or none"):
-        mixed([Galaxies(two[0].rows, FRAMING, Rows.tree), stream], [1, 1], 0)
+        mixed([Galaxies(two[0].rows, FRAMING, Votes(Rows.tree)), stream], [1, 1], 0)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("processes", [1, 2])
 def test_streams_are_mixed_and_each_process_reads_its_own_part(folder, processes, workers):
     splits = open_dataset(str(folder), streaming=True)
-    galaxies = [Galaxies(splits[split], FRAMING, Rows.tree) for split in ("train", "test")]
+    galaxies = [Galaxies(splits[split], FRAMING, Votes(Rows.tree)) for split in ("train", "test")]
     per_process = [len(g) // processes for g in galaxies]
     names = [set(rows[:]["ring_yes"].to_pylist()) for rows in (splits["train"], splits["test"])]
     seen = []
@@ -249,6 +250,6 @@ def test_streams_are_mixed_and_each_process_reads_its_own_part(folder, processes
 def test_a_question_has_columns_for_all_answers_or_none(two):
     rows = two[0].rows.remove_columns("ring_no")
     with pytest.raises(BadInput, match="of question ring the answers ring_no have no column"):
-        Galaxies(rows, FRAMING, BOTH)
+        Galaxies(rows, FRAMING, Votes(BOTH))
     with pytest.raises(BadInput, match="no votes for any question of tree gz_hubble"):
-        Galaxies(two[0].rows, FRAMING, load_tree("gz_hubble"))
+        Galaxies(two[0].rows, FRAMING, Votes(load_tree("gz_hubble")))

@@ -1,0 +1,202 @@
+"""The target class: one of several classes of a label column. Legend of shapes: N rows, C classes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import torch
+
+from hf_galaxy.data.schema import class_name
+from hf_galaxy.data.targets import Rows, column_of, is_text
+from hf_galaxy.errors import BadInput
+from hf_galaxy.evaluation.class_metrics import ClassMetrics
+from hf_galaxy.models.model import GalaxyConfig, GalaxyForImageClassification
+from hf_galaxy.training.targets.target import TrainingTarget
+
+if TYPE_CHECKING:
+    from hf_galaxy.reports.run_record import RunRecord
+    from hf_galaxy.training.settings import Settings
+
+
+@dataclass(frozen=True)
+class Classes(TrainingTarget):
+    """A column of classes, and the names of the classes in the order of their indices.
+
+    Attributes:
+        positive: the class of the column that a binary label is 1 for; None: every class of the column is a class.
+    """
+
+    column: str
+    names: tuple[str, ...]
+    positive: str | None = None
+
+    options: ClassVar = ("label", "label_smoothing", "class_weights")
+
+    @classmethod
+    def parse(cls, option: str, class_names: Collection[str]) -> Self:
+        """Parse `--label COLUMN` or `COLUMN=CLASS`. The second form gives a binary label: 1 for CLASS, 0 for "not CLASS".
+
+        So two binary heads have no name in common that means different things.
+
+        Args:
+            class_names: those of the column, or of a run.
+        """
+        column, equals, positive = option.partition("=")
+        return cls(column, (f"not {positive}", positive), positive) if equals else cls(column, tuple(class_names))
+
+    @classmethod
+    def of_rows(cls, rows: Rows, option: str, dataset: str) -> Self:
+        """The classes of a label column: those of a ClassLabel, or the different texts of a text column, sorted.
+
+        Args:
+            option: a column such as `summary` of mwalmsley/gz_evo, where an empty text is a missing label; or `summary=round`.
+            dataset: for the message.
+
+        Raises:
+            BadInput: no such column, it holds no classes, fewer than two, or not the one that is named.
+        """
+        names = _classes_in(rows, cls.parse(option, ()).column, dataset)
+        label = cls.parse(option, names)
+        label._check_positive(names, f"--dataset {dataset}: ")
+        return label
+
+    @classmethod
+    def of(cls, settings: Settings, splits: dict[str, list[Rows]]) -> Self:
+        first, *others = [
+            cls.of_rows(rows, settings.label or "", name)
+            for rows, name in zip(splits["train"], settings.dataset, strict=True)
+        ]
+        for name, other in zip(settings.dataset[1:], others, strict=True):
+            if other.names != first.names:
+                raise BadInput(
+                    f"--dataset {name}: has the classes {', '.join(other.names)}, {settings.dataset[0]} has "
+                    f"{', '.join(first.names)}"
+                )
+        return first
+
+    @classmethod
+    def from_record(cls, record: RunRecord, config: GalaxyConfig) -> Self:
+        return cls.parse(record.settings["label"], record.dataset["classes"])
+
+    @property
+    def name(self) -> str:
+        return repr(self.column)
+
+    def columns_of(self, rows: Rows) -> list[str]:
+        feature = rows.features[self.column]
+        if isinstance(feature, datasets.ClassLabel):
+            if self.positive is not None:
+                self._check_positive(feature.names)
+            elif tuple(feature.names) != self.names:
+                raise BadInput(
+                    f"{self.column!r} has the classes {', '.join(feature.names)}, not {', '.join(self.names)}"
+                )
+        return [self.column]
+
+    def _check_positive(self, names: Collection[str], where: str = "") -> None:
+        """Refuse a column with these classes if the positive class is none of them."""
+        if self.positive is not None and self.positive not in names:
+            raise BadInput(
+                f"{where}{self.column!r} has no class {self.positive!r} to be told from the rest, only {', '.join(list(names)[:20])}"
+                f"{', ...' if len(names) > 20 else ''}"
+            )
+
+    def indices(self, table: pa.Table, feature: object) -> np.ndarray:
+        """(N,) int64 class indices; -1 where a row has no label, or one that is none of the classes.
+
+        Args:
+            feature: the type of the column in these rows.
+        """
+        values = table[self.column].to_pylist()
+        if isinstance(feature, datasets.ClassLabel):
+            values = [class_name(feature, value) for value in values]
+        if self.positive is not None:
+            return np.array([int(value == self.positive) if value else -1 for value in values], dtype=np.int64)
+        places = {name: i for i, name in enumerate(self.names)}
+        return np.array([places.get(value, -1) for value in values], dtype=np.int64)
+
+    def tensors(self, table: pa.Table, features: datasets.Features) -> dict[str, torch.Tensor]:
+        return {"labels": torch.from_numpy(self.strata(table, features))}
+
+    def strata(self, table: pa.Table, features: datasets.Features) -> np.ndarray:
+        """The index of the class; -1 without one."""
+        return self.indices(table, features[self.column])
+
+    def labelled(self, rows: Rows, where: str, training: bool = False) -> tuple[Rows, np.ndarray]:
+        indices = self.strata(rows.select_columns([self.column]).with_format("arrow")[:], rows.features)
+        having = np.flatnonzero(indices >= 0)
+        if not len(having):
+            raise BadInput(f"{where}: none of its {len(rows):,} galaxies has a {self.column!r}")
+        return (rows if len(having) == len(rows) else rows.select(having)), indices[having]
+
+    def measurable(self, splits: list[Rows], datasets: list[str], split: str) -> list[Rows]:
+        chosen = []
+        for rows, name in zip(splits, datasets, strict=True):
+            option = self.column if self.positive is None else f"{self.column}={self.positive}"
+            names = self.of_rows(rows, option, name).names
+            # A split may hold only some of the classes of a text column.
+            if names != self.names and not set(names) < set(self.names):
+                raise BadInput(f"--dataset {name}: has classes {', '.join(names)}, not {', '.join(self.names)}")
+            chosen.append(self.labelled(rows, f"--dataset {name}: split {split}")[0])
+        return chosen
+
+    def baseline(self, settings: Settings, train: list[Rows], strata: list[np.ndarray] | None) -> dict:
+        counts = self._counts(strata)
+        # A class without a training galaxy counts as half a galaxy: unlikely, not impossible.
+        return {"log_priors": (counts.clamp_min(0.5) / counts.sum()).log().tolist()}
+
+    def _counts(self, strata: list[np.ndarray]) -> torch.Tensor:
+        return torch.bincount(torch.from_numpy(np.concatenate(strata)), minlength=len(self.names))
+
+    def model(
+        self, settings: Settings, fields: dict, baseline: dict, strata: list[np.ndarray] | None
+    ) -> GalaxyForImageClassification:
+        weights = settings.class_weights
+        names = dict(id2label=dict(enumerate(self.names)), label2id={name: i for i, name in enumerate(self.names)})
+        changes = dict(
+            label_smoothing=settings.label_smoothing,
+            class_weights=balanced_weights(self._counts(strata)) if weights == "balanced" else weights,
+        )
+        return GalaxyForImageClassification(GalaxyConfig(**names, **changes, **fields))
+
+    def metrics(self, record: RunRecord, config: GalaxyConfig) -> ClassMetrics:
+        return ClassMetrics(list(self.names), torch.tensor(record.baseline["log_priors"]))
+
+    def description(self) -> dict:
+        return {"classes": list(self.names)}
+
+
+def balanced_weights(counts: torch.Tensor) -> list[float]:
+    """(C,) the weights with which all classes together count the same, and a galaxy 1 on average; 1 for a class without any."""
+    shares = counts.sum() / (counts.count_nonzero() * counts.clamp_min(1))
+    return torch.where(counts > 0, shares, 1).tolist()
+
+
+def _classes_in(rows: Rows, column: str, dataset: str) -> list[str]:
+    feature = rows.features.get(column)
+    if isinstance(feature, datasets.ClassLabel):
+        return feature.names
+    if feature is not None and not is_text(feature):
+        raise BadInput(
+            f"--dataset {dataset}: column {column!r} holds {getattr(feature, 'dtype', feature)}, but classes are texts or a "
+            f"ClassLabel; name them: dataset.cast_column({column!r}, datasets.ClassLabel(names=[...]))"
+        )
+    if feature is None:
+        labels = ", ".join(label_columns(rows)) or "none"
+        raise BadInput(f"--dataset {dataset}: has no class label {column!r}; its label columns: {labels}")
+    names = sorted({value for value in column_of(rows, column).unique().to_pylist() if value})
+    if not 1 < len(names) <= 1000:
+        raise BadInput(
+            f"--dataset {dataset}: column {column!r} holds {len(names)} different texts; classes are 2 to 1,000"
+        )
+    return names
+
+
+def label_columns(rows: Rows) -> list[str]:
+    """The columns of type ClassLabel; a text column may hold classes, too."""
+    return [column for column, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)]

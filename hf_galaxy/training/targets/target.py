@@ -1,0 +1,119 @@
+"""The methods that every target of training has; one file beside this one for each target."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import torch
+
+from hf_galaxy.data.targets import Rows, Target
+
+if TYPE_CHECKING:
+    from hf_galaxy.models.model import GalaxyConfig, GalaxyPreTrainedModel
+    from hf_galaxy.reports.run_record import RunRecord
+    from hf_galaxy.training.settings import Settings
+
+
+class Metrics(Protocol):
+    """Sums over batches that become the figures of a split; `loss` is that by which the best epoch is chosen."""
+
+    def update(self, batch: dict[str, torch.Tensor], outputs: object) -> None: ...
+    def cpu(self) -> Self: ...
+    def __add__(self, other: Self) -> Self: ...
+    @property
+    def loss(self) -> float: ...
+    def compute(self) -> dict: ...
+
+
+class TrainingTarget(Target, ABC):
+    """What a model learns to predict: from the columns of a dataset to the model, its baseline and its metrics.
+
+    Attributes:
+        options: the settings that belong to this target alone; the first one names what is predicted.
+    """
+
+    options: ClassVar[tuple[str, ...]]
+    as_matrix: ClassVar[bool] = False
+
+    @classmethod
+    @abstractmethod
+    def of(cls, settings: Settings, splits: dict[str, list[Rows]]) -> Self:
+        """The target that the settings name, in the splits of their datasets.
+
+        Raises:
+            BadInput: a dataset does not hold it, or they do not go together.
+        """
+
+    @classmethod
+    @abstractmethod
+    def from_record(cls, record: RunRecord, config: GalaxyConfig) -> Self:
+        """The target of a run, from its record and the configuration of its model."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What messages call it."""
+
+    def notice(self) -> str | None:
+        """A sentence for the user about what is learnt; None if the settings say it all."""
+        return None
+
+    @abstractmethod
+    def columns_of(self, rows: Rows) -> list[str]: ...
+
+    @abstractmethod
+    def tensors(self, table: pa.Table, features: datasets.Features) -> dict[str, torch.Tensor]: ...
+
+    @abstractmethod
+    def strata(self, table: pa.Table, features: datasets.Features) -> np.ndarray: ...
+
+    @abstractmethod
+    def labelled(self, rows: Rows, where: str, training: bool = False) -> tuple[Rows, np.ndarray | None]:
+        """The rows that have the target, and their strata; None if nobody needs strata.
+
+        Args:
+            where: the dataset and the split, for the message.
+            training: the rows are training galaxies.
+
+        Raises:
+            BadInput: no row has it, or one holds what cannot be learnt; names its galaxy.
+        """
+
+    @abstractmethod
+    def measurable(self, splits: list[Rows], datasets: list[str], split: str) -> list[Rows]:
+        """The rows that a finished run can be measured on, of one split of some datasets, perhaps others than it was trained on.
+
+        Raises:
+            BadInput: they do not hold the target of the run.
+        """
+
+    @abstractmethod
+    def baseline(self, settings: Settings, train: list[Rows], strata: list[np.ndarray] | None) -> dict:
+        """The constant prediction of the training split, as it stands in a run record.
+
+        Raises:
+            BadInput: there is nothing to learn: all training galaxies are alike.
+        """
+
+    @abstractmethod
+    def model(
+        self, settings: Settings, fields: dict, baseline: dict, strata: list[np.ndarray] | None
+    ) -> GalaxyPreTrainedModel:
+        """A fresh model.
+
+        Args:
+            fields: of its configuration that do not depend on the target.
+            baseline, strata: of the training split.
+        """
+
+    @abstractmethod
+    def metrics(self, record: RunRecord, config: GalaxyConfig) -> Metrics:
+        """Empty metrics of a run's model, beside the baseline in its record."""
+
+    @abstractmethod
+    def description(self) -> dict:
+        """What a run record keeps in `dataset`: the names of what is predicted."""

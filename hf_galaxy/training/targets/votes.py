@@ -1,0 +1,129 @@
+"""The target votes: how volunteers answer the questions of a decision tree. Legend of shapes: n rows, A answers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import torch
+
+from hf_galaxy.data.schema import vote_columns, votes_in
+from hf_galaxy.data.splits import strata_of
+from hf_galaxy.data.targets import Rows, tables_of
+from hf_galaxy.decision_tree import DecisionTree, load_tree, tree_of_columns
+from hf_galaxy.errors import BadInput
+from hf_galaxy.evaluation.constant_votes import ConstantVotes
+from hf_galaxy.evaluation.vote_metrics import VoteMetrics
+from hf_galaxy.models.model import GalaxyConfig, GalaxyForVotes
+from hf_galaxy.training.targets.target import TrainingTarget
+
+if TYPE_CHECKING:
+    from hf_galaxy.reports.run_record import RunRecord
+    from hf_galaxy.training.settings import Settings
+
+
+@dataclass(frozen=True)
+class Votes(TrainingTarget):
+    """The votes for all questions of a tree; no votes for questions whose columns a dataset lacks.
+
+    Attributes:
+        stratified: the strata of training galaxies are needed; to compute them reads all votes.
+        balanced: training galaxies without votes are left out.
+        absent: questions of the tree's campaigns that the datasets have no votes for.
+    """
+
+    tree: DecisionTree
+    stratified: bool = False
+    balanced: bool = False
+    absent: tuple[str, ...] = ()
+
+    options: ClassVar = ("tree",)
+    as_matrix: ClassVar = True
+    name: ClassVar = "votes"
+
+    @classmethod
+    def of(cls, settings: Settings, splits: dict[str, list[Rows]]) -> Self:
+        columns = list(dict.fromkeys(column for rows in splits["train"] for column in rows.column_names))
+        tree = load_tree(list(settings.tree)) if settings.tree else tree_of_columns(columns)
+        check_tree_columns(columns, tree, " ".join(settings.dataset))
+        whole = tree.questions if settings.tree else load_tree(list(tree.campaigns)).questions
+        held = {question.name for question in tree.questions}
+        absent = tuple(question.name for question in whole if question.name not in held)
+        return cls(tree, settings.subset < 1 or bool(settings.balance), bool(settings.balance), absent)
+
+    @classmethod
+    def from_record(cls, record: RunRecord, config: GalaxyConfig) -> Self:
+        return cls(config.decision_tree)
+
+    def notice(self) -> str:
+        without = f"; there are no votes for {', '.join(self.absent)}" if self.absent else ""
+        return f"learning {len(self.tree.questions)} questions of {self.tree.name}{without}"
+
+    def columns_of(self, rows: Rows) -> list[str]:
+        return vote_columns(rows.column_names, self.tree)
+
+    def tensors(self, table: pa.Table, features: datasets.Features) -> dict[str, torch.Tensor]:
+        return {"votes": torch.from_numpy(votes_in(table, self.tree))}
+
+    def strata(self, table: pa.Table, features: datasets.Features) -> np.ndarray:
+        """The campaigns in which the galaxy has any votes: bit c is set for campaign c of `tree.campaigns`."""
+        voted = votes_in(table, self.tree) > 0
+        group = np.array(self.tree.question_of_answer)
+        campaigns = self.tree.campaigns.values()
+        return sum(
+            voted[:, np.isin(group, questions)].any(axis=1).astype(np.int64) << c
+            for c, questions in enumerate(campaigns)
+        )
+
+    def labelled(self, rows: Rows, where: str, training: bool = False) -> tuple[Rows, np.ndarray | None]:
+        if not (training and self.stratified):
+            return rows, None
+        strata = strata_of(rows, self)
+        if not self.balanced:
+            return rows, strata
+        voted = np.flatnonzero(strata)  # to be in no campaign is no campaign
+        return rows.select(voted), strata[voted]
+
+    def measurable(self, splits: list[Rows], datasets: list[str], split: str) -> list[Rows]:
+        columns = {column for rows in splits for column in rows.column_names}
+        check_tree_columns(columns, self.tree, " ".join(datasets))
+        return splits
+
+    def baseline(self, settings: Settings, train: list[Rows], strata: list[np.ndarray] | None) -> dict:
+        votes = itertools.chain.from_iterable(vote_batches(rows, self.tree) for rows in train)
+        return ConstantVotes.of(votes, self.tree, settings.min_votes).to_dict()
+
+    def model(
+        self, settings: Settings, fields: dict, baseline: dict, strata: list[np.ndarray] | None
+    ) -> GalaxyForVotes:
+        model = GalaxyForVotes(GalaxyConfig(tree=self.tree, likelihood=settings.likelihood, **fields))
+        constant = ConstantVotes.from_dict(baseline)
+        model.start_from_constant(constant.concentrations, constant.fractions)
+        return model
+
+    def metrics(self, record: RunRecord, config: GalaxyConfig) -> VoteMetrics:
+        constant = ConstantVotes.from_dict(record.baseline)
+        return VoteMetrics(self.tree, constant, record.settings["min_votes"], config.likelihood)
+
+    def description(self) -> dict:
+        return {"tree": self.tree.name, "questions": [question.name for question in self.tree.questions]}
+
+
+def check_tree_columns(columns: Collection[str], tree: DecisionTree, name: str) -> None:
+    """Refuse a dataset with these columns if it lacks votes for a question of the tree; `name` is for the message."""
+    if missing := [column for column in tree.columns if column not in set(columns)]:
+        raise BadInput(
+            f"--dataset {name}: lacks {len(missing)} of the {len(tree.columns)} vote columns of tree {tree.name}: "
+            f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
+        )
+
+
+def vote_batches(rows: Rows, tree: DecisionTree) -> Iterator[np.ndarray]:
+    """The votes of a whole split in its order, (n, A) int32 at a time."""
+    for table in tables_of(rows, [], Votes(tree)):
+        yield votes_in(table, tree)
