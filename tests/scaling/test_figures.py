@@ -8,11 +8,10 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
 from hf_galaxy.errors import BadInput
-from hf_galaxy.reports.charts import COLORS, limits, log_axis
+from hf_galaxy.reports.charts import COLORS
 from hf_galaxy.reports.text import interval
 from hf_galaxy.scaling.figure_data import BEYOND
 from hf_galaxy.scaling.figures import figures_of
@@ -270,26 +269,3 @@ def test_the_label_budget(given, words, ends):
         assert [target[f"galaxies_{key}"] for key in ("value", "low", "high")] == ends
     # An arrow, or the interval, in the colour of what is needed; nothing where no number of galaxies is enough.
     assert (colored(figure, COLORS[2]) > 0) == bool(ends and ends[1] < np.inf)
-
-
-@pytest.mark.parametrize("panels", [1, 3])
-@pytest.mark.parametrize("low", [3e-4, 0.17, 0.96, 312.0, 4.1e6])
-@pytest.mark.parametrize("ratio", [1.05, 1.3, 2.0, 7.0, 30.0, 1e3, 1e5])
-def test_ticks_are_few_and_round(panels, low, ratio):
-    axes = Canvas().subplots(1, panels, squeeze=False)[0, 0]
-    log_axis(axes.yaxis, low, low * ratio)
-    ticks = axes.yaxis.get_majorticklocs()
-    assert 2 <= len(ticks) <= 9
-    assert ((low <= ticks) & (ticks <= low * ratio)).all()
-    labels = [axes.yaxis.get_major_formatter()(tick) for tick in ticks]
-    assert len(set(labels)) == len(labels)
-    assert max(map(len, labels)) <= 9
-    scale = {"k": 1e3, "M": 1e6, "G": 1e9}
-    np.testing.assert_allclose(
-        [float(text.rstrip("kMG")) * scale.get(text[-1], 1) for text in labels], ticks, rtol=1e-9
-    )
-
-
-def test_limits_have_a_margin_on_both_sides():
-    low, high = limits([1, 100], 0.1)
-    assert np.log10([low, high]) == pytest.approx([-0.2, 2.2])
