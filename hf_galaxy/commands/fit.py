@@ -68,8 +68,6 @@ def main(settings: FitScaling) -> None:
 
 def write_cards(runs: Path, points: pd.DataFrame, study: dict[str, Any], title: str) -> None:
     """Write the laws of its backbone into the record and the card of each run, or into its record in the records file."""
-    from hf_galaxy.reports.run_folder import rewrite
-
     file = runs / records_file.FILE
     recorded = dict(records_file.read_records(file))
     for name, own in points.groupby("run"):
@@ -79,9 +77,16 @@ def write_cards(runs: Path, points: pd.DataFrame, study: dict[str, Any], title: 
         if name in recorded:
             recorded[name] = recorded[name] | {"scaling": scaling}
         if (runs / name / FILE).exists():
-            rewrite(runs / name, lambda record, scaling=scaling: setattr(record, "scaling", scaling))
+            write_card(runs / name, scaling)
     if recorded:
         records_file.write_records(file, recorded)
+
+
+def write_card(run: Path, scaling: dict[str, Any]) -> None:
+    """Write the laws into the record and the card of a run."""
+    from hf_galaxy.reports.run_folder import rewrite
+
+    rewrite(run, lambda record: record.scaling.update(scaling))
 
 
 def law_for_card(law: dict[str, Any]) -> dict[str, Any]:

@@ -214,7 +214,7 @@ def _duration(seconds: float) -> str:
 def _citations(record: RunRecord) -> str:
     """BibTeX of the paper and of the datasets' cards, each entry once."""
     texts = [card["citation"] for card in record.dataset.get("cards", []) if card["citation"]]
-    entries = {}
+    entries: dict[str, str] = {}
     for entry in (each for text in [PAPER, *texts] for each in re.split(r"\n(?=@)", text)):
         entries.setdefault(entry.split(",")[0].strip(), entry.strip())
     return "\n\n".join(entries.values())

@@ -81,8 +81,8 @@ def _loss_labels(record: RunRecord) -> tuple[str, str]:
     views = [] if "features" in record.training else ["random views"]  # features are of the view without augmentation
     names = {"label_smoothing": "label smoothing", "class_weights": "class weights"}
     other = [words for name, words in names.items() if record.settings.get(name)]
-    *most, last = [*views, "dropout", *other]
-    training = f"training, with {' and '.join([', '.join(most), last] if most else [last])}"
+    terms = [*views, "dropout", *other]
+    training = f"training, with {' and '.join(filter(None, [', '.join(terms[:-1]), terms[-1]]))}"
     return training, "validation, the plain cross-entropy" if other else "validation"
 
 

@@ -42,9 +42,10 @@ def interval(estimate: Mapping[str, float | None] | None, form: Callable[[float]
     """`value` [`low`, `high`] of an estimate; one without an interval (a single run) says so, and "-" is none at all."""
     if estimate is None or estimate["value"] is None:
         return "-"
-    if estimate["low"] is None:
-        return f"{form(estimate['value'])} (no interval)"
-    return f"{form(estimate['value'])} [{form(estimate['low'])}, {form(estimate['high'])}]"
+    value, low, high = estimate["value"], estimate["low"], estimate["high"]
+    if low is None or high is None:
+        return f"{form(value)} (no interval)"
+    return f"{form(value)} [{form(low)}, {form(high)}]"
 
 
 def compact_number(value: float, digits: int = 3) -> str:

@@ -6,7 +6,7 @@ A backbone has the same colour and marker in all figures of a study, and the mar
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -109,7 +109,7 @@ def styles_of(study: Row) -> dict[tuple[str, str], Style]:
     }
 
 
-def panel_titles(questions: Iterator[str] | Sequence[str]) -> list[str | None]:
+def panel_titles(questions: Iterable[str]) -> list[str | None]:
     """The questions; no title for all of them together."""
     return [None if question == ALL else question for question in questions]
 

@@ -73,7 +73,7 @@ def _robust_fit(columns: Columns, exponents: int, losses: np.ndarray) -> _Robust
     for _ in range(4):
         law = _law_values(columns, exponents, parameters)
         residuals = losses / law - 1
-        free = max(1, len(losses) - np.count_nonzero(parameters))
+        free = max(1, len(losses) - int(np.count_nonzero(parameters)))
         mad_scale = 1.4826 * np.median(np.abs(residuals)) * (len(losses) / free) ** 0.5
         huber_weights = np.minimum(1, HUBER * mad_scale / np.maximum(np.abs(residuals), 1e-300))
         weights = huber_weights / law**2

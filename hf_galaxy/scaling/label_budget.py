@@ -68,7 +68,7 @@ class LabelBudget:
     ahead: list[dict[str, Any]]
     doubling: dict[str, float]
     curve: dict[str, list[float]]
-    galaxies_for: dict[str, int | None] | None
+    galaxies_for: dict[str, Any] | None  # value, low, high: int, or None for infinity
     laws: dict[str, dict[str, Any]]
     floor_shown: bool
     doubts: list[str]
@@ -223,7 +223,7 @@ class _Laws:
         names = {"galaxies": "galaxies", "loss": "value", "low": "low", "high": "high"}
         return {name: [row[of] for row in rows] for name, of in names.items()}
 
-    def galaxies_for(self, target: float, most: int) -> dict[str, int | None]:
+    def galaxies_for(self, target: float, most: int) -> dict[str, Any]:
         """The number of galaxies that the target needs; None for more than `most`."""
         median, _ = self.together.galaxies_interval(target, 0)
         lows, highs = zip(*(law.galaxies_interval(target) for law in self.used), strict=True)
@@ -241,7 +241,7 @@ def _as_numbers(law: PowerLaw) -> dict[str, Any]:
     return law_parameters(law) | {"scatter": law.scatter, "range": law.range}
 
 
-def case_of(now: int, galaxies_for: Mapping[str, int | None]) -> str:
+def case_of(now: int, galaxies_for: Mapping[str, Any]) -> str:
     """The kind of answer that `LabelBudget.galaxies_for` is.
 
     The target is "out of reach", "reached" or "may be reached"; or it "needs at least" a number of galaxies, without an upper

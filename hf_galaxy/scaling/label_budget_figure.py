@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from hf_galaxy.scaling.label_budget import LabelBudget
 
-Needed = Mapping[str, int | None]  # `LabelBudget.galaxies_for` a target
+Needed = Row  # `LabelBudget.galaxies_for` a target
 
 
 def label_budget_figure(budget: LabelBudget) -> Figure:
@@ -38,9 +37,8 @@ def label_budget_figure(budget: LabelBudget) -> Figure:
             _draw_held_back(axes, held)
         charts.log_axis(axes.xaxis, left, right)
         charts.log_axis(axes.yaxis, *losses)
-        if budget.target is not None:
+        if budget.target is not None and needed:
             charts.draw_level(axes, budget.target, f"target {number(budget.target)}", ":", right=False)
-        if needed:
             _draw_needed(axes, needed, budget.target, right)
         charts.label_axes(figure, [axes], panel_titles([budget.figure]), GALAXIES, measure)
         picture = charts.png(figure, "How many galaxies to label", _legend(budget))
@@ -60,7 +58,7 @@ def budget_rows(budget: LabelBudget) -> list[Row]:
         rows.append({"kind": "held back, mean"} | about | {"loss": held["measured"]})
         predicted = {"loss": held["predicted"], "low": held["low"], "high": held["high"]}
         rows.append({"kind": "held back, predicted"} | about | predicted)
-    if budget.target is not None:
+    if budget.galaxies_for:
         needed = {name: math.inf if galaxies is None else galaxies for name, galaxies in budget.galaxies_for.items()}
         rows.append(
             {"kind": "target", "loss": budget.target}

@@ -52,8 +52,8 @@ def sentences_of(budget: LabelBudget) -> list[str]:
         f"With {budget.now:,} training galaxies, the measured {MEASURES[budget.measure]}{of} is "
         f"{number(budget.points[-1]['value'])}; the law fitted to all runs gives {interval(budget.ahead[0])}."
     ]
-    if budget.target is not None:
-        sentences.append(_answer(budget))
+    if budget.target is not None and budget.galaxies_for is not None:
+        sentences.append(_answer(budget.now, budget.target, budget.galaxies_for))
     sentences += [f"The pilot does not determine {doubt}." for doubt in budget.doubts]
     for held in budget.held_back:
         sentences.append(
@@ -63,12 +63,12 @@ def sentences_of(budget: LabelBudget) -> list[str]:
     return sentences
 
 
-def _answer(budget: LabelBudget) -> str:
+def _answer(now: int, loss: float, galaxies_for: dict[str, Any]) -> str:
     """The number of galaxies that the target needs, in words; no number without its interval."""
-    now, target = budget.now, f"The target of {number(budget.target)}"
-    value, low, high = (budget.galaxies_for[name] for name in ("value", "low", "high"))
+    target = f"The target of {number(loss)}"
+    value, low, high = (galaxies_for[name] for name in ("value", "low", "high"))
     never = f"the loss never falls to it, or only with more than {REACH} times as many galaxies"
-    case = case_of(now, budget.galaxies_for)
+    case = case_of(now, galaxies_for)
     if case == "out of reach":
         return f"{target} is out of reach: {never}."
     if case == "reached":

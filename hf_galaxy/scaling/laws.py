@@ -11,7 +11,7 @@ how few runs there are. Where it is measured how the losses change with other te
 do on average; what each run changes besides is in its residual already.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,7 +77,7 @@ class PowerLaw:
 
     def draws_at(self, galaxies: ArrayLike) -> np.ndarray:
         """(R, m) the losses with (m,) numbers of galaxies, by the law of each replicate."""
-        return _power(self.draws[:, None], np.atleast_1d(galaxies))
+        return np.asarray(_power(self.draws[:, None], np.atleast_1d(galaxies)))
 
     def band(self, galaxies: ArrayLike, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
         """The interval of the law itself, without the scatter of single runs, at (m,) numbers of galaxies: two (m,)."""
@@ -193,7 +193,8 @@ def fit_power_law(
     rows = np.vstack([fitted, draws])
     a, b = rows[:, 0] * middle ** rows[:, -1], rows[:, -1]
     rows = np.stack([a, b, rows[:, 1] if floor else np.zeros_like(a)], axis=1)
-    return PowerLaw(*map(float, rows[0]), sizes, losses, floor, rows[1:], scatter)
+    a, b, c = map(float, rows[0])
+    return PowerLaw(a, b, c, sizes, losses, floor, rows[1:], scatter)
 
 
 def fit_joint_law(
@@ -319,20 +320,20 @@ def _quantiles(values: np.ndarray, level: float) -> tuple:
 
 
 def _checked(
-    names: Sequence[str], axes: Sequence[ArrayLike], losses: ArrayLike, seeds: ArrayLike | None,
+    names: Sequence[str], axes: Iterable[ArrayLike], losses: ArrayLike, seeds: ArrayLike | None,
     galaxies: ArrayLike | None, parameters: int,
 ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray | None]:  # fmt: skip
     """The arguments of a fit as arrays; BadInput where a law of this number of parameters cannot be fitted to them."""
-    axes = [np.asarray(values, float) for values in axes]
+    arrays: list[np.ndarray] = [np.asarray(values, float) for values in axes]
     losses = np.asarray(losses, float)
     seeds = np.arange(len(losses)) if seeds is None else np.asarray(seeds)
     galaxies = None if galaxies is None else np.asarray(galaxies, float)
-    for values, name in ((losses, "losses"), *zip(axes, names, strict=True)):
+    for values, name in ((losses, "losses"), *zip(arrays, names, strict=True)):
         if values.shape != losses.shape or losses.ndim != 1:
             raise BadInput(f"{losses.shape} losses and {values.shape} {name}: give one of each for every run")
         if not (np.isfinite(values).all() and (values > 0).all()):
             raise BadInput(f"a law is fitted to positive numbers; the {name} are {values.tolist()}")
-    for values, name in zip(axes, names, strict=True):
+    for values, name in zip(arrays, names, strict=True):
         if len(set(values)) < FEWEST:
             raise BadInput(f"runs with {len(set(values))} different numbers of {name}: a law needs at least {FEWEST}")
     if len(losses) <= parameters:
@@ -344,4 +345,4 @@ def _checked(
         raise BadInput(f"{len(losses)} losses: give a seed, and a row of replicates, for each")
     if galaxies is not None and not np.isfinite(galaxies).all():
         raise BadInput("in some replicates no galaxy was measured: this figure has too few test galaxies")
-    return axes, losses, seeds, galaxies
+    return arrays, losses, seeds, galaxies

@@ -96,7 +96,7 @@ def claims(study: Study) -> list[dict[str, str]]:
     Measures are counted separately, as they are of the same runs.
     """
     measures = list(dict.fromkeys(law["measure"] for law in study["laws"]))
-    results = {
+    results: dict[str, list[str | None]] = {
         "More labelled galaxies lower the error, by a power law, for every architecture and every question.": [
             _on_galaxies(study, measure) for measure in measures
         ],

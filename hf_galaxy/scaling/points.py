@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 VARIED = NOT_PART_OF_RESULT | {"seed", "subset", "epochs", "validate_every"}
 SERIES = ["dataset", "start", "measure", "figure"]  # rows with equal values differ in backbone, galaxies and seed only
 
+Replicates = Sequence[float | None] | np.ndarray
+
 
 def records_in(source: Path) -> dict[str, RunRecord]:
     """The records of all finished runs below a folder and in its records file, by the path of the run folder; or those in a
@@ -87,7 +89,9 @@ def points_of(records: Mapping[str, RunRecord]) -> pd.DataFrame:
 
 
 def _check_comparable(records: Mapping[str, RunRecord]) -> None:
-    cells, first_of_kind, first_of_dataset = {}, {}, {}
+    cells: dict[tuple, str] = {}
+    first_of_kind: dict[tuple, str] = {}
+    first_of_dataset: dict[str, str] = {}
     for name, record in records.items():
         about = _about(name, record)
         other = first_of_dataset.setdefault(about["dataset"], name)
@@ -164,7 +168,7 @@ def _rows(name: str, record: RunRecord) -> list[dict[str, Any]]:
     about, test = _about(name, record), record.results["test"]
 
     def row(
-        figure: str, measure: str, pair: Mapping[str, float], count: int, replicates: Sequence, saturated: float = 0.0
+        figure: str, measure: str, pair: Mapping[str, float], count: int, replicates: Replicates, saturated: float = 0.0
     ) -> dict[str, Any]:  # fmt: skip
         return about | {
             "figure": figure,
@@ -176,7 +180,9 @@ def _rows(name: str, record: RunRecord) -> list[dict[str, Any]]:
             "replicates": numbers_of(replicates),
         }
 
-    def excess(figure: str, nll: Mapping[str, float], count: int, replicates: Mapping[str, Sequence]) -> dict[str, Any]:
+    def excess(
+        figure: str, nll: Mapping[str, float], count: int, replicates: Mapping[str, Replicates]
+    ) -> dict[str, Any]:
         least = nll["saturated"]
         above = {who: nll[who] - least for who in ("model", "baseline")}
         drawn = numbers_of(replicates["model"]) - numbers_of(replicates["saturated"])
@@ -209,7 +215,7 @@ def _rows(name: str, record: RunRecord) -> list[dict[str, Any]]:
     return rows
 
 
-def numbers_of(replicates: Sequence) -> np.ndarray:
+def numbers_of(replicates: Replicates) -> np.ndarray:
     return np.array(replicates, float)  # None, where no galaxy was counted, becomes NaN
 
 

@@ -118,7 +118,7 @@ def _fitted(series: pd.DataFrame, floor: bool) -> dict[str, Any] | None:
         "scatter": law.scatter,
         "r2": law.r2,
         "doubts": law.doubts + ([] if len(set(seeds)) > 1 else ["how much the seed matters: there is one"]),
-        "curve": {"galaxies": curve.tolist(), "loss": law.predict(curve).tolist(), "low": low.tolist(), "high": high.tolist()},
+        "curve": {"galaxies": curve.tolist(), "loss": np.asarray(law.predict(curve)).tolist(), "low": low.tolist(), "high": high.tolist()},
         "leave_out": left_out,
     }  # fmt: skip
 
@@ -171,7 +171,7 @@ def _difference(first: tuple[float, pd.DataFrame], second: tuple[float, pd.DataF
     }  # fmt: skip
 
 
-def _estimate(value: float, draws: np.ndarray) -> dict[str, float | None]:
+def _estimate(value: float, draws: np.ndarray) -> dict[str, Any]:
     edges = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if np.isfinite(draws).all() else (None, None)
     return {"value": _plain(value), "low": _plain(edges[0]), "high": _plain(edges[1])}
 
@@ -186,7 +186,7 @@ def _exponents(laws: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     comparisons = []
     kinds = ("backbone", SERIES), ("figure", ["dataset", "start", "measure", "backbone"])
     for fit, (across, alike) in itertools.product(("law", "plain"), kinds):
-        groups = {}
+        groups: dict[tuple, list[dict[str, float]]] = {}
         for law in laws:
             if law[fit] and _regular(law[fit]) and not (across == "figure" and law["figure"] == ALL):
                 groups.setdefault(tuple(law[key] for key in alike), []).append(law[fit]["b"])
@@ -240,7 +240,7 @@ def _joint(about: dict[str, Any], series: pd.DataFrame) -> dict[str, Any] | None
     }
 
 
-def _plain(value: object) -> str | int | float | None:
+def _plain(value: Any) -> Any:
     """A number or text as JSON has it; None for a number that is not finite."""
     if isinstance(value, str) or value is None:
         return value
