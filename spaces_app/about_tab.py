@@ -24,7 +24,7 @@ def card_of(folder: Path) -> str:
 
 def build(models: dict[str, GalaxyModel]) -> None:
     """Lay out the tab, inside a gr.Tab."""
-    sizes = " or ".join(sorted({str(model.fast.config.image_size) for model in models.values()}))
+    sizes = " or ".join(sorted({str(model.fast.framing.size) for model in models.values()}))
     gr.Markdown(say("about.text", volunteers=VOLUNTEERS, size=sizes))
     for name, model in models.items():
         with gr.Accordion(say("about.card", title=model.title), open=False):

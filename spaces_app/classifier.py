@@ -103,7 +103,7 @@ class Classifier:
         return [
             {
                 "name": model.name, "title": model.title, "backbone": model.record.model["backbone"],
-                "learnt_from": model.record.dataset["title"], "image_size": model.fast.config.image_size,
+                "learnt_from": model.record.dataset["title"], "image_size": model.fast.framing.size,
                 "campaigns": {name: [model.tree.columns[a] for q in questions for a in range(model.tree.slices[q].start, model.tree.slices[q].stop)]
                               for name, questions in model.tree.campaigns.items()},
             }

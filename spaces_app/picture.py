@@ -21,8 +21,8 @@ from astropy.io import fits
 from PIL import Image
 
 from hf_galaxy.data.pictures import FITS_START, GZIP_START, PNG_START, kind_of
+from hf_galaxy.data.pixels import pixels_of
 from hf_galaxy.errors import BadInput
-from hf_galaxy.models.pipeline import pixels_of
 from text import say
 
 MOST_BYTES = 20_000_000  # of a file

@@ -3,6 +3,7 @@ H and W of a picture, S side of the view.
 """
 
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -13,19 +14,17 @@ import numpy as np
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HFValidationError
 
-from hf_galaxy import decision_tree, losses
-from hf_galaxy.data.views import eval_view, to_canvases
+from hf_galaxy.data.views import Framing, eval_view, to_canvases
+from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import SAFETENSORS, remove_partial
 from hf_galaxy.locks import lock_file
-from hf_galaxy.models import backbones, export, model
-from hf_galaxy.models.model import GalaxyConfig
-from hf_galaxy.models.start import load_run
 
 CONFIG = "config.json"
 # What an exported file depends on, besides the run.
 LIBRARIES = ("torch", "timm", "transformers", "onnx", "onnxruntime", "onnxscript")
-OURS = (backbones, decision_tree, export, losses, model)
+OURS = ("decision_tree", "losses", "models/backbones", "models/export", "models/model")
+PACKAGE = Path(__file__).parents[1]
 
 
 class Answers(NamedTuple):
@@ -46,7 +45,7 @@ class FastModel:
     """A run's model of votes in ONNX Runtime, equal to torch to 1e-4 (`export.export_onnx`); several threads may ask at once.
 
     The first start exports it, in 10 to 60 seconds, to a file in `cache` that is named by all that it depends on. Later ones,
-    of this and other processes, read that file and make no torch model.
+    of this and other processes, read that file and import neither transformers nor timm.
 
     Args:
         run: the run folder, or its Hub id.
@@ -55,7 +54,7 @@ class FastModel:
 
     Attributes:
         folder: the run's, where it lies.
-        config, tree: of the model.
+        framing, tree: of the model.
 
     Raises:
         BadInput: there is no such run, it is not finished, it predicts no votes; the cache cannot be written; or as
@@ -65,31 +64,34 @@ class FastModel:
     def __init__(self, run: str | Path, cache: Path | None = None, threads: int = 2):
         self.folder = _folder_of(run)
         try:
-            self.config = GalaxyConfig.from_pretrained(self.folder)
+            config = json.loads((self.folder / CONFIG).read_text())
+            self.framing, tree = Framing(config["image_size"], config["crop"]), config["tree"]
             digest = _digest(self.folder)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise BadInput(f"{run}: is no folder of a finished run of ours ({' '.join(str(error).split())})") from error
-        if self.config.tree is None:
+        if tree is None:
             raise BadInput(f"{run}: predicts no votes")
-        self.tree = self.config.decision_tree
+        self.tree = DecisionTree.from_dict(tree)
         file = (cache or Path(constants.HF_HOME) / "hf_galaxy") / f"{digest}.onnx"
         if not file.exists():
             with _alone(file):
                 if not file.exists():  # another process may have made it meanwhile
+                    from hf_galaxy.models.export import export_onnx
+                    from hf_galaxy.models.start import load_run
+
                     remove_partial(file.parent.glob(f".{file.name}.*"))
-                    export.export_onnx(*load_run(self.folder), file)
+                    export_onnx(*load_run(self.folder), file)
         self._session = _session(file, threads)
         self._names = [output.name for output in self._session.get_outputs()]
 
     def view(self, pixels: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 RGB -> (3, S, S) float32 in [0, 1]: what scripts/predict.py shows the model of the picture."""
-        framing = self.config.framing
-        return eval_view(to_canvases([pixels], framing), framing)[0].numpy()
+        return eval_view(to_canvases([pixels], self.framing), self.framing)[0].numpy()
 
     def answer(self, views: np.ndarray) -> Answers:
         """What the model says of (B, 3, S, S) float32 views."""
         said = dict(zip(self._names, self._session.run(None, {"pixel_values": views}), strict=True))
-        return Answers(said["fractions"], said.get("concentrations"), said[export.FEATURES])
+        return Answers(said["fractions"], said.get("concentrations"), said["features"])
 
 
 def _folder_of(run):
@@ -104,7 +106,7 @@ def _folder_of(run):
 def _digest(folder):
     """Of all that an exported file depends on."""
     digest = hashlib.sha256(" ".join(f"{name} {version(name)}" for name in LIBRARIES).encode())
-    for file in (folder / CONFIG, folder / SAFETENSORS, *(Path(module.__file__) for module in OURS)):
+    for file in (folder / CONFIG, folder / SAFETENSORS, *(PACKAGE / f"{name}.py" for name in OURS)):
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:32]
 

@@ -19,13 +19,13 @@ from hf_galaxy.data import galaxies as galaxies_module
 from hf_galaxy.data.dataset import open_dataset, rows_of
 from hf_galaxy.data.galaxies import Galaxies, decode, decode_batch
 from hf_galaxy.data.pictures import Rendering
+from hf_galaxy.data.pixels import pixels_of
 from hf_galaxy.data.schema import votes_in
 from hf_galaxy.data.splits import strata_of
 from hf_galaxy.data.streaming import open_stream
 from hf_galaxy.data.targets import tables_of
 from hf_galaxy.data.views import Framing
 from hf_galaxy.errors import BadInput
-from hf_galaxy.models.pipeline import pixels_of
 from hf_galaxy.models.predictions import Part, PictureFolder, _Reader
 from hf_galaxy.publishing import check, counts, overlap
 from hf_galaxy.publishing.dataset_card import contact_sheet
