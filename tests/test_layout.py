@@ -1,6 +1,7 @@
 """The rooms of the package and what each may import, so that anyone can read it from the bottom up."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 
 from tests.conftest import ROOT
@@ -50,6 +51,14 @@ def test_rooms_import_only_what_they_may():
         if module != "hf_galaxy":  # the face of the package hands on what users import
             rooms = {room_of(name) for name in imported} - {room_of(module)}
             assert rooms <= ALLOWED[room_of(module)], f"{module} imports {sorted(imported)}"
+
+
+def test_the_documentation_has_the_same_table():
+    text = (ROOT / "docs/architecture.md").read_text()
+    rows = re.findall(r"^\| `(\w+)/` \| .* \| (.*) \|$", text, re.MULTILINE)
+    named = {room: set(allowed.split(", ")) for room, allowed in rows if not allowed.startswith("all")}
+    assert {room for room, _ in rows} == ALLOWED.keys() - {""}
+    assert named == {room: {name or "root" for name in ALLOWED[room]} for room in named}
 
 
 def test_no_modules_import_each_other_in_a_circle():
