@@ -70,7 +70,7 @@ class Bench:
             model.backbone.load_state_dict(weights)
         model.to(accelerator.device)
         whole = open_dataset(cell.task.dataset, settings.config)
-        known = self.store.of(model, cell.task.dataset, list(whole.values()), sources.target, accelerator)
+        known = self.store.lookup(model, cell.task.dataset, list(whole.values()), sources.target, accelerator)
         splits = {split: known(parts) for split, parts in sources.splits.items()}
         # Of the whole training split, not of the share that is learnt from: no label is needed for that.
         pool = known(open_sources(dataclasses.replace(settings, subset=1.0), quietly).splits["train"])

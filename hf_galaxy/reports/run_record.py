@@ -24,7 +24,7 @@ class RunRecord:
             parameters (`trained`: of all, with adapters), and floating-point operations of one forward pass.
         environment: versions, device, processes, precision.
         baseline: the constant prediction that every metric is compared with, from the training split.
-        training: history, losses, best epoch, seconds (`loop.fit`); of a head alone, also the cost of its `features`.
+        training: history, losses, best epoch, seconds (`loop.Trainer`); of a head alone, also the cost of its `features`.
         results: evaluated split -> metrics, each a pair {"model", "baseline"}.
         publication: choices of the person who published it: `license`, and the Hub ids `repo`, `datasets` and `base_model`.
         card: SHA-256 of the card that was last made from this record; a card with another one was edited by a person.

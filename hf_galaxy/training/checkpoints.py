@@ -1,7 +1,7 @@
-"""What a training needs to go on: one file, whole or not at all, which any number of processes can read.
+"""Checkpoints: all that a training needs to resume, in one file, complete or absent, for any number of processes.
 
-The weights and the optimiser's state stand under the names of the parameters and not sharded, so a run that began on eight
-GPUs goes on on one. Only the first process reads and writes; the others are told.
+The weights and the optimiser's state are stored by parameter name and not sharded, so a run that started on eight GPUs resumes on
+one. Only the first process reads and writes, and sends the others what they need.
 """
 
 import shutil
@@ -26,12 +26,12 @@ from hf_galaxy.training.processes import on_main_process
 
 
 def list_checkpoints(folder: Path, kept: bool = False) -> list[Path]:
-    """The checkpoints in a folder, the oldest first; or those that are kept for runs that branch off."""
+    """The checkpoints in a folder, oldest first; with `kept`, those for runs that branch off."""
     return sorted(folder.glob(f"{'kept-' if kept else ''}checkpoint-*.pt"))
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step that a checkpoint was written after."""
+    """The number of steps before a checkpoint."""
     return int(checkpoint.stem.rsplit("-", 1)[1])
 
 
@@ -42,11 +42,12 @@ def save(
     """Write a checkpoint and remove all but the newest `limit`. Every process must call it.
 
     Args:
-        others: what else to remember: `loop` and `scaler`, plain numbers for all processes, and weights.
-        keep: under a second name too, which is not removed.
+        others: the rest of the checkpoint: `loop` and `scaler`, plain numbers for all processes, and weights.
+        limit: number of checkpoints to keep.
+        keep: write a second copy that is not removed, for runs that branch off.
 
     Raises:
-        BadInput: it cannot be written, such as on a full disk; the ones before are as they were.
+        BadInput: it cannot be written, such as on a full disk; earlier checkpoints are unchanged.
     """
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     content = {
@@ -55,7 +56,7 @@ def save(
         **others,
     }
 
-    def write():
+    def write() -> None:
         path = folder / f"checkpoint-{step:09d}.pt"
         try:
             with whole_file(path) as partial:
@@ -67,33 +68,33 @@ def save(
                 old.unlink()
         except (OSError, RuntimeError) as error:  # torch's writer has RuntimeErrors of its own for a full disk
             raise BadInput(
-                f"{path}: cannot be written ({' '.join(str(error).split())[:200]}); make room, and the same command goes "
-                "on from the checkpoint before"
+                f"{path}: cannot be written ({' '.join(str(error).split())[:200]}); make room, and the same command resumes "
+                "from the checkpoint before"
             ) from error
 
     on_main_process(accelerator, write)
 
 
 def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> dict | None:
-    """Bring model and optimiser to where the newest checkpoint was written. Every process must call it.
+    """Load the newest checkpoint into model and optimiser. Every process must call it.
 
     Returns:
-        What else was remembered: its tensors in the first process only; None if there is no checkpoint.
+        The rest of the checkpoint (`others` of `save`), its tensors in the first process only; None if there is no checkpoint.
 
     Raises:
-        BadInput: it cannot be read, or is one of another model.
+        BadInput: it cannot be read, or belongs to another model.
     """
 
-    def read():
+    def read() -> dict:
         for partial in folder.glob(".*checkpoint-*.partial"):  # of a process that was killed
             partial.unlink()
-        if not (written := list_checkpoints(folder)):
+        if not (existing := list_checkpoints(folder)):
             return {}
         try:
-            return torch.load(written[-1], map_location="cpu", weights_only=True)
+            return torch.load(existing[-1], map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file makes the reader raise anything
             raise BadInput(
-                f"{written[-1]}: cannot be read ({type(error).__name__}); remove it to go on from the one before"
+                f"{existing[-1]}: cannot be read ({type(error).__name__}); remove it to resume from the one before"
             ) from error
 
     content = on_main_process(accelerator, read) or {}
@@ -105,7 +106,7 @@ def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, accel
     options = _options(accelerator)
     set_model_state_dict(model, content.get("model", {}), options=options)
     set_optimizer_state_dict(model, optimizer, content.get("optimizer", {}), options=options)
-    # Fused optimisers go through a parameter and its moments as they lie in memory, which must be in the same way.
+    # Fused optimisers read a parameter and its moments in memory order, so both need the same layout.
     for parameter, moments in optimizer.state.items():
         for name, values in moments.items():
             if isinstance(values, torch.Tensor) and values.shape == parameter.shape:
@@ -114,21 +115,21 @@ def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, accel
 
 
 def load_weights(model: nn.Module, weights: dict, accelerator: Accelerator) -> None:
-    """Give the model these weights of the first process. Every process must call it."""
+    """Load the weights of the first process into the model in all processes. Every process must call it."""
     weights = _contiguous(weights) if accelerator.is_main_process else {}
     set_model_state_dict(model, weights, options=_options(accelerator))
 
 
 def discard(folder: Path) -> None:
-    """Remove the checkpoints of a finished run, but for those that are kept for others."""
+    """Remove the checkpoints of a finished run, except those for runs that branch off."""
     for checkpoint in list_checkpoints(folder):
         checkpoint.unlink(missing_ok=True)
 
 
-def _contiguous(content):
-    # A tensor with its channels last would be broadcast as it lies in memory, into one that lies otherwise.
+def _contiguous(content: dict) -> dict:
+    # A tensor with channels last would be broadcast in memory order, into one with another order.
     return tree_map_only(torch.Tensor, torch.Tensor.contiguous, content)
 
 
-def _options(accelerator):
+def _options(accelerator: Accelerator) -> StateDictOptions:
     return StateDictOptions(full_state_dict=True, broadcast_from_rank0=accelerator.num_processes > 1)

@@ -115,7 +115,7 @@ class WholeModel:
         """The training galaxies of each dataset in the order in which they are seen."""
         settings = self.context.settings
         order = dict(
-            seed=settings.seed, augmentation=settings.augmentation, share=self.context.shard, batch_size=settings.batch_size
+            seed=settings.seed, augmentation=settings.augmentation, shard=self.context.shard, batch_size=settings.batch_size
         )  # fmt: skip
         if len(galaxies) == 1 and not settings.balance:
             return TrainingSequence(galaxies[0], **order)

@@ -1,4 +1,4 @@
-"""Galaxies as a frozen backbone sees them: their features, computed once, for a head that is trained on nothing else.
+"""Features of galaxies from a frozen backbone, computed once, for a head that is trained on them alone.
 
 Legend of shapes: N galaxies, B of them in a batch, D features.
 """
@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -25,21 +26,21 @@ from hf_galaxy.progress import progress
 from hf_galaxy.randomness import key_of
 from hf_galaxy.training.sequence import ProcessShard, evaluation_batches
 
-BATCH = 64  # galaxies at once
+BATCH = 64  # galaxies per forward pass
 
 
 class GalaxyFeatures(Dataset):
-    """Galaxies whose features are known: as `galaxies.Galaxies`, with `features` (B, D) float32 instead of `pixels`.
+    """As `galaxies.Galaxies`, with `features` (B, D) float32 instead of `pixels`.
 
     Args:
         columns: of all galaxies, in memory: `features` (N, D), and the target.
-        framing: of the view that the backbone was shown.
+        framing: of the views from which the features were computed.
     """
 
-    def __init__(self, columns: dict[str, torch.Tensor], framing: Framing):
+    def __init__(self, columns: dict[str, torch.Tensor], framing: Framing) -> None:
         self.columns, self.framing, self.rows = columns, framing, columns["features"]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, indices: list[int]) -> dict[str, torch.Tensor]:
@@ -47,21 +48,21 @@ class GalaxyFeatures(Dataset):
 
     @property
     def bytes(self) -> int:
-        """That they take in memory."""
+        """Memory of all columns."""
         return sum(values.nbytes for values in self.columns.values())
 
 
 def features_of(
-    model: GalaxyPreTrainedModel, splits: dict[str, list[Rows]], target: Target, batch_size: int, share: ProcessShard,
+    model: GalaxyPreTrainedModel, splits: dict[str, list[Rows]], target: Target, batch_size: int, shard: ProcessShard,
     workers: int, accelerator: Accelerator,
 ) -> dict[str, list[GalaxyFeatures]]:  # fmt: skip
-    """What the backbone, in evaluation mode, makes of the evaluation view of each galaxy. Every process must call it.
+    """The features of the evaluation view of each galaxy, with the backbone in evaluation mode. Every process must call it.
 
-    The processes share out the galaxies, and each gets the features of all.
+    Each process computes a part of the galaxies, and gets the features of all.
 
     Args:
-        splits: of each split the rows of every dataset.
-        batch_size: galaxies at once, in each process.
+        splits: for each split the rows of every dataset.
+        batch_size: galaxies per forward pass of a process.
     """
     # As in the training loop: with channels last, convolutions are faster.
     model.to(accelerator.device, memory_format=torch.channels_last).eval()
@@ -72,32 +73,33 @@ def features_of(
     )  # fmt: skip
 
     @torch.no_grad()
-    def of(rows):
+    def compute(rows: Rows) -> GalaxyFeatures:
         own = []
-        for batch in evaluation_batches(Galaxies(rows, framing, target), batch_size, share, workers):
+        for batch in evaluation_batches(Galaxies(rows, framing, target), batch_size, shard, workers):
             pixels = batch.pop("pixels").to(accelerator.device, non_blocking=True)
             with accelerator.autocast():
                 features = model.features(eval_view(pixels, framing))
             own.append(batch | {"features": features.float().cpu()})
-            bar.update(len(pixels) * share.processes)
+            bar.update(len(pixels) * shard.processes)
         batches = gather_object(own)
         return GalaxyFeatures({name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}, framing)
 
     with bar:
-        return {split: [of(rows) for rows in parts] for split, parts in splits.items()}
+        return {split: [compute(rows) for rows in parts] for split, parts in splits.items()}
 
 
 class FeatureStore:
-    """Features of whole datasets, computed once and kept in files, for many heads that are trained on parts of them.
+    """A cache of the features of whole datasets, for many heads that are trained on parts of them.
 
     Args:
-        folder: of the files, a safetensors file for each dataset as each backbone sees it.
+        folder: of the cache: a safetensors file for each dataset and backbone.
     """
 
-    def __init__(self, folder: Path):
-        self.folder, self._newest = folder, (None, None, None)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._loaded: tuple[str, torch.Tensor, dict[str, int]] | None = None  # digest, features, id_str -> row
 
-    def of(
+    def lookup(
         self,
         model: GalaxyPreTrainedModel,
         name: str,
@@ -105,25 +107,25 @@ class FeatureStore:
         target: Target,
         accelerator: Accelerator,
     ) -> Callable[[list[Rows]], GalaxyFeatures]:
-        """What gives, of some rows of a dataset, their features, targets and `keys`, as a head is trained and measured on.
+        """A function from rows of a dataset to their features, targets and `keys`.
 
         Args:
             name: of the dataset.
             parts: all its rows, those of each split.
         """
         digest = self._digest(model, name, parts)
-        if digest != self._newest[0]:
+        if self._loaded is None or digest != self._loaded[0]:
             file = self.folder / f"{digest}.safetensors"
             if not file.exists():
-                share = ProcessShard(accelerator.process_index, accelerator.num_processes)
-                known = features_of(model, {"all": parts}, target, BATCH, share, 0, accelerator)["all"]
+                shard = ProcessShard(accelerator.process_index, accelerator.num_processes)
+                computed = features_of(model, {"all": parts}, target, BATCH, shard, 0, accelerator)["all"]
                 with whole_file(file) as partial:
-                    save_file({"features": torch.cat([each.columns["features"] for each in known])}, partial)
+                    save_file({"features": torch.cat([each.columns["features"] for each in computed])}, partial)
             ids = (i for table in _tables(parts, ["id_str"]) for i in table["id_str"].to_pylist())
-            self._newest = digest, load_file(file)["features"], {name: place for place, name in enumerate(ids)}
-        _, features, places = self._newest
+            self._loaded = digest, load_file(file)["features"], {name: place for place, name in enumerate(ids)}
+        _, features, places = self._loaded
 
-        def known(rows):
+        def features_of_rows(rows: list[Rows]) -> GalaxyFeatures:
             tables = list(_tables(rows, ["id_str"], target))
             ids = [name for table in tables for name in table["id_str"].to_pylist()]
             targets = [target.tensors(table, rows[0].features) for table in tables]
@@ -133,11 +135,11 @@ class FeatureStore:
                 {"features": features[[places[name] for name in ids]], "keys": keys, **targets}, model.config.framing
             )
 
-        return known
+        return features_of_rows
 
     @staticmethod
-    def _digest(model, name, parts):
-        """Of the backbone, of how it is shown pictures, and of the dataset: its galaxies, and the pictures of some of them."""
+    def _digest(model: GalaxyPreTrainedModel, name: str, parts: list[Rows]) -> str:
+        """Of the backbone, its framing and its normalisation; of the names of all galaxies; and of the pictures of some."""
         digest = hashlib.sha256(f"{name} {model.config.framing}".encode())
         for values in (*model.backbone.state_dict().values(), model.pixel_mean, model.pixel_std):
             digest.update(values.detach().cpu().contiguous().numpy().tobytes())
@@ -152,7 +154,7 @@ class FeatureStore:
 
 @contextlib.contextmanager
 def without_backbone(model: GalaxyPreTrainedModel) -> Iterator[None]:
-    """Meanwhile the model is its head, and is called with features (B, D) in the place of pictures."""
+    """Within the block the model is its head, and is called with features (B, D) instead of pictures."""
     parts = model.backbone, model.pixel_mean, model.pixel_std
     zero = torch.zeros((), device=model.pixel_mean.device)
     model.backbone, model.pixel_mean, model.pixel_std = nn.Identity(), zero, zero + 1
@@ -162,5 +164,7 @@ def without_backbone(model: GalaxyPreTrainedModel) -> Iterator[None]:
         model.backbone, model.pixel_mean, model.pixel_std = parts
 
 
-def _tables(parts, columns, target=None):
+def _tables(
+    parts: list[Rows], columns: list[str], target: Target | None = None
+) -> Iterator[pa.Table]:
     return itertools.chain.from_iterable(tables_of(rows, columns, target) for rows in parts)

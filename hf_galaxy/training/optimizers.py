@@ -1,4 +1,4 @@
-"""Which parameters are trained how fast and with how much weight decay, and the optimiser that does it."""
+"""Parameter groups, each with its learning rate and weight decay, and the optimiser of them."""
 
 import fnmatch
 import warnings
@@ -17,25 +17,23 @@ def parameter_groups(
 ) -> list[dict]:
     """Every trainable parameter in exactly one group, for `make_optimizer`; the order depends on the model alone.
 
-    Weight decay is for what inputs are multiplied with: matrices and filters, which both libraries call "weight" or
-    "..._weight". Without it are vectors of any shape (biases, norms, scales of channels or heads); tables that are added
-    or looked up (position embeddings, `nn.Embedding`, relative position biases; class, register and other tokens); and
-    what timm's `no_weight_decay` names.
+    Weight decay applies to matrices and filters, which multiply inputs and are called "weight" or "..._weight" in both libraries. It
+    does not apply to vectors of any shape (biases, norms, scales of channels or heads); to tables that are added or looked up (position
+    embeddings, `nn.Embedding`, relative position biases; class, register and other tokens); and to names in timm's `no_weight_decay`.
 
-    Layer-wise decay is that of BEiT (papers/2106.08254, `LayerDecayValueAssigner` in its code): the learning rate of what
-    is in no layer (the head) is multiplied with 1, of the last layer with `layer_decay`, of the one before with its
-    square, and so on.
+    Layer-wise decay is that of BEiT (papers/2106.08254, `LayerDecayValueAssigner` in its code): the learning rate of parameters
+    in no layer (the head) is multiplied with 1, of the last layer with `layer_decay`, of the one before with its square, and so on.
 
     Args:
-        weight_decay: of those that have it.
+        weight_decay: of the parameters that it applies to.
         layers: names of parameters as in `model.named_parameters()`, from input to output.
         layer_decay: in (0, 1]; 1 trains every layer at the same rate.
 
     Returns:
-        Of each group the "params", their "weight_decay" and "lr_scale"; the loop sets "lr" to rate times "lr_scale".
+        For each group its "params", "weight_decay" and "lr_scale"; the loop sets "lr" to rate times "lr_scale".
 
     Raises:
-        ValueError: a layer names what is no parameter of the model, which then would train like the head.
+        ValueError: a name in a layer is no parameter of the model; else the parameter that is meant would train like the head.
     """
     layers = layers or []
     scales = {name: layer_decay ** (len(layers) - i) for i, names in enumerate(layers) for name in names}
@@ -50,7 +48,7 @@ def parameter_groups(
     return [{"params": params, "weight_decay": decay, "lr_scale": scale} for (decay, scale), params in groups.items()]
 
 
-def _without_weight_decay(model):
+def _without_weight_decay(model: nn.Module) -> set[str]:
     tables = {id(p) for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
     patterns = [
         f"{prefix}.{pattern}".removeprefix(".")
@@ -59,7 +57,7 @@ def _without_weight_decay(model):
         for pattern in module.no_weight_decay()
     ]
 
-    def decays(name, parameter):
+    def decays(name: str, parameter: nn.Parameter) -> bool:
         multiplies = name.endswith("weight") or "weight_" in name.rpartition(".")[2]  # "weight_ih_l0" of an LSTM
         # ConvNeXt V2 of transformers keeps a vector as (1, 1, 1, D); a head with one output is a matrix (1, D).
         vector = parameter.ndim <= 1 or (parameter.ndim > 2 and parameter.shape[:-1].numel() == 1)
@@ -73,9 +71,9 @@ def make_optimizer(name: str, groups: list[dict]) -> torch.optim.Optimizer:
     """An optimiser over `parameter_groups`, with a learning rate of 0 until the loop sets one.
 
     Args:
-        name: "adamw", or another of timm's that `check_optimizer` lets pass. Its other settings (betas, momentum) are
-            timm's defaults. Weight decay is decoupled in some and added to the gradient in others ("sgd" has it in the
-            gradient, "sgdw" decoupled).
+        name: "adamw", or another of timm's that `check_optimizer` accepts. Its other settings (betas, momentum) are timm's
+            defaults. Weight decay is decoupled in some and added to the gradient in others ("sgd" adds it to the gradient,
+            "sgdw" decouples it).
     """
     if name == ADAMW:
         return torch.optim.AdamW(groups, lr=0.0, fused=True)
@@ -83,9 +81,9 @@ def make_optimizer(name: str, groups: list[dict]) -> torch.optim.Optimizer:
 
 
 def check_optimizer(name: str) -> None:
-    """Refuse an optimiser that does not work with our training loop, by trying two steps of it.
+    """Refuse an optimiser that does not work with the training loop, after two trial steps.
 
-    Those are the ones that need second derivatives (adahessian), a learning rate above 0 before the first step (madgrad,
+    Among these are optimisers that need second derivatives (adahessian), a learning rate above 0 before the first step (madgrad,
     adamc), or another library (fused..., bnb...), and timm's wrapper lookahead_....
 
     Raises:

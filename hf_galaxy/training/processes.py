@@ -1,4 +1,4 @@
-"""The processes that work on one run: how they start together, who follows them, and what only the first of them does."""
+"""The processes of a run: how they start together, their tracker, and work that only the first of them does."""
 
 import contextlib
 import ctypes
@@ -23,7 +23,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from hf_galaxy.cores import available_cores
 from hf_galaxy.errors import BadInput
 
-LAUNCHED = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}  # what accelerate and torchrun set for their processes
+LAUNCHER_VARIABLES = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}  # of accelerate and torchrun
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # in malloc.h
 
 
@@ -34,39 +34,40 @@ def start_accelerator(
     tracker: str | None = None,
     logs: Path | None = None,
 ) -> Accelerator:
-    """The processes that `accelerate launch` started, as one; with the precision it was given, if None is asked for.
+    """The accelerator of the processes that `accelerate launch` started.
 
     Args:
-        exact: only algorithms that give the same result each time; else a GPU may take faster ones, and TF32 products.
+        precision: None: that of the launcher's configuration.
+        exact: use only algorithms that give the same result each time; else a GPU may use faster ones, and TF32 products.
         tracker: the name of one of Accelerate's, such as tensorboard or trackio.
-        logs: folder for what the tracker writes, if it writes files (tensorboard).
+        logs: folder for the files of the tracker, if it writes any (tensorboard).
 
-    What else a launcher's configuration may say is ours to do, and is not done twice: accumulating gradients (`--device-batch`) and
-    compiling (`--compile`).
+    A launcher's configuration may also accumulate gradients and compile. Both are switched off, since `--device-batch` and `--compile`
+    do them.
 
     Raises:
-        BadInput: several processes were started but each would train alone; they were started for DeepSpeed; or there is no
-            such tracker.
+        BadInput: several processes were started but each would train alone; they were started for DeepSpeed; or the tracker is
+            not installed.
     """
     if tracker is not None and tracker not in available_trackers():
         raise BadInput(
-            f"--tracker {tracker}: is not installed or not known; here are {', '.join(available_trackers())}"
+            f"--tracker {tracker}: is not installed, or does not exist; available: {', '.join(available_trackers())}"
         )
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
-        raise BadInput("DeepSpeed is not supported; scripts/launch/fsdp2.yaml shares a model out among GPUs")
-    # While the first process copies a large dataset, the others wait longer than they would by default.
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
+        raise BadInput("DeepSpeed is not supported; scripts/launch/fsdp2.yaml shards a model over GPUs")
+    # While the first process copies a large dataset, the others wait longer than the default timeout.
+    timeout = InitProcessGroupKwargs(timeout=timedelta(hours=6))
     accelerator = Accelerator(
         mixed_precision=precision,
         cpu=cpu,
         log_with=tracker,
         project_dir=logs,
-        kwargs_handlers=[patience],
+        kwargs_handlers=[timeout],
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         dynamo_backend="no",
     )
     if accelerator.distributed_type == DistributedType.FSDP:
-        # Else it would cast weights, batch norms and answers to bf16. Like DDP we autocast, and the likelihood stays float32.
+        # Else it would cast weights, batch norms and outputs to bf16. As with DDP we autocast, and the likelihood stays float32.
         accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
     expected = int(os.environ.get("WORLD_SIZE", 1))
     if accelerator.num_processes != expected:
@@ -80,7 +81,7 @@ def start_accelerator(
             processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
             torch.set_num_threads(max(1, len(available_cores()) // processes))
     elif exact:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA asks for to be deterministic
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA is deterministic only with it
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False
         torch.backends.cuda.enable_mem_efficient_sdp(False)  # whose backward pass is not deterministic
@@ -92,16 +93,16 @@ def start_accelerator(
 
 
 def _launcher_set_threads() -> bool:
-    """Whether OMP_NUM_THREADS is the default of a launcher, one thread whatever the machine has, and nobody's choice.
+    """Whether OMP_NUM_THREADS is the default of a launcher, one thread on every machine, and not the user's choice.
 
-    Both `accelerate launch` and torchrun keep a number that was set before them, so that 1 could be either; only the
-    environment that the launcher itself was started in tells.
+    Both `accelerate launch` and torchrun leave a number that was set before them, so that 1 could be either; only the environment of
+    the launcher itself shows which.
     """
-    if os.environ["OMP_NUM_THREADS"] != "1" or not LAUNCHED & os.environ.keys():
+    if os.environ["OMP_NUM_THREADS"] != "1" or not LAUNCHER_VARIABLES & os.environ.keys():
         return False
     try:
         launcher = Path(f"/proc/{os.getppid()}/environ").read_bytes()
-    except OSError:  # not on Linux, or the launcher is somebody else's
+    except OSError:  # not on Linux, or the launcher belongs to another user
         return True
     return not any(variable.startswith(b"OMP_NUM_THREADS=") for variable in launcher.split(b"\0"))
 

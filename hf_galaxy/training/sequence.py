@@ -1,4 +1,4 @@
-"""In which order training and evaluation walk through the galaxies, and who takes which: positions, shares, batches.
+"""The order of galaxies in training and evaluation, and their batches for each process.
 
 Legend of shapes: B galaxies, A answers, C side of the canvas.
 """
@@ -21,12 +21,14 @@ from hf_galaxy.data.streaming import StreamedRows
 from hf_galaxy.errors import BadInput
 from hf_galaxy.training.augmentation import USUAL, Augmentation, draw_affine
 
-FEW_CORES = 3  # measured for 2; that more had best be shared with workers is computed (benchmarks/README.md)
+FEW_CORES = (
+    3  # up to which training is fastest without workers: measured for 2, computed for more (benchmarks/README.md)
+)
 
 
 @dataclass(frozen=True)
 class ProcessShard:
-    """Which part of each batch this process computes: its rank, of so many, in so many micro-batches a step."""
+    """The part of each batch that this process computes: by its rank among the processes, in micro-batches."""
 
     rank: int = 0
     processes: int = 1
@@ -34,30 +36,30 @@ class ProcessShard:
 
     @classmethod
     def of(cls, rank: int, processes: int, batch_size: int, at_once: int | None = None) -> "ProcessShard":
-        """The share that takes a batch in as few micro-batches as there must be, of at most `at_once` galaxies each.
+        """The shard with the fewest micro-batches of at most `at_once` galaxies each.
 
-        So the batch stays the same when the number of processes changes.
+        The batch does not change with the number of processes.
 
         Raises:
-            BadInput: the batch cannot be shared out evenly.
+            BadInput: the batch cannot be divided evenly.
         """
         if batch_size % processes:
             raise BadInput(f"--batch-size {batch_size} is not divisible by the {processes} processes")
         own = batch_size // processes
         parts = (parts for parts in range(1, own + 1) if own % parts == 0 and own // parts <= (at_once or own))
-        share = cls(rank, processes, next(parts))
-        if at_once is not None and 2 * share.micro_batch(batch_size) < min(own, at_once):
+        shard = cls(rank, processes, next(parts))
+        if at_once is not None and 2 * shard.micro_batch(batch_size) < min(own, at_once):
             raise BadInput(
-                f"--batch-size {batch_size}: the {own} galaxies of a process do not part into equal shares of nearly "
+                f"--batch-size {batch_size}: the {own} galaxies of a process cannot be divided into equal micro-batches of nearly "
                 f"--device-batch {at_once}; choose multiples of each other"
             )
-        return share
+        return shard
 
     def micro_batch(self, batch_size: int) -> int:
-        """Galaxies at once, of a batch of `batch_size` over all processes and micro-batches.
+        """Galaxies in a micro-batch, for a batch of `batch_size` over all processes and micro-batches.
 
         Raises:
-            BadInput: the batch cannot be shared out evenly.
+            BadInput: the batch cannot be divided evenly.
         """
         parts = self.processes * self.accumulate
         if batch_size % parts:
@@ -66,10 +68,10 @@ class ProcessShard:
 
 
 class Positions(Protocol):
-    """What training walks through, such as a TrainingSequence or a Mixture of them: galaxies and views by position.
+    """Galaxies and their random views by position in training, such as a TrainingSequence or a Mixture.
 
     Attributes:
-        streamed: rows are read where they are, in the order of the positions.
+        streamed: rows are read in the order of the positions.
     """
 
     streamed: bool
@@ -78,39 +80,39 @@ class Positions(Protocol):
 
 
 class TrainingSequence(Dataset):
-    """The endless sequence of galaxies that training walks through: shuffle after shuffle of the same rows.
+    """The endless sequence of training galaxies: one shuffle of the rows after another.
 
-    Position p fixes the row and the random view (`affine`, (B, 2, 3)), by the seed alone. So a run is the same however
-    the positions are dealt out to processes, micro-batches and loader workers, and goes on exactly where it stopped.
+    Position p determines the row and the random view (`affine`, (B, 2, 3)), by the seed alone. So a run does not depend on
+    the distribution of positions over processes, micro-batches and loader workers, and resumes exactly where it stopped.
 
-    A stream is divided among the processes, so that each reads a part of it: of every shuffle each process sees an equal
-    number of galaxies, none that another sees, and with several processes some few are left over till the next shuffle.
+    A stream is divided among the processes, so that each reads a part of it: from every shuffle each process sees an equal
+    number of galaxies, different from those of the others; with several processes a few are left out of a shuffle.
 
     Args:
-        share, batch_size: how the positions will be dealt out; only a stream needs to know.
+        shard, batch_size: the distribution of positions over processes; used for streams only.
         among: only these rows.
-        part: its number in a mixture: each part shuffles in its own way.
+        part: its number in a mixture: each part has shuffles of its own.
 
     Raises:
-        BadInput: there are fewer galaxies than processes that share them out, or `among` of a stream.
+        BadInput: there are fewer galaxies than processes, or `among` of a stream.
     """
 
     def __init__(
-        self, galaxies: Galaxies, seed: int, augmentation: Augmentation = USUAL, share: ProcessShard | None = None,
+        self, galaxies: Galaxies, seed: int, augmentation: Augmentation = USUAL, shard: ProcessShard | None = None,
         batch_size: int = 1, among: np.ndarray | None = None, part: int = 0,
-    ):  # fmt: skip
+    ) -> None:  # fmt: skip
         self.galaxies, self.seed, self.augmentation, self.part = galaxies, seed, augmentation, part
         self.streamed = isinstance(galaxies.rows, StreamedRows)
         if self.streamed and among is not None:
             raise BadInput(
-                "a stream cannot be balanced: row groups would be read for single rows; leave out --streaming"
+                "--streaming: a stream cannot be balanced, since row groups would be read for single rows; leave it out"
             )
         self.rows = len(galaxies) if among is None else among
-        self.lanes = share.processes if self.streamed and share else 1
-        self.run = share.micro_batch(batch_size) if self.streamed and share else 1  # so many positions are in one lane
+        self.lanes = shard.processes if self.streamed and shard else 1
+        self.run = shard.micro_batch(batch_size) if self.streamed and shard else 1  # consecutive positions in one lane
         self.per_lane = (len(galaxies) if among is None else len(among)) // self.lanes
         if not self.per_lane:
-            raise BadInput(f"{self.lanes} processes cannot share out {len(galaxies)} training galaxies")
+            raise BadInput(f"{len(galaxies)} training galaxies are too few for {self.lanes} processes")
         self.shuffles: dict[int, np.ndarray] = {}
 
     def __getitem__(self, positions: list[int]) -> dict[str, torch.Tensor]:
@@ -119,7 +121,7 @@ class TrainingSequence(Dataset):
         return self.galaxies[rows] | {"affine": self.views(positions)}
 
     def row(self, position: int) -> int:
-        """The row that stands at a position."""
+        """The row at a position."""
         return self.row_in(*self.lane(position))
 
     def views(self, positions: list[int]) -> torch.Tensor:
@@ -127,9 +129,9 @@ class TrainingSequence(Dataset):
         return torch.from_numpy(draw_affine(self.seed, positions, self.galaxies.framing, self.augmentation))
 
     def lane(self, position: int) -> tuple[int, int]:
-        """Which part of the shuffles a position belongs to, and how many positions of that part come before it.
+        """The lane of a position, and the number of positions of that lane before it.
 
-        Positions are dealt to the parts of a stream as `training_batches` deals them to processes; else there is one part.
+        A stream has a lane for each process, with the positions that `training_batches` gives to it; else there is one lane.
         """
         turn, lane = divmod(position // self.run, self.lanes)
         return lane, turn * self.run + position % self.run
@@ -140,13 +142,13 @@ class TrainingSequence(Dataset):
         return int(self._order(epoch)[lane * self.per_lane + place])
 
     def prefetch(self, lane: int, place: int) -> None:
-        """Begin to read what comes from a place of a lane on, if this is a stream: its next window."""
+        """Begin to read the next window from a place of a lane on, if this is a stream."""
         if self.streamed:
             epoch, place = divmod(place, self.per_lane)
             end = min(self.per_lane, place + self.galaxies.rows.window)
             self.galaxies.rows.prefetch(self._order(epoch)[lane * self.per_lane :][place:end])
 
-    def _order(self, epoch):
+    def _order(self, epoch: int) -> np.ndarray:
         if epoch not in self.shuffles:
             rng = np.random.default_rng([self.seed, self.part, epoch])
             shuffle = self.galaxies.rows.shuffled(rng) if self.streamed else rng.permutation(self.rows)
@@ -155,19 +157,19 @@ class TrainingSequence(Dataset):
 
 
 def training_batches(
-    sequence: Positions, batch_size: int, steps: range, share: ProcessShard, workers: int
+    sequence: Positions, batch_size: int, steps: range, shard: ProcessShard, workers: int
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """This process's micro-batches, `share.accumulate` of them for each step.
+    """The micro-batches of this process, `shard.accumulate` for each step.
 
     Args:
         batch_size: galaxies per step over all processes and micro-batches.
-        steps: the steps to go; step s covers positions s * batch_size to (s + 1) * batch_size.
+        steps: step s covers positions s * batch_size to (s + 1) * batch_size.
     """
-    parts, micro = share.processes * share.accumulate, share.micro_batch(batch_size)
+    parts, micro = shard.processes * shard.accumulate, shard.micro_batch(batch_size)
 
-    def positions():
+    def positions() -> Iterator[list[int]]:
         for step in steps:
-            for part in range(share.rank, parts, share.processes):
+            for part in range(shard.rank, parts, shard.processes):
                 first = step * batch_size + part * micro
                 yield list(range(first, first + micro))
 
@@ -177,15 +179,15 @@ def training_batches(
 
 
 def evaluation_batches(
-    galaxies: Galaxies, batch_size: int, share: ProcessShard, workers: int
+    galaxies: Galaxies, batch_size: int, shard: ProcessShard, workers: int
 ) -> Iterable[dict[str, torch.Tensor]]:
-    """This process's galaxies in batches of up to `batch_size`: every galaxy of the split in exactly one process, once.
+    """The galaxies of this process in batches of up to `batch_size`: every galaxy of the split once, in one of the processes.
 
-    Every process has the same number of batches, since in a sharded model each waits at every batch for the others; only of
-    fewer galaxies than processes some have none. Where a `batch_size` of 1 does not go up, some batches are of 2.
+    Every process has the same number of batches, since with a sharded model each waits at every batch for the others; only with
+    fewer galaxies than processes some have none. With a `batch_size` of 1 some batches may have 2.
     """
-    first, end = (rank * len(galaxies) // share.processes for rank in (share.rank, share.rank + 1))
-    fewest, most = len(galaxies) // share.processes, -(-len(galaxies) // share.processes)
+    first, end = (rank * len(galaxies) // shard.processes for rank in (shard.rank, shard.rank + 1))
+    fewest, most = len(galaxies) // shard.processes, -(-len(galaxies) // shard.processes)
     count = max(1, min(fewest, -(-most // batch_size)))
     edges = [first + part * (end - first) // count for part in range(count + 1)]
     batches = [list(range(*ends)) for ends in pairwise(edges) if ends[0] < ends[1]]
@@ -195,9 +197,9 @@ def evaluation_batches(
 
 
 class _InOrder(Dataset):
-    """Streamed galaxies that are gone through in order, up to a row: what comes next is fetched in advance."""
+    """Streamed galaxies that are read in order, up to a row; the next ones are read in advance."""
 
-    def __init__(self, galaxies: Galaxies, end: int):
+    def __init__(self, galaxies: Galaxies, end: int) -> None:
         self.galaxies, self.end = galaxies, end
 
     def __getitem__(self, indices: list[int]) -> dict[str, torch.Tensor]:
@@ -205,8 +207,8 @@ class _InOrder(Dataset):
         return self.galaxies[indices]
 
 
-def _heed_only_the_trainer(worker):
-    """In a loader worker: a SIGTERM ends it if it comes from the process that it works for, and only then.
+def _ignore_foreign_sigterm(worker: int) -> None:
+    """In a loader worker: only a SIGTERM from the trainer, its parent, ends it.
 
     Schedulers send SIGTERM to every process of a job, but the trainer needs some more batches before it has saved.
     """
@@ -215,7 +217,7 @@ def _heed_only_the_trainer(worker):
     trainer = os.getppid()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
-    def wait():
+    def wait() -> None:
         while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
             pass
         os._exit(0)
@@ -224,16 +226,16 @@ def _heed_only_the_trainer(worker):
 
 
 def default_workers(device: torch.device) -> int:
-    """How many processes had best decode pictures for one that trains on this device.
+    """The number of processes that decode pictures for one that trains on this device.
 
-    None on a CPU of few cores: torch's threads wait for one another, so that all of them lose what a worker takes from one.
+    None on a CPU with few cores: torch's threads wait for one another, so that each worker slows down all of them.
     """
     if device.type == "cpu" and torch.get_num_threads() <= FEW_CORES:
         return 0
     return min(8, max(1, len(available_cores()) // 2))
 
 
-def _loader(dataset, batches, workers):
+def _loader(dataset: Dataset, batches: Iterable[list[int]], workers: int) -> DataLoader:
     # batch_size=None: the "sampler" gives whole batches of indices, and the dataset answers with whole batches.
     return DataLoader(
         dataset,
@@ -241,5 +243,5 @@ def _loader(dataset, batches, workers):
         sampler=batches,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_heed_only_the_trainer,
+        worker_init_fn=_ignore_foreign_sigterm,
     )

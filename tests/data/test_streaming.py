@@ -285,7 +285,7 @@ def test_a_row_comes_to_stand_anywhere(stream):
 
 def sequence_of(rows, share, batch_size, seed=0):
     galaxies = Galaxies(rows, Framing(16), Votes(Rows.tree))
-    return TrainingSequence(galaxies, seed, share=share, batch_size=batch_size)
+    return TrainingSequence(galaxies, seed, shard=share, batch_size=batch_size)
 
 
 def seen_by(batches):

@@ -27,7 +27,7 @@ FSDP["FSDP_MIN_NUM_PARAMS"] = "10000"  # so that small models are taken apart to
 
 
 def kill_at_a_random_moment(started, out, moments):
-    """Soon after the start, or while the run goes on or saves; False if it ended before."""
+    """Soon after the start, or while the run trains or saves; False if it ended before."""
     before = set(list_checkpoints(out))
     if moments.random() < 0.8:
         while set(list_checkpoints(out)) <= before and all(process.is_alive() for process in started):
@@ -56,8 +56,8 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(mock_datas
         if (runs[-1] / "run.json").exists() and RunRecord.load(runs[-1]).finished:
             runs.append(tmp_path / str(len(runs)))
     finish(start(runs[-1], **settings), runs[-1])
-    gone_on = sum(Path(f"{out}.log").read_text().count("resuming at step") for out in runs)
-    assert gone_on >= 3
+    resumed = sum(Path(f"{out}.log").read_text().count("resuming at step") for out in runs)
+    assert resumed >= 3
     for out in runs:
         assert_bit_equal(tmp_path / "whole", out)
         again = RunRecord.load(out)
@@ -144,10 +144,10 @@ def test_with_fsdp2_a_compiled_run_that_could_not_be_repeated_is_refused(mock_da
 
 
 def test_what_a_launchers_configuration_says_is_not_done_twice(mock_dataset, tmp_path):
-    said = {"ACCELERATE_DYNAMO_BACKEND": "EAGER", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}
+    launcher = {"ACCELERATE_DYNAMO_BACKEND": "EAGER", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}
     run(tmp_path / "plain", dataset=(str(mock_dataset),))
-    run(tmp_path / "said", dataset=(str(mock_dataset),), environment=said)
-    assert_bit_equal(tmp_path / "plain", tmp_path / "said")
+    run(tmp_path / "launched", dataset=(str(mock_dataset),), environment=launcher)
+    assert_bit_equal(tmp_path / "plain", tmp_path / "launched")
 
 
 def test_a_run_that_branches_off_is_to_the_bit_one_from_the_beginning(mock_dataset, tmp_path):
@@ -169,7 +169,7 @@ def test_a_run_that_branches_off_is_to_the_bit_one_from_the_beginning(mock_datas
     assert_bit_equal(tmp_path / "whole", tmp_path / "killed")
 
 
-def test_a_full_disk_at_the_very_beginning_is_said_in_one_line(tmp_path, monkeypatch):
+def test_a_full_disk_at_the_very_beginning_is_reported_in_one_line(tmp_path, monkeypatch):
     def full(record, folder):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -73,7 +73,7 @@ def test_shares_never_shrink_from_block_to_block(two):
     for _ in range(20):
         weights = rng.lognormal(0, 3, size=rng.integers(2, 40))
         mixture = Mixture([TrainingSequence(two[0], 0, part=i) for i in range(len(weights))], list(weights))
-        counts = np.array([mixture._shared_out(total) for total in range(3000, 3300)])
+        counts = np.array([mixture._apportion(total) for total in range(3000, 3300)])
         assert set(np.unique(np.diff(counts, axis=0))) <= {0, 1}
 
 
@@ -183,9 +183,9 @@ def test_weights_of_datasets_are_shared_out_to_their_strata(two):
 
 def test_hundreds_of_strata_stay_cheap(two):
     mixture = mixed(two[:1], [1], seed=0, strata=[np.arange(100)], power=1)
-    begun = time.process_time()
+    start = time.process_time()
     seen_in(mixture, range(10_000))
-    assert time.process_time() - begun < 2  # decoding so many takes as long
+    assert time.process_time() - start < 2  # decoding so many takes as long
 
 
 def test_labels_and_pictures_of_several_sizes():
@@ -233,11 +233,11 @@ def test_streams_are_mixed_and_each_process_reads_its_own_part(folder, processes
     seen = []
     for rank in range(processes):
         share = ProcessShard(rank, processes)
-        mixture = mixed(galaxies, list(map(len, galaxies)), 0, share=share, batch_size=16)
+        mixture = mixed(galaxies, list(map(len, galaxies)), 0, shard=share, batch_size=16)
         steps = range(0, 20 * processes)
         batches = batches_of(mixture, steps, share, workers)
         again = batches_of(
-            mixed(galaxies, list(map(len, galaxies)), 0, share=share, batch_size=16), range(9, 11), share
+            mixed(galaxies, list(map(len, galaxies)), 0, shard=share, batch_size=16), range(9, 11), share
         )
         assert all(torch.equal(one[k], other[k]) for one, other in zip(batches[9:11], again, strict=True) for k in one)
         seen.append([g for batch in batches for g in batch["votes"][:, 0].tolist()])

@@ -1,4 +1,4 @@
-"""Every trainable parameter is trained once, at the rate and weight decay said; each optimiser can be stopped and gone on with."""
+"""Every trainable parameter is trained once, at its rate and weight decay; each optimiser can be stopped and resumed."""
 
 import numpy as np
 import pytest

@@ -35,7 +35,7 @@ def rings(tmp_path_factory):
     return folder
 
 
-def test_several_datasets_are_learnt_by_weight_each_by_its_own_questions(mock_dataset, rings, tmp_path):
+def test_several_datasets_are_trained_on_by_weight_each_with_its_own_questions(mock_dataset, rings, tmp_path):
     record = run(tmp_path / "run", dataset=(str(mock_dataset), str(rings)), weights=(1.0, 3.0), epochs=1)
     opened = [open_dataset(str(folder)) for folder in (mock_dataset, rings)]
     for split, galaxies in record.dataset["splits"].items():
@@ -78,9 +78,7 @@ def test_a_subset_of_balanced_classes(mock_dataset, tmp_path):
     assert set(some) < set(all_names)
 
 
-def test_one_class_against_the_rest_is_learnt_balanced_measured_again_and_kept_as_a_head(
-    mock_dataset, tmp_path, monkeypatch
-):
+def test_one_class_against_the_rest_is_balanced_evaluated_again_and_kept_as_a_head(mock_dataset, tmp_path, monkeypatch):
     """On a ClassLabel in which the class does not stand first or second."""
     names = load_dataset(str(mock_dataset))["test"].features["mock_class"].names
     splits = {split: rows["mock_class"][:] for split, rows in load_dataset(str(mock_dataset)).items()}
@@ -108,7 +106,7 @@ def test_one_class_against_the_rest_is_learnt_balanced_measured_again_and_kept_a
 VALUES = ("half_light_radius_arcsec", "magnitude")
 
 
-def test_values_are_learnt_in_their_units_and_stand_beside_the_constants_of_the_training_split(
+def test_values_have_their_units_and_stand_beside_the_constants_of_the_training_split(
     mock_dataset, tmp_path, run_script
 ):
     settings = dict(dataset=(str(mock_dataset),), task="values", values=VALUES, epochs=1)
@@ -147,7 +145,7 @@ def test_two_processes_learn_values_as_one_does(mock_dataset, tmp_path):
 
 @pytest.fixture
 def gappy(mock_dataset, tmp_path):
-    """The mock survey with fractions, of which many galaxies lack one and some both, and with what cannot be learnt."""
+    """The mock survey with fractions, of which many galaxies lack one and some both, and with columns that cannot be a target."""
     rng = np.random.default_rng(0)
     (tmp_path / "gappy/data").mkdir(parents=True)
     for split, rows in load_dataset(str(mock_dataset)).items():
@@ -209,7 +207,7 @@ def test_galaxies_without_any_value_are_left_out_with_a_message_and_gaps_are_mas
         (dict(task="classes", balance=1.0, class_weights="balanced"), "do the same, together too much of it"),
     ],
 )
-def test_values_and_options_that_cannot_be_learnt_are_refused_before_anything_is_made(
+def test_values_and_options_that_cannot_be_trained_on_are_refused_before_anything_is_made(
     gappy, settings, message, tmp_path
 ):
     with pytest.raises(BadInput, match=message):
