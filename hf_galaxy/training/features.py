@@ -164,7 +164,5 @@ def without_backbone(model: GalaxyPreTrainedModel) -> Iterator[None]:
         model.backbone, model.pixel_mean, model.pixel_std = parts
 
 
-def _tables(
-    parts: list[Rows], columns: list[str], target: Target | None = None
-) -> Iterator[pa.Table]:
+def _tables(parts: list[Rows], columns: list[str], target: Target | None = None) -> Iterator[pa.Table]:
     return itertools.chain.from_iterable(tables_of(rows, columns, target) for rows in parts)

@@ -211,10 +211,10 @@ def test_weights_that_are_none_are_refused(two, weights):
 
 
 def test_what_cannot_be_mixed_is_refused(two, folder):
-    with pytest.raises(BadInput, match=r"--balance 1.5: is a power in \[0, 1\]"):
+    with pytest.raises(BadInput, match=r"--balance 1.5: .*\[0, 1\]"):
         mixed(two, [1, 1], 0, strata=[np.zeros(100), np.zeros(37)], power=1.5)
     other = Galaxies(two[1].rows, Framing(24), Votes(BOTH))
-    with pytest.raises(BadInput, match="all are framed alike"):
+    with pytest.raises(BadInput, match="the same framing"):
         mixed([two[0], other], [1, 1], 0)
     stream = Galaxies(open_dataset(str(folder), streaming=True)["train"], FRAMING, Votes(Rows.tree))
     with pytest.raises(BadInput, match="a stream cannot be balanced"):
