@@ -41,7 +41,7 @@ class ClassMetrics:
         self.keys = [x.cpu() for x in self.keys]
         return self
 
-    def __add__(self, other: Self) -> Self:
+    def __add__(self, other: "ClassMetrics") -> "ClassMetrics":
         joined = ClassMetrics(self.names, self.log_priors)
         joined.labels, joined.logits = self.labels + other.labels, self.logits + other.logits
         joined.keys = self.keys + other.keys

@@ -104,7 +104,7 @@ class ValueMetrics:
         self.baseline = self.baseline.to("cpu", torch.float64)
         return self
 
-    def __add__(self, other: Self) -> Self:
+    def __add__(self, other: "ValueMetrics") -> "ValueMetrics":
         joined = ValueMetrics(self.names, self.baseline)
         for part in (self, other):
             for name, values in part.sums.items():

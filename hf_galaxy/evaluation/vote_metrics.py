@@ -130,7 +130,7 @@ class VoteMetrics:
         self.baseline = self.baseline.to("cpu")
         return self
 
-    def __add__(self, other: Self) -> Self:
+    def __add__(self, other: "VoteMetrics") -> "VoteMetrics":
         joined = VoteMetrics(self.tree, self.baseline, self.min_votes, self.likelihood)
         for part in (self, other):
             for name, values in part.sums.items():

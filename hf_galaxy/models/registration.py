@@ -54,7 +54,7 @@ class _ImportWatcher(MetaPathFinder):
         others = (finder.find_spec(fullname, path, target) for finder in sys.meta_path if finder is not self)
         spec = next(filter(None, others), None)
         if spec is not None and spec.loader is not None:
-            spec.loader.exec_module = self._counted(spec.loader.exec_module)
+            spec.loader.exec_module = self._counted(spec.loader.exec_module)  # type: ignore[method-assign, assignment]
         return spec
 
     def _counted(self, execute: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -154,13 +154,14 @@ def stop_tracker(accelerator: Accelerator) -> None:
         accelerator.trackers.pop().finish()
 
 
-def on_main_process(accelerator: Accelerator, work: Callable[..., object], *arguments: object) -> object:
+def on_main_process(accelerator: Accelerator, work: Callable[..., Any], *arguments: object) -> Any:
     """What `work` returns in the first process, None in the others. Every process must call it.
 
     Raises:
         BadInput: in all of them, if the first raises it: else the others would wait for it for ever.
     """
-    errors, result = [None], None
+    errors: list[BadInput | None] = [None]
+    result = None
     if accelerator.is_main_process:
         try:
             result = work(*arguments)
