@@ -6,7 +6,7 @@ A backbone has the same colour and marker in all figures of a study, and the mar
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -96,17 +96,25 @@ def _figures_of_measure(study: Row, measure: str) -> Iterator[Figure]:
 
 def styles_of(study: Row) -> dict[tuple[str, str], Style]:
     """(backbone, start) -> its look."""
-    starts = study["data"]["starts"]
+    return _styles(list(study["data"]["backbones"]), study["data"]["starts"], charts.COLORS)
+
+
+def _family_styles(study: Row) -> dict[tuple[str, str], Style]:
+    """(family, start) -> its look; colours from the other end, as those of families are not those of backbones."""
+    families = list(dict.fromkeys(each["family"] for each in study["data"]["backbones"].values()))
+    return _styles(families, study["data"]["starts"], charts.COLORS[::-1])
+
+
+def _styles(names: Sequence[str], starts: Sequence[str], colors: Sequence[str]) -> dict[tuple[str, str], Style]:
+    markers, fills = charts.MARKERS, charts.FILLS
     return {
-        (backbone, start): Style(
-            charts.COLORS[i % len(charts.COLORS)],
-            charts.MARKERS[i % len(charts.MARKERS)],
-            charts.FILLS[k % len(charts.FILLS)],
-            f"{backbone}, {start}" if len(starts) > 1 else backbone,
+        (name, start): Style(
+            colors[i % len(colors)], markers[i % len(markers)], fills[k % len(fills)],
+            f"{name}, {start}" if len(starts) > 1 else name,
         )
-        for i, backbone in enumerate(study["data"]["backbones"])
+        for i, name in enumerate(names)
         for k, start in enumerate(starts)
-    }
+    }  # fmt: skip
 
 
 def panel_titles(questions: Iterable[str]) -> list[str | None]:
@@ -270,22 +278,6 @@ def _parameters(name: str, study: Row, rows: list[Row]) -> Figure:
     picture = charts.png(figure, f"Loss against the size of the model, with {most:,} galaxies", handles)
     alt = f"{measure} against parameters with {most:,} galaxies. {' '.join(words)}"
     return Figure(name, picture, charts.csv_text(rows), alt)
-
-
-def _family_styles(study: Row) -> dict[tuple[str, str], Style]:
-    """(family, start) -> its look; colours from the other end, as those of families are not those of backbones."""
-    families = list(dict.fromkeys(each["family"] for each in study["data"]["backbones"].values()))
-    starts = study["data"]["starts"]
-    return {
-        (family, start): Style(
-            charts.COLORS[-1 - i % len(charts.COLORS)],
-            charts.MARKERS[i % len(charts.MARKERS)],
-            charts.FILLS[k % len(charts.FILLS)],
-            f"{family}, {start}" if len(starts) > 1 else family,
-        )
-        for i, family in enumerate(families)
-        for k, start in enumerate(starts)
-    }
 
 
 def _draw_sizes(axes: Axes, group: list[Row], styles: Mapping[tuple[str, str], Style], named: bool) -> None:

@@ -44,7 +44,7 @@ def records_in(source: Path) -> dict[str, RunRecord]:
     except TypeError as error:
         raise BadInput(f"{file}: holds no run records ({error})") from error
     if source.is_dir():
-        folders = [found.parent for found in source.rglob(FILE)]
+        folders = [path.parent for path in source.rglob(FILE)]
         loaded = {folder.relative_to(source).as_posix(): RunRecord.load(folder) for folder in folders}
         records |= {name: record for name, record in loaded.items() if record.finished}
     if not records:
