@@ -65,13 +65,29 @@ TRANSFORMERS = {
 WITHOUT_CHECKPOINTS = ["convnextv2", "dinov3_convnext", "resnet"]  # in transformers; timm's have them
 
 
-@pytest.fixture(params=[*TIMM, *TRANSFORMERS])
+# A convolution with batch norms, a transformer, a hybrid, and one of transformers: all contracts each time, of the others at night.
+REPRESENTATIVES = {"test_resnet", "test_vit", "test_maxvit", "dinov2"}
+NAMES = [*TIMM, *TRANSFORMERS]
+
+
+def named(name, tmp_path):
+    """For a backbone of transformers, a folder made here takes the Hub's place."""
+    if name in TIMM:
+        return name
+    TRANSFORMERS[name].save_pretrained(tmp_path / name)
+    return f"transformers:{tmp_path / name}"
+
+
+@pytest.fixture(params=[n if n in REPRESENTATIVES else pytest.param(n, marks=pytest.mark.nightly) for n in NAMES])
 def name(request, tmp_path):
-    """The name of each backbone; for those of transformers, a folder made here takes the Hub's place."""
-    if request.param in TIMM:
-        return request.param
-    TRANSFORMERS[request.param].save_pretrained(tmp_path / request.param)
-    return f"transformers:{tmp_path / request.param}"
+    """The name of a backbone."""
+    return named(request.param, tmp_path)
+
+
+@pytest.fixture(params=NAMES)
+def every_name(request, tmp_path):
+    """The name of each backbone."""
+    return named(request.param, tmp_path)
 
 
 def make(name, image_size=64, **options):
@@ -96,8 +112,8 @@ def test_a_fresh_backbone_is_initialised_as_its_library_does(name):
     assert all(torch.equal(value, expected[key]) for key, value in ours.state_dict().items())
 
 
-def test_features_and_gradients(name):
-    model = make(name, head_dropout=0.0)
+def test_features_and_gradients(every_name):
+    model = make(every_name, head_dropout=0.0)
     images = torch.rand(2, 3, 64, 64)
     assert model.features(images).shape == (2, model.head.in_features)
     model(pixel_values=images, votes=torch.tensor([[3, 4], [1, 0]])).loss.backward()

@@ -6,6 +6,7 @@ from scipy.optimize import curve_fit, least_squares, nnls
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.scaling import fit_joint_law, fit_power_law, fitting, laws, leave_out
+from tests.coverage import band
 
 SIZES = 315 * 2.0 ** np.arange(7)
 RUNS, SEEDS = np.repeat(SIZES, 3), np.tile([1, 2, 3], 7)
@@ -68,10 +69,11 @@ def test_no_coefficient_is_below_zero_and_the_rest_is_best_as_scipy_finds():
         (8, 0.5, 0.08, {"scatter": 0.0, "own": 0.03, "common": 0.01}),
     ],
 )
-def test_nine_of_ten_intervals_cover_the_truth(a, b, c, luck):
+@pytest.mark.parametrize("draws", [60, pytest.param(200, marks=pytest.mark.nightly)])
+def test_nine_of_ten_intervals_cover_the_truth(a, b, c, luck, draws):
     rng = np.random.default_rng(3)
     truth = {"a": a, "b": b, "c": c, "4x": power(4 * SIZES[-1], a, b, c), "for": 5000.0}
-    covered, draws = dict.fromkeys(truth, 0), 200
+    covered = dict.fromkeys(truth, 0)
     for _ in range(draws):
         losses, galaxies = drawn(rng, a, b, c, **luck)
         law = fit_power_law(RUNS, losses, SEEDS, galaxies=galaxies)
@@ -80,8 +82,10 @@ def test_nine_of_ten_intervals_cover_the_truth(a, b, c, luck):
         intervals["for"] = law.galaxies_interval(power(5000, a, b, c))
         for name, (low, high) in intervals.items():
             covered[name] += low <= truth[name] <= high
-    assert all(0.85 * draws <= covered[name] <= 0.96 * draws for name in "abc"), covered
-    assert all(0.85 * draws <= covered[name] <= 0.99 * draws for name in ("4x", "for")), covered
+    fewest, most = band(draws)
+    assert all(fewest <= covered[name] <= most for name in "abc"), covered
+    # Intervals of predictions are meant to be rather too wide.
+    assert all(fewest <= covered[name] <= max(most, 0.99 * draws) for name in ("4x", "for")), covered
 
 
 def test_what_the_seeds_have_in_common_widens_the_intervals():
