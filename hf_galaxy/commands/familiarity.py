@@ -54,7 +54,7 @@ def main(settings: Measure) -> None:
     if settings.dataset is not None:
         of_run = dataclasses.replace(of_run, dataset=settings.dataset)
     with accelerator.main_process_first():
-        sources = open_sources(of_run, accelerator.print)
+        sources = open_sources(of_run)
     share = ProcessShard(accelerator.process_index, accelerator.num_processes)
     known = features_of(model, sources.splits, sources.target, BATCH, share, settings.workers, accelerator)
     framing = model.config.framing

@@ -23,7 +23,7 @@ from hf_galaxy.reports import records_file
 from hf_galaxy.reports.records_file import read_records
 from hf_galaxy.reports.run_record import FILE, RunRecord
 from hf_galaxy.sweeps.grid import STATE_DIR, name_of
-from hf_galaxy.training.settings import Settings, quietly, settings_of
+from hf_galaxy.training.settings import Settings, settings_of
 
 Mode = Literal["linear", "full"]
 # Full finetuning: the same for every start, but for the learning rate.
@@ -216,7 +216,7 @@ def shared_galaxies(start: Start, task: Task) -> set[str] | None:
     learnt = set()
     for record in start.lineage:
         try:
-            splits = open_sources(settings_of(record), quietly).splits
+            splits = open_sources(settings_of(record)).splits
         except BadInput:
             return None
         learnt |= _names([*splits["train"], *splits["validation"]])

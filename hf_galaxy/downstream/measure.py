@@ -19,7 +19,6 @@ from hf_galaxy.sweeps.grid import STATE_DIR
 from hf_galaxy.training.features import BATCH, FeatureStore, without_backbone
 from hf_galaxy.training.processes import full_precision, start_accelerator
 from hf_galaxy.training.run import environment, run_training
-from hf_galaxy.training.settings import quietly
 from hf_galaxy.training.sources import open_sources
 from hf_galaxy.training.task import measure, model_and_baseline
 
@@ -64,7 +63,7 @@ class Bench:
 
     def _probed(self, cell, settings, accelerator):
         fields, weights = self._resolve(settings)
-        sources = open_sources(settings, quietly)
+        sources = open_sources(settings)
         model, baseline = model_and_baseline(settings, sources, dict(fields))
         if weights is not None:
             model.backbone.load_state_dict(weights)
@@ -73,7 +72,7 @@ class Bench:
         known = self.store.lookup(model, cell.task.dataset, list(whole.values()), sources.target, accelerator)
         splits = {split: known(parts) for split, parts in sources.splits.items()}
         # Of the whole training split, not of the share that is learnt from: no label is needed for that.
-        pool = known(open_sources(dataclasses.replace(settings, subset=1.0), quietly).splits["train"])
+        pool = known(open_sources(dataclasses.replace(settings, subset=1.0)).splits["train"])
         grid = probe(model, splits["train"], splits["validation"], pool.columns["features"], self.benchmark.penalties)
         record = RunRecord(
             command="", settings=dataclasses.asdict(settings), baseline=baseline,
@@ -108,7 +107,7 @@ class Bench:
         if (folder / FILE).exists() and (record := RunRecord.load(folder)).finished:
             return record
         given = self.benchmark.settings(cell, **FULL, learning_rate=rate, out=folder)
-        galaxies = open_sources(given, quietly).count("train")
+        galaxies = open_sources(given).count("train")
         epochs = self.benchmark.seen / galaxies**0.5
         return run_training(dataclasses.replace(given, epochs=epochs, validate_every=epochs / VALIDATIONS))
 

@@ -59,7 +59,7 @@ class RunContext:
         )
         fields, weights = resolve_start(settings.backbone, settings.start, settings.image_size)
         with accelerator.main_process_first():
-            sources = open_sources(settings, accelerator.print)
+            sources = open_sources(settings)
         if accelerator.distributed_type == DistributedType.FSDP:
             _check_fsdp(settings, sources, accelerator.num_processes)
         return cls(settings, accelerator, shard, sources, fields, weights)

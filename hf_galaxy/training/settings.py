@@ -258,10 +258,6 @@ def as_recorded(recorded: dict) -> dict:
     return json.loads(json.dumps(later, default=str)) | recorded
 
 
-def quietly(text: str) -> None:
-    """What a run says of its datasets while they are opened: here nobody is interested."""
-
-
 def settings_of(record: RunRecord) -> Settings:
     """The settings that a record holds, of the types they had: JSON has neither tuples nor paths.
 

@@ -1,6 +1,6 @@
 """The datasets of a run: opened, checked for its target, and reduced to the galaxies that its settings choose."""
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from hf_galaxy.training.targets.target import TrainingTarget
 from hf_galaxy.training.targets.values import Values
 from hf_galaxy.training.targets.votes import Votes
 
+logger = logging.getLogger(__name__)
 SPLITS = ("train", "validation", "test")
 TARGETS = {"votes": Votes, "classes": Classes, "values": Values}  # by --task
 
@@ -42,11 +43,9 @@ class Sources:
         return sum(map(len, self.splits[split]))
 
 
-def open_sources(settings: Settings, say: Callable[[str], None]) -> Sources:
+def open_sources(settings: Settings) -> Sources:
     """Open the datasets of a run, and choose the galaxies that its settings ask for.
 
-    Args:
-        say: called with a sentence about what is left out.
 
     Raises:
         BadInput: one cannot be opened, lacks a split or the target, or they do not go together.
@@ -57,17 +56,17 @@ def open_sources(settings: Settings, say: Callable[[str], None]) -> Sources:
     named = list(zip(settings.dataset, opened, strict=True))
     splits = {split: [rows_of(each, split, name) for name, each in named] for split in SPLITS}
     if settings.leave_out is not None:
-        _leave_out(settings, splits, say)
+        _leave_out(settings, splits)
     facts = [DatasetFacts.by(name) for name in settings.dataset]
     target = TARGETS[settings.task].of(settings, splits)
     if notice := target.notice():
-        say(notice)
+        logger.info(notice)
     strata = []
     for split, parts in splits.items():
         for i, (name, rows) in enumerate(zip(settings.dataset, parts, strict=True)):
             parts[i], own = target.labelled(rows, f"--dataset {name}: split {split}", training=split == "train")
             if left_out := len(rows) - len(parts[i]):
-                say(
+                logger.info(
                     f"{left_out:,} of the {len(rows):,} galaxies of split {split} of {name} have no {target.name}; "
                     "they are left out"
                 )
@@ -82,7 +81,7 @@ def open_sources(settings: Settings, say: Callable[[str], None]) -> Sources:
     return Sources(facts, splits, target, strata or None)
 
 
-def _leave_out(settings, splits, say):
+def _leave_out(settings: Settings, splits: dict[str, list[Rows]]) -> None:
     """Take the galaxies of --leave-out out of what is learnt from and validated with."""
     try:  # text: names may begin with zeros, and be "NA"
         table = pd.read_csv(settings.leave_out, usecols=["id_str"], dtype=str, keep_default_na=False)
@@ -97,5 +96,7 @@ def _leave_out(settings, splits, say):
             kept = np.flatnonzero(~np.isin(ids, names))
             if not len(kept):
                 raise BadInput(f"--leave-out {settings.leave_out}: leaves none of split {split} of {name}")
-            say(f"{len(ids) - len(kept):,} of the {len(ids):,} galaxies of split {split} of {name} are left out")
+            logger.info(
+                f"{len(ids) - len(kept):,} of the {len(ids):,} galaxies of split {split} of {name} are left out"
+            )
             splits[split][i] = rows.select(kept)

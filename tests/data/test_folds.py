@@ -108,7 +108,7 @@ def test_what_cannot_be_divided_is_refused(folder):
 
 def test_a_run_learns_and_is_measured_again_on_the_splits_of_its_fold(folder, tmp_path, monkeypatch):
     settings = dict(dataset=(str(folder),), task="classes", label="kind", epochs=1, fold=3)
-    sources = open_sources(Settings(**settings, out=tmp_path / "none"), print)
+    sources = open_sources(Settings(**settings, out=tmp_path / "none"))
     expected = in_fold(open_dataset(str(folder)), 3, "x")
     for split, (rows,) in sources.splits.items():
         assert names_in(rows) == names_in(expected[split])

@@ -122,7 +122,7 @@ def test_a_linear_probe_is_the_logistic_regression_of_the_galaxies_of_its_fold_a
     found, model = cells["kind", "linear", 2, "votes"], load_model(cell.start.weights).eval()
     opened = in_fold(open_dataset(cell.task.dataset), 2, "mock")
     settings = benchmark.settings(cell, out=Path("unused"))
-    sources = open_sources(settings, lambda text: None)
+    sources = open_sources(settings)
     assert set(names(sources.splits["train"][0])) < set(names(opened["train"]))
     assert names(sources.splits["test"][0]) == names(opened["test"])
 

@@ -201,7 +201,7 @@ def test_the_script_measures_the_galaxies_of_a_run(mock_dataset, tmp_path, capsy
     assert found.galaxies == (splits["train"], splits["validation"])
     assert found.features.mean.shape == (model.head.in_features,)
     framing = model.config.framing
-    sources = open_sources(settings_of(record), print)
+    sources = open_sources(settings_of(record))
     [rows] = sources.splits["train"]
     learnt = Galaxies(rows, framing, sources.target)
     looks = looks_of(eval_view(learnt[list(range(len(rows)))]["pixels"], framing).numpy())

@@ -242,8 +242,8 @@ def pretrain_by_name(hub, tmp_path_factory):
             environment=environment, processes=processes, server=server,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert f"learning {len(QUESTIONS)} questions of {'+'.join(CAMPAIGNS)}" in done.stdout
-        assert f"there are no votes for {', '.join(LACKING)}" in done.stdout
+        assert f"learning {len(QUESTIONS)} questions of {'+'.join(CAMPAIGNS)}" in done.stderr
+        assert f"there are no votes for {', '.join(LACKING)}" in done.stderr
         return record_of(out), cache
 
     with fork_server(environment) as server:

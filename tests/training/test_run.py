@@ -69,11 +69,11 @@ def test_a_subset_of_balanced_classes(mock_dataset, tmp_path):
     record = run(tmp_path / "run", **settings, balance=1.0)
     train = load_dataset(str(mock_dataset), split="train")
     assert record.dataset["splits"]["train"] == round(0.5 * len(train))
-    sources = open_sources(Settings(**settings, out=tmp_path / "none"), print)
+    sources = open_sources(Settings(**settings, out=tmp_path / "none"))
     counts = torch.bincount(torch.tensor(sources.splits["train"][0][:]["mock_class"].to_pylist())).clamp_min(0.5)
     priors = (counts / counts.sum()).log()  # of the subset, not of what balancing shows
     torch.testing.assert_close(torch.tensor(record.baseline["log_priors"]), priors)
-    whole = open_sources(Settings(**(settings | {"subset": 1.0}), out=tmp_path / "none"), print)
+    whole = open_sources(Settings(**(settings | {"subset": 1.0}), out=tmp_path / "none"))
     some, all_names = (s.splits["train"][0][:]["id_str"].to_pylist() for s in (sources, whole))
     assert set(some) < set(all_names)
 
@@ -111,7 +111,7 @@ def test_values_have_their_units_and_stand_beside_the_constants_of_the_training_
 ):
     settings = dict(dataset=(str(mock_dataset),), task="values", values=VALUES, epochs=1)
     record = run(tmp_path / "run", **settings, subset=0.8)
-    train = open_sources(Settings(**settings, subset=0.8, out=tmp_path / "none"), print).splits["train"][0]
+    train = open_sources(Settings(**settings, subset=0.8, out=tmp_path / "none")).splits["train"][0]
     numbers = np.stack([train[:][column].to_numpy() for column in VALUES], axis=1)
     assert record.dataset["splits"]["train"] == len(train) == round(0.8 * len(load_dataset(str(mock_dataset))["train"]))
     for name, function in (("mean", np.mean), ("std", np.std), ("median", np.median)):
@@ -164,14 +164,14 @@ def gappy(mock_dataset, tmp_path):
     return tmp_path / "gappy"
 
 
-def test_galaxies_without_any_value_are_left_out_with_a_message_and_gaps_are_masked(gappy, tmp_path):
-    said = []
+def test_galaxies_without_any_value_are_left_out_with_a_message_and_gaps_are_masked(gappy, tmp_path, caplog):
+    caplog.set_level("INFO", "hf_galaxy")
     settings = dict(dataset=(str(gappy),), task="values", values=("bar", "ring"), unit_interval=True)
-    sources = open_sources(Settings(**settings, out=tmp_path / "none"), said.append)
+    sources = open_sources(Settings(**settings, out=tmp_path / "none"))
     train = load_dataset(str(gappy))["train"].with_format("numpy")[:]
     having = {name: ~np.isnan(train[name]) for name in ("bar", "ring")}
     without = (~having["bar"] & ~having["ring"]).sum()
-    assert said[0] == (
+    assert caplog.messages[0] == (
         f"{without} of the {len(train['bar'])} galaxies of split train of {gappy} have no 'bar' or 'ring'; they are left out"
     )
     assert sources.count("train") == len(train["bar"]) - without
@@ -239,15 +239,15 @@ def test_class_weights_and_label_smoothing_train_and_are_saved_but_do_not_measur
     assert not (tmp_path / "none").exists()
 
 
-def test_balancing_leaves_out_galaxies_without_votes_and_makes_them_no_campaign(rings, tmp_path):
-    said = []
+def test_balancing_leaves_out_galaxies_without_votes_and_makes_them_no_campaign(rings, tmp_path, caplog):
+    caplog.set_level("INFO", "hf_galaxy")
     settings = dict(dataset=(str(rings),), out=tmp_path / "none")
-    plain = open_sources(Settings(**settings), print).splits["train"][0]
+    plain = open_sources(Settings(**settings)).splits["train"][0]
     empty = sum(not votes.any() for votes in votes_of(plain, Rows.tree))
-    balanced = open_sources(Settings(**settings, balance=1.0), said.append)
+    balanced = open_sources(Settings(**settings, balance=1.0))
     assert empty == 1, "galaxy-0 has no votes"
-    assert said[-1].startswith("1 of the ")
-    assert "have no votes" in said[-1]
+    assert caplog.messages[-1].startswith("1 of the ")
+    assert "have no votes" in caplog.messages[-1]
     assert len(balanced.splits["train"][0]) == len(plain) - 1
     assert set(balanced.strata[0]) == {1}
 

@@ -26,10 +26,9 @@ def names(sources):
     }
 
 
-def opened(folder, leave_out=None, said=None, **settings):
-    say = [].append if said is None else said.append
+def opened(folder, leave_out=None, **settings):
     settings = {"dataset": (str(folder),), "task": "classes", "label": "kind"} | settings
-    return open_sources(Settings(**settings, out=folder / "none", leave_out=leave_out), say)
+    return open_sources(Settings(**settings, out=folder / "none", leave_out=leave_out))
 
 
 def written(path, ids, other="split,how\n", rest="train,name"):
@@ -38,18 +37,18 @@ def written(path, ids, other="split,how\n", rest="train,name"):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_named_galaxies_are_in_no_split_but_test(folder, tmp_path, streaming):
+def test_named_galaxies_are_in_no_split_but_test(folder, tmp_path, streaming, caplog):
     whole = names(opened(folder, streaming=streaming))
     assert len(whole["test"]) > 1
     gone = {whole["train"][0], whole["train"][3], whole["validation"][-1], whole["test"][1]}
-    said = []
+    caplog.set_level("INFO", "hf_galaxy")
     file = written(tmp_path / "overlap.csv", [*gone, *gone, "stranger"])
-    left = names(opened(folder, file, said, streaming=streaming))
+    left = names(opened(folder, file, streaming=streaming))
     assert left["train"] == [name for name in whole["train"] if name not in gone]
     assert left["validation"] == [name for name in whole["validation"] if name not in gone]
     assert left["test"] == whole["test"]
-    assert said[0] == f"2 of the {len(whole['train'])} galaxies of split train of {folder} are left out"
-    assert said[1].startswith(f"1 of the {len(whole['validation'])} galaxies of split validation")
+    assert caplog.messages[0] == f"2 of the {len(whole['train'])} galaxies of split train of {folder} are left out"
+    assert caplog.messages[1].startswith(f"1 of the {len(whole['validation'])} galaxies of split validation")
 
 
 def test_a_subset_is_taken_of_what_is_left(folder, tmp_path):
