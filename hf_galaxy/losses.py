@@ -105,6 +105,28 @@ def class_cross_entropy(
     return F.cross_entropy(logits.float(), labels, weight, reduction="none", label_smoothing=smoothing)
 
 
+def masked_binary_cross_entropy(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy of each galaxy, mean over the labels that it has.
+
+        -1 / n sum_k [y_k log p_k + (1 - y_k) log(1 - p_k)],    p = sigmoid(logits), over its n labels k that are not missing
+
+    A galaxy without any label has exactly 0. The mean is taken galaxy by galaxy, as in `standardised_squared_error`.
+
+    Args:
+        labels: (B, K) 1 for yes, 0 for no, NaN where missing.
+        logits: (B, K).
+
+    Returns:
+        (B,) in nats, float32 (float64 if the logits are). The training loss is its mean.
+    """
+    logits = _at_least_float32(logits)
+    known = labels == labels  # NaN equals nothing
+    losses = F.binary_cross_entropy_with_logits(
+        logits, torch.where(known, labels, 0).to(logits.dtype), reduction="none"
+    )
+    return torch.where(known, losses, 0).sum(dim=1) / known.sum(dim=1).clamp_min(1)
+
+
 def standardised_squared_error(labels: torch.Tensor, values: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
     """Squared error of each galaxy in units of the standard deviations, mean over the values that it has.
 

@@ -12,6 +12,7 @@ from hf_galaxy.losses import (
     class_cross_entropy,
     dirichlet_multinomial_nll,
     expected_fractions,
+    masked_binary_cross_entropy,
     multinomial_nll,
     question_log_softmax,
     standardised_squared_error,
@@ -218,6 +219,24 @@ def test_smoothed_and_weighted_cross_entropy_is_that_of_a_loop(smoothing, weight
     found = class_cross_entropy(torch.from_numpy(labels), torch.tensor(logits), smoothing, weights)
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_masked_binary_cross_entropy_is_that_of_the_labels_that_are_there():
+    """torch's own loss, galaxy by galaxy, of those labels alone; what is missing has no gradient."""
+    torch.manual_seed(0)
+    labels = torch.tensor([[1, 0, float("nan")], [float("nan")] * 3, [0, float("nan"), float("nan")], [1, 1, 0]])
+    logits = (5 * torch.randn(4, 3)).requires_grad_()
+    losses = masked_binary_cross_entropy(labels, logits)
+    for loss, own, row in zip(losses, labels, logits, strict=True):
+        has = ~own.isnan()
+        expected = (
+            torch.nn.functional.binary_cross_entropy_with_logits(row[has], own[has]) if has.any() else torch.zeros(())
+        )
+        torch.testing.assert_close(loss, expected)
+    losses.mean().backward()
+    assert (logits.grad[labels.isnan()] == 0).all()
+    assert (logits.grad[~labels.isnan()] != 0).all()
+    assert masked_binary_cross_entropy(labels, logits.half()).dtype == torch.float32
 
 
 def test_the_loss_of_a_galaxy_does_not_depend_on_those_beside_it():

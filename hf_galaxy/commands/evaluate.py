@@ -57,7 +57,7 @@ def main(settings: Evaluate) -> None:
     workers = default_workers(accelerator.device) if settings.workers is None else settings.workers
     results = measure(model, record, splits, settings.batch_size, workers, accelerator, bootstrap=True).compute()
     if accelerator.is_main_process:
-        print(model_card.metrics_table(results))
+        print(model_card.metrics_table(results, record.task))
         split = settings.split if settings.dataset is None else f"{settings.dataset}, {settings.split}"
         rewrite(settings.run, lambda record: record.results.update({split: results}))
 

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
 
 import numpy as np
@@ -41,7 +41,7 @@ class Bench:
         if found is None:
             return False
         record, grid, chosen = found
-        figures = losses_of(record.results["test"])
+        figures = losses_of(record.results["test"], record.task)
         galaxies = record.dataset["splits"]["train"]
         about = {
             "task": cell.task.name, "start": cell.start.name, "mode": cell.mode, "share": cell.share, "seed": cell.seed,
@@ -150,49 +150,73 @@ def search(rates: Sequence[float], loss_of: Callable[[float], float]) -> dict[fl
     return losses
 
 
-def losses_of(results: dict) -> dict[str, dict]:
+def losses_of(results: dict, task: str) -> dict[str, dict]:
     """Figures of a test split as losses, by the names of `tasks.MEASURES`: `model`, `baseline`, and the model's `replicates`.
 
     Args:
         results: of a run record, measured with a bootstrap.
+        task: of the run (`RunRecord.task`).
     """
-    again = results["bootstrap"]
+    return LOSSES[task](results, results["bootstrap"])
 
-    def loss(figures, replicates, of=lambda value: value):
-        return {who: _of(of, figures[who]) for who in ("model", "baseline")} | {
-            "replicates": [_of(of, value) for value in replicates]
-        }
 
-    def missed(value):
-        return 1 - value
+def _vote_losses(results: dict, bootstrap: dict) -> dict[str, dict]:
+    least, drawn = results["loss"]["saturated"], bootstrap["loss"]
+    above = [None if m is None else m - s for m, s in zip(drawn["model"], drawn["saturated"], strict=True)]
+    nll = {who: results["loss"][who] - least for who in ("model", "baseline")}
+    campaigns = [figures["rmse"] for figures in results["campaigns"].values()]
+    replicates = [figures["rmse"]["model"] for figures in bootstrap["campaigns"].values()]
+    rmse = {who: _mean([each[who] for each in campaigns]) for who in ("model", "baseline")}
+    return {"excess": _loss(nll, above), "rmse": _loss(rmse, map(_mean, zip(*replicates, strict=True)))}
 
-    if "values" in results:
-        return {"rmse": loss(results["loss"], again["loss"]["model"], np.sqrt)}  # in standard deviations
-    if "questions" in results:
-        least, replicated = results["loss"]["saturated"], again["loss"]
-        above = [
-            None if m is None else m - s for m, s in zip(replicated["model"], replicated["saturated"], strict=True)
-        ]
-        nll = {who: results["loss"][who] - least for who in ("model", "baseline")}
-        campaigns = [figures["rmse"] for figures in results["campaigns"].values()]
-        replicates = [figures["rmse"]["model"] for figures in again["campaigns"].values()]
-        rmse = {who: _mean([each[who] for each in campaigns]) for who in ("model", "baseline")}
-        return {"excess": loss(nll, above), "rmse": loss(rmse, map(_mean, zip(*replicates, strict=True)))}
+
+def _class_losses(results: dict, bootstrap: dict) -> dict[str, dict]:
     names = {
         "error": "accuracy",
         "balanced_error": "balanced_accuracy",
         "missed_auc": "auc",
         "missed_precision": "average_precision",
     }
-    found = {"nll": loss(results["loss"], again["loss"]["model"])}
-    return found | {
-        name: loss(results[figure], again[figure]["model"], missed) for name, figure in names.items() if figure in again
+    return {"nll": _loss(results["loss"], bootstrap["loss"]["model"])} | {
+        name: _loss(results[figure], bootstrap[figure]["model"], lambda value: 1 - value)
+        for name, figure in names.items()
+        if figure in bootstrap
     }
 
 
-def _mean(values):
+def _value_losses(results: dict, bootstrap: dict) -> dict[str, dict]:
+    return {"rmse": _loss(results["loss"], bootstrap["loss"]["model"], np.sqrt)}  # in standard deviations
+
+
+def _label_losses(results: dict, bootstrap: dict) -> dict[str, dict]:
+    """The binary cross-entropy, and means over the labels."""
+    own, drawn = results["labels"].values(), bootstrap["labels"].values()
+
+    def mean(figure: str, function: Callable[[float], float]) -> dict:
+        pair = {who: _mean([each[figure][who] for each in own]) for who in ("model", "baseline")}
+        return _loss(pair, map(_mean, zip(*(each[figure]["model"] for each in drawn), strict=True)), function)
+
+    return {
+        "error": mean("error", lambda value: value),
+        "nll": _loss(results["loss"], bootstrap["loss"]["model"]),
+        "missed_precision": mean("average_precision", lambda value: 1 - value),
+    }
+
+
+LOSSES = {"votes": _vote_losses, "classes": _class_losses, "values": _value_losses, "labels": _label_losses}
+
+
+def _loss(
+    figures: dict, replicates: Iterable[float | None], function: Callable[[float], float] = lambda value: value
+) -> dict:
+    return {who: _of(function, figures[who]) for who in ("model", "baseline")} | {
+        "replicates": [_of(function, value) for value in replicates]
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
     return None if None in values else sum(values) / len(values)
 
 
-def _of(function, value):
+def _of(function: Callable[[float], float], value: float | None) -> float | None:
     return None if value is None else float(f"{function(value):.6g}")

@@ -14,10 +14,11 @@ MEASURES = {
     "classes": ("error", "balanced_error", "nll", "missed_auc", "missed_precision"),
     "values": ("rmse",),
     "votes": ("excess", "rmse"),
+    "labels": ("error", "nll", "missed_precision"),
 }
 # What a task may say of a run: what is learnt, and what of a picture must not be changed. How, is for the benchmark to say.
 OPTIONS = (
-    "config", "task", "label", "values", "unit_interval", "tree", "rotate", "flip", "min_votes", "streaming",
+    "config", "task", "label", "values", "unit_interval", "labels", "tree", "rotate", "flip", "min_votes", "streaming",
 )  # fmt: skip
 
 

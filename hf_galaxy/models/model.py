@@ -24,6 +24,7 @@ from hf_galaxy.losses import (
     class_cross_entropy,
     dirichlet_multinomial_nll,
     expected_fractions,
+    masked_binary_cross_entropy,
     multinomial_nll,
     question_log_softmax,
     standardised_squared_error,
@@ -220,6 +221,32 @@ class GalaxyPreTrainedModel(PreTrainedModel):
         """(B, 3 or 1, S, S) in [0, 1] -> (B, outputs of the head), float32 under any autocast."""
         return self.head(self.dropout(self.features(pixel_values))).float()
 
+    @property
+    def columns(self) -> list[str]:
+        """The names of the outputs of the head, in their order."""
+        raise NotImplementedError
+
+    @property
+    def prediction_columns(self) -> list[str]:
+        """The names of the numbers that `predictions` gives, in their order."""
+        return self.columns
+
+    def predictions(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(B, 3 or 1, S, S) in [0, 1] -> (B, numbers): what tables of predictions hold."""
+        raise NotImplementedError
+
+    def head_mismatch(self, other: "GalaxyPreTrainedModel") -> str | None:
+        """Why the outputs of another model's head mean something else than this one's; None if columns alike mean the same."""
+        if type(other) is not type(self):
+            return f"is a {type(other).__name__}, but a {type(self).__name__} is to be trained"
+        return None
+
+    def head_rows(
+        self, other: "GalaxyPreTrainedModel", ours: list[int], theirs: list[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights and biases for some outputs, with which this model predicts what the other does in its outputs `theirs`."""
+        return other.head.weight[theirs], other.head.bias[theirs]
+
     def parameter_counts(self) -> dict[str, int]:
         """Numbers of parameters of the backbone and of the head, which are the whole model."""
         counts = {part: sum(p.numel() for p in getattr(self, part).parameters()) for part in ("backbone", "head")}
@@ -263,6 +290,24 @@ class GalaxyForVotes(GalaxyPreTrainedModel):
         """The names of the answers, in the order of the concentrations and fractions."""
         return self.tree.columns
 
+    @property
+    def prediction_columns(self) -> list[str]:
+        """Each answer's expected fraction and, with the Dirichlet-multinomial likelihood, its concentration."""
+        kinds = ("fraction", "concentration") if self.config.likelihood == "dirichlet_multinomial" else ("fraction",)
+        return [f"{column}_{kind}" for kind in kinds for column in self.columns]
+
+    def predictions(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(B, A) fractions, or (B, 2 A) fractions and concentrations."""
+        answer = self(pixel_values=pixel_values)
+        return torch.cat([part for part in (answer.fractions, answer.concentrations) if part is not None], dim=1)
+
+    def head_mismatch(self, other: GalaxyPreTrainedModel) -> str | None:
+        """Also models of another likelihood."""
+        mismatch = super().head_mismatch(other)
+        if mismatch is None and other.config.likelihood != self.config.likelihood:
+            return f"has --likelihood {other.config.likelihood}, whose outputs mean something else"
+        return mismatch
+
     def forward(self, pixel_values: torch.Tensor, votes: torch.Tensor | None = None, **kwargs) -> GalaxyVotesOutput:
         """Expected votes of galaxies, and the loss if their votes are given.
 
@@ -296,7 +341,8 @@ class GalaxyForVotes(GalaxyPreTrainedModel):
 class GalaxyForImageClassification(GalaxyPreTrainedModel):
     """Predicts one of several classes; their names are `config.id2label`.
 
-    In training, `config.label_smoothing` and `config.class_weights` change the loss (`losses.class_cross_entropy`).
+    With `config.problem_type="multi_label_classification"` each is a label of its own, yes or no: probabilities are the sigmoid of
+    the logits, and the loss is the binary cross-entropy (`losses.masked_binary_cross_entropy`). Of exclusive classes, in training, `config.label_smoothing` and `config.class_weights` change the loss (`losses.class_cross_entropy`).
     """
 
     def __init__(self, config: GalaxyConfig):
@@ -319,6 +365,28 @@ class GalaxyForImageClassification(GalaxyPreTrainedModel):
         """The names of the classes, in the order of the logits."""
         return [self.config.id2label[i] for i in range(self.config.num_labels)]
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether a galaxy can be of several classes at once."""
+        return self.config.problem_type == "multi_label_classification"
+
+    @property
+    def prediction_columns(self) -> list[str]:
+        """Each class's probability."""
+        return [f"{name}_probability" for name in self.columns]
+
+    def predictions(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(B, C) probabilities."""
+        logits = self(pixel_values=pixel_values).logits
+        return logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
+
+    def head_mismatch(self, other: GalaxyPreTrainedModel) -> str | None:
+        """Also exclusive classes, where these are labels of their own, or the other way round."""
+        mismatch = super().head_mismatch(other)
+        if mismatch is None and other.multi_label != self.multi_label:
+            return f"has {'labels of their own' if other.multi_label else 'exclusive classes'}, whose outputs mean something else"
+        return mismatch
+
     def forward(
         self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs
     ) -> ImageClassifierOutput:
@@ -326,11 +394,13 @@ class GalaxyForImageClassification(GalaxyPreTrainedModel):
 
         Args:
             pixel_values: (B, 3, S, S) RGB, or (B, 1, S, S) grey, in [0, 1].
-            labels: (B,) class indices.
+            labels: (B,) class indices; of a multi-label model (B, C), 1 for yes, 0 for no, NaN where missing.
         """
         logits = self.head_outputs(pixel_values)
         loss = None
-        if labels is not None:
+        if labels is not None and self.multi_label:
+            loss = masked_binary_cross_entropy(labels, logits).mean()
+        elif labels is not None:
             changes = (self.config.label_smoothing, self.config.class_weights) if self.training else ()
             loss = class_cross_entropy(labels, logits, *changes).mean()
         return ImageClassifierOutput(loss=loss, logits=logits)
@@ -357,6 +427,32 @@ class GalaxyForRegression(GalaxyPreTrainedModel):
     def columns(self) -> list[str]:
         """The names of the values, in their order."""
         return list(self.config.values)
+
+    def predictions(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(B, K) values, in the units of the dataset."""
+        return self(pixel_values=pixel_values).values
+
+    def head_mismatch(self, other: GalaxyPreTrainedModel) -> str | None:
+        """Also models of which one has values in [0, 1]."""
+        mismatch = super().head_mismatch(other)
+        if mismatch is None and other.config.unit_interval != self.config.unit_interval:
+            return "and this run differ in --unit-interval; their outputs mean different things"
+        return mismatch
+
+    def head_rows(
+        self, other: GalaxyPreTrainedModel, ours: list[int], theirs: list[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each model has its own mean and deviation of each value."""
+        weight, bias = super().head_rows(other, ours, theirs)
+        mean, std, their_mean, their_std = (
+            self.value_mean[ours],
+            self.value_std[ours],
+            other.value_mean[theirs],
+            other.value_std[theirs],
+        )
+        if self.config.unit_interval:
+            return weight, bias + their_mean.logit() - mean.logit()
+        return weight * (their_std / std)[:, None], (their_mean + their_std * bias - mean) / std
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs) -> GalaxyValuesOutput:
         """Values of galaxies, and the loss if their true values are given.

@@ -29,7 +29,7 @@ from hf_galaxy.data.targets import tables_of
 from hf_galaxy.data.views import eval_view, to_canvases
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import whole_file
-from hf_galaxy.models.model import GalaxyForImageClassification, GalaxyForVotes, GalaxyPreTrainedModel
+from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.progress import progress
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".fits", ".fit", ".fits.gz")
@@ -138,33 +138,12 @@ def schema_of(model: GalaxyPreTrainedModel, about: dict, embeddings: bool = Fals
         about: kept in the metadata of the schema as JSON, beside what the model is.
     """
     columns = [pa.field(name, pa.string()) for name in ("dataset", "split", "id_str")]
-    columns += [pa.field(name, pa.float32()) for name in columns_of(model)]
+    columns += [pa.field(name, pa.float32()) for name in model.prediction_columns]
     if embeddings:
         columns.append(pa.field("embedding", pa.list_(pa.float32(), model.head.in_features)))
     config = model.config
     of_model = {name: getattr(config, name) for name in ("architectures", "backbone", "image_size", "crop", "tree")}
     return pa.schema(columns, {KEY: json.dumps(about | of_model)})
-
-
-def columns_of(model: GalaxyPreTrainedModel) -> list[str]:
-    """The name of each number that a model says of a galaxy."""
-    if isinstance(model, GalaxyForVotes):
-        kinds = ("fraction", "concentration") if model.config.likelihood == "dirichlet_multinomial" else ("fraction",)
-        return [f"{column}_{kind}" for kind in kinds for column in model.columns]
-    if isinstance(model, GalaxyForImageClassification):
-        return [f"{name}_probability" for name in model.columns]
-    return model.columns
-
-
-def numbers_of(model: GalaxyPreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor:
-    """(B, 3, S, S) in [0, 1] -> (B, numbers) float32: the columns of `columns_of`."""
-    answer = model(pixel_values=pixel_values)
-    if isinstance(model, GalaxyForVotes):
-        both = [answer.fractions, answer.concentrations]
-        return torch.cat([values for values in both if values is not None], dim=1)
-    if isinstance(model, GalaxyForImageClassification):
-        return answer.logits.softmax(dim=1)
-    return answer.values
 
 
 def predict(
@@ -202,7 +181,7 @@ def predict(
             if batch["ids"]:
                 pixels, count = batch["pixels"].to(accelerator.device, non_blocking=True), len(batch["ids"])
                 pixels = torch.cat([pixels, pixels[:1].expand(batch_size - count, -1, -1, -1)])
-                numbers = numbers_of(model, eval_view(pixels, model.config.framing))[:count]
+                numbers = model.predictions(eval_view(pixels, model.config.framing))[:count]
                 embedding = features.pop()[:count] if "embedding" in schema.names else None
                 rows.append(_rows(schema, sources[mine[p].source], batch["ids"], numbers, embedding))
             features.clear()

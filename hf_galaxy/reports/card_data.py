@@ -16,6 +16,17 @@ NAMES = {
     "nll": "negative log-likelihood", "rmse": "RMSE", "mae": "MAE", "r2": "R²",
     "standardised_mse": "mean squared error, in standard deviations of the training split",
 }  # fmt: skip
+PIPELINES = {
+    "votes": "image-feature-extraction", "classes": "image-classification", "values": "image-feature-extraction",
+    "labels": "image-classification",
+}  # fmt: skip
+# By task: the parts of a split's results that the card's header gives figures of; None stands for all galaxies.
+PARTS = {
+    "votes": lambda results: results["campaigns"],
+    "classes": lambda results: {None: {"nll" if name == "loss" else name: pair for name, pair in results.items()}},
+    "values": lambda results: {None: {"standardised_mse": results["loss"]}} | results["values"],
+    "labels": lambda results: {None: {"nll": results["loss"]}} | results["labels"],
+}
 HUB_METRICS = {"auc": "roc_auc", "r2": "r_squared"}  # names of the Hub that differ from ours
 
 Headline = tuple[str | None, str, float]  # campaign or value (None: all galaxies), figure, number
@@ -23,12 +34,12 @@ Headline = tuple[str | None, str, float]  # campaign or value (None: all galaxie
 
 def card_data(record: RunRecord) -> ModelCardData:
     """The YAML header of a card."""
-    task = record.settings["task"]
+    task = record.task
     figures = headline(record)
     name = record.publication.get("repo") or record.model["backbone"]
     return ModelCardData(
         license=licence(record) or "unknown", library_name="transformers",
-        pipeline_tag="image-classification" if task == "classes" else "image-feature-extraction",
+        pipeline_tag=PIPELINES[task],
         tags=["galaxy zoo", "astronomy", "galaxies", "galaxy morphology", "hf_galaxy", "arxiv:2404.02973"],
         base_model=base_model(record), datasets=datasets(record) or None,
         metrics=list(dict.fromkeys(HUB_METRICS.get(figure, figure) for _, figure, _ in figures)) or None,
@@ -56,13 +67,7 @@ def base_model(record: RunRecord) -> str | None:
 
 def headline(record: RunRecord) -> list[Headline]:
     """The figures of the test split."""
-    results = record.results.get(SPLIT, {})
-    if "values" in results:
-        parts = {None: {"standardised_mse": results["loss"]}} | results["values"]
-    elif "campaigns" in results:
-        parts = results["campaigns"]
-    else:
-        parts = {None: {"nll" if figure == "loss" else figure: pair for figure, pair in results.items()}}
+    parts = PARTS[record.task](record.results[SPLIT]) if SPLIT in record.results else {}
     return [
         (name, figure, pair["model"])
         for name, figures in parts.items()
@@ -78,16 +83,17 @@ def _measured_on(record: RunRecord) -> str | None:
 
 
 def _model_index(record: RunRecord, figures: Sequence[Headline]) -> list[EvalResult]:
-    title, task = record.dataset["title"], record.settings["task"]
+    title, task = record.dataset["title"], record.task
     several = len(record.results.get(SPLIT, {}).get("campaigns", {})) > 1
     fold = record.settings.get("fold")
     split = SPLIT if fold is None else f"fold {fold} of 5"  # of all published splits
     target = {
         "votes": "votes of volunteers", "classes": record.settings.get("label"), "values": ", ".join(record.dataset.get("values", [])),
+        "labels": ", ".join(record.dataset.get("labels", [])),
     }  # fmt: skip
     return [
         EvalResult(
-            task_type="image-classification" if task == "classes" else "image-feature-extraction", task_name=target[task],
+            task_type=PIPELINES[task], task_name=target[task],
             dataset_type=_measured_on(record) or re.sub(r"\W+", "_", title.lower()).strip("_"),
             dataset_name=f"{title}, {part}" if several else title,
             dataset_config=part if several else record.settings.get("config"), dataset_split=split,
@@ -100,7 +106,7 @@ def _model_index(record: RunRecord, figures: Sequence[Headline]) -> list[EvalRes
 
 def _metric_name(task: str, part: str | None, figure: str) -> str:
     name = NAMES.get(figure, figure.replace("_", " "))
-    if task == "values" and part is not None:
+    if task in ("values", "labels") and part is not None:
         return f"{name} of {part}"
     if task == "votes":
         name += " of vote fractions" if figure in ("rmse", "mae") else ""

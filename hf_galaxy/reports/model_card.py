@@ -26,13 +26,13 @@ Results = Mapping[str, Any]  # of one split, as `RunRecord.results` holds them, 
 
 def model_card(record: RunRecord) -> str:
     """README.md of a finished run: what it predicts, how to use it, how good it is, its limits, how it was trained."""
-    task, test = record.settings["task"], record.results.get("test", {})
+    task, test = record.task, record.results.get("test", {})
     return str(
         ModelCard.from_template(
             card_data(record), template_path=str(TEMPLATES / "model_card.md.jinja"), record=record, task=task,
             folder=record.publication.get("repo") or "path/or/hub-id", cards=record.dataset.get("cards", []),
             datasets=datasets(record), base_model=base_model(record), licence=licence(record),
-            tables={split: metrics_table(results) for split, results in record.results.items()},
+            tables={split: metrics_table(results, task) for split, results in record.results.items()},
             classes=_classes_table(test["confusion"], record.dataset["classes"]) if "confusion" in test else None,
             calibration=_calibration_section(run_figures.calibration_of(record)), figures=run_figures,
             few=_questions_of_few(test), no_better=_no_better(test), floor=_floor(test),
@@ -46,15 +46,18 @@ def model_card(record: RunRecord) -> str:
 # Figures of merit
 
 
-def metrics_table(results: Results) -> str:
+def metrics_table(results: Results, task: str) -> str:
     """Markdown of one split's results, each figure with its interval and beside its baseline.
 
     Where there are replicates of a bootstrap over galaxies, the interval holds 90 % of them.
+
+    Args:
+        task: of the run (`RunRecord.task`).
     """
-    if "values" in results:
-        return _values_table(results)
-    if "questions" in results:
-        return _votes_tables(results)
+    return TABLES[task](results)
+
+
+def _figures_table(results: Results) -> str:
     replicates = results.get("bootstrap", {})
     rows = [
         [name, *_pair(results, replicates, name)]
@@ -84,13 +87,26 @@ def _votes_tables(results: Results) -> str:
 
 
 def _values_table(results: Results) -> str:
+    return _parts_table(results, "values", ("galaxies",), {"rmse": "RMSE", "mae": "MAE", "r2": "R²"})
+
+
+def _labels_table(results: Results) -> str:
+    figures = {"error": "error", "average_precision": "average precision"}
+    return _parts_table(results, "labels", ("galaxies", "positive"), figures)
+
+
+def _parts_table(results: Results, parts: str, counts: Sequence[str], names: Mapping[str, str]) -> str:
+    """A row for each value or label: numbers of galaxies, and its figures, each beside its baseline."""
     rows = []
-    for name, figures in results["values"].items():
-        replicates = results.get("bootstrap", {}).get("values", {}).get(name, {})
-        pairs = [cell for figure in ("rmse", "mae", "r2") for cell in _pair(figures, replicates, figure)]
-        rows.append([name, figures["galaxies"], *pairs])
-    header = ["value", "galaxies", "RMSE", "baseline", "MAE", "baseline", "R²", "baseline"]
+    for part, figures in results[parts].items():
+        replicates = results.get("bootstrap", {}).get(parts, {}).get(part, {})
+        pairs = [cell for figure in names for cell in _pair(figures, replicates, figure)]
+        rows.append([part, *(figures[count] for count in counts), *pairs])
+    header = [parts.removesuffix("s"), *counts, *(cell for name in names.values() for cell in (name, "baseline"))]
     return f"{_loss_of_all(results)}\n\n{table(header, rows)}"
+
+
+TABLES = {"votes": _votes_tables, "classes": _figures_table, "values": _values_table, "labels": _labels_table}
 
 
 def _loss_of_all(results: Results) -> str:

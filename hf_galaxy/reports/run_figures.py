@@ -41,7 +41,7 @@ def calibration_of(record: RunRecord) -> dict[str, Any] | None:
 
 def _loss_curve(record: RunRecord) -> bytes:
     """Training and validation loss against epochs."""
-    unit = "squared standard deviations" if record.settings["task"] == "values" else "nats per galaxy"
+    unit = "squared standard deviations" if record.task == "values" else "nats per galaxy"
     training_label, validation_label = _loss_labels(record)
     with charts.style():
         figure, (axes,) = charts.chart(1, height=3.4)

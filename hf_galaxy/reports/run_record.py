@@ -45,6 +45,11 @@ class RunRecord:
     card: str | None = None
     finished: bool = False
 
+    @property
+    def task(self) -> str:
+        """The kind of target: votes, classes, values or labels. What depends on it is looked up by this name."""
+        return self.settings.get("task", "votes")
+
     def save(self, folder: Path) -> None:
         """Write `folder`/run.json, whole or not at all."""
         write_json(folder / FILE, dataclasses.asdict(self))

@@ -166,53 +166,74 @@ def _about(name: str, record: RunRecord) -> dict[str, Any]:
 
 def _rows(name: str, record: RunRecord) -> list[dict[str, Any]]:
     about, test = _about(name, record), record.results["test"]
+    return [about | row for row in ROWS[record.task](test, test["bootstrap"])]
 
-    def row(
-        figure: str, measure: str, pair: Mapping[str, float], count: int, replicates: Replicates, saturated: float = 0.0
-    ) -> dict[str, Any]:  # fmt: skip
-        return about | {
-            "figure": figure,
-            "measure": measure,
-            "loss": pair["model"],
-            "baseline": pair["baseline"],
-            "saturated": saturated,
-            "test_galaxies": count,
-            "replicates": numbers_of(replicates),
-        }
 
-    def excess(
-        figure: str, nll: Mapping[str, float], count: int, replicates: Mapping[str, Replicates]
-    ) -> dict[str, Any]:
-        least = nll["saturated"]
-        above = {who: nll[who] - least for who in ("model", "baseline")}
-        drawn = numbers_of(replicates["model"]) - numbers_of(replicates["saturated"])
-        return row(figure, "excess", above, count, drawn, least)
+def _row(
+    figure: str, measure: str, pair: Mapping[str, float], count: int, replicates: Replicates, saturated: float = 0.0
+) -> dict[str, Any]:  # fmt: skip
+    return {
+        "figure": figure,
+        "measure": measure,
+        "loss": pair["model"],
+        "baseline": pair["baseline"],
+        "saturated": saturated,
+        "test_galaxies": count,
+        "replicates": numbers_of(replicates),
+    }
 
-    bootstrap, count = test["bootstrap"], test["galaxies"]
-    if "values" in test:
-        unexplained = [
-            row(name, "unexplained", {who: 1 - r2 for who, r2 in figures["r2"].items()}, figures["galaxies"],
-                1 - numbers_of(bootstrap["values"][name]["r2"]["model"]))
-            for name, figures in test["values"].items()
-            if figures["r2"]["model"] is not None
-        ]  # fmt: skip
-        return [row(ALL, "mse", test["loss"], count, bootstrap["loss"]["model"]), *unexplained]
-    if "questions" not in test:
-        error = {who: 1 - accuracy for who, accuracy in test["accuracy"].items()}
-        return [
-            row(ALL, "nll", test["loss"], count, bootstrap["loss"]["model"]),
-            row(ALL, "error", error, count, 1 - numbers_of(bootstrap["accuracy"]["model"])),
-        ]
-    rows = [excess(ALL, test["loss"], count, bootstrap["loss"])]
+
+def _missed(figure: str, measure: str, pair: Mapping[str, float], count: int, replicates: Replicates) -> dict[str, Any]:
+    """The row of a figure of which 1 is the best, such as accuracy or R²."""
+    return _row(figure, measure, {who: 1 - value for who, value in pair.items()}, count, 1 - numbers_of(replicates))
+
+
+def _excess(figure: str, nll: Mapping[str, float], count: int, replicates: Mapping[str, Replicates]) -> dict[str, Any]:
+    least = nll["saturated"]
+    above = {who: nll[who] - least for who in ("model", "baseline")}
+    drawn = numbers_of(replicates["model"]) - numbers_of(replicates["saturated"])
+    return _row(figure, "excess", above, count, drawn, least)
+
+
+def _of_votes(test: Mapping[str, Any], bootstrap: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows = [_excess(ALL, test["loss"], test["galaxies"], bootstrap["loss"])]
     for question, figures in test["questions"].items():
-        own = bootstrap["questions"][question]
-        if figures["galaxies_asked"]:
-            rows.append(excess(question, figures["nll"], figures["galaxies_asked"], own["nll"]))
-        if figures["galaxies_with_enough_votes"]:
-            rows.append(
-                row(question, "rmse", figures["rmse"], figures["galaxies_with_enough_votes"], own["rmse"]["model"])
-            )
+        own, asked, enough = (
+            bootstrap["questions"][question],
+            figures["galaxies_asked"],
+            figures["galaxies_with_enough_votes"],
+        )
+        if asked:
+            rows.append(_excess(question, figures["nll"], asked, own["nll"]))
+        if enough:
+            rows.append(_row(question, "rmse", figures["rmse"], enough, own["rmse"]["model"]))
     return rows
+
+
+def _of_classes(test: Mapping[str, Any], bootstrap: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        _row(ALL, "nll", test["loss"], test["galaxies"], bootstrap["loss"]["model"]),
+        _missed(ALL, "error", test["accuracy"], test["galaxies"], bootstrap["accuracy"]["model"]),
+    ]
+
+
+def _of_values(test: Mapping[str, Any], bootstrap: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [_row(ALL, "mse", test["loss"], test["galaxies"], bootstrap["loss"]["model"])] + [
+        _missed(name, "unexplained", figures["r2"], figures["galaxies"], bootstrap["values"][name]["r2"]["model"])
+        for name, figures in test["values"].items()
+        if figures["r2"]["model"] is not None
+    ]
+
+
+def _of_labels(test: Mapping[str, Any], bootstrap: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [_row(ALL, "nll", test["loss"], test["galaxies"], bootstrap["loss"]["model"])] + [
+        _row(name, "error", figures["error"], figures["galaxies"], bootstrap["labels"][name]["error"]["model"])
+        for name, figures in test["labels"].items()
+        if figures["galaxies"]
+    ]
+
+
+ROWS = {"votes": _of_votes, "classes": _of_classes, "values": _of_values, "labels": _of_labels}
 
 
 def numbers_of(replicates: Replicates) -> np.ndarray:

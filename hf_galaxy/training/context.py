@@ -102,7 +102,7 @@ class ModelSetup:
         parameters = model.parameter_counts()  # before there are adapters, which the finished run does not have
         weights_bytes = sum(values.nbytes for values in model.state_dict().values())
         new = keep_head(model, settings.start) if settings.keep_head else None
-        trainable = TrainableParts.of(settings.train)
+        trainable = TrainableParts.parse(settings.train)
         parameters["trained"] = prepare(model, trainable)
         if settings.start is not None:
             _log_start(model, settings, parameters, new)
@@ -115,7 +115,7 @@ class ModelSetup:
 
 def _check_fsdp(settings: Settings, sources: Sources, processes: int) -> None:
     """Refuse what is not possible while each process holds only a part of the weights."""
-    if TrainableParts.of(settings.train).kind in ("head", "lora"):
+    if TrainableParts.parse(settings.train).kind in ("head", "lora"):
         raise BadInput(f"--train {settings.train}: needs whole weights, which FSDP splits among processes; use DDP")
     if settings.ema_galaxies:
         raise BadInput("--ema-galaxies: needs whole weights, which FSDP splits among processes; use DDP")

@@ -1,4 +1,4 @@
-"""What of a pretrained model is trained, and what its head keeps: the whole model, its head, its last layers, or adapters."""
+"""The trainable parts of a pretrained model (all, head, last layers, adapters), and a head initialized from another run."""
 
 import re
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models.backbones import layer_groups
-from hf_galaxy.models.model import GalaxyForRegression, GalaxyForVotes, GalaxyPreTrainedModel
+from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.models.start import load_model
 from hf_galaxy.training.settings import TrainableParts
 
@@ -18,10 +18,13 @@ ADAPTED = (nn.Linear, nn.Conv2d, Conv2dSame)
 
 
 def prepare(model: GalaxyPreTrainedModel, trained: TrainableParts) -> int:
-    """Freeze what of the model is not trained, or add adapters to it; how many parameters are trained.
+    """Freeze the other parts of the model, or add adapters to it.
+
+    Returns:
+        The number of trainable parameters.
 
     Raises:
-        BadInput: the backbone has not so many layer groups, or no layer that such adapters are smaller than.
+        BadInput: the backbone has fewer layer groups, or no layer that is larger than its adapter would be.
     """
     parameters = dict(model.backbone.named_parameters())
     if trained.kind == "head":
@@ -40,7 +43,7 @@ def prepare(model: GalaxyPreTrainedModel, trained: TrainableParts) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def _add_adapters(model, rank):
+def _add_adapters(model: GalaxyPreTrainedModel, rank: int) -> None:
     """Low-rank adapters (papers/2106.09685), with alpha = rank: W x becomes W x + B A x, and B is 0 at first."""
     from peft import LoraConfig, inject_adapter_in_model  # takes a second, and is not always installed
 
@@ -56,11 +59,11 @@ def _add_adapters(model, rank):
 
 
 @torch.no_grad()
-def _adaptable(model, rank):
-    """The names of the backbone's layers that take an adapter smaller than they are themselves.
+def _adaptable(model: GalaxyPreTrainedModel, rank: int) -> list[str]:
+    """The names of the backbone's layers that are larger than their adapter.
 
-    Only of what is called as a module: BEiT's attention, for one, multiplies with the weight of a layer that it never calls,
-    and an adapter there would not be heard of.
+    Only layers that are called as modules: BEiT's attention multiplies with the weight of a layer that it never calls, and an
+    adapter there would have no effect.
     """
     layers = {name: layer for name, layer in model.backbone.named_modules() if type(layer) in ADAPTED}
     called: set[nn.Module] = set()
@@ -70,17 +73,17 @@ def _adaptable(model, rank):
     for hook in hooks:
         hook.remove()
 
-    def takes_one(layer):
-        # peft cannot merge into a convolution in groups, and makes none with holes. Those by channel are small anyway.
+    def larger_than_adapter(layer: nn.Linear | nn.Conv2d) -> bool:
+        # peft does not merge into grouped convolutions, and has no dilated ones. Depthwise convolutions are small anyway.
         plain = isinstance(layer, nn.Linear) or (layer.groups == 1 and layer.dilation == (1, 1))
         outputs, inputs = len(layer.weight), layer.weight[0].numel()
         return plain and rank * (outputs + inputs) < outputs * inputs
 
-    return [name for name, layer in layers.items() if layer in called and takes_one(layer)]
+    return [name for name, layer in layers.items() if layer in called and larger_than_adapter(layer)]
 
 
 def merge_adapters(model: GalaxyPreTrainedModel) -> None:
-    """Add the adapters to the weights that they stand beside: the model is again what `from_pretrained` makes, without peft."""
+    """Merge the adapters into their layers: the model then has the layers that `from_pretrained` gives it, without peft."""
     from peft.tuners.lora import LoraLayer
 
     for name, layer in list(model.backbone.named_modules()):
@@ -91,43 +94,24 @@ def merge_adapters(model: GalaxyPreTrainedModel) -> None:
 
 @torch.no_grad()
 def keep_head(model: GalaxyPreTrainedModel, start: str) -> list[str]:
-    """Give the head the weights of another run's head where both have the same column: an answer, a class or a value.
+    """Initialize the head from that of another run, for the columns that both have: answers, classes, labels or values.
 
     Args:
         model: with that run's backbone.
         start: the run's folder or Hub id.
 
     Returns:
-        The columns that the other head does not have, which stay as they are.
+        The columns that the other head does not have, which stay newly initialized.
 
     Raises:
         BadInput: it is no run of ours, or one whose head means something else.
     """
     old = load_model(start)
-    if type(old) is not type(model):
-        raise BadInput(f"--keep-head: {start} is a {type(old).__name__}, but a {type(model).__name__} is to be trained")
-    if isinstance(model, GalaxyForVotes) and old.config.likelihood != model.config.likelihood:
-        raise BadInput(
-            f"--keep-head: {start} has --likelihood {old.config.likelihood}, whose outputs mean something else"
-        )
+    if mismatch := model.head_mismatch(old):
+        raise BadInput(f"--keep-head: {start} {mismatch}")
     columns, theirs = model.columns, old.columns
-    if isinstance(model, GalaxyForRegression) and old.config.unit_interval != model.config.unit_interval:
-        raise BadInput(
-            f"--keep-head: of {start} and this run one has --unit-interval; their outputs mean different things"
-        )
     if not (shared := [column for column in columns if column in theirs]):
         raise BadInput(f"--keep-head: {start} has none of the columns {', '.join(columns[:3])}, ...; leave it out")
     ours, rows = ([each.index(column) for column in shared] for each in (columns, theirs))
-    weight, bias = old.head.weight[rows], old.head.bias[rows]
-    if isinstance(model, GalaxyForRegression):
-        weight, bias = _in_other_units(weight, bias, old, rows, model, ours)
-    model.head.weight[ours], model.head.bias[ours] = weight, bias
+    model.head.weight[ours], model.head.bias[ours] = model.head_rows(old, ours, rows)
     return [column for column in columns if column not in theirs]
-
-
-def _in_other_units(weight, bias, old, rows, model, ours):
-    """Rows of a regression's head so that the model answers with them as the old one did: each has its own mean and deviation."""
-    mean, std, before, spread = model.value_mean[ours], model.value_std[ours], old.value_mean[rows], old.value_std[rows]
-    if model.config.unit_interval:
-        return weight, bias + before.logit() - mean.logit()
-    return weight * (spread / std)[:, None], (before + spread * bias - mean) / std

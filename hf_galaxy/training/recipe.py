@@ -1,8 +1,9 @@
-"""How a model is trained: the settings that matter, the schedule of the learning rate, and recipes known by name."""
+"""The recipe of a training: optimizer, schedule and length; and published recipes by name."""
 
 import dataclasses
 import json
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,31 @@ import tyro
 from hf_galaxy.errors import BadInput
 
 RECIPES = Path(__file__).parent / "recipes"
+Ranges = Sequence[tuple[Sequence[str], Callable[[float], bool], str]]
+# Settings, the condition that the value of each must meet, and the message if it does not.
+RANGES: Ranges = (
+    (
+        ("epochs", "batch_size", "learning_rate", "clip_norm", "validate_every", "patience"),
+        lambda value: value > 0,
+        "must be more than 0",
+    ),
+    (("weight_decay", "ema_galaxies", "seed"), lambda value: value >= 0, "must not be negative"),
+    (("layer_decay",), lambda value: 0 < value <= 1, "is a factor, in (0, 1]"),
+    (("warmup",), lambda value: 0 <= value < 1, "is a share of the training, in [0, 1)"),
+)
+
+
+def check_ranges(settings: object, ranges: Ranges) -> None:
+    """Refuse settings that are not in their range; None is not checked.
+
+    Raises:
+        BadInput: names the first one.
+    """
+    for names, allowed, message in ranges:
+        for name in names:
+            value = getattr(settings, name)
+            if value is not None and not allowed(value):
+                raise BadInput(f"--{name.replace('_', '-')} {value}: {message}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,71 +49,62 @@ class Recipe:
     """
 
     recipe: str | None = None
-    """Take defaults from a recipe by name (zoobot2, gz_evo, gz_evo_finetune); hf_galaxy/training/recipes/ says what is known of each."""
+    """Take defaults from a published recipe: zoobot2, gz_evo or gz_evo_finetune. Each is a file in hf_galaxy/training/recipes/, with its source."""
     epochs: float = 20
-    """Passes over the training galaxies."""
+    """Number of passes over the training set; may be a fraction."""
     batch_size: int = 128
-    """Galaxies per optimiser step, over all processes and micro-batches."""
+    """Galaxies per optimizer step, over all processes and accumulated micro-batches."""
     optimizer: str = "adamw"
-    """adamw, or another of timm's, such as muon, lion or nadamw."""
+    """Name of the optimizer: adamw, or another one of timm, such as muon, lion or nadamw."""
     learning_rate: float = 1e-3
-    """At its highest."""
+    """Peak learning rate, after the warm-up."""
     weight_decay: float = 0.01
-    """Of weight matrices and filters; biases, norms and position embeddings have none."""
+    """Weight decay of weight matrices and convolution filters; biases, normalization layers and position embeddings have none."""
     layer_decay: float = 1.0
-    """The learning rate of a layer is this times that of the layer above it; the head has the full one."""
+    """Layer-wise learning rate decay: the learning rate of a layer is this factor times that of the next layer; the head has the full one."""
     schedule: Literal["cosine", "wsd", "constant"] = "cosine"
-    """After the warm-up: a cosine to 0 (our choice); or constant, and to 0 at the end (wsd: warm-up, stable, decay); or constant."""
+    """Learning rate schedule after the warm-up: cosine decay to 0; wsd (warm-up, stable, decay: constant, then to 0 in the cool-down); or constant."""
     warmup: float = 0.05
-    """Share of the training in which the learning rate rises linearly from 0."""
+    """Fraction of the training in which the learning rate rises linearly from 0."""
     cooldown: float = 0.2
-    """Share of the training, its last part, in which the learning rate of the schedule wsd falls to 0."""
+    """Fraction of the training, at its end, in which the learning rate of the schedule wsd decays to 0."""
     clip_norm: float = 0.3
-    """Largest norm of the gradient; longer ones are shortened to it."""
+    """Maximum norm of the gradient (gradient clipping)."""
     ema_galaxies: float = 0
-    """Validate and keep the moving average of the weights over about so many galaxies, instead of the last weights; 0: do not."""
+    """Validate and save an exponential moving average (EMA) of the weights, over about this number of training images; 0: no average."""
     validate_every: float = 1
-    """Epochs between two validations."""
+    """Number of epochs between validations; may be a fraction."""
     patience: int = 8
-    """Validations in a row without a better loss after which training stops (the schedule wsd: only once its cool-down has begun)."""
+    """Early stopping: number of validations without a lower loss after which training stops (with the schedule wsd only during the cool-down)."""
     seed: int = 42
-    """Of initialisation, subset, order of galaxies, views and dropout."""
+    """Random seed for initialization, subset, order of galaxies, augmentation and dropout."""
 
     def check(self) -> None:
-        """Refuse what no training can be made of.
+        """Refuse settings that cannot be trained with.
 
         Raises:
             BadInput: names the setting.
         """
-        for name in ("epochs", "batch_size", "learning_rate", "clip_norm", "validate_every", "patience"):
-            if getattr(self, name) <= 0:
-                raise BadInput(f"--{name.replace('_', '-')} {getattr(self, name)}: must be more than 0")
-        for name in ("weight_decay", "ema_galaxies", "seed"):
-            if getattr(self, name) < 0:
-                raise BadInput(f"--{name.replace('_', '-')} {getattr(self, name)}: must not be negative")
+        check_ranges(self, RANGES)
         if 0 < self.ema_galaxies < self.batch_size:
             raise BadInput(f"--ema-galaxies {self.ema_galaxies}: must be at least --batch-size {self.batch_size}")
-        if not 0 < self.layer_decay <= 1:
-            raise BadInput(f"--layer-decay {self.layer_decay}: is a factor, in (0, 1]")
-        if not 0 <= self.warmup < 1:
-            raise BadInput(f"--warmup {self.warmup}: is a share of the training, in [0, 1)")
         if self.schedule == "wsd" and not 0 < self.cooldown <= 1 - self.warmup:
             raise BadInput(f"--cooldown {self.cooldown}: is the last part of the training, in (0, 1 - warm-up]")
 
     def length(self, galaxies: int) -> float:
-        """The whole training, on so many galaxies, in batches; not rounded."""
+        """Length of the training in batches, for this number of training galaxies; not rounded."""
         return self.epochs * galaxies / self.batch_size
 
     def steps(self, galaxies: int) -> int:
-        """The whole training in optimiser steps."""
+        """Length of the training in optimizer steps."""
         return max(1, round(self.length(galaxies)))
 
     def cooldown_start(self, length: float) -> float:
-        """The step from which on early stopping is allowed: with wsd the beginning of its cool-down."""
+        """The first step at which early stopping is allowed: with wsd that of the cool-down."""
         return (1 - self.cooldown) * length if self.schedule == "wsd" else 0
 
     def learning_rate_at(self, step: int, length: float) -> float:
-        """The learning rate of a step of a training: a function of the share of its galaxies already seen.
+        """The learning rate of a step of a training: a function of the fraction of its images that were seen before.
 
         cosine: r (1 + cos(pi x)) / 2, with x from 0 at the end of the warm-up to 1 at that of the training;
         wsd: r (1 - sqrt(x)), with x from 0 to 1 in the cool-down (huggingface.co/papers/2405.18392, section 4).
@@ -106,7 +123,7 @@ class Recipe:
 
 
 def recipe_by_name(name: str) -> dict:
-    """What is known of a recipe: `about`, `source`, `settings`, settings for some `backbones`, `not_known`, `differs`.
+    """The contents of a recipe: `about`, `source`, `settings`, settings for some `backbones`, `not_known`, `differs`.
 
     Raises:
         BadInput: there is no such recipe.
@@ -118,7 +135,7 @@ def recipe_by_name(name: str) -> dict:
 
 
 def with_recipe(settings: type[Recipe], arguments: list[str]) -> Recipe:
-    """Defaults for the settings of a script: those of the recipe that its arguments name, where it says something else.
+    """Default settings of a command: those of the recipe that its arguments name, for the settings that the recipe has.
 
     Raises:
         BadInput: there is no such recipe.

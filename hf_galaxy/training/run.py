@@ -59,7 +59,7 @@ def run_training(settings: Settings) -> RunRecord | None:
         record.finished = True
         weights = accelerator.get_state_dict(setup.model)
         on_main_process(accelerator, save, setup.model, weights, record, settings.out, lock)
-    logger.info("\n%s\n\nrun folder: %s", model_card.metrics_table(record.results["test"]), settings.out)
+    logger.info("\n%s\n\nrun folder: %s", model_card.metrics_table(record.results["test"], record.task), settings.out)
     accelerator.end_training()
     return record
 

@@ -13,13 +13,14 @@ from hf_galaxy.data.targets import Rows, tables_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.targets.classes import Classes
+from hf_galaxy.training.targets.labels import Labels
 from hf_galaxy.training.targets.target import TrainingTarget
 from hf_galaxy.training.targets.values import Values
 from hf_galaxy.training.targets.votes import Votes
 
 logger = logging.getLogger(__name__)
 SPLITS = ("train", "validation", "test")
-TARGETS = {"votes": Votes, "classes": Classes, "values": Values}  # by --task
+TARGETS = {"votes": Votes, "classes": Classes, "values": Values, "labels": Labels}  # by --task
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,6 @@ class Sources:
 
 def open_sources(settings: Settings) -> Sources:
     """Open the datasets of a run, and choose the galaxies that its settings ask for.
-
 
     Raises:
         BadInput: one cannot be opened, lacks a split or the target, or they do not go together.
@@ -82,7 +82,7 @@ def open_sources(settings: Settings) -> Sources:
 
 
 def _leave_out(settings: Settings, splits: dict[str, list[Rows]]) -> None:
-    """Take the galaxies of --leave-out out of what is learnt from and validated with."""
+    """Remove the galaxies of --leave-out from the training and validation splits."""
     try:  # text: names may begin with zeros, and be "NA"
         table = pd.read_csv(settings.leave_out, usecols=["id_str"], dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:

@@ -36,7 +36,7 @@ def model_and_baseline(settings: Settings, sources: Sources, fields: dict) -> tu
 
 def target_of(record: RunRecord, config: GalaxyConfig) -> TrainingTarget:
     """The target of a run, from its record and the configuration of its model."""
-    return TARGETS[record.settings["task"]].from_record(record, config)
+    return TARGETS[record.task].from_record(record, config)
 
 
 def measure(

@@ -314,7 +314,7 @@ def test_losses_are_less_for_better_models():
         "average_precision": {"model": 0.7, "baseline": 0.1},
         "bootstrap": {name: {"model": [0.25, None]} for name in ("loss", "accuracy", "balanced_accuracy", "auc", "average_precision")},
     }  # fmt: skip
-    losses = losses_of(results)
+    losses = losses_of(results, "classes")
     assert losses["error"] == {"model": 0.1, "baseline": 0.4, "replicates": [0.75, None]}
     assert losses["nll"] == {"model": 0.5, "baseline": 0.7, "replicates": [0.25, None]}
     assert losses["missed_auc"]["model"] is None

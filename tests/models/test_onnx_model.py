@@ -15,7 +15,6 @@ from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models import onnx_model
 from hf_galaxy.models.onnx_model import FastModel
-from hf_galaxy.models.predictions import numbers_of
 from hf_galaxy.publishing.mock_pictures import draw
 from hf_galaxy.publishing.simulate import CAMPAIGNS, draw_morphology
 from hf_galaxy.reports.run_record import RunRecord
@@ -91,7 +90,7 @@ def test_it_answers_as_torch_does(likelihood, batch, views, cache, tmp_path):
     model = save(tmp_path, likelihood=likelihood)
     said = FastModel(tmp_path, cache).answer(views[:batch])
     with torch.inference_mode():
-        numbers = numbers_of(model, torch.from_numpy(views[:batch])).numpy()
+        numbers = model.predictions(torch.from_numpy(views[:batch])).numpy()
         features = model.features(torch.from_numpy(views[:batch])).numpy()
     ours = [said.fractions] if likelihood == "multinomial" else [said.fractions, said.concentrations]
     assert (said.concentrations is None) == (likelihood == "multinomial")

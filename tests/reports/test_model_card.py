@@ -98,17 +98,17 @@ def test_figures_have_intervals_over_galaxies():
     low, high = np.quantile(results["bootstrap"]["loss"]["model"], (0.05, 0.95))
     loss = f"{results['loss']['model']:#.3g}\xa0[{low:#.3g},\xa0{high:#.3g}]"
     assert f"All 50 galaxies: loss {loss}, baseline" in model_card.model_card(record())
-    rows = model_card.metrics_table(results).splitlines()
+    rows = model_card.metrics_table(results, "votes").splitlines()
     assert sum("[" in row for row in rows) == 3, "all galaxies, the campaign, the question"
-    assert "nan" not in model_card.metrics_table(results)
-    classes = model_card.metrics_table(record("classes").results["test"])
+    assert "nan" not in model_card.metrics_table(results, "votes")
+    classes = model_card.metrics_table(record("classes").results["test"], "classes")
     assert classes.count("[") == 5, "loss, two accuracies, and two figures of the ranking"
 
 
 def test_an_interval_that_is_not_symmetric_is_shown_as_it_is():
     skewed = {"galaxies": 9, "loss": {"model": 1.0, "baseline": 2.0}}
     drawn = [0.99] * 50 + [1.0] * 100 + [3.0] * 50
-    table = model_card.metrics_table(skewed | {"bootstrap": {"loss": {"model": drawn}}})
+    table = model_card.metrics_table(skewed | {"bootstrap": {"loss": {"model": drawn}}}, "classes")
     assert "| 1.00\xa0[0.990,\xa03.00] | 2.00 |" in table
 
 
@@ -118,7 +118,7 @@ def test_a_figure_that_is_the_same_in_all_replicates_has_no_interval():
     drawn = [x for x in results["bootstrap"]["questions"]["ring"]["rmse"]["model"] if x is not None]
     assert 100 < len(drawn) < 200, "in the others it is not"
     assert len(set(drawn)) == 1
-    row = model_card.metrics_table(results).splitlines()[-1]
+    row = model_card.metrics_table(results, "votes").splitlines()[-1]
     assert row.startswith("| ring | 49 | ")
     assert row.count("[") == 1, row
 
@@ -133,7 +133,7 @@ def test_what_an_older_record_lacks_is_not_measured():
     assert run_figures.figures(old).keys() == {"figures/loss.png"}
     few = VoteMetrics(TREE, ConstantVotes(*torch.ones(3, 2) / 2), min_votes=20)
     few.update({"votes": torch.tensor([[2, 6]])}, SimpleNamespace(fractions=torch.ones(1, 2) / 2, nll=torch.ones(1, 1)))
-    table = model_card.metrics_table(few.cpu().compute())
+    table = model_card.metrics_table(few.cpu().compute(), "votes")
     assert "| ring | 1 | 1.00 | " in table
     assert "| 0 | not measured | not measured |" in table, "one galaxy, with fewer votes than enough"
 
@@ -317,7 +317,7 @@ def test_a_licence_is_taken_over_only_if_all_data_agree():
 
 def test_a_class_table_shows_each_figure_beside_its_baseline():
     results = {"galaxies": 7, "accuracy": {"model": 0.8, "baseline": 0.5}, "auc": {"model": None, "baseline": None}}
-    table = model_card.metrics_table(results | {"confusion": [[1]]})
+    table = model_card.metrics_table(results | {"confusion": [[1]]}, "classes")
     assert "| accuracy | 0.800 | 0.500 |" in table
     assert "| auc | not measured | not measured |" in table
     assert "confusion" not in table

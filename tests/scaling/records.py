@@ -107,7 +107,7 @@ def _votes(losses, luck):
 def _record(backbone, parameters, size, seed, start, results):
     return RunRecord(
         command="",
-        settings={"seed": seed},
+        settings={"seed": seed, "task": "votes" if "questions" in results else "classes"},
         dataset={"name": "made-up", "splits": {"train": size}},
         model={
             "backbone": backbone,

@@ -266,7 +266,7 @@ def sweep(tmp_path):
     for row in pilot(np.random.default_rng(2), FLOOR, halved(5)).to_dict("records"):
         again = row["replicates"].tolist()
         RunRecord(
-            command="python scripts/finetune.py", settings={"seed": row["seed"]}, finished=True,
+            command="python scripts/finetune.py", settings={"seed": row["seed"], "task": "classes"}, finished=True,
             dataset={"name": "rings", "splits": {"train": row["galaxies"]}},
             model={"start": "runs/survey", "backbone": "test_resnet", "parameters": {"backbone": 1000, "head": 10}, "flops": 1},
             training={"best_epoch": 3, "seconds": 1.0},

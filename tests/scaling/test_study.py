@@ -56,6 +56,7 @@ def test_points_of_runs_that_learnt_values():
     (record,) = records.values()
     r2 = {"model": 0.75, "baseline": -0.01}
     again = {"r2": {"model": [0.5, 0.8]}}
+    record.settings["task"] = "values"
     record.results["test"] = {
         "galaxies": 500, "loss": {"model": 0.4, "baseline": 1.1}, "values": {"redshift": {"r2": r2, "galaxies": 321}},
         "bootstrap": {"loss": {"model": [0.3, 0.5]}, "values": {"redshift": again}},
@@ -65,6 +66,22 @@ def test_points_of_runs_that_learnt_values():
     row = points.loc[("redshift", "unexplained")]
     assert row[["loss", "baseline", "test_galaxies"]].tolist() == [0.25, 1.01, 321]
     np.testing.assert_allclose(row["replicates"], [0.5, 0.2])
+
+
+def test_points_of_runs_of_several_labels():
+    records = classed_records(sizes=SIZES[:1], seeds=(1,), backbones={"resnet10t": 1000})
+    (record,) = records.values()
+    record.settings["task"] = "labels"
+    figures = {"error": {"model": 0.1, "baseline": 0.3}}
+    record.results["test"] = {
+        "galaxies": 500, "loss": {"model": 0.4, "baseline": 1.1}, "labels": {"ring": figures | {"galaxies": 321}},
+        "bootstrap": {"loss": {"model": [0.3, 0.5]}, "labels": {"ring": {"error": {"model": [0.05, 0.2]}}}},
+    }  # fmt: skip
+    points = points_of(records).set_index(["figure", "measure"])
+    assert points.loc[(ALL, "nll"), ["loss", "baseline"]].tolist() == [0.4, 1.1]
+    row = points.loc[("ring", "error")]
+    assert row[["loss", "baseline", "test_galaxies"]].tolist() == [0.1, 0.3, 321]
+    np.testing.assert_allclose(row["replicates"], [0.05, 0.2])
 
 
 def test_a_figure_of_too_few_galaxies_is_left_out():

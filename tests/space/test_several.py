@@ -10,7 +10,6 @@ from scipy.stats import beta
 from hf_galaxy import GalaxyConfig, GalaxyForVotes, load_tree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models.morphology import morphology
-from hf_galaxy.models.predictions import columns_of
 from several import Galaxy, table_of, write_tables
 
 TREE = load_tree(["gz2", "gz_candels"])
@@ -35,7 +34,7 @@ GALAXIES = [
 def test_numbers_stand_under_the_names_that_predict_gives_them():
     torch.manual_seed(0)
     model = GalaxyForVotes(GalaxyConfig(backbone="test_convnext", tree=["gz2", "gz_candels"], image_size=32))
-    named = columns_of(model)
+    named = model.prediction_columns
     first, second = (table_of(GALAXIES, TREE, campaign) for campaign in ("gz2", "gz_candels"))
     ours = [name for frame in (first, second) for name in frame if name.endswith(("_fraction", "_concentration"))]
     assert sorted(ours) == sorted(named)

@@ -61,7 +61,7 @@ HEAD = {"head.weight", "head.bias"}
 def test_a_head_is_trained_alone(backbone):
     options = {} if "dinov2" in backbone else {"drop_path": 0.5}
     model = make(backbone, **options)
-    assert prepare(model, TrainableParts.of("head")) == (model.head.in_features + 1) * 2
+    assert prepare(model, TrainableParts.parse("head")) == (model.head.in_features + 1) * 2
     assert trained_step(model) == HEAD
     model.train()
     assert model.training
@@ -90,7 +90,7 @@ def test_the_last_layers_are_trained(backbone, last):
 
 def test_more_layers_than_there_are_is_refused():
     with pytest.raises(BadInput, match="last:99: test_vit has 7 layer groups; --train all trains them all"):
-        prepare(make("test_vit"), TrainableParts.of("last:99"))
+        prepare(make("test_vit"), TrainableParts.parse("last:99"))
 
 
 def brute_force_size(model, rank):
@@ -114,7 +114,7 @@ def test_adapters_are_trained_and_merged(backbone):
     with torch.no_grad():
         untrained = model.eval()(pixel_values=IMAGES).concentrations
     expected = brute_force_size(model, 2)
-    trained = prepare(model, TrainableParts.of("lora:2")) - (model.head.in_features + 1) * 2
+    trained = prepare(model, TrainableParts.parse("lora:2")) - (model.head.in_features + 1) * 2
     if "siglip" in backbone or "nfnet" in backbone:
         # The former's pooling has a layer that torch's attention never calls; most filters of the latter are standardised.
         assert 0 < trained < expected
@@ -147,20 +147,20 @@ def test_an_adapter_that_is_larger_than_its_layer_is_refused():
     with pytest.raises(
         BadInput, match=r"lora:4000: test_vit has no linear layer .* smaller than; choose --train last:N"
     ):
-        prepare(make("test_vit"), TrainableParts.of("lora:4000"))
+        prepare(make("test_vit"), TrainableParts.parse("lora:4000"))
 
 
 @pytest.mark.parametrize("text", ["none", "last", "last:0", "lora", "lora:-1", "head:2", "all:1", "last:1.5", ""])
 def test_other_words_are_refused(text):
     with pytest.raises(BadInput, match="choose all, head, last:N"):
-        TrainableParts.of(text)
+        TrainableParts.parse(text)
 
 
 def test_without_peft_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BadInput, match=r"lora:8: needs peft; pip install 'hf_galaxy\[lora\]'"):
-        TrainableParts.of("lora:8")
-    assert TrainableParts.of("last:2") == TrainableParts("last", 2)
+        TrainableParts.parse("lora:8")
+    assert TrainableParts.parse("last:2") == TrainableParts("last", 2)
 
 
 @pytest.mark.parametrize(

@@ -309,7 +309,7 @@ def test_classes_are_learnt_from_the_galaxies_that_have_one(on_disk, tmp_path, m
         tmp_path / "run",
     )
     assert run_here(monkeypatch, "pretrain", "--dataset", on_disk, *TINY, *options) == 0
-    record, said = record_of(tmp_path / "run"), capsys.readouterr().out
+    record, said = record_of(tmp_path / "run"), "".join(capsys.readouterr())
     summaries = {split: column_of(rows, "summary") for split, rows in open_dataset(str(on_disk)).items()}
     for split, values in summaries.items():
         assert f"{values.count('')} of the {len(values)} galaxies of split {split} of " in said

@@ -198,13 +198,13 @@ def test_galaxies_without_any_value_are_left_out_with_a_message_and_gaps_are_mas
         ),
         (dict(task="values"), "to learn without --values"),
         (dict(task="values", values=("bar", "bar")), "--values bar bar: names a column twice"),
-        (dict(task="values", values=("bar",), balance=1.0), "values have nothing to be balanced by"),
-        (dict(task="values", label="bar"), "--label: is for --task classes; values are learnt from --values"),
-        (dict(task="votes", values=("bar",)), "--values: is for --task values; votes are learnt from --tree"),
-        (dict(task="classes", unit_interval=True), "--unit-interval: is for --task values; classes are"),
+        (dict(task="values", values=("bar",), balance=1.0), "--balance: is for classes, .*; values"),
+        (dict(task="values", label="bar"), "--label: is for --task classes; --task values has --values"),
+        (dict(task="votes", values=("bar",)), "--values: is for --task values; --task votes has --tree"),
+        (dict(task="classes", unit_interval=True), "--unit-interval: is for --task values"),
         (dict(task="votes", label_smoothing=0.1), "--label-smoothing: is for --task classes"),
         (dict(task="classes", label_smoothing=1.0), "--label-smoothing 1.0: is a share"),
-        (dict(task="classes", balance=1.0, class_weights="balanced"), "do the same, together too much of it"),
+        (dict(task="classes", balance=1.0, class_weights="balanced"), "--class-weights balanced and --balance"),
     ],
 )
 def test_values_and_options_that_cannot_be_trained_on_are_refused_before_anything_is_made(

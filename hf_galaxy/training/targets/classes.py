@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Self
 
 import datasets
 import numpy as np
@@ -34,8 +34,6 @@ class Classes(TrainingTarget):
     column: str
     names: tuple[str, ...]
     positive: str | None = None
-
-    options: ClassVar = ("label", "label_smoothing", "class_weights")
 
     @classmethod
     def parse(cls, option: str, class_names: Collection[str]) -> Self:

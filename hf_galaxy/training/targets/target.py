@@ -30,13 +30,8 @@ class Metrics(Protocol):
 
 
 class TrainingTarget(Target, ABC):
-    """What a model learns to predict: from the columns of a dataset to the model, its baseline and its metrics.
+    """What a model learns to predict: from the columns of a dataset to the model, its baseline and its metrics."""
 
-    Attributes:
-        options: the settings that belong to this target alone; the first one names what is predicted.
-    """
-
-    options: ClassVar[tuple[str, ...]]
     as_matrix: ClassVar[bool] = False
 
     @classmethod

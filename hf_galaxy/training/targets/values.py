@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Self
 
 import datasets
 import numpy as np
@@ -32,8 +32,6 @@ class Values(TrainingTarget):
 
     columns: tuple[str, ...]
     unit_interval: bool = False
-
-    options: ClassVar = ("values", "unit_interval")
 
     @classmethod
     def of_rows(cls, rows: Rows, columns: Collection[str], dataset: str, unit_interval: bool = False) -> Self:

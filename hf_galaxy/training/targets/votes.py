@@ -42,7 +42,6 @@ class Votes(TrainingTarget):
     balanced: bool = False
     absent: tuple[str, ...] = ()
 
-    options: ClassVar = ("tree",)
     as_matrix: ClassVar = True
     name: ClassVar = "votes"
 
