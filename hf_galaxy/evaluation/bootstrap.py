@@ -1,4 +1,4 @@
-"""How far a figure could lie elsewhere if other galaxies had been measured: the Poisson bootstrap.
+"""The uncertainty of a figure over test galaxies: the Poisson bootstrap.
 
 In each replicate a galaxy counts 0, 1, 2, ... times, at random with mean 1 (Chamandy et al. 2012, "Estimating uncertainty for
 massive data streams"). How often depends on its name and the replicate alone, so that sums of weighted figures can be
@@ -31,9 +31,9 @@ def counts(keys: np.ndarray, replicates: int = REPLICATES) -> np.ndarray:
 
 
 def mean_draws(values: np.ndarray, replicates: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(R,) means over runs that differ in their seed, as they could have come out with other seeds and other galaxies.
+    """(R,) draws of the mean over runs that differ in their seed: with other seeds and other galaxies.
 
-    For a difference between two kinds of runs give, for each seed, the difference: then what both have in common drops out.
+    For a difference between two kinds of runs pass the difference for each seed: then what both have in common cancels.
 
     Args:
         values: (S,) figures, or differences of figures, one for each seed.
@@ -43,29 +43,29 @@ def mean_draws(values: np.ndarray, replicates: np.ndarray, rng: np.random.Genera
 
     seeds, count = replicates.shape
     if seeds < 2:
-        return np.full(count, np.nan)  # nothing is known of how seeds differ
-    # The mean of few normal deviates lies as Student's t says.
+        return np.full(count, np.nan)  # one run does not show how seeds differ
+    # The mean of few normal deviates has Student's t distribution.
     return replicates.mean(axis=0) + values.std(ddof=1) / seeds**0.5 * spread(t(seeds - 1), count, rng)
 
 
-def spread(distribution, count: int, rng: np.random.Generator) -> np.ndarray:
-    """(count,) numbers that follow a distribution of scipy as nearly as so many can: its quantiles, in random order."""
+def spread(distribution: object, count: int, rng: np.random.Generator) -> np.ndarray:
+    """(count,) numbers that represent a distribution of scipy: its equally spaced quantiles, in random order."""
     return rng.permutation(distribution.ppf((np.arange(count) + 0.5) / count))
 
 
 def six_digits(values: np.ndarray) -> list[float | None]:
-    """As records keep them; None for what is no finite number."""
+    """Numbers of six digits, for a record; None where a number is not finite."""
     return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values]
 
 
 def ratios(totals: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Not a number where nothing was counted."""
+    """Totals divided by counts; NaN where the count is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return totals / counts
 
 
 def mean_of_counted(values: np.ndarray) -> np.ndarray:
-    """(R,) means of the rows (R, ...) over what was counted in them: what is no number was not."""
+    """(R,) means of the rows (R, ...) over their finite numbers."""
     there = np.isfinite(values)
     return ratios(np.where(there, values, 0).sum(1), there.sum(1))
 

@@ -1,6 +1,6 @@
-"""How good predicted classes are, as `metrics` says it of votes. Legend: B galaxies, C classes, R replicates."""
+"""Figures of merit of predicted classes, beside those of the class frequencies. Legend: B galaxies, C classes, R replicates."""
 
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -14,21 +14,23 @@ from hf_galaxy.evaluation.vote_metrics import BINS
 class ClassMetrics:
     """Accuracy, balanced accuracy, area under the ROC curve, average precision, and cross-entropy.
 
-    The two that rank galaxies are of the second of two classes; of more, of each class against the rest, and their mean. By
-    chance the area is 0.5, the average precision the share of the class. Where a class has no galaxy they are not known.
+    With two classes, area and average precision are of the second one; with more, they are means over the classes, each against
+    the rest. By chance the area is 0.5, the average precision the share of the class. Where a class has no galaxy they are None.
 
-    The cross-entropy is the plain one, in nats, whatever label smoothing and class weights a model is trained with: so models
-    can be compared, and the best epoch is chosen by the same measure.
+    The cross-entropy is in nats, without the label smoothing and class weights of training: so models can be compared, and the
+    best epoch is chosen by the same measure.
 
     Args:
         log_priors: (C,) log shares of the classes in the training split: the constant prediction.
     """
 
-    def __init__(self, names: list[str], log_priors: torch.Tensor):
+    def __init__(self, names: list[str], log_priors: torch.Tensor) -> None:
         self.names, self.log_priors = names, log_priors
-        self.labels, self.logits, self.keys = [], [], []
+        self.labels: list[torch.Tensor] = []
+        self.logits: list[torch.Tensor] = []
+        self.keys: list[torch.Tensor] = []
 
-    def update(self, batch: dict, outputs) -> None:
+    def update(self, batch: dict[str, torch.Tensor], outputs: Any) -> None:
         """Add a batch: `labels` (B,) and perhaps `keys` (B,) of the batch, `logits` (B, C) of the outputs."""
         self.labels.append(batch["labels"])
         self.logits.append(outputs.logits)
@@ -36,7 +38,7 @@ class ClassMetrics:
             self.keys.append(batch["keys"])
 
     def cpu(self) -> Self:
-        """Move what was collected off the device, to be sent to other processes."""
+        """Move the batches off the device, to be sent to other processes."""
         self.labels, self.logits = [x.cpu() for x in self.labels], [x.float().cpu() for x in self.logits]
         self.keys = [x.cpu() for x in self.keys]
         return self
@@ -49,7 +51,7 @@ class ClassMetrics:
 
     @property
     def loss(self) -> float:
-        """Mean cross-entropy: what training minimises, but for label smoothing and class weights."""
+        """Mean cross-entropy: the training loss without label smoothing and class weights."""
         return torch.nn.functional.cross_entropy(torch.cat(self.logits), torch.cat(self.labels)).item()
 
     def compute(self) -> dict:
@@ -67,22 +69,22 @@ class ClassMetrics:
             **({"bootstrap": self._bootstrap(labels, logits)} if self.keys else {}),
         }
 
-    def _calibration(self, labels, logits):
+    def _calibration(self, labels: torch.Tensor, logits: torch.Tensor) -> dict:
         """By the probability of the likeliest class, in BINS: `galaxies`, their mean `probability`, and the share `accuracy` in
         which that class is right; `error` is the mean distance of both (Guo et al. 2017, huggingface.co/papers/1706.04599).
         """
         probability, predicted = logits.double().softmax(1).max(1)
         bins = (probability * BINS).long().clamp_max(BINS - 1)
         weights = (torch.ones_like(probability), probability, (predicted == labels).double())
-        galaxies, claimed, right = (torch.bincount(bins, each, BINS).numpy() for each in weights)
+        galaxies, predicted_right, right = (torch.bincount(bins, each, BINS).numpy() for each in weights)
         return {
             "galaxies": galaxies.astype(int).tolist(),
-            "probability": six_digits(ratios(claimed, galaxies)),
+            "probability": six_digits(ratios(predicted_right, galaxies)),
             "accuracy": six_digits(ratios(right, galaxies)),
-            "error": float(abs(claimed - right).sum() / len(labels)),
+            "error": float(abs(predicted_right - right).sum() / len(labels)),
         }
 
-    def _bootstrap(self, labels, logits):
+    def _bootstrap(self, labels: torch.Tensor, logits: torch.Tensor) -> dict:
         """The model's figures in each replicate, rounded to six digits."""
         times = bootstrap.counts(torch.cat(self.keys).numpy())
         each = {
@@ -93,14 +95,14 @@ class ClassMetrics:
         of_class = torch.nn.functional.one_hot(labels, len(self.names)).double().numpy()
         recalls = ratios(times.T @ (of_class * each["accuracy"].numpy()[:, None]), times.T @ of_class)
         figures["balanced_accuracy"] = mean_of_counted(recalls)  # a class that no galaxy is of does not count
-        figures |= _rankings(labels.numpy(), logits.double().softmax(1).numpy(), times)
+        figures |= _ranking_metrics(labels.numpy(), logits.double().softmax(1).numpy(), times)
         return {name: {"model": six_digits(values)} for name, values in figures.items()}
 
-    def _figures(self, labels, logits):
+    def _figures(self, labels: np.ndarray, logits: torch.Tensor) -> dict[str, float | None]:
         shares = logits.double().softmax(1).numpy()
         every = list(range(len(self.names)))
         predicted = shares.argmax(1)
-        rankings = _rankings(labels, shares, np.ones((len(labels), 1)))
+        rankings = _ranking_metrics(labels, shares, np.ones((len(labels), 1)))
         recalls = [(predicted[labels == c] == c).mean() for c in set(labels)]
         return {
             "loss": float(log_loss(labels, shares, labels=every)),
@@ -110,15 +112,15 @@ class ClassMetrics:
         }
 
 
-def _rankings(labels, shares, times):
-    """`auc` and `average_precision` (R,) of galaxies that count so often (B, R); NaN where a class has none."""
+def _ranking_metrics(labels: np.ndarray, shares: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
+    """`auc` and `average_precision` (R,), with weights `times` (B, R) of the galaxies; NaN where a class has none."""
     classes = [1] if shares.shape[1] == 2 else range(shares.shape[1])
     areas, precisions = zip(*(ranked(labels == c, shares[:, c], times) for c in classes), strict=True)
     return {"auc": np.mean(areas, axis=0), "average_precision": np.mean(precisions, axis=0)}
 
 
 def ranked(positive: np.ndarray, scores: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Area under the ROC curve, and average precision, of galaxies that count so often in each replicate.
+    """Area under the ROC curve, and average precision, with weights of the galaxies in each replicate.
 
     The area is the probability that a positive galaxy has a higher score than another one, where equal scores count half. The
     average precision is the sum of (r_k - r_(k-1)) p_k over the distinct scores from the highest, where r_k is the share of the
@@ -138,12 +140,14 @@ def ranked(positive: np.ndarray, scores: np.ndarray, times: np.ndarray) -> tuple
     figures = np.full((2, times.shape[1]), np.nan)
     for r, counts in enumerate(times.T):
         counts = counts[order]
-        taken, found = np.cumsum(counts)[ends], np.cumsum(counts * positive)[ends]
-        others = taken[-1] - found[-1]
-        if found[-1] and others:
-            gained = np.diff(found, prepend=0)
+        above, true_above = np.cumsum(counts)[ends], np.cumsum(counts * positive)[ends]  # with at least each score
+        others = above[-1] - true_above[-1]
+        if true_above[-1] and others:
+            gained = np.diff(true_above, prepend=0)
             # Of each positive galaxy: the other ones below it, and half of those beside it.
-            beside = np.diff(taken - found, prepend=0)
-            figures[0, r] = gained @ (others - (taken - found) + beside / 2) / (found[-1] * others)
-            figures[1, r] = gained @ np.divide(found, taken, out=np.zeros_like(taken), where=taken > 0) / found[-1]
+            beside = np.diff(above - true_above, prepend=0)
+            figures[0, r] = gained @ (others - (above - true_above) + beside / 2) / (true_above[-1] * others)
+            figures[1, r] = (
+                gained @ np.divide(true_above, above, out=np.zeros_like(above), where=above > 0) / true_above[-1]
+            )
     return figures[0], figures[1]

@@ -1,4 +1,4 @@
-"""The best prediction of votes that is the same for every galaxy. Legend: N galaxies, A answers, Q questions."""
+"""The best constant prediction of votes. Legend: N galaxies, A answers, Q questions."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,17 +11,18 @@ from scipy.special import digamma, gammaln
 
 from hf_galaxy.decision_tree import DecisionTree
 
-PIECE = 500  # galaxies whose votes are counted at once: what that takes is ten times their votes
+PIECE = 500  # galaxies whose votes are counted at once: it takes ten times the memory of their votes
+Occurrences = tuple[np.ndarray, np.ndarray]  # different counts, and how often each occurs
 
 
 @dataclass
 class ConstantVotes:
-    """What to answer about every galaxy if nothing is known of it but the training split's votes.
+    """The constant prediction for every galaxy, from the votes of the training split.
 
     Attributes:
         fractions: (A,) mean vote fractions of the galaxies with enough votes for the question.
-        concentrations: (A,) the constant Dirichlet under which all training votes are likeliest.
-        shares: (A,) of all training votes for the question: the likeliest constant fractions of a multinomial.
+        concentrations: (A,) the constant Dirichlet distribution of maximum likelihood.
+        shares: (A,) fractions of all training votes for the question: the constant multinomial of maximum likelihood.
     """
 
     fractions: torch.Tensor
@@ -30,7 +31,7 @@ class ConstantVotes:
 
     @classmethod
     def of(cls, batches: Iterable[np.ndarray], tree: DecisionTree, min_votes: int) -> Self:
-        """From all training votes, (n, A) at a time: what is kept of them does not grow with the number of galaxies.
+        """From all training votes, (n, A) at a time, in memory that does not grow with the number of galaxies.
 
         A question without votes gets equal fractions and concentrations of 1.
         """
@@ -60,10 +61,10 @@ class ConstantVotes:
                 for name, value in (("fractions", 1 / answers), ("concentrations", 1), ("shares", 1 / answers)):
                     parts[name].append(np.full(answers, value))
                 continue
-            telling = "enough" if sums["enough"][q] else "asked"
+            counted = "enough" if sums["enough"][q] else "asked"
             shares = sums["votes"][where] / sums["votes"][where].sum()
             counts = [occurrences.of(answer) for answer in range(where.start, where.stop)]
-            parts["fractions"].append(sums[f"fractions of {telling}"][where] / sums[telling][q])
+            parts["fractions"].append(sums[f"fractions of {counted}"][where] / sums[counted][q])
             parts["shares"].append(shares)
             parts["concentrations"].append(
                 _likeliest_concentrations(counts, occurrences.of(len(questions) + q), shares)
@@ -87,29 +88,29 @@ class ConstantVotes:
 class _Occurrences:
     """How often each count occurs in each column; zeros are left out, as they add nothing to a likelihood."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.pairs, self.times = np.empty(0, np.int64), np.empty(0, np.int64)  # column * 2^40 + count, in order
 
-    def add(self, column, count):
-        """Some counts and the columns that they stand in."""
+    def add(self, column: np.ndarray, count: np.ndarray) -> None:
+        """Add counts, and the column of each."""
         pairs, times = np.unique((column << 40) + count, return_counts=True)
         self.pairs, places = np.unique(np.concatenate([self.pairs, pairs]), return_inverse=True)
         self.times = np.bincount(places, np.concatenate([self.times, times])).astype(np.int64)
 
-    def of(self, column):
+    def of(self, column: int) -> Occurrences:
         """The counts of a column and how often each occurs."""
         own = slice(*np.searchsorted(self.pairs, [column << 40, (column + 1) << 40]))
         return self.pairs[own] - (column << 40), self.times[own]
 
 
-def _likeliest_concentrations(counts, totals, shares):
+def _likeliest_concentrations(counts: list[Occurrences], totals: Occurrences, shares: np.ndarray) -> np.ndarray:
     """(answers,) maximum-likelihood concentrations of one question, by L-BFGS on their logarithm.
 
     The likelihood needs only how often each count of each answer occurs, and each total.
     """
     galaxies = totals[1].sum()
 
-    def nll_and_gradient(log_concentrations):
+    def nll_and_gradient(log_concentrations: np.ndarray) -> tuple[float, np.ndarray]:
         a = np.exp(log_concentrations)
         a0 = a.sum()
         value = (totals[1] * (gammaln(totals[0] + a0) - gammaln(a0))).sum()

@@ -1,7 +1,7 @@
-"""How good predicted values are, as `metrics` says it of votes. Legend: N, B galaxies, K values, R replicates."""
+"""Figures of merit of predicted values, beside those of the best constants. Legend: N, B galaxies, K values, R replicates."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from hf_galaxy.losses import standardised_squared_error
 
 @dataclass
 class ConstantValues:
-    """What to answer about every galaxy if nothing is known of it but the values of the training split.
+    """The best constant predictions of values, from the training split.
 
     Attributes:
         mean: (K,) float64; the constant of least squared error.
@@ -28,9 +28,9 @@ class ConstantValues:
     @classmethod
     def of(cls, numbers: np.ndarray) -> Self:
         """From (N, K) training values, NaN where missing; of a value that no galaxy has, all three are NaN."""
-        known = [column[~np.isnan(column)] for column in numbers.T]
+        present = [column[~np.isnan(column)] for column in numbers.T]
         parts = [
-            [function(column) if len(column) else np.nan for column in known]
+            [function(column) if len(column) else np.nan for column in present]
             for function in (np.mean, np.std, np.median)
         ]
         return cls(*(torch.tensor(part, dtype=torch.float64) for part in parts))
@@ -53,19 +53,19 @@ class ValueMetrics:
     """RMSE, mean absolute error and R^2 of each value, over the galaxies that have it; and the loss that training minimises.
 
     Beside each stands the best constant of the training split: for RMSE, R^2 and the loss its mean, for the mean absolute error
-    its median. R^2 = 1 - sum of squared errors / sum of squared deviations from the mean of the galaxies that are measured; it is
-    1 for perfect predictions and about 0 for a constant.
+    its median. R^2 = 1 - sum of squared errors / sum of squared deviations from the mean of the measured galaxies; it is 1 for perfect
+    predictions and about 0 for a constant.
 
     Args:
         names: of the K values.
         baseline: the constants of the training split.
     """
 
-    def __init__(self, names: list[str], baseline: ConstantValues):
+    def __init__(self, names: list[str], baseline: ConstantValues) -> None:
         self.names, self.baseline = names, baseline
         self.sums: dict[str, torch.Tensor] = {}
 
-    def update(self, batch: dict, outputs) -> None:
+    def update(self, batch: dict[str, torch.Tensor], outputs: Any) -> None:
         """Add a batch: `labels` (B, K) and perhaps `keys` (B,) of the batch, `values` (B, K) of the outputs."""
         device = batch["labels"].device
         precise = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
@@ -74,7 +74,7 @@ class ValueMetrics:
         known = labels == labels  # NaN equals nothing
         mean, std, median = (constants.expand_as(labels) for constants in vars(self.baseline).values())
 
-        def errors(predictions):
+        def errors(predictions: torch.Tensor) -> torch.Tensor:
             return torch.where(known, predictions - labels, 0)
 
         of_galaxies = {
@@ -95,7 +95,7 @@ class ValueMetrics:
             for name, each in of_galaxies.items():
                 self._add(f"{name} (R)", times @ each)
 
-    def _add(self, name, values):
+    def _add(self, name: str, values: torch.Tensor) -> None:
         self.sums[name] = self.sums.get(name, 0) + values
 
     def cpu(self) -> Self:
@@ -120,7 +120,7 @@ class ValueMetrics:
         """All figures; errors are in the units of the values, the loss in squared standard deviations of the training split."""
         figures = {who: self._figures(who) for who in ("model", "baseline")}
 
-        def both(name, k=None):
+        def both(name: str, k: int | None = None) -> dict[str, float | None]:
             return {who: _or_none(each[name] if k is None else each[name][k]) for who, each in figures.items()}
 
         return {
@@ -133,7 +133,7 @@ class ValueMetrics:
             **({"bootstrap": self._bootstrap()} if "galaxies (R)" in self.sums else {}),
         }
 
-    def _bootstrap(self):
+    def _bootstrap(self) -> dict:
         """The model's figures in each replicate, rounded to six digits; None where too few galaxies count."""
         figures = self._figures("model", " (R)")
         return {
@@ -144,8 +144,8 @@ class ValueMetrics:
             },
         }
 
-    def _figures(self, who, of=""):
-        """loss (...), rmse, mae, r2 (..., K) of the sums, or with `of=" (R)"` of those in each replicate; NaN where not known."""
+    def _figures(self, who: str, of: str = "") -> dict[str, np.ndarray]:
+        """loss (...), rmse, mae, r2 (..., K) of the sums, or with `of=" (R)"` of those in each replicate; NaN where undefined."""
         names = (
             "galaxies",
             "known",
@@ -160,7 +160,7 @@ class ValueMetrics:
         )
         with np.errstate(invalid="ignore", divide="ignore"):
             spread = about_mean - deviations**2 / known
-            spread = np.where(spread > 1e-12 * about_mean, spread, np.nan)  # what is left of equal values is rounding
+            spread = np.where(spread > 1e-12 * about_mean, spread, np.nan)  # equal values leave rounding errors
             return {
                 "loss": losses / galaxies,
                 "rmse": np.sqrt(squares / known),
@@ -169,5 +169,5 @@ class ValueMetrics:
             }
 
 
-def _or_none(value):
+def _or_none(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None

@@ -1,13 +1,13 @@
 """How good predicted votes are, each figure beside that of the best constant prediction. Legend: B galaxies, A answers,
 Q questions, R replicates.
 
-Metrics are sums and counts: `update` adds a batch, `+` joins processes, `compute` divides once, at the end. A figure for
-which there are no galaxies is None, never 0. Where batches say who their galaxies are (`keys`), as when a split is measured
-for good, figures are also given in the replicates of a bootstrap over galaxies, and predictions are held against what came
-out, in bins of fixed edges (`calibration`).
+Metrics are sums and counts: `update` adds a batch, `+` joins processes, `compute` divides once, at the end. A figure
+without galaxies is None, never 0. If batches have `keys` of their galaxies, as on the test split, figures also have replicates
+of a bootstrap over galaxies, and predictions are compared with observed votes in bins of fixed edges (`calibration`).
 """
 
-from typing import Self
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,15 +19,15 @@ from hf_galaxy.evaluation.constant_votes import ConstantVotes
 from hf_galaxy.losses import constant, dirichlet_multinomial_nll, multinomial_nll, question_of_answer, sum_per_question
 
 BINS = 10  # of predicted fractions and of a class's probability, equally wide
-PLACES = 20  # parts of a predicted distribution: central intervals of 10 %, 20 %, ... end at their edges
-LEVELS = (50, 80, 90)  # per cent of the central intervals whose coverage is given
+PIT_BINS = 20  # of the histogram of the probability integral transform (PIT): central intervals of 10 %, 20 %, ... end at their edges
+LEVELS = (50, 80, 90)  # central intervals, in per cent
 
 
 class VoteMetrics:
     """Likelihood, vote-fraction errors and plurality accuracy, per question and per campaign.
 
-    The saturated nll is that of a multinomial with the fractions of the votes themselves: no prediction whatsoever can do
-    better, as it knows how the volunteers' scatter came out; what is left of a loss above it is a bound on what is to be gained.
+    The saturated nll is that of a multinomial with the observed fractions: no prediction can have a lower one. The loss above it
+    bounds the possible improvement.
 
     Fractions are compared only in galaxies with at least `min_votes` votes for the question (20 in GZ Evo), where volunteers'
     own scatter is small. Accuracy is the share of those in which the answer with the largest predicted fraction got the most votes.
@@ -39,11 +39,11 @@ class VoteMetrics:
         baseline: ConstantVotes,
         min_votes: int = 20,
         likelihood: str = "dirichlet_multinomial",
-    ):
+    ) -> None:
         self.tree, self.baseline, self.min_votes, self.likelihood = tree, baseline, min_votes, likelihood
         self.sums: dict[str, torch.Tensor] = {}
 
-    def update(self, batch: dict, outputs) -> None:
+    def update(self, batch: dict[str, torch.Tensor], outputs: Any) -> None:
         """Add a batch: `votes` (B, A) and perhaps `keys` (B,) of the batch, `fractions` (B, A) and `nll` (B, Q) of the outputs."""
         # Without keys nothing is read from the device or copied to it, after the first batch: either would wait for it.
         votes = batch["votes"]
@@ -54,8 +54,8 @@ class VoteMetrics:
         self._add("enough", (totals >= self.min_votes).sum(0))
         campaigns = list(self.tree.campaigns)
         campaign = constant(tuple(campaigns.index(q.campaign) for q in self.tree.questions), votes.device)
-        seen = totals.new_zeros(len(votes), len(campaigns)).index_add_(1, campaign, totals)
-        self._add("in_campaign", (seen > 0).sum(0))
+        in_campaign = totals.new_zeros(len(votes), len(campaigns)).index_add_(1, campaign, totals)
+        self._add("in_campaign", (in_campaign > 0).sum(0))
         fractions, concentrations, shares = (values.expand(votes.shape) for values in vars(self.baseline).values())
         if self.likelihood == "multinomial":
             constant_nll = multinomial_nll(votes, shares.clamp_min(1e-6).log(), self.tree)
@@ -71,12 +71,15 @@ class VoteMetrics:
             self._add("asked (R, Q)", times @ (totals > 0).to(precise))
             self._add("enough (R, Q)", times @ (totals >= self.min_votes).to(precise))
             self._add("saturated nll (R, Q)", times @ saturated.to(precise))
-            self._add("in_campaign (R, campaigns)", times @ (seen > 0).to(precise))
+            self._add("in_campaign (R, campaigns)", times @ (in_campaign > 0).to(precise))
             self._calibrate(votes, totals, outputs, precise)
         self._compare("model", votes, totals, outputs.fractions, outputs.nll, precise, times)
         self._compare("baseline", votes, totals, fractions, constant_nll, precise)
 
-    def _compare(self, who, votes, totals, fractions, nll, precise, times=None):
+    def _compare(
+        self, who: str, votes: torch.Tensor, totals: torch.Tensor, fractions: torch.Tensor, nll: torch.Tensor,
+        precise: torch.dtype, times: torch.Tensor | None = None,
+    ) -> None:  # fmt: skip
         group = question_of_answer(self.tree, votes.device)
         answers = constant(tuple(len(q.answers) for q in self.tree.questions), votes.device)
         enough = totals >= self.min_votes
@@ -95,12 +98,12 @@ class VoteMetrics:
         if times is not None:
             self._add(f"{who} correct (R, Q)", times @ (correct & enough).to(precise))
 
-    def _calibrate(self, votes, totals, outputs, precise):
-        """Votes for each answer by the fraction that was predicted, and how far up in what was predicted of them they lie."""
+    def _calibrate(self, votes: torch.Tensor, totals: torch.Tensor, outputs: Any, precise: torch.dtype) -> None:
+        """Votes for each answer by predicted fraction, and the PIT histogram of their predicted distribution."""
         group = question_of_answer(self.tree, votes.device)
         cast = totals.index_select(1, group)
         fractions = outputs.fractions.to(precise)
-        # The fractions of a question add up to 1, predicted or given: in bins of all its answers errors would cancel.
+        # The fractions of a question add up to 1, predicted or observed: in bins of all its answers errors would cancel.
         bins = torch.arange(len(group), device=votes.device) * BINS + (fractions * BINS).long().clamp_max(BINS - 1)
         for name, values in (("cast", cast), ("predicted", cast * fractions), ("given", votes)):
             sums = fractions.new_zeros(len(group) * BINS)
@@ -110,18 +113,18 @@ class VoteMetrics:
             galaxy, answer = cast.nonzero(as_tuple=True)
             concentrations = outputs.concentrations.to(precise)
             others = sum_per_question(concentrations, self.tree).index_select(1, group) - concentrations
-            shares = _places(*(values[galaxy, answer] for values in (votes, cast, concentrations, others)))
-            sums = shares.new_zeros(len(self.tree.questions), PLACES)
+            shares = _pit_histogram(*(values[galaxy, answer] for values in (votes, cast, concentrations, others)))
+            sums = shares.new_zeros(len(self.tree.questions), PIT_BINS)
             self._add("places (Q, places)", sums.index_add_(0, group[answer], shares))
 
-    def _by_question(self, values):
+    def _by_question(self, values: torch.Tensor) -> torch.Tensor:
         """(B, A) -> (B, Q, the most answers of a question), with -1 where a question has fewer."""
         most, nowhere = max(len(q.answers) for q in self.tree.questions), len(self.tree.columns)
         places = (p for where in self.tree.slices for p in (*range(nowhere)[where], *[nowhere] * most)[:most])
         padded = torch.nn.functional.pad(values, (0, 1), value=-1)
         return padded.index_select(1, constant(tuple(places), values.device)).unflatten(1, (-1, most))
 
-    def _add(self, name, values):
+    def _add(self, name: str, values: torch.Tensor) -> None:
         self.sums[name] = self.sums.get(name, 0) + values
 
     def cpu(self) -> Self:
@@ -142,7 +145,7 @@ class VoteMetrics:
         """Mean over galaxies of the summed negative log-likelihood: what training minimises."""
         return self._loss("model")
 
-    def _loss(self, who):
+    def _loss(self, who: str) -> float:
         return (self.sums[f"{who} nll"].sum() / self.sums["galaxies"]).item()
 
     def compute(self) -> dict:
@@ -152,14 +155,14 @@ class VoteMetrics:
         """
         sums = {name: values.double().numpy() for name, values in self.sums.items()}
 
-        def both(figure):
+        def both(figure: Callable[[str], float | None]) -> dict[str, float | None]:
             return {who: figure(who) for who in ("model", "baseline")}
 
-        def ratio(total, count, root=False):
+        def ratio(total: float, count: float, root: bool = False) -> float | None:
             value = float(total) / float(count) if count else None
             return value**0.5 if root and value is not None else value
 
-        def question(i):
+        def question(i: int) -> dict:
             enough = sums["enough"][i]
             return {
                 "galaxies_asked": int(sums["asked"][i]),
@@ -172,10 +175,10 @@ class VoteMetrics:
                 "accuracy": both(lambda who: ratio(sums[f"{who} correct"][i], enough)),
             }
 
-        def campaign(i, questions):
+        def campaign(i: int, questions: Sequence[int]) -> dict:
             counted = [q for q in questions if sums["enough"][q]]
 
-            def mean(name, root=False):
+            def mean(name: str, root: bool = False) -> dict[str, float | None]:
                 return both(
                     lambda who: ratio(
                         sum(ratio(sums[f"{who} {name}"][q], sums["enough"][q], root) for q in counted), len(counted)
@@ -200,14 +203,14 @@ class VoteMetrics:
             **({"bootstrap": self._bootstrap(sums)} if "galaxies (R)" in sums else {}),
         }
 
-    def _calibration(self, sums):
+    def _calibration(self, sums: dict[str, np.ndarray]) -> dict:
         """By question, and of all questions of a campaign; means are None in bins without votes.
 
-        `cast`, `predicted`, `given` (BINS,): over answers whose predicted fraction is in this bin the votes for their question,
-        the mean predicted fraction and the fraction that they were given, both weighted by votes. `error`: the mean distance
+        `cast`, `predicted`, `given` (BINS,): over answers whose predicted fraction is in this bin, the votes for their question
+        and the mean predicted and observed fractions, both weighted by votes. `error`: the mean distance
         of both in bins of each answer by itself, weighted by votes; of a campaign that of its questions, weighted by votes.
-        `places` (PLACES,): the shares of answers whose votes lie in each twentieth of the beta-binomial that the Dirichlet
-        predicts of them, which are equal if it is true; `coverage`, per cent -> the share in its central interval.
+        `places` (PIT_BINS,): the PIT histogram of votes under the beta-binomial that the
+        Dirichlet distribution predicts, which is flat if it is true; `coverage`, per cent -> the share in its central interval.
         """
         parts = [
             [sums[f"{name} (A, bins)"][where] for where in self.tree.slices] for name in ("cast", "predicted", "given")
@@ -217,7 +220,7 @@ class VoteMetrics:
         ]
         votes = [given.sum() for given in parts[-1]]
 
-        def over(questions):
+        def over(questions: Sequence[int]) -> dict:
             cast, predicted, given = (sum(each[q].sum(0) for q in questions) for each in parts)
             total = sum(votes[q] for q in questions)
             figures = {
@@ -229,8 +232,8 @@ class VoteMetrics:
             if "places (Q, places)" in sums:
                 places = sums["places (Q, places)"][questions].sum(0)
                 shares = ratios(places, places.sum())
-                out = {level: PLACES * (100 - level) // 200 for level in LEVELS}
-                covered = {str(level): six_digits([shares[n : PLACES - n].sum()])[0] for level, n in out.items()}
+                out = {level: PIT_BINS * (100 - level) // 200 for level in LEVELS}
+                covered = {str(level): six_digits([shares[n : PIT_BINS - n].sum()])[0] for level, n in out.items()}
                 figures |= {"places": six_digits(shares), "coverage": covered}
             return figures
 
@@ -239,15 +242,15 @@ class VoteMetrics:
             "campaigns": {name: over(questions) for name, questions in self.tree.campaigns.items()},
         }
 
-    def _bootstrap(self, sums):
+    def _bootstrap(self, sums: dict[str, np.ndarray]) -> dict:
         """The model's figures in each replicate, rounded to six digits; None where no galaxy counts."""
 
-        def figures(total, count, root=False):
+        def figures(total: np.ndarray, count: np.ndarray, root: bool = False) -> list[float | None]:
             return six_digits(np.sqrt(ratios(total, count)) if root else ratios(total, count))
 
         asked, enough = sums["asked (R, Q)"], sums["enough (R, Q)"]
 
-        def campaign(i, questions):
+        def campaign(i: int, questions: Sequence[int]) -> dict:
             counted = [q for q in questions if sums["enough"][q]]
             nll = sums["model nll (R, Q)"][:, questions].sum(1)
             means = {
@@ -275,24 +278,24 @@ class VoteMetrics:
         }
 
 
-def _places(k, n, a, b):
-    """(..., PLACES) how much of each k of n votes lies in each part of the beta-binomial distribution with a and b.
+def _pit_histogram(k: torch.Tensor, n: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """(..., PIT_BINS) the share of each k of n votes in each bin of the PIT of the beta-binomial distribution with a and b.
 
-    A count is no point of a continuous distribution: it takes up all from the probability of fewer votes to that of no more,
-    evenly. If the distribution is true then on average all parts get the same (Czado, Gneiting and Held 2009, "Predictive
+    A count has an interval of the distribution, from the probability of fewer votes to that of at most as many, in which it is
+    spread evenly. If the distribution is true, all bins get the same share on average (Czado, Gneiting and Held 2009, "Predictive
     model assessment for count data", eq. 2).
     """
     log_p = torch.lgamma(n + b) - torch.lgamma(b) + torch.lgamma(a + b) - torch.lgamma(n + a + b)  # of no vote
     fewer, here = torch.zeros_like(a), log_p.exp()
     for j in range(int(k.max()) if len(k) else 0):
-        going = j < k
-        fewer = torch.where(going, fewer + here, fewer)
-        # Only what is going on is looked at: for the others the logarithms may be of negative numbers.
+        counted = j < k
+        fewer = torch.where(counted, fewer + here, fewer)
+        # Only counted ones are used: for the others the logarithms may be of negative numbers.
         log_p = log_p + ((n - j) / (j + 1)).log() + ((a + j) / (n + b - j - 1)).log()
-        here = torch.where(going, log_p.exp(), here)
+        here = torch.where(counted, log_p.exp(), here)
     upper = (fewer + here).clamp(1e-9, 1)
-    lower = torch.minimum(fewer, upper - 1e-9)  # what is next to impossible takes up some room, too
-    edges = torch.linspace(0, 1, PLACES + 1, dtype=a.dtype, device=a.device)
+    lower = torch.minimum(fewer, upper - 1e-9)  # an almost impossible count has an interval, too
+    edges = torch.linspace(0, 1, PIT_BINS + 1, dtype=a.dtype, device=a.device)
     below = (edges.clamp(lower.unsqueeze(-1), upper.unsqueeze(-1)) - lower.unsqueeze(-1)) / (upper - lower).unsqueeze(
         -1
     )

@@ -551,9 +551,11 @@ def test_votes_drawn_as_predicted_are_calibrated_and_others_are_not():
 
 
 def test_counts_that_are_next_to_impossible_have_a_place_too():
-    shares = metrics_module._places(*(torch.tensor([x], dtype=torch.float64) for x in (5000.0, 5000.0, 1.0, 101.0)))
+    shares = metrics_module._pit_histogram(
+        *(torch.tensor([x], dtype=torch.float64) for x in (5000.0, 5000.0, 1.0, 101.0))
+    )
     assert shares[0].tolist() == pytest.approx([0] * 19 + [1], abs=1e-6)
-    assert metrics_module._places(*(torch.zeros(0, dtype=torch.float64) for _ in range(4))).shape == (0, 20)
+    assert metrics_module._pit_histogram(*(torch.zeros(0, dtype=torch.float64) for _ in range(4))).shape == (0, 20)
 
 
 def test_a_wrong_prediction_has_an_error_though_all_its_fractions_are_in_one_bin():
