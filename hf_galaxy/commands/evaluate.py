@@ -5,32 +5,36 @@ accelerate launch scripts/evaluate.py --run runs/rings
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from hf_galaxy.command_line import run
 from hf_galaxy.errors import BadInput
 
+if TYPE_CHECKING:
+    from hf_galaxy.data.targets import Rows
+    from hf_galaxy.reports.run_record import RunRecord
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Print how good a run is beside its baseline, and keep the figures in its run.json."""
+    """Print the metrics of a run beside its baseline, and add them to its run.json."""
 
     run: Path
     """The run folder."""
     dataset: str | None = None
-    """A folder or Hub id; by default the one the run was trained on."""
+    """Dataset to evaluate on: a folder or Hub id; by default that of the training."""
     config: str | None = None
-    """Configuration of the dataset, if it has several."""
+    """Configuration (subset name) of the dataset, if it has several."""
     streaming: bool = False
-    """Read the dataset's Parquet files where they are instead of copying them to a cache first."""
+    """Stream the dataset's Parquet files instead of copying all of them to a cache first."""
     split: str = "test"
-    """Of the dataset."""
+    """Split of the dataset."""
     batch_size: int = 128
-    """Galaxies per process at once."""
+    """Galaxies per batch, in each process."""
     workers: int | None = None
-    """Processes that decode pictures, for each evaluating process; by default as in training."""
+    """Data loading processes per process; by default as in training."""
     precision: Literal["no", "bf16", "fp16"] | None = None
-    """Mixed precision, by default as `accelerate launch` or `accelerate config` says."""
+    """Mixed precision; by default that of `accelerate launch` or `accelerate config`."""
     cpu: bool = False
     """Evaluate on the CPU even if there is a GPU."""
 
@@ -62,8 +66,8 @@ def main(settings: Evaluate) -> None:
         rewrite(settings.run, lambda record: record.results.update({split: results}))
 
 
-def _opened(name, config, settings, record):
-    """The splits of a dataset: of one that the run learnt from, those of its fold, as it knows galaxies of the published ones."""
+def _opened(name: str, config: str | None, settings: Evaluate, record: "RunRecord") -> "dict[str, Rows]":
+    """The splits of a dataset; those of the fold for a dataset of the training, where published test splits have training galaxies."""
     from hf_galaxy.data.dataset import open_dataset
     from hf_galaxy.data.splits import in_fold
 

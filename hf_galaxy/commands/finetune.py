@@ -12,20 +12,20 @@ from hf_galaxy.training.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Finetune(Settings):
-    """Finetune a pretrained backbone on a published dataset and leave a run folder. The same command again goes on."""
+    """Finetune a pretrained backbone on a published dataset and write a run folder. Running the command again resumes an unfinished run."""
 
     start: str = field()
-    """The pretrained weights: a run folder or its Hub id, a .safetensors or .pth file of timm weights, a timm model name with its tag (convnext_atto.d2_in1k), hf_hub:ORG/NAME, or transformers:FOLDER_OR_HUB_ID."""
+    """Pretrained weights: a run folder or its Hub id, a .safetensors or .pth file of timm weights, a timm model name with its tag (convnext_atto.d2_in1k), hf_hub:ORG/NAME, or transformers:FOLDER_OR_HUB_ID."""
     batch_size: int = 32
-    """Galaxies per optimiser step, over all processes and micro-batches; 32 as in GZ Evo's finetuning."""
+    """Galaxies per optimizer step, over all processes and accumulated micro-batches; 32 as in GZ Evo's finetuning."""
     learning_rate: float = 1e-4
-    """Of AdamW, at its highest; Zoobot 2's for finetuning."""
+    """Peak learning rate, after the warm-up; Zoobot 2's for finetuning."""
     weight_decay: float = 0.05
-    """Of weight matrices and filters; Zoobot 2's for finetuning."""
+    """Weight decay of weight matrices and convolution filters; Zoobot 2's for finetuning."""
     head_dropout: float = 0.5
-    """Share of the features dropped before the head, in training; Zoobot 2's and GZ Evo's for finetuning."""
+    """Dropout rate of the features before the head; Zoobot 2's and GZ Evo's for finetuning."""
     patience: int = 10
-    """Epochs without a better validation loss after which training stops; Zoobot 2's for finetuning."""
+    """Early stopping: number of validations without a lower loss after which training stops; Zoobot 2's for finetuning."""
 
 
 def main(settings: Settings) -> None:

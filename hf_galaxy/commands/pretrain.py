@@ -12,7 +12,7 @@ from hf_galaxy.training.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrain(Settings):
-    """Pretrain a backbone on a published dataset and leave a run folder. The same command again goes on where it stopped."""
+    """Pretrain a backbone on a published dataset and write a run folder. Running the command again resumes an unfinished run."""
 
 
 def main(settings: Settings) -> None:

@@ -14,12 +14,12 @@ FOLDS = 5  # a fifth is tested: with an eighth of the rest for validation the sh
 def in_fold(opened: dict[str, Rows], fold: int, name: str) -> dict[str, Rows]:
     """The galaxies of all published splits of a dataset, in the splits of one fold: 70, 10 and 20 % of them.
 
-    A galaxy is tested in the fold that a hash of its `id_str` says, and only there. In each other fold another hash, which is
-    of the fold too, chooses those that validate: so no galaxy validates in all of them and is never learnt from, and the folds
-    choose their best epochs by different galaxies.
+    A hash of its `id_str` chooses the one fold in which a galaxy is in the test split. In each other fold another hash, which
+    depends on the fold, chooses the validation split: so each galaxy is in the training split of some fold, and folds choose their
+    best epochs by different galaxies.
 
     Args:
-        opened: as `dataset.open_dataset` gives it; of the three splits it may lack some.
+        opened: as `dataset.open_dataset` returns it; some of the three splits may be missing.
         fold: 1 to FOLDS.
         name: of the dataset, for the message.
 
@@ -61,14 +61,14 @@ def subset(rows: Rows, strata: np.ndarray, share: float, seed: int) -> np.ndarra
     by many small ones); strata of one galaxy together give theirs, where rounding for each would give none; and any
     galaxy is as likely as any other.
 
-    The choice depends on names, strata and seed alone, not on the order of the rows, nor does it know the splits.
+    The choice depends on names, strata and seed alone, not on the order of the rows or on the splits.
 
     Args:
         strata: (N,) any integers, such as `strata_of` gives.
         share: of the galaxies, in (0, 1].
 
     Raises:
-        BadInput: the share is none, or leaves no galaxy.
+        BadInput: the share is not in (0, 1], or leaves no galaxy.
     """
     count = round(share * len(rows)) if 0 < share <= 1 else 0
     if not count:

@@ -1,4 +1,4 @@
-"""Random views of galaxies, of whole batches on whatever device they are. Legend: B galaxies, S side of the view, C side of the canvas."""
+"""Random views of whole batches of galaxies, on the device where they are. Legend: B galaxies, S side of the view, C side of the canvas."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ CACHED = 2**16  # pixels that are in the caches of a core as canvas, grid and vi
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training views differ from the evaluation view; all of it off, they are that view.
+    """How training views differ from the evaluation view; with all of it off they are equal.
 
-    Galaxies have no up and no left, so turns and mirrors change nothing that volunteers are asked, unless the label knows
-    a spiral's handedness, which a mirror swaps. The ranges are milder than Zoobot's (zoom 1.2 to 1.4, shear 20 degrees:
+    Galaxies have no preferred orientation, so rotations and reflections do not change the answers of volunteers, except about the
+    handedness of spirals, which a reflection swaps. The ranges are milder than Zoobot's (zoom 1.2 to 1.4, shear 20 degrees:
     both change how round and how large a galaxy looks).
 
     Attributes:
         rotate: by any angle.
-        flip: mirror every other view.
-        zoom: least and most enlargement; (1, 1): none.
-        shift: farthest, to each side, as a share of the view; 0: none.
+        flip: reflect half of the views.
+        zoom: minimum and maximum magnification; (1, 1): none.
+        shift: maximum in each direction, as a fraction of the view; 0: none.
     """
 
     rotate: bool = True
@@ -37,22 +37,24 @@ class Augmentation:
     shift: float = 0.05
 
     def check(self) -> None:
-        """Refuse ranges that are none.
+        """Refuse wrong ranges.
 
         Raises:
             BadInput: names the setting.
         """
         if not 0 < self.zoom[0] <= self.zoom[1] < np.inf:
-            raise BadInput(f"--zoom {self.zoom[0]} {self.zoom[1]}: the least enlargement, above 0, and the most")
+            raise BadInput(
+                f"--zoom {self.zoom[0]} {self.zoom[1]}: must be the minimum magnification, above 0, and the maximum"
+            )
         if not 0 <= self.shift < 1:
-            raise BadInput(f"--shift {self.shift}: is a share of the view, in [0, 1)")
+            raise BadInput(f"--shift {self.shift}: is a fraction of the view, in [0, 1)")
 
 
 USUAL = Augmentation()
 
 
 def train_view(canvases: torch.Tensor, affine: torch.Tensor, framing: Framing) -> torch.Tensor:
-    """(B, 3, C, C) uint8 -> (B, 3, S, S) float32 in [0, 1]: each canvas seen through its own affine map.
+    """(B, 3, C, C) uint8 -> (B, 3, S, S) float32 in [0, 1]: each canvas under its own affine map.
 
     Args:
         affine: (B, 2, 3), from `draw_affine`: where in the canvas, in units of half its side, a point of the view lies.
@@ -64,13 +66,13 @@ def train_view(canvases: torch.Tensor, affine: torch.Tensor, framing: Framing) -
         step = torch.get_num_threads() * max(1, CACHED // canvases[0, 0].numel())
     for some, maps, out in zip(canvases.split(step), affine.split(step), views.split(step), strict=True):
         # Reflection, not zeros: where the canvas is no larger than the view, the corners of a rotated view lie outside,
-        # and mirrored sky is closer to what `eval_view` shows than black wedges are.
-        seen = F.grid_sample(some.float(), _grid(maps, framing.size), padding_mode="reflection", align_corners=False)
-        torch.div(seen, 255, out=out).clamp_(0, 1)  # the view is divided, which is smaller than the canvas
+        # and mirrored sky is closer to `eval_view` than black wedges are.
+        view = F.grid_sample(some.float(), _grid(maps, framing.size), padding_mode="reflection", align_corners=False)
+        torch.div(view, 255, out=out).clamp_(0, 1)  # the view is divided, which is smaller than the canvas
     return views
 
 
-def _grid(affine, size):
+def _grid(affine: torch.Tensor, size: int) -> torch.Tensor:
     """(B, S, S, 2): where in the canvas each pixel of the view lies. As F.affine_grid, which multiplies matrices, slowly."""
     middles = (torch.arange(size, device=affine.device) * 2 + 1) / size - 1
     across, down, start = affine.unsqueeze(-1).unbind(2)  # (B, 2, 1) each
@@ -83,7 +85,7 @@ def draw_affine(
     """(B, 2, 3) random affine maps.
 
     Args:
-        seed, positions: map b depends on the seed and on position b alone; what is switched off changes nothing else.
+        seed, positions: map b depends on the seed and on position b alone; switching one change off leaves the others as they are.
     """
     turn, enlarge, right, down, mirrored = uniforms(seed, positions, 5).T
     least, most = augmentation.zoom

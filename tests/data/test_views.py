@@ -139,7 +139,7 @@ def test_with_everything_off_a_training_view_is_the_evaluation_view(framing):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [({"zoom": (0.0, 1.0)}, "--zoom 0.0 1.0"), ({"zoom": (1.2, 1.1)}, "--zoom 1.2 1.1"), ({"shift": -0.1}, "--shift -0.1"),
-     ({"zoom": (1.0, float("nan"))}, "--zoom 1.0 nan"), ({"shift": 1.0}, r"--shift 1.0: is a share of the view, in \[0, 1\)")],
+     ({"zoom": (1.0, float("nan"))}, "--zoom 1.0 nan"), ({"shift": 1.0}, r"--shift 1.0: is a fraction of the view, in \[0, 1\)")],
 )  # fmt: skip
 def test_ranges_that_are_none_are_refused(changes, message):
     Augmentation(zoom=(1.0, 1.0), shift=0.0).check()
