@@ -20,39 +20,52 @@ from hf_galaxy.training.checkpoints import list_checkpoints
 from tests.conftest import ROOT
 from tests.training.runs import assert_bit_equal, finish, run, start, wait_for_checkpoints
 
-KILLS = 10
 CONFIG = load_config_from_file(str(ROOT / "scripts/launch/fsdp2.yaml")).fsdp_config
 FSDP = {name.upper(): str(value) for name, value in CONFIG.items()} | {"ACCELERATE_USE_FSDP": "true"}
 FSDP["FSDP_MIN_NUM_PARAMS"] = "10000"  # so that small models are taken apart too
 
 
-def kill_at_a_random_moment(started, out, moments):
-    """Soon after the start, or while the run trains or saves; False if it ended before."""
+def kill(started, out, moment, chance):
+    """While a checkpoint is written, as soon as it is, somewhat later, or at any of these moments or soon after the start.
+
+    False if the run ended before.
+    """
     before = set(list_checkpoints(out))
-    if moments.random() < 0.8:
-        while set(list_checkpoints(out)) <= before and all(process.is_alive() for process in started):
+
+    def runs():
+        return all(process.is_alive() for process in started)
+
+    if moment == "saving":
+        while runs() and not list(out.glob(".checkpoint-*")):
+            time.sleep(0.0005)
+    elif moment != "any" or chance.random() < 0.8:
+        while runs() and set(list_checkpoints(out)) <= before:
             time.sleep(0.001)
-    moments.choice(started).join(moments.uniform(0, 0.3))
-    killed = all(process.is_alive() for process in started)
-    for process in moments.sample(started, len(started)):
+    if moment in ("later", "any"):
+        chance.choice(started).join(chance.uniform(0, 0.3))
+    killed = runs()
+    for process in chance.sample(started, len(started)):
         process.kill()
     for process in started:
         process.join()
     return killed
 
 
+@pytest.mark.parametrize(
+    "moments", [["saving", "saved", "later", "any"], pytest.param(["any"] * 10, marks=pytest.mark.nightly)]
+)
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(mock_dataset, tmp_path, processes):
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(mock_dataset, tmp_path, processes, moments):
     # With batch norms, whose statistics differ between processes, where there are several.
     backbone = {1: "test_convnext", 2: "test_resnet"}[processes]
     settings = dict(
         dataset=(str(mock_dataset),), processes=processes, backbone=backbone, drop_path=0.1, ema_galaxies=64
     )
     whole = run(tmp_path / "whole", **settings)
-    moments = random.Random(processes)
-    kills, runs = 0, [tmp_path / "0"]
-    while kills < KILLS:
-        kills += kill_at_a_random_moment(start(runs[-1], **settings), runs[-1], moments)
+    chance, left, runs = random.Random(processes), list(moments), [tmp_path / "0"]
+    while left:
+        if kill(start(runs[-1], **settings), runs[-1], left[0], chance):
+            left.pop(0)
         if (runs[-1] / "run.json").exists() and RunRecord.load(runs[-1]).finished:
             runs.append(tmp_path / str(len(runs)))
     finish(start(runs[-1], **settings), runs[-1])
