@@ -65,6 +65,11 @@ class RunContext:
         return cls(settings, accelerator, shard, sources, fields, weights)
 
     @property
+    def workers(self) -> int:
+        """Processes that decode pictures, for each training process."""
+        return self.settings.workers or 0
+
+    @property
     def micro_batch(self) -> int:
         """Galaxies in a process at once."""
         return self.shard.micro_batch(self.settings.batch_size)

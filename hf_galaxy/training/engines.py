@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -82,14 +83,12 @@ class WholeModel:
         sources, framing = self.context.sources, self.model.config.framing
         pictures = [Galaxies(rows, framing, sources.target, fast=True) for rows in sources.splits["train"]]
         sequence = self._sequence(pictures, sources.strata)
-        return self._fit(
-            settings, galaxies, sequence, splits["validation"], self.context.settings.workers, checkpointing
-        )
+        return self._fit(settings, galaxies, sequence, splits["validation"], self.context.workers, checkpointing)
 
     def test(self) -> dict:
         """The results on the test split, with a bootstrap over galaxies."""
         context = self.context
-        rows, workers = context.sources.splits["test"], context.settings.workers
+        rows, workers = context.sources.splits["test"], context.workers
         return measure(
             self.model, self.record, rows, context.micro_batch, workers, context.accelerator, bootstrap=True
         ).compute()
@@ -114,7 +113,7 @@ class WholeModel:
     def _sequence(self, galaxies: list[Galaxies] | list[GalaxyFeatures], strata: list[np.ndarray] | None) -> Positions:
         """The training galaxies of each dataset in the order in which they are seen."""
         settings = self.context.settings
-        order = dict(
+        order: dict[str, Any] = dict(
             seed=settings.seed, augmentation=settings.augmentation, shard=self.context.shard, batch_size=settings.batch_size
         )  # fmt: skip
         if len(galaxies) == 1 and not settings.balance:
@@ -141,7 +140,7 @@ class HeadOnFeatures(WholeModel):
         start = time.perf_counter()
         splits = {split: splits[split] for split in ("train", "validation")}
         features = features_of(
-            self.model, splits, context.sources.target, context.micro_batch, context.shard, context.settings.workers,
+            self.model, splits, context.sources.target, context.micro_batch, context.shard, context.workers,
             context.accelerator,
         )  # fmt: skip
         cost = {

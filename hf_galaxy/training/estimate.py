@@ -140,7 +140,7 @@ def estimate(
     """
     settings, sources, accelerator = context.settings, context.sources, context.accelerator
     trial = replace(settings, epochs=2, validate_every=1, warmup=0.0, cooldown=0.5, keep_at=())
-    galaxies = (TRIED_STEPS + 4 * STORED * settings.workers // context.shard.accumulate) * settings.batch_size
+    galaxies = (TRIED_STEPS + 4 * STORED * context.workers // context.shard.accumulate) * settings.batch_size
     few = {
         split: [rows.select(range(min(len(rows), TRIED_STEPS * settings.batch_size))) for rows in sources.splits[split]]
         for split in ("train", "validation")

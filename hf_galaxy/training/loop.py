@@ -98,13 +98,11 @@ class Checkpointing:
 
 
 class TrainingData(Protocol):
-    """What a `Trainer` trains and validates on.
+    """What a `Trainer` trains and validates on."""
 
-    Attributes:
-        accumulate: micro-batches per optimiser step.
-    """
-
-    accumulate: int
+    @property
+    def accumulate(self) -> int:
+        """Micro-batches per optimiser step."""
 
     def batches(self, steps: range) -> Iterator[Batch]:
         """The micro-batches of this process, `accumulate` for each step."""
@@ -149,7 +147,8 @@ class Trainer:
         self.accelerator, self.checkpointing = accelerator, checkpointing
         self.average = _average_of(model, recipe, accelerator.device)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
-        self.state, self.best_weights = State(), {}  # these weights in the first process only
+        self.state = State()
+        self.best_weights: dict[str, torch.Tensor] = {}  # in the first process only
         self.pending: list[torch.Tensor] = []  # losses still on the device: reading one each step would wait for it
         self.saved_at = 0.0  # seconds in this loop at the last checkpoint
 

@@ -115,7 +115,8 @@ def mixed(
         BadInput: the weights or the power are invalid, or streams are to be balanced.
     """
     check_weights(weights, len(datasets))
-    parts, of_parts = [], []
+    parts: list[TrainingSequence] = []
+    of_parts: list[float] = []
     for d, (galaxies, weight) in enumerate(zip(datasets, weights, strict=True)):
         groups, shares = ([None], [1.0]) if strata is None else balanced(strata[d], power)
         for among, of_dataset in zip(groups, shares, strict=True):

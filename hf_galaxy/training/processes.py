@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -24,6 +24,7 @@ from hf_galaxy.cores import available_cores
 from hf_galaxy.errors import BadInput
 
 LAUNCHER_VARIABLES = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}  # of accelerate and torchrun
+T = TypeVar("T")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # in malloc.h
 
 
@@ -154,7 +155,7 @@ def stop_tracker(accelerator: Accelerator) -> None:
         accelerator.trackers.pop().finish()
 
 
-def on_main_process(accelerator: Accelerator, work: Callable[..., Any], *arguments: object) -> Any:
+def on_main_process(accelerator: Accelerator, work: Callable[..., T], *arguments: object) -> T | None:
     """What `work` returns in the first process, None in the others. Every process must call it.
 
     Raises:

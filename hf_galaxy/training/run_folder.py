@@ -64,7 +64,7 @@ def begin(settings: Settings, record: RunRecord, galaxies: int) -> IO[bytes]:
     if settings.branch_of is not None and not checkpoints.list_checkpoints(
         settings.out
     ):  # else it has branched off already
-        source = branch_point(settings, record, galaxies)
+        source = branch_point(settings.branch_of, settings, record, galaxies)
     lock = claim(settings.out, record)
     if source is not None:
         try:
@@ -139,8 +139,8 @@ def _differing(earlier: RunRecord, record: RunRecord, ignore: Sequence[str] = ()
     return differing
 
 
-def branch_point(settings: Settings, record: RunRecord, galaxies: int) -> Path:
-    """The last checkpoint of another run, `settings.branch_of`, up to which both take the same steps.
+def branch_point(trunk: Path, settings: Settings, record: RunRecord, galaxies: int) -> Path:
+    """The last checkpoint of another run, `trunk`, up to which both take the same steps.
 
     Runs of different length with the schedule wsd do, until the shorter one cools down: a run that resumes from there ends, to the
     bit, with the weights of a run of its own from the beginning.
@@ -151,7 +151,6 @@ def branch_point(settings: Settings, record: RunRecord, galaxies: int) -> Path:
     Raises:
         BadInput: the other run has other settings, or no such checkpoint.
     """
-    trunk = settings.branch_of
     earlier = RunRecord.load(trunk)
     length = ("epochs", "warmup", "cooldown", *(["patience"] if settings.schedule == "wsd" else []))
     if differing := _differing(earlier, record, ignore=length):

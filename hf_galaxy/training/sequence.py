@@ -102,7 +102,8 @@ class TrainingSequence(Dataset):
         batch_size: int = 1, among: np.ndarray | None = None, part: int = 0,
     ) -> None:  # fmt: skip
         self.galaxies, self.seed, self.augmentation, self.part = galaxies, seed, augmentation, part
-        self.streamed = isinstance(galaxies.rows, StreamedRows)
+        self.stream = galaxies.rows if isinstance(galaxies.rows, StreamedRows) else None
+        self.streamed = self.stream is not None
         if self.streamed and among is not None:
             raise BadInput(
                 "--streaming: a stream cannot be balanced, since row groups would be read for single rows; leave it out"
@@ -143,15 +144,15 @@ class TrainingSequence(Dataset):
 
     def prefetch(self, lane: int, place: int) -> None:
         """Begin to read the next window from a place of a lane on, if this is a stream."""
-        if self.streamed:
+        if self.stream is not None:
             epoch, place = divmod(place, self.per_lane)
-            end = min(self.per_lane, place + self.galaxies.rows.window)
-            self.galaxies.rows.prefetch(self._order(epoch)[lane * self.per_lane :][place:end])
+            end = min(self.per_lane, place + self.stream.window)
+            self.stream.prefetch(self._order(epoch)[lane * self.per_lane :][place:end])
 
     def _order(self, epoch: int) -> np.ndarray:
         if epoch not in self.shuffles:
             rng = np.random.default_rng([self.seed, self.part, epoch])
-            shuffle = self.galaxies.rows.shuffled(rng) if self.streamed else rng.permutation(self.rows)
+            shuffle = self.stream.shuffled(rng) if self.stream is not None else rng.permutation(self.rows)
             self.shuffles = {e: s for e, s in self.shuffles.items() if e == epoch - 1} | {epoch: shuffle}
         return self.shuffles[epoch]
 
@@ -192,18 +193,18 @@ def evaluation_batches(
     edges = [first + part * (end - first) // count for part in range(count + 1)]
     batches = [list(range(*ends)) for ends in pairwise(edges) if ends[0] < ends[1]]
     if isinstance(galaxies.rows, StreamedRows):
-        return _loader(_InOrder(galaxies, end), batches, min(workers, 1))
+        return _loader(_InOrder(galaxies, galaxies.rows, end), batches, min(workers, 1))
     return _loader(galaxies, batches, workers)
 
 
 class _InOrder(Dataset):
     """Streamed galaxies that are read in order, up to a row; the next ones are read in advance."""
 
-    def __init__(self, galaxies: Galaxies, end: int) -> None:
-        self.galaxies, self.end = galaxies, end
+    def __init__(self, galaxies: Galaxies, stream: StreamedRows, end: int) -> None:
+        self.galaxies, self.stream, self.end = galaxies, stream, end
 
     def __getitem__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        self.galaxies.rows.prefetch(np.arange(indices[0], min(self.end, indices[0] + self.galaxies.rows.window)))
+        self.stream.prefetch(np.arange(indices[0], min(self.end, indices[0] + self.stream.window)))
         return self.galaxies[indices]
 
 
