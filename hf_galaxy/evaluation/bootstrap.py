@@ -5,6 +5,8 @@ massive data streams"). How often depends on its name and the replicate alone, s
 added up over batches and processes, and two models measured on the same galaxies are compared on equal terms.
 """
 
+from typing import Any
+
 import numpy as np
 
 REPLICATES = 200
@@ -48,7 +50,7 @@ def mean_draws(values: np.ndarray, replicates: np.ndarray, rng: np.random.Genera
     return replicates.mean(axis=0) + values.std(ddof=1) / seeds**0.5 * spread(t(seeds - 1), count, rng)
 
 
-def spread(distribution: object, count: int, rng: np.random.Generator) -> np.ndarray:
+def spread(distribution: Any, count: int, rng: np.random.Generator) -> np.ndarray:
     """(count,) numbers that represent a distribution of scipy: its equally spaced quantiles, in random order."""
     return rng.permutation(distribution.ppf((np.arange(count) + 0.5) / count))
 

@@ -44,7 +44,7 @@ class LabelMetrics:
         return self
 
     def __add__(self, other: Self) -> Self:
-        joined = LabelMetrics(self.names, self.rates)
+        joined = type(self)(self.names, self.rates)
         joined.labels, joined.logits = self.labels + other.labels, self.logits + other.logits
         joined.keys = self.keys + other.keys
         return joined

@@ -169,5 +169,5 @@ class ValueMetrics:
             }
 
 
-def _or_none(value: float) -> float | None:
+def _or_none(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
