@@ -95,9 +95,7 @@ def test_one_class_against_the_rest_is_balanced_evaluated_again_and_kept_as_a_he
     monkeypatch.setattr(sys, "argv", ["evaluate", "--run", str(tmp_path / "run"), "--workers", "0", "--cpu"])
     runpy.run_path(str(ROOT / "scripts/evaluate.py"), run_name="__main__")
     assert RunRecord.load(tmp_path / "run").results["test"]["confusion"] == record.results["test"]["confusion"]
-    assert f"Says which class a galaxy belongs to: not {names[one]}, {names[one]}." in (
-        (tmp_path / "run/README.md").read_text()
-    )
+    assert f"not {names[one]}, {names[one]}." in (tmp_path / "run/README.md").read_text()
     run(tmp_path / "all", **settings, label="mock_class", start=str(tmp_path / "run"), keep_head=True, backbone=None)
     others = ", ".join(name for name in names if name != names[one])
     assert f"biases kept, but for {others}, newly initialised" in (tmp_path / "all.log").read_text()
