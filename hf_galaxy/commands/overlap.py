@@ -1,10 +1,12 @@
-"""Find the galaxies that stand in two datasets, to leave them out of pretraining.
+"""Find the galaxies that are in two datasets, to leave them out of pretraining.
 
     python scripts/find_overlap.py --datasets data/gz2_classes data/gz2_votes --against data/gz1 data/rings --out overlap.csv
     accelerate launch scripts/pretrain.py --dataset data/gz2_classes --leave-out overlap.csv ...
 
-28,793 galaxies are compared with 6,664 by their pictures in less than two minutes on one core, with 1 GB of memory.
+Comparing the pictures of 28,793 galaxies with those of 6,664 takes less than two minutes on one core, and 1 GB of memory.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING
 from hf_galaxy.command_line import run
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import check_new, whole_file
-from hf_galaxy.publishing.duplicates import ALIKE, SAME_GALAXY_ARCSEC
+from hf_galaxy.publishing.duplicates import MIN_SIMILARITY, SAME_GALAXY_ARCSEC
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,29 +25,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Find:
-    """List the galaxies of some datasets that are also in others, whichever splits they are in: by name, place and picture."""
+    """List the galaxies of some datasets that are also in others, in any split: by name, position and picture."""
 
     datasets: tuple[str, ...]
-    """Folders or Hub ids, such as those to pretrain on: their galaxies are listed."""
+    """Folders or Hub ids whose galaxies are listed, such as those to pretrain on."""
     against: tuple[str, ...]
-    """Folders or Hub ids, such as those to finetune on and to test with."""
+    """Folders or Hub ids to compare with, such as those to finetune on and to test with."""
     out: Path
-    """CSV file to write, which --leave-out takes: dataset, id_str, split, other_dataset, other_id_str, other_split, how, similarity."""
+    """CSV file to write, for --leave-out; its columns are dataset, id_str, split, other_dataset, other_id_str, other_split, how, similarity."""
     config: str | None = None
-    """Configuration of the datasets, if they have several."""
+    """Configuration of the datasets; the default one if not given."""
     also: tuple[str, ...] = ()
-    """Columns, in any of the datasets, that hold the galaxy's name in another catalogue, such as kaggle_GalaxyID."""
+    """Columns of any of the datasets with the galaxy's name in another catalogue, such as kaggle_GalaxyID."""
     arcsec: float = SAME_GALAXY_ARCSEC
-    """Galaxies that near each other in the sky (columns ra and dec) are one; a deep field needs a smaller number."""
+    """Galaxies closer than this in the sky (columns ra and dec) are the same; a deep field needs a smaller number."""
     pictures: bool = True
     """Compare pictures."""
     scales: tuple[float, float] = (1 / 3, 3)
-    """Least and most ratio of the width of the field that a picture of --against shows to that of --datasets."""
-    alike: float = ALIKE
-    """Pictures whose fine structure correlates by more are of one galaxy."""
+    """Smallest and largest ratio of the width of the field in a picture of --against to that in a picture of --datasets."""
+    alike: float = MIN_SIMILARITY
+    """Pictures with a higher correlation of their fine structure show the same galaxy."""
 
 
 def main(settings: Find) -> None:
+    """Compare each dataset with each of the others, and write all pairs."""
     import pandas as pd
 
     from hf_galaxy.publishing.overlap import Listing, check_scales, overlap
@@ -56,7 +59,9 @@ def main(settings: Find) -> None:
     if both := {Path(name).resolve() for name in settings.datasets} & {
         Path(name).resolve() for name in settings.against
     }:
-        raise BadInput(f"--against {both.pop().name}: is among --datasets, and all of it would be found")
+        raise BadInput(
+            f"--against {both.pop().name}: is also one of --datasets, and all of its galaxies would be listed"
+        )
     check_new(settings.out)
     ours, theirs = (
         [Listing(name, settings.config, settings.also) for name in names]
@@ -65,33 +70,34 @@ def main(settings: Find) -> None:
     for column in settings.also:
         if not any(column in listing.columns for listing in (*ours, *theirs)):
             raise BadInput(f"--also {column}: no dataset has such a column")
-    found = []
+    tables = []
     for one in ours:
         for other in theirs:
             pairs = overlap(one, other, settings.arcsec, settings.scales, settings.alike, settings.pictures)
-            print(in_words(one, other, pairs, settings.alike), flush=True)
-            found.append(pairs)
-    found = pd.concat([pairs for pairs in found if len(pairs)] or found[:1])
+            print(summary(one, other, pairs, settings.alike), flush=True)
+            tables.append(pairs)
+    table = pd.concat([pairs for pairs in tables if len(pairs)] or tables[:1])
     with whole_file(settings.out) as partial:
-        found.to_csv(partial, index=False, float_format="%.3f")
+        table.to_csv(partial, index=False, float_format="%.3f")
     for listing in (*ours, *theirs):
         if listing.unreadable:
-            print(f"{listing.name}: {len(listing.unreadable):,} pictures cannot be read; check_dataset.py names them")
-        galaxies = found["id_str"][found["dataset"] == listing.name].nunique()
+            print(f"{listing.name}: {len(listing.unreadable):,} pictures cannot be read; check_dataset.py lists them")
+        galaxies = table["id_str"][table["dataset"] == listing.name].nunique()
         if listing in ours:
             print(f"{settings.out}: {galaxies:,} of the {len(listing):,} galaxies of {listing.name}")
 
 
-def in_words(one: "Listing", other: "Listing", pairs: "pd.DataFrame", alike: float) -> str:
+def summary(one: Listing, other: Listing, pairs: pd.DataFrame, min_similarity: float) -> str:
+    """How many pairs two datasets have in common, and how they were found."""
     ways = [f"{pairs['how'].str.contains(way).sum():,} by {way}" for way in ("name", "position", "picture")]
-    said = f"{one.name} and {other.name}: {len(pairs):,} pairs, {', '.join(ways)}"
-    unlike = pairs["how"].str.contains("name") & (pairs["similarity"] <= alike)
+    text = f"{one.name} and {other.name}: {len(pairs):,} pairs, {', '.join(ways)}"
+    unlike = pairs["how"].str.contains("name") & (pairs["similarity"] <= min_similarity)
     if unlike.any():
-        said += (
-            f"; {unlike.sum():,} of those by name have pictures unlike each other (median similarity "
-            f"{pairs['similarity'][unlike].median():.2f}): see whether the name means the same in both"
+        text += (
+            f"; {unlike.sum():,} of those by name have different pictures (median similarity "
+            f"{pairs['similarity'][unlike].median():.2f}): check that a name means the same galaxy in both"
         )
-    return said
+    return text
 
 
 def command() -> None:

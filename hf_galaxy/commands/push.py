@@ -29,7 +29,7 @@ class Publish:
     base_model: str | None = None
     """Where on the Hub the weights stand that it started from, if it started from a copy."""
     allow_pickle: tuple[str, ...] = ()
-    """Files in the folder to upload although they are pickles, which can run anything when loaded."""
+    """Pickles in the folder to upload, although they can run any code when loaded."""
 
 
 def main(settings: Publish) -> None:

@@ -1,4 +1,4 @@
-"""Where a catalogue keeps what we need: a JSON file, checked field by field when it is read."""
+"""The columns of a catalogue: a JSON file, checked field by field when it is read."""
 
 import string
 from dataclasses import field
@@ -16,7 +16,7 @@ Dtype = Literal["string", "int32", "int64", "float32", "float64"]
 
 @dataclass(frozen=True, config={"extra": "forbid"})
 class Join:
-    """A second file beside the catalogue, and which of its columns equals which of the catalogue's."""
+    """A second file beside the catalogue, and its key: the catalogue's column -> the equal column of the file."""
 
     file: str
     on: Annotated[dict[str, str], Field(min_length=1)]
@@ -24,7 +24,7 @@ class Join:
 
 @dataclass(frozen=True, config={"extra": "forbid"})
 class Fractions:
-    """Vote fractions: our question -> {answer: its column}, and its column of the number of volunteers, if it has one."""
+    """Vote fractions: question -> {answer: column}, and the column of the number of volunteers; None: there is no such column."""
 
     questions: dict[str, dict[str, str]]
     volunteers: str | None
@@ -32,7 +32,7 @@ class Fractions:
 
 @dataclass(frozen=True, config={"extra": "forbid"})
 class Classes:
-    """Class labels: its column, and {its value: class name} in the order of the classes."""
+    """Class labels: a column, and {value: class name} in the order of the classes."""
 
     column: str
     names: Annotated[dict[str, str], Field(min_length=2)]
@@ -40,7 +40,7 @@ class Classes:
 
 @dataclass(frozen=True, config={"extra": "forbid"})
 class Metadata:
-    """Its column, and what it holds."""
+    """A column, and its type."""
 
     column: str
     dtype: Dtype
@@ -48,21 +48,21 @@ class Metadata:
 
 @dataclass(frozen=True, config={"extra": "forbid"})
 class ColumnMap:
-    """Where a catalogue keeps what we need. Read from a JSON file with these keys.
+    """The columns of a catalogue, by the columns of the dataset. The keys of the JSON file are these attributes.
 
     Attributes:
-        id_str: the catalogue's column of unique names.
-        image: its column of picture files, or a pattern such as "{asset_id}.jpg" or "{iauname:.4}/{iauname}.png" that
-            makes them of its columns; relative to the picture folders or zips.
+        id_str: column of unique names.
+        image: column of picture files, relative to the picture folders or zips; or a pattern that makes them from columns,
+            such as "{asset_id}.jpg" or "{iauname:.4}/{iauname}.png".
         join: a second file beside the catalogue, whose columns are added; galaxies that are not in it have empty cells.
-        votes: our column -> its column, for every answer of the tree; left out where it has our columns.
-        fractions: instead of votes, for a catalogue of vote fractions. Joint and conditional fractions both do
-            (`fractions.conditional_fractions`). Questions that the tree lacks are kept as fractions only; those of which
-            the catalogue has no column at all are left out.
-        classes: our label column -> its classes; values with the same class name become one class.
-        values: our column -> its column of numbers to predict; an empty cell is a missing value.
-        metadata: our column -> its column and dtype; an empty cell is a missing value. `ra` and `dec` are degrees, and
-            find galaxies that stand in the catalogue twice.
+        votes: column of the dataset -> column of the catalogue, for every answer of the tree whose columns differ.
+        fractions: instead of votes, for a catalogue of vote fractions, joint or conditional
+            (`fractions.conditional_fractions`). Questions that are not in the tree become fractions without votes; those of
+            which the catalogue has no column are left out.
+        classes: label column of the dataset -> classes; values with the same class name become one class.
+        values: column of the dataset -> column of numbers to predict; an empty cell is a missing value.
+        metadata: column of the dataset -> column and type; an empty cell is a missing value. `ra` and `dec` are in degrees;
+            they are used to find duplicates.
     """
 
     id_str: str = "id_str"
@@ -75,24 +75,24 @@ class ColumnMap:
     metadata: dict[str, Metadata] = field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _consistent(self):
+    def _consistent(self) -> "ColumnMap":
         if self.fractions and self.votes:
-            raise ValueError("holds votes and fractions; give the votes alone")
+            raise ValueError("has votes and fractions; leave out the fractions")
         for name in {"ra", "dec"} & self.metadata.keys():
             if not self.metadata[name].dtype.startswith("float"):
                 raise ValueError(f"metadata.{name} must be a float, in degrees")
         try:
             list(string.Formatter().parse(self.image))
         except ValueError as error:
-            raise ValueError(f"image {self.image!r} is no pattern: {error}") from error
+            raise ValueError(f"image {self.image!r} is not a pattern: {error}") from error
         return self
 
     @classmethod
     def load(cls, path: Path) -> "ColumnMap":
-        """Read a map.
+        """Read a column map.
 
         Raises:
-            BadInput: no such file, no JSON, an unknown key, or a value that cannot be.
+            BadInput: the file cannot be read, is not JSON, or has an unknown key or an invalid value.
         """
         try:
             return TypeAdapter(cls).validate_json(path.read_bytes())
@@ -102,35 +102,25 @@ class ColumnMap:
             first = error.errors()[0]
             where = "".join(f"{part}." for part in first["loc"]).rstrip(".")
             what = first["msg"].removeprefix("Value error, ")
-            raise BadInput(f"--columns {path}: is no column map ({where + ': ' if where else ''}{what})") from error
+            raise BadInput(f"--columns {path}: is not a column map ({where + ': ' if where else ''}{what})") from error
 
     @property
     def class_names(self) -> dict[str, list[str]]:
-        """Our label column -> its classes."""
+        """Label column of the dataset -> classes."""
         return {column: list(dict.fromkeys(entry.names.values())) for column, entry in self.classes.items()}
 
     @property
     def image_columns(self) -> list[str]:
-        """The catalogue's columns that name the picture."""
+        """The columns that the picture file is made from."""
         if "{" not in self.image:
             return [self.image]
         return list({name: None for _, name, _, _ in string.Formatter().parse(self.image) if name})
 
     def needed(self, tree: DecisionTree | None) -> set[str]:
-        """Every column that is read."""
-        fractions = self.fractions or Fractions({}, None)
-        of_fractions = {column for answers in fractions.questions.values() for column in answers.values()}
-        votes = () if self.fractions or not tree else (self.votes.get(column, column) for column in tree.columns)
-        volunteers = {fractions.volunteers} - {None}
-        labels = {entry.column for entry in (*self.classes.values(), *self.metadata.values())}
-        joined = set(self.join.on) if self.join else set()
-        return {
-            self.id_str,
-            *self.image_columns,
-            *votes,
-            *of_fractions,
-            *volunteers,
-            *labels,
-            *self.values.values(),
-            *joined,
-        }
+        """All columns that are read."""
+        columns = {self.id_str, *self.image_columns, *self.values.values(), *(self.join.on if self.join else ())}
+        columns |= {entry.column for entry in (*self.classes.values(), *self.metadata.values())}
+        if self.fractions:
+            columns |= {column for answers in self.fractions.questions.values() for column in answers.values()}
+            return columns | ({self.fractions.volunteers} if self.fractions.volunteers else set())
+        return columns | {self.votes.get(column, column) for column in (tree.columns if tree else ())}

@@ -1,20 +1,20 @@
-"""The same galaxy in several rows: found by its position in the sky, and by its picture."""
+"""Rows of the same galaxy: by position in the sky, and by picture."""
 
 import numpy as np
 from PIL import Image
 
-# As in the data of huggingface.co/papers/2404.02973: closer than this, two rows are about the same galaxy.
+# As in the data of huggingface.co/papers/2404.02973: rows closer than this are the same galaxy.
 SAME_GALAXY_ARCSEC = 20.0
 SIDE = 32  # pixels
-ALIKE = 0.85
-BANDS, BAND = 48, 16
+MIN_SIMILARITY = 0.85  # of the fine structures of one picture
+BANDS, BITS = 48, 16
 
 
 def pairs_on_the_sky(positions: np.ndarray, arcsec: float = SAME_GALAXY_ARCSEC) -> np.ndarray:
     """(M, 2) pairs of rows within `arcsec` of each other.
 
     Args:
-        positions: (N, 2) right ascension and declination in degrees; a row with NaN is near no other.
+        positions: (N, 2) right ascension and declination in degrees; a row with NaN has no neighbour.
     """
     from scipy.spatial import KDTree
 
@@ -29,18 +29,18 @@ def pairs_on_the_sky(positions: np.ndarray, arcsec: float = SAME_GALAXY_ARCSEC) 
 
 
 def groups_on_the_sky(positions: np.ndarray, arcsec: float = SAME_GALAXY_ARCSEC) -> np.ndarray:
-    """(N,) the number of each row's group, counted from 0: within `arcsec` of each other, directly or through others."""
+    """(N,) group number of each row, from 0: groups are rows within `arcsec` of each other, directly or through others."""
     return groups_of_pairs(pairs_on_the_sky(positions, arcsec), len(positions))
 
 
 def fine_structure(picture: Image.Image) -> np.ndarray:
-    """(SIDE * SIDE,) float16 of unit length: what sets a picture apart from all others, its noise and small details.
+    """(SIDE * SIDE,) float16 of unit length: noise and small details, in which any two different pictures differ.
 
-    The grey picture at SIDE x SIDE pixels, minus its own blur, so that what galaxies have in common falls away; asinh keeps
-    bright cores from drowning the rest. Correlation of two is the sum of their products. Of 1,500 pictures each of six sets
-    (SDSS, DECaLS, JWST; 128 to 424 px) no two correlated by more than 0.76, while a picture and the same encoded anew as JPEG
-    of quality 75 did by 0.957 at least, of quality 50 by 0.84, at half its size (quality 90) by 0.86. Smaller pictures, with little to tell
-    them apart, correlate less with copies that lost something. All zeros for a picture of one brightness.
+    The grey picture at SIDE x SIDE pixels, minus its own blur, which removes what galaxies have in common; asinh limits the
+    weight of bright cores. The correlation of two is the sum of their products. Of 1,500 pictures each of six sets (SDSS,
+    DECaLS, JWST; 128 to 424 px) no two correlated by more than 0.76, while a picture and its copy correlated by at least 0.957
+    (JPEG of quality 75), 0.84 (quality 50) or 0.86 (half the size, quality 90). Smaller pictures have fewer details and
+    correlate less with lossy copies. All zeros for a picture of one brightness.
     """
     from scipy.ndimage import uniform_filter
 
@@ -53,45 +53,46 @@ def fine_structure(picture: Image.Image) -> np.ndarray:
 
 
 def pictures_alike(structures: np.ndarray) -> np.ndarray:
-    """(M, 2) pairs of rows whose fine structures correlate by more than ALIKE: one picture, encoded or scaled twice.
+    """(M, 2) pairs of rows whose fine structures correlate by more than MIN_SIMILARITY: copies of one picture.
 
-    All pairs would take N^2 time, so only those are compared that lie on the same side of BAND random planes (in one of
-    BANDS draws): pairs that correlate by 0.9 do so with probability 0.98, by 0.95 with 0.9999 (Charikar 2002,
+    Comparing all pairs would take N^2 time. Only pairs on the same side of BITS random planes, in one of BANDS draws, are
+    compared: that includes a pair of correlation 0.9 with probability 0.98, one of 0.95 with 0.9999 (Charikar 2002,
     doi 10.1145/509907.509965).
 
     Args:
-        structures: (N, SIDE * SIDE) of `fine_structure`; rows of zeros are like no other.
+        structures: (N, SIDE * SIDE) of `fine_structure`; rows of zeros are in no pair.
 
     Returns:
-        Pairs whose links connect all that are alike: of many equal pictures each is paired with the first of them.
+        Pairs that connect all copies: of many equal pictures each is paired with the first of them.
     """
-    first, equal = {}, []
+    first: dict[bytes, int] = {}
+    equal = []
     for i, structure in enumerate(structures):
         if structure.any() and (earlier := first.setdefault(structure.tobytes(), i)) != i:
             equal.append((earlier, i))
     different = np.array(list(first.values()), dtype=int)
     structures = structures[different]
-    planes = np.random.default_rng(0).standard_normal((structures.shape[1], BANDS * BAND)).astype(np.float32)
+    planes = np.random.default_rng(0).standard_normal((structures.shape[1], BANDS * BITS)).astype(np.float32)
     codes = np.concatenate(
         [
             np.packbits(structures[i : i + 4096].astype(np.float32) @ planes > 0, axis=1)
             for i in range(0, len(structures), 4096)
         ]
-        or [np.empty((0, BANDS * BAND // 8), np.uint8)]
-    ).view(np.uint16)  # BAND bits each
+        or [np.empty((0, BANDS * BITS // 8), np.uint8)]
+    ).view(np.uint16)  # BITS bits each
     pairs = [np.array(equal, dtype=int).reshape(-1, 2)]
     for band in codes.T:
         order = np.argsort(band, kind="stable")
         for group in np.split(order, np.flatnonzero(np.diff(band[order])) + 1):
             if len(group) > 1:
                 near = structures[group].astype(np.float32)
-                alike = different[group[np.argwhere(np.triu(near @ near.T > ALIKE, 1))]]
+                alike = different[group[np.argwhere(np.triu(near @ near.T > MIN_SIMILARITY, 1))]]
                 pairs.append(np.sort(alike, axis=1))
     return np.unique(np.concatenate(pairs), axis=0)
 
 
 def groups_of_pairs(pairs: np.ndarray, rows: int) -> np.ndarray:
-    """(rows,) the number of each row's group, counted from 0, where pairs belong together, directly or through others."""
+    """(rows,) group number of each row, from 0: groups are rows that pairs connect, directly or through others."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

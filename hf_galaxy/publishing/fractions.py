@@ -1,4 +1,4 @@
-"""Catalogues that publish vote fractions instead of votes: what the fractions are, and the votes they stand for.
+"""Vote fractions of a catalogue: conditional fractions, and the whole votes that they stand for.
 
 Legend of shapes: N galaxies, A answers.
 """
@@ -9,19 +9,18 @@ from hf_galaxy.decision_tree import DecisionTree
 
 
 def conditional_fractions(fractions: np.ndarray, slices: list[slice]) -> np.ndarray:
-    """Fractions of those who were asked a question, from joint fractions (of all who looked at the galaxy) or weighted sums.
+    """Fractions among the volunteers who were asked a question, from fractions among all volunteers or from weighted sums.
 
-    Within a question f_a -> f_a / sum_b f_b. The joint fractions of the Kaggle Galaxy Zoo challenge are made by
-    multiplying the conditional ones along the way through the tree (its Class2.1 = "edge-on" among all = Class1.2 times
-    "edge-on" among those asked), so that dividing by the question's sum gives them back; what is conditional already
-    stays as it is.
+    Within a question f_a -> f_a / sum_b f_b. The joint fractions of the Kaggle Galaxy Zoo challenge are products of the
+    conditional ones along the path through the tree (its Class2.1 = "edge-on" among all = Class1.2 times "edge-on" among
+    those asked), so that dividing by the question's sum recovers them. Conditional fractions do not change.
 
     Args:
         fractions: (N, A), not negative.
-        slices: where the answers of each question stand.
+        slices: the columns of each question.
 
     Returns:
-        (N, A), adding up to 1 within a question; NaN where nobody was asked it.
+        (N, A), with sum 1 within a question; NaN where nobody was asked it.
     """
     conditional = np.full(fractions.shape, np.nan)
     for where in slices:
@@ -31,16 +30,16 @@ def conditional_fractions(fractions: np.ndarray, slices: list[slice]) -> np.ndar
 
 
 def votes_of_fractions(conditional: np.ndarray, volunteers: np.ndarray, tree: DecisionTree) -> np.ndarray:
-    """Whole votes that stand for conditional fractions, and walk the tree wherever there are fractions.
+    """Whole votes for conditional fractions, consistent with the tree wherever there are fractions.
 
-    A question that is always asked has as many votes as there were volunteers, every other as many as the answers that
-    lead to it. They are dealt out in proportion to the fractions, rounded by largest remainders (Hamilton), so that no
-    count is further than 1 from its exact share. Where the published fractions are weighted or debiased, these are not the
-    clicks that were made.
+    A question that is always asked has as many votes as there were volunteers, each other question as many as the answers
+    that lead to it. The votes are in proportion to the fractions, rounded by largest remainders (Hamilton), so that no
+    count is further than 1 from its exact value. Where the published fractions are weighted or debiased, these are not the
+    original clicks.
 
     Args:
         conditional: (N, A) in the tree's order, NaN where a question was not asked.
-        volunteers: (N,) who looked at each galaxy.
+        volunteers: (N,) number of volunteers of each galaxy.
 
     Returns:
         (N, A) int32.
@@ -49,15 +48,15 @@ def votes_of_fractions(conditional: np.ndarray, volunteers: np.ndarray, tree: De
     for q in tree.order:
         where, parents = tree.slices[q], tree.parents[q]
         asked = votes[:, parents].sum(axis=1) if parents else volunteers
-        votes[:, where] = _deal_out(conditional[:, where], asked)
+        votes[:, where] = _largest_remainders(conditional[:, where], asked)
     return votes
 
 
-def _deal_out(fractions, asked):
-    """(N, answers) whole numbers that add up to `asked` (0 where the fractions are NaN)."""
-    exact = np.nan_to_num(fractions) * asked[:, None]
+def _largest_remainders(fractions: np.ndarray, totals: np.ndarray) -> np.ndarray:
+    """(N, answers) int32 with row sums `totals`; 0 where the fractions are NaN."""
+    exact = np.nan_to_num(fractions) * totals[:, None]
     whole = np.floor(exact)
-    left = np.where(np.isnan(fractions).any(axis=1), 0, asked - whole.sum(axis=1)).astype(int)
+    left = np.where(np.isnan(fractions).any(axis=1), 0, totals - whole.sum(axis=1)).astype(int)
     # Rank the remainders of each galaxy from the largest; equal ones in the order of the answers.
     rank = np.argsort(np.argsort(-(exact - whole), axis=1, kind="stable"), axis=1, kind="stable")
     return (whole + (rank < left[:, None])).astype(np.int32)

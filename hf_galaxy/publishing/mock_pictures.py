@@ -18,21 +18,21 @@ BULGE_SHARE = {"none": 0.0, "small": 0.09, "moderate": 0.24, "large": 0.44, "dom
 BAR_STRENGTH = {"no": 0.0, "weak": 0.45, "strong": 0.95}
 TAILS = {"minor-disturbance": 0.1, "major-disturbance": 0.28, "merger": 0.3}  # share of the light
 FINE = 128  # pixels on a side of the maps of disk light, before the PSF blurs them
-WHITE = 40.0  # surface brightness that is printed white
-# Errors of a per cent drown in the noise, and a galaxy is drawn ten times faster.
-COARSE = galsim.GSParams(folding_threshold=2e-2, maxk_threshold=1e-2, kvalue_accuracy=1e-4, maximum_fft_size=8192)
+WHITE = 40.0  # surface brightness that is displayed white
+# Errors of a per cent are below the noise, and a galaxy is drawn ten times faster.
+GS_PARAMS = galsim.GSParams(folding_threshold=2e-2, maxk_threshold=1e-2, kvalue_accuracy=1e-4, maximum_fft_size=8192)
 
 
 @dataclass(frozen=True)
 class Imaging:
-    """How a mock campaign takes its pictures.
+    """Imaging of a mock campaign.
 
     Attributes:
         psf_fwhm_arcsec: of the Moffat PSF.
         sky_noise: of the surface brightness in g, r and i, in one square arcsecond.
         native_scale_arcsec: of the detector's pixels.
-        saturation: of the printed colours; 1 keeps the ratios of the bands.
-        sky_level: what empty sky is printed as, from 0 (black) to 1.
+        saturation: of the displayed colours; 1 keeps the ratios of the bands.
+        sky_level: brightness of empty sky, from 0 (black) to 1.
         frame: side of the picture in units of the galaxy's half-light radius; Galaxy Zoo scales pictures by size.
     """
 
@@ -50,7 +50,7 @@ class Imaging:
 
 @dataclass(frozen=True)
 class Morphology:
-    """What a mock galaxy really is; fields that its kind does not have keep their defaults.
+    """The true morphology of a mock galaxy; fields that do not apply to its kind keep their defaults.
 
     Attributes:
         kind: "smooth", "featured" or "artifact".
@@ -84,7 +84,7 @@ def draw(galaxy: Morphology, imaging: Imaging, size: int, rng: np.random.Generat
     if galaxy.kind == "featured":
         (_edge_on if galaxy.edge_on else _face_on)(exposure, galaxy, turn, rng)
     elif galaxy.kind == "smooth" or galaxy.artifact != "star":
-        # Steps of a half, because galsim tabulates each Sersic index anew.
+        # Steps of a half, because galsim computes a table for each Sersic index.
         n = rng.choice([2.5, 3.0] if galaxy.axis_ratio < 0.45 else [2.5, 3.0, 3.5, 4.0, 4.5])
         body = _ellipse(n, galaxy.half_light_radius_arcsec, galaxy.axis_ratio, turn)
         exposure.add(body, _flux(galaxy.magnitude), OLD + rng.normal(0, 0.07) * np.array([1, 0.5]))
@@ -104,7 +104,7 @@ def draw(galaxy: Morphology, imaging: Imaging, size: int, rng: np.random.Generat
 
 
 class Exposure:
-    """Three bands to which light is added, each part blurred by the PSF once.
+    """Three bands to which components are added, each blurred by the PSF once.
 
     Attributes:
         bands: (3, pixels, pixels) surface brightness.
@@ -112,31 +112,31 @@ class Exposure:
         scale: arcseconds per pixel.
     """
 
-    def __init__(self, frame: float, pixels: int, psf_fwhm: float):
+    def __init__(self, frame: float, pixels: int, psf_fwhm: float) -> None:
         self.frame, self.pixels, self.psf_fwhm, self.scale = frame, pixels, psf_fwhm, frame / pixels
-        self.psf = galsim.Moffat(beta=3.5, fwhm=psf_fwhm, gsparams=COARSE)
+        self.psf = galsim.Moffat(beta=3.5, fwhm=psf_fwhm, gsparams=GS_PARAMS)
         self.bands = np.zeros((3, pixels, pixels))
         self.x, self.y = _grid(pixels, frame)
 
-    def add(self, profile, flux: float, colour) -> None:
+    def add(self, profile: galsim.GSObject, flux: float, colour: np.ndarray) -> None:
         """A GalSim profile, scaled to `flux` in r."""
-        self._expose(galsim.Convolve(profile, self.psf, gsparams=COARSE).withFlux(flux), colour)
+        self._expose(galsim.Convolve(profile, self.psf, gsparams=GS_PARAMS).withFlux(flux), colour)
 
-    def add_star(self, flux: float, colour, position) -> None:
-        """A point of light at `position` (x, y)."""
+    def add_star(self, flux: float, colour: np.ndarray, position: np.ndarray) -> None:
+        """A point source at `position` (x, y)."""
         self._expose(self.psf.withFlux(flux).shift(*position), colour)
 
-    def add_map(self, light: np.ndarray, flux: float, colour) -> None:
-        """Light painted on the (FINE, FINE) grid of this frame, in any unit, scaled to `flux` in r."""
+    def add_map(self, light: np.ndarray, flux: float, colour: np.ndarray) -> None:
+        """(FINE, FINE) surface brightness of this frame, in any unit, scaled to `flux` in r."""
         image = galsim.Image(np.ascontiguousarray(light), scale=self.frame / FINE)
-        self.add(galsim.InterpolatedImage(image, x_interpolant="linear", gsparams=COARSE), flux, colour)
+        self.add(galsim.InterpolatedImage(image, x_interpolant="linear", gsparams=GS_PARAMS), flux, colour)
 
-    def _expose(self, profile, colour):
+    def _expose(self, profile: galsim.GSObject, colour: np.ndarray) -> None:
         drawn = profile.drawImage(nx=self.pixels, ny=self.pixels, scale=self.scale, method="no_pixel", dtype=float)
         self.bands += _per_band(colour) * drawn.array / self.scale**2
 
 
-def _edge_on(exposure, galaxy, turn, rng):
+def _edge_on(exposure: Exposure, galaxy: Morphology, turn: float, rng: np.random.Generator) -> None:
     flux, radius = _flux(galaxy.magnitude), galaxy.half_light_radius_arcsec
     height = rng.uniform(0.06, 0.13)  # of the disk, in scale lengths
     bulge = 0.0 if galaxy.edge_on_bulge == "none" else rng.uniform(0.25, 0.42)
@@ -145,7 +145,7 @@ def _edge_on(exposure, galaxy, turn, rng):
     parts = [(1 - bulge - young, old_colour, height), (young, YOUNG + rng.normal(0, 0.06), 0.7 * height)]
     for share, colour, scale_height in parts:
         disk = galsim.InclinedExponential(
-            88 * galsim.degrees, radius / 1.678, scale_h_over_r=scale_height, gsparams=COARSE
+            88 * galsim.degrees, radius / 1.678, scale_h_over_r=scale_height, gsparams=GS_PARAMS
         )
         exposure.add(disk.rotate(turn * galsim.radians), share * flux, colour)
     if galaxy.edge_on_bulge == "rounded":
@@ -158,7 +158,7 @@ def _edge_on(exposure, galaxy, turn, rng):
         _add_dust_lane(exposure, radius, turn, rng)
 
 
-def _add_dust_lane(exposure, radius, turn, rng):
+def _add_dust_lane(exposure: Exposure, radius: float, turn: float, rng: np.random.Generator) -> None:
     along, up = _turned(exposure.x, exposure.y, turn)
     thickness = math.hypot(0.012 * radius, 0.3 * exposure.psf_fwhm)
     off = rng.choice([-1, 1]) * 0.4 * thickness
@@ -166,7 +166,7 @@ def _add_dust_lane(exposure, radius, turn, rng):
     exposure.bands *= 1 - np.array([1.2, 1.0, 0.75])[:, None, None] * depth  # dust reddens: it takes most from g
 
 
-def _face_on(exposure, galaxy, turn, rng):
+def _face_on(exposure: Exposure, galaxy: Morphology, turn: float, rng: np.random.Generator) -> None:
     flux, radius, bulge = _flux(galaxy.magnitude), galaxy.half_light_radius_arcsec, BULGE_SHARE[galaxy.bulge_size]
     old_colour = OLD + rng.normal(0, 0.05)
     old, young = _disk_maps(exposure, galaxy, turn, rng)
@@ -178,7 +178,9 @@ def _face_on(exposure, galaxy, turn, rng):
         exposure.add(body, bulge * flux, old_colour)
 
 
-def _disk_maps(exposure, galaxy, turn, rng):
+def _disk_maps(
+    exposure: Exposure, galaxy: Morphology, turn: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """(FINE, FINE) light of old and of young stars, each adding up to one."""
     along, across = _turned(*_grid(FINE, exposure.frame), turn)
     across = across / galaxy.axis_ratio
@@ -204,7 +206,7 @@ def _disk_maps(exposure, galaxy, turn, rng):
     patches = Image.fromarray(rng.normal(0, 0.3, (20, 20)).astype("f4")).resize((FINE, FINE), Image.BICUBIC)
     young *= np.exp(np.asarray(patches))
     young /= young.sum()
-    # Star-forming knots stand where the young light is.
+    # Star-forming knots are where the young light is.
     knots = rng.choice(young.size, 40, p=young.ravel())
     np.add.at(young.ravel(), knots, rng.pareto(2.0, 40).clip(0, 6) * 0.15 / 40)
     old /= old.sum()
@@ -217,7 +219,7 @@ def _disk_maps(exposure, galaxy, turn, rng):
     return old / old.sum(), young / young.sum()
 
 
-def _disturb(exposure, galaxy, turn, rng):
+def _disturb(exposure: Exposure, galaxy: Morphology, turn: float, rng: np.random.Generator) -> None:
     """Tidal tails, and in a merger the second galaxy."""
     flux, radius = _flux(galaxy.magnitude), galaxy.half_light_radius_arcsec
     colour = (OLD if galaxy.kind == "smooth" else 0.5 * (OLD + YOUNG)) + rng.normal(0, 0.05)
@@ -240,8 +242,8 @@ def _disturb(exposure, galaxy, turn, rng):
         exposure.add(other, flux * rng.uniform(0.4, 0.8), colour)
 
 
-def _add_neighbours(exposure, galaxy, rng):
-    """Stars and small galaxies that happen to stand in the frame: six in a square arcminute, none on the galaxy."""
+def _add_neighbours(exposure: Exposure, galaxy: Morphology, rng: np.random.Generator) -> None:
+    """Stars and small galaxies elsewhere in the frame: six in a square arcminute, none on the galaxy."""
     for _ in range(min(rng.poisson(6 * (exposure.frame / 60) ** 2), 12)):
         flux = _flux(20.5 + np.log10(rng.uniform(0.03, 1)) / 0.5)
         position = rng.uniform(-0.5, 0.5, 2) * exposure.frame
@@ -255,8 +257,8 @@ def _add_neighbours(exposure, galaxy, rng):
             exposure.add(small.shift(*position), flux, colour)
 
 
-def _add_bright_star(exposure, rng):
-    """It saturates, and the mirror's supports give it spikes."""
+def _add_bright_star(exposure: Exposure, rng: np.random.Generator) -> None:
+    """A saturated star, with the spikes of the mirror's supports."""
     flux, position = _flux(rng.uniform(11.0, 12.5)), rng.uniform(-0.1, 0.1, 2) * exposure.frame
     colour = rng.choice([0.15, 0.5, 1.0]) * np.array([1.0, 0.6])
     exposure.add_star(flux, colour, position)
@@ -267,65 +269,67 @@ def _add_bright_star(exposure, rng):
     exposure.bands += _per_band(colour) * flux * (0.003 * spikes + 0.0004 * halo)
 
 
-def _add_satellite_trail(exposure, rng):
+def _add_satellite_trail(exposure: Exposure, rng: np.random.Generator) -> None:
     _, across = _turned(exposure.x, exposure.y, rng.uniform(0, math.pi))
     off = rng.uniform(-0.1, 0.1) * exposure.frame
-    # The bands are exposed one after another: a satellite stands out in one of them.
+    # The bands are exposed one after another: a satellite is brightest in one of them.
     trail = np.exp(-0.5 * ((across - off) / (0.6 * exposure.psf_fwhm)) ** 2)
     share = np.where(np.arange(3) == rng.integers(3), 1.0, 0.3)[:, None, None]
     exposure.bands += rng.uniform(4, 15) * share * trail
 
 
-def _lose_band(bands, rng):
-    """One band is overexposed or missing, and a part of the frame was never read out."""
+def _lose_band(bands: np.ndarray, rng: np.random.Generator) -> None:
+    """One band is overexposed or missing, and a part of the frame is empty."""
     lost = rng.integers(3)
     bands[lost] = 0.0 if rng.random() < 0.5 else 5 * np.abs(bands[lost]) + 2
     bands[:, : rng.integers(bands.shape[1] // 5, bands.shape[1] // 2)] = 0.0
 
 
-def _stretch(bands, imaging):
+def _stretch(bands: np.ndarray, imaging: Imaging) -> np.ndarray:
     """(3, S, S) surface brightness -> (S, S, 3) in [0, 1], red = i and blue = g: asinh of the mean, colours kept.
 
     huggingface.co/papers/astro-ph/0312483 (Lupton et al. 2004).
     """
-    colour = bands[::-1] * np.array([0.76, 1.0, 1.7])[:, None, None]  # a galaxy of middling colour comes out white
+    colour = bands[::-1] * np.array([0.76, 1.0, 1.7])[:, None, None]  # a galaxy of average colour is white
     mean = colour.mean(axis=0)
     colour = mean + imaging.saturation * (colour - mean)
     soft = 0.9
-    # Below the softening asinh is a line, and the noise, where a ratio has no meaning, is printed along it.
+    # Below the softening asinh is linear; so is the display of the noise, where ratios have no meaning.
     faint = np.maximum(mean, 0.05 * soft)
     rgb = colour * np.arcsinh(faint / soft) / faint / np.arcsinh(WHITE / soft)
-    rgb = imaging.sky_level + (1 - imaging.sky_level) * rgb / np.maximum(rgb.max(axis=0), 1)  # too bright keeps its hue
+    rgb = imaging.sky_level + (1 - imaging.sky_level) * rgb / np.maximum(
+        rgb.max(axis=0), 1
+    )  # saturated pixels keep their hue
     return np.clip(rgb, 0, 1).transpose(1, 2, 0)
 
 
-def _jpeg(rgb):
+def _jpeg(rgb: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray((rgb * 255).round().astype(np.uint8)).save(file, "JPEG", quality=92)
     return file.getvalue()
 
 
-def _ellipse(sersic, radius, axis_ratio, turn):
+def _ellipse(sersic: float, radius: float, axis_ratio: float, turn: float) -> galsim.GSObject:
     """A Sersic profile with this half-light radius along its major axis."""
-    profile = galsim.Sersic(float(sersic), half_light_radius=radius, gsparams=COARSE)
+    profile = galsim.Sersic(float(sersic), half_light_radius=radius, gsparams=GS_PARAMS)
     return profile.transform(1, 0, 0, axis_ratio).rotate(turn * galsim.radians)
 
 
-def _grid(pixels, frame):
+def _grid(pixels: int, frame: float) -> tuple[np.ndarray, np.ndarray]:
     """(pixels, pixels) coordinates x and y, arcseconds from the centre."""
     steps = ((np.arange(pixels) + 0.5) / pixels - 0.5) * frame
     return np.meshgrid(steps, steps)
 
 
-def _turned(x, y, turn):
+def _turned(x: np.ndarray, y: np.ndarray, turn: float) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates along and across an axis at this angle."""
     return x * math.cos(turn) + y * math.sin(turn), y * math.cos(turn) - x * math.sin(turn)
 
 
-def _flux(magnitude):
+def _flux(magnitude: float) -> float:
     return 10 ** (-0.4 * (magnitude - 22.5))
 
 
-def _per_band(colour):
+def _per_band(colour: np.ndarray) -> np.ndarray:
     """(3, 1, 1) flux in g, r and i per flux in r."""
     return 10 ** (0.4 * np.array([-colour[0], 0.0, colour[1]]))[:, None, None]

@@ -1,24 +1,29 @@
-"""Figures for cards. Owns matplotlib, which is imported when a figure is drawn and not before.
+"""A decision tree as a picture for a dataset card, with the share of votes of each answer as a bar.
 
-`lay_out` decides where everything stands, `draw_tree` paints it. Lengths are in pixels of a card that is 800 px wide,
-y downwards; the picture has twice as many. Everything stands on a grid of ROW: lines leave a row at 0 or 1/2 of it, pass
-a column at 1/4 or 3/4, and arrive at a box at 1/8 or 5/8, so that no two of them ever lie upon one another.
+`lay_out` computes the positions, `draw_tree` draws them; matplotlib is imported when it draws. Lengths are in pixels of a card
+of 800 px, y downwards; the picture has twice as many. Everything is on a grid of ROW: lines leave a row at 0 or 1/2 of it,
+pass a column at 1/4 or 3/4, and arrive at a box at 1/8 or 5/8, so that no two of them overlap.
 """
+
+from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import chain, permutations, takewhile
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from sklearn.isotonic import isotonic_regression
 
-from hf_galaxy.decision_tree import DecisionTree
+from hf_galaxy.decision_tree import DecisionTree, Question
 from hf_galaxy.reports.charts import LINES, PIXELS
+
+if TYPE_CHECKING:
+    from matplotlib.font_manager import FontProperties
 
 WIDTH = 800  # of the card; only a tree that is too deep for it (more than 6 questions in a row) is drawn smaller
 MARGIN, ROW, PAD = 6, 16, 5
@@ -29,6 +34,8 @@ BAR, HEADER, EDGE, QUIET = "#9AD0F1", "#E6E6E6", "#555555", "#333333"
 
 
 class Rect(NamedTuple):
+    """Left, top, width and height."""
+
     x: float
     y: float
     width: float
@@ -37,7 +44,7 @@ class Rect(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One answer: its column, its name in lines that fit, and its share of the question's votes (None = no votes)."""
+    """One answer: its column, its name in lines that fit, and its share of the question's votes (None: no votes)."""
 
     column: str
     lines: tuple[str, ...]
@@ -46,7 +53,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Box:
-    """One question. `total`: the lines that tell its votes; `arrows`: how many wires arrive."""
+    """One question. `total`: lines with its number of votes; `arrows`: number of wires that arrive."""
 
     question: int
     title: tuple[str, ...]
@@ -77,7 +84,7 @@ class Box:
 
     @property
     def ports(self) -> list[float]:
-        """Where lines arrive at the left side, from top to bottom, around the middle of the header."""
+        """Heights at which lines arrive at the left side, from top to bottom, around the middle of the header."""
         first = max(0, round((self.header.height / 2 - ROW / 8) / (ROW / 2) - (self.arrows - 1) / 2))
         first = min(first, int(self.rect.height / (ROW / 2)) - self.arrows)
         return [self.y + ROW / 8 + ROW / 2 * (first + i) for i in range(self.arrows)]
@@ -85,14 +92,14 @@ class Box:
 
 @dataclass(eq=False)
 class Wire:
-    """The lines from those answers of a question that lead to the same questions, to these.
+    """The lines from answers of one question to the questions that they lead to.
 
     Attributes:
-        answers: their columns in the tree.
-        targets: the indices of the questions.
-        start, end: the columns of the drawing it leaves from and ends at.
-        lanes: at which height it passes each column between these.
-        segments, heads, dots: what is drawn; a dot stands where it begins and where it forks.
+        answers: columns of the answers in the tree.
+        targets: indices of the questions.
+        start, end: the columns of the drawing where it starts and ends.
+        lanes: its height in each column in between.
+        segments, heads, dots: the lines, the arrowheads, and the dots where it starts and where it forks.
     """
 
     question: int
@@ -109,6 +116,8 @@ class Wire:
 
 @dataclass(frozen=True)
 class Layout:
+    """Positions of all parts of a drawing."""
+
     width: float
     height: float
     boxes: dict[int, Box]
@@ -122,10 +131,10 @@ def draw_trees(tree: DecisionTree, votes: dict[str, int] | None = None) -> dict[
 
 
 def draw_tree(tree: DecisionTree, votes: dict[str, int] | None = None) -> bytes:
-    """PNG of the questions of a campaign, from the left to the right, and of how they were answered.
+    """PNG of the questions of a campaign, from left to right.
 
     Args:
-        votes: of every column of the tree: draws the share of each answer. None draws the tree alone.
+        votes: number of votes of each column, drawn as the share of each answer; None: only the tree.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -139,17 +148,19 @@ def draw_tree(tree: DecisionTree, votes: dict[str, int] | None = None) -> bytes:
     axes.set_axis_off()
     points = scale * 72 / dpi
 
-    def write(x, y, text, size=TEXT, bold=False, align="left", color="black"):
+    def write(
+        x: float, y: float, text: str, size: float = TEXT, bold: bool = False, align: str = "left", color: str = "black"
+    ) -> None:
         axes.text(
             x, y + 0.36 * size, text, fontproperties=_font(bold), fontsize=size * points, color=color, ha=align,
             va="baseline", zorder=9, parse_math=False,
         )  # fmt: skip
 
-    def rectangle(rect, zorder, **style):
+    def rectangle(rect: Rect, zorder: float, **style: Any) -> None:
         axes.add_patch(Rectangle(rect[:2], *rect[2:], zorder=zorder, **style))
 
     for i, wire in enumerate(layout.wires):
-        # The white line below the coloured one shows which of two lines that cross goes over the other.
+        # The white line below the coloured one shows which of two crossing lines is on top.
         for color, thick, zorder in (("white", 3.2, 1 + i / 1000), (wire.color, 1.3, 1.0005 + i / 1000)):
             for start, end in wire.segments:
                 axes.plot(*zip(start, end, strict=True), color=color, lw=thick * points, zorder=zorder,
@@ -183,13 +194,14 @@ def draw_tree(tree: DecisionTree, votes: dict[str, int] | None = None) -> bytes:
 
 
 def describe_tree(tree: DecisionTree) -> str:
-    """The tree in words, for those who see no picture: one line a question, indented under the first that leads to it."""
-    names, lines, told = _short_names(tree), [], set()
+    """The tree as text, instead of the picture: one line for each question, indented under the first that leads to it."""
+    names, lines = _short_names(tree), []
+    described: set[int] = set()
 
-    def tell(q, level):
-        if q in told:
+    def describe(q: int, level: int) -> None:
+        if q in described:
             return
-        told.add(q)
+        described.add(q)
         targets = _targets(tree, q)
         answers = [
             answer + (" -> " + ", ".join(names[t] for t in leads) if leads else "")
@@ -197,17 +209,17 @@ def describe_tree(tree: DecisionTree) -> str:
         ]
         lines.append("  " * level + f"{names[q]}: {'; '.join(answers)}")
         for target in chain(*targets):
-            tell(target, level + 1)
+            describe(target, level + 1)
 
     for q, parents in enumerate(tree.parents):
         if not parents:
-            tell(q, 0)
+            describe(q, 0)
     return "\n".join(lines)
 
 
 def lay_out(tree: DecisionTree, votes: dict[str, int] | None = None) -> Layout:
-    """Where everything stands: a question right of all questions that it is asked after, near their answers."""
-    depths = {}
+    """Positions of all parts: a question is right of all questions that lead to it, near their answers."""
+    depths: dict[int, int] = {}
     for q in tree.order:
         depths[q] = max((depths[tree.question_of_answer[a]] + 1 for a in tree.parents[q]), default=0)
     wires = _wires(tree, depths)
@@ -219,11 +231,12 @@ def lay_out(tree: DecisionTree, votes: dict[str, int] | None = None) -> Layout:
     width = max(WIDTH, used + 2 * MARGIN)
     lefts = [(width - used) / 2 + box_width * d + sum(between[:d]) for d in range(len(gaps) + 1)]
 
-    boxes, names = {}, _short_names(tree)
+    names = _short_names(tree)
+    boxes: dict[int, Box] = {}
     for q, question in enumerate(tree.questions):
         arrows = sum(q in wire.targets for wire in wires)
         boxes[q] = _box(q, question, names[q], votes, arrows, lefts[depths[q]], box_width)
-    columns = [
+    columns: list[list[int | Wire]] = [
         [q for q in boxes if depths[q] == d] + [w for w in wires if w.start < d < w.end] for d in range(len(lefts))
     ]
     height = max(sum(_height(item, boxes) for item in column) for column in columns)
@@ -234,11 +247,11 @@ def lay_out(tree: DecisionTree, votes: dict[str, int] | None = None) -> Layout:
     return Layout(width, height, boxes, wires)
 
 
-def _wires(tree, depths):
-    """One for all answers of a question that lead to the same questions, in a colour that none beside it has."""
-    wires = []
+def _wires(tree: DecisionTree, depths: dict[int, int]) -> list[Wire]:
+    """One for all answers of a question that lead to the same questions, in another colour than its neighbours."""
+    wires: list[Wire] = []
     for q, question in enumerate(tree.questions):
-        together = {}
+        together: dict[tuple[int, ...], list[str]] = {}
         for column, targets in zip(question.columns, _targets(tree, q), strict=True):
             together.setdefault(targets, []).append(column)
         together.pop((), None)
@@ -250,45 +263,48 @@ def _wires(tree, depths):
     return wires
 
 
-def _box(q, question, name, votes, arrows, x, width):
+def _box(
+    q: int, question: Question, name: str, votes: dict[str, int] | None, arrows: int, x: float, width: float
+) -> Box:
     total = sum(votes[c] for c in question.columns) if votes is not None else 0
     room = width - 2 * PAD
     label = room - (PAD + _text_width("100%", TEXT, False) if total else 0)
     rows = tuple(
-        Row(column, _wrap(answer, label, TEXT, False), votes[column] / total if total else None)
+        Row(column, _wrap(answer, label, TEXT, False), votes[column] / total if votes and total else None)
         for answer, column in zip(question.answers, question.columns, strict=True)
     )
-    counted = () if votes is None else _wrap(f"{total:,} vote{'' if total == 1 else 's'}", room, TEXT, False)
-    return Box(q, _wrap(name, room, TITLE, True), counted, rows, arrows, x, width)
+    total_lines = () if votes is None else _wrap(f"{total:,} vote{'' if total == 1 else 's'}", room, TEXT, False)
+    return Box(q, _wrap(name, room, TITLE, True), total_lines, rows, arrows, x, width)
 
 
-def _height(item, boxes):
-    """Of a box and half a row above and below it, or of a lane."""
+def _height(item: int | Wire, boxes: dict[int, Box]) -> float:
+    """Height of a box with half a row above and below it, or of a lane."""
     return ROW if isinstance(item, Wire) else boxes[item].rect.height + ROW
 
 
-def _leaving(wire, column, boxes):
-    """The heights at which a line comes out of a column."""
+def _leaving(wire: Wire, column: int, boxes: dict[int, Box]) -> list[float]:
+    """Heights at which a line leaves a column."""
     if column > wire.start:
         return [wire.lanes[column]]
     box = boxes[wire.question]
     return [r.y + r.height / 2 for row, r in zip(box.rows, box.row_rects, strict=True) if row.column in wire.answers]
 
 
-def _stack(column, d, height, boxes, wires):
-    """Give the boxes and lanes of column d their y: in the order of where their lines come from, and close to it."""
+def _stack(column: list[int | Wire], d: int, height: float, boxes: dict[int, Box], wires: list[Wire]) -> None:
+    """Set the y of the boxes and lanes of column d: in the order of the origins of their lines, and close to these."""
+    from sklearn.isotonic import isotonic_regression
 
-    def wanted(item):
+    def wanted(item: int | Wire) -> float:
         feeding = [item] if isinstance(item, Wire) else [w for w in wires if item in w.targets]
         ys = [y for wire in feeding for y in _leaving(wire, d - 1, boxes)]
-        return np.mean(ys) if ys else height / 2
+        return float(np.mean(ys)) if ys else height / 2
 
     centres = {item: wanted(item) for item in column}
-    column = sorted(column, key=centres.get)
+    column = sorted(column, key=lambda item: centres[item])
     heights = np.array([_height(item, boxes) for item in column])
     above = np.cumsum(heights) - heights
     tops = [centres[item] - heights[i] / 2 - above[i] for i, item in enumerate(column)]
-    # As close to where they want to be as they can stand, in the sense of least squares, without overlapping.
+    # As close to the wanted positions as possible without overlap, by least squares.
     tops = isotonic_regression(tops, y_min=0, y_max=height - heights.sum())
     for item, top in zip(column, above + np.round(tops / ROW) * ROW, strict=True):
         if isinstance(item, Wire):
@@ -297,24 +313,24 @@ def _stack(column, d, height, boxes, wires):
             boxes[item] = replace(boxes[item], y=float(top) + ROW / 2)
 
 
-def _route(gap, g, boxes, left, right, box_width):
-    """Lead the lines from column g to the next: each has one vertical of its own, in the order with fewest crossings."""
+def _route(gap: list[Wire], g: int, boxes: dict[int, Box], left: float, right: float, box_width: float) -> None:
+    """Draw the lines from column g to the next: each has its own vertical, in the order with the fewest crossings."""
     leaving = {wire: _leaving(wire, g, boxes) for wire in gap}
     arriving_boxes = [box for box in boxes.values() if box.x == right and box.arrows]
 
-    def arriving(order):
+    def arriving(order: Sequence[Wire]) -> dict[Wire, list[float]]:
         ys = {wire: [wire.lanes[g + 1]] if wire.end > g + 1 else [] for wire in order}
         for box in arriving_boxes:
             feeding = [wire for wire in order if box.question in wire.targets]
             above = [wire for wire in feeding if np.mean(leaving[wire]) <= box.ports[0]]
             below = [wire for wire in feeding if wire not in above]
             for wire, port in zip(above[::-1] + below, box.ports, strict=True):
-                # Straight on where the step would be too small to see; no other line has the height of that row.
+                # Straight where the step would be too small to see; no other line is at the height of that row.
                 near = [y for y in leaving[wire] if abs(y - port) <= ROW / 8 and y > box.y]
                 ys[wire].append(near[0] if near else port)
         return ys
 
-    def crossings(order):
+    def crossings(order: Sequence[Wire]) -> int:
         ys, count = arriving(order), 0
         for i, wire in enumerate(order):
             for j, other in enumerate(order):
@@ -323,7 +339,8 @@ def _route(gap, g, boxes, left, right, box_width):
                 count += sum(min(ends) < y < max(ends) for y in crossing)
         return count
 
-    order = min(permutations(gap) if len(gap) <= 6 else [gap], key=crossings)
+    orders: Iterable[Sequence[Wire]] = permutations(gap) if len(gap) <= 6 else [gap]
+    order = min(orders, key=crossings)
     for i, (wire, ys) in enumerate(arriving(order).items()):
         x = left + LEAD + TRACK * (i + 1)
         ends = sorted({*leaving[wire], *ys})
@@ -336,26 +353,26 @@ def _route(gap, g, boxes, left, right, box_width):
         wire.dots += [(x, y) for y in forks] + [(left, y) for y in leaving[wire] if g == wire.start]
 
 
-def _targets(tree, q):
-    """For each answer of a question, the questions that are asked after it."""
+def _targets(tree: DecisionTree, q: int) -> list[tuple[int, ...]]:
+    """For each answer of a question, the questions that it leads to."""
     answers = range(len(tree.columns))[tree.slices[q]]
     return [tuple(t for t, parents in enumerate(tree.parents) if a in parents) for a in answers]
 
 
-def _short_names(tree):
-    """The names of the questions without the ending that all have in common, such as "-gz2"."""
+def _short_names(tree: DecisionTree) -> list[str]:
+    """The names of the questions without their common suffix, such as "-gz2"."""
     names = [question.name for question in tree.questions]
     parts = [name.split("-")[:0:-1] for name in names]
     shared = list(takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False))) if len(names) > 2 else []
     return ["-".join(name.split("-")[: name.count("-") + 1 - len(shared)]) for name in names]
 
 
-def _percent(share):
+def _percent(share: float) -> str:
     return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
 
 
-def _wrap(text, width, size, bold):
-    """Lines no wider than this, broken behind a hyphen, underscore or space, or inside a word that is too long."""
+def _wrap(text: str, width: float, size: float, bold: bool) -> tuple[str, ...]:
+    """Lines of at most this width, broken after a hyphen, underscore or space, or inside a word that is too long."""
     lines = [""]
     for piece in re.findall(r"[^-_ ]*[-_ ]?", text):
         for part in [piece] if _text_width(piece.rstrip(), size, bold) <= width else piece:
@@ -366,15 +383,15 @@ def _wrap(text, width, size, bold):
 
 
 @cache
-def _text_width(text, size, bold):
+def _text_width(text: str, size: float, bold: bool) -> float:
     from matplotlib.textpath import TextPath
 
     return TextPath((0, 0), text, size, prop=_font(bold)).get_extents().xmax if text else 0
 
 
 @cache
-def _font(bold):
-    # By path: the same letters on every machine, whatever fonts and settings it has.
+def _font(bold: bool) -> FontProperties:
+    # By path: the same letters on every machine, with any fonts and settings.
     import matplotlib
     from matplotlib.font_manager import FontProperties
 

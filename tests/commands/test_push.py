@@ -163,8 +163,8 @@ def test_a_push_that_broke_off_goes_on_and_the_card_comes_last(hub, asked, folde
     there = hub.folder("models", "lab/broken")
     shutil.rmtree(hub.root / "lfs", ignore_errors=True)  # nothing has been sent before
     hub.fail(after=len(DRAWN) + 2, times=1)  # the pictures, the weights and one commit
-    error, before, address = asked(pushed_twice, folder, there)
-    assert f"the model is whole in {folder}" in error
+    error, before, address = asked_of(environment, pushed_twice, folder, there)
+    assert f"the model is complete in {folder}" in error
     assert "model.safetensors" in before
     assert "README.md" not in before
     assert address == f"{hub.url}/lab/broken"
@@ -174,7 +174,7 @@ def test_a_push_that_broke_off_goes_on_and_the_card_comes_last(hub, asked, folde
 def test_only_safetensors_are_published(publish, folder):
     (folder / "extra").mkdir()
     (folder / "extra/head.pkl").write_bytes(b"cos")
-    assert "extra/head.pkl can run anything when loaded" in publish(folder)
+    assert "extra/head.pkl can run any code when loaded" in publish(folder)
     assert "--allow-pickle head.pkl: there is no such file" in publish(folder, "--allow-pickle", "head.pkl")
     assert "made of" in publish(folder, "--allow-pickle", "extra/head.pkl")
     (folder / "model.safetensors").rename(folder / "weights.safetensors")
@@ -185,7 +185,7 @@ def test_only_safetensors_are_published(publish, folder):
 def test_a_pickle_is_refused_wherever_it_is_and_however_it_is_written(publish, folder, path):
     (folder / path).parent.mkdir(exist_ok=True)
     (folder / path).write_bytes(b"cos")
-    assert f" {path} can run anything when loaded" in publish(folder)
+    assert f" {path} can run any code when loaded" in publish(folder)
     assert "made of" in publish(folder, "--allow-pickle", path)
 
 
@@ -232,8 +232,8 @@ def test_what_is_published_again_leaves_nothing_of_what_it_was(hub, asked, publi
 
 def test_what_cannot_be_published_is_refused_and_left_as_it_was(publish, folder):
     before = files_of(folder)
-    assert "--push lab/mock/2: is no ORG/NAME" in publish(folder, "--push", "lab/mock/2")
-    assert "--datasets ../d: is no ORG/NAME" in publish(folder, "--datasets", "../d")
+    assert "--push lab/mock/2: is not ORG/NAME" in publish(folder, "--push", "lab/mock/2")
+    assert "--datasets ../d: is not ORG/NAME" in publish(folder, "--datasets", "../d")
     assert "--license all mine: is no identifier" in publish(folder, "--license", "all mine")
     assert files_of(folder) == before
     record = RunRecord.load(folder)

@@ -35,7 +35,7 @@ import json, os
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import hf_galaxy
-from text import say
+from text import sentence
 
 class Config(BaseHTTPRequestHandler):
     def do_GET(self):
@@ -81,7 +81,7 @@ def test_the_folder_runs_without_the_repository(repository, tmp_path):
     space.assemble(files, tmp_path / "space")
     there = files_in(tmp_path / "space")
     assert there.keys() == files.keys()
-    assert there["README.md"].decode() == f"{(ROOT / 'spaces_app/README.md').read_text()}\n{space.MADE}\n"
+    assert there["README.md"].decode() == f"{(ROOT / 'spaces_app/README.md').read_text()}\n{space.MARK}\n"
     assert all(there[path] == file.read_bytes() for path, file in files.items() if path != "README.md")
     assert {"app.py", "text/en.toml", "hf_galaxy/trees/gz2.json", "models/mock/model.safetensors"} < there.keys()
     assert {path for path in there if path.startswith("results/")} == {
@@ -160,7 +160,7 @@ def script(repository, monkeypatch, capsys):
 
 def test_the_script_says_what_it_has_made_and_refuses_a_wrong_name_before(script, tmp_path):
     out = tmp_path / "space"
-    assert "is no ORG/NAME" in script("--out", out, "--push", "no such name")
+    assert "is not ORG/NAME" in script("--out", out, "--push", "no such name")
     assert not out.exists()
     said = script("--out", out)
     assert said.startswith(f"{out}: {len(files_in(out))} files, ")
@@ -179,7 +179,7 @@ def test_what_no_space_may_hold_is_refused(repository, tmp_path):
     app, out = repository / "spaces_app", tmp_path / "space"
     pickle = app / "models/mock/head.pkl.gz"
     pickle.touch()
-    assert refused(repository, out) == f"{pickle}: can run anything when loaded; remove it"
+    assert refused(repository, out) == f"{pickle}: can run any code when loaded; remove it"
     pickle.unlink()
     weights = app / "models/mock/model.safetensors"
     weights.rename(app / "weights")
@@ -189,11 +189,11 @@ def test_what_no_space_may_hold_is_refused(repository, tmp_path):
     record.rename(app / "record")
     assert str(app / "models/mock") in refused(repository, out)
     shutil.rmtree(app / "models")
-    assert "holds no run folder" in refused(repository, out)
+    assert "has no run folder" in refused(repository, out)
 
 
 def test_too_much_for_a_space_is_refused(repository, tmp_path, monkeypatch):
-    monkeypatch.setattr(space, "MOST", 10**6)
+    monkeypatch.setattr(space, "MAX_BYTES", 10**6)
     assert "a Space may have 0.001 GB" in refused(repository, tmp_path / "space")
 
 
@@ -201,11 +201,11 @@ def test_too_much_for_a_space_is_refused(repository, tmp_path, monkeypatch):
     ("before", "after", "why"),
     [
         ("sdk: gradio", "sdk: docker", "sdk: docker is not gradio"),
-        ("colorTo: gray", "colorTo: mauve", "colorTo: mauve is none of blue, gray"),
+        ("colorTo: gray", "colorTo: mauve", "colorTo: mauve is not one of blue, gray"),
         ("app_file: app.py", "app_file: main.py", "app_file: main.py is not in spaces_app"),
         ('python_version: "3.11"', "python_version: 3.11", "python_version: 3.11 is not in quotes"),
-        ("short_description: ", "short_description: " + 60 * "x", "is longer than 60 letters"),
-        ("license: apache-2.0\n", "", "says no license"),
+        ("short_description: ", "short_description: " + 60 * "x", "is longer than 60 characters"),
+        ("license: apache-2.0\n", "", "has no license"),
         ("title: ", "title: [", "cannot be read"),
     ],
 )

@@ -8,7 +8,7 @@ from astropy.coordinates import angular_separation, offset_by
 from PIL import Image, ImageOps
 
 from hf_galaxy.publishing.duplicates import (
-    ALIKE,
+    MIN_SIMILARITY,
     SIDE,
     fine_structure,
     groups_of_pairs,
@@ -148,7 +148,7 @@ def test_pairs_are_those_of_all_correlations():
     structures = np.concatenate([one, wanted * one + np.sqrt(1 - wanted**2) * other]).astype(np.float16)
     correlation = np.triu(structures.astype(float) @ structures.T.astype(float), 1)
     found = {tuple(pair) for pair in pictures_alike(structures).tolist()}
-    assert found <= {tuple(pair) for pair in np.argwhere(correlation > ALIKE - 1e-4).tolist()}
+    assert found <= {tuple(pair) for pair in np.argwhere(correlation > MIN_SIMILARITY - 1e-4).tolist()}
     for least, number, share in ((0.86, 400, 0.95), (0.91, 300, 0.98), (0.94, 200, 0.99)):
         near = {tuple(pair) for pair in np.argwhere(correlation > least).tolist()}
         assert len(near) == number

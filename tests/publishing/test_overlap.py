@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from hf_galaxy.publishing import overlap
 from hf_galaxy.publishing.mock_pictures import draw
-from hf_galaxy.publishing.overlap import Listing, same_names, same_pictures, same_places, similarities
+from hf_galaxy.publishing.overlap import Listing, same_names, same_pictures, same_positions, similarities
 from hf_galaxy.publishing.simulate import CAMPAIGNS, draw_morphology
 from tests.conftest import ROOT
 
@@ -103,7 +103,7 @@ def test_the_same_pictures_are_found_in_any_frame_and_no_others(both, monkeypatc
 
     every = np.stack(np.meshgrid(range(len(ours)), range(len(theirs)), indexing="ij"), axis=-1).reshape(-1, 2)
     alike = similarities(ours, theirs, every)  # what the rough comparison passed over
-    assert set(map(tuple, every[alike > overlap.ALIKE].tolist())) == set(map(tuple, pairs.tolist()))
+    assert set(map(tuple, every[alike > overlap.MIN_SIMILARITY].tolist())) == set(map(tuple, pairs.tolist()))
     assert np.sort(alike)[-TWINS - 1] < 0.7
     backwards, again = same_pictures(theirs, ours)
     assert {(i, j) for j, i in backwards.tolist()} == set(map(tuple, pairs.tolist()))
@@ -210,17 +210,17 @@ def catalogues(tmp_path):
 def test_names_of_any_kind_are_compared_as_texts(catalogues):
     one, other = Listing(catalogues[0]), Listing(catalogues[1])
     assert named(same_names(one, other), one, other) == {("b", "b")}
-    one, other = (Listing(name, also=["twin"]) for name in catalogues)
+    one, other = (Listing(name, name_columns=["twin"]) for name in catalogues)
     assert named(same_names(one, other), one, other) == {("b", "b"), ("c", "7"), ("007", "f")}
     assert {(other.ids[j], one.ids[i]) for j, i in same_names(other, one)} == {("b", "b"), ("7", "c"), ("f", "007")}
 
 
 def test_places_are_compared_across_datasets_only(catalogues, both):
     one, other = map(Listing, catalogues)  # 10.8, 36 and 15 arcsec apart
-    assert named(same_places(one, other), one, other) == {("b", "7"), ("c", "e")}
-    assert named(same_places(one, other, 40), one, other) == {("b", "7"), ("c", "e"), ("007", "b")}
-    assert len(same_places(one, Listing(both[0]))) == 0
-    assert len(same_places(one, one)) == 3
+    assert named(same_positions(one, other), one, other) == {("b", "7"), ("c", "e")}
+    assert named(same_positions(one, other, 40), one, other) == {("b", "7"), ("c", "e"), ("007", "b")}
+    assert len(same_positions(one, Listing(both[0]))) == 0
+    assert len(same_positions(one, one)) == 3
 
 
 def called(monkeypatch, *arguments):
@@ -234,7 +234,7 @@ def test_the_script_writes_every_pair_once_and_says_how_it_was_found(catalogues,
     called(monkeypatch, "--datasets", one, "--against", other, "--also", "twin", "--out", out)
     said = capsys.readouterr().out
     assert (
-        f"{one} and {other}: 5 pairs, 3 by name, 2 by position, 0 by picture; 3 of those by name have pictures unlike"
+        f"{one} and {other}: 5 pairs, 3 by name, 2 by position, 0 by picture; 3 of those by name have different pictures"
         in said
     )
     assert f"{out}: 3 of the 4 galaxies of {one}" in said
@@ -290,11 +290,11 @@ def test_that_nothing_is_in_both_is_said_too(catalogues, both, monkeypatch, caps
     ("arguments", "message"),
     [
         (("--also", "kaggle"), "--also kaggle: no dataset has such a column"),
-        (("--scales", "3", "1"), "--scales 3 1: the least ratio"),
-        (("--scales", "nan", "1"), "--scales nan 1: the least ratio"),
+        (("--scales", "3", "1"), "--scales 3 1: must be the smallest"),
+        (("--scales", "nan", "1"), "--scales nan 1: must be the smallest"),
         (("--arcsec", "0"), "--arcsec must be above 0"),
         (("--alike", "1"), "--alike in"),
-        (("--against", "{one}"), "is among --datasets"),
+        (("--against", "{one}"), "is also one of --datasets"),
         (("--against", "nowhere"), "--dataset nowhere: "),
         (("--out", "{one}"), "exists already"),
     ],
