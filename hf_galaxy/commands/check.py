@@ -1,10 +1,12 @@
-"""Check a published dataset before others rely on it: schema, votes, pictures, leakage between splits, the card's numbers.
+"""Check a published dataset: schema, votes, pictures, leakage between splits, the numbers of the card.
 
     python scripts/check_dataset.py data/ceers
     python scripts/check_dataset.py mwalmsley/gz2 --tolerance 0.05
 
 The exit status is 1 if there is a problem.
 """
+
+from __future__ import annotations
 
 import json
 import sys
@@ -26,31 +28,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """Go through every row of a dataset and report what is wrong with it."""
+    """Read every row of a dataset and report its problems."""
 
     dataset: Annotated[str, tyro.conf.Positional]
     """A folder or a Hub id."""
     config: str | None = None
-    """Configuration of the dataset, if it has several."""
+    """Configuration to check; if not given, the default one, and the others are only opened."""
     tolerance: float = 0.01
-    """Share of the galaxies asked a question in which it may have other votes than the answers it is asked after."""
+    """Share of the galaxies asked in which a question may have other votes than the answers that lead to it."""
     threads: int = len(available_cores())
-    """That decode pictures."""
+    """Number of threads that decode pictures."""
 
 
-def opened(dataset: str, config: str | None) -> "tuple[dict[str, StreamedRows], dict[str, int]]":
-    """The splits of a configuration, and how many galaxies its card says they have."""
+def opened(dataset: str, config: str | None) -> tuple[dict[str, StreamedRows], dict[str, int]]:
+    """The splits of a configuration, and the number of galaxies of each by the card."""
     import datasets
 
     from hf_galaxy.data.streaming import open_stream
 
     splits = open_stream(dataset, config)
     info = datasets.load_dataset_builder(dataset, config).info
-    return splits, {str(split): given.num_examples for split, given in (info.splits or {}).items()}
+    return splits, {str(split): each.num_examples for split, each in (info.splits or {}).items()}
 
 
-def other_configs(dataset: str) -> "Iterator[Finding]":
-    """Whether the other configurations can be opened and hold as many galaxies as the card says."""
+def other_configs(dataset: str) -> Iterator[Finding]:
+    """Whether the other configurations can be opened, and have as many galaxies as the card says."""
     import datasets
 
     from hf_galaxy.publishing.check import Finding
@@ -64,29 +66,30 @@ def other_configs(dataset: str) -> "Iterator[Finding]":
         except BadInput as error:
             yield Finding("problem", "config", f"{config}: {error}")
             continue
-        found = {split: len(rows) for split, rows in splits.items()}
-        if stated and stated != found:
-            yield Finding("problem", "config", f"{config}: the card says {stated} galaxies, but there are {found}")
+        counted = {split: len(rows) for split, rows in splits.items()}
+        if stated and stated != counted:
+            yield Finding("problem", "config", f"{config}: the card says {stated} galaxies, but there are {counted}")
         else:
-            yield Finding("ok", "config", f"{config} has {sum(found.values()):,} galaxies")
+            yield Finding("ok", "config", f"{config} has {sum(counted.values()):,} galaxies")
 
 
 def main(settings: Check) -> None:
+    """Print all findings; exit with status 1 if there is a problem."""
     from hf_galaxy.data.card_facts import STATISTICS
     from hf_galaxy.publishing.check import check_dataset
 
     if not 0 <= settings.tolerance <= 1 or settings.threads < 1:
         raise BadInput("--tolerance is a share, in [0, 1]; --threads must be at least 1")
     splits, stated = opened(settings.dataset, settings.config)
-    counted = card = None
+    statistics = card = None
     own = Path(settings.dataset) / STATISTICS
-    if own.exists() and settings.config in (None, "default"):  # they are those of the default configuration
+    if own.exists() and settings.config in (None, "default"):  # statistics and card are of the default configuration
         card = (own.parent / "README.md").read_text() if (own.parent / "README.md").exists() else ""
         try:
-            counted = dict(json.loads(own.read_text()))
+            statistics = dict(json.loads(own.read_text()))
         except (ValueError, TypeError):
-            counted = {}  # which agrees with no data
-    findings = check_dataset(splits, stated, counted, card, settings.tolerance, settings.threads)
+            statistics = {}  # which agrees with no data
+    findings = check_dataset(splits, stated, statistics, card, settings.tolerance, settings.threads)
     if settings.config is None:
         findings += other_configs(settings.dataset)
     for finding in findings:

@@ -1,10 +1,12 @@
-"""Whether a published dataset is what it says: every row looked at, every picture decoded, every number counted again."""
+"""Check of a published dataset: every row is read, every picture decoded, every number of the card counted again."""
+
+from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import datasets
 import numpy as np
@@ -15,7 +17,7 @@ from hf_galaxy.data.pictures import open_picture, to_rgb
 from hf_galaxy.data.schema import SPLITS
 from hf_galaxy.data.streaming import StreamedRows
 from hf_galaxy.data.vote_matrix import matrix_of
-from hf_galaxy.decision_tree import DecisionTree, tree_of_columns
+from hf_galaxy.decision_tree import DecisionTree, Question, tree_of_columns
 from hf_galaxy.errors import BadInput
 from hf_galaxy.progress import progress
 from hf_galaxy.publishing.counts import Statistics
@@ -28,21 +30,22 @@ from hf_galaxy.publishing.duplicates import (
     pictures_alike,
 )
 
-SMALL = 32  # pixels: too few to see a galaxy's shape in
-EXAMPLES = 3  # galaxies that are named with a finding
+Level = Literal["ok", "note", "problem"]
+MIN_PIXELS = 32  # with fewer the shape of a galaxy cannot be seen
+EXAMPLES = 3  # galaxies that a finding names
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found.
+    """The result of one check.
 
     Attributes:
-        level: "ok", "note" (worth knowing), "problem" (the dataset is not what it should be).
-        check: its name.
-        text: what was found, with numbers.
+        level: "ok", "note" (worth knowing) or "problem" (the dataset is not as it should be).
+        check: name of the check.
+        text: the result, with numbers.
     """
 
-    level: Literal["ok", "note", "problem"]
+    level: Level
     check: str
     text: str
 
@@ -50,222 +53,249 @@ class Finding:
 def check_dataset(
     splits: dict[str, StreamedRows],
     stated: dict[str, int],
-    counted: dict | None,
+    own_statistics: dict[str, Any] | None,
     card: str | None,
     tolerance: float,
     threads: int,
 ) -> list[Finding]:
-    """Go through a dataset once.
+    """Read all rows of a dataset once.
 
     Args:
         splits: of one configuration.
-        stated: split -> galaxies, as the card's header says; empty if it does not.
-        counted: the dataset's own statistics.json; None if it has none.
-        card: its card, whose tables are compared with what is found; None: it has none of ours.
-        tolerance: share of the galaxies asked a question in which it may have another number of votes than the answers it
-            is asked after, before that is a problem.
-        threads: that decode pictures.
+        stated: split -> galaxies by the card's header; empty if it has no such numbers.
+        own_statistics: the dataset's statistics.json; None if there is none.
+        card: its card, whose tables are compared with the counts; None: it has no card of ours.
+        tolerance: a question with other votes than the answers that lead to it is a problem if that is so in a larger share
+            of the galaxies asked.
+        threads: number of threads that decode pictures.
     """
     findings = [*_schema(splits)]
     if any(finding.level == "problem" for finding in findings):
         return [finding for finding in findings if finding.level != "ok"]
     features = next(iter(splits.values())).features
     tree = _tree(list(features))
-    numbers = {
-        column for column, feature in features.items() if getattr(feature, "dtype", "") in ("float32", "float64")
-    }
-    counts = Statistics(features, tree, [column for column in (counted or {}).get("values", {}) if column in numbers])
-    look = _Look(features, tree)
+    own = own_statistics or {}
+    floats = {column for column, feature in features.items() if getattr(feature, "dtype", "").startswith("float")}
+    counts = Statistics(features, tree, [column for column in own.get("values", {}) if column in floats])
+    rows_read = _RowChecks(features, tree)
     total = sum(map(len, splits.values()))
     with ThreadPoolExecutor(threads) as pool, progress(total=total, desc="checking", unit=" galaxies") as show:
         for split, rows in splits.items():
             for table in rows.batches():
-                look.at(split, table, pool.map)
+                rows_read.add(split, table, pool.map)
                 counts.add(split, table)
                 show.update(table.num_rows)
     statistics = counts.to_dict()
-    findings += [
-        *look.pictures(statistics),
-        *look.ids(),
-        *look.positions((counted or {}).get("arcsec", SAME_GALAXY_ARCSEC)),
-        *look.same_pictures(),
-        *look.columns(),
+    return [
+        *findings,
+        *rows_read.pictures(statistics),
+        *rows_read.ids(),
+        *rows_read.positions(own.get("arcsec", SAME_GALAXY_ARCSEC)),
+        *rows_read.same_pictures(),
+        *rows_read.columns(),
+        *_votes(statistics, tree, tolerance, total),
+        *_numbers_of_galaxies(statistics, stated),
+        *_statistics(statistics, own_statistics),
+        *_tables(statistics, tree, card),
     ]
-    findings += _votes(statistics, tree, tolerance, total)
-    findings += _stated(statistics, stated, counted)
-    findings += _tables(statistics, tree, card)
-    return findings
 
 
-def _tree(columns):
+def _tree(columns: list[str]) -> DecisionTree | None:
     try:
         return tree_of_columns(columns)
     except BadInput:
         return None
 
 
-def _schema(splits) -> Iterator[Finding]:
+def _schema(splits: dict[str, StreamedRows]) -> Iterator[Finding]:
     for split, rows in splits.items():
-        expected = rows.features.arrow_schema
-        for file, schema in rows.schemas().items():
-            where = f"split {split}, {file.rsplit('/', 1)[-1]}"
-            if missing := [name for name in expected.names if name not in schema.names]:
-                yield Finding("problem", "schema", f"{where}: has no column {_some(missing)}")
-            held = {name: schema.field(name).type for name in expected.names if name in schema.names}
-            if other := [f"{name} is {t}" for name, t in held.items() if t != expected.field(name).type]:
-                wanted = expected.field(other[0].split(" is ")[0]).type
-                yield Finding(
-                    "problem", "schema", f"{where}: {_some(other)}, where the card or the first file says {wanted}"
-                )
+        yield from _files(split, rows)
         if missing := {"id_str", "image"} - set(rows.features):
             yield Finding("problem", "schema", f"split {split} has no column {', '.join(sorted(missing))}")
         elif not isinstance(rows.features["image"], datasets.Image):
-            yield Finding(
-                "problem", "schema", f"split {split}: column image holds {rows.features['image']}, no pictures"
-            )
+            text = f"split {split}: column image holds {rows.features['image']}, not pictures"
+            yield Finding("problem", "schema", text)
     first = next(iter(splits.values())).features
     if different := [split for split, rows in splits.items() if rows.features != first]:
-        yield Finding(
-            "problem", "schema", f"the columns of split {', '.join(different)} are others than those of the first"
-        )
+        text = f"split {', '.join(different)} has other columns than the first split"
+        yield Finding("problem", "schema", text)
     tree = _tree(list(first))
-    typed = {str(first[c].dtype) for c in tree.columns} if tree else set()
-    if typed - {"int32"}:
-        yield Finding("note", "schema", f"votes are stored as {', '.join(sorted(typed))}; int32 is enough and expected")
-    labels = [c for c, f in first.items() if isinstance(f, datasets.ClassLabel)]
-    held = [f"{len(tree.questions)} questions of {', '.join(tree.campaigns)}"] if tree else []
-    held += [f"class label {c}" for c in labels]
-    yield Finding("ok", "schema", f"{len(first)} columns: id_str, image" + "".join(f", {what}" for what in held))
-    if missing := [split for split in SPLITS if split not in splits]:
-        yield Finding("note", "splits", f"no split {', '.join(missing)}; there are {', '.join(splits)}")
+    types = {str(first[c].dtype) for c in tree.columns} if tree else set()
+    if types - {"int32"}:
+        text = f"votes are stored as {', '.join(sorted(types))}; int32 is sufficient and expected"
+        yield Finding("note", "schema", text)
+    contents = ["id_str", "image"]
+    contents += [f"{len(tree.questions)} questions of {', '.join(tree.campaigns)}"] if tree else []
+    contents += [f"class label {c}" for c, f in first.items() if isinstance(f, datasets.ClassLabel)]
+    yield Finding("ok", "schema", f"{len(first)} columns: {', '.join(contents)}")
+    if absent := [split for split in SPLITS if split not in splits]:
+        yield Finding("note", "splits", f"no split {', '.join(absent)}; there are {', '.join(splits)}")
 
 
-class _Look:
-    """What is gathered of each row while the dataset goes by."""
+def _files(split: str, rows: StreamedRows) -> Iterator[Finding]:
+    """Files with other columns or types than the dataset."""
+    expected = rows.features.arrow_schema
+    for file, schema in rows.schemas().items():
+        where = f"split {split}, {file.rsplit('/', 1)[-1]}"
+        if missing := [name for name in expected.names if name not in schema.names]:
+            yield Finding("problem", "schema", f"{where}: has no column {_first_of(missing)}")
+        types = {name: schema.field(name).type for name in expected.names if name in schema.names}
+        if other := [name for name, t in types.items() if t != expected.field(name).type]:
+            texts = _first_of([f"{name} is {types[name]}" for name in other])
+            wanted = expected.field(other[0]).type
+            yield Finding("problem", "schema", f"{where}: {texts}, but the card or the first file has {wanted}")
 
-    def __init__(self, features: datasets.Features, tree: DecisionTree | None):
+
+class _RowChecks:
+    """Collects what the checks need of each row."""
+
+    def __init__(self, features: datasets.Features, tree: DecisionTree | None) -> None:
         self.features, self.tree = features, tree
-        self.undecodable, self.small, self.flat = [], [], []
-        self.of_id, self.of_bytes = defaultdict(list), defaultdict(list)
-        self.structures, self.structured = [], []  # of each picture that could be decoded, and its row
-        self.split, self.names, self.sky = [], [], []
-        self.column_problems = Counter()
+        self.split: list[str] = []
+        self.names: list[str] = []
+        self.rows_of_id: dict[str, list[int]] = defaultdict(list)
+        self.rows_of_file: dict[int, list[int]] = defaultdict(list)
+        self.structures: list[np.ndarray] = []  # of each picture that could be decoded
+        self.decoded: list[int] = []  # their rows
+        self.undecodable: list[str] = []
+        self.small: list[str] = []
+        self.flat: list[str] = []
+        self.sky: list[np.ndarray] = []
+        self.column_findings: Counter[tuple[Level, str, str]] = Counter()
 
-    def at(self, split: str, table: pa.Table, mapped: Callable) -> None:
-        """Look at some rows."""
+    def add(self, split: str, table: pa.Table, parallel_map: Callable[..., Iterable[Any]]) -> None:
+        """Read some rows.
+
+        Args:
+            parallel_map: applies a function to each picture.
+        """
         names = [name or "" for name in table["id_str"].to_pylist()]
         contents = table["image"].combine_chunks().field("bytes").to_pylist()
-        seen = list(mapped(_seen, contents))
-        for name, content, picture in zip(names, contents, seen, strict=True):
+        for name, content, picture in zip(names, contents, parallel_map(_decoded, contents), strict=True):
             row = len(self.names)
             self.split.append(split)
             self.names.append(name)
-            self.of_id[name].append(row)
+            self.rows_of_id[name].append(row)
             if isinstance(picture, str):
                 self.undecodable.append(f"{name} ({picture})")
                 continue
             shorter, structure = picture
-            self.of_bytes[hash(content)].append(row)
+            self.rows_of_file[hash(content)].append(row)
             self.structures.append(structure)
-            self.structured.append(row)
+            self.decoded.append(row)
             if not structure.any():
                 self.flat.append(name)
-            if shorter < SMALL:
+            if shorter < MIN_PIXELS:
                 self.small.append(name)
         if {"ra", "dec"} <= set(self.features):
-            self.sky.append(np.stack([table[c].cast(pa.float64()).to_numpy() for c in ("ra", "dec")], axis=1))
-        self._compare_columns(table)
-
-    def _compare_columns(self, table):
-        """Votes that are no numbers of votes, and the derived columns of Galaxy Zoo Evo's layout beside them."""
+            self.sky.append(np.stack([_float64(table, c) for c in ("ra", "dec")], axis=1))
         for question in self.tree.questions if self.tree else ():
-            wrong = (matrix_of(table, question.columns) < 0).any(axis=1)  # as training judges, which refuses them
-            votes = np.stack([table[c].cast(pa.float64()).to_numpy() for c in question.columns], axis=1)
-            if gaps := int(np.isnan(votes).any(axis=1).sum()):
-                self.column_problems["note", "votes", f"{question.name} has null or NaN instead of 0"] += gaps
-            votes = np.nan_to_num(votes)
-            if wrong.any():
-                what = f"{question.name} has numbers that are no votes"
-                self.column_problems["problem", "votes", what] += int(wrong.sum())
-            total = votes.sum(axis=1)
-            if (stated := f"{question.name}_total-votes") in self.features:
-                stated_total = np.nan_to_num(table[stated].cast(pa.float64()).to_numpy())
-                if wrong := int((stated_total != total).sum()):
-                    self.column_problems["problem", "totals", f"{stated} is not the sum of its answers"] += wrong
-            for a, column in enumerate(question.columns):
-                if f"{column}_fraction" in self.features:
-                    fraction = table[f"{column}_fraction"].cast(pa.float64()).to_numpy()
-                    expected = np.divide(votes[:, a], total, out=np.zeros_like(total), where=total > 0)
-                    # Votes that were made of fractions are whole: as near to them as that allows.
-                    off = np.abs(np.nan_to_num(fraction) - expected) * np.isfinite(fraction) * (total > 0)
-                    if wrong := int((off > 1 / np.maximum(total, 1) + 1e-3).sum()):
-                        self.column_problems["problem", "fractions", "fractions are not votes / total"] += wrong
-                    elif rounded := int((off > 1e-3).sum()):
-                        self.column_problems["note", "fractions", "votes are fractions rounded to whole votes"] += (
-                            rounded
-                        )
-                    if gaps := int((~np.isfinite(fraction)).sum()):
-                        what = "fractions are NaN or null here and there; mask by the votes"
-                        self.column_problems["note", "fractions", what] += gaps
+            for level, check, text, rows in _question_findings(question, table, self.features):
+                self.column_findings[level, check, text] += rows
 
     def columns(self) -> Iterator[Finding]:
-        """Findings on vote columns."""
-        for (level, check, what), n in self.column_problems.items():
-            yield Finding(level, check, f"{what} ({n:,} times)")
+        """Findings on columns of votes and fractions."""
+        for (level, check, text), n in self.column_findings.items():
+            yield Finding(level, check, f"{text} ({n:,} times)")
 
-    def pictures(self, statistics: dict) -> Iterator[Finding]:
+    def pictures(self, statistics: dict[str, Any]) -> Iterator[Finding]:
         """Findings on single pictures."""
         n = len(self.undecodable)
         if n:
-            yield Finding("problem", "pictures", f"{n:,} cannot be decoded: {_some(self.undecodable)}")
+            yield Finding("problem", "pictures", f"{n:,} cannot be decoded: {_first_of(self.undecodable)}")
         sizes = statistics["pictures"]["sizes"]
         most = ", ".join(f"{count:,} {size}" for size, count in list(sizes.items())[:EXAMPLES])
         more = f" and {len(sizes) - EXAMPLES} further kinds" if len(sizes) > EXAMPLES else ""
-        yield Finding(
-            "note" if n else "ok", "pictures", f"{len(self.names) - n:,} decoded to their last pixel: {most}{more}"
-        )
+        text = f"{len(self.names) - n:,} decoded to their last pixel: {most}{more}"
+        yield Finding("note" if n else "ok", "pictures", text)
         if self.small:
-            yield Finding("note", "pictures", f"{len(self.small):,} are smaller than {SMALL} px: {_some(self.small)}")
+            text = f"{len(self.small):,} are smaller than {MIN_PIXELS} px: {_first_of(self.small)}"
+            yield Finding("note", "pictures", text)
         if self.flat:
-            yield Finding(
-                "note", "pictures", f"{len(self.flat):,} show nothing, all pixels are equal: {_some(self.flat)}"
-            )
+            text = f"{len(self.flat):,} show nothing, all pixels are equal: {_first_of(self.flat)}"
+            yield Finding("note", "pictures", text)
 
     def ids(self) -> Iterator[Finding]:
-        """Galaxies that stand in the dataset twice by name."""
-        if empty := len(self.of_id.get("", [])):
+        """Galaxies with the same name."""
+        if empty := len(self.rows_of_id.get("", [])):
             yield Finding("problem", "ids", f"{empty:,} galaxies have no id_str")
-        yield from self._twice("ids", "have the same id_str", [r for name, r in self.of_id.items() if name], "problem")
+        groups = [rows for name, rows in self.rows_of_id.items() if name]
+        yield from self._duplicates("ids", "have the same id_str", groups, "problem")
 
     def positions(self, arcsec: float) -> Iterator[Finding]:
-        """Galaxies that stand in the dataset twice by their place in the sky."""
+        """Galaxies at the same position in the sky."""
         if not self.sky:
             return
         groups = _members(groups_on_the_sky(np.concatenate(self.sky), arcsec))
-        yield from self._twice("positions", f"are within {arcsec:g} arcsec of another", groups, "note")
+        yield from self._duplicates("positions", f"are within {arcsec:g} arcsec of another", groups, "note")
 
     def same_pictures(self) -> Iterator[Finding]:
-        """Galaxies that stand in the dataset twice by their pictures."""
-        yield from self._twice("files", "have the same picture file", self.of_bytes.values(), "note")
+        """Galaxies with the same picture."""
+        yield from self._duplicates("files", "have the same picture file", self.rows_of_file.values(), "note")
         pairs = pictures_alike(np.stack(self.structures)) if self.structures else np.empty((0, 2), int)
         groups = _members(groups_of_pairs(pairs, len(self.structures)))
-        alike = [[self.structured[i] for i in group] for group in groups]
-        yield from self._twice("looks", "have the same picture, perhaps encoded or scaled otherwise", alike, "note")
+        rows = [[self.decoded[i] for i in group] for group in groups]
+        yield from self._duplicates("looks", "have the same picture, perhaps encoded or scaled otherwise", rows, "note")
 
-    def _twice(self, check, what, groups, within) -> Iterator[Finding]:
-        """Leakage between splits is a problem; what is twice within a split, `within`."""
+    def _duplicates(self, check: str, text: str, groups: Collection[list[int]], level: Level) -> Iterator[Finding]:
+        """Duplicates in different splits are a problem, those in one split a finding of this level."""
         groups = [rows for rows in groups if len(rows) > 1]
         leaking = [rows for rows in groups if len({self.split[row] for row in rows}) > 1]
         inside = [rows for rows in groups if len({self.split[row] for row in rows}) == 1]
-        for level, found, where in (("problem", leaking, "in different splits"), (within, inside, "in one split")):
-            if found:
-                pairs = [" = ".join(f"{self.names[r]} ({self.split[r]})" for r in rows[:EXAMPLES]) for rows in found]
-                yield Finding(level, check, f"{sum(map(len, found)):,} galaxies {where} {what}: {_some(pairs)}")
+        in_splits: tuple[tuple[Level, list[list[int]], str], ...] = (
+            ("problem", leaking, "in different splits"),
+            (level, inside, "in one split"),
+        )
+        for of_level, duplicates, where in in_splits:
+            if duplicates:
+                pairs = [
+                    " = ".join(f"{self.names[r]} ({self.split[r]})" for r in rows[:EXAMPLES]) for rows in duplicates
+                ]
+                galaxies = sum(map(len, duplicates))
+                yield Finding(of_level, check, f"{galaxies:,} galaxies {where} {text}: {_first_of(pairs)}")
         if not groups:
-            yield Finding("ok", check, f"no two galaxies {what}")
+            yield Finding("ok", check, f"no two galaxies {text}")
 
 
-def _members(group_of_row):
+def _question_findings(
+    question: Question, table: pa.Table, features: datasets.Features
+) -> Iterator[tuple[Level, str, str, int]]:
+    """Wrong votes for a question, and wrong values in the columns that Galaxy Zoo Evo derives from them, in some rows."""
+    votes = np.stack([_float64(table, column) for column in question.columns], axis=1)
+    if rows := int(np.isnan(votes).any(axis=1).sum()):
+        yield "note", "votes", f"{question.name} has null or NaN instead of 0", rows
+    # By the same rule as training, which refuses such numbers.
+    if rows := int((matrix_of(table, question.columns) < 0).any(axis=1).sum()):
+        yield "problem", "votes", f"{question.name} has numbers that are not votes", rows
+    votes = np.nan_to_num(votes)
+    total = votes.sum(axis=1)
+    if (column := f"{question.name}_total-votes") in features:
+        if rows := int((np.nan_to_num(_float64(table, column)) != total).sum()):
+            yield "problem", "totals", f"{column} is not the sum of its answers", rows
+    for a, column in enumerate(question.columns):
+        if f"{column}_fraction" in features:
+            yield from _fraction_findings(_float64(table, f"{column}_fraction"), votes[:, a], total)
+
+
+def _fraction_findings(
+    fraction: np.ndarray, votes: np.ndarray, total: np.ndarray
+) -> Iterator[tuple[Level, str, str, int]]:
+    expected = np.divide(votes, total, out=np.zeros_like(total), where=total > 0)
+    off = np.abs(np.nan_to_num(fraction) - expected) * np.isfinite(fraction) * (total > 0)
+    # Votes that were made of fractions are whole: the fractions agree to one vote.
+    if rows := int((off > 1 / np.maximum(total, 1) + 1e-3).sum()):
+        yield "problem", "fractions", "fractions are not votes / total", rows
+    elif rows := int((off > 1e-3).sum()):
+        yield "note", "fractions", "votes are fractions rounded to whole votes", rows
+    if rows := int((~np.isfinite(fraction)).sum()):
+        yield "note", "fractions", "some fractions are NaN or null; mask by the votes", rows
+
+
+def _float64(table: pa.Table, column: str) -> np.ndarray:
+    return table[column].cast(pa.float64()).to_numpy()
+
+
+def _members(group_of_row: np.ndarray) -> Collection[list[int]]:
     """The rows of each group."""
     groups = defaultdict(list)
     for row, group in enumerate(group_of_row.tolist()):
@@ -273,64 +303,65 @@ def _members(group_of_row):
     return groups.values()
 
 
-def _seen(content: bytes | None) -> tuple[int, np.ndarray] | str:
-    """(shorter side, fine structure) of an encoded picture, or why it has none."""
+def _decoded(content: bytes | None) -> tuple[int, np.ndarray] | str:
+    """Shorter side and fine structure of an encoded picture, or why it cannot be decoded."""
     try:
         picture = to_rgb(open_picture(content or b""))
     except Image.UnidentifiedImageError:
-        return "is no picture" if content else "is empty"
+        return "is not a picture" if content else "is empty"
     except Exception as error:  # decoders raise many kinds
         return " ".join(str(error).split()) or type(error).__name__
     return min(picture.size), fine_structure(picture)
 
 
-def _votes(statistics, tree, tolerance, total) -> Iterator[Finding]:
+def _votes(statistics: dict[str, Any], tree: DecisionTree | None, tolerance: float, total: int) -> Iterator[Finding]:
     if not tree:
         return
-    broken = statistics["inconsistent"]["questions"]
-    for question, n in sorted(broken.items(), key=lambda item: -item[1]):
+    inconsistent = statistics["inconsistent"]["questions"]
+    for question, n in sorted(inconsistent.items(), key=lambda item: -item[1]):
         asked = max(n, statistics["questions"][question]["galaxies_asked"])
-        level = "problem" if n > tolerance * asked else "note"
         share = f"{n:,} of the {asked:,} galaxies asked ({n / asked:.2%})"
-        yield Finding(level, "tree", f"{question} has other votes than the answers it is asked after in {share}")
-    if not broken:
-        yield Finding(
-            "ok", "tree", "in every galaxy each question has exactly the votes of the answers it is asked after"
-        )
+        text = f"{question} has other votes than the answers that lead to it in {share}"
+        yield Finding("problem" if n > tolerance * asked else "note", "tree", text)
+    if not inconsistent:
+        text = "in every galaxy each question has exactly the votes of the answers that lead to it"
+        yield Finding("ok", "tree", text)
     yield Finding("ok", "votes", f"{sum(statistics['votes'].values()):,} on {total:,} galaxies")
 
 
-def _stated(statistics, stated, counted) -> Iterator[Finding]:
-    found = statistics["galaxies"]
-    if stated and stated != found:
-        yield Finding("problem", "card", f"says {stated} galaxies, but there are {found}")
-    elif stated:
-        yield Finding(
-            "ok", "card", f"its numbers of galaxies are right: {', '.join(f'{n:,} {s}' for s, n in found.items())}"
-        )
-    else:
+def _numbers_of_galaxies(statistics: dict[str, Any], stated: dict[str, int]) -> Iterator[Finding]:
+    counted = statistics["galaxies"]
+    if not stated:
         yield Finding("note", "card", "does not say how many galaxies each split has")
-    if counted is not None:
-        different = [name for name in statistics if statistics[name] != counted.get(name)]
-        if different:
-            yield Finding("problem", "statistics", f"statistics.json has other {', '.join(different)} than the data")
-        else:
-            yield Finding("ok", "statistics", "statistics.json agrees with the data")
+    elif stated != counted:
+        yield Finding("problem", "card", f"says {stated} galaxies, but there are {counted}")
+    else:
+        numbers = ", ".join(f"{n:,} {split}" for split, n in counted.items())
+        yield Finding("ok", "card", f"its numbers of galaxies are right: {numbers}")
 
 
-def _tables(statistics, tree, card) -> Iterator[Finding]:
-    """Whether the tables of the card hold what was counted."""
+def _statistics(statistics: dict[str, Any], own: dict[str, Any] | None) -> Iterator[Finding]:
+    if own is None:
+        return
+    if different := [name for name in statistics if statistics[name] != own.get(name)]:
+        yield Finding("problem", "statistics", f"statistics.json differs from the data in {', '.join(different)}")
+    else:
+        yield Finding("ok", "statistics", "statistics.json agrees with the data")
+
+
+def _tables(statistics: dict[str, Any], tree: DecisionTree | None, card: str | None) -> Iterator[Finding]:
+    """Whether the tables of the card have the numbers of the data."""
     if card is None:
         return
     wrong = [q.name for q in (tree.questions if tree else ()) if table_row(q, statistics) not in card]
     for label, counts in statistics["classes"].items():
         wrong += [f"{label} {name}" for name, n in counts.items() if f"| {name} | {sum(n.values()):,} |" not in card]
     if wrong:
-        yield Finding("problem", "tables", f"the card's table has other numbers for {_some(wrong)}")
+        yield Finding("problem", "tables", f"the card's table has other numbers for {_first_of(wrong)}")
     else:
         yield Finding("ok", "tables", "the card's tables agree with the data")
 
 
-def _some(names):
+def _first_of(names: list[str]) -> str:
     more = f" and {len(names) - EXAMPLES:,} more" if len(names) > EXAMPLES else ""
     return ", ".join(names[:EXAMPLES]) + more

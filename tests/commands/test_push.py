@@ -163,7 +163,7 @@ def test_a_push_that_broke_off_goes_on_and_the_card_comes_last(hub, asked, folde
     there = hub.folder("models", "lab/broken")
     shutil.rmtree(hub.root / "lfs", ignore_errors=True)  # nothing has been sent before
     hub.fail(after=len(DRAWN) + 2, times=1)  # the pictures, the weights and one commit
-    error, before, address = asked_of(environment, pushed_twice, folder, there)
+    error, before, address = asked(pushed_twice, folder, there)
     assert f"the model is complete in {folder}" in error
     assert "model.safetensors" in before
     assert "README.md" not in before

@@ -256,7 +256,7 @@ def test_of_real_galaxies_the_same_picture_is_found_and_no_two_others(pictures, 
 
 UNDECODABLE = {
     "truncated": ({"bytes": jpeg_bytes()[:900], "path": None}, "truncated"),
-    "text": ({"bytes": b"this is text", "path": None}, "is no picture"),
+    "text": ({"bytes": b"this is text", "path": None}, "is not a picture"),
     "no bytes": ({"bytes": None, "path": "1.jpg"}, ""),
     "null": (None, ""),
 }
@@ -312,20 +312,20 @@ def shifted(row, by):
 def test_negative_votes_are_a_problem(dataset, findings):
     for split in ("train", "test"):
         spoil(dataset, split, 0, **shifted(rows_of(dataset, split)[0], 3))
-    assert findings(dataset) == [["problem", "votes", f"{BAR} has numbers that are no votes (2 times)"]]
+    assert findings(dataset) == [["problem", "votes", f"{BAR} has numbers that are not votes (2 times)"]]
 
 
 def test_votes_stored_as_floats_are_noted_and_half_votes_are_a_problem(dataset, findings):
     features = Survey.features | {f"{BAR}_{a}": datasets.Value("float64") for a in ("strong", "weak")}
     rewrite(dataset, lambda row: row, datasets.Features(features))
-    floats = ["note", "schema", "votes are stored as float64, int32; int32 is enough and expected"]
+    floats = ["note", "schema", "votes are stored as float64, int32; int32 is sufficient and expected"]
     assert findings(dataset) == [floats, NO_CARD]
     rows = rows_of(dataset, "train")
     rows[0] |= {f"{BAR}_weak": rows[0][f"{BAR}_weak"] + 0.5}
     write(dataset, "train", rows, datasets.Features(features).arrow_schema)
     assert findings(dataset) == [
         floats,
-        ["problem", "votes", f"{BAR} has numbers that are no votes (1 times)"],
+        ["problem", "votes", f"{BAR} has numbers that are not votes (1 times)"],
         NO_CARD,
     ]
 
@@ -337,7 +337,7 @@ def test_votes_that_no_run_would_learn_are_a_problem(dataset, findings, number):
     rows = rows_of(dataset, "train")
     rows[0] |= {f"{BAR}_weak": number}
     write(dataset, "train", rows, features.arrow_schema)
-    assert ["problem", "votes", f"{BAR} has numbers that are no votes (1 times)"] in findings(dataset)
+    assert ["problem", "votes", f"{BAR} has numbers that are not votes (1 times)"] in findings(dataset)
 
 
 def test_missing_votes_are_noted(dataset, findings):
@@ -359,7 +359,7 @@ def test_votes_that_break_the_tree_are_a_problem_beyond_the_tolerance(dataset, f
         row |= dict.fromkeys(TREE.columns, 0) | {f"{FIRST}_total-votes": 0}
     write(dataset, "train", rows)
     where = f"{broken} of the {asked} galaxies asked ({broken / asked:.2%})"
-    text = f"{PROBLEM} has other votes than the answers it is asked after in {where}"
+    text = f"{PROBLEM} has other votes than the answers that lead to it in {where}"
     assert findings(dataset, tolerance=broken / asked - 1e-4) == [["problem", "tree", text]]
     assert findings(dataset, tolerance=broken / asked + 1e-4) == [["note", "tree", text]]
 
@@ -378,7 +378,7 @@ def test_totals_that_are_not_the_sum_are_a_problem(dataset, findings):
         (0.3, "problem", "fractions are not votes / total (1 times)"),
         (0.02, "note", "votes are fractions rounded to whole votes (1 times)"),
         (0.0005, None, None),
-        (float("nan"), "note", "fractions are NaN or null here and there; mask by the votes (1 times)"),
+        (float("nan"), "note", "some fractions are NaN or null; mask by the votes (1 times)"),
     ],
 )
 def test_fractions_are_those_of_the_votes(dataset, findings, by, level, text):
@@ -402,7 +402,7 @@ def test_statistics_that_are_not_those_of_the_data_are_a_problem(dataset, health
     statistics["votes"][f"{BAR}_no"] += 1
     statistics["classes"]["kind"]["a"]["train"] -= 1
     (dataset / "statistics.json").write_text(json.dumps(statistics))
-    text = "statistics.json has other votes, classes than the data"
+    text = "statistics.json differs from the data in votes, classes"
     assert findings(dataset) == [["problem", "statistics", text]]
     assert findings(dataset, config="tiny") == []
 
@@ -419,7 +419,7 @@ def without(column):
 
 def test_splits_have_the_same_columns(dataset, findings):
     rewrite(dataset, lambda row: row, without("kind"), ["test"])
-    assert findings(dataset) == [["problem", "schema", "the columns of split test are others than those of the first"]]
+    assert findings(dataset) == [["problem", "schema", "split test has other columns than the first split"]]
 
 
 @pytest.mark.parametrize("column", ["image", "id_str"])
@@ -432,7 +432,7 @@ def test_a_column_of_names_instead_of_pictures_is_a_problem(dataset, findings):
     named = datasets.Features(Survey.features | {"image": datasets.Value("string")})
     rewrite(dataset, lambda row: row | {"image": row["image"]["path"]}, named)
     assert findings(dataset) == [
-        ["problem", "schema", f"split {split}: column image holds Value('string'), no pictures"] for split in SPLITS
+        ["problem", "schema", f"split {split}: column image holds Value('string'), not pictures"] for split in SPLITS
     ]
 
 
