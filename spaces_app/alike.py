@@ -1,8 +1,8 @@
-"""Galaxies most like a given one, among drawn galaxies that may be shown to anybody.
+"""Search for similar galaxies among drawn ones, which may be shown to anybody.
 
     python spaces_app/alike.py
 
-draws them anew, into drawn.parquet.
+draws them again, into drawn.parquet.
 """
 
 import io
@@ -28,9 +28,9 @@ class Drawn:
     """A drawn galaxy.
 
     Attributes:
-        picture: its JPEG.
-        words: what it is, as a volunteer who makes no mistake would say.
-        likeness: cosine of the angle between its features and the picture's, at most 1.
+        picture: JPEG.
+        words: its morphology in words.
+        likeness: cosine similarity of its features and those of the picture, at most 1.
     """
 
     id_str: str
@@ -39,26 +39,26 @@ class Drawn:
     likeness: float
 
 
-class Alike:
-    """The drawn galaxies as one model sees them.
+class DrawnIndex:
+    """The drawn galaxies by the features of one model.
 
     Args:
-        model: whose features are compared; it looks at all of them now.
+        model: computes the features; it processes all drawn galaxies now.
     """
 
-    def __init__(self, model: FastModel):
+    def __init__(self, model: FastModel) -> None:
         self.galaxies = pq.read_table(FILE).to_pylist()
         pictures = [np.asarray(Image.open(io.BytesIO(each["image"])).convert("RGB")) for each in self.galaxies]
         views = [model.view(picture) for picture in pictures]
         features = [model.answer(np.stack(views[i : i + BATCH])).features for i in range(0, len(views), BATCH)]
-        features = np.concatenate(features)
-        # Cosines about the mean galaxy: about the origin, all galaxies lie in nearly one direction.
-        self.mean = features.mean(axis=0)
-        self.index = Index(ndim=features.shape[1], metric=MetricKind.Cos, dtype="f32")
-        self.index.add(np.arange(len(features)), features - self.mean)
+        of_all = np.concatenate(features)
+        # Cosines about the mean galaxy: about the origin, all galaxies are in nearly the same direction.
+        self.mean = of_all.mean(axis=0)
+        self.index = Index(ndim=of_all.shape[1], metric=MetricKind.Cos, dtype="f32")
+        self.index.add(np.arange(len(of_all)), of_all - self.mean)
 
-    def most(self, features: np.ndarray, count: int) -> list[Drawn]:
-        """So many galaxies that are most like one of features (D,), the most alike first."""
+    def search(self, features: np.ndarray, count: int) -> list[Drawn]:
+        """The `count` galaxies most similar to features (D,), most similar first."""
         found = self.index.search(features - self.mean, count, exact=True)
         return [
             Drawn(galaxy["id_str"], galaxy["image"], words_of(galaxy["true_path"]), float(1 - distance))
@@ -67,7 +67,7 @@ class Alike:
 
 
 def words_of(true_path: str) -> str:
-    """Plain English of the `true_path` of a drawn galaxy."""
+    """The `true_path` of a drawn galaxy in words."""
     return in_words([tuple(column.rsplit("_", 1)) for column in true_path.split(" > ")])
 
 

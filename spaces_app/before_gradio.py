@@ -1,10 +1,10 @@
-"""What gradio looks for while it is imported: this module comes before it."""
+"""Settings that gradio reads while it is imported: import this module first."""
 
 import os
 
 from temporary import own_folder
 
-# It would ask its makers for news, and count its visitors in a table that it computes anew after every click.
+# Otherwise gradio asks its makers for news, and computes a table of its visitors after every click.
 os.environ |= {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",

@@ -1,8 +1,9 @@
-"""A place in the sky -> the picture that the Legacy Surveys have of it; the only request to another server, of one address."""
+"""The picture of a position in the sky from the Legacy Surveys: the only request to another server, at one address."""
 
 import re
 import time
-from http.client import HTTPException
+from http.client import HTTPException, HTTPMessage
+from typing import IO
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
@@ -11,17 +12,17 @@ import numpy as np
 
 from hf_galaxy.errors import BadInput
 from picture import Picture, read_picture
-from text import say
+from text import sentence
 
 ADDRESS = "https://www.legacysurvey.org/viewer/cutout.jpg"
-LAYER = "ls-dr10"  # Legacy Surveys DR10 in the south, DR9 in the north, as the viewer draws them
-SECONDS, MOST_BYTES = 10, 5_000_000
-# Frames of Galaxy Zoo are as large as their galaxy demands: 424 pixels of the smaller of 0.04 times the Petrosian half-light
+LAYER = "ls-dr10"  # Legacy Surveys DR10 in the south, DR9 in the north, as displayed by the viewer
+SECONDS, MAX_BYTES = 10, 5_000_000
+# The frames of Galaxy Zoo scale with their galaxy: 424 pixels of the smaller of 0.04 times the Petrosian half-light
 # radius and 0.02 times the 90 % radius (Walmsley et al. 2022, huggingface.co/papers/2102.08414), at least 42 arcsec. Of the
 # galaxies of GZ DECaLS most frames have sides from 42 to 80.
-FIELD, LEAST_FIELD, MOST_FIELD = 60, 10, 600  # arcsec
-LEAST_PIXELS, MOST_PIXELS = 64, 512
-NO_LIGHT = 3  # levels of 255 by which the noise of any sky differs more
+FIELD, MIN_FIELD, MAX_FIELD = 60, 10, 600  # arcsec
+MIN_PIXELS, MAX_PIXELS = 64, 512
+NO_LIGHT = 3  # levels of 255; the noise of any sky has a larger range
 
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?(?:°|d|deg)?", re.ASCII | re.IGNORECASE)
 PARTS = re.compile(
@@ -32,10 +33,10 @@ PARTS = re.compile(
 
 
 def coordinates(text: str) -> tuple[float, float]:
-    """Right ascension and declination in degrees, of both in one line: "184.74 47.304", "12:18:57.6, +47:18:14".
+    """Right ascension and declination in degrees, from one line: "184.74 47.304", "12:18:57.6, +47:18:14".
 
     Raises:
-        BadInput: they are no such pair, in words for the visitor.
+        BadInput: in words for the visitor: the line is not such a pair.
     """
     words = re.split(r"[\s,;]+", text.strip())
     half = len(words) // 2
@@ -45,10 +46,10 @@ def coordinates(text: str) -> tuple[float, float]:
 
 
 def right_ascension(text: str) -> float:
-    """In degrees from 0 to 360: of decimal degrees, or of hours, minutes and seconds (with a d or ° behind the first, degrees).
+    """Degrees from 0 to 360, from decimal degrees or from hours, minutes and seconds (degrees if the first has a d or °).
 
     Raises:
-        BadInput: it is neither.
+        BadInput: the text is neither.
     """
     degrees, unit = _degrees(text, "ra_form")
     if unit in ("h", ":", " "):
@@ -59,10 +60,10 @@ def right_ascension(text: str) -> float:
 
 
 def declination(text: str) -> float:
-    """In degrees from -90 to 90: of decimal degrees, or of degrees, arcminutes and arcseconds.
+    """Degrees from -90 to 90, from decimal degrees or from degrees, arcminutes and arcseconds.
 
     Raises:
-        BadInput: it is neither.
+        BadInput: the text is neither.
     """
     degrees, unit = _degrees(text, "dec_form")
     if unit == "h":
@@ -73,31 +74,28 @@ def declination(text: str) -> float:
 
 
 def cutout(ra: float, dec: float, size_arcsec: float = FIELD, pixels: int = 256, name: str = "") -> Picture:
-    """The colour picture that the viewer of the Legacy Surveys draws of a place, north up, east left.
+    """The colour picture of a position from the viewer of the Legacy Surveys, north up, east left.
 
     Args:
         ra, dec: in degrees.
-        size_arcsec: side of the field. That of Galaxy Zoo's frames is about 8.5 times the radius that holds 90 % of the galaxy's light.
-        pixels: side of the picture. The survey's own pixels are 0.262 arcsec.
-        name: by default the coordinates.
+        size_arcsec: side of the field. Galaxy Zoo's frames have about 8.5 times the radius that contains 90 % of the light.
+        pixels: side of the picture. A pixel of the survey is 0.262 arcsec.
+        name: of the picture; by default the coordinates.
 
     Raises:
-        BadInput: a value is out of range; the server cannot be reached, is slow or gives no picture; or it has none of the place.
+        BadInput: a value is out of range; the server cannot be reached, is slow or sends no picture; or the position is
+            outside the survey.
     """
-    for wrong, reason, limits in [
-        (not 0 <= ra <= 360, "ra_range", {}),
-        (not -90 <= dec <= 90, "dec_range", {}),
-        (
-            not (isinstance(size_arcsec, int | float) and LEAST_FIELD <= size_arcsec <= MOST_FIELD),
-            "field_range",
-            {"least": LEAST_FIELD, "most": MOST_FIELD},
-        ),
-        (not LEAST_PIXELS <= pixels <= MOST_PIXELS, "pixels_range", {"least": LEAST_PIXELS, "most": MOST_PIXELS}),
-    ]:
-        if wrong:
-            raise _refusal(reason, **limits)
-    asked = {"ra": f"{ra:.7f}", "dec": f"{dec:.7f}", "layer": LAYER, "pixscale": f"{size_arcsec / pixels:.6f}"}
-    content = _fetched(f"{ADDRESS}?{urlencode(asked | {'size': int(pixels)})}")
+    if not 0 <= ra <= 360:
+        raise _refusal("ra_range")
+    if not -90 <= dec <= 90:
+        raise _refusal("dec_range")
+    if not (isinstance(size_arcsec, int | float) and MIN_FIELD <= size_arcsec <= MAX_FIELD):
+        raise _refusal("field_range", least=MIN_FIELD, most=MAX_FIELD)
+    if not MIN_PIXELS <= pixels <= MAX_PIXELS:
+        raise _refusal("pixels_range", least=MIN_PIXELS, most=MAX_PIXELS)
+    query = {"ra": f"{ra:.7f}", "dec": f"{dec:.7f}", "layer": LAYER, "pixscale": f"{size_arcsec / pixels:.6f}"}
+    content = _fetched(f"{ADDRESS}?{urlencode(query | {'size': int(pixels)})}")
     try:
         picture = read_picture(content, name or f"{ra:.5f} {dec:+.5f}")
     except BadInput as error:
@@ -107,41 +105,45 @@ def cutout(ra: float, dec: float, size_arcsec: float = FIELD, pixels: int = 256,
     return picture
 
 
-def _refusal(reason, **values):
-    return BadInput(say(f"cutouts.{reason}", **values))
+def _refusal(reason: str, **values: object) -> BadInput:
+    return BadInput(sentence(f"cutouts.{reason}", **values))
 
 
-def _degrees(text, refused):
-    """(the number in units of its first part, the sign behind that part, "" if it is one number)."""
+def _degrees(text: str, reason: str) -> tuple[float, str]:
+    """The number in units of its first part, and the character after that part; "" if the text is a single number."""
     text = text.strip().replace("\N{MINUS SIGN}", "-")
     if NUMBER.fullmatch(text):
         return float(text.lower().rstrip("deg°")), ""
     parts = PARTS.fullmatch(text)
     if not parts:
-        raise _refusal(refused)
+        raise _refusal(reason)
     whole, minutes, seconds = (float(parts[each] or 0) for each in ("whole", "minutes", "seconds"))
     number = whole + minutes / 60 + seconds / 3600
     return -number if parts["sign"] == "-" else number, parts["unit"].lower().replace("\t", " ")
 
 
 class _SameServer(HTTPRedirectHandler):
-    def redirect_request(self, request, file, code, message, headers, address):
+    """Follows redirects to the same server only."""
+
+    def redirect_request(
+        self, request: Request, file: IO[bytes], code: int, message: str, headers: HTTPMessage, address: str
+    ) -> Request | None:
         if urlsplit(address)[:2] != urlsplit(ADDRESS)[:2]:
             return None  # becomes an HTTPError
         return super().redirect_request(request, file, code, message, headers, address)
 
 
-def _fetched(address):
+def _fetched(address: str) -> bytes:
     parts, end = [], time.monotonic() + SECONDS
     try:
-        # Some servers refuse who says no name.
+        # Some servers refuse requests without a name.
         request = Request(address, headers={"User-Agent": "hf_galaxy"})
         with build_opener(_SameServer).open(request, timeout=SECONDS) as response:
             while part := response.read1(2**16):
                 parts.append(part)
                 if time.monotonic() > end:
                     raise TimeoutError
-                if sum(map(len, parts)) > MOST_BYTES:
+                if sum(map(len, parts)) > MAX_BYTES:
                     raise _refusal("odd")
     except HTTPError as error:
         error.close()

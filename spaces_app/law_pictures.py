@@ -1,21 +1,29 @@
-"""Charts and tables for the page: SVG that follows light and dark mode and the width of the screen, and HTML around it.
+"""Charts and tables for the page: SVG that adapts to dark mode and to the width of the screen, and HTML around it.
 
-A chart is drawn twice, wide and narrow, and the page shows the one that fits; nothing is fetched for it. Its colours are
-variables of CSS in place of those of `hf_galaxy.reports.charts`, so that a dark page changes them without a word to the server.
+A chart is drawn twice, wide and narrow, and the page shows the one that fits. CSS variables replace the colours of
+`hf_galaxy.reports.charts`, so that dark mode needs no request to the server.
 """
+
+from __future__ import annotations
 
 import hashlib
 import threading
 from collections.abc import Callable
 from html import escape
+from typing import TYPE_CHECKING
 
 from hf_galaxy.reports.charts import COLORS, GREY, chart, style, svg
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
 WIDE, NARROW = (7.6, 3.9), (3.7, 3.3)  # inches of 72 px in the drawing, without the legend
 _DARK = ("#58b4f0", "#ff8f4d", "#35d0a0", "#e594c4", "#f0b429", "#8fd0f7", "#f2f2f2")  # of COLORS
-_SEEN = {"ink": ("#000000", "#f2f2f2"), "quiet": (GREY, "#b8b8b8"), "paper": ("#ffffff", "#18181b")}
-_SEEN |= {f"line-{i}": pair for i, pair in enumerate(zip(COLORS[:-1], _DARK, strict=False))}
-_PAINTED = threading.Lock()  # settings of matplotlib belong to the whole process
+_PALETTE = {"ink": ("#000000", "#f2f2f2"), "quiet": (GREY, "#b8b8b8"), "paper": ("#ffffff", "#18181b")}
+_PALETTE |= {f"line-{i}": pair for i, pair in enumerate(zip(COLORS[:-1], _DARK, strict=False))}
+_DRAWING = threading.Lock()  # settings of matplotlib are shared by all threads
 _STYLE = """<style>
 .law-picture{margin:0;container-type:inline-size;LIGHT}
 .dark .law-picture{DARK}
@@ -33,20 +41,20 @@ _STYLE = """<style>
 .law-words p{margin:0.4rem 0}
 </style>"""
 for _mode, _which in (("LIGHT", 0), ("DARK", 1)):
-    _STYLE = _STYLE.replace(_mode, ";".join(f"--law-{name}:{pair[_which]}" for name, pair in _SEEN.items()))
+    _STYLE = _STYLE.replace(_mode, ";".join(f"--law-{name}:{pair[_which]}" for name, pair in _PALETTE.items()))
 
 
-def picture(draw: Callable, alt: str, heights: float = 1.0) -> str:
+def picture(draw: Callable[[Figure, Axes], list[Line2D]], alt: str, heights: float = 1.0) -> str:
     """A chart as HTML.
 
     Args:
-        draw: is given a matplotlib figure with one panel, and its axes; paints them, and returns entries for the legend.
-        alt: what is to be seen, for those who do not see it.
-        heights: of the chart, where it is not to be as high as usual.
+        draw: draws on a matplotlib figure and its axes, and returns the entries of the legend.
+        alt: alternative text.
+        heights: factor of the usual height.
     """
     parts = []
     for name, (width, height) in {"wide": WIDE, "narrow": NARROW}.items():
-        with _PAINTED, style():
+        with _DRAWING, style():
             figure, (axes,) = chart(1, height=heights * height, width=width)
             handles = draw(figure, axes)
             drawn = svg(figure, handles, hashlib.sha256(f"{name} {alt}".encode()).hexdigest())
@@ -54,10 +62,10 @@ def picture(draw: Callable, alt: str, heights: float = 1.0) -> str:
     return f'{_STYLE}<figure class="law-picture" role="img" aria-label="{escape(alt)}">{"".join(parts)}</figure>'
 
 
-def _themed(drawn):
-    for name, (color, _) in _SEEN.items():
+def _themed(drawn: str) -> str:
+    for name, (color, _) in _PALETTE.items():
         drawn = drawn.replace(color.lower(), f"var(--law-{name})")
-    # Its rules would hold for the whole page.
+    # Its rules would apply to the whole page.
     start, end = drawn.index("<style"), drawn.index("</style>") + len("</style>")
     drawn = drawn[:start] + drawn[end:]
     fonts = drawn[drawn.index("'DejaVu Sans'") : drawn.index("sans-serif")]
@@ -65,20 +73,20 @@ def _themed(drawn):
 
 
 def table(caption: str, columns: list[str], rows: list[list[str]]) -> str:
-    """As HTML, the first column naming the rows; on a narrow screen it can be moved sideways, with keys as well."""
+    """A table as HTML, with row headers in the first column; on a narrow screen it scrolls, also with the keyboard."""
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
     body = "".join(
         f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
         for row in rows
     )
     caption = escape(caption)
-    # Not a caption of HTML, which is as wide as the table, and would be moved away with it.
+    # Not a caption element, which is as wide as the table and would scroll with it.
     return (
         f'<p class="law-caption">{caption}</p><div class="law-table" tabindex="0" role="region" aria-label="{caption}">'
         f'<table aria-label="{caption}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
 
 
-def words(sentences: list[str]) -> str:
-    """Paragraphs, which a screen reader is told of when they change."""
+def paragraphs(sentences: list[str]) -> str:
+    """Paragraphs as HTML, whose changes are announced by screen readers."""
     return f'<div class="law-words" aria-live="polite">{"".join(f"<p>{escape(each)}</p>" for each in sentences)}</div>'

@@ -1,10 +1,12 @@
-"""The committed records behind the second tab, and the numbers and names of it in words."""
+"""The committed records behind the tab "Scaling laws", and their numbers and names in words."""
 
 import json
 import math
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -12,58 +14,58 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.reports.measures import ALL
 from hf_galaxy.reports.text import number
 from hf_galaxy.scaling.points import load_points
-from text import say
+from text import sentence
 
 STUDIES = ("gz2_classes", "gz2_votes", "ceers", "ceers_starts")
 DOWNSTREAM = "downstream"
-# What the tab reads, below the folder of results; a published Space needs no more of it.
+# Files in the folder of results that the tab reads; a published Space needs no others.
 FILES = (
     *(f"{study}/{file}" for study in STUDIES for file in ("scaling.json", "points.parquet")),
     f"{DOWNSTREAM}/results.json",
     f"{DOWNSTREAM}/benchmark.json",
 )
 _HERE = Path(__file__).parent
-# Beside the app where it is published, else in the repository.
+# In a published Space beside the app, otherwise in the repository.
 RESULTS = _HERE / "results" if (_HERE / "results").is_dir() else _HERE.parent / "results"
 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """A study of scaling: `fits` as in scaling.json, `points` as `points.points_of` makes them."""
+    """A scaling study: `fits` as in scaling.json, `points` as of `points.points_of`."""
 
     name: str
-    fits: dict
+    fits: dict[str, Any]
     points: pd.DataFrame
 
     @property
     def title(self) -> str:
-        """The dataset in plain words."""
-        return say(f"laws.study_{self.name}")
+        """The dataset in words."""
+        return sentence(f"laws.study_{self.name}")
 
     def measures(self) -> list[str]:
-        """In the order of the records."""
+        """The measures, in the order of the records."""
         return list(dict.fromkeys(law["measure"] for law in self.fits["laws"]))
 
-    def usual(self) -> str:
-        """The measure shown first: of classes the error, which needs no explanation."""
+    def default_measure(self) -> str:
+        """The measure that is shown first: for classes the error, which needs no explanation."""
         return "error" if "error" in self.measures() else self.measures()[0]
 
     def questions(self, measure: str) -> list[str]:
-        """Measured by it; "all" is all of them together."""
+        """The questions with this measure; "all" is all of them together."""
         return list(dict.fromkeys(law["figure"] for law in self.fits["laws"] if law["measure"] == measure))
 
     def series(self) -> list[tuple[str, str]]:
-        """(backbone, start) of all runs that differ in galaxies and seed only."""
+        """(backbone, start) of each series of runs with different numbers of galaxies and seeds."""
         return list(dict.fromkeys((law["backbone"], law["start"]) for law in self.fits["laws"]))
 
-    def called(self, backbone: str, start: str) -> str:
-        """A series in words: the start is named where there are several."""
+    def series_name(self, backbone: str, start: str) -> str:
+        """A series in words, with the start if there are several."""
         if len(self.fits["data"]["starts"]) == 1:
             return backbone
-        return say("laws.series", backbone=backbone, start=say(f"laws.start_{start}"))
+        return sentence("laws.series", backbone=backbone, start=sentence(f"laws.start_{start}"))
 
-    def laws(self, measure: str, question: str) -> list[dict]:
-        """Of all series."""
+    def laws(self, measure: str, question: str) -> list[dict[str, Any]]:
+        """The laws of all series."""
         return [law for law in self.fits["laws"] if (law["measure"], law["figure"]) == (measure, question)]
 
 
@@ -72,59 +74,61 @@ def study_of(results: Path, name: str) -> Study:
     """A study in the folder of results, read once.
 
     Raises:
-        BadInput: there is none of that name.
+        BadInput: there is no such study.
     """
-    known("study", name, STUDIES)
+    check_name("study", name, STUDIES)
     folder = results / name
     return Study(name, json.loads((folder / "scaling.json").read_text()), load_points(folder / "points.parquet"))
 
 
-def known(what: str, name: str, there) -> None:
-    """Raises:
-    BadInput: a visitor asks for a name that is not there.
+def check_name(kind: str, name: str, available: Collection[str]) -> None:
+    """Refuse an unknown name.
+
+    Raises:
+        BadInput: in words for visitors.
     """
-    if name not in there:
-        raise BadInput(
-            say("laws.no_such", what=say(f"laws.what_{what}"), called=str(name)[:40], there=", ".join(map(str, there)))
-        )
+    if name not in available:
+        names = ", ".join(map(str, available))
+        kind = sentence(f"laws.kind_{kind}")
+        raise BadInput(sentence("laws.no_such", kind=kind, name=str(name)[:40], available=names))
 
 
-def measured_by(measure: str) -> str:
+def measure_name(measure: str) -> str:
     """A measure in words."""
-    return say(f"laws.measure_{measure}")
+    return sentence(f"laws.measure_{measure}")
 
 
-def question_called(question: str) -> str:
-    """As Galaxy Zoo calls it, without the campaign."""
-    return say("laws.all_questions") if question == ALL else question.rpartition("-")[0].replace("-", " ")
+def question_name(question: str) -> str:
+    """A question in words, without the campaign."""
+    return sentence("laws.all_questions") if question == ALL else question.rpartition("-")[0].replace("-", " ")
 
 
-def told(estimate: dict, form=number) -> str:
-    """A value with its interval, or that it has none."""
+def with_interval(estimate: dict[str, Any], format_number: Callable[[float], str] = number) -> str:
+    """A value with its interval, if it has one."""
     value, low, high = (estimate[key] for key in ("value", "low", "high"))
     if value is None:
-        return say("laws.not_known")
+        return sentence("laws.not_known")
     if low is None:
-        return say("laws.no_interval", value=form(value))
-    return say("laws.interval", value=form(value), low=form(low), high=form(high))
+        return sentence("laws.no_interval", value=format_number(value))
+    return sentence("laws.interval", value=format_number(value), low=format_number(low), high=format_number(high))
 
 
 def percent(share: float) -> str:
-    """Of a change, with its sign where it is negative."""
+    """A change in per cent, with its sign where it is negative."""
     return f"{100 * share:.1f} %".replace("-", "−")  # noqa: RUF001
 
 
 def listed(words: list[str]) -> str:
     """a, b, and c."""
-    return words[0] if len(words) == 1 else say("laws.and", first=", ".join(words[:-1]), last=words[-1])
+    return words[0] if len(words) == 1 else sentence("laws.and", first=", ".join(words[:-1]), last=words[-1])
 
 
-def plain(value):
-    """The same as JSON has it: None for what is no finite number."""
+def json_value(value: Any) -> Any:
+    """The same for JSON: None for numbers that are not finite."""
     if isinstance(value, dict):
-        return {str(key): plain(each) for key, each in value.items()}
+        return {str(key): json_value(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(each) for each in value]
+        return [json_value(each) for each in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value

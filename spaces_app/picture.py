@@ -1,8 +1,8 @@
-"""One file of a visitor -> a picture, or a kind refusal, whatever the file holds. Nothing is written to disk.
+"""A visitor's file as a picture, or a polite refusal, for any content. Nothing is written to disk.
 
-What a file may cost is limited before it is decoded: its bytes, its pixels by its header, and how many pieces it is made
-of, as decoders go through millions of empty ones for seconds. EXIF's orientation is not applied, as scripts/predict.py
-does not: the model sees the pixels as they lie in the file.
+The cost of a file is limited before it is decoded: its bytes, its pixels by its header, and its number of parts, since decoders
+spend seconds on millions of empty ones. As in scripts/predict.py, the EXIF orientation is not applied: the model gets the pixels
+as they are in the file.
 """
 
 import gzip
@@ -23,31 +23,34 @@ from PIL import Image
 from hf_galaxy.data.pictures import FITS_START, GZIP_START, PNG_START, kind_of
 from hf_galaxy.data.pixels import pixels_of
 from hf_galaxy.errors import BadInput
-from text import say
+from text import sentence
 
-MOST_BYTES = 20_000_000  # of a file
-MOST_EXPANDED = 40_000_000  # bytes of the FITS file in a gzipped one
-MOST_PIXELS = 50_000_000  # a telephone's largest
-MOST_VALUES = 5_000_000  # of a FITS file or a PNG of 16 bits, which are stretched as 64-bit floats
-LEAST_SIDE, MOST_ASPECT = 16, 4  # fewer pixels show no galaxy; of a longer strip the model sees the middle alone
-MOST_CHUNKS, MOST_SEGMENTS, MOST_HDUS, MOST_GZIPS = 20_000, 300, 100, 1_000  # pieces of PNG, JPEG, FITS, gzip
+MAX_BYTES = 20_000_000  # of a file
+MAX_EXPANDED = 40_000_000  # bytes of the FITS file in a gzipped one
+MAX_PIXELS = 50_000_000  # a telephone's largest
+MAX_VALUES = 5_000_000  # of a FITS file or a PNG of 16 bits, which become 64-bit floats
+MIN_SIDE, MAX_ASPECT = (
+    16,
+    4,
+)  # with fewer pixels a galaxy is not visible; of a longer strip the model gets the centre only
+MAX_CHUNKS, MAX_SEGMENTS, MAX_HDUS, MAX_GZIPS = 20_000, 300, 100, 1_000  # parts of PNG, JPEG, FITS, gzip
 
 JPEG_START = b"\xff\xd8"
-# Of a JPEG's segments, all but restart markers, which stand alone and within the pixels' data.
+# Segments of a JPEG, except restart markers, which are within the data of the pixels.
 MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 
-# Decoding takes turns: so it takes no more memory than the largest picture does, and warnings' filters, which
-# hf_galaxy.pictures sets, belong to all threads.
+# One picture is decoded at a time: this limits the memory, and the filters of warnings, which hf_galaxy.data.pictures
+# sets, are shared by all threads.
 _turn = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """What a visitor gave.
+    """A visitor's picture.
 
     Attributes:
-        name: of the file, without its folder; any letters may be in it, so it is for a page to escape.
+        name: of the file, without its folder. It may have any characters, so a page must escape it.
         pixels: (H, W, 3) uint8.
     """
 
@@ -56,49 +59,49 @@ class Picture:
 
 
 def read_picture(file: str | Path | bytes, name: str = "") -> Picture:
-    """The pixels that scripts/predict.py reads of the same JPEG, PNG or FITS file, gzipped or not; or those of a WebP.
+    """Read a JPEG, PNG or FITS file, gzipped or not, with the same pixels as in scripts/predict.py; or a WebP file.
 
     FITS images compressed tile by tile (fpack), which predict.py reads, are refused.
 
     Args:
-        file: a path, or the file's bytes. What it is, its content says, not its name.
-        name: by default the path's last part.
+        file: a path, or the file's bytes. Its content decides the format, not its name.
+        name: of the picture; by default the last part of the path.
 
     Raises:
-        BadInput: it is no such picture, or one that is too large, too small or damaged; in words for the visitor, which hold
-            neither the name nor what a library said.
+        BadInput: the file is not such a picture, or too large, too small or damaged; in words for the visitor, without the
+            name and without messages of libraries.
     """
     if not isinstance(file, bytes):
         name, file = name or Path(file).name, _content(Path(file))
     if not file:
         raise refusal("empty")
-    if len(file) > MOST_BYTES:
-        raise refusal("too_large", limit=f"{MOST_BYTES / 1e6:.0f} MB")
+    if len(file) > MAX_BYTES:
+        raise refusal("too_large", limit=f"{MAX_BYTES / 1e6:.0f} MB")
     with _turn, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about metadata; the visitor would not see them
+        warnings.simplefilter("ignore")  # about metadata; visitors would not see them
         return Picture(plain_name(name), _pixels(file))
 
 
 def plain_name(name: str) -> str:
-    """The last part of a path in any system's way of writing, without letters that cannot be seen, 100 at most."""
+    """The last part of a path of any operating system, without invisible characters, at most 100."""
     last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
     return "".join(letter for letter in last if letter.isprintable())[:100].strip()
 
 
-def refusal(reason: str, **values) -> BadInput:
-    """The sentence of that name in the section "inputs" as an exception."""
-    return BadInput(say(f"inputs.{reason}", **values))
+def refusal(reason: str, **values: object) -> BadInput:
+    """The text of that name in the section "inputs" as an exception."""
+    return BadInput(sentence(f"inputs.{reason}", **values))
 
 
-def _content(path):
+def _content(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(MOST_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: no path at all
+            return file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: not a path
         raise refusal("gone") from error
 
 
-def _pixels(content):
+def _pixels(content: bytes) -> np.ndarray:
     if content.startswith(GZIP_START):
         content = _expanded(content)
     if content.startswith(FITS_START):
@@ -110,35 +113,35 @@ def _pixels(content):
     try:
         picture = Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "WEBP"))
         width, height = picture.size
-        moves = picture.format == "WEBP" and picture.is_animated
+        animated = picture.format == "WEBP" and picture.is_animated
     except Image.UnidentifiedImageError as error:
         raise _unknown(content) from error
     except Image.DecompressionBombError as error:
-        raise refusal("too_many_pixels", limit=MOST_PIXELS // 1_000_000) from error
-    except Exception as error:  # decoders raise many kinds; each means that the file is no good
+        raise refusal("too_many_pixels", limit=MAX_PIXELS // 1_000_000) from error
+    except Exception as error:  # decoders raise many kinds
         raise refusal("damaged") from error
-    if moves:
+    if animated:
         raise refusal("animated")
-    _check_size(width, height, MOST_VALUES if picture.mode.startswith("I") else MOST_PIXELS)
+    _check_size(width, height, MAX_VALUES if picture.mode.startswith("I") else MAX_PIXELS)
     try:
         return pixels_of(picture if picture.format == "WEBP" else content)
     except Exception as error:
         raise refusal("damaged") from error
 
 
-def _check_size(width, height, most):
-    if width * height > most:
-        raise refusal("too_many_pixels", limit=most // 1_000_000)
-    if min(width, height) < LEAST_SIDE:
-        raise refusal("too_small", width=width, height=height, least=LEAST_SIDE)
-    if max(width, height) > MOST_ASPECT * min(width, height):
-        raise refusal("too_long", width=width, height=height, most=MOST_ASPECT)
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise refusal("too_many_pixels", limit=max_pixels // 1_000_000)
+    if min(width, height) < MIN_SIDE:
+        raise refusal("too_small", width=width, height=height, least=MIN_SIDE)
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise refusal("too_long", width=width, height=height, most=MAX_ASPECT)
 
 
-def _check_chunks(content):
-    """Refuse a PNG of very many chunks, and one that moves."""
+def _check_chunks(content: bytes) -> None:
+    """Refuse a PNG with very many chunks, and an animated one."""
     position = 8
-    for _ in range(MOST_CHUNKS):
+    for _ in range(MAX_CHUNKS):
         if position + 8 > len(content):
             return
         length, kind = struct.unpack_from(">I4s", content, position)
@@ -148,11 +151,11 @@ def _check_chunks(content):
     raise refusal("damaged")
 
 
-def _check_segments(content):
-    """Refuse a JPEG of very many segments, each of which may be a scan of all pixels, or with filling between those before
-    its pixels."""
+def _check_segments(content: bytes) -> None:
+    """Refuse a JPEG with very many segments, each of which may be a scan of all pixels, or with other bytes between those
+    before the pixels."""
     position, scans = 2, False
-    for _ in range(MOST_SEGMENTS):
+    for _ in range(MAX_SEGMENTS):
         found = MARKER.search(content, position)
         if not found or content[found.end() - 1] == END_OF_IMAGE:
             return
@@ -163,49 +166,49 @@ def _check_segments(content):
     raise refusal("damaged")
 
 
-def _expanded(content):
-    """The FITS file in a gzipped one."""
-    if content.count(GZIP_START + b"\x08") > MOST_GZIPS:
+def _expanded(content: bytes) -> bytes:
+    """The FITS file in a gzipped file."""
+    if content.count(GZIP_START + b"\x08") > MAX_GZIPS:
         raise refusal("damaged")
     try:
         with gzip.open(io.BytesIO(content)) as file:
-            expanded = file.read(MOST_EXPANDED + 1)
+            expanded = file.read(MAX_EXPANDED + 1)
     except Exception as error:
         raise refusal("damaged") from error
-    if len(expanded) > MOST_EXPANDED:
-        raise refusal("too_large", limit=f"{MOST_EXPANDED // 1_000_000} MB")
+    if len(expanded) > MAX_EXPANDED:
+        raise refusal("too_large", limit=f"{MAX_EXPANDED // 1_000_000} MB")
     if not expanded.startswith(FITS_START):
         raise refusal("gzip")
     return expanded
 
 
-def _fits_pixels(content):
+def _fits_pixels(content: bytes) -> np.ndarray:
     try:
         with fits.open(io.BytesIO(content), memmap=False) as hdus:
-            some = list(islice(hdus, MOST_HDUS + 1))
+            some = list(islice(hdus, MAX_HDUS + 1))
             values = max((math.prod(hdu.shape) for hdu in some if hdu.is_image), default=0)
             packed = any(isinstance(hdu, fits.CompImageHDU) for hdu in some)
-        few = len(some) <= MOST_HDUS and values <= MOST_VALUES
+        few = len(some) <= MAX_HDUS and values <= MAX_VALUES
         if few and not packed:
             kind_of(content)
     except Exception as error:
         raise refusal("fits_no_image") from error
     if not few:
-        raise refusal("fits_too_many", values=MOST_VALUES // 1_000_000, images=MOST_HDUS)
+        raise refusal("fits_too_many", values=MAX_VALUES // 1_000_000, images=MAX_HDUS)
     if packed:
-        # A wrong header makes astropy's HCOMPRESS write beyond its memory (seen in 8.0.2), which would end the app.
+        # With a wrong header, astropy's HCOMPRESS writes beyond its memory (in 8.0.2), which would end the app.
         raise refusal("fits_packed")
     try:
         pixels = pixels_of(content)
     except Exception as error:
         raise refusal("fits_no_pixels") from error
     height, width, _ = pixels.shape
-    _check_size(width, height, MOST_PIXELS)
+    _check_size(width, height, MAX_PIXELS)
     return pixels
 
 
-def _unknown(content):
-    """What to say of a file that is none of the formats."""
+def _unknown(content: bytes) -> BadInput:
+    """The refusal of a file that has none of the formats."""
     if content.startswith(b"GIF8"):
         return refusal("gif")
     if content.startswith((b"II*\0", b"MM\0*", b"BM")):

@@ -1,6 +1,6 @@
-"""What visitors send goes away: a folder of our own, and a look through it now and then.
+"""Deletion of visitors' files: a folder of our own, which is searched for old files at intervals.
 
-gradio's own `delete_cache` is not relied on: its task ends for good where visitors come while it looks, and it leaves folders.
+gradio's own `delete_cache` is not reliable: its task ends if visitors come while it runs, and it leaves folders.
 """
 
 import os
@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-LOOK, KEPT = 60, 1800  # seconds between two looks; age at which files go
-MOST = 5_000_000_000  # bytes, above which the oldest go before that
+INTERVAL, MAX_AGE = 60, 1800  # seconds between two searches; age at which files are deleted
+MAX_BYTES = 5_000_000_000  # of all files; above, the oldest are deleted before that age
 
 
 def own_folder() -> Path:
-    """A new folder for all that gradio keeps in files, in GRADIO_TEMP_DIR if that is set; it has to be asked for before gradio is imported."""
+    """A new folder for gradio's files, in GRADIO_TEMP_DIR if that is set; must be called before gradio is imported."""
     within = os.environ.get("GRADIO_TEMP_DIR")
     if within:
         os.makedirs(within, exist_ok=True)
@@ -29,8 +29,8 @@ def own_folder() -> Path:
 
 
 @contextmanager
-def gone_at_the_end(folder: Path) -> Iterator[None]:
-    """The folder goes away when the block ends, in whatever way, SIGTERM too."""
+def removed_at_exit(folder: Path) -> Iterator[None]:
+    """Delete the folder when the block ends, also by an exception or SIGTERM."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
@@ -38,41 +38,42 @@ def gone_at_the_end(folder: Path) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def sweep(folder: Path) -> None:
-    """From now on remove files that are old or too many, but those that are there already, which belong to the page."""
+def start_sweeping(folder: Path) -> None:
+    """Delete old files at intervals, in a thread. Files that exist now belong to the page and stay."""
     ours = {file for file in folder.rglob("*") if file.is_file()}
 
-    def look():
+    def search() -> None:
         while True:
-            time.sleep(LOOK)
-            remove_old(folder, ours, time.time() - KEPT)
+            time.sleep(INTERVAL)
+            remove_old(folder, ours, time.time() - MAX_AGE)
 
-    threading.Thread(target=look, daemon=True).start()
+    threading.Thread(target=search, daemon=True).start()
 
 
-def remove_old(folder: Path, spared: set[Path], before: float, most: int = MOST) -> None:
-    """Remove what was last changed before a time, and of the rest the oldest until no more than `most` bytes are left; empty folders, too.
+def remove_old(folder: Path, spared: set[Path], before: float, max_bytes: int = MAX_BYTES) -> None:
+    """Delete files last changed before a time, the oldest of the others until at most `max_bytes` are left, and empty folders.
 
-    Others may add and remove files meanwhile.
+    Others may add and remove files at the same time.
 
     Args:
         spared: files that stay, and do not count.
+        before: seconds since the epoch.
     """
     found = []
     for file in set(folder.rglob("*")) - spared:
         try:
             found.append((file.stat(), file))
-        except FileNotFoundError:  # somebody else removed it
+        except FileNotFoundError:  # another process deleted it
             continue
     files = sorted(((stat.st_mtime, stat.st_size, file) for stat, file in found if not file.is_dir()))
     left = sum(size for _, size, _ in files)
     for changed, size, file in files:
-        if changed < before or left > most:
+        if changed < before or left > max_bytes:
             file.unlink(missing_ok=True)
             left -= size
-    for stat, inner in sorted(found, key=lambda each: each[1], reverse=True):  # the inner ones first
+    for stat, inner in sorted(found, key=lambda each: each[1], reverse=True):  # inner folders first
         if inner.is_dir() and stat.st_mtime < before:
             try:
                 inner.rmdir()
-            except OSError:  # it is not empty, or gone
+            except OSError:  # not empty, or deleted
                 continue

@@ -1,4 +1,4 @@
-"""What the Space says, in the language of HF_GALAXY_LANGUAGE: text/en.toml holds all of it."""
+"""The texts of the Space, in the language of HF_GALAXY_LANGUAGE: all of them are in text/en.toml."""
 
 import os
 import tomllib
@@ -13,13 +13,13 @@ if LANGUAGE not in LANGUAGES:
 _TEXT = tomllib.loads(LANGUAGES[LANGUAGE].read_text())
 
 
-def say(name: str, /, **values) -> str:
-    """The sentence of that name ("section.name"), its {braces} filled with the values."""
+def sentence(name: str, /, **values: object) -> str:
+    """The text of that name ("section.name"), with the values in its {braces}."""
     section, _, key = name.partition(".")
     return _TEXT[section][key].strip().format(**values)
 
 
-def known(name: str, otherwise: str) -> str:
-    """The same of a name that need not be there."""
+def sentence_or(name: str, default: str) -> str:
+    """The text of that name, or a default if there is none."""
     section, _, key = name.partition(".")
-    return _TEXT[section].get(key, otherwise)
+    return _TEXT[section].get(key, default)

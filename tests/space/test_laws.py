@@ -1,4 +1,4 @@
-"""The second tab of the Space says what the records say; its planner is `label_budget`; and bad input gets kind words."""
+"""The second tab of the Space says what the records sentence; its planner is `label_budget`; and bad input gets kind words."""
 
 import json
 import os
@@ -18,8 +18,8 @@ import law_pretraining
 from hf_galaxy.errors import BadInput
 from hf_galaxy.scaling.label_budget import budget_of, series_of
 from hf_galaxy.scaling.points import load_points
-from law_records import FILES, RESULTS, STUDIES, plain, study_of
-from text import say
+from law_records import FILES, RESULTS, STUDIES, json_value, study_of
+from text import sentence
 
 SPACE = Path(law_curves.__file__).parent
 
@@ -41,8 +41,8 @@ def test_a_study_has_words_for_all_that_is_in_it(study):
     which = study_of(RESULTS, study)
     assert which.title
     for measure in which.measures():
-        assert say(f"laws.measure_{measure}")
-    assert len({which.called(*pair) for pair in which.series()}) == len(which.series())
+        assert sentence(f"laws.measure_{measure}")
+    assert len({which.series_name(*pair) for pair in which.series()}) == len(which.series())
 
 
 def test_laws_are_those_of_the_records():
@@ -115,7 +115,7 @@ def test_the_planner_is_the_label_budget():
     ours = law_planner.label_budget(
         RESULTS, "ceers_starts", "tf_efficientnet_lite0", start, 6_000, 15.5, measure="excess"
     )
-    theirs = plain(budget_of(series, 15.5, galaxies=6_000).as_dict())
+    theirs = json_value(budget_of(series, 15.5, galaxies=6_000).as_dict())
     assert {key: ours[key] for key in theirs if key != "sentences"} == {
         key: value for key, value in theirs.items() if key != "sentences"
     }
@@ -129,7 +129,7 @@ def test_every_series_can_be_planned():
     for study in STUDIES:
         which = study_of(RESULTS, study)
         for backbone, start in which.series():
-            least = min(law["points"][-1]["value"] for law in which.laws(which.usual(), "all"))
+            least = min(law["points"][-1]["value"] for law in which.laws(which.default_measure(), "all"))
             for target in (0.97 * least, 0.01 * least):
                 found = law_planner.label_budget(RESULTS, study, backbone, start, None, target)
                 assert not re.search(r"[{}]|None|nan", " ".join(found["sentences"]))
@@ -253,15 +253,15 @@ def test_pretraining_says_what_the_benchmark_says(tmp_path):
     averages, about = law_pretraining.averages_of(RESULTS)
     said = law_pretraining.sentences_of(averages, about)
     for row in averages:
-        title, mode = about["starts"][row["start"]]["title"], say(f"laws.mode_{row['mode']}").capitalize()
+        title, mode = about["starts"][row["start"]]["title"], sentence(f"laws.mode_{row['mode']}").capitalize()
         verdicts = {
             "less": "less error",
             "more": "more error",
             "not shown": "neither",
             "not known": "without an interval",
         }
-        (sentence,) = [each for each in said if each.startswith(mode) and verdicts[row["error"]] in each]
-        assert f" {title} (" in sentence
+        (text,) = [each for each in said if each.startswith(mode) and verdicts[row["error"]] in each]
+        assert f" {title} (" in text
     # Also of a benchmark that has only begun.
     folder = tmp_path / "downstream"
     folder.mkdir()
@@ -277,7 +277,7 @@ def test_pretraining_says_what_the_benchmark_says(tmp_path):
 
 
 def test_what_is_put_into_a_page_is_no_html():
-    assert "<b>" not in law_pictures.words(["<b>"]) + law_pictures.table("<b>", ["<b>"], [["<b>", "<b>"]])
+    assert "<b>" not in law_pictures.paragraphs(["<b>"]) + law_pictures.table("<b>", ["<b>"], [["<b>", "<b>"]])
 
 
 def test_the_files_that_a_space_needs_are_there():
@@ -320,4 +320,4 @@ def test_programs_ask_by_name():
     assert named == ["/scaling_law", "/label_budget"]
     assert of_law == law_curves.scaling_law(RESULTS, "gz2_classes", "error", "all", ["resnet10t"])
     assert of_budget == law_planner.label_budget(RESULTS, "gz2_classes", **budget)
-    assert refused == say("laws.labels_not_whole")
+    assert refused == sentence("laws.labels_not_whole")

@@ -19,7 +19,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.models.morphology import morphology
 from hf_galaxy.models.onnx_model import FastModel
 from tests.conftest import ROOT, SHARED
-from text import _TEXT, known, say
+from text import _TEXT, known, sentence
 
 TREE = load_tree("gz2")
 SPACE = ROOT / "spaces_app"
@@ -58,7 +58,7 @@ def test_every_bar_is_as_long_as_its_votes_and_every_whisker_as_its_interval(sai
 
 def test_the_likely_path_is_marked_in_words_and_said_first(said):
     html = answers_html("a model", said, 40, 0.5)
-    assert html.count(f">{say('classify.likely_answer')}</span>") == len(said["path"])
+    assert html.count(f">{sentence('classify.likely_answer')}</span>") == len(said["path"])
     assert html.index(said["description"]) < html.index("<table")
     captions = re.findall(r"<caption><strong>([^<]+)</strong> <span class=\"asked\">([^<]+)", html)
     assert [words for words, _ in captions] == [question_words(each["question"]) for each in said["questions"]]
@@ -75,7 +75,7 @@ def test_without_intervals_there_are_none():
     [of_gz2] = morphology(fractions, None, TREE, asked=0, volunteers=40)
     html = answers_html("a model", of_gz2, 40, 0.5)
     assert "<i " not in html
-    assert html.count(say("classify.no_interval")) == len(TREE.columns)
+    assert html.count(sentence("classify.no_interval")) == len(TREE.columns)
 
 
 def test_what_a_visitor_sends_is_never_markup(said):
@@ -91,7 +91,7 @@ def test_where_the_bright_spot_lies_is_told_to_who_cannot_see_it():
     assert "below the centre on the left" in html
     assert "lies in 1 % of the area" in html  # half of 16 of 4,096 pixels
     assert len(re.findall(r'<img [^>]*alt="[^"]{20,}"', html)) == 2
-    assert say("classify.why_nothing_alt") in views_html(view, -seen)
+    assert sentence("classify.why_nothing_alt") in views_html(view, -seen)
 
 
 def test_zoom_shows_the_middle():

@@ -35,15 +35,15 @@ def test_of_too_much_the_oldest_goes(tmp_path):
     for age in range(5):
         (tmp_path / str(age)).write_bytes(b"x" * 100)
         os.utime(tmp_path / str(age), (now - age, now - age))
-    remove_old(tmp_path, {tmp_path / "4"}, now - 50, most=250)
+    remove_old(tmp_path, {tmp_path / "4"}, now - 50, max_bytes=250)
     assert {file.name for file in tmp_path.iterdir()} == {"0", "1", "4"}
 
 
 SERVES = """
 import time
-from temporary import gone_at_the_end, own_folder
+from temporary import removed_at_exit, own_folder
 folder = own_folder()
-with gone_at_the_end(folder):
+with removed_at_exit(folder):
     (folder / "a").write_text("x")
     print(folder, flush=True)
     time.sleep(60)

@@ -15,7 +15,7 @@ from PIL import Image
 
 import cutouts
 import uploads
-from uploads import Picture, Refused, read_pictures
+from uploads import Picture, Rejected, read_pictures
 
 GALAXY = np.random.default_rng(4).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 
@@ -37,7 +37,7 @@ def said(files):
     """(name, reason or None) of each."""
     read = [*read_pictures(files)]
     assert all(np.array_equal(each.pixels, GALAXY) for each in read if isinstance(each, Picture))
-    return [(each.name, each.reason if isinstance(each, Refused) else None) for each in read]
+    return [(each.name, each.reason if isinstance(each, Rejected) else None) for each in read]
 
 
 def test_pictures_come_in_their_order_and_bad_ones_stop_no_others(tmp_path):
@@ -58,7 +58,7 @@ def test_each_is_read_when_its_turn_comes(tmp_path):
     assert next(read).name == "0.png"
     files[1].write_bytes(png())  # not there before
     assert next(read).name == "1.png"
-    assert isinstance(next(read), Refused)
+    assert isinstance(next(read), Rejected)
     assert next(read, None) is None
 
 
@@ -186,7 +186,7 @@ def test_damaged_zips_give_pictures_or_refusals_only(tmp_path):
         )
         for each in read_pictures([tmp_path / "z.zip"]):
             pictures += isinstance(each, Picture)
-            refused += isinstance(each, Refused)
+            refused += isinstance(each, Rejected)
     assert pictures > 100
     assert refused > 100
 
@@ -194,12 +194,12 @@ def test_damaged_zips_give_pictures_or_refusals_only(tmp_path):
 def test_so_many_pictures_are_read_and_for_so_long(tmp_path, monkeypatch):
     (tmp_path / "a.png").write_bytes(png())
     endless = itertools.repeat(tmp_path / "a.png")
-    monkeypatch.setattr(uploads, "MOST_PICTURES", 7)
+    monkeypatch.setattr(uploads, "MAX_PICTURES", 7)
     read = said(endless)
     assert [name for name, _ in read] == ["a.png"] * 7 + [""]
     assert read[-1][1].startswith("Only the first 7 pictures")
     assert said([tmp_path / "a.png"] * 7) == [("a.png", None)] * 7
-    monkeypatch.setattr(uploads, "MOST_SECONDS", 0)
+    monkeypatch.setattr(uploads, "MAX_SECONDS", 0)
     read = said(endless)
     assert [name for name, _ in read] == ["a.png", ""]
     assert read[-1][1].startswith("Reading took longer than 0 seconds")
