@@ -26,7 +26,6 @@ from PIL import Image
 from hf_galaxy import load_tree
 from hf_galaxy.data.schema import row_features
 from hf_galaxy.publishing import plan, writer
-from hf_galaxy.publishing.counts import Statistics
 from hf_galaxy.publishing.dataset_card import Prose, write_card
 from hf_galaxy.publishing.plan import Row
 from hf_galaxy.training.targets.votes import vote_batches
@@ -120,10 +119,11 @@ def jpeg_bytes(seed=0, mode="RGB"):
 
 
 class Rows:
-    """Galaxies for publish.write_dataset: a ring question, a class and a place in the sky; no picture of a survey."""
+    """Galaxies to publish: a ring question, a class and a position; no picture of a survey."""
 
     tree = load_tree("gz_rings")
     features = row_features(tree, {"kind": ["a", "b"]}, {"ra": "float64", "dec": "float64"})
+    values, caption, rendering = ("ra",), "kind", None
 
     def __init__(self, galaxies, campaigns=None, positions=None):
         self.ids = [f"galaxy-{i}" for i in range(galaxies)]
@@ -143,16 +143,13 @@ class Rows:
 
 
 def published(source, folder, processes=1):
-    """The folder, filled with a dataset and its card; returns what was planned and counted."""
+    """Fill the folder with a dataset and its card; returns files, duplicates, statistics and configurations."""
     shards, duplicates = plan.plan(source)
-    writer.write_dataset(source, shards, folder, processes)
-    counts = Statistics(source.features, source.tree, ["ra"])
-    for split, table in writer.batches_of(folder):
-        counts.add(split, table)
-    configs = writer.configs_of(shards, source.features, {}, folder)
-    (folder / "statistics.json").write_text(json.dumps(counts.to_dict()))
-    write_card(folder, Prose(title="Rings", license="mit"), source.tree, counts.to_dict(), configs)
-    return shards, duplicates, counts.to_dict(), configs
+    statistics = writer.write_dataset(source, shards, folder, processes).to_dict()
+    configs = writer.configs_of(folder)
+    (folder / "statistics.json").write_text(json.dumps(statistics))
+    write_card(folder, Prose(title="Rings", license="mit"), source.tree, statistics, configs)
+    return shards, duplicates, statistics, configs
 
 
 @pytest.fixture

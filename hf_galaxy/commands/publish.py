@@ -1,4 +1,4 @@
-"""Publish galaxies as a dataset that `datasets.load_dataset` reads, and with --push on the Hub.
+"""Publish galaxies as a dataset for `datasets.load_dataset`, and with --push on the Hub.
 
     python scripts/publish_dataset.py simulate --galaxies 800 --out data/mock
     python scripts/publish_dataset.py catalogue --images DIR_OR_ZIP --catalogue votes.csv --tree gz_jwst_ceers \
@@ -7,16 +7,17 @@
         --out data/gz_evo
     python scripts/publish_dataset.py card --card dataset_cards/gz2/card.md --dataset mwalmsley/gz2 --out cards/gz2
 
-What an interruption left is taken up by the same command.
+The same command resumes an interrupted publication.
 """
 
-import hashlib
+from __future__ import annotations
+
 import shlex
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -25,43 +26,54 @@ from hf_galaxy.cores import available_cores
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.decision_tree import DecisionTree, load_tree, tree_of_columns
 from hf_galaxy.errors import BadInput
-from hf_galaxy.files import check_new, new_folder, write_json
+from hf_galaxy.files import check_new, new_folder
 from hf_galaxy.progress import progress
 from hf_galaxy.publishing.duplicates import SAME_GALAXY_ARCSEC
 
 if TYPE_CHECKING:
-    from hf_galaxy.publishing import plan
+    from hf_galaxy.publishing.catalogues import Catalogue as CatalogueSource
     from hf_galaxy.publishing.dataset_card import Prose
+    from hf_galaxy.publishing.plan import Plan, Source
 
 CARDS = Path(__file__).parents[2] / "dataset_cards"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Publish:
-    """What every publication can be told."""
+    """Options of every publication."""
 
     out: Path
-    """The folder to make."""
+    """Folder to write."""
     num_proc: int = len(available_cores())
-    """Processes that make rows; their number does not change a byte."""
+    """Number of processes that make rows; it does not change the files."""
     push: str | None = None
-    """Then upload it to the Hub as this ORG/NAME; --out may be what the same command has published before."""
+    """Upload the folder to the Hub as ORG/NAME; --out may be a folder that the same command has published before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbours:
+    """Options for galaxies that are close to each other in the sky."""
+
+    drop_duplicates: bool = False
+    """Keep only the galaxy with the most votes of those closer than --same-galaxy-arcsec, instead of all in one split."""
+    same_galaxy_arcsec: float = SAME_GALAXY_ARCSEC
+    """Galaxies closer than this in the sky are in one split; a deep field needs a smaller number."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Simulate(Publish):
-    """Draw a mock survey of two mock campaigns: galaxies, and volunteers who vote. No galaxy in it is real."""
+    """Publish a mock survey of two mock campaigns: simulated galaxies and simulated votes. No galaxy in it is real."""
 
     galaxies: int = 800
-    """How many to draw."""
+    """Number of galaxies."""
     seed: int = 0
-    """The same seed gives the same galaxies and votes, and more galaxies begin with the same."""
+    """Random seed; the same seed gives the same galaxies and votes, and a larger survey begins with the smaller one."""
     size: int = 96
     """Side of the pictures in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Catalogue(Publish):
+class Catalogue(Neighbours, Publish):
     """Publish a catalogue and its pictures. Every row is checked before the first picture is read."""
 
     images: tuple[Path, ...]
@@ -69,202 +81,194 @@ class Catalogue(Publish):
     catalogue: Path
     """CSV (also .gz) or Parquet file with a row for each galaxy."""
     columns: Path | None = None
-    """JSON file that says which column holds what, like dataset_cards/*/columns.json; without it the columns are id_str, image and those of the tree."""
+    """JSON file with the columns of the catalogue, like dataset_cards/*/columns.json; without it the columns are id_str, image and those of the tree."""
     tree: str | None = None
-    """The campaign whose votes the catalogue holds; leave it out if it holds no votes."""
+    """Campaign of the votes in the catalogue; leave it out if there are no votes."""
     card: Path | None = None
-    """What a person says of the data, like dataset_cards/*/card.md: title, licence, provenance, known problems."""
+    """Text of the dataset card, like dataset_cards/*/card.md: title, licence, provenance, known problems."""
     rendering: Annotated[Rendering, tyro.conf.arg(name="")] = field(default_factory=Rendering)
     """How files become pictures."""
     native: bool = False
-    """Beside --size or --crop, keep the whole pictures at their own size in a configuration `native`."""
+    """With --size or --crop, also keep the whole pictures at their original size, in a configuration `native`."""
     volunteers: int | None = None
-    """For a catalogue of fractions that does not say how many volunteers looked at a galaxy: assume so many, to have votes to train on."""
+    """For a catalogue of fractions without the number of volunteers of each galaxy: assume this number, to have votes to train on."""
     skip_missing: bool = False
-    """Leave out galaxies without a picture instead of refusing them."""
+    """Leave out galaxies without a picture instead of refusing the catalogue."""
     skip_bad_pictures: bool = False
-    """Leave out galaxies whose picture cannot be read instead of stopping at the first; the card says how many."""
-    drop_duplicates: bool = False
-    """Of galaxies that near each other keep the one with the most votes, instead of all in one split."""
-    same_galaxy_arcsec: float = SAME_GALAXY_ARCSEC
-    """Galaxies that near each other in the sky are in one split; a deep field needs a smaller number."""
+    """Leave out galaxies whose picture cannot be read instead of stopping at the first; the card has their number."""
     allow_inconsistent_votes: bool = False
-    """Publish even if some questions have more or fewer votes than the answers they are asked after."""
+    """Publish even if some questions have more or fewer votes than the answers that lead to them."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Combine(Publish):
-    """Join published datasets with votes to one, with a configuration for each campaign."""
+class Combine(Neighbours, Publish):
+    """Join published datasets with votes, with a configuration for each campaign."""
 
     parts: tuple[Path, ...]
-    """Their folders."""
+    """Folders of the datasets."""
     card: Path | None = None
-    """What a person says of the data, like dataset_cards/*/card.md."""
-    drop_duplicates: bool = False
-    """Of galaxies that near each other keep the one with the most votes, instead of all in one split."""
-    same_galaxy_arcsec: float = SAME_GALAXY_ARCSEC
-    """Galaxies that near each other in the sky are in one split; a deep field needs a smaller number."""
+    """Text of the dataset card, like dataset_cards/*/card.md."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """Write the card of a dataset that stands somewhere else, with the statistics of its data where they can be read."""
+    """Write the card of a dataset that is elsewhere, with the statistics of its data where they can be read."""
 
     card: Path
-    """What a person says of it, like dataset_cards/*/card.md."""
+    """Text of the dataset card, like dataset_cards/*/card.md."""
     out: Path
-    """The folder to make, for README.md and its figures."""
+    """Folder to write, for README.md and its figures."""
     dataset: str | None = None
-    """A folder or Hub id; without it the card says `not measured` where numbers would stand."""
+    """Folder or Hub id of the data; without it the card has `not measured` instead of numbers."""
     config: str | None = None
-    """Configuration of the dataset, if it has several."""
+    """Configuration of the dataset; the default one if not given."""
 
 
 def main(settings: Simulate | Catalogue | Combine | Card) -> None:
+    """Publish, and push."""
     from hf_galaxy.data.card_facts import STATISTICS
     from hf_galaxy.publishing import hub
 
     if isinstance(settings, Card):
-        return only_card(settings)
+        return write_card(settings)
     if settings.num_proc < 1:
         raise BadInput("--num-proc must be at least 1")
     if settings.push:
         hub.check_repo_name(settings.push)
     if settings.push and (settings.out / STATISTICS).exists():
         print(f"{settings.out} is published already; uploading it")
-        hub.rename(settings.out, settings.push, _command(settings))
+        rename(settings, settings.push)
     else:
         check_new(settings.out)
-        from_source(settings)
+        publish(settings)
     if settings.push:
         print(f"pushed to {hub.push(settings.out, settings.push)}")
 
 
-def from_source(settings: Simulate | Catalogue | Combine) -> None:
-    from hf_galaxy.publishing import simulate
+def publish(settings: Simulate | Catalogue | Combine) -> None:
+    """Write the folder, and print its numbers."""
+    from hf_galaxy.publishing import publication
     from hf_galaxy.publishing.combine import Combined
-    from hf_galaxy.publishing.dataset_card import Prose
+    from hf_galaxy.publishing.plan import plan
 
+    source: Source
     if isinstance(settings, Simulate):
-        if settings.galaxies < 1 or settings.size < 16 or settings.seed < 0:
-            raise BadInput("--galaxies must be at least 1, --size at least 16, --seed not negative")
-        survey = simulate.MockSurvey(settings.galaxies, settings.seed, settings.size)
-        make(settings, survey, load_tree(simulate.MOCK_TREE), Prose.load(CARDS / "mock/card.md"), [], "mock_class")
-    elif isinstance(settings, Combine):
-        source = Combined(list(settings.parts))
-        prose = Prose.load(settings.card) if settings.card else Prose(title=settings.out.name, license=source.license)
-        make(settings, source, source.tree, prose, [], "dataset_name")
+        source, planned = mock_survey(settings)
     else:
-        make_catalogue(settings)
+        source = Combined.read(settings.parts) if isinstance(settings, Combine) else catalogue(settings)
+        planned = plan(source, settings.drop_duplicates, settings.same_galaxy_arcsec)
+    prose = prose_of(settings, source.license if isinstance(source, Combined) else "unknown")
+    name = settings.push or str(settings.out)
+    statistics = publication.publish(source, planned, settings.out, prose, name, typed(settings), settings.num_proc)
+    counts = ", ".join(f"{n:,} {split}" for split, n in statistics["galaxies"].items())
+    votes = f"; {sum(statistics['votes'].values()):,} votes" if source.tree else ""
+    print(f"{settings.out}: {counts} galaxies{votes}")
+    if publication.left_out(planned, statistics) or planned.duplicates.groups:
+        print("\n".join(statistics["notes"]))
 
 
-def make_catalogue(settings: Catalogue) -> None:
+def mock_survey(settings: Simulate) -> tuple[Source, Plan]:
+    """The mock survey, and its files; its galaxies have no positions, and so no neighbours."""
+    from hf_galaxy.publishing.plan import plan
+    from hf_galaxy.publishing.simulate import MockSurvey
+
+    if settings.galaxies < 1 or settings.size < 16 or settings.seed < 0:
+        raise BadInput("--galaxies must be at least 1, --size at least 16, --seed not negative")
+    survey = MockSurvey(settings.galaxies, settings.seed, settings.size)
+    return survey, plan(survey)
+
+
+def catalogue(settings: Catalogue) -> CatalogueSource:
+    """The catalogue, checked."""
     from hf_galaxy.data.pictures import Pictures
     from hf_galaxy.publishing import catalogues
     from hf_galaxy.publishing.column_map import ColumnMap
-    from hf_galaxy.publishing.dataset_card import Prose
 
     settings.rendering.check()
     columns = ColumnMap.load(settings.columns) if settings.columns else ColumnMap()
     tree = load_tree(settings.tree) if settings.tree else None
     if (columns.votes or columns.fractions) and not tree:
-        raise BadInput(f"--columns {settings.columns}: says where votes stand; name their campaign with --tree")
+        raise BadInput(f"--columns {settings.columns}: has columns of votes; name their campaign with --tree")
     if settings.volunteers is not None and (settings.volunteers < 1 or not columns.fractions):
         raise BadInput("--volunteers is a number of people, for a column map with fractions")
     if settings.native and settings.rendering.size is None and settings.rendering.crop == 1:
-        raise BadInput(
-            "--native goes with --size or --crop: without them all pictures are whole and have their own size"
-        )
-    prose = Prose.load(settings.card) if settings.card else Prose(title=settings.out.name)
-    catalogue = catalogues.Catalogue(
-        settings.catalogue, Pictures(list(settings.images)), columns, tree, settings.rendering, settings.native,
-        settings.volunteers, settings.skip_missing, settings.skip_bad_pictures,
-    )  # fmt: skip
-    counted = catalogue.tree and not columns.fractions  # votes made of fractions walk the tree as far as those do
-    if counted and not settings.allow_inconsistent_votes and (line := next(catalogue.inconsistencies(), None)):
-        raise BadInput(f"{line}; mend --columns, or add --allow-inconsistent-votes and let the card say how often")
-    caption = next(iter([*columns.classes, "id_str"]))
-    values = [*columns.values, *(c for c in catalogue.metadata if c.endswith("_fraction"))]
-    make(settings, catalogue, catalogue.tree, prose, values, caption)
+        raise BadInput("--native needs --size or --crop: without them all pictures have their original size")
+    prose_of(settings)  # refused before the catalogue is read
+    options = catalogues.CatalogueOptions(
+        settings.rendering, settings.native, settings.volunteers, settings.skip_missing, settings.skip_bad_pictures
+    )
+    source = catalogues.Catalogue.read(settings.catalogue, Pictures(list(settings.images)), columns, tree, options)
+    # Votes made of fractions are consistent with the tree only as far as the fractions are.
+    check_votes = not columns.fractions and not settings.allow_inconsistent_votes
+    if check_votes and (line := next(source.inconsistencies(), None)):
+        raise BadInput(f"{line}; correct --columns, or add --allow-inconsistent-votes and let the card say how often")
+    return source
 
 
-def make(
-    settings: Simulate | Catalogue | Combine, source: "plan.Source", tree: DecisionTree | None, prose: "Prose",
-    values: list[str], caption: str,
-) -> None:  # fmt: skip
-    from hf_galaxy.data.card_facts import CROISSANT, STATISTICS
-    from hf_galaxy.publishing import plan, writer
-    from hf_galaxy.publishing.counts import Statistics
-    from hf_galaxy.publishing.croissant import croissant
-    from hf_galaxy.publishing.dataset_card import CONTACT_SHEET, contact_sheet, write_card
+def prose_of(settings: Simulate | Catalogue | Combine, license: str = "unknown") -> Prose:
+    """The text of the card; without one, the name of the folder and the license."""
+    from hf_galaxy.publishing.dataset_card import Prose
 
-    neighbours = () if isinstance(settings, Simulate) else (settings.drop_duplicates, settings.same_galaxy_arcsec)
-    shards, duplicates = plan.plan(source, *neighbours)
-    of_rows = f"{source.fingerprint()} {[(str(s.path), s.rows) for s in shards]}"
-    with new_folder(settings.out, hashlib.sha256(of_rows.encode()).hexdigest()) as folder:
-        writer.write_dataset(source, shards, folder, settings.num_proc)
-        counts = Statistics(source.features, tree, values)
-        for split, table in writer.batches_of(folder):
-            counts.add(split, table)
-        notes = [*source.notes]
-        if source.positions is not None or duplicates.groups:
-            notes.append(str(duplicates))
-        if left_out := sum(len(shard.rows) for shard in shards) - sum(counts.galaxies.values()):
-            notes.append(f"{left_out:,} galaxies whose picture cannot be read are left out.")
-        if isinstance(settings, Catalogue):
-            notes.append(settings.rendering.describe(writer.kinds_of_pictures(folder)))
-        name, command = settings.push or str(settings.out), _command(settings)
-        said = {"license": prose.license, "notes": notes, "arcsec": duplicates.arcsec, "name": name, "command": command}
-        statistics = counts.to_dict()
-        write_json(folder / STATISTICS, statistics | said)
-        names = getattr(source.features[caption], "names", None)
-        some = writer.sample(folder, ["id_str", "image", caption], 48)
-        some = [row | ({caption: names[row[caption]]} if names else {}) for row in some]
-        contact_sheet(some, caption).save(folder / CONTACT_SHEET, quality=90)
-        others = [c for c in source.features if not tree or c not in tree.columns]
-        of_campaign = {
-            campaign: [*others, *(c for q in questions for c in tree.questions[q].columns)]
-            for campaign, questions in (tree.campaigns.items() if tree else ())
-        }
-        configs = writer.configs_of(shards, source.features, of_campaign, folder)
-        write_card(folder, prose, tree, statistics, configs, notes, command, name)
-        write_json(folder / CROISSANT, croissant(settings.push, prose, configs, date.today()))
-    counts = ", ".join(f"{n:,} {split}" for split, n in statistics["galaxies"].items())
-    votes = f"; {sum(statistics['votes'].values()):,} votes" if tree else ""
-    print(f"{settings.out}: {counts} galaxies{votes}")
-    if left_out or duplicates.groups:
-        print("\n".join(notes))
+    if isinstance(settings, Simulate):
+        return Prose.load(CARDS / "mock/card.md")
+    return Prose.load(settings.card) if settings.card else Prose(title=settings.out.name, license=license)
 
 
-def _command(settings):
-    """What was typed, without where it is pushed to: that does not change what is published."""
+def rename(settings: Simulate | Catalogue | Combine, repo: str) -> None:
+    """Write the name on the Hub into the card of a published folder."""
+    from hf_galaxy.publishing import publication
+
+    statistics = publication.load_statistics(settings.out)
+    prose, tree = prose_of(settings, statistics["license"]), tree_of(settings, statistics["votes"])
+    if not publication.rename(settings.out, repo, typed(settings), prose, tree):
+        print(f"{settings.out / 'README.md'} is not what this command writes now, and stays as it is")
+
+
+def tree_of(settings: Simulate | Catalogue | Combine, columns: Collection[str]) -> DecisionTree | None:
+    """The decision tree of the published votes, which have these columns."""
+    if not columns:
+        return None
+    if isinstance(settings, Catalogue) and settings.tree:
+        return load_tree(settings.tree).held_by(columns)
+    return tree_of_columns(list(columns))
+
+
+def typed(settings: Publish) -> str:
+    """The command line without --push, which does not change the files."""
     words = ["python", *sys.argv]
     if settings.push:
         words = [w for i, w in enumerate(words) if not (w.startswith("--push") or (words[i - 1] == "--push"))]
     return shlex.join(words)
 
 
-def only_card(settings: Card) -> None:
+def write_card(settings: Card) -> None:
+    """Write the card of a dataset that is elsewhere."""
+    from hf_galaxy.publishing import dataset_card
+
+    prose = dataset_card.Prose.load(settings.card)
+    tree = load_tree(list(prose.trees)) if prose.trees else None
+    statistics = None
+    if settings.dataset:
+        tree, statistics = count(settings.dataset, settings.config, bool(prose.trees))
+    with new_folder(settings.out, "card") as folder:
+        name = settings.dataset or next(iter(prose.hub_ids), "path/or/hub-id")
+        dataset_card.write_card(folder, prose, tree, statistics, name=name)
+    print(settings.out / "README.md")
+
+
+def count(dataset: str, config: str | None, has_votes: bool) -> tuple[DecisionTree | None, dict[str, Any]]:
+    """The decision tree of a published dataset, and its statistics."""
     from hf_galaxy.data.streaming import open_stream
     from hf_galaxy.publishing.counts import Statistics
-    from hf_galaxy.publishing.dataset_card import Prose, write_card
 
-    prose = Prose.load(settings.card)
-    tree, statistics = load_tree(list(prose.trees)) if prose.trees else None, None
-    if settings.dataset:
-        splits = open_stream(settings.dataset, settings.config)
-        rows = next(iter(splits.values()))
-        tree = tree_of_columns(rows.column_names) if prose.trees else None
-        counts = Statistics(rows.features, tree, [])
-        for split, rows in splits.items():
-            for batch in progress(rows.batches(), desc=f"counting {split}"):
-                counts.add(split, batch)
-        statistics = counts.to_dict()
-    with new_folder(settings.out, "card") as folder:
-        write_card(
-            folder, prose, tree, statistics, name=settings.dataset or next(iter(prose.hub_ids), "path/or/hub-id")
-        )
-    print(settings.out / "README.md")
+    splits = open_stream(dataset, config)
+    rows = next(iter(splits.values()))
+    tree = tree_of_columns(rows.column_names) if has_votes else None
+    counts = Statistics(rows.features, tree)
+    for split, rows in splits.items():
+        for batch in progress(rows.batches(), desc=f"counting {split}"):
+            counts.add(split, batch)
+    return tree, counts.to_dict()
 
 
 def command() -> None:

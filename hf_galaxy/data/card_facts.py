@@ -77,4 +77,4 @@ def _is_absent(error: Exception) -> bool:
     return isinstance(error, absent) and not isinstance(error, LocalEntryNotFoundError)
 
 
-STATISTICS, CROISSANT = "statistics.json", "croissant.json"
+STATISTICS = "statistics.json"

@@ -112,6 +112,23 @@ class Pictures:
         return self._archives[source]
 
 
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """A file whose pixels have been decoded.
+
+    Attributes:
+        content: bytes of the file, unzipped.
+        kind: as of `kind_of`.
+        pixels: the whole picture, grey (L) or RGB.
+        name: of the file, for messages.
+    """
+
+    content: bytes
+    kind: str
+    pixels: Image.Image
+    name: str = ""
+
+
 @dataclass(frozen=True)
 class Rendering:
     """How files become pictures. What is an 8-bit JPEG or PNG already, grey or RGB, is kept byte for byte.
@@ -162,8 +179,8 @@ class Rendering:
             if wrong:
                 raise BadInput(f"pictures: {what}")
 
-    def render(self, content: bytes, name: str = "") -> tuple[bytes, str]:
-        """The bytes that a dataset keeps, and the suffix that they deserve, whatever the file was called.
+    def decode(self, content: bytes, name: str = "") -> Decoded:
+        """The whole picture in a file.
 
         Raises:
             BadInput: the file cannot be decoded completely, or its values make no picture.
@@ -171,26 +188,40 @@ class Rendering:
         with _reading(name):
             content = _expanded(content)
             kind = _kind(content)
-            whole = self._decode(content, kind)
-            picture = self._reduced(whole)
-            if picture is whole and kind in KEPT:
-                return content, ".jpg" if kind == "jpeg" else ".png"
+            return Decoded(content, kind, self._decode(content, kind), name)
+
+    def encode(self, decoded: Decoded) -> tuple[bytes, str]:
+        """The bytes that a dataset holds, and their suffix, whatever the name of the file.
+
+        Raises:
+            BadInput: the picture cannot be encoded.
+        """
+        with _reading(decoded.name):
+            picture = self._reduced(decoded.pixels)
+            if picture is decoded.pixels and decoded.kind in KEPT:
+                return decoded.content, ".jpg" if decoded.kind == "jpeg" else ".png"
             file = io.BytesIO()
-            if picture is whole:
+            if picture is decoded.pixels:
                 picture.save(file, "PNG")
                 return file.getvalue(), ".png"
             picture.save(file, "JPEG", quality=self.quality, subsampling=0)  # 4:4:4: blue knots are small
             return file.getvalue(), ".jpg"
 
+    def render(self, content: bytes, name: str = "") -> tuple[bytes, str]:
+        """The bytes that a dataset holds of a file, and their suffix.
+
+        Raises:
+            BadInput: as `decode` and `encode`.
+        """
+        return self.encode(self.decode(content, name))
+
     def open(self, content: bytes, name: str = "") -> Image.Image:
         """The picture that `render` writes, grey (L) or RGB.
 
         Raises:
-            BadInput: as `render`.
+            BadInput: as `decode`.
         """
-        with _reading(name):
-            content = _expanded(content)
-            return self._reduced(self._decode(content, _kind(content)))
+        return self._reduced(self.decode(content, name).pixels)
 
     def describe(self, kinds: set[str]) -> str:
         """What was done to files of these kinds (of `kind_of`), for a card."""

@@ -1,327 +1,309 @@
-"""Catalogues and their pictures -> rows of a dataset. Whatever is wrong with them is refused with file, row and column."""
+"""A catalogue and its pictures as rows of a dataset."""
+
+from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import datasets
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from hf_galaxy.data.pictures import Pictures, Rendering, kind_of
+from hf_galaxy.data.pictures import Pictures, Rendering
 from hf_galaxy.data.schema import row_features
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
-from hf_galaxy.publishing.column_map import ColumnMap, Metadata
+from hf_galaxy.publishing.catalogue_table import CatalogueTable, column_names
+from hf_galaxy.publishing.column_map import ColumnMap, Fractions, Metadata
 from hf_galaxy.publishing.fractions import conditional_fractions, votes_of_fractions
 from hf_galaxy.publishing.plan import Row
 
 
-class Catalogue:
-    """A catalogue (CSV, also gzipped, or Parquet) whose every row has been checked: a `plan.Source`.
-
-    Args:
-        path, pictures, columns: the catalogue, its pictures, and where it keeps what.
-        tree: whose votes it holds, if it holds any.
-        rendering: what becomes of its pictures.
-        native: keep the picture at its own size too.
-        assumed_volunteers: how many looked at each galaxy, for a catalogue of fractions that does not say.
-        skip_missing: leave out galaxies without a picture instead of refusing them.
-        skip_bad: leave out galaxies whose picture cannot be read.
+@dataclass(frozen=True)
+class CatalogueOptions:
+    """How a catalogue is read.
 
     Attributes:
-        ids: names of the galaxies.
-        positions: (N, 2) right ascension and declination in degrees, NaN where not known; None if it has no such columns.
-        votes: (N, A) in the tree's order; None if it holds none.
-        notes: sentences for the card: what was done to what the catalogue says.
-
-    Raises:
-        BadInput: the first thing that is wrong, and how many more of its kind there are.
+        rendering: how the pictures are made.
+        native: keep each picture at its original size too.
+        volunteers: number of volunteers assumed for each galaxy, for a catalogue of fractions without that number.
+        skip_missing: leave out galaxies without a picture instead of refusing the catalogue.
+        skip_bad: leave out galaxies whose picture cannot be read.
     """
 
-    def __init__(
-        self, path: Path, pictures: Pictures, columns: ColumnMap, tree: DecisionTree | None,
-        rendering: Rendering | None = None, native: bool = False, assumed_volunteers: int | None = None,
-        skip_missing: bool = False, skip_bad: bool = False,
-    ):  # fmt: skip
-        self.path, self.pictures, self.columns = path, pictures, _present(columns, path)
-        columns = self.columns
-        self.rendering, self.native, self.notes = rendering or Rendering(), native, []
-        self.campaigns = self.split_names = None
-        self.skip_bad = skip_bad
-        table = self._read(tree)
-        self.rows = np.arange(1, len(table) + 1)  # as the messages count them
-        files = self._files(table)
-        missing = ~files.map(lambda name: name in pictures).to_numpy(bool)
-        if skip_missing and missing.any():
-            self.notes.append(
-                f"{missing.sum():,} of the catalogue's {len(table):,} rows have no picture and are left out."
-            )
-            self.rows, files = self.rows[~missing], files[~missing].reset_index(drop=True)
-            table = table[~missing].reset_index(drop=True)
-            if not len(table):
-                raise BadInput(f"{path}: no row has a picture in {pictures}")
-        self.files, self.table = files.tolist(), table
-        if not skip_missing:
-            self._refuse(missing, columns.image, f"is no picture in {pictures}", files)
-        ids = self.table[columns.id_str]
-        self._refuse(ids == "", columns.id_str, "is empty")
-        self._refuse(ids.duplicated(), columns.id_str, "stands in an earlier row too")
-        self.ids = ids.tolist()
+    rendering: Rendering = field(default_factory=Rendering)
+    native: bool = False
+    volunteers: int | None = None
+    skip_missing: bool = False
+    skip_bad: bool = False
 
-        # Our column -> its values, all but id_str and image.
-        self.data, self.metadata = {}, {}
-        self.tree = self._read_votes(tree, assumed_volunteers) if tree else None
-        self.data |= {column: self._labels(entry) for column, entry in columns.classes.items()}
-        entries = {ours: Metadata(column, "float32") for ours, column in columns.values.items()}
-        for ours, entry in (entries | columns.metadata).items():
-            self.metadata[ours] = entry.dtype
-            self.data[ours] = self._metadata(entry)
-        self.positions = self._positions() if {"ra", "dec"} <= self.data.keys() else None
-        # The votes and fractions are kept; the text of the whole catalogue is not needed any more.
-        self.row_count, self.table = len(self.table), None
-        votes = self.tree.columns if self.tree else []
-        ours = ["id_str", "image", *votes, *columns.classes, *columns.values, *columns.metadata]
-        if twice := sorted({column for column in ours if ours.count(column) > 1}):
-            raise BadInput(f"--columns: {', '.join(twice)} would stand twice in the dataset; name the labels otherwise")
 
-    def __len__(self):
-        return self.row_count
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """A catalogue of which each row has been checked: a `plan.Source`. `Catalogue.read` reads one.
+
+    Attributes:
+        path, pictures, columns, options: what it was read from, and how.
+        tree: decision tree of the votes; None: there are no votes.
+        rows: (N,) number of each galaxy's row in the catalogue, from 1.
+        ids, files: name and picture file of each galaxy.
+        data: column of the dataset -> values, except id_str and image.
+        dtypes: those columns that are neither votes nor classes -> type.
+        notes: sentences for the card.
+    """
+
+    path: Path
+    pictures: Pictures
+    columns: ColumnMap
+    options: CatalogueOptions
+    tree: DecisionTree | None
+    rows: np.ndarray
+    ids: list[str]
+    files: list[str]
+    data: dict[str, Any]
+    dtypes: dict[str, str]
+    notes: list[str]
+    campaigns: ClassVar[None] = None
+    split_names: ClassVar[None] = None
+
+    @classmethod
+    def read(
+        cls, path: Path, pictures: Pictures, columns: ColumnMap, tree: DecisionTree | None = None,
+        options: CatalogueOptions | None = None,
+    ) -> Catalogue:  # fmt: skip
+        """Read a catalogue: a CSV file, also gzipped, or a Parquet file.
+
+        Args:
+            columns: its columns.
+            tree: decision tree of the votes that it holds; None: it holds no votes.
+
+        Raises:
+            BadInput: names the first row that is wrong, and the number of further ones.
+        """
+        options, columns = options or CatalogueOptions(), _without_missing_questions(columns, path)
+        table = CatalogueTable.read(path, columns.needed(tree), columns.join)
+        table, files, notes = _with_pictures(table, columns, pictures, options.skip_missing)
+        ids = table[columns.id_str]
+        table.refuse(ids == "", columns.id_str, "is empty")
+        table.refuse(ids.duplicated(), columns.id_str, "is in an earlier row too")
+        votes = _read_votes(table, columns, tree, options.volunteers)
+        entries = {ours: Metadata(column, "float32") for ours, column in columns.values.items()} | columns.metadata
+        data = (
+            votes.data
+            | {column: table.classes(entry) for column, entry in columns.classes.items()}
+            | {column: table.metadata(entry) for column, entry in entries.items()}
+        )
+        dtypes = votes.dtypes | {column: entry.dtype for column, entry in entries.items()}
+        catalogue = cls(
+            path, pictures, columns, options, votes.tree, table.rows, ids.tolist(), files, data, dtypes,
+            notes + votes.notes,
+        )  # fmt: skip
+        _check_positions(table, catalogue)
+        _check_names(catalogue)
+        return catalogue
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
     @property
     def features(self) -> datasets.Features:
-        """The schema of the rows."""
-        return row_features(self.tree, self.columns.class_names, self.metadata)
+        """Schema of the rows."""
+        return row_features(self.tree, self.columns.class_names, self.dtypes)
+
+    @property
+    def values(self) -> list[str]:
+        """Columns of numbers to predict, and the vote fractions."""
+        return [*self.columns.values, *(column for column in self.dtypes if column.endswith("_fraction"))]
+
+    @property
+    def caption(self) -> str:
+        """The first class label; without one, the name."""
+        return next(iter([*self.columns.classes, "id_str"]))
+
+    @property
+    def rendering(self) -> Rendering:
+        """How the pictures are made."""
+        return self.options.rendering
+
+    @property
+    def positions(self) -> np.ndarray | None:
+        """(N, 2) right ascension and declination in degrees, NaN where unknown; None: there are no such columns."""
+        if not {"ra", "dec"} <= self.dtypes.keys():
+            return None
+        return np.array([self.data["ra"], self.data["dec"]], dtype=np.float64).T  # None becomes NaN
 
     @property
     def votes(self) -> np.ndarray | None:
-        """(N, A) votes, if there are any."""
+        """(N, A) votes; None: there are none."""
         return np.stack([self.data[c] for c in self.tree.columns], axis=1) if self.tree else None
 
     def row(self, i: int) -> Row | None:
-        """Galaxy i with its picture; None if that is no good and to be left out.
+        """Galaxy i with its picture; None: the picture cannot be read, and is to be left out.
 
         Raises:
-            BadInput: the picture is no good.
+            BadInput: the picture cannot be read.
         """
+        file = self.files[i]
         try:
-            content = self.pictures.read(self.files[i])
-            kind = kind_of(content, self.files[i])
-            image = self._picture(self.rendering, content, i)
-            native = self._picture(replace(self.rendering, size=None, crop=1.0), content, i) if self.native else None
+            decoded = self.rendering.decode(self.pictures.read(file), file)
+            image = self._image(i, *self.rendering.encode(decoded))
+            whole = replace(self.rendering, size=None, crop=1.0)
+            native = self._image(i, *whole.encode(decoded)) if self.options.native else None
         except BadInput as error:
-            if self.skip_bad:
+            if self.options.skip_bad:
                 return None
             raise BadInput(f"{self.path}, row {self.rows[i]} (id_str {self.ids[i]}): {error}") from error
         columns = {column: values[i] for column, values in self.data.items()}
-        return Row({"id_str": self.ids[i], "image": image} | columns, native, kind)
+        return Row({"id_str": self.ids[i], "image": image} | columns, native, decoded.kind)
 
-    def _picture(self, rendering, content, i):
-        picture, suffix = rendering.render(content, self.files[i])
-        return {"bytes": picture, "path": Path(self.files[i]).stem + suffix}
+    def _image(self, i: int, content: bytes, suffix: str) -> dict[str, Any]:
+        return {"bytes": content, "path": Path(self.files[i]).stem + suffix}
 
     def fingerprint(self) -> str:
-        """Differs if anything differs that the rows are made of; of pictures, where they are, their sizes and times."""
-        said = hashlib.sha256(
-            repr(
-                (
-                    self.pictures.stamps(self.files),
-                    self.ids,
-                    self.files,
-                    self.columns,
-                    self.rendering,
-                    self.native,
-                    self.features,
-                )
-            ).encode()
-        )
+        """Changes whenever the rows may change; of the pictures it holds paths, sizes and times."""
+        stamps = self.pictures.stamps(self.files)
+        made_of = (stamps, self.ids, self.files, self.columns, self.rendering, self.options.native, self.features)
+        digest = hashlib.sha256(repr(made_of).encode())
         for values in self.data.values():
-            said.update(repr(values.tolist() if isinstance(values, np.ndarray) else values).encode())
-        return said.hexdigest()
+            digest.update(repr(values.tolist() if isinstance(values, np.ndarray) else values).encode())
+        return digest.hexdigest()
 
     def inconsistencies(self) -> Iterator[str]:
-        """A line for each galaxy and question whose votes do not walk the tree (`DecisionTree.inconsistencies`)."""
-        votes = self.votes
+        """A sentence for each galaxy and question whose votes contradict the tree (`DecisionTree.inconsistencies`)."""
+        if self.tree is None or (votes := self.votes) is None:
+            return
         for first in range(0, len(votes), 10_000):  # a wrong column map breaks every galaxy
             for i in self.tree.inconsistencies(votes[first : first + 10_000]):
                 row = first + i.row
                 yield (
                     f"{self.path}, row {self.rows[row]} (id_str {self.ids[row]}): {i.question} has {i.votes} votes, "
-                    f"but the answers it is asked after have {i.parent_votes}"
+                    f"but the answers that lead to it have {i.parent_votes}"
                 )
 
-    def _read(self, tree):
-        needed, join = self.columns.needed(tree), self.columns.join
-        table = _read_text(self.path, "--catalogue", needed)
-        if join:
-            theirs, path = list(join.on.values()), self.path.parent / join.file
-            second = _read_text(path, "join", needed | set(theirs))
-            for column, held, file in [(c, table, self.path) for c in join.on] + [(c, second, path) for c in theirs]:
-                if column not in held:
-                    raise BadInput(f"{file}: has no column {column!r}, which join.on names")
-            if (twice := second.duplicated(theirs)).any():
-                row = second.loc[twice, theirs].iloc[0].to_dict()
-                raise BadInput(f"{path}: {row} stands there more than once; name a further column in join.on")
-            second = second.set_index(theirs)
-            table = table.join(second[second.columns.difference(table.columns)], on=list(join.on)).fillna("")
-        if not len(table):
-            raise BadInput(f"--catalogue {self.path}: has no rows")
-        for column in sorted(needed):
-            if column not in table:
-                known = ", ".join(_column_names(self.path)[:8])
-                raise BadInput(f"{self.path}: has no column {column!r} (it begins {known}, ...); name it in --columns")
-        return table
 
-    def _files(self, table):
-        if "{" not in self.columns.image:
-            return table[self.columns.image]
-        rows = table[self.columns.image_columns].to_dict("records")
-        try:
-            return pd.Series([self.columns.image.format(**row) for row in rows], dtype=str)
-        except (KeyError, IndexError, ValueError) as error:
-            raise BadInput(f"--columns: image pattern {self.columns.image!r} makes no file name ({error})") from error
+@dataclass(frozen=True)
+class _Votes:
+    """The votes of a catalogue, and its vote fractions: columns with their values and types, and notes for the card."""
 
-    def _refuse(self, wrong, column, what, values=None):
-        """Raise about the first row in which `wrong` is true."""
-        rows = np.flatnonzero(wrong)
-        if len(rows):
-            more = f" (and {len(rows) - 1} more such rows)" if len(rows) > 1 else ""
-            value = (self.table[column] if values is None else values).iloc[rows[0]]
-            raise BadInput(f"{self.path}, row {self.rows[rows[0]]}, column {column}: {value!r} {what}{more}")
-
-    def _numbers(self, column, what, empty=np.nan, whole=False):
-        """(N,) float64, none negative."""
-        text = self.table[column]
-        numbers = pd.to_numeric(text.where(text != "", str(empty)), errors="coerce").to_numpy(np.float64)
-        good = (numbers >= 0) & (numbers < 2**31) & ((numbers == np.floor(numbers)) | (not whole))
-        self._refuse(~good, column, what)
-        return numbers
-
-    def _read_votes(self, tree, assumed_volunteers):
-        """Put the votes, or the fractions, into `data`; returns the tree if there are votes."""
-        if self.columns.fractions:
-            return self._read_fractions(tree, assumed_volunteers)
-        if unknown := set(self.columns.votes) - set(tree.columns):
-            raise BadInput(f"--columns: {', '.join(sorted(unknown))} is no vote column of tree {tree.name}")
-        for ours in tree.columns:
-            column = self.columns.votes.get(ours, ours)
-            self.data[ours] = self._numbers(
-                column, "is no number of votes: whole, and not negative", whole=True
-            ).astype(np.int32)
-        return tree
-
-    def _read_fractions(self, tree, assumed_volunteers):
-        questions = self.columns.fractions.questions
-        names = [f"{question}_{answer}" for question, answers in questions.items() for answer in answers]
-        if lacking := [column for column in tree.columns if column not in names]:
-            held = tree.held_by(names)
-            if held is None:
-                raise BadInput(f"--columns: fractions hold no {lacking[0]}, nor any first question of tree {tree.name}")
-            tree = held
-        ends = np.cumsum([len(answers) for answers in questions.values()])
-        slices = [slice(e - len(answers), e) for e, answers in zip(ends, questions.values(), strict=True)]
-        what = "is no fraction between 0 and 1"
-        columns = [column for answers in questions.values() for column in answers.values()]
-        published = np.stack([self._numbers(column, what, empty=0) for column in columns], axis=1)
-        for column, values in zip(columns, published.T, strict=True):
-            self._refuse(values > 1.001, column, what)  # a little more than 1 by rounding
-        conditional = conditional_fractions(published, slices)
-        for name, values in zip(names, conditional.T, strict=True):
-            self.metadata[f"{name}_fraction"] = "float32"
-            self.data[f"{name}_fraction"] = [None if np.isnan(v) else float(v) for v in values]
-        self.notes.append(
-            "The catalogue publishes vote fractions, not votes. Columns `{question}_{answer}_fraction` hold them among those who "
-            "were asked the question (divided by the sum of the question's fractions), and are null where nobody was."
-        )
-        column = self.columns.fractions.volunteers
-        if column is None and assumed_volunteers is None:
-            self.notes.append(
-                "It does not say how many volunteers looked at a galaxy: **there are no vote counts here**."
-            )
-            return None
-        if column is None:
-            volunteers = np.full(len(self.table), assumed_volunteers)
-            source = f"**Nobody counted these votes**: {assumed_volunteers} volunteers were assumed for every galaxy"
-        else:
-            volunteers = self._numbers(column, "is no number of volunteers", whole=True)
-            source = f"The number of volunteers of each galaxy is the catalogue's `{column}`"
-        ours = conditional[:, [names.index(c) for c in tree.columns]]
-        votes = votes_of_fractions(ours, volunteers.astype(np.int64), tree)
-        self.data |= dict(zip(tree.columns, votes.T, strict=True))
-        self.notes.append(
-            f"{source}, and the vote columns are the whole votes nearest to the published fractions that walk the decision tree. "
-            "They stand for the fractions in a likelihood; they are not the clicks that were made."
-        )
-        return tree
-
-    def _labels(self, entry):
-        column, names = entry.column, entry.names
-        values = self.table[column]
-        self._refuse(~values.isin(names.keys()), column, f"is none of the classes {', '.join(names)}")
-        return [names[value] for value in values]
-
-    def _metadata(self, entry):
-        column, dtype = entry.column, entry.dtype
-        values = self.table[column]
-        if dtype == "string":
-            return values.tolist()
-        number = int if dtype.startswith("int") else float  # never through float: an SDSS objid has 18 digits
-        numbers, wrong = [], np.zeros(len(values), dtype=bool)
-        for i, value in enumerate(values):
-            try:
-                if number is int:
-                    value = value.removesuffix(".0")  # what pandas makes of whole numbers with gaps
-                numbers.append(number(value) if value else None)
-                wrong[i] = number is int and value and abs(numbers[-1]) >= 2 ** (int(dtype[3:]) - 1)
-            except ValueError:
-                numbers.append(None)
-                wrong[i] = True
-        self._refuse(wrong, column, f"is no {dtype}")
-        return numbers
-
-    def _positions(self):
-        positions = np.array([self.data["ra"], self.data["dec"]], dtype=np.float64).T  # None becomes NaN
-        for axis, (name, low, high) in enumerate((("ra", 0, 360), ("dec", -90, 90))):
-            wrong = (positions[:, axis] < low) | (positions[:, axis] > high)
-            self._refuse(wrong, self.columns.metadata[name].column, f"is no {name} in degrees, {low} to {high}")
-        return positions
+    tree: DecisionTree | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    dtypes: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
-def _present(columns, path):
+def _without_missing_questions(columns: ColumnMap, path: Path) -> ColumnMap:
     """The map without the questions of which the catalogue has no fractions."""
     if not columns.fractions:
         return columns
     try:
-        held = set(_column_names(path))
+        available = set(column_names(path))
     except (OSError, ValueError):
-        return columns  # which is said when it is read
-    questions = {q: a for q, a in columns.fractions.questions.items() if held & set(a.values())}
+        return columns  # reading the table will report it
+    questions = {q: answers for q, answers in columns.fractions.questions.items() if available & set(answers.values())}
     return replace(columns, fractions=replace(columns.fractions, questions=questions))
 
 
-def _read_text(path, name, wanted):
-    """The wanted columns of a table as strings: no digit of them is lost, and an empty cell is ""."""
-    try:
-        if path.suffix == ".parquet":
-            table = pq.read_table(path, columns=[c for c in _column_names(path) if c in wanted])
-            # Not through pandas, which makes floats of whole numbers beside an empty cell.
-            texts = {c: table[c].cast(pa.string()).fill_null("").to_pandas() for c in table.column_names}
-            return pd.DataFrame(texts, dtype=str)
-        # index_col: a comma too many at the end of the rows would shift all columns by one
-        return pd.read_csv(
-            path, dtype=str, keep_default_na=False, usecols=lambda column: column in wanted, index_col=False
-        )
-    except FileNotFoundError as error:
-        raise BadInput(f"{name} {path}: no such file") from error
-    except (OSError, ValueError) as error:  # pandas' and Arrow's parser errors are ValueErrors
-        reason = " ".join(str(error).split())
-        raise BadInput(f"{name} {path}: cannot be read as a table ({reason})") from error
+def _with_pictures(
+    table: CatalogueTable, columns: ColumnMap, pictures: Pictures, skip_missing: bool
+) -> tuple[CatalogueTable, list[str], list[str]]:
+    """The rows that have a picture, their files, and a note on those without one."""
+    files = table.image_files(columns)
+    missing = ~files.map(lambda name: name in pictures).to_numpy(bool)
+    if not missing.any():
+        return table, files.tolist(), []
+    if not skip_missing:
+        table.refuse(missing, columns.image, f"is not a picture in {pictures}", files)
+    if missing.all():
+        raise BadInput(f"{table.path}: no row has a picture in {pictures}")
+    note = f"{missing.sum():,} of the catalogue's {len(table):,} rows have no picture and are left out."
+    return table.select(~missing), files[~missing].tolist(), [note]
 
 
-def _column_names(path):
-    if path.suffix == ".parquet":
-        return pq.read_schema(path).names
-    return list(pd.read_csv(path, nrows=0).columns)
+def _read_votes(table: CatalogueTable, columns: ColumnMap, tree: DecisionTree | None, volunteers: int | None) -> _Votes:
+    if tree is None:
+        return _Votes()
+    if columns.fractions:
+        return _read_fractions(table, columns.fractions, tree, volunteers)
+    if unknown := set(columns.votes) - set(tree.columns):
+        raise BadInput(f"--columns: tree {tree.name} has no vote column {', '.join(sorted(unknown))}")
+    problem = "is not a number of votes: whole, and not negative"
+    return _Votes(
+        tree,
+        {
+            ours: table.numbers(columns.votes.get(ours, ours), problem, whole=True).astype(np.int32)
+            for ours in tree.columns
+        },
+    )
+
+
+def _read_fractions(
+    table: CatalogueTable, fractions: Fractions, tree: DecisionTree, assumed_volunteers: int | None
+) -> _Votes:
+    """The fractions, and the votes that they stand for where the number of volunteers is known or assumed."""
+    names = [f"{question}_{answer}" for question, answers in fractions.questions.items() for answer in answers]
+    tree = _tree_of_fractions(tree, names)
+    ends = np.cumsum([len(answers) for answers in fractions.questions.values()])
+    slices = [slice(e - len(answers), e) for e, answers in zip(ends, fractions.questions.values(), strict=True)]
+    conditional = conditional_fractions(_published_fractions(table, fractions), slices)
+    columns = [f"{name}_fraction" for name in names]
+    data = dict(zip(columns, np.where(np.isnan(conditional), None, conditional).T.tolist(), strict=True))
+    dtypes = dict.fromkeys(columns, "float32")
+    about = (
+        "The catalogue publishes vote fractions, not votes. Columns `{question}_{answer}_fraction` hold them among those who "
+        "were asked the question (divided by the sum of the question's fractions), and are null where nobody was."
+    )
+    if fractions.volunteers is None and assumed_volunteers is None:
+        unknown = "It does not say how many volunteers looked at a galaxy: **there are no vote counts here**."
+        return _Votes(None, data, dtypes, [about, unknown])
+    if fractions.volunteers is None:
+        volunteers = np.full(len(table), assumed_volunteers)
+        source = f"**Nobody counted these votes**: {assumed_volunteers} volunteers were assumed for every galaxy"
+    else:
+        volunteers = table.numbers(fractions.volunteers, "is not a number of volunteers", whole=True)
+        source = f"The number of volunteers of each galaxy is the catalogue's `{fractions.volunteers}`"
+    in_order = conditional[:, [names.index(column) for column in tree.columns]]
+    votes = votes_of_fractions(in_order, volunteers.astype(np.int64), tree)
+    about_votes = (
+        f"{source}, and the vote columns are the whole votes nearest to the published fractions that walk the decision tree. "
+        "They stand for the fractions in a likelihood; they are not the clicks that were made."
+    )
+    return _Votes(tree, data | dict(zip(tree.columns, votes.T, strict=True)), dtypes, [about, about_votes])
+
+
+def _tree_of_fractions(tree: DecisionTree, names: list[str]) -> DecisionTree:
+    """The tree without questions of which there are no fractions."""
+    if missing := [column for column in tree.columns if column not in names]:
+        held = tree.held_by(names)
+        if held is None:
+            raise BadInput(f"--columns: fractions hold neither {missing[0]} nor any first question of tree {tree.name}")
+        return held
+    return tree
+
+
+def _published_fractions(table: CatalogueTable, fractions: Fractions) -> np.ndarray:
+    """(N, A) as they are in the catalogue; an empty cell is 0."""
+    problem = "is not a fraction between 0 and 1"
+    columns = [column for answers in fractions.questions.values() for column in answers.values()]
+    published = np.stack([table.numbers(column, problem, empty=0) for column in columns], axis=1)
+    for column, too_large in zip(columns, (published > 1.001).T, strict=True):  # a little above 1 by rounding
+        table.refuse(too_large, column, problem)
+    return published
+
+
+def _check_positions(table: CatalogueTable, catalogue: Catalogue) -> None:
+    if (positions := catalogue.positions) is None:
+        return
+    names = catalogue.columns.values | {name: entry.column for name, entry in catalogue.columns.metadata.items()}
+    for axis, (name, low, high) in enumerate((("ra", 0, 360), ("dec", -90, 90))):
+        outside = (positions[:, axis] < low) | (positions[:, axis] > high)
+        table.refuse(outside, names[name], f"is not a value of {name} in degrees, {low} to {high}")
+
+
+def _check_names(catalogue: Catalogue) -> None:
+    columns, tree = catalogue.columns, catalogue.tree
+    votes = tree.columns if tree else []
+    names = ["id_str", "image", *votes, *columns.classes, *columns.values, *columns.metadata]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise BadInput(f"--columns: {', '.join(twice)} would be in the dataset twice; rename the labels")

@@ -269,9 +269,9 @@ def _question_findings(
         yield "problem", "votes", f"{question.name} has numbers that are not votes", rows
     votes = np.nan_to_num(votes)
     total = votes.sum(axis=1)
-    if (column := f"{question.name}_total-votes") in features:
-        if rows := int((np.nan_to_num(_float64(table, column)) != total).sum()):
-            yield "problem", "totals", f"{column} is not the sum of its answers", rows
+    column = f"{question.name}_total-votes"
+    if column in features and (rows := int((np.nan_to_num(_float64(table, column)) != total).sum())):
+        yield "problem", "totals", f"{column} is not the sum of its answers", rows
     for a, column in enumerate(question.columns):
         if f"{column}_fraction" in features:
             yield from _fraction_findings(_float64(table, f"{column}_fraction"), votes[:, a], total)

@@ -1,6 +1,10 @@
-"""What a dataset holds, counted while its rows go by: the numbers of its card, and what the checker compares with them."""
+"""Counts of a dataset: the numbers of its card, which the checker compares with the data."""
+
+from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import datasets
 import numpy as np
@@ -14,27 +18,29 @@ ENOUGH_VOTES = 20  # vote fractions of fewer are too noisy to measure errors on,
 
 
 class Statistics:
-    """Counts, added to batch by batch.
+    """Counts of rows, which are added in batches.
 
     Args:
-        features: the schema of the rows.
-        tree: whose votes they hold; None: no votes.
-        values: columns of numbers to predict.
+        features: schema of the rows.
+        tree: decision tree of their votes; None: there are no votes.
+        values: columns of numbers to summarise.
     """
 
-    def __init__(self, features: datasets.Features, tree: DecisionTree | None, values: list[str]):
-        self.tree, self.features = tree, features
-        self.galaxies, self.sizes, self.picture_bytes = Counter(), Counter(), 0
-        columns = tree.columns if tree else []
-        self.votes = np.zeros(len(columns), np.int64)
+    def __init__(self, features: datasets.Features, tree: DecisionTree | None, values: Sequence[str] = ()) -> None:
+        self.features, self.tree = features, tree
+        self.galaxies: Counter[str] = Counter()
+        self.sizes: Counter[str] = Counter()
+        self.picture_bytes = 0
+        self.votes = np.zeros(len(tree.columns) if tree else 0, np.int64)
         self.asked, self.enough = (np.zeros(len(tree.questions) if tree else 0, np.int64) for _ in range(2))
-        self.broken_galaxies, self.broken_questions = 0, Counter()
-        self.classes = {
+        self.inconsistent_galaxies = 0
+        self.inconsistent_questions: Counter[str] = Counter()
+        self.classes: dict[str, dict[str, Counter[str]]] = {
             column: {name: Counter() for name in feature.names}
             for column, feature in features.items()
             if isinstance(feature, datasets.ClassLabel)
         }
-        self.values = {column: [] for column in values}
+        self.values: dict[str, list[np.ndarray]] = {column: [] for column in values}
 
     def add(self, split: str, table: pa.Table) -> None:
         """Count some rows of a split."""
@@ -43,16 +49,7 @@ class Statistics:
             self.picture_bytes += len(content or b"")
             self.sizes[_size(content)] += 1
         if self.tree:
-            votes = votes_in(table, self.tree, errors="ignore")  # the checker names what is wrong, and goes on
-            valid = (votes >= 0).all(axis=1)
-            votes = votes.clip(min=0)
-            self.votes += votes.sum(axis=0)
-            totals = np.add.reduceat(votes, [where.start for where in self.tree.slices], axis=1)
-            self.asked += (totals > 0).sum(axis=0)
-            self.enough += (totals >= ENOUGH_VOTES).sum(axis=0)
-            broken = self.tree.inconsistencies(votes[valid])
-            self.broken_galaxies += len({i.row for i in broken})
-            self.broken_questions.update(i.question for i in broken)
+            self._add_votes(votes_in(table, self.tree, errors="ignore"), self.tree)  # the checker reports invalid ones
         for column, counts in self.classes.items():
             for index, n in Counter(table[column].to_pylist()).items():
                 if (name := class_name(self.features[column], index)) is not None:
@@ -60,7 +57,35 @@ class Statistics:
         for column, parts in self.values.items():
             parts.append(table[column].to_numpy())
 
-    def to_dict(self) -> dict:
+    def _add_votes(self, votes: np.ndarray, tree: DecisionTree) -> None:
+        """Count votes; negative ones, which stand for invalid numbers, count as 0."""
+        valid = (votes >= 0).all(axis=1)
+        votes = votes.clip(min=0)
+        self.votes += votes.sum(axis=0)
+        totals = np.add.reduceat(votes, [where.start for where in tree.slices], axis=1)
+        self.asked += (totals > 0).sum(axis=0)
+        self.enough += (totals >= ENOUGH_VOTES).sum(axis=0)
+        inconsistencies = tree.inconsistencies(votes[valid])
+        self.inconsistent_galaxies += len({i.row for i in inconsistencies})
+        self.inconsistent_questions.update(i.question for i in inconsistencies)
+
+    def update(self, other: Statistics) -> None:
+        """Add the counts of other rows with the same features, tree and values."""
+        self.galaxies.update(other.galaxies)
+        self.sizes.update(other.sizes)
+        self.picture_bytes += other.picture_bytes
+        self.votes += other.votes
+        self.asked += other.asked
+        self.enough += other.enough
+        self.inconsistent_galaxies += other.inconsistent_galaxies
+        self.inconsistent_questions.update(other.inconsistent_questions)
+        for column, counts in self.classes.items():
+            for name, of_splits in counts.items():
+                of_splits.update(other.classes[column][name])
+        for column, parts in self.values.items():
+            parts += other.values[column]
+
+    def to_dict(self) -> dict[str, Any]:
         """Plain data: `galaxies`, `pictures`, `votes`, `questions`, `inconsistent`, `classes` and `values`."""
         questions = self.tree.questions if self.tree else ()
         return {
@@ -71,14 +96,14 @@ class Statistics:
                 question.name: {"galaxies_asked": int(self.asked[q]), "with_enough_votes": int(self.enough[q])}
                 for q, question in enumerate(questions)
             },
-            "inconsistent": {"galaxies": self.broken_galaxies, "questions": dict(self.broken_questions)},
+            "inconsistent": {"galaxies": self.inconsistent_galaxies, "questions": dict(self.inconsistent_questions)},
             "classes": {c: {name: dict(n) for name, n in counts.items()} for c, counts in self.classes.items()},
             "values": {column: _summary(np.concatenate(parts)) for column, parts in self.values.items() if parts},
         }
 
 
 def _size(content: bytes | None) -> str:
-    """What the header of an encoded picture says."""
+    """Size, mode and format by the header of an encoded picture."""
     try:
         picture = open_picture(content)
         return f"{picture.width} x {picture.height} {picture.mode} {picture.format}"
@@ -86,12 +111,12 @@ def _size(content: bytes | None) -> str:
         return "no picture"
 
 
-def _summary(values):
-    known = np.sort(values.astype(np.float64))  # NaN last; sums of floats depend on their order
-    known = known[np.isfinite(known)]
-    if not len(known):
+def _summary(values: np.ndarray) -> dict[str, float]:
+    finite = np.sort(values.astype(np.float64))  # NaN last; sums of floats depend on their order
+    finite = finite[np.isfinite(finite)]
+    if not len(finite):
         return {"galaxies": 0, "missing": len(values)}
     return {
-        "galaxies": len(known), "missing": len(values) - len(known), "mean": float(known.mean()),
-        "standard_deviation": float(known.std()), "smallest": float(known.min()), "largest": float(known.max()),
+        "galaxies": len(finite), "missing": len(values) - len(finite), "mean": float(finite.mean()),
+        "standard_deviation": float(finite.std()), "smallest": float(finite.min()), "largest": float(finite.max()),
     }  # fmt: skip

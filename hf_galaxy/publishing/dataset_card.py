@@ -1,8 +1,11 @@
-"""Prose by people, the decision tree and the statistics of the data -> the card of a dataset. Nothing in it is typed twice."""
+"""The card of a dataset, from text by its authors, the decision tree and the statistics of the data."""
+
+from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 from datasets.info import DatasetInfo, DatasetInfosDict
@@ -26,17 +29,17 @@ SIZES = [(10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "1
 
 @dataclass(frozen=True)
 class Prose:
-    """What a person says of a dataset: the header of `dataset_cards/*/card.md`, and its text.
+    """The description of a dataset by its authors: header and text of `dataset_cards/*/card.md`.
 
     Attributes:
-        title: its name.
+        title: name of the dataset.
         license: identifier of huggingface.co/docs/hub/repositories-licenses.
-        trees: the campaigns whose votes it holds.
-        telescope: with which its pictures were taken.
-        hub_ids: where on the Hub it, or what it was made of, stands.
+        trees: campaigns of the votes.
+        telescope: of the pictures.
+        hub_ids: Hub ids of the dataset, or of the datasets that it was made from.
         arxiv: numbers of the papers that describe it.
-        tasks, tags: of the Hub, besides the common tags.
-        annotations: crowdsourced, expert-generated or machine-generated; None: not known.
+        tasks, tags: for the Hub, in addition to the common tags.
+        annotations: crowdsourced, expert-generated or machine-generated; None: unknown.
         source: address of the original.
         text: Markdown: a summary, then `## Where it comes from`, `## Known problems`, `## Citation`.
     """
@@ -54,11 +57,11 @@ class Prose:
     text: str = ""
 
     @classmethod
-    def load(cls, path: Path) -> "Prose":
+    def load(cls, path: Path) -> Prose:
         """Read a card.md.
 
         Raises:
-            BadInput: no such file, no header, or an unknown key.
+            BadInput: the file cannot be read, has no header, or has an unknown key.
         """
         try:
             _, header, text = path.read_text().split("---\n", 2)
@@ -71,16 +74,16 @@ class Prose:
         except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())
             raise BadInput(
-                f"--card {path}: is no text with a header like those in dataset_cards/ ({reason})"
+                f"--card {path}: is not a text with a header like those in dataset_cards/ ({reason})"
             ) from error
 
     @property
     def summary(self) -> str:
-        """What stands before the first heading."""
+        """The text before the first heading."""
         return self.text.split("\n## ", 1)[0]
 
     def section(self, heading: str) -> str:
-        """The text under a heading, "" if there is none."""
+        """The text under a heading; "" if there is no such heading."""
         return card_section(self.text, heading)
 
 
@@ -88,40 +91,39 @@ def write_card(
     folder: Path,
     prose: Prose,
     tree: DecisionTree | None,
-    statistics: dict | None = None,
+    statistics: dict[str, Any] | None = None,
     configs: dict[str, Config] | None = None,
-    notes: Iterable[str] = (),
-    command: str = "",
     name: str = "path/or/hub-id",
 ) -> None:
-    """Write README.md, its contact sheet's place excepted, and the figures that it shows.
+    """Write README.md and the figures that it shows, except the contact sheet.
 
-    Args:
-        tree: whose votes the data hold, or (without data) whose they would be.
-        statistics: `counts.Statistics.to_dict()`; None: "not measured" stands where they would.
-        configs: what `load_dataset` offers; None: the data are not in this folder.
-        notes: sentences on how the files were made.
-        command: that made them.
-        name: the folder or Hub id by which a reader loads it.
+    Args: as of `dataset_card`.
     """
     figures = draw_trees(tree, statistics and statistics["votes"]) if tree else {}
     for campaign, figure in figures.items():
         (folder / f"tree_{campaign}.png").write_bytes(figure)
     sheet = (folder / CONTACT_SHEET).exists()
-    (folder / "README.md").write_text(dataset_card(prose, tree, statistics, configs, notes, command, name, sheet))
+    (folder / "README.md").write_text(dataset_card(prose, tree, statistics, configs, name, sheet))
 
 
 def dataset_card(
     prose: Prose,
     tree: DecisionTree | None,
-    statistics: dict | None,
-    configs: dict[str, Config] | None,
-    notes: Iterable[str] = (),
-    command: str = "",
+    statistics: dict[str, Any] | None = None,
+    configs: dict[str, Config] | None = None,
     name: str = "path/or/hub-id",
     sheet: bool = False,
 ) -> str:
-    """README.md of a dataset; its YAML is what `load_dataset` reads. Arguments as of `write_card`."""
+    """README.md of a dataset; its YAML is for `load_dataset`.
+
+    Args:
+        tree: decision tree of the votes.
+        statistics: the content of statistics.json, of which `notes` and `command` may be missing; None: the card has
+            "not measured" instead of numbers.
+        configs: the configurations; None: the data are not in this folder.
+        name: the folder or Hub id from which a reader loads the dataset.
+        sheet: show the contact sheet.
+    """
     galaxies = sum(statistics["galaxies"].values()) if statistics else None
     data = DatasetCardData(
         pretty_name=prose.title, license=prose.license, language=["en"], task_categories=prose.tasks,
@@ -139,14 +141,14 @@ def dataset_card(
     return str(
         DatasetCard.from_template(
             data, template_path=str(TEMPLATE), prose=prose, galaxies=galaxies, statistics=statistics, configs=configs or {},
-            campaigns=campaigns, notes=list(notes), command=command, sheet=CONTACT_SHEET if sheet else None,
-            name=name,
+            campaigns=campaigns, notes=(statistics or {}).get("notes", []), command=(statistics or {}).get("command", ""),
+            sheet=CONTACT_SHEET if sheet else None, name=name,
         )
     )  # fmt: skip
 
 
-def _add_configs(data, configs):
-    """The YAML that `load_dataset` reads: features, splits and sizes of each configuration, and its files."""
+def _add_configs(data: DatasetCardData, configs: dict[str, Config]) -> None:
+    """Add the YAML for `load_dataset`: features, splits, sizes and files of each configuration."""
     infos = {
         name: DatasetInfo(
             features=config.features,
@@ -167,19 +169,19 @@ def _add_configs(data, configs):
     MetadataConfigs(entries).to_dataset_card_data(data)
 
 
-def table_row(question: Question, statistics: dict | None) -> str:
-    """A question's row in the table of votes."""
+def table_row(question: Question, statistics: dict[str, Any] | None) -> str:
+    """The row of a question in the table of votes."""
     if statistics is None:
         return " | ".join([f"| {question.name}", *["not measured"] * 3, f"{', '.join(question.answers)} |"])
     votes = [statistics["votes"][column] for column in question.columns]
-    counted = statistics["questions"][question.name]
+    counts = statistics["questions"][question.name]
     shares = ", ".join(f"{a}: {n:,}" for a, n in zip(question.answers, votes, strict=True))
-    numbers = (sum(votes), counted["galaxies_asked"], counted["with_enough_votes"])
+    numbers = (sum(votes), counts["galaxies_asked"], counts["with_enough_votes"])
     return " | ".join([f"| {question.name}", *(f"{number:,}" for number in numbers), f"{shares} |"])
 
 
-def contact_sheet(rows: Iterable[dict], caption: str, columns: int = 8, side: int = 144) -> Image.Image:
-    """Pictures of rows side by side, each above its value of the column `caption`."""
+def contact_sheet(rows: Iterable[dict[str, Any]], caption: str, columns: int = 8, side: int = 144) -> Image.Image:
+    """The pictures of rows side by side, each above its value in the column `caption`."""
     rows = list(rows)
     sheet = Image.new("RGB", (columns * side, -(-len(rows) // columns) * (side + 16)), "white")
     pen = ImageDraw.Draw(sheet)

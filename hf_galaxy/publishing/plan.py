@@ -1,77 +1,92 @@
-"""Which galaxies of a source go into which file of a dataset, before the first picture is read.
+"""The files of a dataset, and the galaxies in each: decided before the first picture is read.
 
-The file that a galaxy is in, and its place there, depend on its name alone, and on those of its duplicates.
+The file of a galaxy and its place in it depend on its name alone, and on the names of its duplicates.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import datasets
 import numpy as np
 
 from hf_galaxy.data.schema import SPLITS, place_in_order, split_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.publishing.duplicates import SAME_GALAXY_ARCSEC, groups_of_pairs, pairs_on_the_sky
 
+if TYPE_CHECKING:
+    import datasets
+
+    from hf_galaxy.data.pictures import Rendering
+    from hf_galaxy.decision_tree import DecisionTree
+
+ROWS_PER_FILE = 5000
+# Chains of neighbours longer than both of these are not duplicates but a crowded field.
+MAX_GROUP_SIZE, MAX_GROUP_SHARE = 10, 0.01
+
 
 class Row(NamedTuple):
-    """A galaxy to be published.
+    """A galaxy to publish.
 
     Attributes:
-        columns: its value of every column; `image` as {"bytes", "path"}.
-        native: its picture at its own size, as {"bytes", "path"}, if that is kept too.
-        kind: what its picture was made from.
+        columns: its value in each column; `image` is {"bytes", "path"}.
+        native: its picture at the original size, {"bytes", "path"}; None: not published.
+        kind: kind of the original file, as of `pictures.kind_of`.
     """
 
-    columns: dict
-    native: dict | None = None
+    columns: dict[str, Any]
+    native: dict[str, Any] | None = None
     kind: str = "as it was"
 
 
-ROWS_PER_FILE = 5000
-# Chains of neighbours longer than both are no duplicates but a crowded field.
-MOST_IN_A_GROUP, MOST_OF_ALL = 10, 0.01
-
-
 class Source(Protocol):
-    """What can be published: a `catalogues.Catalogue`, a `simulate.MockSurvey`. Copies of it work in other processes.
+    """Rows to publish: a `catalogues.Catalogue`, a `simulate.MockSurvey` or `combine.Combined`. Can be pickled.
 
     Attributes:
         ids: unique names of the galaxies.
-        features: the schema of the rows.
-        split_names: what decides the split, where that is not the name: rows with the same are the same galaxy.
-        campaigns: which campaign each galaxy is from; None: there is only one.
-        positions: (N, 2) right ascension and declination in degrees; None: not known.
+        features: schema of the rows.
+        tree: decision tree of the votes; None: there are no votes.
+        values: columns of numbers that the statistics summarise.
+        caption: column that the contact sheet prints below each picture.
+        split_names: the names that decide the split, where these are not `ids`; rows with the same name are the same galaxy.
+        campaigns: campaign of each galaxy; None: there is only one.
+        positions: (N, 2) right ascension and declination in degrees; None: unknown.
         votes: (N, A) votes; None: there are none.
-        notes: sentences for the card: what was done to the data.
+        notes: sentences for the card, on how the data were processed.
+        rendering: how the pictures were made, for the card; None: nothing to report.
     """
 
     ids: list[str]
-    split_names: list[str] | None
-    notes: list[str]
     features: datasets.Features
+    tree: DecisionTree | None
+    values: Sequence[str]
+    caption: str
+    split_names: list[str] | None
     campaigns: list[str] | None
     positions: np.ndarray | None
     votes: np.ndarray | None
+    notes: Sequence[str]
+    rendering: Rendering | None
 
     def row(self, i: int) -> Row | None:
-        """Galaxy i with its picture; None: it has none that can be read, and is to be left out."""
+        """Galaxy i with its picture; None: the picture cannot be read, and the galaxy is left out."""
 
     def fingerprint(self) -> str:
-        """Of all that the rows are made of."""
+        """Changes whenever the rows may change."""
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Galaxies that stand in several rows, by their positions or (in joined datasets) by their names.
+    """Galaxies with several rows, by their positions or (in combined datasets) by their names.
 
     Attributes:
-        arcsec: how near counts as the same.
-        groups: how many galaxies have several rows.
-        rows: how many rows these are.
-        moved: how many of them are in another split than their own name says, to be in one with the others.
-        dropped: how many were left out.
+        arcsec: rows closer than this are the same galaxy.
+        groups: number of galaxies with several rows.
+        rows: number of these rows.
+        moved: number of rows that are in another split than their own name gives, to be with the rest of their group.
+        dropped: number of rows that were left out.
     """
 
     arcsec: float = SAME_GALAXY_ARCSEC
@@ -80,7 +95,7 @@ class Duplicates:
     moved: int = 0
     dropped: int = 0
 
-    def __str__(self):
+    def __str__(self) -> str:
         if not self.groups:
             return f"No two galaxies are within {self.arcsec:g} arcsec of each other."
         dropped = f"{self.dropped:,} that have a neighbour with more votes are left out; " if self.dropped else ""
@@ -100,66 +115,97 @@ class Shard:
     rows: list[int]
 
 
-def plan(
-    source: Source, drop_duplicates: bool = False, arcsec: float = SAME_GALAXY_ARCSEC
-) -> tuple[list[Shard], Duplicates]:
-    """Which rows go into which file; all rows that are one galaxy, or next to it, into one split.
+class Plan(NamedTuple):
+    """The files of a dataset, and the duplicates in it."""
+
+    shards: list[Shard]
+    duplicates: Duplicates
+
+
+def plan(source: Source, drop_duplicates: bool = False, arcsec: float = SAME_GALAXY_ARCSEC) -> Plan:
+    """Assign each row to a file. All rows of a galaxy, and rows next to it, are in one split.
 
     Args:
-        drop_duplicates: of rows within `arcsec` of each other keep those with the most votes, so that none are left that near.
+        drop_duplicates: of rows within `arcsec` of each other, keep those with the most votes, so that no two of the rest are
+            that close.
 
     Raises:
-        BadInput: the galaxies stand so densely that chains of neighbours hold much of the field together.
+        BadInput: the galaxies are so dense that chains of neighbours connect a large part of the field.
     """
     names = source.split_names or source.ids
-    splits, kept = [split_of(name) for name in names], np.ones(len(names), bool)
-    # What belongs together: what is near in the sky, and what has one name.
-    sky = np.empty((0, 2), int) if source.positions is None else pairs_on_the_sky(source.positions, arcsec)
-    first = {}
-    same_name = [(first.setdefault(name, i), i) for i, name in enumerate(names)]
-    same_name = np.array([pair for pair in same_name if pair[0] != pair[1]], dtype=int).reshape(-1, 2)
-    group = groups_of_pairs(np.concatenate([sky, same_name]), len(names))
-    sizes = np.bincount(group)
-    if sizes.max() > max(MOST_IN_A_GROUP, len(names) * MOST_OF_ALL):
-        raise BadInput(
-            f"{sizes.max():,} of {len(names):,} galaxies hang together by steps of up to {arcsec:g} arcsec and would all be in one "
-            "split: the field is too crowded for that; give a smaller --same-galaxy-arcsec, such as 1"
-        )
-    members = {}
-    for i in np.flatnonzero(sizes[group] > 1).tolist():
-        members.setdefault(int(group[i]), []).append(i)
+    near = np.empty((0, 2), int) if source.positions is None else pairs_on_the_sky(source.positions, arcsec)
+    groups = _groups(np.concatenate([near, _pairs_of_equal(names)]), len(names), arcsec)
+    splits, moved = assign_splits(names, groups)
+    votes = np.zeros(len(names), int) if source.votes is None else source.votes.sum(axis=1)
+    kept = choose_rows(near, votes) if drop_duplicates else np.ones(len(names), bool)
+    duplicates = Duplicates(arcsec, len(groups), sum(map(len, groups)), moved, int((~kept).sum()))
+    return Plan(_shards(source, splits, np.flatnonzero(kept)), duplicates)
+
+
+def assign_splits(names: Sequence[str], groups: list[list[int]]) -> tuple[list[str], int]:
+    """The split of each row, by its name or, in a group, by the name of one of the group; and how many rows that moved."""
+    splits = [split_of(name) for name in names]
     moved = 0
-    for rows in members.values():
+    for rows in groups:
         # Not the least `hashed_place`, which decides the split: of several numbers the least is nearly always train's.
         leader = min(rows, key=lambda i: place_in_order(names[i]))
         moved += sum(splits[i] != splits[leader] for i in rows)
         for i in rows:
             splits[i] = splits[leader]
-    if drop_duplicates:
-        kept = _apart(sky, len(names), None if source.votes is None else source.votes.sum(axis=1))
-    rows = sum(map(len, members.values()))
-    duplicates = Duplicates(arcsec, len(members), rows, moved, int((~kept).sum()))
-    parts = {}
-    for i in sorted(np.flatnonzero(kept).tolist(), key=lambda i: place_in_order(source.ids[i])):
-        parts.setdefault((source.campaigns[i] if source.campaigns else None, splits[i]), []).append(i)
-    shards = [
-        Shard(Path("data", campaign or "", f"{split}-{first // ROWS_PER_FILE:05d}.parquet"), campaign, split, rows[first : first + ROWS_PER_FILE])
-        for split in SPLITS
-        for campaign in (dict.fromkeys(source.campaigns) if source.campaigns else [None])
-        for rows in [parts.get((campaign, split), [])]
-        for first in range(0, len(rows), ROWS_PER_FILE)
-    ]  # fmt: skip
-    return shards, duplicates
+    return splits, moved
 
 
-def _apart(pairs, rows, votes):
-    """Which rows to keep so that no pair is left: the one with the most votes first, then whichever is near none kept."""
-    near = {}
+def choose_rows(pairs: np.ndarray, votes: np.ndarray) -> np.ndarray:
+    """(N,) bool: rows to keep so that no pair is left. Rows with more votes are kept first, then earlier rows.
+
+    Args:
+        pairs: (M, 2) rows that are near each other.
+        votes: (N,) number of votes of each row.
+    """
+    near: dict[int, list[int]] = {}
     for i, j in pairs.tolist():
         near.setdefault(i, []).append(j)
         near.setdefault(j, []).append(i)
-    kept = np.ones(rows, bool)
-    for i in sorted(near, key=lambda i: (0 if votes is None else -votes[i], i)):
+    kept = np.ones(len(votes), bool)
+    for i in sorted(near, key=lambda i: (-votes[i], i)):
         if kept[i]:
             kept[near[i]] = False
     return kept
+
+
+def _pairs_of_equal(names: Sequence[str]) -> np.ndarray:
+    """(M, 2) each row whose name an earlier row has, with the first such row."""
+    first: dict[str, int] = {}
+    pairs = [(first.setdefault(name, i), i) for i, name in enumerate(names)]
+    return np.array([pair for pair in pairs if pair[0] != pair[1]], dtype=int).reshape(-1, 2)
+
+
+def _groups(pairs: np.ndarray, rows: int, arcsec: float) -> list[list[int]]:
+    """The rows of each group of two and more that pairs connect, directly or through others."""
+    group = groups_of_pairs(pairs, rows)
+    sizes = np.bincount(group)
+    if sizes.max() > max(MAX_GROUP_SIZE, rows * MAX_GROUP_SHARE):
+        raise BadInput(
+            f"{sizes.max():,} of {rows:,} galaxies are connected by steps of up to {arcsec:g} arcsec and would all be in one "
+            "split: the field is too crowded for that; use a smaller --same-galaxy-arcsec, such as 1"
+        )
+    members: dict[int, list[int]] = {}
+    for i in np.flatnonzero(sizes[group] > 1).tolist():
+        members.setdefault(int(group[i]), []).append(i)
+    return list(members.values())
+
+
+def _shards(source: Source, splits: list[str], rows: np.ndarray) -> list[Shard]:
+    """Files of at most ROWS_PER_FILE rows of one split and campaign."""
+    campaigns = source.campaigns or [None] * len(splits)
+    parts: dict[tuple[str | None, str], list[int]] = {}
+    for i in sorted(rows.tolist(), key=lambda i: place_in_order(source.ids[i])):
+        parts.setdefault((campaigns[i], splits[i]), []).append(i)
+    shards = []
+    for split in SPLITS:
+        for campaign in dict.fromkeys(campaigns):
+            of_part = parts.get((campaign, split), [])
+            for number, first in enumerate(range(0, len(of_part), ROWS_PER_FILE)):
+                path = Path("data", campaign or "", f"{split}-{number:05d}.parquet")
+                shards.append(Shard(path, campaign, split, of_part[first : first + ROWS_PER_FILE]))
+    return shards

@@ -12,7 +12,7 @@ from PIL import Image
 from hf_galaxy import load_tree
 from hf_galaxy.data.pictures import Pictures, Rendering
 from hf_galaxy.errors import BadInput
-from hf_galaxy.publishing.catalogues import Catalogue
+from hf_galaxy.publishing.catalogues import Catalogue, CatalogueOptions
 from hf_galaxy.publishing.column_map import ColumnMap
 from tests.conftest import jpeg_bytes
 
@@ -20,7 +20,7 @@ TREE = load_tree("gz_rings")
 
 
 def read(catalogue_folder, tree=TREE, images="pictures"):
-    catalogue = Catalogue(
+    catalogue = Catalogue.read(
         catalogue_folder / "votes.csv",
         Pictures([catalogue_folder / images]),
         ColumnMap.load(catalogue_folder / "map.json"),
@@ -54,16 +54,20 @@ def edit(file, old, new):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("g3,3.jpg", "g3,missing.jpg", r"votes\.csv, row 4, column file: 'missing\.jpg' is no picture in .*pictures"),
-        ("g2,2.jpg,2", "g2,2.jpg,-2", r"votes\.csv, row 3, column n_ring: '-2' is no number of votes"),
-        ("g2,2.jpg,2", "g2,2.jpg,2.5", r"votes\.csv, row 3, column n_ring: '2\.5' is no number of votes"),
-        ("g2,2.jpg,2", "g2,2.jpg,many", r"votes\.csv, row 3, column n_ring: 'many' is no number of votes"),
-        ("g2,2.jpg,2", "g2,2.jpg,", r"votes\.csv, row 3, column n_ring: '' is no number of votes"),
-        ("g4,", "g1,", r"votes\.csv, row 5, column name: 'g1' stands in an earlier row too"),
+        (
+            "g3,3.jpg",
+            "g3,missing.jpg",
+            r"votes\.csv, row 4, column file: 'missing\.jpg' is not a picture in .*pictures",
+        ),
+        ("g2,2.jpg,2", "g2,2.jpg,-2", r"votes\.csv, row 3, column n_ring: '-2' is not a number of votes"),
+        ("g2,2.jpg,2", "g2,2.jpg,2.5", r"votes\.csv, row 3, column n_ring: '2\.5' is not a number of votes"),
+        ("g2,2.jpg,2", "g2,2.jpg,many", r"votes\.csv, row 3, column n_ring: 'many' is not a number of votes"),
+        ("g2,2.jpg,2", "g2,2.jpg,", r"votes\.csv, row 3, column n_ring: '' is not a number of votes"),
+        ("g4,", "g1,", r"votes\.csv, row 5, column name: 'g1' is in an earlier row too"),
         ("g4,", ",", r"votes\.csv, row 5, column name: '' is empty"),
         ("n_ring", "rings", r"votes\.csv: has no column 'n_ring' \(it begins name, file, rings"),
-        ("k1,0.3", "k7,0.3", r"votes\.csv, row 4, column kind: 'k7' is none of the classes k1, k0"),
-        ("0.4", "far", r"votes\.csv, row 5, column redshift: 'far' is no float32"),
+        ("k1,0.3", "k7,0.3", r"votes\.csv, row 4, column kind: 'k7' is not one of k1, k0"),
+        ("0.4", "far", r"votes\.csv, row 5, column redshift: 'far' is not a number of type float32"),
     ],
 )
 def test_what_is_wrong_is_named(catalogue_folder, old, new, message):
@@ -102,13 +106,12 @@ def test_a_16_bit_picture_is_stretched_and_becomes_png(catalogue_folder):
 
 
 def test_a_crop_leaves_the_native_picture_whole(catalogue_folder):
-    catalogue = Catalogue(
+    catalogue = Catalogue.read(
         catalogue_folder / "votes.csv",
         Pictures([catalogue_folder / "pictures"]),
         ColumnMap.load(catalogue_folder / "map.json"),
         TREE,
-        Rendering(crop=0.5),
-        native=True,
+        CatalogueOptions(Rendering(crop=0.5), native=True),
     )
     row = catalogue.row(catalogue.ids.index("g3"))
     assert row.native == {"bytes": jpeg_bytes(3), "path": "3.jpg"}
@@ -125,7 +128,7 @@ def test_whole_numbers_keep_every_digit_and_empty_cells_are_missing(catalogue_fo
     rows = {row["id_str"]: row["z"] for row in read(catalogue_folder)}
     assert (rows["g0"], rows["g1"], rows["g2"]) == (587722981741363291, None, 587722981741363293)
     edit(catalogue_folder / "votes.csv", "0.3,4", "0.3,4.7")
-    with pytest.raises(BadInput, match=r"row 4, column objid: '4\.7' is no int64"):
+    with pytest.raises(BadInput, match=r"row 4, column objid: '4\.7' is not a number of type int64"):
         read(catalogue_folder)
 
 
@@ -141,7 +144,9 @@ def test_parquet_keeps_every_digit_beside_an_empty_cell(catalogue_folder):
     )
     edit(catalogue_folder / "map.json", '"n_none"', '"n_ring"')
     columns = ColumnMap.load(catalogue_folder / "map.json")
-    catalogue = Catalogue(catalogue_folder / "votes.parquet", Pictures([catalogue_folder / "pictures"]), columns, TREE)
+    catalogue = Catalogue.read(
+        catalogue_folder / "votes.parquet", Pictures([catalogue_folder / "pictures"]), columns, TREE
+    )
     assert catalogue.data["z"] == ["587722981741363291", "", "3", "4", "5"]
 
 
@@ -156,7 +161,7 @@ def test_other_pictures_of_the_same_names_are_another_publication(catalogue_fold
     def fingerprint():
         columns = ColumnMap.load(catalogue_folder / "map.json")
         pictures = Pictures([catalogue_folder / "pictures"])
-        return Catalogue(catalogue_folder / "votes.csv", pictures, columns, TREE).fingerprint()
+        return Catalogue.read(catalogue_folder / "votes.csv", pictures, columns, TREE).fingerprint()
 
     first = fingerprint()
     assert fingerprint() == first
@@ -168,7 +173,7 @@ def test_a_bad_picture_may_be_left_out(catalogue_folder):
     (catalogue_folder / "pictures/2.jpg").write_bytes(jpeg_bytes()[:900])
     columns = ColumnMap.load(catalogue_folder / "map.json")
     pictures = Pictures([catalogue_folder / "pictures"])
-    catalogue = Catalogue(catalogue_folder / "votes.csv", pictures, columns, TREE, skip_bad=True)
+    catalogue = Catalogue.read(catalogue_folder / "votes.csv", pictures, columns, TREE, CatalogueOptions(skip_bad=True))
     assert [catalogue.row(i) is None for i in range(5)] == [False, False, True, False, False]
 
 
@@ -177,8 +182,8 @@ def test_a_bad_picture_may_be_left_out(catalogue_folder):
     [
         ("id_str", 3, r"id_str: Input should be a valid string"),
         ("values", ["z"], "values: Input should be an object"),
-        ("image", "{file", "'{file' is no pattern: expected"),
-        ("image", "{file:d}", "makes no file name"),
+        ("image", "{file", "'{file' is not a pattern: expected"),
+        ("image", "{file:d}", "does not give a file name"),
         ("classes", {"type": {"column": "kind", "names": ["k0", "k1"]}}, "type.names: Input should be an object"),
         ("join", {"file": "x.csv", "on": ["a"]}, "join.on: Input should be an object"),
         (
@@ -211,8 +216,8 @@ def test_values_with_one_class_name_are_one_class(catalogue_folder):
             r"classes\.type\.names: Field required",
         ),
         ('"dtype": "float32"', '"dtype": "number"', r"metadata\.z\.dtype: Input should be .*float32"),
-        ('"type"', '"image"', "image would stand twice"),
-        ('"z"', '"ring_yes"', "ring_yes would stand twice"),
+        ('"type"', '"image"', "image would be in the dataset twice"),
+        ('"z"', '"ring_yes"', "ring_yes would be in the dataset twice"),
     ],
 )
 def test_a_wrong_column_map_is_refused(catalogue_folder, old, new, message):
@@ -236,7 +241,7 @@ def test_missing_and_empty_files(catalogue_folder):
     with pytest.raises(BadInput, match="neither a folder nor a zip"):
         Pictures([catalogue_folder / "votes.csv"])
     (catalogue_folder / "map.json").write_text('{"picture": "file"}')
-    with pytest.raises(BadInput, match=r"map\.json: is no column map.*picture"):
+    with pytest.raises(BadInput, match=r"map\.json: is not a column map.*picture"):
         read(catalogue_folder)
     (catalogue_folder / "map.json").write_text('{"id_str": "name", "image": "file"}')
     (catalogue_folder / "votes.csv").write_text("name,file\n")
@@ -256,7 +261,7 @@ def test_votes_that_do_not_walk_the_tree_are_named(tmp_path):
     votes = dict.fromkeys(tree.columns, 0) | {"smooth-or-featured-jwst_smooth": 5, "how-rounded-jwst_round": 4}
     table = {"id_str": "g", "image": "1.jpg", **votes}
     (tmp_path / "votes.csv").write_text(",".join(table) + "\n" + ",".join(map(str, table.values())))
-    catalogue = Catalogue(tmp_path / "votes.csv", Pictures([tmp_path]), ColumnMap(), tree)
+    catalogue = Catalogue.read(tmp_path / "votes.csv", Pictures([tmp_path]), ColumnMap(), tree)
     rounded, merging = catalogue.inconsistencies()
-    assert rounded.endswith("row 1 (id_str g): how-rounded-jwst has 4 votes, but the answers it is asked after have 5")
+    assert rounded.endswith("row 1 (id_str g): how-rounded-jwst has 4 votes, but the answers that lead to it have 5")
     assert "merging-jwst has 0 votes" in merging

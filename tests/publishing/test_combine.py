@@ -57,7 +57,7 @@ def test_a_missing_label_stays_missing(parts, tmp_path):
         place = table.column_names.index("kind")
         kinds = pa.array([-1] * len(table), pa.int64())
         pq.write_table(table.set_column(place, table.field(place), kinds), file)
-    source, out = Combined(parts), tmp_path / "both"
+    source, out = Combined.read(parts), tmp_path / "both"
     out.mkdir()
     published(source, out)
     rows = datasets.concatenate_datasets(list(datasets.load_dataset(str(out)).values()))
@@ -79,15 +79,15 @@ def test_votes_stored_as_floats_are_joined_if_they_are_whole(parts, number, refu
     name = table["id_str"][0].as_py()
     if refused:
         with pytest.raises(BadInput, match=rf"rings, id_str {name}, column ring_no: .*votes are whole numbers"):
-            Combined(parts)
+            Combined.read(parts)
         return
-    source = Combined(parts)
+    source = Combined.read(parts)
     row = source.row(source.split_names.index(name)).columns
     assert (row["ring_no"], type(row["ring_no"])) == (7, int)
 
 
 def test_every_galaxy_keeps_what_it_had_and_has_zeros_where_it_was_not(parts, tmp_path):
-    source = Combined(parts)
+    source = Combined.read(parts)
     out = tmp_path / "both"
     out.mkdir()
     *_, duplicates, _, configs = published(source, out)
@@ -115,7 +115,7 @@ def test_every_galaxy_keeps_what_it_had_and_has_zeros_where_it_was_not(parts, tm
 
 
 def test_the_same_place_is_in_one_split(parts):
-    source = Combined(parts)
+    source = Combined.read(parts)
     shards, duplicates = plan.plan(source)
     split = {row: shard.split for shard in shards for row in shard.rows}
     splits_at = {}
@@ -128,7 +128,7 @@ def test_the_same_place_is_in_one_split(parts):
 
 
 def test_of_duplicates_the_one_with_the_most_votes_is_kept(parts):
-    source = Combined(parts)
+    source = Combined.read(parts)
     shards, duplicates = plan.plan(source, drop_duplicates=True)
     kept = sorted(source.ids[row] for shard in shards for row in shard.rows)
     gz2 = {"gz2/galaxy-0", *(f"gz2-{i}" for i in range(1, 20))}
@@ -142,8 +142,8 @@ def test_rows_of_one_name_are_in_one_split_that_of_their_name(tmp_path):
         (tmp_path / name).mkdir()
         published(Rows(60), tmp_path / name)
         (tmp_path / name / "statistics.json").write_text('{"notes": ["Nobody counted these votes."], "license": "mit"}')
-    source = Combined([tmp_path / "one", tmp_path / "other"])
-    source.positions = None
+    source = Combined.read([tmp_path / "one", tmp_path / "other"])
+    source.__dict__["positions"] = None
     shards, duplicates = plan.plan(source)
     split = {source.ids[row]: shard.split for shard in shards for row in shard.rows}
     assert len(split) == 120
@@ -154,11 +154,11 @@ def test_rows_of_one_name_are_in_one_split_that_of_their_name(tmp_path):
 
 
 def test_what_cannot_be_joined_is_refused(parts, tmp_path):
-    with pytest.raises(BadInput, match="is no published dataset with votes"):
-        Combined([parts[0], tmp_path / "nowhere"])
+    with pytest.raises(BadInput, match="is not a published dataset with votes"):
+        Combined.read([parts[0], tmp_path / "nowhere"])
     other = Rows(30)
     other.features = row_features(Rows.tree, {"kind": ["b", "a"]}, {"ra": "float64", "dec": "float64"})
     (tmp_path / "other").mkdir()
     published(other, tmp_path / "other")
-    with pytest.raises(BadInput, match="other: column kind is of another kind than in"):
-        Combined([parts[0], tmp_path / "other"])
+    with pytest.raises(BadInput, match="other: column kind has another type than in"):
+        Combined.read([parts[0], tmp_path / "other"])

@@ -91,7 +91,7 @@ def test_a_card_is_a_pure_function(tmp_path):
 @pytest.mark.parametrize("text", ["", "no header", "---\ntitle: x\ntelescop: y\n---\ntext", "---\n[\n---\n"])
 def test_prose_that_cannot_be_read_is_refused(text, tmp_path):
     (tmp_path / "card.md").write_text(text)
-    with pytest.raises(BadInput, match=r"card\.md: is no text with a header"):
+    with pytest.raises(BadInput, match=r"card\.md: is not a text with a header"):
         Prose.load(tmp_path / "card.md")
 
 

@@ -135,7 +135,7 @@ def test_a_push_that_broke_off_goes_on_with_what_is_missing(hub, run, catalogue_
     *bar, line = done.stderr.splitlines()
     assert (done.returncode, [part for part in bar if part and "galaxies/s]" not in part]) == (1, []), done.stderr
     assert re.fullmatch(
-        r"error: --push lab/rings: 403 Forbidden: .*\(the dataset is whole in .*rings; the same command pushes what is missing\)",
+        r"error: --push lab/rings: 403 Forbidden: .*\(the dataset is complete in .*rings; the same command pushes what is missing\)",
         line,
     )
     assert files_of(repo) == {}
@@ -199,7 +199,7 @@ def test_without_a_token_or_with_a_wrong_name_a_push_is_refused_in_one_line(refu
 
 def test_a_hub_that_cannot_be_reached_is_one_line(refused):
     assert re.fullmatch(
-        r"--push lab/mock: .*refused.*\(the dataset is whole in .*mock; the same command pushes what is missing\)",
+        r"--push lab/mock: .*refused.*\(the dataset is complete in .*mock; the same command pushes what is missing\)",
         refused[-1],
     )
 

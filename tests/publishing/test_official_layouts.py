@@ -264,7 +264,7 @@ def test_decals_dr5_breaks_its_tree_and_is_refused_unless_that_is_allowed(layout
     )  # fmt: skip
     assert re.fullmatch(
         r"error: .*gz_decals_volunteers_5\.csv, row 3 \(id_str J005650\.84-010137\.4\): merging-dr5 has 32 votes, but the "
-        r"answers it is asked after have 35; mend --columns, or add --allow-inconsistent-votes and let the card say how often",
+        r"answers it is asked after have 35; correct --columns, or add --allow-inconsistent-votes and let the card say how often",
         line,
     )
     assert not list(tmp_path.iterdir())
@@ -328,12 +328,12 @@ def test_whole_catalogues_walk_the_tree_as_far_as_they_say_anything(shared_data)
     ):
         columns = ColumnMap.load(ROOT / f"dataset_cards/{name}/columns.json")
         folder, pictures = shared_data / pictures.partition("/")[0], Pictures([shared_data / pictures])
-        catalogue = Catalogue(folder / "votes.csv", pictures, columns, load_tree(tree))
+        catalogue = Catalogue.read(folder / "votes.csv", pictures, columns, load_tree(tree))
         assert len(catalogue) == galaxies
         inconsistent[name] = list(catalogue.inconsistencies())
     assert not inconsistent["gz_jwst_ceers"]
     assert len(inconsistent["gz2_hart"]) == 15
-    assert all("has 0 votes, but the answers it is asked after have 1" in line for line in inconsistent["gz2_hart"])
+    assert all("has 0 votes, but the answers that lead to it have 1" in line for line in inconsistent["gz2_hart"])
 
 
 # Layouts that need no real galaxies.
@@ -348,7 +348,7 @@ def small(catalogue_folder):
 
 def catalogue_rows(folder, catalogue, images="pictures"):
     columns = ColumnMap.load(folder / "map.json")
-    found = Catalogue(folder / catalogue, Pictures([folder / images]), columns, load_tree("gz_rings"))
+    found = Catalogue.read(folder / catalogue, Pictures([folder / images]), columns, load_tree("gz_rings"))
     return [found.row(i) for i in range(len(found))]
 
 
@@ -390,7 +390,7 @@ def test_a_second_file_is_joined_by_a_key_that_is_unique(catalogue_folder):
     arguments = ("--images", here / "pictures", "--catalogue", here / "votes.csv", "--columns", here / "map.json")
     line = publish(here / "out", *arguments, "--tree", "gz_rings")
     assert re.fullmatch(
-        r"error: .*files\.csv: \{'name': 'g1'\} stands there more than once; name a further column in join\.on", line
+        r"error: .*files\.csv: \{'name': 'g1'\} is there more than once; name a further column in join\.on", line
     )
     assert not (here / "out").exists()
     (here / "map.json").write_text(json.dumps(columns | {"join": join | {"on": {"name": "name", "epoch": "epoch"}}}))
@@ -404,7 +404,7 @@ def test_rows_without_a_picture_are_left_out_and_counted_on_the_card(small):
         (here / f"pictures/{i}.jpg").unlink()
     arguments = (*arguments, "--catalogue", here / "votes.csv")
     line = publish(here / "out", *arguments)
-    assert "row 2, column file: '1.jpg' is no picture" in line
+    assert "row 2, column file: '1.jpg' is not a picture" in line
     assert "(and 1 more such rows)" in line
     assert not publish(here / "out", *arguments, "--skip-missing")
     rows = rows_of(here / "out")
@@ -491,4 +491,4 @@ def test_numbers_to_predict_may_be_missing(tmp_path):
     line = publish(
         out, "--images", tmp_path, "--catalogue", tmp_path / "masses.csv", "--columns", tmp_path / "map.json"
     )
-    assert "row 1, column logm: 'heavy' is no float32" in line
+    assert "row 1, column logm: 'heavy' is not a number of type float32" in line

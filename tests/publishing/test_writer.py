@@ -29,8 +29,7 @@ ARCSEC = 1 / 3600
 
 def write(source, folder, **options):
     shards, duplicates = plan.plan(source, **options)
-    writer.write_dataset(source, shards, folder)
-    return shards, duplicates
+    return shards, duplicates, writer.write_dataset(source, shards, folder).to_dict()
 
 
 def loaded(folder, config=None):
@@ -90,7 +89,7 @@ def test_what_is_written_is_what_load_dataset_reads(tmp_path, size, request):
 
 
 def test_files_and_row_groups_are_as_small_as_they_should_be(tmp_path, small_files):
-    shards, _ = write(Rows(150), tmp_path)
+    shards, *_ = write(Rows(150), tmp_path)
     assert sorted((tmp_path / "data").iterdir()) == sorted(tmp_path / shard.path for shard in shards)
     per_split = Counter(split_of(f"galaxy-{i}") for i in range(150))
     assert Counter(shard.split for shard in shards) == {s: -(-n // 15) for s, n in per_split.items()}
@@ -132,12 +131,12 @@ def test_the_order_looks_shuffled_and_does_not_change_when_galaxies_are_added():
 
 @pytest.fixture(scope="module")
 def campaigns(tmp_path_factory):
-    """130 galaxies of two campaigns, each with columns of its own: (folder, planned and counted)."""
+    """130 galaxies of two campaigns, each with its own columns: (folder, columns, configurations)."""
     folder = tmp_path_factory.mktemp("campaigns")
     source = Rows(130, campaigns=["north" if i % 4 else "south" for i in range(130)])
-    shards, _ = write(source, folder)
+    write(source, folder)
     columns = {"north": ["id_str", "image", "ring_yes", "ring_no"], "south": ["id_str", "image", "kind", "ra", "dec"]}
-    configs = writer.configs_of(shards, source.features, columns, folder)
+    configs = writer.configs_of(folder, columns)
     write_card(folder, Prose(title="Rings"), source.tree, configs=configs)
     return folder, columns, configs
 
@@ -162,11 +161,11 @@ def test_tiny_is_a_part_of_every_campaign_and_split(campaigns):
             few, many = (
                 [row for row in part if (number(row) % 4 != 0) == northern] for part in (rows, everything[split])
             )
-            assert few == many[: writer.TINY_AT_LEAST]
+            assert few == many[: writer.TINY_MIN_ROWS]
 
 
 def test_tiny_is_one_percent_of_a_large_dataset(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "TINY_AT_LEAST", 1)
+    monkeypatch.setattr(writer, "TINY_MIN_ROWS", 1)
     monkeypatch.setattr(writer, "ROWS_PER_GROUP", 1)
     monkeypatch.setattr(writer, "TINY_SHARE", 0.1)
     published(Rows(150), tmp_path)
@@ -232,13 +231,6 @@ def test_a_sample_is_taken_evenly_from_tiny(campaigns):
     assert (places[0], places[-1]) == (0, len(tiny) - 1)
     assert set(np.diff(places)) <= {len(tiny) // 40, len(tiny) // 40 + 1}
     assert len(writer.sample(folder, ["id_str"], 10_000)) == len(tiny)
-
-
-def test_batches_are_all_rows_with_their_split(tmp_path, small_files):
-    write(Rows(80), tmp_path)
-    seen = [(split, i) for split, table in writer.batches_of(tmp_path) for i in table["ring_yes"].to_pylist()]
-    assert sorted(i for _, i in seen) == list(range(80))
-    assert all(split == split_of(f"galaxy-{i}") for split, i in seen)
 
 
 @pytest.fixture
@@ -308,7 +300,7 @@ def test_a_field_too_crowded_for_the_radius_is_refused():
     rng = np.random.default_rng(0)
     deep = Rows(600, positions=np.stack([150 + rng.random(600) * 4 / 60, rng.random(600) * 4 / 60], axis=1))
     with pytest.raises(
-        BadInput, match=r"of 600 galaxies hang together by steps of up to 20 arcsec.*--same-galaxy-arcsec"
+        BadInput, match=r"of 600 galaxies are connected by steps of up to 20 arcsec.*--same-galaxy-arcsec"
     ):
         plan.plan(deep)
     shards, duplicates = plan.plan(deep, arcsec=1)
@@ -322,8 +314,10 @@ def test_a_galaxy_whose_picture_is_bad_may_be_left_out(tmp_path):
             return None if i % 10 == 0 else super().row(i)
 
     write(Gaps(60), tmp_path)
-    seen = sorted(i for _, table in writer.batches_of(tmp_path) for i in table["ring_yes"].to_pylist())
-    assert seen == [i for i in range(60) if i % 10]
+    rows = [
+        row for file in (tmp_path / "data").iterdir() for row in pq.read_table(file, columns=["ring_yes"]).to_pylist()
+    ]
+    assert sorted(row["ring_yes"] for row in rows) == [i for i in range(60) if i % 10]
 
 
 def test_duplicates_are_told_in_words(crowded):
@@ -356,7 +350,7 @@ def test_an_interrupted_publication_goes_on_where_it_stopped(tmp_path, small_fil
     for name in ("whole", "broken"):
         (tmp_path / name).mkdir()
     whole = Counted(120)
-    shards, _ = write(whole, tmp_path / "whole")
+    shards, _, counts = write(whole, tmp_path / "whole")
     expected = contents(tmp_path / "whole")
     assert sorted(whole.made) == list(range(120))
 
@@ -369,9 +363,10 @@ def test_an_interrupted_publication_goes_on_where_it_stopped(tmp_path, small_fil
     assert finished.items() <= expected.items()
 
     good = Counted(120)
-    write(good, tmp_path / "broken")
+    *_, resumed = write(good, tmp_path / "broken")
     assert sorted(good.made) == sorted(i for shard in shards[3:] for i in shard.rows), "nothing is made twice"
     assert contents(tmp_path / "broken") == expected
+    assert json.dumps(resumed) == json.dumps(counts), "files of before are counted too, and the order is the same"
 
 
 def test_the_number_of_processes_does_not_change_a_byte(tmp_path):
@@ -384,7 +379,9 @@ def test_the_number_of_processes_does_not_change_a_byte(tmp_path):
     (tmp_path / "map.json").write_text(json.dumps({"metadata": degrees}))
     columns = ColumnMap.load(tmp_path / "map.json")
     for processes in (1, 2):
-        source = Catalogue(tmp_path / "votes.csv", Pictures([tmp_path / "pictures"]), columns, load_tree("gz_rings"))
+        source = Catalogue.read(
+            tmp_path / "votes.csv", Pictures([tmp_path / "pictures"]), columns, load_tree("gz_rings")
+        )
         (tmp_path / str(processes)).mkdir()
         published(source, tmp_path / str(processes), processes)
     one, two = contents(tmp_path / "1"), contents(tmp_path / "2")

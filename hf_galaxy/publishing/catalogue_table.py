@@ -1,0 +1,183 @@
+"""A catalogue file as a table of texts. Whatever is wrong with it is refused with its file, row and column."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hf_galaxy.errors import BadInput
+from hf_galaxy.publishing.column_map import Classes, ColumnMap, Join, Metadata
+
+
+@dataclass(frozen=True, eq=False)
+class CatalogueTable:
+    """The columns of a catalogue that are needed, as texts: no digit is lost, and an empty cell is "".
+
+    Attributes:
+        path: of the catalogue.
+        cells: the table.
+        rows: (N,) number of each row in the catalogue, from 1, for messages.
+    """
+
+    path: Path
+    cells: pd.DataFrame
+    rows: np.ndarray
+
+    @classmethod
+    def read(cls, path: Path, needed: Collection[str], join: Join | None = None) -> CatalogueTable:
+        """Read a CSV file (also gzipped) or a Parquet file, with the columns of a second file if there is one.
+
+        Raises:
+            BadInput: a file cannot be read or has no rows, a column is missing, or the second file has a key twice.
+        """
+        cells = _read_text(path, "--catalogue", needed)
+        if join:
+            cells = _joined(cells, path, join, needed)
+        if not len(cells):
+            raise BadInput(f"--catalogue {path}: has no rows")
+        for column in sorted(needed):
+            if column not in cells:
+                first = ", ".join(column_names(path)[:8])
+                raise BadInput(f"{path}: has no column {column!r} (it begins {first}, ...); name it in --columns")
+        return cls(path, cells, np.arange(1, len(cells) + 1))
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __getitem__(self, column: str) -> pd.Series:
+        return self.cells[column]
+
+    def select(self, kept: np.ndarray) -> CatalogueTable:
+        """The rows where `kept`, (N,) bool, is true."""
+        return CatalogueTable(self.path, self.cells[kept].reset_index(drop=True), self.rows[kept])
+
+    def refuse(self, wrong: np.ndarray | pd.Series, column: str, problem: str, values: pd.Series | None = None) -> None:
+        """Refuse the table if `wrong`, (N,) bool, is true in any row.
+
+        Args:
+            problem: such as "is empty".
+            values: what the message quotes; None: the cells of the column.
+
+        Raises:
+            BadInput: names the first such row, and the number of the others.
+        """
+        rows = np.flatnonzero(wrong)
+        if len(rows):
+            more = f" (and {len(rows) - 1} more such rows)" if len(rows) > 1 else ""
+            value = (self[column] if values is None else values).iloc[rows[0]]
+            raise BadInput(f"{self.path}, row {self.rows[rows[0]]}, column {column}: {value!r} {problem}{more}")
+
+    def image_files(self, columns: ColumnMap) -> pd.Series:
+        """(N,) the picture file of each row.
+
+        Raises:
+            BadInput: the pattern of the column map does not fit the columns.
+        """
+        if "{" not in columns.image:
+            return self[columns.image]
+        rows = self.cells[columns.image_columns].to_dict("records")
+        try:
+            return pd.Series([columns.image.format(**row) for row in rows], dtype=str)
+        except (KeyError, IndexError, ValueError) as error:
+            raise BadInput(f"--columns: image pattern {columns.image!r} does not give a file name ({error})") from error
+
+    def numbers(self, column: str, problem: str, empty: float = np.nan, whole: bool = False) -> np.ndarray:
+        """(N,) float64 from 0 to 2**31.
+
+        Args:
+            problem: for the message.
+            empty: value of an empty cell; NaN refuses it.
+            whole: refuse fractions.
+
+        Raises:
+            BadInput: a cell holds something else.
+        """
+        text = self[column]
+        numbers = pd.to_numeric(text.where(text != "", str(empty)), errors="coerce").to_numpy(np.float64)
+        good = (numbers >= 0) & (numbers < 2**31) & ((numbers == np.floor(numbers)) | (not whole))
+        self.refuse(~good, column, problem)
+        return numbers
+
+    def classes(self, entry: Classes) -> list[str]:
+        """The class of each row.
+
+        Raises:
+            BadInput: a cell is not one of the values.
+        """
+        values = self[entry.column]
+        self.refuse(~values.isin(entry.names.keys()), entry.column, f"is not one of {', '.join(entry.names)}")
+        return [entry.names[value] for value in values]
+
+    def metadata(self, entry: Metadata) -> list[str] | list[int | None] | list[float | None]:
+        """The values of a column in their type; None for an empty cell, unless they are texts.
+
+        Raises:
+            BadInput: a cell is not of the type, or too large for it.
+        """
+        texts = self[entry.column].tolist()
+        if entry.dtype == "string":
+            return texts
+        parse = _whole_number if entry.dtype.startswith("int") else float
+        limit = 2 ** (int(entry.dtype[3:]) - 1) if entry.dtype.startswith("int") else np.inf
+        numbers, wrong = [], np.zeros(len(texts), bool)
+        for i, text in enumerate(texts):
+            try:
+                number = parse(text) if text else None
+                wrong[i] = number is not None and limit < np.inf and abs(number) >= limit
+            except ValueError:
+                number, wrong[i] = None, True
+            numbers.append(number)
+        self.refuse(wrong, entry.column, f"is not a number of type {entry.dtype}")
+        return numbers
+
+
+def column_names(path: Path) -> list[str]:
+    """The columns of a CSV or Parquet file."""
+    if path.suffix == ".parquet":
+        return pq.read_schema(path).names
+    return list(pd.read_csv(path, nrows=0).columns)
+
+
+def _whole_number(text: str) -> int:
+    """Never through float: an SDSS objid has 18 digits. pandas writes whole numbers beside gaps with ".0"."""
+    return int(text.removesuffix(".0"))
+
+
+def _joined(cells: pd.DataFrame, path: Path, join: Join, needed: Collection[str]) -> pd.DataFrame:
+    """The columns of the second file beside those of the catalogue; "" in rows that it does not have."""
+    keys, other_path = list(join.on.values()), path.parent / join.file
+    other = _read_text(other_path, "join", {*needed, *keys})
+    for table, file, columns in ((cells, path, join.on), (other, other_path, keys)):
+        for column in columns:
+            if column not in table:
+                raise BadInput(f"{file}: has no column {column!r}, which join.on names")
+    if (twice := other.duplicated(keys)).any():
+        row = other.loc[twice, keys].iloc[0].to_dict()
+        raise BadInput(f"{other_path}: {row} is there more than once; name a further column in join.on")
+    other = other.set_index(keys)
+    return cells.join(other[other.columns.difference(cells.columns)], on=list(join.on)).fillna("")
+
+
+def _read_text(path: Path, name: str, wanted: Collection[str]) -> pd.DataFrame:
+    """The wanted columns of a file; `name` is for the message."""
+    try:
+        if path.suffix == ".parquet":
+            table = pq.read_table(path, columns=[c for c in column_names(path) if c in wanted])
+            # Not through pandas, which makes floats of whole numbers beside an empty cell.
+            texts = {c: table[c].cast(pa.string()).fill_null("").to_pandas() for c in table.column_names}
+            return pd.DataFrame(texts, dtype=str)
+        # index_col: a comma too many at the end of the rows would shift all columns by one
+        return pd.read_csv(
+            path, dtype=str, keep_default_na=False, usecols=lambda column: column in wanted, index_col=False
+        )
+    except FileNotFoundError as error:
+        raise BadInput(f"{name} {path}: no such file") from error
+    except (OSError, ValueError) as error:  # pandas' and Arrow's parser errors are ValueErrors
+        reason = " ".join(str(error).split())
+        raise BadInput(f"{name} {path}: cannot be read as a table ({reason})") from error
