@@ -67,7 +67,7 @@ def label_budget(
     check_name("architecture", architecture, which.fits["data"]["backbones"])
     starts = [each for backbone, each in which.series() if backbone == architecture]
     if not start and len(starts) > 1:
-        raise BadInput(sentence("laws.choose_start", there=", ".join(starts)))
+        raise BadInput(sentence("laws.choose_start", available=", ".join(starts)))
     start = start or starts[0]
     check_name("start", start, starts)
     series = series_of(which.points, backbone=architecture, start=start, measure=measure, question=question)

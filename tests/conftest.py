@@ -146,7 +146,7 @@ def published(source, folder, processes=1):
     """Fill the folder with a dataset and its card; returns files, duplicates, statistics and configurations."""
     shards, duplicates = plan.plan(source)
     statistics = writer.write_dataset(source, shards, folder, processes).to_dict()
-    configs = writer.configs_of(folder)
+    configs = writer.configs_of(folder, writer.campaigns_of(shards))
     (folder / "statistics.json").write_text(json.dumps(statistics))
     write_card(folder, Prose(title="Rings", license="mit"), source.tree, statistics, configs)
     return shards, duplicates, statistics, configs

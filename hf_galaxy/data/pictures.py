@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -187,8 +187,8 @@ class Rendering:
         """
         with _reading(name):
             content = _expanded(content)
-            kind = _kind(content)
-            return Decoded(content, kind, self._decode(content, kind), name)
+            kind, opened = _opened(content)
+            return Decoded(content, kind, self._decode(kind, opened), name)
 
     def encode(self, decoded: Decoded) -> tuple[bytes, str]:
         """The bytes that a dataset holds, and their suffix, whatever the name of the file.
@@ -266,13 +266,12 @@ class Rendering:
             said.append(f"The {other}{files} are the original files, byte for byte.")
         return " ".join(said)
 
-    def _decode(self, content, kind):
-        """The whole picture, L or RGB."""
+    def _decode(self, kind: str, opened: Any) -> Image.Image:
+        """The whole picture, L or RGB, of what `_opened` gives."""
         if kind in ("fits1", "fits3"):
-            hdu, bands = _fits_image(content)
             # FITS counts rows from the bottom, pictures from the top.
-            return self._stretched(hdu.data.reshape(bands, *hdu.shape[-2:])[:, ::-1])
-        picture = open_picture(content, formats=("JPEG", "PNG"))
+            return self._stretched(opened.data.reshape(int(kind[-1]), *opened.shape[-2:])[:, ::-1])
+        picture = opened
         picture.load()
         if kind == "png16":
             return self._stretched(np.asarray(picture)[None])
@@ -387,7 +386,7 @@ def kind_of(content: bytes, name: str = "") -> str:
         BadInput: it is none of these.
     """
     with _reading(name):
-        return _kind(_expanded(content))
+        return _opened(_expanded(content))[0]
 
 
 @contextmanager
@@ -421,11 +420,17 @@ def _expanded(content):
     return content
 
 
-def _kind(content):
+def _opened(content: bytes) -> tuple[str, Any]:
+    """The kind of a file, and its Pillow image or FITS HDU, whose pixels are not decoded."""
     if content.startswith(FITS_START):
-        return f"fits{_fits_image(content)[1]}"
+        hdu, bands = _fits_image(content)
+        return f"fits{bands}", hdu
     picture = open_picture(content, formats=("JPEG", "PNG"))
-    if not content.startswith(PNG_START):
+    return _kind_of_picture(picture, content.startswith(PNG_START)), picture
+
+
+def _kind_of_picture(picture: Image.Image, is_png: bool) -> str:
+    if not is_png:
         return "jpeg" if picture.mode in ("L", "RGB") else "other8"
     # As it is in the file: in memory, 16 bits of colour have lost 8 already, and 2 or 4 of grey have become 8.
     stored = picture.tile[0].args

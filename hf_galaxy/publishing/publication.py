@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from huggingface_hub import DatasetCard
 
 from hf_galaxy.data.card_facts import STATISTICS
 from hf_galaxy.decision_tree import DecisionTree
@@ -49,7 +50,8 @@ def publish(
         }  # fmt: skip
         write_json(folder / STATISTICS, statistics)
         _write_contact_sheet(folder, source)
-        write_card(folder, prose, source.tree, statistics, _configs(folder, source.features, source.tree), name)
+        configs = _configs(folder, writer.campaigns_of(plan.shards), source.tree)
+        write_card(folder, prose, source.tree, statistics, configs, name)
     return statistics
 
 
@@ -82,9 +84,10 @@ def rename(folder: Path, repo: str, command: str, prose: Prose, tree: DecisionTr
         )
     if statistics["name"] == repo:
         return True
-    configs = _configs(folder, writer.features_of(folder), tree)
-    sheet = (folder / CONTACT_SHEET).exists()
     card = folder / "README.md"
+    names = [config["config_name"] for config in DatasetCard.load(card).data.configs]
+    configs = _configs(folder, [name for name in names if (folder / "data" / name).is_dir()], tree)
+    sheet = (folder / CONTACT_SHEET).exists()
     if card.read_text() != dataset_card(prose, tree, statistics, configs, statistics["name"], sheet):
         return False
     with whole_file(card) as partial:
@@ -118,13 +121,13 @@ def _write_contact_sheet(folder: Path, source: Source) -> None:
     contact_sheet(rows, source.caption).save(folder / CONTACT_SHEET, quality=90)
 
 
-def _configs(folder: Path, features: datasets.Features, tree: DecisionTree | None) -> dict[str, writer.Config]:
+def _configs(folder: Path, campaigns: Sequence[str], tree: DecisionTree | None) -> dict[str, writer.Config]:
     """The configuration of a campaign has the columns of its questions, and all columns that are not votes."""
     if tree is None:
-        return writer.configs_of(folder)
-    others = [column for column in features if column not in tree.columns]
+        return writer.configs_of(folder, campaigns)
+    others = [column for column in writer.features_of(folder) if column not in tree.columns]
     columns = {
         campaign: [*others, *(column for q in questions for column in tree.questions[q].columns)]
         for campaign, questions in tree.campaigns.items()
     }
-    return writer.configs_of(folder, columns)
+    return writer.configs_of(folder, campaigns, columns)

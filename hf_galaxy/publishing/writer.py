@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -231,15 +231,21 @@ class Config:
     features: datasets.Features
 
 
-def configs_of(folder: Path, columns: dict[str, list[str]] | None = None) -> dict[str, Config]:
+def campaigns_of(shards: list[Shard]) -> list[str]:
+    """The campaigns in the order of their first files; none if there is only one."""
+    return [campaign for campaign in dict.fromkeys(shard.campaign for shard in shards) if campaign]
+
+
+def configs_of(
+    folder: Path, campaigns: Sequence[str], columns: dict[str, list[str]] | None = None
+) -> dict[str, Config]:
     """The configurations of a folder: `default` (everything), one for each of several campaigns, `tiny`, `native`.
 
     Args:
-        columns: campaign -> columns of its configuration, if they are not all columns.
+        campaigns: as of `campaigns_of`; the rows of `default` are in this order.
+        columns: campaign -> columns of its configuration; campaigns without an entry have all columns.
     """
     columns = columns or {}
-    found = sorted(path.name for path in (folder / "data").iterdir() if path.is_dir())
-    campaigns = sorted(found, key=lambda name: list(columns).index(name) if name in columns else len(columns))
     folders = {"default": [f"data/{c}" for c in campaigns] or ["data"], "tiny": ["tiny"]}
     folders |= {campaign: [f"data/{campaign}"] for campaign in campaigns}
     if (folder / "native").exists():

@@ -156,7 +156,7 @@ def test_configurations_with_columns_of_their_own(tmp_path):
     shards, _ = plan.plan(rows)
     writer.write_dataset(rows, shards, tmp_path)
     columns = {"near": ["id_str", "image", "ring_yes"], "far": ["id_str", "image", "kind", "dec"]}
-    configs = writer.configs_of(tmp_path, columns)
+    configs = writer.configs_of(tmp_path, writer.campaigns_of(shards), columns)
     write_card(tmp_path, Prose(title="Rings"), None, configs=configs)
     for config in (None, "near", "far", "tiny"):
         loaded, streams = datasets.load_dataset(str(tmp_path), config), open_stream(str(tmp_path), config)

@@ -105,6 +105,25 @@ def test_a_16_bit_picture_is_stretched_and_becomes_png(catalogue_folder):
     assert (picture.mode, picture.getextrema()) == ("L", (0, 255))
 
 
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "16-bit PNG"])
+def test_a_picture_is_opened_and_decoded_once(catalogue_folder, form, monkeypatch):
+    file = catalogue_folder / "pictures/3.jpg"
+    if form == "PNG":
+        Image.open(file).save(file, "PNG")
+    elif form == "16-bit PNG":
+        Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64)).save(file, "PNG")
+    catalogue = Catalogue.read(
+        catalogue_folder / "votes.csv", Pictures([catalogue_folder / "pictures"]), ColumnMap.load(catalogue_folder / "map.json"),
+        TREE, CatalogueOptions(Rendering(crop=0.5), native=True),
+    )  # fmt: skip
+    opened, open_image = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda *args, **options: opened.append(args) or open_image(*args, **options))
+    row = catalogue.row(3)
+    assert len(opened) == 1
+    native, cropped = (open_image(io.BytesIO(each["bytes"])) for each in (row.native, row.columns["image"]))
+    assert (native.size, cropped.size) == ((64, 64), (32, 32))
+
+
 def test_a_crop_leaves_the_native_picture_whole(catalogue_folder):
     catalogue = Catalogue.read(
         catalogue_folder / "votes.csv",

@@ -33,6 +33,7 @@ class Survey:
     """Galaxies whose votes walk a tree, far from each other, with derived columns beside the first question as in GZ Evo."""
 
     tree, campaigns, votes, split_names, notes = TREE, None, None, None, ()
+    values, caption, rendering = ("ra",), "kind", None
     derived = {f"{FIRST}_total-votes": "int32"} | {
         f"{column}_fraction": "float32" for column in TREE.questions[0].columns
     }

@@ -173,6 +173,19 @@ def test_batch_by_batch_is_all_at_once(rows, statistics, batch):
     assert counted(rows, batch) == statistics
 
 
+def test_counts_of_parts_add_up(rows):
+    """Each file is counted by itself; in order, the sum is that of all rows, also in the order of its keys."""
+    together, whole = (Statistics(FEATURES, TREE, list(VALUES)) for _ in range(2))
+    for first in (0, 20, 40):
+        part = Statistics(FEATURES, TREE, list(VALUES))
+        for split, row in rows[first : first + 20]:
+            table = table_of([row])
+            part.add(split, table)
+            whole.add(split, table)
+        together.update(part)
+    assert json.dumps(together.to_dict()) == json.dumps(whole.to_dict())
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_order_of_rows_does_not_change_a_bit(rows, statistics, seed):
     shuffled = [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]

@@ -134,9 +134,9 @@ def campaigns(tmp_path_factory):
     """130 galaxies of two campaigns, each with its own columns: (folder, columns, configurations)."""
     folder = tmp_path_factory.mktemp("campaigns")
     source = Rows(130, campaigns=["north" if i % 4 else "south" for i in range(130)])
-    write(source, folder)
+    shards, *_ = write(source, folder)
     columns = {"north": ["id_str", "image", "ring_yes", "ring_no"], "south": ["id_str", "image", "kind", "ra", "dec"]}
-    configs = writer.configs_of(folder, columns)
+    configs = writer.configs_of(folder, writer.campaigns_of(shards), columns)
     write_card(folder, Prose(title="Rings"), source.tree, configs=configs)
     return folder, columns, configs
 

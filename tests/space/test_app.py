@@ -129,10 +129,10 @@ def test_models_say_what_they_answer(client):
     ("given", "words"),
     [
         ({"model": "huge"}, "There is no model huge; there are lite0, small"),
-        ({"campaign": "gz_euclid"}, "has not learnt the questions of gz_euclid"),
+        ({"campaign": "gz_euclid"}, "was not trained on the questions of gz_euclid"),
         ({"volunteers": 0}, "volunteers must be a whole number"),
         ({"volunteers": 1e9}, "volunteers must be a whole number"),
-        ({"zoom": 0}, "zoom goes from 1"),
+        ({"zoom": 0}, "zoom must be from 1"),
     ],
 )
 def test_a_wrong_option_is_answered_in_words(client, given, words):

@@ -183,7 +183,7 @@ def test_several_pictures_become_a_table_to_download(visit, tmp_path):
     page.set_input_files("#files input[type=file]", tmp_path / "night.zip")
     page.locator("#files").get_by_text("night").wait_for()
     page.get_by_role("button", name="Classify all").click()
-    page.get_by_text("1 pictures classified, 1 refused").wait_for()
+    page.get_by_text("1 pictures classified, 1 rejected").wait_for()
     with page.expect_download() as kept:
         page.get_by_role("button", name="Table as CSV").click()
     table = pd.read_csv(kept.value.path())

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from alike import FILE, GALAXIES, Alike, words_of
+from alike import FILE, GALAXIES, DrawnIndex, words_of
 from answers_page import alike_html, answers_html, failed_html, question_words, views_html
 from galaxy_models import MODELS, zoomed
 from hf_galaxy.decision_tree import load_tree
@@ -19,7 +19,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.models.morphology import morphology
 from hf_galaxy.models.onnx_model import FastModel
 from tests.conftest import ROOT, SHARED
-from text import _TEXT, known, sentence
+from text import _TEXT, sentence, sentence_or
 
 TREE = load_tree("gz2")
 SPACE = ROOT / "spaces_app"
@@ -89,7 +89,7 @@ def test_where_the_bright_spot_lies_is_told_to_who_cannot_see_it():
     seen[50:54, 3:7] = 1
     html = views_html(view, seen)
     assert "below the centre on the left" in html
-    assert "lies in 1 % of the area" in html  # half of 16 of 4,096 pixels
+    assert "is in 1 % of the area" in html  # half of 16 of 4,096 pixels
     assert len(re.findall(r'<img [^>]*alt="[^"]{20,}"', html)) == 2
     assert sentence("classify.why_nothing_alt") in views_html(view, -seen)
 
@@ -105,13 +105,13 @@ def test_zoom_shows_the_middle():
 
 def test_similar_galaxies_are_those_of_the_greatest_cosine():
     model = FastModel(MODELS / "small", cache=SHARED / "hf_galaxy")
-    alike = Alike(model)
+    alike = DrawnIndex(model)
     galaxies = pq.read_table(FILE).to_pylist()
     assert len(galaxies) == GALAXIES == len(alike.index)
     features = np.stack([alike.index.get(i) for i in range(GALAXIES)])
     asked = features[17] + 0.05 * np.random.default_rng(0).normal(size=features.shape[1]) * features.std()
     cosines = features @ asked / np.linalg.norm(features, axis=1) / np.linalg.norm(asked)
-    found = alike.most(asked + alike.mean, 5)
+    found = alike.search(asked + alike.mean, 5)
     assert [each.id_str for each in found] == [galaxies[i]["id_str"] for i in np.argsort(-cosines)[:5]]
     np.testing.assert_allclose([each.likeness for each in found], np.sort(cosines)[::-1][:5], atol=1e-5)
     assert found[0].id_str == galaxies[17]["id_str"]
@@ -132,7 +132,7 @@ def test_all_words_are_used_and_every_campaign_has_a_name():
     unused -= directions  # as their names are, too
     assert not unused
     assert {file.stem for file in Path(SPACE / "examples").iterdir()} == set(_TEXT["examples"])
-    assert all(known(f"campaigns.{name}", "") for name in load_tree("gz_evo").campaigns)
+    assert all(sentence_or(f"campaigns.{name}", "") for name in load_tree("gz_evo").campaigns)
 
 
 def test_no_english_stands_in_the_code():
