@@ -264,7 +264,7 @@ def test_decals_dr5_breaks_its_tree_and_is_refused_unless_that_is_allowed(layout
     )  # fmt: skip
     assert re.fullmatch(
         r"error: .*gz_decals_volunteers_5\.csv, row 3 \(id_str J005650\.84-010137\.4\): merging-dr5 has 32 votes, but the "
-        r"answers it is asked after have 35; correct --columns, or add --allow-inconsistent-votes and let the card say how often",
+        r"answers that lead to it have 35; correct --columns, or add --allow-inconsistent-votes and let the card say how often",
         line,
     )
     assert not list(tmp_path.iterdir())

@@ -16,7 +16,7 @@ from PIL import Image
 from tests.conftest import ROOT
 
 SPIRAL = ROOT / "spaces_app/examples/two_arms.jpg"
-NOT_FETCHED = "Nothing is fetched from an address. Please send the file itself."
+NOT_FETCHED = "Files are not fetched from addresses. Please send the file itself."
 # Of what no other network has; gradio's own guard would let the first two and the last pass.
 ADDRESSES = ["http://100.64.0.1/a.jpg", "https://huggingface.co/a.jpg", "http://127.0.0.1:1/", "http://[fec0::1]/a"]
 
@@ -70,7 +70,7 @@ def test_it_is_nobodys_proxy(space, way, address):
 
 @pytest.mark.parametrize("wrong", [None, "2", [1], {"a": 1}])
 @pytest.mark.parametrize(
-    ("name", "words"), [("classify", "The zoom goes from 1"), ("cutout", "The side of the field must be")]
+    ("name", "words"), [("classify", "The zoom must be from 1"), ("cutout", "The side of the field must be")]
 )
 def test_what_is_no_number_is_refused_in_words(space, name, words, wrong):
     data = ["1", "1", wrong]

@@ -47,8 +47,8 @@ def test_pictures_come_in_their_order_and_bad_ones_stop_no_others(tmp_path):
     read = said([tmp_path / "b.png", tmp_path / "a.jpg", tmp_path / "none.png", archive, str(tmp_path / "c.fits")])
     assert [name for name, _ in read] == ["b.png", "a.jpg", "none.png", "d.png", "e.txt", "f", "c.fits"]
     reasons = [reason and reason.split(".")[0] for _, reason in read]
-    no_picture = "This file holds no picture that can be read here"
-    assert reasons == [None, no_picture, "This file did not arrive", None, no_picture, None, None]
+    no_picture = "This file is not a picture in a supported format"
+    assert reasons == [None, no_picture, "This file was not received", None, no_picture, None, None]
 
 
 def test_each_is_read_when_its_turn_comes(tmp_path):
@@ -91,7 +91,7 @@ def test_a_zip_is_read_without_a_file_leaving_it(tmp_path, monkeypatch):
     ]  # fmt: skip
     refused = {name: reason.split(".")[0] for name, reason in read if reason}
     assert refused == {
-        "link.png": "This file holds no picture that can be read here",
+        "link.png": "This file is not a picture in a supported format",
         "inner.zip": "This is a zip file within a zip file, which is not opened",
         "empty.png": "This file is empty",
     }
@@ -216,7 +216,7 @@ def test_a_table_of_places_is_read_row_by_row(tmp_path, monkeypatch):
         "=1+1,5\n",
         encoding="utf-8",
     )
-    no_network = "The Legacy Surveys cannot be reached from here now"
+    no_network = "The Legacy Surveys cannot be reached at the moment"
     read = [(name, reason.split(".")[0].replace(" Please", "")) for name, reason in said([tmp_path / "g.CSV"])]
     assert read == [
         ("m51", no_network),
