@@ -111,8 +111,8 @@ from picture import read_picture
 imported = {name.partition(".")[0] for name, module in sys.modules.items() if module is not None}
 assert not {"sklearn", "timm", "transformers"} & imported, imported
 model = GalaxyModel(Path(sys.argv[1]))
-looked = model.look(read_picture("spaces_app/examples/two_arms.jpg"))
-print(looked.answers.fractions.shape[1] == len(model.tree.columns))
+prediction = model.predict(read_picture("spaces_app/examples/two_arms.jpg"))
+print(prediction.answers.fractions.shape[1] == len(model.tree.columns))
 """
 
 
