@@ -9,26 +9,23 @@ more starts, tasks, shares or seeds, and several of them share out the work. At 
 results is written.
 """
 
-import multiprocessing
-import os
-import signal
+import contextlib
 import sys
-import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hf_galaxy.command_line import STOPPED, run
+from hf_galaxy.command_line import run
 from hf_galaxy.downstream.benchmark import RATES, Benchmark, Mode, Start, begin, check_unseen
 from hf_galaxy.downstream.tasks import load_tasks, with_label
 from hf_galaxy.errors import BadInput
 from hf_galaxy.progress import progress
-from hf_galaxy.sweeps.attempt import try_lock
 from hf_galaxy.sweeps.grid import STATE_DIR
+from hf_galaxy.sweeps.scheduler import Progress, run_grid, stop_signals
 from hf_galaxy.training.settings import FractionOption
 
-LOOK = 2.0  # seconds between two looks at what other processes do
+TRIES = 3  # crashes after which a cell counts as failed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +67,7 @@ class Downstream:
     workers: int = 0
     """Processes that decode pictures, for each that measures."""
     at_once: int = 1
-    """Processes that measure, each on its share of the cores."""
+    """Processes that measure, each on its share of the cores and, if there are several, of the GPUs."""
     page: bool = False
     """Only write the page, from what has been measured so far."""
 
@@ -94,62 +91,39 @@ def starts_of(settings: Downstream) -> dict[str, Start]:
     return starts
 
 
-def work(benchmark: Benchmark, log: Path, cores: set[int]) -> None:
-    """Measure cells that nobody else measures, until all are done."""
-    from hf_galaxy.downstream.measure import Bench
-
-    with log.open("a") as file:
-        os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)
-    bench, waiting = Bench(benchmark), list(benchmark.cells())
-    while waiting:
-        left = []
-        for cell in waiting:
-            if cell.measured:
-                continue
-            if (lock := try_lock(cell)) is None:
-                left.append(cell)
-                continue
-            with lock:
-                if not cell.measured:
-                    print(f"{time.strftime('%H:%M:%S')} {cell.name}", flush=True)
-                    if not bench.measure(cell):
-                        left.append(cell)
-        if len(left) == len(waiting):
-            time.sleep(LOOK)  # another process measures what these wait for
-        waiting = left
-
-
-def work_off(benchmark: Benchmark, at_once: int) -> None:
-    """All cells, by several processes, with a bar of what is done.
+def measure(benchmark: Benchmark, at_once: int) -> None:
+    """Measure all cells, with a progress bar.
 
     Raises:
-        BadInput: one of the processes ended early; names its log.
+        BadInput: some could not be measured; names the first.
     """
-    kept = benchmark.out / STATE_DIR
-    kept.mkdir(parents=True, exist_ok=True)
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-    logs = [kept / f"process-{os.getpid()}-{n}.log" for n in range(at_once)]
-    context = multiprocessing.get_context("spawn")
-    workers = [
-        context.Process(target=work, args=(benchmark, log, set(cores[n::at_once]) or set(cores)), daemon=True)
-        for n, log in enumerate(logs)
-    ]
+    from hf_galaxy.downstream.workers import Workers
+
     cells = list(benchmark.cells())
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))  # the workers must not outlive us
-    try:
-        for worker in workers:
-            worker.start()
-        with progress(total=len(cells), unit=" cells", initial=sum(cell.measured for cell in cells)) as bar:
-            while any(worker.is_alive() for worker in workers):
-                time.sleep(LOOK)
-                bar.update(sum(cell.measured for cell in cells) - bar.n)
-                if failed := [log for log, worker in zip(logs, workers, strict=True) if worker.exitcode]:
-                    raise BadInput(f"a process ended early; the end of {failed[0]} says why, the same command goes on")
-    finally:
-        for worker in workers:
-            worker.terminate()
+    (benchmark.out / STATE_DIR).mkdir(parents=True, exist_ok=True)
+    grid: list[Progress] = []
+    with (
+        stop_signals() as stop,
+        contextlib.closing(Workers(benchmark, at_once, stop)) as place,
+        progress(total=len(cells), unit=" cells") as bar,
+    ):
+
+        def show() -> None:
+            bar.update(sum(cell.state == "done" for cell in grid) - bar.n)
+
+        # The first seed chooses the learning rates of the others.
+        for is_first in (True, False):
+            stage = [Progress(cell) for cell in cells if (cell.seed == benchmark.seeds[0]) == is_first]
+            grid += stage
+            run_grid(stage, place, at_once, TRIES, stop, show)
+        received = stop[:1]
+    if received:
+        sys.exit(128 + received[0])
+    if failed := [cell for cell in grid if cell.state == "failed"]:
+        raise BadInput(
+            f"{len(failed)} cells could not be measured, such as {failed[0].cell.name}: {failed[0].note}; "
+            "the same command tries them again, and with --page writes the page without them"
+        )
 
 
 def main(settings: Downstream) -> None:
@@ -176,7 +150,7 @@ def main(settings: Downstream) -> None:
 
     # 2. All cells.
     if not settings.page:
-        work_off(benchmark, settings.at_once)
+        measure(benchmark, settings.at_once)
 
     # 3. What they show.
     write_results(settings.out)

@@ -9,7 +9,6 @@ more values, also while another sweep works on the same grid. The exit status is
 
 import shlex
 import shutil
-import signal
 import sys
 import time
 from collections import Counter
@@ -29,7 +28,7 @@ from hf_galaxy.command_line import run
 from hf_galaxy.errors import BadInput
 from hf_galaxy.sweeps.cost import Cost, costs_of, disk_of, hours_of, kinds_of
 from hf_galaxy.sweeps.grid import STATE_DIR, Cell, cells_of, check_common, prepare
-from hf_galaxy.sweeps.scheduler import Here, OnCluster, Progress, run_grid, time_left
+from hf_galaxy.sweeps.scheduler import Here, OnCluster, Progress, run_grid, stop_signals, time_left
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,22 +240,16 @@ def main(settings: Sweep, common: list[str]) -> None:
     if settings.dry_run or settings.estimate:
         return
 
-    # 2. All cells, until each is done or failed. The first signal ends what runs here, the second kills it.
-    grid, stop = [Progress(cell) for cell in cells], []
+    # 2. All cells, until each is done or failed.
+    grid = [Progress(cell) for cell in cells]
     for progress, record in zip(grid, records, strict=True):
         if record:
             progress.state, progress.record = "done", record
-    place = cluster_of(settings) if settings.cluster else Here(at_once, stop)
-    prepare(settings.out, common)
-    ours = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
-    handlers = {number: signal.signal(number, lambda received, _: stop.append(received)) for number in ours}
-    try:
+    with stop_signals() as stop:
+        place = cluster_of(settings) if settings.cluster else Here(at_once, stop)
+        prepare(settings.out, common)
         follow(grid, at_once, console, partial(run_grid, grid, place, at_once, settings.tries, stop))
-    finally:
         received = stop[:1]
-        stop.append(signal.SIGTERM)  # whatever ended the loop: no run is left behind in a thread
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
     # 3. How it ended.
     print(f"\n{summary(grid, at_once)}")

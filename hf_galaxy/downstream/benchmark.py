@@ -92,7 +92,7 @@ class Cell:
         """Whether it was."""
         return self.file.exists() or f"{CELLS}/{self.name}.json" in read_records(self.out / records_file.FILE)
 
-    def read(self) -> dict | None:
+    def record(self) -> dict | None:
         """What was measured, in its file or in the records file of the study; None if it was not yet."""
         if self.file.exists():
             return json.loads(self.file.read_text())

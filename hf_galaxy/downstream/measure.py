@@ -88,7 +88,7 @@ class Bench:
         """The best of the runs of a search; of a later seed, one run with what was best for the first."""
         rates, runs = self.benchmark.rates, {}
         if cell.seed != self.benchmark.seeds[0]:
-            first = dataclasses.replace(cell, seed=self.benchmark.seeds[0]).read()
+            first = dataclasses.replace(cell, seed=self.benchmark.seeds[0]).record()
             if first is None:
                 return None
             rates = (first["chosen"],)

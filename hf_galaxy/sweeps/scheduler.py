@@ -4,10 +4,12 @@ A cell is a run folder that one command makes; whoever gives the command again g
 know stands in the run folders, and any number of sweeps may work off the same grid, on one machine or on many.
 """
 
+import contextlib
 import os
+import signal
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, Any, Literal
@@ -41,12 +43,16 @@ class Here:
         """An attempt at a cell, in a thread."""
         return self.pool.submit(self._attempt, cell, lock)
 
-    def _attempt(self, cell, lock):
+    def _attempt(self, cell: Cell, lock: IO) -> Outcome:
         slot = self.slots.popleft()
         try:
-            return attempt(cell, lock, self.stop, *resources_for_slot(slot, self.at_once))
+            return self.attempt(cell, lock, slot)
         finally:
             self.slots.append(slot)
+
+    def attempt(self, cell: Cell, lock: IO, slot: int) -> Outcome:
+        """Run the command of a cell in the share of the machine that belongs to a slot, one of `at_once`."""
+        return attempt(cell, lock, self.stop, *resources_for_slot(slot, self.at_once))
 
 
 def resources_for_slot(slot: int, at_once: int) -> tuple[dict[str, str], set[int] | None]:
@@ -245,6 +251,23 @@ def _look_round(grid, place, at_once, stop):
             else:
                 lock.close()
                 progress.state = "waiting" if time.monotonic() >= progress.again else "elsewhere"
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collect the signals that would end this process, as `run_grid` takes them: the first ends the runs here, the second kills them.
+
+    Runs that are left in threads when the block ends are ended, too.
+    """
+    stop: list[int] = []
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    handlers = {number: signal.signal(number, lambda received, _: stop.append(received)) for number in numbers}
+    try:
+        yield stop
+    finally:
+        stop.append(signal.SIGTERM)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def time_left(grid: list[Progress], at_once: int) -> float | None:

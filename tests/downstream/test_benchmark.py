@@ -5,10 +5,13 @@ import dataclasses
 import json
 import math
 import runpy
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import timm
 import torch
@@ -23,9 +26,11 @@ from hf_galaxy.data.views import eval_view
 from hf_galaxy.downstream import benchmark as b
 from hf_galaxy.downstream.measure import Bench, losses_of, search
 from hf_galaxy.downstream.tasks import Task
+from hf_galaxy.downstream.workers import Workers
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models.start import load_model, resolve_start
 from hf_galaxy.reports.run_record import RunRecord
+from hf_galaxy.sweeps.scheduler import Progress, resources_for_slot, run_grid
 from hf_galaxy.training import settings as settings_module
 from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.sources import open_sources
@@ -89,7 +94,7 @@ def measured(mock_dataset, pretrained, tmp_path_factory):
     for cell in benchmark.cells():
         if cell.mode == "linear" or (cell.task.name, cell.start.name) == ("kind", "random"):
             assert bench.measure(cell)
-            cells[cell.task.name, cell.mode, cell.seed, cell.start.name] = cell.read()
+            cells[cell.task.name, cell.mode, cell.seed, cell.start.name] = cell.record()
     return benchmark, cells
 
 
@@ -149,11 +154,13 @@ def test_linear_probes_run_on_a_device_of_their_own(mock_dataset, tmp_path, monk
     for where in ("cpu", "elsewhere"):
         benchmark = some_benchmark(mock_dataset, tmp_path / where, {"random": None}, modes=("linear",), seeds=(1,))
         with second_device() if where == "elsewhere" else contextlib.nullcontext("cpu") as device:
-            monkeypatch.setattr("hf_galaxy.benchmark_cell.start_accelerator", lambda precision: Accelerator(cpu=True))
+            monkeypatch.setattr(
+                "hf_galaxy.downstream.measure.start_accelerator", lambda precision: Accelerator(cpu=True)
+            )
             monkeypatch.setattr(Accelerator, "device", torch.device(device))
             bench = Bench(benchmark)
             assert all(bench.measure(cell) for cell in benchmark.cells())
-        found[where] = [cell.read()["figures"][cell.task.measure]["model"] for cell in benchmark.cells()]
+        found[where] = [cell.record()["figures"][cell.task.measure]["model"] for cell in benchmark.cells()]
     assert found["elsewhere"] == pytest.approx(found["cpu"], rel=0.02)
     assert len(found["cpu"]) == 4, "tasks and shares"
 
@@ -175,7 +182,7 @@ def test_with_mixed_precision_whole_models_are_trained_but_not_probed(mock_datas
         process.start()
         process.join()
         assert process.exitcode == 0
-        found.append({cell.mode: cell.read() for cell in benchmark.cells()})
+        found.append({cell.mode: cell.record() for cell in benchmark.cells()})
     mixed, plain = found
     assert mixed["full"]["environment"]["precision"] == "bf16"
     assert mixed["full"]["figures"] != plain["full"]["figures"]
@@ -348,6 +355,51 @@ def test_the_script_measures_what_is_not_there_yet_and_writes_the_page(mock_data
     assert "Not yet measured" not in page
     results = json.loads((tmp_path / "out/results.json").read_text())
     assert {(row["small"], row["large"]) for row in results["sizes"]} == {("vit", "random")}
+
+
+def test_processes_share_out_gpus_and_cores_and_one_that_dies_is_replaced(mock_dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    benchmark = some_benchmark(mock_dataset, tmp_path, {"random": None}, modes=("linear",), seeds=(1,))
+    (tmp_path / ".cells").mkdir()
+    cells, killed = [Progress(cell) for cell in benchmark.cells()], []
+
+    def kill_the_first():
+        if not killed and len(place.processes) == 2:
+            killed.append(place.processes[0][0])
+            killed[0].kill()
+
+    with contextlib.closing(Workers(benchmark, 2, [])) as place:
+        run_grid(cells, place, 2, 2, [], kill_the_first)
+        processes = [process for process, _ in place.processes.values()]
+    assert [progress.state for progress in cells] == 4 * ["done"]
+    assert sum(progress.crashes for progress in cells) == 1
+    assert all(process.exitcode is not None for process in processes), "none is left"
+    cores = [resources_for_slot(slot, 2)[1] for slot in range(2)]
+    for slot in range(2):
+        text = place.log(slot).read_text()
+        assert f"on cores {sorted(cores[slot])} with {{'CUDA_VISIBLE_DEVICES': '{slot}'}}" in text
+
+
+def test_a_killed_benchmark_leaves_no_processes(mock_dataset, tmp_path):
+    """Also while they train, with processes of their own that decode pictures."""
+    given = [*arguments(mock_dataset, tmp_path), "--starts", "random", "--modes", "full", "--seen", 1e6, "--workers", 1]
+    command = [sys.executable, "scripts/benchmark_downstream.py", *map(str, given), "--at-once", "2"]
+    script = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    runs = tmp_path / "out/.cells"
+    try:
+        started = []
+        while len(started) < 2 + 2 + 1:  # that measure, that decode, and what multiprocessing has of its own
+            assert script.poll() is None, [log.read_text() for log in runs.glob("*.log")]
+            time.sleep(0.1)
+            started = psutil.Process(script.pid).children(recursive=True)
+    finally:
+        script.kill()
+        script.wait()
+    _, alive = psutil.wait_procs(started, timeout=200)  # they save first
+    left = [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+    for process in left:
+        process.kill()
+    assert not left
 
 
 @pytest.mark.parametrize(
