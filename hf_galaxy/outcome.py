@@ -30,12 +30,12 @@ class Outcome:
             the same way, by a mistake of its user or a loss that is not finite; "in_use": another process writes there
             now; "crashed": anything else.
         message: one line; empty for a finished command.
-        status: its exit status.
+        status: its exit status; None if no process ended.
     """
 
     kind: Literal["finished", "interrupted", "bad_input", "in_use", "crashed"]
-    message: str
-    status: int
+    message: str = ""
+    status: int | None = None
 
     @classmethod
     def load(cls, folder: Path) -> "Outcome | None":
@@ -58,6 +58,8 @@ class Outcome:
             return cls("interrupted", "", status)
         if status == 0:
             return cls("finished", "", status)
+        if status == 2:  # of every reader of command lines
+            return cls("bad_input", "exit status 2, of wrong options", status)
         cause = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
         return cls("crashed", cause, status)
 

@@ -82,6 +82,7 @@ def test_options_that_cannot_be_read_are_named_in_the_outcome_and_to_the_user(tm
         (128 + signal.SIGTERM, "interrupted", ""),
         (-signal.SIGKILL, "crashed", "killed by SIGKILL"),
         (3, "crashed", "exit status 3"),
+        (2, "bad_input", "exit status 2, of wrong options"),
     ],
 )
 def test_a_command_that_wrote_nothing_is_judged_by_its_exit_status(status, kind, message, tmp_path):

@@ -22,7 +22,7 @@ from hf_galaxy.downstream.tasks import load_tasks, with_label
 from hf_galaxy.errors import BadInput
 from hf_galaxy.progress import progress
 from hf_galaxy.sweeps.grid import STATE_DIR
-from hf_galaxy.sweeps.scheduler import Progress, run_grid, stop_signals
+from hf_galaxy.sweeps.scheduler import CellStatus, run_grid, stop_signals
 from hf_galaxy.training.settings import FractionOption
 
 TRIES = 3  # crashes after which a cell counts as failed
@@ -101,7 +101,7 @@ def measure(benchmark: Benchmark, at_once: int) -> None:
 
     cells = list(benchmark.cells())
     (benchmark.out / STATE_DIR).mkdir(parents=True, exist_ok=True)
-    grid: list[Progress] = []
+    grid: list[CellStatus] = []
     with (
         stop_signals() as stop,
         contextlib.closing(Workers(benchmark, at_once, stop)) as place,
@@ -113,7 +113,7 @@ def measure(benchmark: Benchmark, at_once: int) -> None:
 
         # The first seed chooses the learning rates of the others.
         for is_first in (True, False):
-            stage = [Progress(cell) for cell in cells if (cell.seed == benchmark.seeds[0]) == is_first]
+            stage = [CellStatus(cell) for cell in cells if (cell.seed == benchmark.seeds[0]) == is_first]
             grid += stage
             run_grid(stage, place, at_once, TRIES, stop, show)
         received = stop[:1]

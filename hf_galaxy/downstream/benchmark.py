@@ -61,7 +61,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Cell:
+class BenchmarkCell:
     """One measurement, kept in a file of its own."""
 
     task: Task
@@ -83,9 +83,9 @@ class Cell:
         """What was measured."""
         return self.out / CELLS / f"{self.name}.json"
 
-    def kept(self, what: str) -> Path:
+    def state_file(self, kind: str) -> Path:
         """What is kept while it is measured: its `lock`, and the runs that it takes."""
-        return self.out / STATE_DIR / f"{self.name.replace('/', ',')}.{what}"
+        return self.out / STATE_DIR / f"{self.name.replace('/', ',')}.{kind}"
 
     @property
     def measured(self) -> bool:
@@ -132,7 +132,7 @@ class Benchmark:
     rates: tuple[float, ...] = RATES
     penalties: tuple[float, ...] = PENALTIES
 
-    def cells(self) -> Iterator[Cell]:
+    def cells(self) -> Iterator[BenchmarkCell]:
         """All cells, seed by seed, so that what is done by then is a whole benchmark; linear probes, which are quick, first.
 
         A start is not measured on a task whose dataset it has learnt from.
@@ -143,9 +143,9 @@ class Benchmark:
                     for task in self.tasks.values():
                         for start in self.starts.values():
                             if task.dataset not in datasets_of(start):
-                                yield Cell(task, start, mode, share, seed, self.out)
+                                yield BenchmarkCell(task, start, mode, share, seed, self.out)
 
-    def settings(self, cell: Cell, **changes) -> Settings:
+    def settings(self, cell: BenchmarkCell, **changes) -> Settings:
         """The settings of a run on what the cell learns from."""
         return Settings(
             dataset=(cell.task.dataset,), **cell.task.options, fold=self.fold(cell), subset=cell.share, seed=cell.seed,
@@ -157,7 +157,7 @@ class Benchmark:
         """The architecture of a start; None for a run, which says it itself."""
         return None if start.lineage else start.backbone or self.backbone
 
-    def fold(self, cell: Cell) -> int | None:
+    def fold(self, cell: BenchmarkCell) -> int | None:
         """Which fifth of the galaxies tests, for tasks with folds."""
         return 1 + (cell.seed - 1) % 5 if cell.task.folds else None
 

@@ -10,7 +10,7 @@ from itertools import takewhile
 import numpy as np
 
 from hf_galaxy.data.dataset import open_dataset
-from hf_galaxy.downstream.benchmark import FULL, VALIDATIONS, Benchmark, Cell
+from hf_galaxy.downstream.benchmark import FULL, VALIDATIONS, Benchmark, BenchmarkCell
 from hf_galaxy.downstream.probe import probe
 from hf_galaxy.files import write_json
 from hf_galaxy.models.start import resolve_start
@@ -23,7 +23,7 @@ from hf_galaxy.training.sources import open_sources
 from hf_galaxy.training.task import measure, model_and_baseline
 
 
-class Bench:
+class CellMeasurer:
     """Measures cells, one after the other, in this process.
 
     Args:
@@ -34,7 +34,7 @@ class Bench:
         self.benchmark, self.store = benchmark, FeatureStore(benchmark.out / STATE_DIR / "features")
         self.resolved = {}  # start -> fields and weights: to read them takes longer than a linear probe
 
-    def measure(self, cell: Cell) -> bool:
+    def measure(self, cell: BenchmarkCell) -> bool:
         """Measure a cell and write its file; False if it has to wait for the first seed, which chooses the learning rate."""
         started = time.perf_counter()
         found = self._linear(cell) if cell.mode == "linear" else self._full(cell)
@@ -56,7 +56,7 @@ class Bench:
 
     def _linear(self, cell):
         """A linear probe of cached features."""
-        settings = self.benchmark.settings(cell, out=cell.kept("runs"))
+        settings = self.benchmark.settings(cell, out=cell.state_file("runs"))
         accelerator = start_accelerator(settings.precision)  # one for all cells: that of a process cannot change
         with full_precision(accelerator):
             return self._probed(cell, settings, accelerator)
@@ -99,11 +99,11 @@ class Bench:
 
         grid = search(sorted(rates), loss_of)
         chosen = min(grid, key=grid.get)
-        shutil.rmtree(cell.kept("runs"))
+        shutil.rmtree(cell.state_file("runs"))
         return runs[chosen], grid, chosen
 
     def _finetuned(self, cell, rate):
-        folder = cell.kept("runs") / f"{rate:g}"
+        folder = cell.state_file("runs") / f"{rate:g}"
         if (folder / FILE).exists() and (record := RunRecord.load(folder)).finished:
             return record
         given = self.benchmark.settings(cell, **FULL, learning_rate=rate, out=folder)

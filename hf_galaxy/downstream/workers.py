@@ -17,27 +17,27 @@ from typing import IO
 import torch
 
 from hf_galaxy.cores import available_cores
-from hf_galaxy.downstream.benchmark import Benchmark, Cell
-from hf_galaxy.downstream.measure import Bench
+from hf_galaxy.downstream.benchmark import Benchmark, BenchmarkCell
+from hf_galaxy.downstream.measure import CellMeasurer
 from hf_galaxy.errors import BadInput, Interrupted
-from hf_galaxy.outcome import STOPPED
-from hf_galaxy.sweeps.attempt import TICK, Outcome
+from hf_galaxy.outcome import STOPPED, Outcome
+from hf_galaxy.sweeps.attempt import POLL_SECONDS
 from hf_galaxy.sweeps.grid import STATE_DIR
-from hf_galaxy.sweeps.scheduler import Here, resources_for_slot
+from hf_galaxy.sweeps.scheduler import LocalMachine, resources_for_slot
 
 
-class Workers(Here):
+class Workers(LocalMachine):
     """The place where cells are measured: this machine, one process for each slot.
 
     Each process has, like a run of a sweep, its share of the cores and, if there are several, of the GPUs.
     """
 
-    def __init__(self, benchmark: Benchmark, at_once: int, stop: Sequence[int]):
+    def __init__(self, benchmark: Benchmark, at_once: int, stop: Sequence[int]) -> None:
         super().__init__(at_once, stop)
         self.benchmark = benchmark
         self.processes: dict[int, tuple[BaseProcess, Connection]] = {}  # by slot
 
-    def attempt(self, cell: Cell, lock: IO[bytes], slot: int) -> Outcome:
+    def attempt(self, cell: BenchmarkCell, lock: IO[bytes], slot: int) -> Outcome:
         """Let the process of a slot, which is started if there is none, measure a cell."""
         with lock:
             if slot not in self.processes:
@@ -45,7 +45,7 @@ class Workers(Here):
             process, connection = self.processes[slot]
             try:
                 connection.send(cell)
-                while not connection.poll(TICK):
+                while not connection.poll(POLL_SECONDS):
                     if self.stop:
                         process.terminate() if len(self.stop) == 1 else process.kill()
                 return connection.recv()
@@ -53,8 +53,9 @@ class Workers(Here):
                 del self.processes[slot]
                 process.join()
             if self.stop:
-                return Outcome("stopped")
-            return Outcome("crashed", f"its process ended with exit status {process.exitcode}; see {self.log(slot)}")
+                return Outcome("interrupted", status=process.exitcode)
+            message = f"its process ended with exit status {process.exitcode}; see {self.log(slot)}"
+            return Outcome("crashed", message, process.exitcode)
 
     def log(self, slot: int) -> Path:
         """The file with the output of the processes of a slot."""
@@ -95,10 +96,10 @@ def _measure_cells(
     print(f"process {os.getpid()} on cores {available_cores()} with {environment}", flush=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    bench = Bench(benchmark)
+    measurer = CellMeasurer(benchmark)
     with contextlib.suppress(EOFError):
         while True:
-            connection.send(_measure(bench, connection.recv()))
+            connection.send(_measure(measurer, connection.recv()))
 
 
 def _end_with_parent() -> None:
@@ -106,15 +107,17 @@ def _end_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)  # upon which training saves first
 
 
-def _measure(bench: Bench, cell: Cell) -> Outcome:
+def _measure(measurer: CellMeasurer, cell: BenchmarkCell) -> Outcome:
     print(f"{time.strftime('%H:%M:%S')} {cell.name}", flush=True)
     try:
-        measured = bench.measure(cell)
+        measured = measurer.measure(cell)
     except (BadInput, FloatingPointError) as error:
-        return Outcome("refused", str(error))
+        return Outcome("bad_input", str(error))
     except Interrupted:
         sys.exit(STOPPED)
     except Exception as error:  # a bug, whose traceback is in the log
         traceback.print_exc()
         return Outcome("crashed", f"{type(error).__name__}: {error}")
-    return Outcome("done") if measured else Outcome("refused", "the first seed, which chooses for it, was not measured")
+    if not measured:
+        return Outcome("bad_input", "the first seed, which chooses its learning rate, was not measured")
+    return Outcome("finished")

@@ -1,72 +1,64 @@
-"""One attempt at a cell of a sweep: the lock that keeps it from running twice, its command, and how it ended."""
+"""One attempt at a cell of a sweep: the lock that keeps the cell from running twice, its command, and how the command ended."""
 
 import contextlib
-import itertools
 import os
-import re
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 from hf_galaxy.locks import lock_file
-from hf_galaxy.sweeps.grid import Cell
+from hf_galaxy.outcome import STOPPED, VARIABLE, Outcome
+from hf_galaxy.sweeps.grid import Cell, RunCell
 
-GRACE = 120.0  # seconds a run gets to save and end by itself when it is told to
-TICK = 0.1  # seconds between two looks at what runs
+GRACE_SECONDS = 120.0  # that a run gets to save a checkpoint and to end after SIGTERM
+POLL_SECONDS = 0.1  # between two looks at a process
 
 
 def try_lock(cell: Cell) -> IO[bytes] | None:
-    """The lock of a cell, to be closed by whoever took it; None while another process holds it, on any machine.
+    """Lock a cell: the file, whose holder closes it; None while another process, on any machine, holds the lock.
 
-    The system releases it when the last process that has it open ends, however it ends. So there are no stale locks.
+    The system frees the lock when the last process that has the file open ends, however it ends. So there are no stale locks.
 
     Raises:
         BadInput: the file system has no locks.
     """
-    return lock_file(cell.kept("lock"), required=True)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How an attempt at a cell ended.
-
-    Attributes:
-        how: "done"; "refused", it would end the same way again; "crashed"; "interrupted" by SIGTERM; "stopped", as we were
-            told to; "elsewhere", another process runs it.
-        why: one line.
-    """
-
-    how: Literal["done", "refused", "crashed", "interrupted", "stopped", "elsewhere"]
-    why: str = ""
+    return lock_file(cell.state_file("lock"), required=True)
 
 
 def attempt(
-    cell: Cell, lock: IO, stop: Sequence[int] = (), environment: dict[str, str] | None = None, cores: set[int] | None = None
-) -> Outcome:  # fmt: skip
-    """Run the command of a cell to its end, its output appended to the cell's log.
+    cell: RunCell,
+    lock: IO[bytes],
+    stop: Sequence[int] = (),
+    environment: dict[str, str] | None = None,
+    cores: set[int] | None = None,
+) -> Outcome:
+    """Run the command of a cell to its end, with its output appended to the cell's log.
 
     Args:
-        lock: as `take` gave it; closed here, but held on by the command and what it starts for as long as they live.
-        stop: signals received so far: with the first the run is told to end, with the second it is killed.
-        environment: variables to set for it.
-        cores: to run it on; all by default.
+        lock: from `try_lock`. It is closed here; the command and all that it starts hold the lock as long as they live.
+        stop: signals received so far: the first ends the run, the second kills it.
+        environment: variables to set for the run.
+        cores: of the run; all by default.
     """
-    with lock, cell.kept("log").open("ab") as log:
+    folder = cell.state_file("outcome").absolute()
+    step = cell.step()
+    with lock, cell.state_file("log").open("ab") as log:
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt
+        folder.mkdir()
         log.write(f"\n{time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(cell.command)}\n".encode())
         log.flush()
-        start = log.tell()
         # The lock is the standard input: every process inherits that, also from launchers that close all other files.
-        # If this process is killed, the run goes on, and keeps the lock.
+        # If this process is killed, the run continues, and keeps the lock.
         process = subprocess.Popen(
             cell.command,
             stdin=lock,
             stdout=log,
             stderr=log,
-            env=os.environ | (environment or {}),
+            env=os.environ | (environment or {}) | {VARIABLE: str(folder)},
             start_new_session=True,
         )
         try:
@@ -74,19 +66,43 @@ def attempt(
                 with contextlib.suppress(ProcessLookupError):  # it has ended already
                     os.sched_setaffinity(process.pid, cores)
             while process.poll() is None and not stop:
-                time.sleep(TICK)
+                time.sleep(POLL_SECONDS)
         finally:  # also when a signal ends us by an exception, as a cluster's job is ended
             status = _end(process, stop)
-        return _outcome(cell, status, start, bool(stop))
+        outcome = Outcome.of(folder, status)
+        shutil.rmtree(folder, ignore_errors=True)
+        if cell.record():
+            return Outcome("finished", status=status)
+        if stop:
+            return Outcome("interrupted", status=status)
+        return _unfinished(outcome, status, progress=cell.step() != step)
+
+
+def _unfinished(outcome: Outcome, status: int, progress: bool) -> Outcome:
+    """How an attempt ended whose run is not finished.
+
+    Args:
+        outcome: of the command.
+        status: the exit status, of the command or of its launcher.
+        progress: whether there is a new checkpoint.
+    """
+    if outcome.kind == "finished":
+        return Outcome(
+            "bad_input", "the command succeeded, but its run.json does not say that the run is finished", status
+        )
+    # A launcher ends with SIGTERM the other processes of one that was killed. Each attempt that gets no further is a crash.
+    if outcome.kind == "interrupted" and status not in (-signal.SIGTERM, STOPPED) and not progress:
+        return Outcome("crashed", f"exit status {status} of its launcher: {outcome.message}", status)
+    return outcome
 
 
 def _end(process: subprocess.Popen, stop: Sequence[int]) -> int:
-    """End a run and what it has started, as far as it has not ended yet; returns its exit status."""
+    """End a run and the processes that it has started, as far as they live; returns its exit status."""
     _signal_all(process, signal.SIGTERM)
-    # SIGTERM ends a launcher at once, but what it has launched only after it has saved.
-    deadline = time.monotonic() + GRACE
+    # SIGTERM ends a launcher at once, but the run that it has launched only after it has saved.
+    deadline = time.monotonic() + GRACE_SECONDS
     while _is_left(process) and time.monotonic() < deadline and len(stop) < 2:
-        time.sleep(TICK)
+        time.sleep(POLL_SECONDS)
     _signal_all(process, signal.SIGKILL)
     return process.wait()
 
@@ -101,8 +117,8 @@ def _only_zombies(group: int) -> bool:
     states = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):  # not on macOS, where zombies cannot be signalled
         with contextlib.suppress(OSError):  # it has been reaped meanwhile
-            state, _, of, *_ = stat.read_text(errors="replace").rpartition(")")[2].split()
-            if int(of) == group:
+            state, _, process_group, *_ = stat.read_text(errors="replace").rpartition(")")[2].split()
+            if int(process_group) == group:
                 states.add(state)
     return bool(states) and states <= {"Z", "X"}
 
@@ -110,40 +126,6 @@ def _only_zombies(group: int) -> bool:
 def _signal_all(process: subprocess.Popen, number: int) -> bool:
     try:
         os.killpg(process.pid, number)
-    except (ProcessLookupError, PermissionError):  # nobody is left; macOS says the latter of zombies
+    except (ProcessLookupError, PermissionError):  # no process is left; macOS raises the latter for zombies
         return False
     return True
-
-
-def _outcome(cell, status, start, stopped):
-    if cell.record():
-        return Outcome("done")
-    if stopped:
-        return Outcome("stopped")
-    with cell.kept("log").open("rb") as log:
-        log.seek(max(start, log.seek(0, os.SEEK_END) - 2**16))
-        return ending(status, log.read().decode(errors="replace"))
-
-
-def ending(status: int, text: str) -> Outcome:
-    """How a run ended that is not finished, by its exit status and the end of what it printed."""
-    # A launcher ends with 1, and says what its script ended with: accelerate in the first way, torchrun in the second, the
-    # process that failed first last.
-    if status == 1 and (said := re.findall(r"returned non-zero exit status (\d+)\.\s*$|exitcode +: (-?\d+) \(", text)):
-        status = int("".join(said[-1]))
-    if status in (-signal.SIGTERM, 128 + signal.SIGTERM):
-        return Outcome("interrupted")
-    lines = [" ".join(line.strip(" ╭╮╰╯│─").split()) for line in text.splitlines()]
-    lines = [line for line in lines if line]
-    errors = [line for line in lines if line.startswith("error: ")]
-    if status == 0:
-        return Outcome("refused", "ended well, but its run.json does not say that it is finished")
-    if status == 2:  # what every reader of command lines ends with
-        own = itertools.takewhile(lambda line: not line.startswith("Traceback "), lines)  # before the launcher's
-        return Outcome("refused", "; ".join(line for line in own if not re.match(r"[WE]\d{4} ", line))[-300:])
-    if errors and errors[-1].endswith("another process is training this run now"):  # somebody started it by hand
-        return Outcome("elsewhere")
-    if status > 0 and errors:  # hf_galaxy.command_line.run; under a launcher, more lines follow
-        return Outcome("refused", errors[-1][:300])
-    cause = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-    return Outcome("crashed", f"{cause}: {lines[-1] if lines else 'no output'}"[:300])

@@ -7,21 +7,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Protocol
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import whole_file
 from hf_galaxy.reports.records_file import recorded
 from hf_galaxy.reports.run_record import RunRecord
 
-STATE_DIR = ".cells"  # in the sweep's folder: locks and logs of its cells
+STATE_DIR = ".cells"  # in the sweep's folder: the locks and logs of its cells
+
+
+class Cell(Protocol):
+    """A cell of a grid, as the scheduler needs it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def state_file(self, kind: str) -> Path:
+        """The file of some kind that belongs to the state of the cell, such as its `lock`; in STATE_DIR."""
+        ...
+
+    def record(self) -> object | None:
+        """The result of the finished cell; None if it is not finished."""
+        ...
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One run of a sweep.
+class RunCell:
+    """A cell that is a run of a sweep.
 
     Attributes:
-        options: what it has of its own: option -> value, both as on the command line.
+        options: that differ between cells: option -> value, both as on the command line.
         command: that makes its run folder.
         out: the sweep's folder.
     """
@@ -32,7 +48,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The name of its folder: the same in whatever order the axes are given and whatever values are added to them."""
+        """The name of its folder, which depends neither on the order of the axes nor on the other values along them."""
         return name_of(self.options)
 
     @property
@@ -40,12 +56,12 @@ class Cell:
         """Its run folder."""
         return self.out / self.name
 
-    def kept(self, what: str) -> Path:
-        """What is kept of it besides its run folder: its `lock`, its `log`, the `job` it is on a cluster."""
-        return self.out / STATE_DIR / f"{self.name}.{what}"
+    def state_file(self, kind: str) -> Path:
+        """Beside the run folders: its `lock`, its `log`, the number of its `job` on a cluster, the `outcome` of an attempt."""
+        return self.out / STATE_DIR / f"{self.name}.{kind}"
 
     def record(self) -> RunRecord | None:
-        """Of its finished run, in its folder or in the records file of the study; None if it is not finished."""
+        """The record of its finished run, from its folder or the records file of the study; None if it is not finished."""
         try:
             record = RunRecord.load(self.folder)
         except (BadInput, NotADirectoryError):
@@ -55,72 +71,72 @@ class Cell:
         return RunRecord(**fields) if (fields := recorded(self.folder)) else None
 
     def step(self) -> int | None:
-        """Of its newest checkpoint."""
+        """The step of its newest checkpoint; None without one."""
         from hf_galaxy.training.checkpoints import list_checkpoints, step_of
 
         return max(map(step_of, list_checkpoints(self.folder)), default=None)
 
 
 def name_of(options: dict[str, str]) -> str:
-    """`backbone=resnet18,subset=1-64`: by option; what some file system does not allow in a name becomes a hyphen."""
+    """A name such as `backbone=resnet18,subset=1-64`, sorted by option; characters that a file system may not allow become hyphens."""
     parts = (f"{option}={re.sub(r'[^A-Za-z0-9._+-]', '-', value)}" for option, value in sorted(options.items()))
     return re.sub(r"\.$", "-", ",".join(parts))
 
 
 def axis_of(text: str) -> list[dict[str, str]]:
-    """The values along one axis of a grid, each as the options it sets.
+    """The values along one axis of a grid, each as a dict of the options that it sets.
 
     Args:
         text: `seed=1,2,3`, or `backbone+learning-rate=convnext_atto+1e-3,resnet18+3e-3` for options that vary together.
 
     Raises:
-        BadInput: says what is wrong with it.
+        BadInput: the text is no axis.
     """
-    given = f"--vary {text}"
+    option_text = f"--vary {text}"
     names, equals, values = text.partition("=")
     options = [name.removeprefix("--").replace("_", "-") for name in names.split("+")]
     if not equals or not all(re.fullmatch("[a-z][a-z0-9-]*", option) for option in options):
-        raise BadInput(f"{given}: give an option and its values, such as seed=1,2,3")
+        raise BadInput(f"{option_text}: give an option and its values, such as seed=1,2,3")
     if len(set(options)) < len(options):
-        raise BadInput(f"{given}: names an option twice")
+        raise BadInput(f"{option_text}: names an option twice")
     axis = []
     for value in values.split(","):
         parts = value.split("+") if len(options) > 1 else [value]
         if len(parts) != len(options):
-            raise BadInput(f"{given}: {value!r} is not {len(options)} values joined by +")
+            raise BadInput(f"{option_text}: {value!r} is not {len(options)} values joined by +")
         if wrong := [part for part in parts if not part or "=" in part or part != part.strip()]:
             raise BadInput(
-                f"{given}: {wrong[0]!r} is no value; a value is not empty and has no comma, = or space around it"
+                f"{option_text}: {wrong[0]!r} is no value; a value is not empty and has no comma, = or space around it"
             )
         if flags := [option for option, part in zip(options, parts, strict=True) if part in ("True", "False")]:
             raise BadInput(
-                f"{given}: --{flags[0]} takes no value, so it cannot be varied; make a sweep with it and one without"
+                f"{option_text}: --{flags[0]} takes no value, so it cannot be varied; make a sweep with it and one without"
             )
         axis.append(dict(zip(options, parts, strict=True)))
     meanings = [tuple(map(_meaning, values.values())) for values in axis]
     if repeated := [values for i, values in enumerate(axis) if meanings[i] in meanings[:i]]:
-        raise BadInput(f"{given}: {'+'.join(repeated[0].values())} is there twice")
+        raise BadInput(f"{option_text}: {'+'.join(repeated[0].values())} is repeated")
     return axis
 
 
-def _meaning(value):
+def _meaning(value: str) -> Fraction | str:
     try:
         return Fraction(value)  # 1/4 and 0.25, 1e-3 and 0.001 would be the same run twice
     except (ValueError, ZeroDivisionError):
         return value
 
 
-def cells_of(vary: Sequence[str], common: Sequence[str], launch: Sequence[str], out: Path) -> list[Cell]:
+def cells_of(vary: Sequence[str], common: Sequence[str], launch: Sequence[str], out: Path) -> list[RunCell]:
     """Every combination of the axes' values, the last axis fastest.
 
     Args:
-        vary: the axes, as `axis_of` takes them.
+        vary: the axes, each a text for `axis_of`.
         common: the script and the options that all cells share.
         launch: the words before the script, such as the Python interpreter.
         out: the sweep's folder.
 
     Raises:
-        BadInput: it is no grid, or the common command has one of its options.
+        BadInput: the axes are no grid, or the common command has one of their options.
     """
     if not vary:
         raise BadInput("give at least one axis of the grid, such as --vary seed=1,2,3")
@@ -130,7 +146,7 @@ def cells_of(vary: Sequence[str], common: Sequence[str], launch: Sequence[str], 
         raise BadInput(f"--vary: two axes set --{twice[0]}")
     if not common:
         raise BadInput(
-            "give what all cells have in common after --, such as: -- scripts/pretrain.py --dataset data/ceers"
+            "give the command that all cells share after --, such as: -- scripts/pretrain.py --dataset data/ceers"
         )
     if not Path(common[0]).is_file():
         raise BadInput(f"{common[0]}: no such script; after -- comes a script, then its options")
@@ -140,32 +156,34 @@ def cells_of(vary: Sequence[str], common: Sequence[str], launch: Sequence[str], 
             raise BadInput(f"--{option}: the sweep sets it; leave it out of the command after --")
     if "out" in varied:
         raise BadInput("--vary out: the sweep gives each cell a folder of its own in --out")
-    cells, named = [], {}
+    cells, words_of = [], {}
     for combination in itertools.product(*axes):
         options = {option: value for values in combination for option, value in values.items()}
         own = [word for option, value in options.items() for word in (f"--{option}", value)]
-        cell = Cell(options, (*launch, *common, *own, "--out", str(out / name_of(options))), out)
+        cell = RunCell(options, (*launch, *common, *own, "--out", str(out / name_of(options))), out)
         if len(cell.name) > 200:
-            raise BadInput(f"{cell.name}: is too long for the name of a folder; link what it names to a shorter path")
-        # Some file systems take capitals and small letters for the same.
-        if other := named.get(cell.name.lower()):
+            raise BadInput(
+                f"{cell.name}: is too long for the name of a folder; link the files that it names to shorter paths"
+            )
+        # Some file systems do not distinguish upper and lower case.
+        if other := words_of.get(cell.name.lower()):
             raise BadInput(f"{' '.join(own)} and {' '.join(other)} would have the same folder {cell.name}")
-        named[cell.name.lower()] = own
+        words_of[cell.name.lower()] = own
         cells.append(cell)
     return cells
 
 
 def prepare(out: Path, common: Sequence[str]) -> None:
-    """Make the sweep's folder; it keeps the common command, so that all its cells are runs of the same one.
+    """Create the sweep's folder, and write the common command into it, so that all its cells are runs of the same command.
 
     Raises:
-        BadInput: it cannot be written, or as `check_common`.
+        BadInput: the folder cannot be written, or `check_common` refuses it.
     """
-    kept = out / STATE_DIR / "command"
+    file = out / STATE_DIR / "command"
     check_common(out, common)
     try:
-        if not kept.exists():
-            with whole_file(kept) as partial:
+        if not file.exists():
+            with whole_file(file) as partial:
                 partial.write_text("\n".join(common) + "\n")
     except OSError as error:
         raise BadInput(f"--out {out}: cannot be written ({error.strerror})") from error
@@ -173,16 +191,16 @@ def prepare(out: Path, common: Sequence[str]) -> None:
 
 
 def check_common(out: Path, common: Sequence[str]) -> None:
-    """Refuse a folder that is not that of a sweep of the same command.
+    """Refuse a folder that is not the folder of a sweep of the same command.
 
     Raises:
-        BadInput: it is a run folder, or its cells have another command in common.
+        BadInput: it is a run folder, or its cells share another command.
     """
-    kept = out / STATE_DIR / "command"
+    file = out / STATE_DIR / "command"
     if (out / "run.json").exists():
         raise BadInput(f"--out {out}: is a run folder; choose another for the sweep")
-    if kept.exists() and (earlier := kept.read_text().splitlines()) != list(common):
+    if file.exists() and (earlier := file.read_text().splitlines()) != list(common):
         raise BadInput(
-            f"--out {out}: its cells have another command in common ({shlex.join(earlier)}); "
-            f"choose another --out, or remove {kept} if the difference does not matter"
+            f"--out {out}: its cells share another command ({shlex.join(earlier)}); "
+            f"choose another --out, or remove {file} if the difference does not matter"
         )

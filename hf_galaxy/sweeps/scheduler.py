@@ -1,7 +1,7 @@
-"""The cells of a grid worked off: where they run, here or on a cluster, and the loop over all of them.
+"""The scheduler of a grid of cells: the places where cells run, this machine or a cluster, and the loop over all cells.
 
-A cell is a run folder that one command makes; whoever gives the command again goes on with it. So all that a sweep has to
-know stands in the run folders, and any number of sweeps may work off the same grid, on one machine or on many.
+Each cell is started by one command, and the same command resumes it. So the state of a sweep is in the folders of its cells, and any
+number of sweeps may work on the same grid, on one machine or on many.
 """
 
 import contextlib
@@ -10,63 +10,81 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from hf_galaxy.cores import available_cores
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import whole_file
-from hf_galaxy.reports.run_record import RunRecord
-from hf_galaxy.sweeps.attempt import TICK, Outcome, attempt, try_lock
-from hf_galaxy.sweeps.grid import Cell
+from hf_galaxy.outcome import Outcome
+from hf_galaxy.sweeps.attempt import POLL_SECONDS, attempt, try_lock
+from hf_galaxy.sweeps.grid import Cell, RunCell
 
-LOOK_ROUND = 1.0  # seconds between two looks at what others run
-PATIENCE = 60.0  # seconds until a cell is tried again that another process ran, and for Slurm to know a new job
+if TYPE_CHECKING:
+    import submitit
+
+SCAN_SECONDS = 1.0  # between two looks at the cells that other processes run
+RETRY_SECONDS = 60.0  # until a cell is tried again that another process ran, and for Slurm to know a new job
 
 
-# 1. Where cells run: both places start an attempt at a cell, given its lock, and return something with done(), running()
-# and result(), as futures have them.
+# 1. The places where cells run
 
 
-class Here:
-    """Cells run on this machine, each on its share of the cores and, if there are several, of the GPUs."""
+class Attempt(Protocol):
+    """An attempt at a cell in progress: a future, or a job on a cluster."""
 
-    tick = TICK
-    queues = False
+    def done(self) -> bool: ...
 
-    def __init__(self, at_once: int, stop: Sequence[int]):
+    def running(self) -> bool: ...
+
+    def result(self) -> Outcome: ...
+
+
+class LocalMachine:
+    """This machine: each of `at_once` cells runs on its share of the cores and, if there are several, of the GPUs.
+
+    Attributes:
+        poll_seconds: between two looks at the attempts.
+        queues: whether an attempt may wait in a queue, and stays there when the sweep ends.
+        stop: signals received so far.
+    """
+
+    poll_seconds: ClassVar[float] = POLL_SECONDS
+    queues: ClassVar[bool] = False
+
+    def __init__(self, at_once: int, stop: Sequence[int]) -> None:
         self.at_once, self.stop = at_once, stop
         self.slots, self.pool = deque(range(at_once)), ThreadPoolExecutor(at_once)
 
-    def start(self, cell: Cell, lock: IO):
-        """An attempt at a cell, in a thread."""
+    def start(self, cell: Cell, lock: IO[bytes]) -> Future[Outcome]:
+        """Start an attempt at a locked cell, in a thread."""
         return self.pool.submit(self._attempt, cell, lock)
 
-    def _attempt(self, cell: Cell, lock: IO) -> Outcome:
+    def _attempt(self, cell: Cell, lock: IO[bytes]) -> Outcome:
         slot = self.slots.popleft()
         try:
             return self.attempt(cell, lock, slot)
         finally:
             self.slots.append(slot)
 
-    def attempt(self, cell: Cell, lock: IO, slot: int) -> Outcome:
-        """Run the command of a cell in the share of the machine that belongs to a slot, one of `at_once`."""
+    def attempt(self, cell: RunCell, lock: IO[bytes], slot: int) -> Outcome:
+        """Run the command of a cell on the resources of a slot, one of `at_once`."""
         return attempt(cell, lock, self.stop, *resources_for_slot(slot, self.at_once))
 
 
 def resources_for_slot(slot: int, at_once: int) -> tuple[dict[str, str], set[int] | None]:
-    """What of this machine one of `at_once` runs gets: environment variables, and cores (None: it may use all)."""
+    """The environment variables and the cores of one of `at_once` runs on this machine; None: all cores."""
     import torch
 
     if at_once == 1:
         return {}, None
-    environment, cores, mine = {}, None, available_cores()
-    count = len(mine)
+    environment, cores, available = {}, None, available_cores()
+    count = len(available)
     if hasattr(os, "sched_setaffinity"):  # not on macOS
-        each = count // at_once  # equally many, as the bits of a run depend on its number of threads
+        each = count // at_once  # the same number for all, as the bits of a run depend on its number of threads
         part = slice(slot * each, (slot + 1) * each)
-        cores = set(mine[part]) if at_once < count else {mine[slot % count]}
+        cores = set(available[part]) if at_once < count else {available[slot % count]}
     gpus = torch.cuda.device_count()
     if gpus > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
@@ -76,181 +94,187 @@ def resources_for_slot(slot: int, at_once: int) -> tuple[dict[str, str], set[int
     return environment, cores
 
 
-class OnCluster:
-    """Cells run as jobs of their own, which submitit submits. They stay in the queue when the sweep ends."""
+class Cluster:
+    """A cluster, to which submitit submits each cell as a job."""
 
-    tick = 5.0  # each look touches one file for each job
-    queues = True
+    poll_seconds: ClassVar[float] = 5.0  # each look touches one file for each job
+    queues: ClassVar[bool] = True
 
-    def __init__(self, executor, job_class: type):
+    def __init__(self, executor: "submitit.Executor", job_class: "type[submitit.Job]") -> None:
         self.executor, self.job_class = executor, job_class
 
-    def start(self, cell: Cell, lock: IO):
-        """The job of a cell: one that some sweep submitted earlier and that is not over, or a new one.
+    def start(self, cell: RunCell, lock: IO[bytes]) -> "ClusterJob":
+        """The job of a cell: one that a sweep submitted earlier and that has not ended, or a new one.
 
         Raises:
             BadInput: the cluster refuses the job.
         """
         with lock:  # only against other sweeps that would submit it at this moment: the job takes the lock itself
-            file = cell.kept("job")
+            file = cell.state_file("job")
             if file.exists() and (number := file.read_text().strip()):
-                earlier = _Job(self.job_class(self.executor.folder, number))
+                earlier = ClusterJob(self.job_class(self.executor.folder, number))
                 # If in doubt it is submitted again: the lock keeps two jobs from running the cell at the same time.
-                forgotten = earlier.state() == "UNKNOWN" and time.time() - file.stat().st_mtime > PATIENCE
+                forgotten = earlier.state() == "UNKNOWN" and time.time() - file.stat().st_mtime > RETRY_SECONDS
                 if not earlier.done() and not forgotten:
                     return earlier
             try:
-                job = self.executor.submit(InJob(cell))
-            except RuntimeError as error:  # submitit gives the words of sbatch
+                job = self.executor.submit(ClusterTask(cell))
+            except RuntimeError as error:  # with the message of sbatch
                 raise BadInput(f"{cell.name}: the cluster refuses its job: {' '.join(str(error).split())}") from error
             with whole_file(file) as partial:
                 partial.write_text(f"{job.job_id}\n")
-            return _Job(job)
+            return ClusterJob(job)
 
 
 @dataclass(frozen=True)
-class InJob:
-    """What a cluster's job does: take the lock of a cell, and attempt it."""
+class ClusterTask:
+    """The function of a cluster's job: lock a cell, and attempt it."""
 
-    cell: Cell
+    cell: RunCell
 
     def __call__(self) -> Outcome:
-        """The outcome."""
-        # What submitted the job, or the same job before it was requeued, lets go of the lock soon.
-        deadline = time.monotonic() + PATIENCE
+        """How the attempt ended."""
+        # The process that submitted the job, or the same job before it was requeued, frees the lock soon.
+        deadline = time.monotonic() + RETRY_SECONDS
         while (lock := try_lock(self.cell)) is None:
             if time.monotonic() > deadline:
-                return Outcome("elsewhere")
-            time.sleep(TICK)
+                return Outcome("in_use")
+            time.sleep(POLL_SECONDS)
         if self.cell.record():
             lock.close()
-            return Outcome("done")
+            return Outcome("finished")
         return attempt(self.cell, lock)
 
-    def checkpoint(self):
-        """What to requeue when the job's time is over or it is preempted: the same, it goes on from the run's checkpoint."""
+    def checkpoint(self) -> "submitit.helpers.DelayedSubmission":
+        """The task to requeue when the job's time is over or the job is preempted: the same, which resumes from a checkpoint."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 @dataclass(frozen=True)
-class _Job:
-    job: Any  # submitit.Job
+class ClusterJob:
+    """A job of submitit as an `Attempt`."""
 
-    def state(self):
+    job: "submitit.Job"
+
+    def state(self) -> str:
+        """The state that the cluster reports, such as RUNNING."""
         return self.job.state.upper()
 
-    def done(self):
+    def done(self) -> bool:
+        """Whether the job has ended."""
         return self.job.done() or self.state() == "PREEMPTED"  # which submitit waits out, though no requeue may follow
 
-    def running(self):
+    def running(self) -> bool:
+        """Whether the job has left the queue."""
         return self.state() == "RUNNING"
 
-    def result(self):
-        why = f"job {self.job.job_id}, {self.state().lower()}"
+    def result(self) -> Outcome:
+        """How the attempt, or the job without it, ended."""
+        message = f"job {self.job.job_id}, {self.state().lower()}"
         if not self.job.done():
-            return Outcome("interrupted", why)
+            return Outcome("interrupted", message)
         try:
             return self.job.result()
         except RuntimeError as error:  # or it was cancelled, out of memory, or an exception that is no attempt's
-            how = "crashed" if self.state() in ("NODE_FAIL", "BOOT_FAIL") else "refused"
+            kind = "crashed" if self.state() in ("NODE_FAIL", "BOOT_FAIL") else "bad_input"
             first, _, _ = str(error).partition("\n")
-            return Outcome(how, f"{why}: {first}"[:300])
+            return Outcome(kind, f"{message}: {first}"[:300])
 
 
 # 2. The loop over all cells
 
 
 @dataclass
-class Progress:
-    """What a sweep knows of a cell.
+class CellStatus:
+    """The state of a cell in a sweep.
 
     Attributes:
-        state: "queued" is a job on a cluster that has not begun; "elsewhere" is running, but not by this sweep.
-        note: one line on it.
+        state: "queued" is a job on a cluster that has not begun; "elsewhere" is run by another process.
+        note: one line on the state.
         crashes: in this sweep.
-        since: when its attempt started, on the clock `time.monotonic`.
-        record: of the finished run.
-        job: the attempt at it.
-        again: when it may be tried again, on the same clock.
+        started: when its attempt started, on the clock `time.monotonic`.
+        record: of the finished cell: of a run its `RunRecord`.
+        attempt: the attempt in progress.
+        retry_at: the earliest time of the next attempt, on the same clock.
     """
 
     cell: Cell
     state: Literal["waiting", "queued", "running", "elsewhere", "done", "failed"] = "waiting"
     note: str = ""
     crashes: int = 0
-    since: float = 0.0
-    record: RunRecord | None = None
-    job: Any = None
-    again: float = 0.0
+    started: float = 0.0
+    record: Any = None
+    attempt: Attempt | None = None
+    retry_at: float = 0.0
 
 
 def run_grid(
-    grid: list[Progress], place: Here | OnCluster, at_once: int, tries: int, stop: Sequence[int],
+    grid: list[CellStatus], place: LocalMachine | Cluster, at_once: int, tries: int, stop: Sequence[int],
     show: Callable[[], None],
 ) -> None:  # fmt: skip
     """Run all cells that are not finished, until each is done or failed, wherever it runs.
 
     Args:
-        grid: kept up to date.
+        grid: updated in place.
         at_once: attempts at the same time.
-        tries: a cell that has crashed so often is failed.
-        stop: filled from outside with signals: nothing more is started, and what runs here is ended.
+        tries: crashes after which a cell is failed.
+        stop: signals received so far, appended from outside: no cell is started any more, and those that run here are ended.
         show: called after each look at the cells.
     """
-    next_round = 0.0
+    next_scan = 0.0
     while True:
-        ended = [progress for progress in grid if progress.job and progress.job.done()]
-        for progress in ended:
-            _settle(progress, tries)
-        for progress in grid:
-            if progress.state == "queued" and progress.job.running():
-                progress.state, progress.since = "running", time.monotonic()
-        if not stop and (ended or time.monotonic() >= next_round):
-            _look_round(grid, place, at_once, stop)
-            next_round = time.monotonic() + LOOK_ROUND
+        ended = [status for status in grid if status.attempt and status.attempt.done()]
+        for status in ended:
+            _end_attempt(status, tries)
+        for status in grid:
+            if status.state == "queued" and status.attempt.running():
+                status.state, status.started = "running", time.monotonic()
+        if not stop and (ended or time.monotonic() >= next_scan):
+            _scan(grid, place, at_once, stop)
+            next_scan = time.monotonic() + SCAN_SECONDS
         show()
-        if all(progress.state in ("done", "failed") for progress in grid):
+        if all(status.state in ("done", "failed") for status in grid):
             return
-        if stop and (place.queues or not any(progress.job for progress in grid)):
+        if stop and (place.queues or not any(status.attempt for status in grid)):
             return
-        time.sleep(place.tick)
+        time.sleep(place.poll_seconds)
 
 
-def _settle(progress, tries):
-    outcome, progress.job = progress.job.result(), None
-    progress.note = outcome.why
-    progress.crashes += outcome.how == "crashed"
-    if outcome.how == "done":
-        progress.state, progress.record = "done", progress.cell.record()
-    elif outcome.how == "refused" or progress.crashes >= tries:
-        progress.state = "failed"
-    elif outcome.how == "elsewhere":
-        progress.state, progress.again = "elsewhere", time.monotonic() + PATIENCE
+def _end_attempt(status: CellStatus, tries: int) -> None:
+    outcome, status.attempt = status.attempt.result(), None
+    status.note = outcome.message
+    status.crashes += outcome.kind == "crashed"
+    if outcome.kind == "finished":
+        status.state, status.record = "done", status.cell.record()
+    elif outcome.kind == "bad_input" or status.crashes >= tries:
+        status.state = "failed"
+    elif outcome.kind == "in_use":
+        status.state, status.retry_at = "elsewhere", time.monotonic() + RETRY_SECONDS
     else:
-        progress.state = "waiting"
+        status.state = "waiting"
 
 
-def _look_round(grid, place, at_once, stop):
-    """Start cells while there is room, and see how those get on that run elsewhere."""
-    for progress in grid:
-        if stop:  # submitting hundreds of jobs takes a while
+def _scan(grid: list[CellStatus], place: LocalMachine | Cluster, at_once: int, stop: Sequence[int]) -> None:
+    """Start cells while there is room, and update the states of those that other processes run."""
+    for status in grid:
+        if stop:  # to submit hundreds of jobs takes a while
             return
-        room = sum(other.job is not None for other in grid) < at_once
-        if progress.state == "elsewhere" or (progress.state == "waiting" and room):
-            lock = try_lock(progress.cell)
+        room = sum(other.attempt is not None for other in grid) < at_once
+        if status.state == "elsewhere" or (status.state == "waiting" and room):
+            lock = try_lock(status.cell)
             if lock is None:
-                progress.state = "elsewhere"
-            elif record := progress.cell.record():
+                status.state = "elsewhere"
+            elif record := status.cell.record():
                 lock.close()
-                progress.state, progress.record, progress.note = "done", record, ""
-            elif room and time.monotonic() >= progress.again:
-                progress.job = place.start(progress.cell, lock)
-                progress.state, progress.since = "queued" if place.queues else "running", time.monotonic()
+                status.state, status.record, status.note = "done", record, ""
+            elif room and time.monotonic() >= status.retry_at:
+                status.attempt = place.start(status.cell, lock)
+                status.state, status.started = "queued" if place.queues else "running", time.monotonic()
             else:
                 lock.close()
-                progress.state = "waiting" if time.monotonic() >= progress.again else "elsewhere"
+                status.state = "waiting" if time.monotonic() >= status.retry_at else "elsewhere"
 
 
 @contextlib.contextmanager
@@ -270,20 +294,20 @@ def stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def time_left(grid: list[Progress], at_once: int) -> float | None:
-    """About how many seconds until all cells are done; None before the first is.
+def time_left(grid: list[CellStatus], at_once: int) -> float | None:
+    """Approximate seconds until all runs are done; None before the first is.
 
-    A cell is taken to need the mean of those finished cells that share most of its options: of the same backbone on the
-    same share of the data, if there is one.
+    A run is expected to need the mean of those finished runs that share most of its options: of the same backbone on the same
+    subset of the data, if there is one.
     """
-    finished = [(progress.cell, progress.record.training["seconds"]) for progress in grid if progress.record]
+    finished = [(status.cell, status.record.training["seconds"]) for status in grid if status.record]
     if not finished:
         return None
-    needs = []
-    for progress in grid:
-        if progress.state not in ("done", "failed"):
-            alike = [len(progress.cell.options.items() & cell.options.items()) for cell, _ in finished]
-            alike = [seconds for (_, seconds), n in zip(finished, alike, strict=True) if n == max(alike)]
-            gone = time.monotonic() - progress.since if progress.state == "running" else 0.0
-            needs.append(max(0.0, sum(alike) / len(alike) - gone))
-    return max(max(needs, default=0.0), sum(needs) / at_once)
+    remaining = []
+    for status in grid:
+        if status.state not in ("done", "failed"):
+            shared = [len(status.cell.options.items() & cell.options.items()) for cell, _ in finished]
+            similar = [seconds for (_, seconds), n in zip(finished, shared, strict=True) if n == max(shared)]
+            elapsed = time.monotonic() - status.started if status.state == "running" else 0.0
+            remaining.append(max(0.0, sum(similar) / len(similar) - elapsed))
+    return max(max(remaining, default=0.0), sum(remaining) / at_once)

@@ -24,13 +24,13 @@ from hf_galaxy.data.galaxies import Galaxies
 from hf_galaxy.data.splits import in_fold
 from hf_galaxy.data.views import eval_view
 from hf_galaxy.downstream import benchmark as b
-from hf_galaxy.downstream.measure import Bench, losses_of, search
+from hf_galaxy.downstream.measure import CellMeasurer, losses_of, search
 from hf_galaxy.downstream.tasks import Task
 from hf_galaxy.downstream.workers import Workers
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models.start import load_model, resolve_start
 from hf_galaxy.reports.run_record import RunRecord
-from hf_galaxy.sweeps.scheduler import Progress, resources_for_slot, run_grid
+from hf_galaxy.sweeps.scheduler import CellStatus, resources_for_slot, run_grid
 from hf_galaxy.training import settings as settings_module
 from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.sources import open_sources
@@ -90,7 +90,7 @@ def measured(mock_dataset, pretrained, tmp_path_factory):
     starts = {"random": None, "votes": pretrained}
     benchmark = some_benchmark(mock_dataset, tmp_path_factory.mktemp("bench"), starts, shares=(0.5,))
     (benchmark.out / ".cells").mkdir()
-    bench, cells = Bench(benchmark), {}
+    bench, cells = CellMeasurer(benchmark), {}
     for cell in benchmark.cells():
         if cell.mode == "linear" or (cell.task.name, cell.start.name) == ("kind", "random"):
             assert bench.measure(cell)
@@ -123,7 +123,7 @@ def test_two_starts_share_galaxies_folds_and_replicates(measured):
 
 def test_a_linear_probe_is_the_logistic_regression_of_the_galaxies_of_its_fold_and_share(measured):
     benchmark, cells = measured
-    cell = b.Cell(benchmark.tasks["kind"], benchmark.starts["votes"], "linear", 0.5, 2, benchmark.out)
+    cell = b.BenchmarkCell(benchmark.tasks["kind"], benchmark.starts["votes"], "linear", 0.5, 2, benchmark.out)
     found, model = cells["kind", "linear", 2, "votes"], load_model(cell.start.weights).eval()
     opened = in_fold(open_dataset(cell.task.dataset), 2, "mock")
     settings = benchmark.settings(cell, out=Path("unused"))
@@ -158,7 +158,7 @@ def test_linear_probes_run_on_a_device_of_their_own(mock_dataset, tmp_path, monk
                 "hf_galaxy.downstream.measure.start_accelerator", lambda precision: Accelerator(cpu=True)
             )
             monkeypatch.setattr(Accelerator, "device", torch.device(device))
-            bench = Bench(benchmark)
+            bench = CellMeasurer(benchmark)
             assert all(bench.measure(cell) for cell in benchmark.cells())
         found[where] = [cell.record()["figures"][cell.task.measure]["model"] for cell in benchmark.cells()]
     assert found["elsewhere"] == pytest.approx(found["cpu"], rel=0.02)
@@ -166,7 +166,7 @@ def test_linear_probes_run_on_a_device_of_their_own(mock_dataset, tmp_path, monk
 
 
 def measure_all(benchmark):
-    bench = Bench(benchmark)
+    bench = CellMeasurer(benchmark)
     for cell in benchmark.cells():
         bench.measure(cell)
 
@@ -240,7 +240,7 @@ def test_a_search_in_which_all_diverge_says_so():
 def test_a_later_seed_waits_for_the_first(mock_dataset, tmp_path):
     benchmark = some_benchmark(mock_dataset, tmp_path, {"random": None}, modes=("full",), seeds=(1, 2))
     later = next(cell for cell in benchmark.cells() if cell.seed == 2)
-    assert not Bench(benchmark).measure(later)
+    assert not CellMeasurer(benchmark).measure(later)
     assert not later.file.exists()
 
 
@@ -361,7 +361,7 @@ def test_processes_share_out_gpus_and_cores_and_one_that_dies_is_replaced(mock_d
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     benchmark = some_benchmark(mock_dataset, tmp_path, {"random": None}, modes=("linear",), seeds=(1,))
     (tmp_path / ".cells").mkdir()
-    cells, killed = [Progress(cell) for cell in benchmark.cells()], []
+    cells, killed = [CellStatus(cell) for cell in benchmark.cells()], []
 
     def kill_the_first():
         if not killed and len(place.processes) == 2:
