@@ -1,25 +1,27 @@
-"""How many labelled galaxies a start needs for the loss that another one has: power laws through the benchmark's cells."""
+"""The number of labelled galaxies that a start needs for the loss of the reference, and the gain from pretraining with more."""
 
 import itertools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from hf_galaxy.downstream.intervals import DEFINED, LEAST, error_of, estimate_of, is_main, mean_and_draws
+from hf_galaxy.downstream.intervals import LOSS_FLOOR, MIN_DEFINED, error_of, estimate_of, is_main, mean_and_draws
 from hf_galaxy.evaluation.bootstrap import LEVEL, ratios
 
-FEWER, MORE = "fewer", "more"  # than was measured
+FEWER, MORE = "fewer", "more"  # than the measured sizes
 
 
-def labels_of(kinds: dict[tuple, dict], about: dict) -> list[dict]:
-    """How many galaxies a start needs to fall to the loss that the reference has with all, how many times fewer that are than
-    the reference needs, and how many labels that saves.
+def labels_of(kinds: dict[tuple, dict[int, Any]], about: dict[str, Any]) -> list[dict[str, Any]]:
+    """The number of galaxies that each start needs for the loss of the reference with all of them, the number that the reference
+    needs over it, and the number of labels saved.
 
     Args:
         kinds: (measure, task, start, mode, share) -> seed -> row of `results.points_of`.
-        about: as `results.read_about` gives it.
+        about: from `results.read_about`.
     """
-    found = []
+    rows = []
     main = {key[1:]: (key[0], part) for key, part in kinds.items() if is_main(part)}
     for task, start, mode in itertools.product(about["tasks"], about["starts"], about["modes"]):
         shares = [
@@ -36,38 +38,42 @@ def labels_of(kinds: dict[tuple, dict], about: dict) -> list[dict]:
         sizes = np.array([np.mean([run.galaxies for run in part.values()]) for part in parts[: len(shares)]])
         (target,), (needed,), (factor,), (saved,) = (each.tolist() for each in _needed(sizes, means[:, None]))
         _, of_needed, of_factor, of_saved = _needed(sizes, draws)
-        found.append({
+        rows.append({
             "task": task, "start": start, "mode": mode, "measure": main[task, start, mode, shares[0]][0], "seeds": seeds,
             "target": target, "least": round(sizes[0]), "most": round(sizes[-1]),
             "galaxies": _ends(needed, of_needed, lambda value: math.ceil(value - 1e-6)),
             "factor": _ends(factor, of_factor, float),
             "saved": _ends(saved, of_saved, lambda value: math.floor(value + 1e-6)),
         })  # fmt: skip
-    return found
+    return rows
 
 
-def _needed(sizes, losses):
-    """Of (2 K, D) losses of the reference and of a start: the reference's with all galaxies, the galaxies that the start
-    needs for it, the reference's need over that, and less that."""
-    reference, start = (falling(np.log(np.maximum(part, LEAST)).T) for part in np.split(losses, 2))
+def _needed(sizes: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The target, the galaxies needed for it, the factor and the difference to the need of the reference: four (D,) arrays.
+
+    Args:
+        sizes: (K,) numbers of galaxies.
+        losses: (2 K, D) of the reference, then of a start. The target is the loss of the reference with all galaxies.
+    """
+    reference, start = (falling(np.log(np.maximum(part, LOSS_FLOOR)).T) for part in np.split(losses, 2))
     target = reference[:, -1]
     theirs = np.clip(galaxies_for(sizes, reference, target), sizes[0], sizes[-1])
     needed = galaxies_for(sizes, start, target)
-    with np.errstate(divide="ignore"):  # a start that needs less than was measured saves more than can be told
+    with np.errstate(divide="ignore"):  # a start that needs fewer than the smallest size saves an unknown number
         factor = np.where(needed > 0, theirs / np.abs(needed), np.inf)
     saved = np.where(theirs - needed >= 1, theirs - needed, -np.inf)
     return np.exp(target), needed, *(np.where(np.isnan(needed), np.nan, each) for each in (factor, saved))
 
 
 def falling(curves: np.ndarray) -> np.ndarray:
-    """(D, K) the nearest curves, by least squares, that never rise: chance alone lets a loss rise with more labels.
+    """(D, K) the nearest curves, by least squares, that never rise: by chance alone a loss rises with more labels.
 
     The min-max formula of isotonic regression (Barlow et al. 1972).
     """
     sums = np.cumsum(np.pad(curves, ((0, 0), (1, 0))), axis=1)
     size = curves.shape[1]
 
-    def mean(first, last):
+    def mean(first: int, last: int) -> np.ndarray:
         return (sums[:, last + 1] - sums[:, first]) / (last + 1 - first)
 
     return np.stack(
@@ -98,73 +104,75 @@ def galaxies_for(sizes: np.ndarray, curves: np.ndarray, targets: np.ndarray) -> 
     return np.where(np.isfinite(curves).all(axis=1) & np.isfinite(targets), needed, np.nan)
 
 
-def _ends(value, draws, number):
-    """A value and its interval, any of which may lie beyond what was measured."""
+def _ends(value: float, draws: np.ndarray, number: Callable[[float], float]) -> dict[str, float | str | None]:
+    """A value and its interval, of which each end may be FEWER or MORE."""
 
-    def said(each):
-        return MORE if each == np.inf else FEWER if each in (-np.inf, 0) else number(each)
+    def bounded(end: float) -> float | str:
+        return MORE if end == np.inf else FEWER if end in (-np.inf, 0) else number(end)
 
-    known = np.sort(draws[~np.isnan(draws)])
+    defined = np.sort(draws[~np.isnan(draws)])
     low = high = None
-    if len(known) >= DEFINED * len(draws):
-        low, high = (said(known[math.ceil(q * len(known)) - 1]) for q in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return {"value": said(value), "low": low, "high": high}
+    if len(defined) >= MIN_DEFINED * len(draws):
+        low, high = (bounded(defined[math.ceil(q * len(defined)) - 1]) for q in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return {"value": bounded(value), "low": low, "high": high}
 
 
-FEWEST = 3  # starts of a series: a line through two always fits
+MIN_STARTS = 3  # of a series: a line through two always fits
 
 
-def series_of(about: dict) -> dict[str, dict[str, int]]:
-    """Starts that differ only in how many galaxies of their last dataset they have learnt from.
+def series_of(about: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """Starts that differ only in the number of galaxies of their last dataset that they were pretrained with.
 
     Args:
-        about: as `results.read_about` gives it.
+        about: from `results.read_about`.
 
     Returns:
-        For each series, called like its start with the most: start -> galaxies, in rising order.
+        For each series, named after its start with the most galaxies: start -> galaxies, in rising order.
     """
-    alike = {}
+    alike: dict[tuple, dict[str, int]] = {}
     for name, start in about["starts"].items():
         if start["pretraining"]:
             last, *earlier = start["pretraining"]
             before = tuple((each["dataset"], each["galaxies"]) for each in earlier)
             alike.setdefault((start["began"], before, last["dataset"]), {})[name] = last["galaxies"]
     rising = [dict(sorted(each.items(), key=lambda pair: pair[1])) for each in alike.values()]
-    return {[*each][-1]: each for each in rising if len(set(each.values())) >= FEWEST}
+    return {[*each][-1]: each for each in rising if len(set(each.values())) >= MIN_STARTS}
 
 
-def amounts_of(kinds: dict[tuple, dict], about: dict) -> tuple[list[dict], dict[tuple, np.ndarray]]:
+def amounts_of(
+    kinds: dict[tuple, dict[int, Any]], about: dict[str, Any]
+) -> tuple[list[dict[str, Any]], dict[tuple, np.ndarray]]:
     """The exponent a of loss = c x galaxies^-a for each series, task, mode and share of the labels, and its draws.
 
-    By least squares on logarithms, each start counting alike. All starts of a series learn downstream from the same galaxies
-    and are tested on the same, so its interval is that of the differences between them; it holds nothing of how another
-    pretraining with as many galaxies would differ.
+    By least squares on logarithms, with equal weights. All starts of a series are trained and tested downstream on the same
+    galaxies, so its interval is that of the differences between them; it does not contain the variance of another pretraining
+    with as many galaxies.
 
     Args:
         kinds: (measure, task, start, mode, share) -> seed -> row of `results.points_of`.
-        about: as `results.read_about` gives it.
+        about: from `results.read_about`.
 
     Returns:
         Rows, and (task, series, mode, share) -> draws.
     """
-    found, drawn = [], {}
+    rows, drawn = [], {}
     main = {key[1:]: part for key, part in kinds.items() if is_main(part)}
     for series, members in series_of(about).items():
         for task, mode, share in dict.fromkeys((task, mode, share) for task, _, mode, share in main):
-            there = {name: galaxies for name, galaxies in members.items() if (task, name, mode, share) in main}
-            if len(set(there.values())) < FEWEST:
+            measured = {name: galaxies for name, galaxies in members.items() if (task, name, mode, share) in main}
+            if len(set(measured.values())) < MIN_STARTS:
                 continue
-            parts = [main[task, name, mode, share] for name in there]
+            parts = [main[task, name, mode, share] for name in measured]
             means, draws, seeds = mean_and_draws(parts, "amounts", series, task, mode, share)
             if not seeds:
                 continue
-            logs = np.log([*there.values()])
+            logs = np.log([*measured.values()])
             weights = (logs - logs.mean()) / np.square(logs - logs.mean()).sum()
-            drawn[task, series, mode, share] = -weights @ np.log(np.maximum(draws, LEAST))
-            estimate = estimate_of(-weights @ np.log(np.maximum(means, LEAST)), drawn[task, series, mode, share])
-            found.append({
+            drawn[task, series, mode, share] = -weights @ np.log(np.maximum(draws, LOSS_FLOOR))
+            estimate = estimate_of(-weights @ np.log(np.maximum(means, LOSS_FLOOR)), drawn[task, series, mode, share])
+            rows.append({
                 "task": task, "series": series, "mode": mode, "share": share, "measure": about["tasks"][task]["measure"],
-                "main": True, "starts": [*there], "galaxies": [*there.values()], "seeds": seeds, **estimate,
+                "main": True, "starts": [*measured], "galaxies": [*measured.values()], "seeds": seeds, **estimate,
                 "error": error_of(estimate, lambda value: -value),
             })  # fmt: skip
-    return found, drawn
+    return rows, drawn

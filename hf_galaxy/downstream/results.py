@@ -1,19 +1,20 @@
-"""Cells of the downstream benchmark -> plain numbers for results.json: what pretraining on galaxies brought, and what not.
+"""The results of a downstream benchmark, computed from its cells: plain numbers for results.json.
 
-A cell is one task, learnt from one start in one mode (linear probe or full finetuning), with one share of the labels and one
-seed. Figures are losses: less is better. Cells of equal task, share and seed learnt from the same galaxies and were measured
-on the same, and their replicates count the same galaxies; so whatever is compared is drawn together (`benchmark_draws`).
+A cell is one task, trained from one start in one mode (linear probe or full finetuning), with one share of the labels and one
+seed. Figures are losses: less is better. Cells of the same task, share and seed were trained and tested on the same galaxies,
+and their replicates count the same galaxies; so the terms of a comparison are drawn together (`intervals`).
 """
 
 import itertools
 import json
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_galaxy.downstream.intervals import error_of, estimate_of, is_main, mean_and_draws, plain
+from hf_galaxy.downstream.intervals import error_of, estimate_of, is_main, mean_and_draws, or_none
 from hf_galaxy.downstream.label_efficiency import amounts_of, labels_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.bootstrap import ratios
@@ -22,38 +23,42 @@ from hf_galaxy.reports.records_file import FILE, in_order, read_records
 if TYPE_CHECKING:
     import pandas as pd
 
-CELLS, ABOUT = "cells", "benchmark.json"  # what the benchmark leaves in its folder
+Row = dict[str, Any]  # of results.json
+Kinds = dict[tuple, dict[int, Any]]  # (measure, task, start, mode, share) -> seed -> row of `points_of`
+Draws = dict[tuple, np.ndarray]
+
+CELLS, ABOUT = "cells", "benchmark.json"  # the folder of cells and the description, in the folder of a benchmark
 LINEAR, FULL = "linear", "full"
-KIND = ["task", "start", "mode", "share"]  # cells alike in these differ in their seed only
-_IN_CELL = {
+KIND = ["task", "start", "mode", "share"]  # cells of a kind differ only in their seed
+_CELL_TYPES = {
     "task": str, "start": str, "mode": str, "share": (int, float), "seed": int, "galaxies": int, "test_galaxies": int,
     "measure": str, "grid": dict, "chosen": (int, float), "hyperparameter": str, "figures": dict, "parameters": int,
     "backbone": str, "seconds": (int, float),
 }  # fmt: skip
-_IN_ABOUT = {
+_ABOUT_TYPES = {
     "title": str, "command": str, "tasks": dict, "starts": dict, "modes": list, "shares": list, "seeds": list,
     "reference": str, "grids": dict, "fixed": dict,
 }  # fmt: skip
 
 
-def read_about(file: Path) -> dict:
-    """benchmark.json: what the benchmark is of.
+def read_about(file: Path) -> dict[str, Any]:
+    """The description of a benchmark, benchmark.json.
 
     Raises:
         BadInput: it is missing or broken.
     """
-    about = _read(file, _IN_ABOUT)
+    about = _read(file, _ABOUT_TYPES)
     if about["reference"] not in about["starts"]:
         raise BadInput(f"{file}: the reference {about['reference']} is not among the starts")
     return about
 
 
-def read_cells(folder: Path, about: dict) -> list[dict]:
+def read_cells(folder: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
     """All cells below a folder, and those of that folder in the records file beside it, in the order of their names.
 
     Raises:
-        BadInput: there is none; one is broken, or of another task, start or mode than `about` has, or there twice; it is of a
-            task that its start has learnt from; or cells that belong together are not of the same galaxies.
+        BadInput: there is no cell; one is broken, repeated, or of a task, start or mode that `about` lacks; its start was
+            pretrained with its task; or cells of the same task, share and seed are not of the same galaxies.
     """
     cells, files, of_seed = [], {}, {}
     paths = {file.relative_to(folder.parent).as_posix(): file for file in folder.rglob("*.json")}
@@ -62,50 +67,50 @@ def read_cells(folder: Path, about: dict) -> list[dict]:
     }
     for name in in_order(paths.keys() | recorded.keys()):
         file = folder.parent / name
-        cell = _read(file, _IN_CELL) if name in paths else _with_keys(file, recorded[name], _IN_CELL)
+        cell = _read(file, _CELL_TYPES) if name in paths else _typed(file, recorded[name], _CELL_TYPES)
         _check(file, cell, about)
         kind = tuple(cell[key] for key in (*KIND, "seed"))
         if kind in files:
-            raise BadInput(f"{files[kind]} and {file} are the same cell; take one away")
+            raise BadInput(f"{files[kind]} and {file} are the same cell; remove one")
         files[kind] = file
         galaxies = tuple(cell[key] for key in ("galaxies", "test_galaxies")), len(_replicates(cell)[0])
         other, theirs = of_seed.setdefault((cell["task"], cell["share"], cell["seed"]), (file, galaxies))
         if theirs != galaxies:
             raise BadInput(
-                f"{other} and {file} are not of the same galaxies, and cannot be compared; measure one again"
+                f"{other} and {file} are not of the same galaxies, so they cannot be compared; measure one again"
             )
         cells.append(cell)
     if not cells:
-        raise BadInput(f"{folder}: there is no cell of a benchmark in it")
+        raise BadInput(f"{folder}: contains no cell of a benchmark")
     if len({len(each) for cell in cells for each in _replicates(cell)}) > 1:
         raise BadInput(f"{folder}: its cells have different numbers of replicates; measure them again")
     return cells
 
 
-def _read(file, keys):
+def _read(file: Path, types: dict[str, Any]) -> dict[str, Any]:
     try:
         data = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise BadInput(f"{file}: cannot be read as JSON ({error})") from error
-    return _with_keys(file, data, keys)
+    return _typed(file, data, types)
 
 
-def _with_keys(file, data, keys):
-    for key, kind in keys.items():
+def _typed(file: Path, data: Any, types: dict[str, Any]) -> dict[str, Any]:
+    for key, kind in types.items():
         if not isinstance(data, dict) or not isinstance(data.get(key), kind):
             raise BadInput(
-                f"{file}: is broken, as its {key} is missing or of a wrong kind; remove it, and make it again"
+                f"{file}: is broken: its {key} is missing or of a wrong type; remove the file, and measure the cell again"
             )
     return data
 
 
-def _check(file, cell, about):
-    for key, known in (("task", "tasks"), ("start", "starts"), ("mode", "modes")):
-        if cell[key] not in about[known]:
-            raise BadInput(f"{file}: its {key} {cell[key]} is not among those of {ABOUT} ({', '.join(about[known])})")
+def _check(file: Path, cell: dict[str, Any], about: dict[str, Any]) -> None:
+    for key, group in (("task", "tasks"), ("start", "starts"), ("mode", "modes")):
+        if cell[key] not in about[group]:
+            raise BadInput(f"{file}: its {key} {cell[key]} is not among those of {ABOUT} ({', '.join(about[group])})")
     task = about["tasks"][cell["task"]]
     if cell["task"] in about["starts"][cell["start"]]["learnt_from"]:
-        raise BadInput(f"{file}: {cell['start']} has learnt from galaxies of {cell['task']}; remove the cell")
+        raise BadInput(f"{file}: {cell['start']} was pretrained with galaxies of {cell['task']}; remove the cell")
     if cell["measure"] != task["measure"] or cell["measure"] not in cell["figures"]:
         raise BadInput(f"{file}: lacks the measure of its task, {task['measure']}")
     for name, figure in cell["figures"].items():
@@ -117,17 +122,17 @@ def _check(file, cell, about):
             raise BadInput(f"{file}: {name} lacks the replicates of a bootstrap; measure it again")
 
 
-def _replicates(cell):
+def _replicates(cell: dict[str, Any]) -> list[list[float | None]]:
     return [figure["replicates"] for figure in cell["figures"].values()]
 
 
-def points_of(cells: list[dict], about: dict) -> "pd.DataFrame":
-    """What the cells measured, one row for each cell and figure, in the order of tasks, starts, modes and shares.
+def points_of(cells: list[dict[str, Any]], about: dict[str, Any]) -> "pd.DataFrame":
+    """The measured losses, one row for each cell and measure, in the order of tasks, starts, modes and shares.
 
-    Columns: `task`, `start`, `mode`, `share` (of the labels), `seed`; `galaxies` (learnt from), `test_galaxies`; `measure`,
-    and `main`, whether it is the one of the task; `loss`, `baseline`; `replicates`, (R,) the loss in those of a bootstrap over
-    test galaxies, no number where it is not defined; `backbone`, `parameters`, `seconds`; `hyperparameter`, the one `chosen`
-    on validation, and the `edge` of its grid that it lies at, "lowest", "highest" or "none".
+    Columns: `task`, `start`, `mode`, `share` (of the labels), `seed`; `galaxies` (of the training set), `test_galaxies`;
+    `measure`, and `main`, whether the task is compared by it; `loss`, `baseline`; `replicates`, (R,) the loss in the replicates
+    of a bootstrap over test galaxies, NaN where it is not defined; `backbone`, `parameters`, `seconds`; `hyperparameter`, its
+    value `chosen` on the validation split, and the `edge` of its grid where this value lies, "lowest", "highest" or "none".
     """
     import pandas as pd
 
@@ -145,7 +150,7 @@ def points_of(cells: list[dict], about: dict) -> "pd.DataFrame":
                         "main": name == cell["measure"],
                         "loss": max(float(figure["model"]), 0.0),
                         "baseline": math.nan if figure["baseline"] is None else float(figure["baseline"]),
-                        "replicates": np.array(figure["replicates"], float),  # None becomes no number
+                        "replicates": np.array(figure["replicates"], float),  # None becomes NaN
                         **{key: cell[key] for key in ("backbone", "parameters", "seconds", "hyperparameter")},
                         "chosen": float(cell["chosen"]),
                         "edge": edges.get(float(cell["chosen"]), "none"),
@@ -158,52 +163,53 @@ def points_of(cells: list[dict], about: dict) -> "pd.DataFrame":
     return points.sort_values(by, ignore_index=True).drop(columns=[name for name in by if name.startswith("_")])
 
 
-def results_of(cells: list[dict], about: dict) -> dict:
-    """All that the benchmark shows, as plain numbers for results.json. Intervals are of 90 %.
+def results_of(cells: list[dict[str, Any]], about: dict[str, Any]) -> dict[str, Any]:
+    """The results of the benchmark as plain numbers, for results.json. Intervals are of 90 %.
 
-    `seeds` says how many are in a number; with one there is no interval, and `low` and `high` are None, as they are where a
-    figure is not defined in more than a tenth of the replicates, for lack of galaxies. Intervals are those of seeds that are
-    drawn anew with the folds and subsets they have; that all learn from parts of the same galaxies is not in them.
+    `seeds` is the number of seeds in a number. `low` and `high` are None with one seed, and where a figure is not defined in
+    more than a tenth of the replicates, for lack of galaxies. Intervals hold for other seeds with the same folds and subsets;
+    that all train on parts of the same galaxies is not in them.
 
     Args:
-        cells: as `read_cells` gives them.
-        about: as `read_about` gives it.
+        cells: from `read_cells`.
+        about: from `read_about`.
 
     Returns:
-        `data`: what was measured, and `missing`, what was not, in words; `means`: for each kind of cells and measure the
-        `runs` and their mean `value`, beside the `baseline`; `reductions`: the relative error-rate reduction
-        (reference - start) / reference, for each measure; `averages`: its mean over the `tasks` of which the start and the
-        reference have the main measure; `linear`: for each start the loss of linear probes over that of full finetuning, and
-        `linear_averages`, over tasks; `labels`: how many galaxies a start needs to fall to the loss that the reference has
-        with all, how many times fewer that are, and how many that saves; `amounts`: the exponents of power laws in the
-        galaxies that starts have learnt from, and `amount_averages`, over tasks; `sizes`: what a larger model brings, of starts that say `size_of` which
-        family they are; `choices`: which hyper-parameters were chosen, and of the cells `choosing` among several, how many took
-        the lowest and the highest. An `error` that is "less" or "more" than what it is compared with is so at 90 %; "not
-        shown" is neither, "not known" has no interval.
+        `data`: the extent of the benchmark, and in `missing` the cells that it lacks, in words.
+        `means`: for each kind of cells and measure the losses of the `runs` and their mean `value`, beside the `baseline`.
+        `reductions`: the relative error-rate reduction (reference - start) / reference, for each measure.
+        `averages`: its mean over the `tasks` of which the start and the reference have the main measure.
+        `linear`: for each start the loss of linear probes over that of full finetuning; `linear_averages`: over tasks.
+        `labels`: see `label_efficiency.labels_of`.
+        `amounts`: the exponents of power laws in the number of galaxies to pretrain with; `amount_averages`: over tasks.
+        `sizes`: the reduction by a larger model, for starts whose `size_of` names their family.
+        `choices`: the hyper-parameters chosen, and of the cells `choosing` among several, how many took the lowest and the highest.
+        An `error` that is "less" or "more" than that of the comparison is so at 90 %; "not shown" is neither, "not known" has
+        no interval.
     """
     points = points_of(cells, about)
-    kinds = {}
+    kinds: Kinds = {}
     for row in points.itertuples():
         kinds.setdefault((row.measure, row.task, row.start, row.mode, row.share), {})[row.seed] = row
-    reductions, drawn = _reductions(kinds, about)
-    linear, of_linear = _linear(kinds, about)
-    amounts, of_amounts = amounts_of(kinds, about)
+    reductions, draws = _reductions(kinds, about)
+    linear, linear_draws = _linear(kinds)
+    amounts, amount_draws = amounts_of(kinds, about)
     return {
         "data": _data(cells, points, about),
         "means": [_mean(*each) for each in kinds.items()],
         "reductions": reductions,
-        "averages": _averages(reductions, drawn, ["start", "mode", "share"], about, lambda value: -value),
+        "averages": _averages(reductions, draws, ["start", "mode", "share"], about, lambda value: -value),
         "linear": linear,
-        "linear_averages": _averages(linear, of_linear, ["start", "share"], about, lambda value: value - 1),
+        "linear_averages": _averages(linear, linear_draws, ["start", "share"], about, lambda value: value - 1),
         "labels": labels_of(kinds, about),
         "amounts": amounts,
-        "amount_averages": _averages(amounts, of_amounts, ["series", "mode", "share"], about, lambda value: -value),
+        "amount_averages": _averages(amounts, amount_draws, ["series", "mode", "share"], about, lambda value: -value),
         "sizes": _sizes(kinds, about),
         "choices": _choices(cells, about),
     }
 
 
-def _mean(key, part):
+def _mean(key: tuple, part: dict[int, Any]) -> Row:
     value, draws, seeds = mean_and_draws([part], "mean", *key)
     runs = list(part.values())
     return dict(zip(["measure", *KIND], key, strict=True)) | {
@@ -213,13 +219,13 @@ def _mean(key, part):
         "seeds": seeds,
         "runs": [run.loss for run in runs],
         **estimate_of(value[0], draws[0]),
-        "baseline": plain(np.mean([run.baseline for run in runs])),
+        "baseline": or_none(np.mean([run.baseline for run in runs])),
     }
 
 
-def _reductions(kinds, about):
-    """(measure, task, start, mode, share) -> cells of each seed: what each start brought against the reference; and the draws of that for the main measure of each task."""
-    found, drawn = [], {}
+def _reductions(kinds: Kinds, about: dict[str, Any]) -> tuple[list[Row], Draws]:
+    """The error-rate reductions of each start against the reference, and the draws of those in the main measure of each task."""
+    rows, drawn = [], {}
     for key, part in kinds.items():
         measure, task, start, mode, share = key
         other = kinds.get((measure, task, about["reference"], mode, share))
@@ -229,14 +235,15 @@ def _reductions(kinds, about):
         estimate = estimate_of(1 - ratios(value, reference), 1 - ratios(draws[1], draws[0]))
         main = is_main(part)
         row = dict(zip(["measure", *KIND], key, strict=True)) | {"main": main, "seeds": seeds, **estimate}
-        found.append(row | {"error": error_of(estimate, lambda value: -value)})
+        rows.append(row | {"error": error_of(estimate, lambda value: -value)})
         if main:
             drawn[task, start, mode, share] = 1 - ratios(draws[1], draws[0])
-    return found, drawn
+    return rows, drawn
 
 
-def _linear(kinds, about):
-    found, drawn = [], {}
+def _linear(kinds: Kinds) -> tuple[list[Row], Draws]:
+    """The losses of linear probes over those of full finetuning, and their draws."""
+    rows, drawn = [], {}
     for (measure, task, start, mode, share), part in kinds.items():
         other = kinds.get((measure, task, start, FULL, share))
         if mode != LINEAR or other is None or not is_main(part):
@@ -244,42 +251,51 @@ def _linear(kinds, about):
         (full, value), draws, seeds = mean_and_draws([other, part], "linear", task, start, share)
         estimate = estimate_of(ratios(value, full), ratios(draws[1], draws[0]))
         row = {"task": task, "start": start, "share": share, "measure": measure, "main": True, "seeds": seeds}
-        found.append(row | estimate | {"error": error_of(estimate, lambda value: value - 1)})
+        rows.append(row | estimate | {"error": error_of(estimate, lambda value: value - 1)})
         drawn[task, start, share] = ratios(draws[1], draws[0])
-    return found, drawn
+    return rows, drawn
 
 
-def _averages(rows, drawn, alike, about, change):
-    """Means over tasks, of main measures; replicates of tasks with galaxies in common belong together, seeds do not."""
-    groups = {}
+def _averages(
+    rows: list[Row], drawn: Draws, keys: Sequence[str], about: dict[str, Any], change: Callable[[float], float]
+) -> list[Row]:
+    """Means over tasks, of main measures, for each combination of the values of `keys`.
+
+    Replicates of tasks that share galaxies belong together, seeds do not.
+    """
+    groups: dict[tuple, list[Row]] = {}
     for row in rows:
         if row["main"] and row["value"] is not None:
-            groups.setdefault(tuple(row[key] for key in alike), []).append(row)
-    found = []
+            groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    averages = []
     for key, group in groups.items():
         tasks = [row["task"] for row in group]
         draws = np.mean([drawn[task, *key] for task in tasks], axis=0)
         estimate = estimate_of(np.mean([row["value"] for row in group]), draws)
-        own = dict(zip(alike, key, strict=True))
+        own = dict(zip(keys, key, strict=True))
         own |= {"tasks": tasks, "without": [task for task in about["tasks"] if task not in tasks]}
-        found.append(own | estimate | {"error": error_of(estimate, change)})
-    return found
+        averages.append(own | estimate | {"error": error_of(estimate, change)})
+    return averages
+
+
+def with_most_labels(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with the largest share of the labels."""
+    return [row for row in rows if row["share"] == max(each["share"] for each in rows)]
 
 
 # Sizes of models, and choices
 
 
-def _sizes(kinds, about):
-    """The next larger model beside each of a family."""
-    families = {}
+def _sizes(kinds: Kinds, about: dict[str, Any]) -> list[Row]:
+    """The error-rate reduction of the next larger model of each family."""
+    families: dict[str, list[str]] = {}
     for name, start in about["starts"].items():
         if start.get("size_of"):
             families.setdefault(start["size_of"], []).append(name)
-    found = []
+    rows = []
     for family, names in families.items():
         sizes = {key[2]: run.parameters for key, part in kinds.items() for run in part.values() if key[2] in names}
-        names = sorted(sizes, key=sizes.get)
-        for small, large in itertools.pairwise(names):
+        for small, large in itertools.pairwise(sorted(sizes, key=sizes.get)):
             for key, part in kinds.items():
                 measure, task, start, mode, share = key
                 other = kinds.get((measure, task, small, mode, share))
@@ -287,52 +303,47 @@ def _sizes(kinds, about):
                     continue
                 (less, more), draws, seeds = mean_and_draws([other, part], "size", *key)
                 estimate = estimate_of(1 - ratios(more, less), 1 - ratios(draws[1], draws[0]))
-                parameters = [int(sizes[name]) for name in (small, large)]
-                row = {
-                    "family": family,
-                    "small": small,
-                    "large": large,
-                    "parameters": parameters,
-                    "task": task,
-                    "mode": mode,
-                }
-                row |= {"share": share, "measure": measure, "seeds": seeds, **estimate}
-                found.append(row | {"error": error_of(estimate, lambda value: -value)})
-    return found
+                rows.append({
+                    "family": family, "small": small, "large": large, "parameters": [int(sizes[name]) for name in (small, large)],
+                    "task": task, "mode": mode, "share": share, "measure": measure, "seeds": seeds, **estimate,
+                    "error": error_of(estimate, lambda value: -value),
+                })  # fmt: skip
+    return rows
 
 
-def _choices(cells, about):
-    found = []
+def _choices(cells: list[dict[str, Any]], about: dict[str, Any]) -> list[Row]:
+    rows = []
     for mode, start in itertools.product(about["modes"], about["starts"]):
         own = [cell for cell in cells if (cell["mode"], cell["start"]) == (mode, start)]
         if not own:
             continue
-        chosen, edges = {}, {"choosing": 0, "lowest": 0, "highest": 0}
+        chosen: dict[float, int] = {}
+        edges = {"choosing": 0, "lowest": 0, "highest": 0}
         for cell in own:
             value, grid = float(cell["chosen"]), sorted(map(float, cell["grid"]))
             chosen[value] = chosen.get(value, 0) + 1
-            if len(grid) > 1:  # else another cell has chosen for it
+            if len(grid) > 1:  # else another cell chose for it
                 edges["choosing"] += 1
                 edges["lowest"] += value == grid[0]
                 edges["highest"] += value == grid[-1]
-        found.append({
+        rows.append({
             "mode": mode, "start": start, "hyperparameter": own[0]["hyperparameter"], "cells": len(own),
             "grids": [list(grid) for grid in sorted({tuple(sorted(map(float, cell["grid"]))) for cell in own})],
             "chosen": {f"{value:g}": chosen[value] for value in sorted(chosen)}, **edges,
         })  # fmt: skip
-    return found
+    return rows
 
 
-def _data(cells, points, about):
+def _data(cells: list[dict[str, Any]], points: "pd.DataFrame", about: dict[str, Any]) -> dict[str, Any]:
     pairs = list(itertools.product(about["starts"], about["tasks"]))
-    purpose = [(start, task) for start, task in pairs if task in about["starts"][start]["learnt_from"]]
-    lacking = []
+    pretrained = [(start, task) for start, task in pairs if task in about["starts"][start]["learnt_from"]]
+    missing = []
     for start, mode in itertools.product(about["starts"], about["modes"]):
-        tasks = sum((start, task) not in purpose for task in about["tasks"])
+        tasks = sum((start, task) not in pretrained for task in about["tasks"])
         expected = tasks * len(about["shares"]) * len(about["seeds"])
-        there = sum((cell["start"], cell["mode"]) == (start, mode) for cell in cells)
-        if there < expected:
-            lacking.append(f"{start}, {mode}: {there} of {expected} cells are there")
+        measured = sum((cell["start"], cell["mode"]) == (start, mode) for cell in cells)
+        if measured < expected:
+            missing.append(f"{start}, {mode}: {measured} of {expected} cells are there")
     main = points[points["main"]]
     return {
         "cells": len(cells),
@@ -349,6 +360,6 @@ def _data(cells, points, about):
         "seeds": sorted(map(int, set(points["seed"]))),
         "backbones": sorted(set(points["backbone"])),
         "hours": float(main["seconds"].sum() / 3600),
-        "learnt_from": [f"{start} on {task}" for start, task in purpose],
-        "missing": lacking,
+        "learnt_from": [f"{start} on {task}" for start, task in pretrained],
+        "missing": missing,
     }

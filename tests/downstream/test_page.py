@@ -7,7 +7,8 @@ import pytest
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
 
-from hf_galaxy.downstream.page import MADE, benchmark_page, found, write_results
+from hf_galaxy.downstream.findings import key_findings
+from hf_galaxy.downstream.page import PAGE_MARK, benchmark_page, write_results
 from hf_galaxy.downstream.results import results_of
 from hf_galaxy.errors import BadInput
 from tests.downstream.cells import FALLS, GRIDS, SHARES, STARTS, TASKS, about, cells, series, write
@@ -62,12 +63,12 @@ def test_a_page_that_somebody_wrote_is_left_alone(tmp_path):
     with pytest.raises(BadInput, match=r"README\.md was not made by this command"):
         write_results(out)
     assert [file.name for file in out.iterdir() if file.suffix in (".png", ".parquet")] == []
-    (out / "README.md").write_text(MADE)
+    (out / "README.md").write_text(PAGE_MARK)
     write_results(out)
 
 
 def test_the_best_and_the_losing_starts_are_told_beside_the_paper(results):
-    text = " ".join(found(results, about(**FEW)))
+    text = " ".join(key_findings(results, about(**FEW)))
     for mode, words in (("linear", "a linear probe"), ("full", "full finetuning")):
         averages = {row["start"]: row for row in results["averages"] if (row["mode"], row["share"]) == (mode, 1.0)}
         best = averages["gz2_votes"]
@@ -126,7 +127,7 @@ def test_tables_hold_the_results(folder, results):
     assert [row[0] for row in choices] == ["linear"] * 4 + ["full"] * 4
     assert choices[0][4].endswith("highest of 36")
     assert ", ".join(map(str, GRIDS["linear"])) in page
-    assert "as the start has learnt from that dataset: ceers on ceers." in page
+    assert "as the start was pretrained with that dataset: ceers on ceers." in page
     assert "Not yet measured" not in page
 
 

@@ -366,7 +366,7 @@ def test_broken_cells_are_named(tmp_path):
             read_cells(folder / "cells", said)
         assert str(file) in str(error.value)
 
-    refused("its seed is missing or of a wrong kind", seed=None)
+    refused("its seed is missing or of a wrong type", seed=None)
     refused("its start elsewhere is not among", start="elsewhere")
     refused("lacks the measure", measure="nll")
     refused("not of the same galaxies", galaxies=7)
@@ -387,5 +387,5 @@ def test_broken_cells_are_named(tmp_path):
     leaked = write(tmp_path / "leaked", cells(tasks=("ceers",), starts=("imagenet",)), about())
     (cell,) = leaked.glob("cells/ceers/imagenet/full,share=1-1,seed=1.json")
     cell.write_text(json.dumps(json.loads(cell.read_text()) | {"start": "ceers"}))
-    with pytest.raises(BadInput, match="ceers has learnt from galaxies of ceers"):
+    with pytest.raises(BadInput, match="ceers was pretrained with galaxies of ceers"):
         read_cells(leaked / "cells", about())
