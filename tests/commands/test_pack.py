@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from hf_galaxy.downstream.benchmark import Cell, Start
+from hf_galaxy.downstream.benchmark import BenchmarkCell, Start
 from hf_galaxy.downstream.page import write_results
 from hf_galaxy.downstream.tasks import Task
 from hf_galaxy.files import write_json
@@ -132,15 +132,15 @@ def test_the_page_of_a_benchmark_is_the_same_and_no_cell_is_measured_again(scrip
         (out / name).unlink()
     write_results(out)
     assert files_of(out) == before
-    assert all(cell.measured and cell.read() == figures for cell, figures in measured)
+    assert all(cell.measured and cell.record() == figures for cell, figures in measured)
     other = cell_of(measured[0][1] | {"seed": 9}, out)
     assert not other.measured
-    assert other.read() is None
+    assert other.record() is None
 
 
 def cell_of(figures, out):
     task = Task(figures["task"], "", "data", {}, figures["measure"])
-    return Cell(task, Start(figures["start"], None), figures["mode"], figures["share"], figures["seed"], out)
+    return BenchmarkCell(task, Start(figures["start"], None), figures["mode"], figures["share"], figures["seed"], out)
 
 
 def test_a_broken_record_is_named(script, tmp_path):
