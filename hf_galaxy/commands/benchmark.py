@@ -1,12 +1,12 @@
-"""What are starting weights worth on tasks they have not seen? Tasks x starts x shares of the labels x modes x seeds.
+"""Compare starting weights on downstream tasks: tasks x starts x shares of the labels x modes x seeds.
 
     python scripts/benchmark_downstream.py --tasks public_sets --backbone tf_efficientnet_lite0 --image-size 64 --crop 0.727 \
         --starts random imagenet=weights/efficientnet_lite0_imagenet.pth gz2_classes=runs/gz2_classes \
         --reference imagenet --out results/downstream --at-once 2
 
-Each cell leaves a small file in --out/cells; those that are there are not measured again, so the same command goes on, also with
-more starts, tasks, shares or seeds, and several of them share out the work. At the end, and with --page at once, the page of
-results is written.
+Each cell writes a small file into --out/cells, and is not measured again: the same command resumes the benchmark, also with more
+starts, tasks, shares or seeds, and several commands share the work. At the end, or at once with --page, the page of results is
+written.
 """
 
 import contextlib
@@ -30,28 +30,28 @@ TRIES = 3  # crashes after which a cell counts as failed
 
 @dataclass(frozen=True, kw_only=True)
 class Downstream:
-    """Measure what starting weights are worth on downstream tasks, and write the page of results."""
+    """Compare starting weights on downstream tasks, and write the page of results."""
 
     out: Path
-    """Folder of the results; one that is there goes on."""
+    """Folder of the results; an existing benchmark is resumed."""
     title: str = "Downstream benchmark"
     """Of the page."""
     tasks: str = "public_sets"
-    """A TOML file of tasks, or the name of one in hf_galaxy/tasks (public_sets, scaling_laws_paper)."""
+    """A TOML file of tasks, or the name of a shipped one (public_sets, scaling_laws_paper)."""
     only: tuple[str, ...] = ()
     """Names of tasks; by default all of the file."""
     starts: tuple[str, ...]
-    """NAME=WEIGHTS for each start, the weights as --start of finetune.py takes them, or NAME=BACKBONE=WEIGHTS; random: none, others for each seed."""
+    """NAME=WEIGHTS for each start, or NAME=BACKBONE=WEIGHTS, where WEIGHTS is a value of --start of finetune.py; random: random weights, different for each seed."""
     reference: str = "imagenet"
     """The start that others are compared with."""
     backbone: str | None = None
-    """Architecture of those starts that do not say it: random ones, and files of weights."""
+    """Architecture of the starts that do not contain it: random ones, and files of weights."""
     sizes: tuple[str, ...] = ()
-    """Names of starts that differ in the size of their backbone only: the page says what a larger one brings."""
+    """Names of starts that differ only in the size of their backbone; the page compares each with the next larger one."""
     image_size: int | None = None
-    """Side of what every backbone sees, in pixels; by default that of the run it comes from, else 224."""
+    """Side of the input of every backbone in pixels; by default that of the run that the start comes from, else 224."""
     crop: float | None = None
-    """Share of the pictures' side that it sees."""
+    """Fraction of the side of an image that is cropped from its centre as the input."""
     modes: tuple[Mode, ...] = ("linear", "full")
     """A linear probe of the frozen backbone; full finetuning."""
     shares: tuple[FractionOption, ...] = (1.0, 1 / 4, 1 / 16, 1 / 64)
@@ -59,9 +59,9 @@ class Downstream:
     seeds: tuple[int, ...] = (1, 2, 3)
     """Of folds, subsets, heads and the order of the galaxies; the first chooses the learning rates."""
     learning_rates: tuple[float, ...] = RATES
-    """That full finetuning searches, from the middle one outwards, by the validation loss of the first seed."""
+    """Learning rates of full finetuning, searched from the middle one outwards by the validation loss of the first seed."""
     seen: float = 250
-    """Full finetuning sees so many times the root of the number of galaxies: 250 sees 4,600 galaxies 3.7 times, 100 galaxies 25 times."""
+    """Full finetuning sees this number times the square root of the number of training galaxies: with 250, 4,600 galaxies 3.7 times and 100 galaxies 25 times."""
     precision: Literal["no", "bf16", "fp16"] | None = None
     """Mixed precision of full finetuning."""
     workers: int = 0
@@ -69,11 +69,15 @@ class Downstream:
     at_once: int = 1
     """Processes that measure, each on its share of the cores and, if there are several, of the GPUs."""
     page: bool = False
-    """Only write the page, from what has been measured so far."""
+    """Only write the page, from the cells measured so far."""
 
 
 def starts_of(settings: Downstream) -> dict[str, Start]:
-    """The starts by name, each looked at: weights that cannot be read are refused now."""
+    """The starts by name.
+
+    Raises:
+        BadInput: an option is wrong, or weights cannot be read.
+    """
     from hf_galaxy.models.start import resolve_start
 
     starts = {}
@@ -127,6 +131,7 @@ def measure(benchmark: Benchmark, at_once: int) -> None:
 
 
 def main(settings: Downstream) -> None:
+    """Measure the cells that are not measured yet, and write the page."""
     from hf_galaxy.downstream.page import write_results
 
     if settings.at_once < 1:
@@ -141,18 +146,15 @@ def main(settings: Downstream) -> None:
         crop=settings.crop, seen=settings.seen, rates=settings.learning_rates, precision=settings.precision, workers=settings.workers,
     )  # fmt: skip
 
-    # 1. What there is to do, and whether it may be done.
     cells = list(benchmark.cells())
     done = sum(cell.measured for cell in cells)
     kinds = ", ".join(f"{count} {mode}" for mode, count in Counter(cell.mode for cell in cells).items())
     print(f"{len(cells)} cells ({kinds}): {done} done, {len(cells) - done} to do", flush=True)
     begin(benchmark, check_unseen(benchmark))
 
-    # 2. All cells.
     if not settings.page:
         measure(benchmark, settings.at_once)
 
-    # 3. What they show.
     write_results(settings.out)
     print(f"page: {settings.out / 'README.md'}")
 

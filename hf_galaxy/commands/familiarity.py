@@ -1,4 +1,4 @@
-"""Learn what a run's galaxies look like to its backbone, so that pictures of something else can be told: a file in the run folder.
+"""Fit an out-of-distribution score to the galaxies of a run: a file in the run folder.
 
     accelerate launch scripts/measure_familiarity.py --run runs/ceers
 
@@ -8,7 +8,7 @@ On two cores some 10,000 galaxies of 88 px take a minute with an EfficientNet-Li
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hf_galaxy.command_line import run
 from hf_galaxy.errors import BadInput
@@ -17,23 +17,24 @@ from hf_galaxy.models.familiarity import FILE, LEVEL, Familiarity, Seen, looks_o
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """Write RUN/familiarity.safetensors from the galaxies that the run learnt from and validated with, and try it on its test split."""
+    """Write RUN/familiarity.safetensors from the training and validation galaxies of the run, and apply it to its test split."""
 
     run: Path
     """The run folder."""
     dataset: tuple[str, ...] | None = None
-    """Folders or Hub ids; by default those that the run learnt from, where they were then."""
+    """Folders or Hub ids; by default those of the run, where they were then."""
     level: float = LEVEL
-    """Share of galaxies like the run's own that are to pass for familiar."""
+    """Fraction of galaxies like those of the run whose score is below the threshold."""
     workers: int = 0
     """Processes that decode pictures, for each process."""
     precision: Literal["no", "bf16", "fp16"] | None = None
-    """Mixed precision, by default as `accelerate launch` or `accelerate config` says."""
+    """Mixed precision, by default that of `accelerate launch` or `accelerate config`."""
     cpu: bool = False
     """Work on the CPU even if there is a GPU."""
 
 
 def main(settings: Measure) -> None:
+    """Fit the score, save it in the run folder, and print how many validation and test galaxies are beyond the threshold."""
     import numpy as np
     from accelerate.utils import gather_object
 
@@ -50,16 +51,16 @@ def main(settings: Measure) -> None:
         raise BadInput("--level must be in (0, 1), --workers must not be negative")
     accelerator = start_accelerator(settings.precision, settings.cpu)
     model, record = load_run(settings.run)
-    of_run = settings_of(record)
+    run_settings = settings_of(record)
     if settings.dataset is not None:
-        of_run = dataclasses.replace(of_run, dataset=settings.dataset)
+        run_settings = dataclasses.replace(run_settings, dataset=settings.dataset)
     with accelerator.main_process_first():
-        sources = open_sources(of_run)
+        sources = open_sources(run_settings)
     share = ProcessShard(accelerator.process_index, accelerator.num_processes)
-    known = features_of(model, sources.splits, sources.target, BATCH, share, settings.workers, accelerator)
+    features = features_of(model, sources.splits, sources.target, BATCH, share, settings.workers, accelerator)
     framing = model.config.framing
 
-    def looks(rows):
+    def looks(rows: Any) -> np.ndarray:
         batches = evaluation_batches(Galaxies(rows, framing, sources.target), BATCH, share, settings.workers)
         return np.concatenate(
             gather_object([looks_of(eval_view(batch["pixels"], framing).numpy()) for batch in batches])
@@ -67,16 +68,16 @@ def main(settings: Measure) -> None:
 
     seen = {
         split: [Seen(part.columns["features"].numpy(), looks(rows)) for part, rows in zip(parts, sources.splits[split], strict=True)]
-        for split, parts in known.items()
+        for split, parts in features.items()
     }  # fmt: skip
     train, held_out = (Seen(*map(np.concatenate, zip(*seen[split], strict=True))) for split in ("train", "validation"))
     familiarity = Familiarity.fit(train, held_out, settings.level)
     on_main_process(accelerator, familiarity.save, settings.run)
     accelerator.print(
         f"{settings.run / FILE}: of {len(train.looks):,} training galaxies; {len(held_out.looks):,} of the validation split "
-        f"say where the strangest {1 - settings.level:.1%} begin"
+        f"set the threshold of the least similar {1 - settings.level:.1%}"
     )
-    for name, validation, test in zip(of_run.dataset, seen["validation"], seen["test"], strict=True):
+    for name, validation, test in zip(run_settings.dataset, seen["validation"], seen["test"], strict=True):
         parts = (
             f"{(familiarity.unlikeness(*part) > 1).mean():.2%} of {len(part.looks):,}" for part in (validation, test)
         )

@@ -1,19 +1,19 @@
-"""The downstream benchmark: what a start is worth, on tasks that it has not seen. Its cells, and how one is measured.
+"""The downstream benchmark, which compares starting weights on tasks that they were not pretrained with: its cells and its description.
 
-A cell is a task, a start, a mode, a share of the training galaxies and a seed. Two starts share everything else: the seed
-says which galaxies test and validate (of tasks with folds), which are learnt from, and in which order; and hyper-parameters are
-chosen from the same grid, by the loss on the validation split, which is whole whatever the share.
+A cell is a task, a start, a mode, a share of the training galaxies and a seed. Two starts share everything else: the seed sets
+the test and validation galaxies (of tasks with folds), the training galaxies and their order; and hyper-parameters are chosen
+from the same grid, by the loss on the whole validation split.
 """
 
 import json
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hf_galaxy.downstream.results import ABOUT, CELLS
 from hf_galaxy.downstream.tasks import Task
@@ -33,7 +33,7 @@ FULL = dict(
     patience=VALIDATIONS,
 )  # fmt: skip
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-# Linear probes: shares of the loss of a head without weights, from next to nothing learnt to next to no penalty.
+# Linear probes: in units of the loss of a head without weights, from almost no weights to almost no penalty.
 PENALTIES = tuple(10.0**k for k in range(2, -5, -1))
 
 
@@ -42,8 +42,8 @@ class Start:
     """The weights that a backbone starts from.
 
     Attributes:
-        weights: as --start of scripts/finetune.py takes them; None: random, for each seed others.
-        backbone: architecture, where the weights do not say it and it is not that of the benchmark.
+        weights: a value of --start of scripts/finetune.py; None: random weights, different for each seed.
+        backbone: architecture, where the weights do not contain it and it is not that of the benchmark.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Start:
 
     @cached_property
     def lineage(self) -> list[RunRecord]:
-        """The records of the runs that it comes from, the last first; of weights from elsewhere nothing is known."""
+        """The records of the runs that it comes from, the last first; empty for weights from elsewhere."""
         records, weights = [], self.weights
         while weights is not None and (Path(weights) / FILE).is_file():
             records.append(RunRecord.load(Path(weights)))
@@ -62,7 +62,7 @@ class Start:
 
 @dataclass(frozen=True)
 class BenchmarkCell:
-    """One measurement, kept in a file of its own."""
+    """One measurement, with a file of its own."""
 
     task: Task
     start: Start
@@ -73,27 +73,27 @@ class BenchmarkCell:
 
     @property
     def name(self) -> str:
-        """Of its file: by task and start, a folder each."""
+        """The name of its file, in folders by task and start."""
         share = str(Fraction(self.share).limit_denominator(10_000))
         options = name_of({"share": share, "seed": str(self.seed)})
         return f"{self.task.name}/{self.start.name}/{self.mode},{options}"
 
     @property
     def file(self) -> Path:
-        """What was measured."""
+        """The file of its measurement."""
         return self.out / CELLS / f"{self.name}.json"
 
     def state_file(self, kind: str) -> Path:
-        """What is kept while it is measured: its `lock`, and the runs that it takes."""
+        """A file or folder of its state: its `lock`, and the `runs` of full finetuning."""
         return self.out / STATE_DIR / f"{self.name.replace('/', ',')}.{kind}"
 
     @property
     def measured(self) -> bool:
-        """Whether it was."""
+        """Whether it is in a file, or in the records file of the study."""
         return self.file.exists() or f"{CELLS}/{self.name}.json" in read_records(self.out / records_file.FILE)
 
-    def record(self) -> dict | None:
-        """What was measured, in its file or in the records file of the study; None if it was not yet."""
+    def record(self) -> dict[str, Any] | None:
+        """The measurement, from its file or from the records file of the study; None if there is none yet."""
         if self.file.exists():
             return json.loads(self.file.read_text())
         return read_records(self.out / records_file.FILE).get(f"{CELLS}/{self.name}.json")
@@ -101,16 +101,16 @@ class BenchmarkCell:
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """What is compared, and how.
+    """The tasks and starts that are compared, and the settings that all of them share.
 
     Attributes:
         reference: the name of the start that the others are compared with.
-        backbone: architecture, for starts that do not say it.
-        image_size, crop: how all of them see pictures; None: each run as it was trained, other starts 224 px of all of it.
-        sizes: names of starts that differ in the size of their backbone only.
+        backbone: architecture, for starts that do not set it.
+        image_size, crop: of the input; None: that of the run, for other starts 224 px of the whole image.
+        sizes: names of starts that differ only in the size of their backbone.
         precision, workers: of the runs of full finetuning.
-        seen: full finetuning sees so many times the root of the number of galaxies: few of them often, and many not too often to
-            be affordable.
+        seen: full finetuning sees `seen` * sqrt(number of training galaxies) images, so that small training sets are seen often and
+            large ones stay affordable.
         rates: learning rates that full finetuning searches (`measure.search`); penalties: those of the linear probe.
     """
 
@@ -133,9 +133,9 @@ class Benchmark:
     penalties: tuple[float, ...] = PENALTIES
 
     def cells(self) -> Iterator[BenchmarkCell]:
-        """All cells, seed by seed, so that what is done by then is a whole benchmark; linear probes, which are quick, first.
+        """All cells, seed by seed, so that the finished part is always a whole benchmark; linear probes, which are quick, first.
 
-        A start is not measured on a task whose dataset it has learnt from.
+        A start is not measured on a task whose dataset it was pretrained with.
         """
         for seed in self.seeds:
             for mode in sorted(self.modes, key=("linear", "full").index):
@@ -145,8 +145,8 @@ class Benchmark:
                             if task.dataset not in datasets_of(start):
                                 yield BenchmarkCell(task, start, mode, share, seed, self.out)
 
-    def settings(self, cell: BenchmarkCell, **changes) -> Settings:
-        """The settings of a run on what the cell learns from."""
+    def settings(self, cell: BenchmarkCell, **changes: Any) -> Settings:
+        """The settings of a run on the training galaxies of a cell."""
         return Settings(
             dataset=(cell.task.dataset,), **cell.task.options, fold=self.fold(cell), subset=cell.share, seed=cell.seed,
             backbone=self.backbone_of(cell.start),
@@ -154,15 +154,19 @@ class Benchmark:
         )  # fmt: skip
 
     def backbone_of(self, start: Start) -> str | None:
-        """The architecture of a start; None for a run, which says it itself."""
+        """The architecture of a start; None for a run, whose record contains it."""
         return None if start.lineage else start.backbone or self.backbone
 
     def fold(self, cell: BenchmarkCell) -> int | None:
-        """Which fifth of the galaxies tests, for tasks with folds."""
+        """The number of the fifth of the galaxies that is the test split, for tasks with folds."""
         return 1 + (cell.seed - 1) % 5 if cell.task.folds else None
 
-    def about(self, looked: dict[str, bool]) -> dict:
-        """What the page needs to know besides the cells; `looked` as `check_unseen` gives it."""
+    def about(self, checked: dict[str, bool]) -> dict[str, Any]:
+        """The description of the benchmark for the page, and for later commands that extend it.
+
+        Args:
+            checked: from `check_unseen`.
+        """
         return {
             "title": self.title,
             "command": shlex.join(["python", *(word for word in sys.argv if word != "--page")]),
@@ -177,7 +181,7 @@ class Benchmark:
                     "weights": start.weights,
                     "galaxies": bool(start.lineage),
                     "began": start.lineage[-1].settings["start"] if start.lineage else start.weights,
-                    "looked": looked[name],
+                    "looked": checked[name],
                     "size_of": self.sizes[0] if name in self.sizes else None,
                     "learnt_from": [t.name for t in self.tasks.values() if t.dataset in datasets_of(start)],
                     "pretraining": [
@@ -201,87 +205,91 @@ class Benchmark:
 
 
 def datasets_of(start: Start) -> set[str]:
-    """The datasets that a start has learnt from, by name."""
+    """The names of the datasets that a start was pretrained with."""
     return {name for record in start.lineage for name in record.settings["dataset"]}
 
 
 def shared_galaxies(start: Start, task: Task) -> set[str] | None:
-    """Names of galaxies of a task that a start has learnt from or validated with; None if its datasets are not at hand.
+    """Names of galaxies of a task that a start was pretrained or validated with; None if its datasets are missing.
 
-    The same galaxy may have another name in another dataset: scripts/find_overlap.py looks for its picture, too.
+    The same galaxy may have another name in another dataset: scripts/find_overlap.py also compares pictures.
     """
     from hf_galaxy.data.dataset import open_dataset
     from hf_galaxy.training.sources import open_sources
 
-    learnt = set()
+    pretrained: set[str] = set()
     for record in start.lineage:
         try:
             splits = open_sources(settings_of(record)).splits
         except BadInput:
             return None
-        learnt |= _names([*splits["train"], *splits["validation"]])
-    return learnt & _names(open_dataset(task.dataset, task.options.get("config")).values())
+        pretrained |= _names([*splits["train"], *splits["validation"]])
+    return pretrained & _names(open_dataset(task.dataset, task.options.get("config")).values())
 
 
 def check_unseen(benchmark: Benchmark) -> dict[str, bool]:
-    """Refuse starts that have learnt, from another dataset, about galaxies of a task.
+    """Refuse starts that were pretrained, with another dataset, on galaxies of a task.
 
     Returns:
-        Of each start whether all that it has learnt from was there to look.
+        For each start whether all its datasets could be checked.
 
     Raises:
-        BadInput: one has.
+        BadInput: a start shares galaxies with a task.
     """
-    looked = {}
+    checked = {}
     for start in benchmark.starts.values():
-        found = {
+        shared_by_task = {
             task.name: shared_galaxies(start, task)
             for task in benchmark.tasks.values()
             if task.dataset not in datasets_of(start)
         }
-        for task, shared in found.items():
+        for task, shared in shared_by_task.items():
             if shared:
                 raise BadInput(
-                    f"start {start.name} has learnt from {len(shared):,} galaxies of task {task} (such as {min(shared)}); "
+                    f"start {start.name} was pretrained with {len(shared):,} galaxies of task {task} (such as {min(shared)}); "
                     "pretrain it without them (scripts/find_overlap.py, then --leave-out)"
                 )
-        looked[start.name] = None not in found.values()
-    return looked
+        checked[start.name] = None not in shared_by_task.values()
+    return checked
 
 
-def _names(parts):
+def _names(parts: Iterable[Any]) -> set[str]:
     from hf_galaxy.data.targets import tables_of
 
     return {name for rows in parts for table in tables_of(rows, ["id_str"]) for name in table["id_str"].to_pylist()}
 
 
-# What may be added to a benchmark; all else stays as it was begun.
-GROWS = ("modes", "shares", "seeds")
-BESIDE = ("title", "command")
+# A benchmark may be extended by more of these, beside tasks and starts; the second group may change; all else stays.
+MAY_BE_EXTENDED = ("modes", "shares", "seeds")
+MAY_CHANGE = ("title", "command")
 
 
-def begin(benchmark: Benchmark, looked: dict[str, bool]) -> None:
-    """Write what the benchmark is about; one that is there may grow, but not change.
+def begin(benchmark: Benchmark, checked: dict[str, bool]) -> None:
+    """Write the description of the benchmark; an existing one may be extended, but not changed.
+
+    Args:
+        checked: from `check_unseen`.
 
     Raises:
-        BadInput: what is there is another benchmark.
+        BadInput: the folder holds another benchmark.
     """
-    file, about = benchmark.out / ABOUT, json.loads(json.dumps(benchmark.about(looked)))
+    file, about = benchmark.out / ABOUT, json.loads(json.dumps(benchmark.about(checked)))
     if file.exists():
         earlier = json.loads(file.read_text())
         for name in about:
             if name in ("tasks", "starts"):
-                sizes = {"size_of": None}  # which starts are of a family is not measured
-                known = {each: said | sizes for each, said in earlier[name].items()}
-                changed = [each for each, said in about[name].items() if known.get(each, said | sizes) != said | sizes]
+                family = {"size_of": None}  # may change: it is not measured
+                before = {key: fields | family for key, fields in earlier[name].items()}
+                now = {key: fields | family for key, fields in about[name].items()}
+                changed = [key for key, fields in now.items() if before.get(key, fields) != fields]
                 about[name] = earlier[name] | about[name]
-            elif name in GROWS:
+            elif name in MAY_BE_EXTENDED:
                 changed = []
                 about[name] = earlier[name] + [each for each in about[name] if each not in earlier[name]]
-            elif name in BESIDE:
+            elif name in MAY_CHANGE:
                 changed = []
             else:
                 changed = [] if earlier[name] == about[name] else [name]
             if changed:
-                raise BadInput(f"{file}: was begun with another {changed[0]} ({name}); choose another --out")
+                raise BadInput(f"{file}: is of a benchmark with another {changed[0]} ({name}); choose another --out")
     write_json(file, about)

@@ -1,4 +1,4 @@
-"""One cell of the downstream benchmark measured: a linear probe of cached features, or the best of some runs."""
+"""The measurement of a cell of the downstream benchmark: a linear probe of cached features, or the best run of full finetuning."""
 
 import dataclasses
 import math
@@ -6,8 +6,11 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
+from typing import Any
 
 import numpy as np
+import torch
+from accelerate import Accelerator
 
 from hf_galaxy.data.dataset import open_dataset
 from hf_galaxy.downstream.benchmark import FULL, VALIDATIONS, Benchmark, BenchmarkCell
@@ -19,28 +22,35 @@ from hf_galaxy.sweeps.grid import STATE_DIR
 from hf_galaxy.training.features import BATCH, FeatureStore, without_backbone
 from hf_galaxy.training.processes import full_precision, start_accelerator
 from hf_galaxy.training.run import environment, run_training
+from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.sources import open_sources
 from hf_galaxy.training.task import measure, model_and_baseline
+
+# The record of a run, the validation losses of a grid, and the value that was chosen from it.
+Measurement = tuple[RunRecord, dict[float, float], float]
+# The configuration and the weights of a start, from `resolve_start`.
+Resolved = tuple[dict[str, Any], dict[str, torch.Tensor] | None]
 
 
 class CellMeasurer:
     """Measures cells, one after the other, in this process.
 
     Args:
-        store: where features of whole datasets are kept.
+        benchmark: of the cells; its folder also holds the features of whole datasets.
     """
 
-    def __init__(self, benchmark: Benchmark):
+    def __init__(self, benchmark: Benchmark) -> None:
         self.benchmark, self.store = benchmark, FeatureStore(benchmark.out / STATE_DIR / "features")
-        self.resolved = {}  # start -> fields and weights: to read them takes longer than a linear probe
+        # To read a start takes longer than to probe it.
+        self.resolved: dict[tuple[str | None, str | None], Resolved] = {}
 
     def measure(self, cell: BenchmarkCell) -> bool:
-        """Measure a cell and write its file; False if it has to wait for the first seed, which chooses the learning rate."""
+        """Measure a cell and write its file; False while the first seed, which chooses the learning rate, is not measured."""
         started = time.perf_counter()
-        found = self._linear(cell) if cell.mode == "linear" else self._full(cell)
-        if found is None:
+        measured = self._linear(cell) if cell.mode == "linear" else self._full(cell)
+        if measured is None:
             return False
-        record, grid, chosen = found
+        record, grid, chosen = measured
         figures = losses_of(record.results["test"], record.task)
         galaxies = record.dataset["splits"]["train"]
         about = {
@@ -54,14 +64,14 @@ class CellMeasurer:
         write_json(cell.file, about)
         return True
 
-    def _linear(self, cell):
+    def _linear(self, cell: BenchmarkCell) -> Measurement:
         """A linear probe of cached features."""
         settings = self.benchmark.settings(cell, out=cell.state_file("runs"))
         accelerator = start_accelerator(settings.precision)  # one for all cells: that of a process cannot change
         with full_precision(accelerator):
-            return self._probed(cell, settings, accelerator)
+            return self._probe(cell, settings, accelerator)
 
-    def _probed(self, cell, settings, accelerator):
+    def _probe(self, cell: BenchmarkCell, settings: Settings, accelerator: Accelerator) -> Measurement:
         fields, weights = self._resolve(settings)
         sources = open_sources(settings)
         model, baseline = model_and_baseline(settings, sources, dict(fields))
@@ -69,10 +79,10 @@ class CellMeasurer:
             model.backbone.load_state_dict(weights)
         model.to(accelerator.device)
         whole = open_dataset(cell.task.dataset, settings.config)
-        known = self.store.lookup(model, cell.task.dataset, list(whole.values()), sources.target, accelerator)
-        splits = {split: known(parts) for split, parts in sources.splits.items()}
-        # Of the whole training split, not of the share that is learnt from: no label is needed for that.
-        pool = known(open_sources(dataclasses.replace(settings, subset=1.0)).splits["train"])
+        features = self.store.lookup(model, cell.task.dataset, list(whole.values()), sources.target, accelerator)
+        splits = {split: features(parts) for split, parts in sources.splits.items()}
+        # Of the whole training split, not only of the subset: mean and standard deviation need no labels.
+        pool = features(open_sources(dataclasses.replace(settings, subset=1.0)).splits["train"])
         grid = probe(model, splits["train"], splits["validation"], pool.columns["features"], self.benchmark.penalties)
         record = RunRecord(
             command="", settings=dataclasses.asdict(settings), baseline=baseline,
@@ -84,17 +94,17 @@ class CellMeasurer:
             record.results["test"] = measure(model, record, [splits["test"]], BATCH, 0, accelerator).compute()
         return record, grid, min(grid, key=grid.get)
 
-    def _full(self, cell):
-        """The best of the runs of a search; of a later seed, one run with what was best for the first."""
-        rates, runs = self.benchmark.rates, {}
+    def _full(self, cell: BenchmarkCell) -> Measurement | None:
+        """The best run of a search over learning rates; of a later seed, one run with the rate of the first."""
+        rates, runs = self.benchmark.rates, dict[float, RunRecord]()
         if cell.seed != self.benchmark.seeds[0]:
             first = dataclasses.replace(cell, seed=self.benchmark.seeds[0]).record()
             if first is None:
                 return None
             rates = (first["chosen"],)
 
-        def loss_of(rate):
-            runs[rate] = self._finetuned(cell, rate)
+        def loss_of(rate: float) -> float:
+            runs[rate] = self._finetune(cell, rate)
             return min(each["validation_loss"] for each in runs[rate].training["history"])
 
         grid = search(sorted(rates), loss_of)
@@ -102,16 +112,16 @@ class CellMeasurer:
         shutil.rmtree(cell.state_file("runs"))
         return runs[chosen], grid, chosen
 
-    def _finetuned(self, cell, rate):
+    def _finetune(self, cell: BenchmarkCell, rate: float) -> RunRecord:
         folder = cell.state_file("runs") / f"{rate:g}"
         if (folder / FILE).exists() and (record := RunRecord.load(folder)).finished:
             return record
-        given = self.benchmark.settings(cell, **FULL, learning_rate=rate, out=folder)
-        galaxies = open_sources(given).count("train")
+        settings = self.benchmark.settings(cell, **FULL, learning_rate=rate, out=folder)
+        galaxies = open_sources(settings).count("train")
         epochs = self.benchmark.seen / galaxies**0.5
-        return run_training(dataclasses.replace(given, epochs=epochs, validate_every=epochs / VALIDATIONS))
+        return run_training(dataclasses.replace(settings, epochs=epochs, validate_every=epochs / VALIDATIONS))
 
-    def _resolve(self, settings):
+    def _resolve(self, settings: Settings) -> Resolved:
         key = settings.start, settings.backbone
         if key not in self.resolved:
             self.resolved[key] = resolve_start(settings.backbone, settings.start, settings.image_size)
@@ -119,39 +129,40 @@ class CellMeasurer:
 
 
 def search(rates: Sequence[float], loss_of: Callable[[float], float]) -> dict[float, float]:
-    """Losses of some of the rates: from the middle one upwards as long as that is better, and if it never was, downwards.
+    """Losses of some of the rates: from the middle one upwards while the loss improves, or else downwards.
 
-    The best has a worse one on either side of it, unless it is the first or the last of all. Where the loss is not finite it
-    is infinity here, worse than any other.
+    The best rate has a worse one on either side, unless it is the first or the last of all. A loss that is not finite is
+    infinity here, worse than any other.
 
     Args:
         rates: in rising order.
 
     Raises:
-        FloatingPointError: of the last that was tried, where none has a finite loss.
+        FloatingPointError: that of the last rate, where none has a finite loss.
     """
-    losses, diverged = {}, None
+    losses: dict[float, float] = {}
+    divergence: FloatingPointError | None = None
 
-    def better(rate):
-        nonlocal diverged
+    def improves(rate: float) -> bool:
+        nonlocal divergence
         best = min(losses.values(), default=math.inf)
         try:
             losses[rate] = loss_of(rate)
         except FloatingPointError as error:
-            losses[rate], diverged = math.inf, error
+            losses[rate], divergence = math.inf, error
         return losses[rate] < best
 
     middle = (len(rates) - 1) // 2
-    better(rates[middle])
-    if not list(takewhile(better, rates[middle + 1 :])):
-        list(takewhile(better, reversed(rates[:middle])))
+    improves(rates[middle])
+    if not list(takewhile(improves, rates[middle + 1 :])):
+        list(takewhile(improves, reversed(rates[:middle])))
     if min(losses.values()) == math.inf:
-        raise diverged
+        raise divergence
     return losses
 
 
 def losses_of(results: dict, task: str) -> dict[str, dict]:
-    """Figures of a test split as losses, by the names of `tasks.MEASURES`: `model`, `baseline`, and the model's `replicates`.
+    """Figures of a test split as losses, by the names of `tasks.TASK_MEASURES`: `model`, `baseline`, and the model's `replicates`.
 
     Args:
         results: of a run record, measured with a bootstrap.
@@ -163,10 +174,10 @@ def losses_of(results: dict, task: str) -> dict[str, dict]:
 def _vote_losses(results: dict, bootstrap: dict) -> dict[str, dict]:
     least, drawn = results["loss"]["saturated"], bootstrap["loss"]
     above = [None if m is None else m - s for m, s in zip(drawn["model"], drawn["saturated"], strict=True)]
-    nll = {who: results["loss"][who] - least for who in ("model", "baseline")}
+    nll = {name: results["loss"][name] - least for name in ("model", "baseline")}
     campaigns = [figures["rmse"] for figures in results["campaigns"].values()]
     replicates = [figures["rmse"]["model"] for figures in bootstrap["campaigns"].values()]
-    rmse = {who: _mean([each[who] for each in campaigns]) for who in ("model", "baseline")}
+    rmse = {name: _mean([each[name] for each in campaigns]) for name in ("model", "baseline")}
     return {"excess": _loss(nll, above), "rmse": _loss(rmse, map(_mean, zip(*replicates, strict=True)))}
 
 
@@ -193,7 +204,7 @@ def _label_losses(results: dict, bootstrap: dict) -> dict[str, dict]:
     own, drawn = results["labels"].values(), bootstrap["labels"].values()
 
     def mean(figure: str, function: Callable[[float], float]) -> dict:
-        pair = {who: _mean([each[figure][who] for each in own]) for who in ("model", "baseline")}
+        pair = {name: _mean([each[figure][name] for each in own]) for name in ("model", "baseline")}
         return _loss(pair, map(_mean, zip(*(each[figure]["model"] for each in drawn), strict=True)), function)
 
     return {
@@ -209,7 +220,7 @@ LOSSES = {"votes": _vote_losses, "classes": _class_losses, "values": _value_loss
 def _loss(
     figures: dict, replicates: Iterable[float | None], function: Callable[[float], float] = lambda value: value
 ) -> dict:
-    return {who: _of(function, figures[who]) for who in ("model", "baseline")} | {
+    return {name: _of(function, figures[name]) for name in ("model", "baseline")} | {
         "replicates": [_of(function, value) for value in replicates]
     }
 

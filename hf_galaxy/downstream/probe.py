@@ -4,13 +4,14 @@ Legend of shapes: N galaxies, D features, O outputs of the head.
 """
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 
 from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.training.features import GalaxyFeatures, without_backbone
 
-PATIENCE = 2  # each optimum is where the search for the next begins, which ends when this many in a row have not validated better
+PATIENCE = 2  # penalties in a row without a better validation loss, after which the search ends; each starts at the optimum of the one before
 STEPS = 100  # of L-BFGS, at most
 
 
@@ -18,22 +19,21 @@ def probe(
     model: GalaxyPreTrainedModel, train: GalaxyFeatures, validation: GalaxyFeatures, pool: torch.Tensor,
     penalties: tuple[float, ...],
 ) -> dict[float, float]:  # fmt: skip
-    """Give the model the head that validates best, of those with the least
+    """Give the model the head with the best validation loss, of those that minimise
 
         loss(W, b) + penalty / 2 * loss(0, b0) * |W|^2
 
     where loss is the model's own, a mean over galaxies, b0 the bias that the model came with, and W (O, D) is applied to features
     of mean 0 and standard deviation 1. By L-BFGS on all galaxies at once, as in "Do better ImageNet models transfer better?" (huggingface.co/papers/1805.08974), so
-    there is no learning rate, batch or number of epochs that could favour a backbone; and features that are larger are not
-    penalised less.
+    no learning rate, batch size or number of epochs favours a backbone; and larger features are not penalised
+    less.
 
     Args:
         model: on the device where it is to be trained.
-        pool: (N, D) features that mean and standard deviation are taken of: also of galaxies without a known label, as these
-            tell more than a handful with one.
+        pool: (N, D) features for the mean and the standard deviation: also of galaxies without labels, as there are more of them.
 
     Returns:
-        The loss on `validation` for each penalty that was tried.
+        The validation loss for each penalty that was tried.
 
     Raises:
         FloatingPointError: a loss is not finite.
@@ -43,19 +43,20 @@ def probe(
     mean, std = pool.mean(dim=0), pool.std(dim=0, correction=0)
     std = std.clamp_min(1e-3 * std.mean()).clamp_min(torch.finfo(std.dtype).tiny)  # some features are never active
     columns = [{k: v.to(weight.device) for k, v in each.columns.items()} for each in (train, validation)]
-    learnt, validated = ((each["features"] - mean) / std for each in columns)
+    train_features, validation_features = ((each["features"] - mean) / std for each in columns)
     targets = [{k: v for k, v in each.items() if k in ("votes", "labels")} for each in columns]
-    losses, best = {}, None
+    losses: dict[float, float] = {}
+    best: tuple[torch.Tensor, torch.Tensor] | None = None
     model.eval()
     with without_backbone(model):
         torch.nn.init.zeros_(weight)
         with torch.no_grad():
-            scale = model(learnt, **targets[0]).loss.item()
+            scale = model(train_features, **targets[0]).loss.item()
         for penalty in sorted(penalties, reverse=True):
-            pull = penalty * scale
-            _descend(lambda: model(learnt, **targets[0]).loss + pull / 2 * weight.square().sum(), [weight, bias])  # noqa: B023
+            l2 = penalty * scale
+            _minimise(lambda: model(train_features, **targets[0]).loss + l2 / 2 * weight.square().sum(), [weight, bias])  # noqa: B023
             with torch.no_grad():
-                losses[penalty] = model(validated, **targets[1]).loss.item()
+                losses[penalty] = model(validation_features, **targets[1]).loss.item()
             if not math.isfinite(losses[penalty]):
                 raise FloatingPointError(
                     f"the validation loss of a linear probe with penalty {penalty:g} is not finite"
@@ -70,13 +71,13 @@ def probe(
     return losses
 
 
-def _descend(objective, parameters):
+def _minimise(objective: Callable[[], torch.Tensor], parameters: Sequence[torch.nn.Parameter]) -> None:
     optimizer = torch.optim.LBFGS(
         parameters, max_iter=STEPS, tolerance_grad=1e-5, tolerance_change=1e-7, history_size=10,
         line_search_fn="strong_wolfe",
     )  # fmt: skip
 
-    def closure():
+    def closure() -> torch.Tensor:
         optimizer.zero_grad()
         loss = objective()
         loss.backward()

@@ -263,7 +263,7 @@ def test_a_start_is_not_measured_on_what_it_has_learnt_from(mock_dataset, pretra
     assert benchmark.about({"random": True, "own": True})["starts"]["own"]["learnt_from"] == ["kind", "votes"]
     with pytest.raises(
         BadInput,
-        match=f"start votes has learnt from {40 + len(validating(open_dataset(str(mock_dataset))))} galaxies of task kind",
+        match=f"start votes was pretrained with {40 + len(validating(open_dataset(str(mock_dataset))))} galaxies of task kind",
     ):
         b.check_unseen(some_benchmark(mock_dataset, tmp_path / "out", {"random": None, "votes": pretrained}))
 
