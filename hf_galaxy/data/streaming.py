@@ -1,15 +1,16 @@
-"""Rows of Parquet files that are read where they are, on a disk or on the Hub, and only as far as they are needed.
+"""Rows of Parquet files that are read in place, on a disk or on the Hub, and only as far as they are needed.
 
-A Parquet file is made of row groups, each of which can be read alone; their footers say how many rows they have. So row i
-is known to stand in group g whatever has been read before, and a stream can be gone through in an order that is a function
-of the seed alone: a run on it can stop anywhere and go on, and be shared out to processes, like one on a copied dataset.
+A Parquet file consists of row groups, each of which can be read alone; its footer says how many rows they have. So the row group
+of row i does not depend on what has been read before, and the order of a stream is a function of the seed alone: a run
+on a stream can be resumed anywhere, and divided among processes, like a run on a copied dataset.
 """
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, groupby
+from typing import IO, Self
 
 import datasets
 import fsspec
@@ -19,17 +20,18 @@ import pyarrow.parquet as pq
 from datasets.packaged_modules.parquet.parquet import Parquet
 from datasets.table import table_cast
 
+from hf_galaxy.data.rows import BlockRows
 from hf_galaxy.data.vote_matrix import matrix_of, with_matrix
 from hf_galaxy.errors import BadInput
 
-READERS = 8  # row groups that are fetched at the same time
-KEPT = 8  # row groups that are kept though nobody said that they will be needed again
-TAIL = 65_536  # bytes of the end of a file that are asked for at first: most footers are shorter
+READERS = 8  # threads that read row groups
+MAX_UNEXPECTED = 8  # row groups that stay in memory although nobody announced that they will be needed again
+TAIL = 65_536  # bytes of the end of a file that are read first: most footers are shorter
 WINDOW_ROWS = 4096  # rows that are shuffled among each other; their encoded pictures are in memory
 
 
 def open_stream(name: str, config: str | None = None) -> dict[str, "StreamedRows"]:
-    """The splits of a dataset of Parquet files, a folder or a Hub id; of the files only the footers are read.
+    """The splits of a dataset of Parquet files (a folder or a Hub id); only the footers of the files are read.
 
     Raises:
         BadInput: there is no such dataset, or it does not consist of Parquet files.
@@ -46,13 +48,13 @@ def open_stream(name: str, config: str | None = None) -> dict[str, "StreamedRows
         raise BadInput(f"{name}: cannot be opened ({' '.join(str(error).split())})") from error
 
 
-class StreamedRows:
-    """Rows of some Parquet files; it answers like a `datasets.Dataset` in Arrow format, as far as we need it.
+class StreamedRows(BlockRows):
+    """Rows of Parquet files, whose blocks are row groups: (file, number of the group).
 
     Args:
-        files: paths or URLs that fsspec knows, such as hf://datasets/...
-        features: their schema; None: as the first file says.
-        columns: those that there are; None: all.
+        files: paths or URLs that fsspec supports, such as hf://datasets/...
+        features: their schema; None: the schema of the first file.
+        columns: the columns to read; None: all.
         name: of the dataset, for messages.
     """
 
@@ -62,116 +64,87 @@ class StreamedRows:
         features: datasets.Features | None = None,
         columns: list[str] | None = None,
         name: str = "",
-    ):
-        self.name = name
-        self._fetched, self._footers = None, _Footers({})
+    ) -> None:
+        self._cache: _GroupCache | None = None
+        self._footers = _Footers({})
         with ThreadPoolExecutor(READERS) as readers:
             list(readers.map(self._footers.fetch, files))
         sizes = [self._footers.rows_of_groups(file) for file in files]
-        self.features = features or datasets.Features.from_arrow_schema(
-            self._footers[files[0]].schema.to_arrow_schema()
-        )
-        self.column_names, self.votes = columns or list(self.features), ()
-        self.features = datasets.Features({c: self.features[c] for c in self.column_names})
-        self.groups = [(file, g) for file, of_file in zip(files, sizes, strict=True) for g in range(len(of_file))]
-        self.starts = np.cumsum([0, *chain.from_iterable(sizes)])  # the first row of each group
-        self.chosen = np.arange(self.starts[-1])  # our row -> row of the files, growing
+        if features is None:
+            features = datasets.Features.from_arrow_schema(self._footers[files[0]].schema.to_arrow_schema())
+        selected = datasets.Features({column: features[column] for column in columns or features})
+        groups = [(file, group) for file, of_file in zip(files, sizes, strict=True) for group in range(len(of_file))]
+        super().__init__(groups, [*chain.from_iterable(sizes)], selected, name)
 
     @classmethod
-    def concatenated(cls, parts: list["StreamedRows"]) -> "StreamedRows":
-        """The rows of the first, then those of the second, ..., all of one dataset."""
-        starts = np.cumsum([0] + [part.starts[-1] for part in parts])
-        return parts[0]._with(
-            groups=[group for part in parts for group in part.groups],
-            _footers=_Footers({file: footer for part in parts for file, footer in part._footers.packed.items()}),
-            starts=np.concatenate(
-                [[0], *(part.starts[1:] + start for part, start in zip(parts, starts, strict=False))]
-            ),
-            chosen=np.concatenate([part.chosen + start for part, start in zip(parts, starts, strict=False)]),
-        )
+    def concatenated(cls, parts: list[Self]) -> Self:
+        """The rows of the first part, then those of the second, ...; all parts are of one dataset."""
+        packed = {file: footer for part in parts for file, footer in part._footers.packed.items()}
+        return super().concatenated(parts)._with(_footers=_Footers(packed))
 
-    def __len__(self):
-        return len(self.chosen)
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_cache": None}  # each process reads for itself
 
-    def __getstate__(self):
-        return self.__dict__ | {"_fetched": None}  # each process reads for itself
-
-    def _with(self, **changes):
-        other = object.__new__(StreamedRows)
-        other.__dict__.update(self.__dict__ | {"_fetched": None} | changes)
-        return other
+    def _with(self, **changes: object) -> Self:
+        return super()._with(**{"_cache": None} | changes)
 
     def schemas(self) -> dict[str, pa.Schema]:
-        """What each file says of its columns."""
-        return {file: self._footers[file].schema.to_arrow_schema() for file in dict(self.groups)}
+        """The schema of each file."""
+        return {file: self._footers[file].schema.to_arrow_schema() for file in dict(self.blocks)}
 
     def batches(self, rows: int = 200) -> Iterator[pa.Table]:
-        """All rows, some at a time."""
+        """All rows, in tables of `rows` rows; the last may have fewer."""
         for first in range(0, len(self), rows):
             yield self[list(range(first, min(first + rows, len(self))))]
 
-    def select(self, indices: np.ndarray) -> "StreamedRows":
-        """Only these rows, which must be growing."""
-        return self._with(chosen=self.chosen[indices])
-
-    def select_columns(self, columns: list[str], votes: Sequence[str] = ()) -> "StreamedRows":
-        """Only these columns, of the others nothing is read; and further ones, of votes, as one (`vote_matrix`)."""
-        features = datasets.Features({c: self.features[c] for c in (*columns, *votes)})
-        return self._with(column_names=columns, features=features, votes=tuple(votes))
-
-    def with_format(self, kind: str) -> "StreamedRows":
-        """Itself: rows are always Arrow tables."""
-        assert kind == "arrow"
-        return self
-
     def __getitem__(self, indices: list[int] | slice) -> pa.Table:
-        wanted = self.chosen[indices]
-        if not len(wanted):
-            return self._together(self.features.arrow_schema.empty_table())
-        groups = np.searchsorted(self.starts, wanted, side="right") - 1
-        if isinstance(indices, slice):  # a whole column or two: once, not to be kept
+        chosen = self.chosen[indices]
+        if not len(chosen):
+            return self._with_vote_matrix(self._empty())
+        groups = self._blocks_of(chosen)
+        if isinstance(indices, slice):  # a whole column or two, read once: not worth keeping in memory
             needed = np.unique(groups)
-            by_file = [list(part) for _, part in groupby(needed, key=lambda g: self.groups[g][0])]
+            by_file = [list(part) for _, part in groupby(needed, key=lambda g: self.blocks[g][0])]
             rows = pa.concat_tables(self._reader().readers.map(self._read, by_file))
             sizes = np.diff(self.starts)[needed]
             before = np.cumsum(sizes) - sizes  # rows read before each group
-            places = before[np.searchsorted(needed, groups)] + wanted - self.starts[groups]
-            together = (np.diff(places) == 1).all()
-            return rows.slice(places[0], len(places)) if together else rows.take(places)
+            places = before[np.searchsorted(needed, groups)] + chosen - self.starts[groups]
+            contiguous = (np.diff(places) == 1).all()
+            return rows.slice(places[0], len(places)) if contiguous else rows.take(places)
         tables = {g: self._reader().get(g) for g in dict.fromkeys(groups.tolist())}
-        places = zip(groups.tolist(), (wanted - self.starts[groups]).tolist(), strict=True)
+        places = zip(groups.tolist(), (chosen - self.starts[groups]).tolist(), strict=True)
         return pa.concat_tables(tables[g].slice(place, 1) for g, place in places)
 
     def prefetch(self, indices: np.ndarray) -> None:
-        """Begin to read what these rows need, and forget, of what was read for such a call, what they do not need."""
-        groups = np.searchsorted(self.starts, self.chosen[indices], side="right") - 1
+        """Begin to read the row groups of these rows, and release those of the call before that they do not need."""
+        groups = self._blocks_of(self.chosen[indices])
         self._reader().expect(dict.fromkeys(groups.tolist()))
 
-    def _reader(self):
-        if self._fetched is None or self._fetched.process != os.getpid():  # threads do not survive a fork
-            self._fetched = _Fetched(self._read)
-        return self._fetched
+    def _reader(self) -> "_GroupCache":
+        if self._cache is None or self._cache.process != os.getpid():  # threads do not survive a fork
+            self._cache = _GroupCache(self._read)
+        return self._cache
 
-    def _read(self, groups):
+    def _read(self, groups: list[int]) -> pa.Table:
         """Row groups of one file."""
-        file, _ = self.groups[groups[0]]
+        file, _ = self.blocks[groups[0]]
         with _opened(file) as opened:
             parquet = pq.ParquetFile(opened, metadata=self._footers[file], pre_buffer=True)
             columns = [*self.column_names, *self.votes]
-            rows = parquet.read_row_groups([self.groups[g][1] for g in groups], columns=columns)
+            rows = parquet.read_row_groups([self.blocks[g][1] for g in groups], columns=columns)
         try:
             # As load_dataset does: files may differ in their types.
-            return self._together(table_cast(rows, self.features.arrow_schema))
+            return self._with_vote_matrix(table_cast(rows, self.features.arrow_schema))
         except (pa.ArrowInvalid, datasets.exceptions.DatasetsError) as error:
             raise BadInput(f"{file}: its columns are not of the dataset's types ({error})") from error
 
-    def _together(self, rows):
+    def _with_vote_matrix(self, rows: pa.Table) -> pa.Table:
         if not self.votes:
             return rows
         return with_matrix(rows.select(self.column_names), self.votes, matrix_of(rows, self.votes))
 
-    def _edges(self):
-        """Where the groups begin in our rows."""
+    def _edges(self) -> np.ndarray:
+        """The first of our rows in each row group, and behind the last one the number of rows."""
         return np.searchsorted(self.chosen, self.starts)
 
     @property
@@ -180,13 +153,15 @@ class StreamedRows:
         return WINDOW_ROWS + int(np.diff(self._edges()).max(initial=0))
 
     def shuffled(self, rng: np.random.Generator) -> np.ndarray:
-        """All rows once, in a random order in which neighbours stand in a few row groups.
+        """All rows once, in a random order in which neighbours come from few row groups.
 
-        The row groups are shuffled, and then the rows of each run of groups that makes up WINDOW_ROWS among each other.
+        The row groups are shuffled, then the rows within each sequence of groups that has at least WINDOW_ROWS rows.
         """
         edges = self._edges()
-        order, window, size = [], [], 0
-        for g in rng.permutation(len(self.groups)):
+        order: list[np.ndarray] = []
+        window: list[np.ndarray] = []
+        size = 0
+        for g in rng.permutation(len(self.blocks)):
             window.append(np.arange(edges[g], edges[g + 1]))
             size += len(window[-1])
             if size >= WINDOW_ROWS:
@@ -195,54 +170,61 @@ class StreamedRows:
         return np.concatenate([*order, rng.permutation(np.concatenate([*window, np.empty(0, int)]))]).astype(int)
 
 
-class _Fetched:
-    """Row groups that have been read, or are being read by threads."""
+class _GroupCache:
+    """Row groups that have been read, or are being read by threads.
 
-    def __init__(self, read):
-        self.read, self.readers, self.tables = read, ThreadPoolExecutor(READERS), OrderedDict()
-        self.expected = {}
+    Args:
+        read: reads row groups of one file.
+    """
+
+    def __init__(self, read: Callable[[list[int]], pa.Table]) -> None:
+        self.read, self.readers = read, ThreadPoolExecutor(READERS)
+        self.tables: OrderedDict[int, Future[pa.Table]] = OrderedDict()  # the least recently used first
+        self.expected: set[int] = set()
         self.process = os.getpid()
 
-    def expect(self, groups: dict[int, None]) -> None:
-        """Begin to read these, and keep them until others are expected."""
-        self.expected = groups
+    def expect(self, groups: Iterable[int]) -> None:
+        """Begin to read these, in their order, and keep them until others are expected."""
+        groups = list(groups)
+        self.expected = set(groups)
         for group in groups:
             self._begin(group)
 
-    def _begin(self, group) -> Future:
+    def _begin(self, group: int) -> "Future[pa.Table]":
         if group not in self.tables:
             self.tables[group] = self.readers.submit(self.read, [group])
         return self.tables[group]
 
-    def get(self, group) -> pa.Table:
+    def get(self, group: int) -> pa.Table:
+        """The rows of a group, when they have been read."""
         table = self._begin(group).result()
         self.tables.move_to_end(group)
-        others = [g for g in self.tables if g not in self.expected]  # the longest unused first
-        for forgotten in others[:-KEPT]:
-            del self.tables[forgotten]
+        others = [g for g in self.tables if g not in self.expected]
+        for least_recent in others[:-MAX_UNEXPECTED]:
+            del self.tables[least_recent]
         return table
 
 
 class _Footers:
-    """What the footers of files say; each file is asked once.
+    """The footers of files; each is read once.
 
-    Parsed, a footer takes half a kilobyte and more for each column of each row group, which of 300 columns and a million
-    galaxies can be gigabytes. Packed it takes a fiftieth of that, so all are kept packed, and only the last used parsed as well.
+    A parsed footer takes half a kilobyte and more for each column of each row group, which can be gigabytes for 300 columns and a
+    million galaxies. Compressed it takes a fiftieth of that, so all are kept compressed, and only the last used one is also parsed.
     """
 
-    def __init__(self, packed: dict[str, tuple[bytes, int]]):
+    def __init__(self, packed: dict[str, tuple[bytes, int]]) -> None:
         self.packed = packed
         self.last: tuple[str | None, pq.FileMetaData | None] = (None, None)  # replaced as a whole, as threads read it
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return _Footers, ({},)
 
     def fetch(self, file: str) -> None:
-        """Read what a file says, but do not parse it: each of many threads would hold on to the memory that it freed then."""
+        """Read a footer without parsing it: each of many threads would keep the memory that parsing frees."""
         with _opened(file) as opened:
             size = opened.seek(0, os.SEEK_END)
             tail = _from(opened, max(0, size - TAIL))
-            # Without its mark it is no Parquet file, which parsing will say.
+            # A file without this mark is not a Parquet file, and parsing its footer raises an error.
             length = int.from_bytes(tail[-8:-4], "little") + 8 if tail.endswith(b"PAR1") else 0
             if length > len(tail):
                 tail = _from(opened, max(0, size - length))
@@ -250,8 +232,8 @@ class _Footers:
         self.packed[file] = pa.compress(footer, "zstd", asbytes=True), len(footer)
 
     def __getitem__(self, file: str) -> pq.FileMetaData:
-        known, footer = self.last
-        if known != file:
+        last_file, footer = self.last
+        if last_file != file:
             if file not in self.packed:
                 self.fetch(file)
             footer = pq.read_metadata(pa.BufferReader(pa.decompress(*self.packed[file], "zstd")))
@@ -259,18 +241,18 @@ class _Footers:
         return footer
 
     def rows_of_groups(self, file: str) -> list[int]:
-        """How many rows each row group of a file has."""
+        """The number of rows of each row group of a file."""
         footer = self[file]
         return [footer.row_group(g).num_rows for g in range(footer.num_row_groups)]
 
 
-def _from(opened, place):
-    """All bytes of a file from a place on."""
+def _from(opened: IO[bytes], place: int) -> bytes:
+    """All bytes of a file from a position on."""
     opened.seek(place)
     return opened.read()
 
 
-def _opened(file):
-    """A file that is read in just the ranges that are asked for: reading on a little further would fetch pictures."""
+def _opened(file: str) -> IO[bytes]:
+    """A file of which only the requested ranges are read: a cache that reads ahead would fetch pictures."""
     filesystem, path = fsspec.core.url_to_fs(file)
     return filesystem.open(path, cache_type="none")

@@ -55,7 +55,7 @@ def test_splits_rows_and_schema_are_those_of_load_dataset(folder, loaded):
         assert rows.features == loaded[split].features
         assert rows.column_names == loaded[split].column_names
         same(rows[:], loaded[split][:])
-    assert len(opened["train"].batches) == 6
+    assert len(opened["train"].blocks) == 6
 
 
 def test_any_rows_and_columns_can_be_asked_for_in_any_order(copied, loaded):

@@ -97,8 +97,8 @@ def test_splits_rows_and_schema_are_those_of_load_dataset(folder, copied):
         assert rows.features == copied[split].features
         assert rows.column_names == copied[split].column_names
         same(rows[:], copied[split][:])
-    assert len(streams["train"].groups) > 20
-    assert len({file for file, _ in streams["train"].groups}) == 5
+    assert len(streams["train"].blocks) > 20
+    assert len({file for file, _ in streams["train"].blocks}) == 5
 
 
 def test_any_rows_can_be_asked_for_in_any_order(stream, copied):
@@ -180,7 +180,7 @@ def test_each_footer_is_read_once_and_one_is_kept_parsed(folder, copied, monkeyp
     asked, opened = Counter(), streaming._opened
     monkeypatch.setattr(streaming, "_opened", lambda file: asked.update([file]) or opened(file))
     stream = open_stream(str(folder))["train"]
-    files = {file for file, _ in stream.groups}
+    files = {file for file, _ in stream.blocks}
     assert {file: asked[file] for file in files} == dict.fromkeys(files, 1)
     asked.clear()
     assert stream.schemas().keys() == files
@@ -348,7 +348,7 @@ def test_what_is_kept_in_memory_is_bounded_and_read_about_once(stream, reads, sh
     steps = range(per_process * share.processes // 8)  # an epoch
     kept = []
     for _ in training_batches(sequence, 8, steps, share, workers=0):
-        tables = [table.result().num_rows for table in sequence.galaxies.rows._fetched.tables.values()]
+        tables = [table.result().num_rows for table in sequence.galaxies.rows._cache.tables.values()]
         kept.append(sum(tables))
     assert max(kept) <= 4.5 * WINDOW  # two windows and a half, and one that is being fetched
     assert max(kept) >= WINDOW, "something is fetched in advance"
