@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from hf_galaxy.randomness import GOLDEN, split_mix, to_unit_interval
+
 REPLICATES = 200
 # A Poisson number of mean 1 is above k with one minus this probability; above 15 in none of 2^44.
 _CUMULATIVE = np.cumsum([1 / np.prod(np.arange(1.0, k + 1)) for k in range(16)]) / np.e
@@ -20,15 +22,9 @@ def counts(keys: np.ndarray, replicates: int = REPLICATES) -> np.ndarray:
     Args:
         keys: (N,) int64, as `key_of` gives.
     """
-    with np.errstate(over="ignore"):
-        state = keys.astype(np.uint64)[:, None] + np.arange(1, replicates + 1, dtype=np.uint64) * np.uint64(
-            0x9E3779B97F4A7C15
-        )
-        # The output function of splitmix64 (Steele et al. 2014), which passes the usual tests of randomness.
-        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        state = state ^ (state >> np.uint64(31))
-    uniform = (state >> np.uint64(11)) * 2.0**-53
+    with np.errstate(over="ignore"):  # arithmetic is modulo 2**64
+        steps = np.arange(1, replicates + 1, dtype=np.uint64) * GOLDEN
+        uniform = to_unit_interval(split_mix(keys.astype(np.uint64)[:, None] + steps))
     return np.searchsorted(_CUMULATIVE, uniform, side="right").astype(np.float64)
 
 
