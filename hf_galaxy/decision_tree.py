@@ -1,16 +1,18 @@
-"""The questions that volunteers of a Galaxy Zoo campaign are asked, and when.
+"""The questions of Galaxy Zoo campaigns, and when volunteers are asked them.
 
 Legend of shapes, here and everywhere: B galaxies, A answers, Q questions.
 """
 
 import json
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from hf_galaxy.errors import BadInput
 
@@ -24,7 +26,7 @@ class Question:
     Attributes:
         name: question and campaign suffix, such as "bar-gz2".
         answers: in the order of the published columns.
-        parents: the columns after which it is asked, any one of them is enough; empty = always asked.
+        parents: the columns of the answers after any of which it is asked; empty: it is always asked.
         campaign: name of the tree it belongs to, such as "gz2".
     """
 
@@ -40,7 +42,7 @@ class Question:
 
 
 class Inconsistency(NamedTuple):
-    """One galaxy in which a question has another number of votes than the answers it is asked after."""
+    """A galaxy in which the votes for a question differ in number from the votes for its parent answers."""
 
     row: int
     question: str
@@ -50,7 +52,7 @@ class Inconsistency(NamedTuple):
 
 @dataclass(frozen=True)
 class DecisionTree:
-    """Ordered questions of one or several campaigns. Built by `load_tree`, checked when built.
+    """Ordered questions of one or several campaigns; `load_tree` creates it.
 
     Raises:
         BadInput: names the tree and the column, parent or cycle that is wrong.
@@ -59,54 +61,53 @@ class DecisionTree:
     name: str
     questions: tuple[Question, ...]
 
-    def __post_init__(self):
-        def refuse(what):
-            raise BadInput(f"tree {self.name}: {what}")
+    def __post_init__(self) -> None:
+        def refuse(reason: str) -> NoReturn:
+            raise BadInput(f"tree {self.name}: {reason}")
 
         if not self.questions:
             refuse("has no questions")
         for question in self.questions:
             if len(question.answers) < 2:
                 refuse(f"question {question.name} needs at least two answers, has {len(question.answers)}")
-        seen = set()
-        for column in self.columns:
-            if column in seen:
-                refuse(f"column {column} stands twice")
-            seen.add(column)
+        for column, count in Counter(self.columns).items():
+            if count > 1:
+                refuse(f"column {column} occurs {count} times")
         for question in self.questions:
             for parent in question.parents:
-                if parent not in seen:
-                    refuse(f"question {question.name} is asked after {parent}, which is no column of this tree")
+                if parent not in self.columns:
+                    refuse(f"question {question.name} is asked after {parent}, which is not a column of this tree")
         if len(self.order) < len(self.questions):
             waiting = [q.name for i, q in enumerate(self.questions) if i not in self.order]
-            refuse(f"the questions {', '.join(waiting)} wait for one another in a cycle")
+            refuse(f"the questions {', '.join(waiting)} are asked after one another in a cycle")
 
     @cached_property
     def columns(self) -> list[str]:
-        """The A vote columns, in order: the meaning of the last axis of every array of votes or fractions."""
+        """The A vote columns, in order: the names along the last axis of every array of votes or fractions."""
         return [column for question in self.questions for column in question.columns]
 
     @cached_property
     def slices(self) -> list[slice]:
-        """For each question, where its answers stand in `columns`."""
+        """For each question, the positions of its answers in `columns`."""
         ends = np.cumsum([len(q.answers) for q in self.questions]).tolist()
         return [slice(end - len(q.answers), end) for q, end in zip(self.questions, ends, strict=True)]
 
     @cached_property
     def question_of_answer(self) -> list[int]:
-        """(A,) index of the question that each answer belongs to."""
+        """(A,) index of the question of each answer."""
         return [i for i, question in enumerate(self.questions) for _ in question.answers]
 
     @cached_property
     def parents(self) -> list[list[int]]:
-        """For each question, the indices in `columns` of the answers it is asked after; empty = always asked."""
+        """For each question, the indices in `columns` of its parent answers; empty: it is always asked."""
         position = {column: i for i, column in enumerate(self.columns)}
         return [[position[parent] for parent in question.parents] for question in self.questions]
 
     @cached_property
     def order(self) -> list[int]:
-        """Question indices, every question behind all of its parents; a question on a cycle is missing."""
-        order, placed = [], set()
+        """Question indices, every question after all of its parents; questions on a cycle are missing."""
+        order: list[int] = []
+        placed: set[int] = set()
         while True:
             ready = [
                 i
@@ -121,43 +122,44 @@ class DecisionTree:
     @cached_property
     def campaigns(self) -> dict[str, list[int]]:
         """Campaign name -> indices of its questions."""
-        campaigns = {}
+        campaigns: dict[str, list[int]] = {}
         for i, question in enumerate(self.questions):
             campaigns.setdefault(question.campaign, []).append(i)
         return campaigns
 
     def held_by(self, columns: Collection[str]) -> "DecisionTree | None":
-        """The part of the tree of which these columns hold the votes; the tree itself if they hold all of it.
+        """The part of the tree whose votes these columns hold; the tree itself if they hold all of it.
 
-        A question counts if every answer has its column and, unless it is always asked, at least one of the answers that
-        lead to it is there too. None if no question that is always asked counts: that is no part of the campaign.
+        A question is included if every answer has its column and, unless it is always asked, at least one of its parent
+        answers is included too. None if no question that is always asked is included: these are not columns of the campaign.
         """
-        held, found = set(), []
+        held: set[str] = set()
+        included: list[int] = []
         for q in self.order:
             question = self.questions[q]
             if set(question.columns) <= set(columns) and (not question.parents or held & set(question.parents)):
                 held.update(question.columns)
-                found.append(q)
-        if not any(not self.questions[q].parents for q in found):
+                included.append(q)
+        if not any(not self.questions[q].parents for q in included):
             return None
-        if len(found) == len(self.questions):
+        if len(included) == len(self.questions):
             return self
-        questions = (self.questions[q] for q in sorted(found))
+        questions = (self.questions[q] for q in sorted(included))
         return DecisionTree(
             self.name, tuple(replace(q, parents=tuple(p for p in q.parents if p in held)) for q in questions)
         )
 
-    def asked_probability(self, fractions):
-        """The probability that each question is asked, given how often each answer is chosen.
+    def asked_probability(self, fractions: Any) -> list[Any]:
+        """The probability that each question is asked, from the fractions of votes.
 
         P(asked q) = sum over the parent answers a of q of P(asked question(a)) * fraction(a), and 1 without parents:
-        the product of the fractions along the way, summed over the ways. Zoobot calls it `joint_p`.
+        the product of the fractions along a path, summed over the paths. Zoobot calls it `joint_p`.
 
         Args:
-            fractions: (..., A) numpy array or torch tensor, adding up to 1 within a question that is asked.
+            fractions: (..., A) numpy array or torch tensor, adding up to 1 within each question that is asked.
 
         Returns:
-            Q arrays of shape (...), in the order of `questions`.
+            Q arrays or tensors of shape (...), in the order of `questions`.
         """
         always = fractions[..., 0] ** 0
         asked = [always] * len(self.questions)
@@ -166,29 +168,29 @@ class DecisionTree:
                 asked[q] = sum(asked[self.question_of_answer[a]] * fractions[..., a] for a in self.parents[q])
         return asked
 
-    def inconsistencies(self, votes) -> list[Inconsistency]:
-        """Where the votes do not walk the tree: every answer that leads to a question is one vote for that question.
+    def inconsistencies(self, votes: ArrayLike) -> list[Inconsistency]:
+        """Galaxies and questions whose votes differ in number from the votes for the parent answers.
 
-        In votes collected with this tree, the votes of each question equal the votes of its parent answers, in every
-        galaxy. Published catalogues may break it (aggregation, removed volunteers); a wrong column map always does.
+        In votes collected with this tree, the votes for each question equal those for its parent answers, in every galaxy.
+        Published catalogues may differ (aggregation, removed volunteers); with a wrong column map they always do.
 
         Args:
             votes: (N, A) vote counts, columns in the tree's order.
 
         Returns:
-            Each galaxy and question that breaks the identity, by row and then by question; empty = all is well.
+            Sorted by row, then by question.
         """
         votes = np.asarray(votes)
-        found = []
+        different: list[tuple[int, int, int, int]] = []
         for q, (where, parents) in enumerate(zip(self.slices, self.parents, strict=True)):
             if not parents:
                 continue
             own, expected = votes[:, where].sum(axis=1), votes[:, parents].sum(axis=1)
-            found += [(row, q, own[row], expected[row]) for row in np.flatnonzero(own != expected)]
-        return [Inconsistency(int(r), self.questions[q].name, int(n), int(p)) for r, q, n, p in sorted(found)]
+            different += [(row, q, own[row], expected[row]) for row in np.flatnonzero(own != expected)]
+        return [Inconsistency(int(r), self.questions[q].name, int(n), int(p)) for r, q, n, p in sorted(different)]
 
     def to_dict(self) -> dict:
-        """The tree as plain data; `DecisionTree.from_dict` gives back an equal tree."""
+        """The tree as plain data; `DecisionTree.from_dict` returns an equal tree."""
         return {
             "name": self.name,
             "questions": [
@@ -199,7 +201,7 @@ class DecisionTree:
 
     @classmethod
     def from_dict(cls, data: dict) -> "DecisionTree":
-        """The tree that `to_dict` wrote."""
+        """The inverse of `to_dict`."""
         questions = (
             Question(q["name"], tuple(q["answers"]), tuple(q["parents"]), q["campaign"]) for q in data["questions"]
         )
@@ -207,45 +209,47 @@ class DecisionTree:
 
 
 def available_trees() -> list[str]:
-    """The names that `load_tree` knows."""
+    """The names that `load_tree` accepts."""
     return sorted(path.stem for path in TREES.glob("*.json"))
 
 
 def load_tree(name: str | Path | list[str]) -> DecisionTree:
-    """The decision tree of a campaign, or of several in the order given.
+    """The decision tree of a campaign, or of several in this order.
 
     Args:
         name: a campaign ("gz2"), a bundle of campaigns ("gz_evo": the 88 questions and 281 answers of
-            huggingface.co/papers/2404.02973), the path of a JSON file laid out like those in `hf_galaxy/trees`,
+            huggingface.co/papers/2404.02973), the path of a JSON file in the format of those in `hf_galaxy/trees`,
             or a list of these.
 
     Raises:
-        BadInput: no such tree, or a tree that contradicts itself.
+        BadInput: there is no such tree, or it is inconsistent.
     """
     if isinstance(name, list):
         return _union([load_tree(each) for each in name])
     path = Path(name) if str(name).endswith(".json") else TREES / f"{name}.json"
     if not path.is_file():
-        raise BadInput(f"no decision tree {name}; there are {', '.join(available_trees())}, or give a .json file")
+        raise BadInput(f"there is no decision tree {name}; choose {', '.join(available_trees())}, or a .json file")
     try:
         data = json.loads(path.read_text())
         if "campaigns" in data:
             return DecisionTree(data["name"], load_tree(data["campaigns"]).questions)
         return DecisionTree(data["name"], tuple(_question(data, entry) for entry in data["questions"]))
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise BadInput(f"{path}: not a decision tree ({type(error).__name__}: {error})") from error
+        raise BadInput(f"{path}: is not a decision tree ({type(error).__name__}: {error})") from error
 
 
 def tree_of_columns(columns: list[str]) -> DecisionTree:
-    """The union of all campaigns of which these columns hold votes (`DecisionTree.held_by`), in the order of the columns.
+    """The union of all campaigns whose votes these columns hold (`DecisionTree.held_by`), in the order of the columns.
 
     Raises:
-        BadInput: the columns hold no campaign's first question.
+        BadInput: no campaign's first question has its columns.
     """
     trees = [load_tree(path.stem) for path in TREES.glob("*.json")]
     held = [part for tree in trees if len(tree.campaigns) == 1 and (part := tree.held_by(set(columns)))]
     if not held:
-        raise BadInput("the columns hold no campaign's votes; name a tree with --tree to see what is missing")
+        raise BadInput(
+            "the columns do not hold the votes of a campaign; select a tree with --tree to see which are missing"
+        )
     held.sort(key=lambda tree: columns.index(tree.columns[0]))
     return held[0] if len(held) == 1 else _union(held)
 
@@ -255,7 +259,7 @@ def _union(trees: list[DecisionTree]) -> DecisionTree:
 
 
 def _question(campaign: dict, entry: dict) -> Question:
-    # In the files a parent is written "question=answer", without the campaign's suffix.
+    # In the files a parent is "question=answer", without the campaign's suffix.
     parents = (parent.partition("=")[::2] for parent in entry["asked_after"])
     suffix = campaign["suffix"]
     return Question(

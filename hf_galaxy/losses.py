@@ -1,9 +1,9 @@
-"""How unlikely the volunteers' votes are, given what a model says; and how far off classes and values are. Legend: B galaxies,
+"""Losses: the negative log-likelihood of votes, and the errors of classes and values. Legend: B galaxies,
 A answers, Q questions, C classes, K values.
 
-All questions of all campaigns are computed at once, in float32 or better: autocast would touch only matrix products, of
-which there are none here. Where a question has no votes (never reached, or a campaign that did not see the galaxy) the
-loss is exactly 0 and so is its gradient. The absence of votes is the mask; there is no other. Nothing here waits for a GPU.
+All questions of all campaigns are computed at once, in float32 or better: autocast changes only matrix products, and there
+are none here. If a question has no votes (it was never reached, or its campaign did not include the galaxy), its loss and
+gradient are exactly 0. The absence of votes is the only mask. Nothing here waits for a GPU.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from hf_galaxy.decision_tree import DecisionTree
 
 
 def dirichlet_multinomial_nll(votes: torch.Tensor, concentrations: torch.Tensor, tree: DecisionTree) -> torch.Tensor:
-    """Negative log-likelihood of votes drawn with fractions that are themselves drawn from a Dirichlet.
+    """Negative log-likelihood of votes whose fractions are drawn from a Dirichlet distribution.
 
     Per question with votes k_i, N = sum k_i, concentrations a_i and a_0 = sum a_i:
 
@@ -37,8 +37,8 @@ def dirichlet_multinomial_nll(votes: torch.Tensor, concentrations: torch.Tensor,
         votes = votes.to(concentrations.dtype)
         rises = sum_per_question(_log_rise(votes, concentrations), tree)
         return _log_rise(sum_per_question(votes, tree), total_concentrations) - rises
-    # In a survey of several campaigns nine counts of ten are 0, and add nothing: on a CPU it is faster to leave them out. A
-    # GPU would have to be waited for, to know how many are left.
+    # In a survey of several campaigns nine counts of ten are 0, and add nothing: on a CPU it is faster to leave them out. On
+    # a GPU, counting the others would force the CPU to wait.
     galaxies, answers, questions = *votes.shape, len(tree.questions)
     votes = votes.reshape(-1)
     answer = votes.nonzero().squeeze(1)
@@ -48,7 +48,7 @@ def dirichlet_multinomial_nll(votes: torch.Tensor, concentrations: torch.Tensor,
     voted = votes.index_select(0, answer).to(concentrations.dtype)
     totals = voted.new_zeros(galaxies * questions).index_add_(0, question, voted)
     asked = totals.nonzero().squeeze(1)
-    # Totals and answers go through the same functions together: so few numbers cost less than the calls.
+    # Totals and answers go through the same functions together: for so few numbers the calls take most of the time.
     k = torch.cat([totals.index_select(0, asked), voted])
     a = [(total_concentrations, asked), (concentrations, answer)]
     rises = _log_rise(k, torch.cat([values.reshape(-1).index_select(0, where) for values, where in a]))
@@ -57,8 +57,8 @@ def dirichlet_multinomial_nll(votes: torch.Tensor, concentrations: torch.Tensor,
     return nll.view(galaxies, questions)
 
 
-def _log_rise(k, a):
-    """ln [G(k + a) / G(a) / G(k + 1)], put together before any sum: its terms nearly cancel, and do so exactly for k = 0."""
+def _log_rise(k: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+    """ln [G(k + a) / G(a) / G(k + 1)], combined before any sum: its terms nearly cancel, and exactly for k = 0."""
     return torch.lgamma(k + a) - torch.lgamma(a) - torch.lgamma(k + 1)
 
 
@@ -67,7 +67,7 @@ def multinomial_nll(votes: torch.Tensor, logits: torch.Tensor, tree: DecisionTre
 
         -log p = -lnG(N + 1) + sum_i lnG(k_i + 1) - sum_i k_i log f_i
 
-    The alternative of GZ Evo (huggingface.co/papers/2512.23691): no uncertainty beyond that of counting.
+    The alternative of GZ Evo (huggingface.co/papers/2512.23691), without uncertainty of the fractions.
 
     Args:
         votes: (B, A) counts, columns in the tree's order.
@@ -85,12 +85,12 @@ def multinomial_nll(votes: torch.Tensor, logits: torch.Tensor, tree: DecisionTre
 def class_cross_entropy(
     labels: torch.Tensor, logits: torch.Tensor, smoothing: float = 0.0, weights: Sequence[float] | None = None
 ) -> torch.Tensor:
-    """Cross-entropy of each galaxy, with a part of its label given to all classes alike, and classes weighted.
+    """Cross-entropy of each galaxy, with label smoothing and class weights.
 
         (1 - s) w_y (-log p_y) + s / C sum_c w_c (-log p_c),    p = softmax(logits)
 
-    Label smoothing s as in huggingface.co/papers/1512.00567, section 7. Each galaxy counts in full, not divided by the weights
-    of those that happen to be in its batch, so that it does not matter how galaxies are shared out to batches and processes.
+    Label smoothing s as in huggingface.co/papers/1512.00567, section 7. Losses are not divided by the sum of the weights in
+    their batch, so that they do not depend on how galaxies are divided into batches and among processes.
 
     Args:
         labels: (B,) class indices y.
@@ -128,12 +128,12 @@ def masked_binary_cross_entropy(labels: torch.Tensor, logits: torch.Tensor) -> t
 
 
 def standardised_squared_error(labels: torch.Tensor, values: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """Squared error of each galaxy in units of the standard deviations, mean over the values that it has.
+    """Squared error of each galaxy in units of the standard deviations, averaged over its values.
 
         1 / n sum_k ((v_k - y_k) / s_k)^2,    over its n values k that are not missing
 
-    A galaxy without any value has exactly 0, and so has the gradient of what is missing. The mean is taken galaxy by galaxy, not
-    over all values of a batch, so that it does not matter how galaxies are shared out to batches and processes.
+    A galaxy without values has a loss of exactly 0, and missing values have a gradient of exactly 0. The mean is over the values
+    of a galaxy, not of a batch, so that it does not depend on how galaxies are divided into batches and among processes.
 
     Args:
         labels: (B, K) true values y, NaN where missing.
@@ -143,9 +143,9 @@ def standardised_squared_error(labels: torch.Tensor, values: torch.Tensor, std: 
     Returns:
         (B,) without unit. The training loss is its mean; about 1 for a prediction that is the mean of every value.
     """
-    known = labels == labels  # NaN equals nothing
-    errors = torch.where(known, (values - labels) / std, 0)
-    return (errors**2).sum(dim=1) / known.sum(dim=1).clamp_min(1)
+    present = labels == labels  # NaN is not equal to itself
+    errors = torch.where(present, (values - labels) / std, 0)
+    return (errors**2).sum(dim=1) / present.sum(dim=1).clamp_min(1)
 
 
 def expected_fractions(concentrations: torch.Tensor, tree: DecisionTree) -> torch.Tensor:
@@ -158,7 +158,7 @@ def expected_fractions(concentrations: torch.Tensor, tree: DecisionTree) -> torc
 def question_log_softmax(logits: torch.Tensor, tree: DecisionTree) -> torch.Tensor:
     """(B, A) log fractions, normalised within each question."""
     groups = question_of_answer(tree, logits.device).expand_as(logits)
-    # The largest logit of each question is taken off first, so that exp cannot overflow; it cancels in the gradient.
+    # The largest logit of each question is subtracted first, so that exp cannot overflow; it cancels in the gradient.
     peaks = logits.detach().new_full((*logits.shape[:-1], len(tree.questions)), -torch.inf)
     peaks = peaks.scatter_reduce(-1, groups, logits.detach(), "amax").gather(-1, groups)
     shifted = logits - peaks
@@ -172,20 +172,20 @@ def sum_per_question(values: torch.Tensor, tree: DecisionTree) -> torch.Tensor:
 
 
 def question_of_answer(tree: DecisionTree, device: torch.device) -> torch.Tensor:
-    """(A,) index of the question that each answer belongs to, made once for each tree and device."""
+    """(A,) index of the question of each answer, created once for each tree and device."""
     return constant(tuple(tree.question_of_answer), device)
 
 
-_CONSTANTS: dict[tuple, torch.Tensor] = {}  # not functools.cache: torch.compile looks through it, and warns
+_CONSTANTS: dict[tuple, torch.Tensor] = {}  # not functools.cache, of which torch.compile warns
 
 
 def constant(values: tuple, device: torch.device) -> torch.Tensor:
-    """Numbers as a tensor on a device, copied there at the first call only, because copying waits for a GPU."""
+    """Numbers as a tensor on a device, copied there by the first call only, because copying waits for a GPU."""
     if (values, device) not in _CONSTANTS:
-        with torch.inference_mode(False):  # made while evaluating, it must serve in training too
+        with torch.inference_mode(False):  # a tensor created during evaluation is also used in training
             _CONSTANTS[values, device] = torch.tensor(values, device=device)
     return _CONSTANTS[values, device]
 
 
-def _at_least_float32(values):
+def _at_least_float32(values: torch.Tensor) -> torch.Tensor:
     return values if values.dtype == torch.float64 else values.float()

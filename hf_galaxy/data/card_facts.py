@@ -1,4 +1,4 @@
-"""What a dataset's card and its statistics.json say of it, for those who train on it."""
+"""Facts from a dataset's card, for the cards of models trained on it."""
 
 import logging
 import re
@@ -15,22 +15,26 @@ from huggingface_hub.errors import (
 )
 
 logger = logging.getLogger(__name__)
+STATISTICS, CROISSANT = "statistics.json", "croissant.json"  # files beside a dataset's card
 
 
-def card_section(text, heading):
-    found = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
-    return found[1].strip() if found else ""
+def card_section(text: str, heading: str) -> str:
+    """The text below a heading of level 2 of a card; empty if there is no such heading."""
+    section = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    return section[1].strip() if section else ""
 
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What the card of a dataset says, for the card of a model that learns from it; where it says nothing, None.
+    """What the card of a dataset states; None for what it does not state.
 
     Attributes:
-        title: its name, at least that of its folder.
+        title: the dataset's name; without a card its folder or Hub id.
         license: identifier of huggingface.co/docs/hub/repositories-licenses.
         hub_id: of the dataset; None for a folder.
-        telescope, problems, citation: the row and the sections of that name; of the citation the BibTeX.
+        telescope: the row of that name.
+        problems: the section "Known problems".
+        citation: the BibTeX entry.
     """
 
     title: str
@@ -42,7 +46,7 @@ class DatasetFacts:
 
     @classmethod
     def by(cls, name: str) -> "DatasetFacts":
-        """The card of a dataset, ours or another: a folder or a Hub id."""
+        """Read the card of a dataset, ours or another: a folder or a Hub id."""
         folder = Path(name)
         hub_id = None if folder.exists() else name
         try:
@@ -51,7 +55,7 @@ class DatasetFacts:
             if not _is_absent(error):
                 reason = " ".join(str(error).split())
                 logger.warning(
-                    "%s: its card cannot be read (%s): its licence, telescope, known problems and citation will be missing "
+                    "%s: its card cannot be read (%s), so its licence, telescope, known problems and citation will be missing "
                     "from cards of models",
                     name, reason,
                 )  # fmt: skip
@@ -70,9 +74,9 @@ class DatasetFacts:
 
 
 def _is_absent(error: Exception) -> bool:
-    """Whether a card cannot be read because there is none; not because the Hub does not answer, or does not let us read it."""
+    """Whether there is no card, in contrast to a Hub that does not answer, or denies access."""
     if isinstance(error, RepositoryNotFoundError):
-        return error.response.status_code == 404  # a private or gated one says 401 or 403
+        return error.response.status_code == 404  # a private or gated repository answers 401 or 403
     absent = (EntryNotFoundError, FileNotFoundError, NotADirectoryError, HFValidationError)
     return isinstance(error, absent) and not isinstance(error, LocalEntryNotFoundError)
 

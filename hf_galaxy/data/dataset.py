@@ -1,4 +1,4 @@
-"""A published dataset, opened: a folder, a Hub id or a stream -> its splits."""
+"""Open a published dataset: a folder or a Hub id -> its splits, copied or streamed."""
 
 from pathlib import Path
 
@@ -11,18 +11,18 @@ from hf_galaxy.data.targets import Rows, column_of, is_text
 from hf_galaxy.errors import BadInput
 from hf_galaxy.randomness import hashed_place
 
-VALIDATION_SHARE = 1 / 8  # of a train split that comes without a validation split: the shares are then those of ours
+VALIDATION_SHARE = 1 / 8  # of a train split without a validation split: 70 % and 10 % of all, as in `schema.SPLITS`
 
 
 def open_dataset(name: str, config: str | None = None, streaming: bool = False) -> dict[str, Rows]:
-    """The splits of a published dataset: ours, or any with the columns `id_str` and `image` such as mwalmsley/gz_evo.
+    """The splits of a published dataset: ours, or any with the columns `id_str` and `image`, such as mwalmsley/gz_evo.
 
-    Where there is no validation split, an eighth of the train split, chosen by a hash of `id_str`, becomes one.
+    If there is no validation split, an eighth of the train split becomes one, selected by a hash of `id_str`.
 
     Args:
         name: a folder or a Hub id.
         config: one of its configurations; None: its default.
-        streaming: read Parquet files where they are, as far as they are needed, instead of copying them to a cache first.
+        streaming: read Parquet files in place, as far as they are needed, instead of copying them to a cache first.
 
     Raises:
         BadInput: there is no such dataset, or it lacks one of these columns.
@@ -34,28 +34,34 @@ def open_dataset(name: str, config: str | None = None, streaming: bool = False) 
         if missing := {"id_str", "image"} - set(rows.column_names):
             raise BadInput(f"--dataset {name}: split {split} has no column {', '.join(sorted(missing))}")
         if not is_text(rows.features["id_str"]):
-            raise BadInput(f"--dataset {name}: split {split}: id_str holds {rows.features['id_str']}, but must be text")
+            raise BadInput(
+                f"--dataset {name}: split {split}: id_str holds {rows.features['id_str']}, but must hold text"
+            )
         kind = rows.features["image"]
         if not isinstance(kind, datasets.Image) and not (isinstance(kind, dict) and "bytes" in kind):
             raise BadInput(
-                f"--dataset {name}: split {split}: column image holds {kind}, no pictures; make them some with "
+                f"--dataset {name}: split {split}: column image holds {kind}, not pictures; convert it with "
                 "dataset.cast_column('image', datasets.Image())"
             )
     if "train" in opened and "validation" not in opened:
         ids = column_of(opened["train"], "id_str").to_pylist()
-        chosen = np.array([hashed_place(f"validation of {id_str}") < VALIDATION_SHARE for id_str in ids])
+        in_validation = np.array([hashed_place(f"validation of {id_str}") < VALIDATION_SHARE for id_str in ids])
         train = opened["train"]
         opened |= {
-            part: train.select(np.flatnonzero(which)) for part, which in (("train", ~chosen), ("validation", chosen))
+            "train": train.select(np.flatnonzero(~in_validation)),
+            "validation": train.select(np.flatnonzero(in_validation)),
         }
     return opened
 
 
 def rows_of(opened: dict[str, Rows], split: str, name: str) -> Rows:
-    """One split of an opened dataset; `name` is for the message.
+    """One split of an opened dataset.
+
+    Args:
+        name: of the dataset, for the message.
 
     Raises:
-        BadInput: no such split.
+        BadInput: there is no such split.
     """
     if split not in opened:
         raise BadInput(f"--dataset {name}: has no split {split!r}, only {', '.join(opened)}")

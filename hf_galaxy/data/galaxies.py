@@ -18,21 +18,21 @@ except ImportError:  # Pillow decodes to the same pixels, at half the speed
 
 
 def decode(content: bytes | None, shorter: int | None = None, out: np.ndarray | None = None) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of an encoded picture of 8 bits, as `pictures.to_rgb` makes it.
+    """(H, W, 3) uint8 RGB of an encoded picture of 8 bits, as `pictures.to_rgb` converts it.
 
     Args:
-        shorter: a JPEG may come at 1/2, 1/4 or 1/8 of its size, as long as its shorter side is no shorter than this: its
-            cosine transform gives it so in less time. Pillow and simplejpeg give the same pixels, to the bit.
-        out: where to, if it has the size of the picture.
+        shorter: decode a JPEG at 1/2, 1/4 or 1/8 of its size, as long as its shorter side is no shorter than this, which takes
+            less time. Pillow and simplejpeg give the same pixels, to the bit.
+        out: array to decode into, if it has the size of the picture.
 
     Raises:
-        BadInput: there is none, it cannot be decoded completely, or it has more than 8 bits or too many pixels.
+        BadInput: there is no picture, it cannot be decoded completely, or it has more than 8 bits or too many pixels.
     """
     try:
         return _decoded(content, shorter, out)
     except BadInput:
         raise
-    except Exception as error:  # decoders raise many kinds; each means that the picture is no good
+    except Exception as error:  # decoders raise many kinds of errors; each means that the picture is damaged
         raise BadInput(" ".join(str(error).split()) or type(error).__name__) from error
 
 
@@ -40,7 +40,7 @@ def _decoded(content: bytes | None, shorter: int | None, out: np.ndarray | None)
     if simplejpeg and content and simplejpeg.is_jpeg(content):
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
         check_pixels(width, height)
-        if colours in ("YCbCr", "Gray", "RGB"):  # CMYK is Pillow's
+        if colours in ("YCbCr", "Gray", "RGB"):  # Pillow decodes CMYK
             factor = _reduction(min(height, width), shorter)
             height, width = -(-height // factor), -(-width // factor)
             smaller = {"min_height": height, "min_width": width} if factor > 1 else {}
@@ -56,12 +56,13 @@ def _decoded(content: bytes | None, shorter: int | None, out: np.ndarray | None)
     return pixels
 
 
-def _reduction(side, shorter):
+def _reduction(side: int, shorter: int | None) -> int:
+    """The largest factor by which a JPEG may be reduced."""
     return max((factor for factor in (1, 2, 4, 8) if shorter and side // factor >= shorter), default=1)
 
 
 def decode_batch(contents: list[bytes], shorter: int | None = None) -> np.ndarray | list[np.ndarray]:
-    """(B, H, W, 3) uint8 of pictures of one size, decoded where they stay; a list of arrays if they have several sizes."""
+    """(B, H, W, 3) uint8 of pictures of one size, decoded in place; a list of arrays if they have several sizes."""
     first = decode(contents[0], shorter)
     batch = np.empty((len(contents), *first.shape), np.uint8)
     pictures = [decode(content, shorter, out) for content, out in zip(contents, batch, strict=True)]
@@ -69,15 +70,15 @@ def decode_batch(contents: list[bytes], shorter: int | None = None) -> np.ndarra
 
 
 class Galaxies(Dataset):
-    """Rows as tensors, one batch a call: `pixels` (B, 3, C, C) uint8 canvases beside `votes` (B, A) or `labels`.
+    """Rows as tensors, one batch per call: `pixels` (B, 3, C, C) uint8 canvases beside `votes` (B, A) or `labels`.
 
     Args:
         rows: a split of a published dataset.
-        framing: how the canvases are cut.
+        framing: how pictures are cropped and scaled to canvases.
         target: gives `votes` or `labels` (`Target.tensors`).
-        fast: large JPEGs are shrunk while they are decoded, if they are shrunk anyway. For training; without it pictures
-            are what an image processor makes of them.
-        keyed: also give `keys` (B,) int64, which stand for the galaxies' names (`randomness.key_of`), or for their rows
+        fast: reduce large JPEGs while they are decoded, if they are reduced anyway. For training; otherwise pictures are
+            exactly what an image processor returns.
+        keyed: also give `keys` (B,) int64, derived from the galaxies' names (`randomness.key_of`), or from their row numbers
             if they have no `id_str`.
 
     Raises:
@@ -91,13 +92,13 @@ class Galaxies(Dataset):
         target: Target,
         fast: bool = False,
         keyed: bool = False,
-    ):
+    ) -> None:
         self.framing, self.target, self.shorter = framing, target, framing.scaled if fast else None
         self.keyed, self.named = keyed, keyed and "id_str" in rows.column_names
         names = ["id_str"] if self.named else []
         self.rows, self._whole = with_target(rows, ["image", *names], target), rows
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, indices: list[int]) -> dict[str, torch.Tensor]:

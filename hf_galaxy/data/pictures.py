@@ -1,4 +1,4 @@
-"""Files of pictures, in folders and zips, whatever their format -> the 8-bit pictures that a dataset keeps."""
+"""Files of pictures in folders and zips, in several formats -> the 8-bit pictures of a dataset."""
 
 import gzip
 import io
@@ -20,24 +20,25 @@ from PIL import Image
 from hf_galaxy.errors import BadInput
 
 Stretch = Literal["asinh", "linear", "sqrt", "log", "lupton"]
-KEPT = {"jpeg", "png"}  # kinds of files that need no change
-GREATEST = 2**30  # bytes that a compressed file may expand to
+UNCHANGED = {"jpeg", "png"}  # kinds of files that are published byte for byte
+MAX_BYTES = 2**30  # that a compressed file may expand to
 FITS_START, GZIP_START, PNG_START = b"SIMPLE  =", b"\x1f\x8b", b"\x89PNG"
 PNG_END = b"IEND\xaeB`\x82"
 
 
 class Pictures:
-    """Files in one or several folders and zip files, read by name; of several with a name, the first source's counts.
+    """Files in one or several folders and zip files, read by name; the first source that has a name is used.
 
-    In a zip, the folder at the top that holds all its files may be left out of a name.
+    If one folder at the top of a zip holds all its files, names may omit it.
 
     Raises:
         BadInput: a source is neither a folder nor a zip.
     """
 
-    def __init__(self, sources: list[Path]):
+    def __init__(self, sources: list[Path]) -> None:
         self.sources = list(sources)
-        self._process, self._archives = os.getpid(), {}
+        self._process = os.getpid()
+        self._archives: dict[Path, tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]] = {}
         for source in self.sources:
             try:
                 if not source.is_dir():
@@ -45,20 +46,20 @@ class Pictures:
             except (OSError, zipfile.BadZipFile) as error:
                 raise BadInput(f"--images {source}: is neither a folder nor a zip file") from error
 
-    def __str__(self):
+    def __str__(self) -> str:
         return ", ".join(map(str, self.sources))
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict:
         return self.__dict__ | {"_archives": {}}
 
     def __contains__(self, name: str) -> bool:
         return self._source(name) is not None
 
     def read(self, name: str) -> bytes:
-        """The file's own bytes.
+        """The bytes of a file.
 
         Raises:
-            BadInput: it is not there, damaged, or a zip's member of more than 1 GiB.
+            BadInput: it is missing, damaged, or a member of a zip with more than 1 GiB.
         """
         source = self._source(name)
         with _reading(source / name if source else name):
@@ -68,41 +69,41 @@ class Pictures:
                 return (source / name).read_bytes()
             archive, members = self._archive(source)
             member = members[str(PurePosixPath(name))]
-            if member.file_size > GREATEST:
+            if member.file_size > MAX_BYTES:
                 raise BadInput("is larger than 1 GiB")
             return archive.read(member)
 
-    def stamps(self, names: list[str]) -> list:
-        """What tells these files from others of the same names: where they are, how large, and how old."""
+    def stamps(self, names: list[str]) -> list[tuple[str, int, int]]:
+        """Path, size and time of modification of the zips and of these files in folders, which change when a file changes."""
 
-        def stamp(path):
-            there = path.stat()
-            return str(path.resolve()), there.st_size, there.st_mtime_ns
+        def stamp(path: Path) -> tuple[str, int, int]:
+            status = path.stat()
+            return str(path.resolve()), status.st_size, status.st_mtime_ns
 
         zips = [stamp(source) for source in self.sources if not source.is_dir()]
         folders = {source for source in self.sources if source.is_dir()}
         return zips + [stamp(source / name) for name in names if (source := self._source(name)) in folders]
 
-    def _source(self, name):
-        """The first source that holds the file, or None."""
+    def _source(self, name: str) -> Path | None:
+        """The first source that has the file, or None."""
         if Path(name).anchor or ".." in Path(name).parts:  # would leave the folder
             return None
         for source in self.sources:
             if source.is_dir():
-                there = os.path.isfile(source / name)  # Path.is_file raises where a name is too long for a file
+                exists = os.path.isfile(source / name)  # Path.is_file raises where a name is too long for a file
             else:
-                there = str(PurePosixPath(name)) in self._archive(source)[1]
-            if there:
+                exists = str(PurePosixPath(name)) in self._archive(source)[1]
+            if exists:
                 return source
         return None
 
-    def _archive(self, source):
-        """(zip file, name -> member), opened once in each process: forked ones would share the place in the file."""
+    def _archive(self, source: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+        """(zip file, name -> member), opened once in each process: forked processes would share the position in the file."""
         if self._process != os.getpid():
             self._process, self._archives = os.getpid(), {}
         if source not in self._archives:
             archive = zipfile.ZipFile(source)
-            # A Mac keeps notes on each file in a second folder at the top.
+            # macOS adds metadata of each file in a second folder at the top.
             files = [i for i in archive.infolist() if not i.is_dir() and not i.filename.startswith("__MACOSX/")]
             members = {str(PurePosixPath(i.filename)): i for i in files}
             tops = {name.partition("/")[0] if "/" in name else None for name in members}
@@ -131,24 +132,24 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Rendering:
-    """How files become pictures. What is an 8-bit JPEG or PNG already, grey or RGB, is kept byte for byte.
+    """How files become pictures. Grey and RGB JPEGs and PNGs of 8 bits stay byte for byte what they are.
 
-    FITS images are shown with their first row at the bottom, as DS9 does, so that north stays up; pixels that are not
+    FITS images are shown with their first row at the bottom, as in DS9, so that north stays up; pixels that are not
     finite are black.
 
     Attributes:
         crop: share of the picture's shorter side that is kept, as a square from its centre; 1: the whole picture.
-        size: shorter side in pixels of the published picture; smaller ones are not enlarged. None: as it is.
-        stretch: of FITS files and of grey PNGs with 16 bits, from values to brightness; "lupton" is for three bands and
-            keeps the hue of what is brighter than white.
-        low: percentile of a file's finite values that is printed black.
-        high: percentile that is printed white. 0.25 and 99.75 leave out bad pixels and the hearts of stars, but show
-            the noise of the sky, in which faint arms and tails lie. Where a galaxy's own core must not be white, more.
+        size: shorter side in pixels of the published picture; smaller pictures are not enlarged. None: unchanged.
+        stretch: from values to brightness, for FITS files and grey PNGs of 16 bits; "lupton" is for three bands and
+            keeps the hue of pixels brighter than white.
+        low: percentile of a file's finite values that becomes black.
+        high: percentile that becomes white. 0.25 and 99.75 leave out bad pixels and the centres of stars, but show
+            the noise of the sky, in which faint arms and tails lie. Increase it if the cores of galaxies are saturated.
         softening: of the asinh stretch: share of the interval below which it is linear.
-        lupton_q: the inverse of the same for "lupton", whose asinh is that of the mean of the bands.
-        rgb: which bands of a FITS file, counted from 0, are red, green and blue; (2, 1, 0) is for files that go from
+        lupton_q: inverse of the softening of "lupton", whose asinh is applied to the mean of the bands.
+        rgb: the bands of a FITS file, counted from 0, that are red, green and blue; (2, 1, 0) is for files that go from
             blue to red, such as g, r, z.
-        quality: of JPEGs that are written anew, from 1 to 100.
+        quality: of the JPEGs that are written, from 1 to 100.
     """
 
     crop: float = 1.0
@@ -161,29 +162,36 @@ class Rendering:
     rgb: tuple[int, int, int] = (2, 1, 0)
     quality: int = 95
 
-    def check(self):
-        """Raise BadInput about a value that cannot be."""
-        for wrong, what in [
+    def check(self) -> None:
+        """Check the values.
+
+        Raises:
+            BadInput: names the value that is invalid.
+        """
+        for wrong, reason in [
             (not 0 < self.crop <= 1, f"crop {self.crop} is not in (0, 1]"),
             (self.size is not None and self.size < 8, f"size {self.size} is less than 8 pixels"),
             (
                 self.stretch not in get_args(Stretch),
-                f"stretch {self.stretch!r} is none of {', '.join(get_args(Stretch))}",
+                f"stretch {self.stretch!r} is not one of {', '.join(get_args(Stretch))}",
             ),
-            (not 0 <= self.low < self.high <= 100, f"low {self.low} and high {self.high} are no rising percentiles"),
+            (
+                not 0 <= self.low < self.high <= 100,
+                f"low {self.low} and high {self.high} are not increasing percentiles",
+            ),
             (not 0 < self.softening < math.inf, f"softening {self.softening} is not positive"),
             (not 0 < self.lupton_q < math.inf, f"lupton_q {self.lupton_q} is not positive"),
             (sorted(self.rgb) != [0, 1, 2], f"rgb {self.rgb} must hold 0, 1 and 2 in some order"),
             (not 1 <= self.quality <= 100, f"quality {self.quality} is not from 1 to 100"),
         ]:
             if wrong:
-                raise BadInput(f"pictures: {what}")
+                raise BadInput(f"pictures: {reason}")
 
     def decode(self, content: bytes, name: str = "") -> Decoded:
         """The whole picture in a file.
 
         Raises:
-            BadInput: the file cannot be decoded completely, or its values make no picture.
+            BadInput: the file cannot be decoded completely, or its values cannot be stretched.
         """
         with _reading(name):
             content = _expanded(content)
@@ -198,7 +206,7 @@ class Rendering:
         """
         with _reading(decoded.name):
             picture = self._reduced(decoded.pixels)
-            if picture is decoded.pixels and decoded.kind in KEPT:
+            if picture is decoded.pixels and decoded.kind in UNCHANGED:
                 return decoded.content, ".jpg" if decoded.kind == "jpeg" else ".png"
             file = io.BytesIO()
             if picture is decoded.pixels:
@@ -224,8 +232,8 @@ class Rendering:
         return self._reduced(self.decode(content, name).pixels)
 
     def describe(self, kinds: set[str]) -> str:
-        """What was done to files of these kinds (of `kind_of`), for a card."""
-        said = []
+        """How files of these kinds (of `kind_of`) were rendered, for a card."""
+        sentences = []
         names = {"fits1": "FITS images", "fits3": "FITS images of three bands", "png16": "16-bit PNGs"}
         if values := [name for kind, name in names.items() if kind in kinds]:
             stretch = f"{self.stretch} stretch"
@@ -233,38 +241,40 @@ class Rendering:
                 stretch += f" with softening {self.softening:g}"
             elif self.stretch == "lupton":
                 stretch += f" (Lupton et al. 2004, Q = {self.lupton_q:g})"
-            said.append(
-                f"Pictures were made of {', '.join(values)} by the {stretch} between percentiles {self.low:g} (black) "
+            sentences.append(
+                f"{', '.join(values)} were converted to pictures by the {stretch} between percentiles {self.low:g} (black) "
                 f"and {self.high:g} (white) of each file's finite values."
             )
         if "fits3" in kinds:
             red, green, blue = (("first", "second", "third")[band] for band in self.rgb)
-            said.append(
-                f"Of the bands, which share one interval, the {red} is red, the {green} green, the {blue} blue."
+            sentences.append(
+                f"The bands share one interval; the {red} band is red, the {green} green and the {blue} blue."
             )
         if "png16rgb" in kinds:
-            said.append("Of PNGs with 16 bits per band and colour or transparency, the upper 8 bits were kept.")
+            sentences.append("PNGs with 16 bits per band and colour or transparency keep only their upper 8 bits.")
         if kinds & {"other8", "png16rgb"}:
-            said.append("Palettes and other colour spaces became RGB, and transparent pixels lie over black.")
+            sentences.append(
+                "Palettes and other colour spaces were converted to RGB, and transparent pixels lie over black."
+            )
         if self.crop < 1:
             reduced = f", reduced to {self.size} pixels (bicubic) if it was larger" if self.size else ""
-            said.append(
-                f"Of each picture a square in its centre was kept, whose side is {self.crop:g} of the picture's shorter "
+            sentences.append(
+                f"Each picture was cropped to a square in its centre, whose side is {self.crop:g} of the picture's shorter "
                 f"side{reduced}, and written as JPEG of quality {self.quality}."
             )
-            return " ".join(said)  # none is as it was
+            return " ".join(sentences)  # no file is unchanged
         if self.size:
-            said.append(
+            sentences.append(
                 f"Pictures whose shorter side was longer than {self.size} pixels were reduced to that (bicubic) and "
                 f"written as JPEG of quality {self.quality}."
             )
         other = "other " if self.size else ""
-        if kinds - KEPT:
-            said.append(f"The {other}pictures made in this way are PNGs, without further loss.")
-        if kinds & KEPT:
-            files = "8-bit JPEG and PNG files" if kinds - KEPT else "pictures"
-            said.append(f"The {other}{files} are the original files, byte for byte.")
-        return " ".join(said)
+        if kinds - UNCHANGED:
+            sentences.append(f"The {other}converted pictures are PNGs, without further loss.")
+        if kinds & UNCHANGED:
+            files = "8-bit JPEG and PNG files" if kinds - UNCHANGED else "pictures"
+            sentences.append(f"The {other}{files} are the original files, byte for byte.")
+        return " ".join(sentences)
 
     def _decode(self, kind: str, opened: Any) -> Image.Image:
         """The whole picture, L or RGB, of what `_opened` gives."""
@@ -277,10 +287,10 @@ class Rendering:
             return self._stretched(np.asarray(picture)[None])
         if picture.has_transparency_data or picture.mode != "L":
             picture = to_rgb(picture)
-        picture.info = {}  # Pillow would write a colour profile that no longer fits
+        picture.info = {}  # else Pillow writes the colour profile, which no longer applies
         return picture
 
-    def _stretched(self, bands):
+    def _stretched(self, bands: np.ndarray) -> Image.Image:
         """Values of shape (1 or 3, height, width) -> 8-bit picture."""
         visualization = _astropy().visualization
         stretch = {
@@ -288,7 +298,7 @@ class Rendering:
             "linear": visualization.LinearStretch(),
             "sqrt": visualization.SqrtStretch(),
             "log": visualization.LogStretch(),
-            # Not LuptonAsinhStretch, whose constants print as grey what all other stretches print white.
+            # Not LuptonAsinhStretch, whose constants turn grey what all other stretches turn white.
             "lupton": visualization.AsinhStretch(1 / self.lupton_q),
         }[self.stretch]
         if self.stretch == "lupton" and len(bands) != 3:
@@ -315,8 +325,8 @@ class Rendering:
         pixels = np.rint(255 * shares).astype(np.uint8)
         return Image.fromarray(pixels if len(bands) == 3 else pixels[..., 0])
 
-    def _reduced(self, picture):
-        """The picture itself, or its middle, or a smaller one. Bicubic, as `to_canvas`: rings less around stars than Lanczos."""
+    def _reduced(self, picture: Image.Image) -> Image.Image:
+        """The picture itself, its centre, or a smaller picture. Bicubic, as `to_canvases`: less ringing around stars than Lanczos."""
         shorter = min(picture.size)
         if self.crop < 1:
             shorter = max(1, round(shorter * self.crop))
@@ -329,14 +339,14 @@ class Rendering:
 
 
 def open_picture(content: bytes | None, formats: tuple[str, ...] | None = None) -> Image.Image:
-    """The picture in an encoded file, of which only the header is read.
+    """Open the picture in an encoded file; only the header is decoded.
 
     Args:
-        formats: those that it may have, as Pillow calls them; None: all that Pillow knows.
+        formats: the formats to accept, by their names in Pillow; None: all formats of Pillow.
 
     Raises:
-        BadInput: there is none, it is truncated, or it has more pixels than Pillow takes for harmless.
-        PIL.UnidentifiedImageError: it is none of the formats.
+        BadInput: there is no picture, it is truncated, or it has more pixels than Pillow allows.
+        PIL.UnidentifiedImageError: it has none of the formats.
     """
     if content is None:
         raise BadInput("there is no picture")
@@ -346,22 +356,22 @@ def open_picture(content: bytes | None, formats: tuple[str, ...] | None = None) 
         raise BadInput(str(error)) from error
     check_pixels(*picture.size)
     if content.startswith(PNG_START) and PNG_END not in content:
-        raise BadInput("is truncated")  # behind the last pixel: Pillow minds that less than other decoders
+        raise BadInput("is truncated")  # behind the last pixel, which Pillow accepts and other decoders do not
     return picture
 
 
 def check_pixels(width: int, height: int) -> None:
-    """Refuse a picture by its header, before a few bytes become gigabytes.
+    """Check the size of a picture by its header, before a few bytes become gigabytes.
 
     Raises:
-        BadInput: it has more pixels than Pillow takes for harmless, 89 million by default.
+        BadInput: it has more pixels than Pillow allows, 89 million by default.
     """
     if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
         raise BadInput(f"its {width} x {height} pixels are more than {Image.MAX_IMAGE_PIXELS:,}")
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """A picture of 8 bits as RGB: a grey one has three equal bands, and what is transparent lies over black, like the sky.
+    """A picture of 8 bits as RGB: grey becomes three equal bands, and transparent pixels lie over black, like the sky.
 
     Raises:
         BadInput: it has more than 8 bits.
@@ -375,7 +385,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def kind_of(content: bytes, name: str = "") -> str:
-    """What a file is, from its beginning; its pixels are not decoded.
+    """The kind of a file, from its beginning; its pixels are not decoded.
 
     Returns:
         "jpeg" or "png": 8 bits, grey or RGB; "other8": JPEG or PNG with transparency, a palette, fewer bits or another
@@ -383,23 +393,23 @@ def kind_of(content: bytes, name: str = "") -> str:
         "fits1" or "fits3": FITS image of one or three bands.
 
     Raises:
-        BadInput: it is none of these.
+        BadInput: it has none of these formats.
     """
     with _reading(name):
         return _opened(_expanded(content))[0]
 
 
 @contextmanager
-def _reading(name) -> Iterator[None]:
-    """Whatever goes wrong within becomes a BadInput about the file."""
+def _reading(name: Path | str) -> Iterator[None]:
+    """Turn every error within into a BadInput about the file."""
     try:
         with warnings.catch_warnings():
-            # What is odd in a FITS header says nothing about pixels; only that some are missing does.
+            # Oddities in a FITS header do not affect pixels; only a truncated file does.
             warnings.filterwarnings("ignore", module="astropy")
             warnings.filterwarnings("error", message="File may have been truncated")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
-    except Exception as error:  # zips and decoders raise many kinds; each means that the file is no good
+    except Exception as error:  # zips and decoders raise many kinds of errors; each means that the file is damaged
         if isinstance(error, Image.UnidentifiedImageError):
             reason = "is neither JPEG, PNG nor FITS"
         else:
@@ -407,13 +417,13 @@ def _reading(name) -> Iterator[None]:
         raise BadInput(f"{name}: cannot be read as a picture ({reason})".removeprefix(": ")) from error
 
 
-def _expanded(content):
-    """The file within a gzipped one."""
+def _expanded(content: bytes) -> bytes:
+    """The content, decompressed if it is a gzipped FITS file."""
     if not content.startswith(GZIP_START):
         return content
     with gzip.open(io.BytesIO(content)) as file:
-        content = file.read(GREATEST + 1)
-    if len(content) > GREATEST:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
         raise BadInput("is larger than 1 GiB")
     if not content.startswith(FITS_START):
         raise Image.UnidentifiedImageError
@@ -432,34 +442,38 @@ def _opened(content: bytes) -> tuple[str, Any]:
 def _kind_of_picture(picture: Image.Image, is_png: bool) -> str:
     if not is_png:
         return "jpeg" if picture.mode in ("L", "RGB") else "other8"
-    # As it is in the file: in memory, 16 bits of colour have lost 8 already, and 2 or 4 of grey have become 8.
+    # The mode in the file: in memory, 16 bits of colour are already reduced to 8, and 2 or 4 bits of grey expanded to 8.
     stored = picture.tile[0].args
     if stored.endswith(";16B"):
         return "png16" if picture.mode.startswith("I") else "png16rgb"
     return "png" if stored in ("L", "RGB") and not picture.has_transparency_data else "other8"
 
 
-def _fits_image(content):
-    """The first HDU that holds an image of one or three bands, and which of the two."""
+def _fits_image(
+    content: bytes,
+) -> tuple[Any, int]:  # naming the type of astropy would require it where a model is loaded
+    """The first HDU with an image of one or three bands, and the number of bands."""
     hdus = _astropy().fits.open(io.BytesIO(content), memmap=False)
     images = [(hdu, hdu.shape) for hdu in hdus if hdu.is_image and hdu.shape]
     for hdu, shape in images:
         if len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3)):
-            if not 0 < math.prod(shape[-2:]) <= Image.MAX_IMAGE_PIXELS:  # checked before a few bytes become many
+            if not 0 < math.prod(shape[-2:]) <= Image.MAX_IMAGE_PIXELS:  # checked before a few bytes become gigabytes
                 raise BadInput(f"its image of shape {shape} is empty or too large")
             return hdu, 1 if len(shape) == 2 else shape[0]
     if images:
-        found = ", ".join(str(shape) for _, shape in images)
-        raise BadInput(f"its image has the shape {found}, not (height, width) or that of 1 or 3 bands")
-    raise BadInput("holds no image")
+        shapes = ", ".join(str(shape) for _, shape in images)
+        raise BadInput(
+            f"its image has the shape {shapes}, not (height, width), (1, height, width) or (3, height, width)"
+        )
+    raise BadInput("has no image")
 
 
 @cache
-def _astropy():
-    """The parts of astropy that FITS and stretches need; to import them takes half a second, which other pictures need not wait."""
+def _astropy() -> SimpleNamespace:
+    """The parts of astropy for FITS and stretches; importing them takes half a second, which other pictures do not need."""
     try:
         from astropy import visualization
         from astropy.io import fits
-    except ImportError as error:  # where this file came with a model, astropy may not be there
+    except ImportError as error:  # where this file was loaded with a model, astropy may be missing
         raise BadInput("needs astropy; pip install astropy") from error
     return SimpleNamespace(fits=fits, visualization=visualization)

@@ -9,7 +9,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 from PIL import Image
 
-from hf_galaxy.data.pictures import GREATEST, Rendering, to_rgb
+from hf_galaxy.data.pictures import MAX_BYTES, Rendering, to_rgb
 from hf_galaxy.errors import BadInput
 
 DEFAULT = Rendering()
@@ -59,7 +59,7 @@ def _downloaded(url, timeout):
                 parts.append(part)
                 if time.monotonic() > end:
                     raise TimeoutError(f"not there after {timeout:g} s")
-                if sum(map(len, parts)) > GREATEST:
+                if sum(map(len, parts)) > MAX_BYTES:
                     raise ValueError("is larger than 1 GiB")
     except (OSError, HTTPException, ValueError) as error:  # HTTPError, URLError and TimeoutError are OSErrors
         raise BadInput(f"{url}: cannot be downloaded ({error})") from error

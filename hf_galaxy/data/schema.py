@@ -1,4 +1,4 @@
-"""What a row of a published dataset holds, and which split it is in.
+"""The columns of a published dataset, and the split of each galaxy.
 
 A row holds `id_str`, `image` (an encoded picture), one int32 column per answer of the tree, ClassLabel columns, float32
 columns of values to predict, and metadata such as `ra` and `dec` in degrees.
@@ -16,12 +16,12 @@ from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.randomness import hashed_place
 
-# 20 % test as in GZ Evo; validation is taken from the rest.
+# 20 % test as in GZ Evo; the validation split is part of the rest.
 SPLITS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 
 
 def split_of(id_str: str) -> str:
-    """The split a galaxy belongs to, for ever: adding or removing other galaxies does not move it."""
+    """The split of a galaxy, which does not change when other galaxies are added or removed."""
     place = hashed_place(id_str)
     for split, share in SPLITS.items():
         if place < share:
@@ -31,9 +31,9 @@ def split_of(id_str: str) -> str:
 
 
 def place_in_order(id_str: str) -> float:
-    """Where a galaxy stands among those of its split, in [0, 1): an order that looks shuffled, and never changes.
+    """The position of a galaxy within its split, in [0, 1): an order that looks shuffled, and never changes.
 
-    A reader of the first thousand, or of a stream, so gets a fair sample of a catalogue that was sorted.
+    So the first thousand rows, or the beginning of a stream, are a fair sample of a sorted catalogue.
     """
     return hashed_place("order of " + id_str)
 
@@ -59,7 +59,7 @@ def row_features(
 
 
 def class_name(feature: datasets.ClassLabel, index: int | None) -> str | None:
-    """The name of a class by its index; None where the label is missing: null, or -1 as the datasets library has it.
+    """The name of a class by its index; None if the label is missing: null, or -1 as in the datasets library.
 
     Raises:
         BadInput: there is no class of this index.
@@ -72,54 +72,55 @@ def class_name(feature: datasets.ClassLabel, index: int | None) -> str | None:
 
 
 def vote_columns(columns: Collection[str], tree: DecisionTree) -> list[str]:
-    """Those of the tree's columns that are there: all answers of a question or none, but of one question at least.
+    """The tree's columns among `columns`: at least those of one question.
 
     Raises:
-        BadInput: there are none, or only some answers of a question.
+        BadInput: there are none, or a question has columns for some of its answers only.
     """
     columns = set(columns)
-    held = [column for column in tree.columns if column in columns]
-    if not held:
-        raise BadInput(f"there are no votes for any question of tree {tree.name}; such as {tree.columns[0]}")
+    present = [column for column in tree.columns if column in columns]
+    if not present:
+        raise BadInput(f"no column holds votes for a question of tree {tree.name}, such as {tree.columns[0]}")
     for question in tree.questions:
         missing = [column for column in question.columns if column not in columns]
         if 0 < len(missing) < len(question.answers):
-            raise BadInput(f"of question {question.name} the answers {', '.join(missing)} have no column")
-    return held
+            raise BadInput(f"question {question.name} has no column for its answers {', '.join(missing)}")
+    return present
 
 
 class InvalidVotes(BadInput):
-    """A number that is no number of votes.
+    """A number that is not a number of votes.
 
     Attributes:
-        row: the first row of the table that holds one.
+        row: the first row of the table with such a number.
+        reason: the column and the number.
     """
 
-    def __init__(self, row: int, reason: str):
+    def __init__(self, row: int, reason: str) -> None:
         super().__init__(f"row {row}, {reason}")
         self.row, self.reason = row, reason
 
 
 def votes_in(table: pa.Table, tree: DecisionTree, errors: Literal["raise", "ignore"] = "raise") -> np.ndarray:
-    """(N, A) int32: the votes of some rows, in the tree's order.
+    """(N, A) int32: the votes in the rows of a table, in the tree's order.
 
-    A galaxy that was never in a campaign has 0 there in some datasets, null or NaN in others, and others have no such columns:
-    no votes, which is the mask of the likelihood.
+    Galaxies outside a campaign have 0 in some datasets and null or NaN in others, and further datasets have no such columns. All
+    of these become 0 votes, which is the mask of the likelihood.
 
     Args:
-        errors: what to do about numbers that are no votes (negative, not whole, infinite): "ignore" leaves them negative.
+        errors: how to treat numbers that are not votes (negative, not whole, infinite): "ignore" leaves them negative.
 
     Raises:
         InvalidVotes: there is such a number.
         BadInput: as `vote_columns`.
     """
-    held = vote_columns(columns_in(table), tree)
+    present = vote_columns(columns_in(table), tree)
     votes = np.zeros((table.num_rows, len(tree.columns)), np.int32)
     places = {column: a for a, column in enumerate(tree.columns)}
-    votes[:, [places[column] for column in held]] = matrix_of(table, held)
+    votes[:, [places[column] for column in present]] = matrix_of(table, present)
     if errors == "raise" and (wrong := votes < 0).any():
         row, answer = np.argwhere(wrong)[0].tolist()
         number = votes[row, answer]
-        what = "a number that is not whole, or too large" if number == INVALID else f"{number}"
-        raise InvalidVotes(row, f"column {tree.columns[answer]}: {what}, but votes are whole numbers from 0")
+        value = "a number that is not whole, or too large" if number == INVALID else f"{number}"
+        raise InvalidVotes(row, f"column {tree.columns[answer]}: {value}, but votes are whole numbers from 0")
     return votes

@@ -1,6 +1,6 @@
-"""Hundreds of columns of votes as one column of a table: in each row a list of its votes.
+"""Hundreds of vote columns as one column of a table, with a list of votes in each row.
 
-What Arrow does with each column of each row takes longer than decoding the row's picture.
+Arrow's work for each column of each row takes longer than decoding the row's picture. Legend: N rows, K columns.
 """
 
 from collections.abc import Sequence
@@ -10,52 +10,57 @@ import pyarrow as pa
 
 from hf_galaxy.errors import BadInput
 
-INVALID = np.iinfo(np.int32).min  # stands for a number that is not whole, not finite, or beyond int32
-MATRIX = "vote matrix"  # the name of that column; which columns it stands for is in the metadata of its field
+INVALID = np.iinfo(np.int32).min  # replaces a number that is not whole, not finite, or beyond int32
+MATRIX = "vote matrix"  # the name of that column; the metadata of its field list the columns that it replaces
 
 
 def with_matrix(table: pa.Table, columns: Sequence[str], votes: np.ndarray) -> pa.Table:
-    """The table, which may have no columns, with a further one that stands for `columns`, whose (N, K) int32 votes these are."""
+    """The table with a further column, which replaces `columns`; the table may have no other columns.
+
+    Args:
+        votes: (N, K) int32, of these columns.
+    """
     lists = pa.FixedSizeListArray.from_arrays(pa.array(votes.ravel()), len(columns))
     field = pa.field(MATRIX, lists.type, metadata={"columns": "\n".join(columns)})
     return table.append_column(field, lists) if table.num_columns else pa.table([lists], pa.schema([field]))
 
 
 def columns_in(table: pa.Table) -> list[str]:
-    """The columns of a table, those that `with_matrix` took together among them."""
-    return [name for name in table.column_names if name != MATRIX] + _together(table)
+    """The columns of a table, including those that `with_matrix` replaced."""
+    return [name for name in table.column_names if name != MATRIX] + _replaced(table)
 
 
-def _together(table):
+def _replaced(table: pa.Table | pa.RecordBatch) -> list[str]:
+    """The columns that `with_matrix` replaced."""
     if MATRIX not in table.schema.names:
         return []
     return table.field(MATRIX).metadata[b"columns"].decode().split("\n")
 
 
 def matrix_of(table: pa.Table | pa.RecordBatch, columns: Sequence[str]) -> np.ndarray:
-    """(N, K) int32: the votes in some columns, 0 where they are null or NaN, INVALID where a number is no int32.
+    """(N, K) int32: the votes in some columns, 0 where they are null or NaN, INVALID where a number does not fit an int32.
 
-    Nothing is refused here, as a table may hold rows that nobody asked for: `schema.votes_in` does.
+    Invalid numbers raise no error here, since a table may hold rows that are not used: `schema.votes_in` raises it.
 
     Args:
-        columns: K of them; all taken together in this table, or none.
+        columns: K of them; this table has either replaced all of them, or none.
 
     Raises:
-        BadInput: a column holds something else than numbers.
+        BadInput: a column does not hold numbers.
     """
-    if together := _together(table):
+    if replaced := _replaced(table):
         lists = table[MATRIX].combine_chunks()
-        votes = lists.flatten().to_numpy().reshape(-1, len(together))
-        places = {column: i for i, column in enumerate(together)}
-        return votes if list(columns) == together else votes[:, [places[column] for column in columns]]
-    held = table.select(columns)
-    if not all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in held.schema.types):
-        held = _cast(held)  # such as a column of nulls alone
-    batches = held.combine_chunks().to_batches() if isinstance(held, pa.Table) else [held]
+        votes = lists.flatten().to_numpy().reshape(-1, len(replaced))
+        places = {column: i for i, column in enumerate(replaced)}
+        return votes if list(columns) == replaced else votes[:, [places[column] for column in columns]]
+    selected = table.select(columns)
+    if not all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in selected.schema.types):
+        selected = _cast(selected)  # such as a column that has only nulls
+    batches = selected.combine_chunks().to_batches() if isinstance(selected, pa.Table) else [selected]
     if not batches:
         return np.empty((0, len(columns)), np.int32)
     missing = any(values.null_count for values in batches[0].columns)
-    votes = batches[0].to_tensor(null_to_nan=missing).to_numpy()  # which makes integers to floats
+    votes = batches[0].to_tensor(null_to_nan=missing).to_numpy()  # converts integers to floats
     if np.can_cast(votes.dtype, np.int32):
         return votes.astype(np.int32, copy=False)
     votes = np.where(np.isnan(votes), 0, votes)
@@ -63,12 +68,12 @@ def matrix_of(table: pa.Table | pa.RecordBatch, columns: Sequence[str]) -> np.nd
     return np.where(whole, votes, INVALID).astype(np.int32)
 
 
-def _cast(held: pa.Table | pa.RecordBatch) -> pa.Table | pa.RecordBatch:
+def _cast(table: pa.Table | pa.RecordBatch) -> pa.Table | pa.RecordBatch:
     """Columns of any type as float64."""
     arrays = []
-    for column, values in zip(held.schema.names, held.columns, strict=True):
+    for column, values in zip(table.schema.names, table.columns, strict=True):
         try:
             arrays.append(values.cast(pa.float64()))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise BadInput(f"column {column} holds {values.type}, but votes are whole numbers ({error})") from error
-    return type(held).from_arrays(arrays, names=held.schema.names)
+    return type(table).from_arrays(arrays, names=table.schema.names)

@@ -1,10 +1,13 @@
-"""The transformers pipeline "galaxy-morphology": from any kind of picture to what volunteers would say of the galaxy.
+"""The transformers pipeline "galaxy-morphology": from a picture in any format to the votes of volunteers.
 
 Legend of shapes: S side of the view.
 """
 
+from typing import Any
+
 import torch
-from transformers import Pipeline
+from transformers import Pipeline, PreTrainedModel
+from transformers.utils import ModelOutput
 
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.pixels import DEFAULT, pixels_of
@@ -16,19 +19,18 @@ OPTIONS = ("asked", "credible", "campaign", "volunteers")  # of `morphology`
 
 
 class GalaxyMorphologyPipeline(Pipeline):
-    """`pipeline("galaxy-morphology", model=...)`: for each galaxy what `morphology.morphology` says of it.
+    """`pipeline("galaxy-morphology", model=...)`: for each galaxy the result of `morphology.morphology`.
 
-    Takes the path or the URL of a JPEG, PNG or FITS file, its bytes, a PIL image, a numpy array (`pixels_of` says of what), a
-    list of these, a generator or a torch dataset such as transformers' KeyDataset. Pictures are framed as in training and
-    evaluation.
+    Accepts the path or URL of a JPEG, PNG or FITS file, its bytes, a PIL image, a numpy array (see `pixels_of`), a list of these,
+    a generator, or a torch dataset such as transformers' KeyDataset. Pictures are framed as in training and evaluation.
 
     Args:
-        asked, credible, campaign, volunteers: as of `morphology`; here or with each call.
-        rendering: `pictures.Rendering`, how FITS files and 16-bit PNGs become pictures: as those that the model learnt from.
-        timeout: seconds after which a download is given up; 20 by default.
+        asked, credible, campaign, volunteers: options of `morphology`; here or in each call.
+        rendering: `pictures.Rendering` of FITS files and 16-bit PNGs; use that of the training set.
+        timeout: seconds that a download may take; 20 by default.
 
     Raises:
-        BadInput: the model predicts no votes; a picture cannot be read, which the message names; or an option is wrong.
+        BadInput: the model does not predict votes; a picture cannot be read, which the message names; or an option is invalid.
     """
 
     _load_processor = False
@@ -38,35 +40,39 @@ class GalaxyMorphologyPipeline(Pipeline):
     _load_feature_extractor = False
     _load_tokenizer = False
 
-    def __init__(self, model, **kwargs):
+    def __init__(self, model: PreTrainedModel, **kwargs: Any) -> None:
         if model.config.model_type != "galaxy" or model.config.tree is None:
             raise BadInput(
-                f"galaxy-morphology is for models of votes, and a {type(model).__name__} is none; "
-                'for classes take pipeline("image-classification")'
+                f"galaxy-morphology needs a model of votes, and a {type(model).__name__} is not one; "
+                'for classes use pipeline("image-classification")'
             )
         super().__init__(model.eval(), **kwargs)
 
-    def _sanitize_parameters(self, rendering=None, timeout=None, **options):
+    def _sanitize_parameters(
+        self, rendering: Rendering | None = None, timeout: float | None = None, **options: Any
+    ) -> tuple[dict, dict, dict]:
         if unknown := options.keys() - OPTIONS:
-            known = ", ".join([*OPTIONS, "rendering", "timeout"])
-            raise BadInput(f"galaxy-morphology has no option {', '.join(sorted(unknown))}; its options are {known}")
+            options_of_all = ", ".join([*OPTIONS, "rendering", "timeout"])
+            raise BadInput(
+                f"galaxy-morphology has no option {', '.join(sorted(unknown))}; its options are {options_of_all}"
+            )
         check_options(self.model.tree, **options)
         if rendering is not None:
             rendering.check()
         reading = {"rendering": rendering, "timeout": timeout}
         return {name: value for name, value in reading.items() if value is not None}, {}, options
 
-    def preprocess(self, picture, rendering: Rendering = DEFAULT, timeout: float = 20) -> dict[str, torch.Tensor]:
+    def preprocess(self, picture: Any, rendering: Rendering = DEFAULT, timeout: float = 20) -> dict[str, torch.Tensor]:
         """`pixel_values` (1, 3, S, S) of one picture."""
         framing = self.model.config.framing
         view = eval_view(to_canvases([pixels_of(picture, rendering, timeout)], framing), framing)
         return {"pixel_values": view.to(self.dtype)}
 
-    def _forward(self, inputs):
+    def _forward(self, inputs: dict[str, torch.Tensor]) -> ModelOutput:
         return self.model(**inputs)
 
-    def postprocess(self, answer, **options) -> list[dict]:
-        """What is said of one galaxy, for each campaign."""
+    def postprocess(self, answer: ModelOutput, **options: Any) -> list[dict]:
+        """`morphology` of one galaxy, for each campaign."""
         concentrations = answer.get("concentrations")  # the multinomial likelihood has none
         return morphology(
             answer["fractions"][0].numpy(),

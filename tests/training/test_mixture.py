@@ -249,7 +249,7 @@ def test_streams_are_mixed_and_each_process_reads_its_own_part(folder, processes
 
 def test_a_question_has_columns_for_all_answers_or_none(two):
     rows = two[0].rows.remove_columns("ring_no")
-    with pytest.raises(BadInput, match="of question ring the answers ring_no have no column"):
+    with pytest.raises(BadInput, match="question ring has no column for its answers ring_no"):
         Galaxies(rows, FRAMING, Votes(BOTH))
-    with pytest.raises(BadInput, match="no votes for any question of tree gz_hubble"):
+    with pytest.raises(BadInput, match="votes for a question of tree gz_hubble"):
         Galaxies(two[0].rows, FRAMING, Votes(load_tree("gz_hubble")))
