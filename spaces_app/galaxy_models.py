@@ -72,7 +72,7 @@ class GalaxyModel:
         """
         view = self.fast.view(zoomed(picture.pixels, zoom))
         answers = self.fast.answer(view[None])
-        unlikeness = self.familiarity.unlikeness(answers.features, looks_of(view[None]))
+        unlikeness = self.familiarity.ood_score(answers.features, looks_of(view[None]))
         return Prediction(view, answers, float(unlikeness[0]))
 
     def describe(self, prediction: Prediction, campaign: str, volunteers: int, asked: float = 0.5) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Take a trained model elsewhere.
+"""Export a trained model for other libraries.
 
     python scripts/export.py encoder --run runs/ceers --out encoders/ceers
     python scripts/export.py onnx --run runs/ceers --out ceers.onnx
 
-An encoder takes a few seconds on one core; an ONNX file, whose answers are compared with torch's, 10 to 60 seconds.
+An encoder takes a few seconds on one core; an ONNX file, whose outputs are compared with torch, 10 to 60 seconds.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Encoder:
     run: Path
     """The run folder."""
     out: Path
-    """The folder to make; an earlier export there is replaced."""
+    """Output folder; an earlier export there is replaced."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Onnx:
     run: Path
     """The run folder."""
     out: Path
-    """The file to make, such as model.onnx; an earlier export there is replaced."""
+    """Output file, such as model.onnx; an earlier export there is replaced."""
 
 
 def main(settings: Encoder | Onnx) -> None:
@@ -43,9 +43,9 @@ def main(settings: Encoder | Onnx) -> None:
         return
     check_onnx_file(settings.out)
     differences = export_onnx(*load_run(settings.run), settings.out)
-    found = ", ".join(f"{share:.1e} ({name})" for name, share in differences.items())
+    shares = ", ".join(f"{share:.1e} ({name})" for name, share in differences.items())
     print(
-        f"{settings.out}: {settings.out.stat().st_size / 1e6:.1f} MB; differs from torch by at most {found} of a column's largest value"
+        f"{settings.out}: {settings.out.stat().st_size / 1e6:.1f} MB; differs from torch by at most {shares} of a column's largest value"
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from hf_galaxy.command_line import run
 from hf_galaxy.errors import BadInput
-from hf_galaxy.models.familiarity import FILE, LEVEL, Familiarity, Seen, looks_of
+from hf_galaxy.models.familiarity import FILE, LEVEL, Descriptors, Familiarity, looks_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,9 @@ def main(settings: Measure) -> None:
         split: [Seen(part.columns["features"].numpy(), looks(rows)) for part, rows in zip(parts, sources.splits[split], strict=True)]
         for split, parts in features.items()
     }  # fmt: skip
-    train, held_out = (Seen(*map(np.concatenate, zip(*seen[split], strict=True))) for split in ("train", "validation"))
+    train, held_out = (
+        Descriptors(*map(np.concatenate, zip(*seen[split], strict=True))) for split in ("train", "validation")
+    )
     familiarity = Familiarity.fit(train, held_out, settings.level)
     on_main_process(accelerator, familiarity.save, settings.run)
     accelerator.print(
@@ -79,7 +81,7 @@ def main(settings: Measure) -> None:
     )
     for name, validation, test in zip(run_settings.dataset, seen["validation"], seen["test"], strict=True):
         parts = (
-            f"{(familiarity.unlikeness(*part) > 1).mean():.2%} of {len(part.looks):,}" for part in (validation, test)
+            f"{(familiarity.ood_score(*part) > 1).mean():.2%} of {len(part.looks):,}" for part in (validation, test)
         )
         accelerator.print("{}: beyond are {} validation galaxies, and {} test galaxies".format(name, *parts))
 

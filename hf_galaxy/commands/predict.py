@@ -1,4 +1,4 @@
-"""What a finished run says of every galaxy of a dataset, or of a folder of pictures, as Parquet.
+"""Predictions of a finished run for every galaxy of a dataset, or of a folder of pictures, as Parquet.
 
 accelerate launch scripts/predict.py --run runs/ceers --dataset data/ceers --out predictions/ceers
 """
@@ -19,32 +19,32 @@ from hf_galaxy.files import check_new, new_folder
 
 @dataclass(frozen=True, kw_only=True)
 class Predict:
-    """Write what a run predicts of every galaxy: a row each, in Parquet files. The same command again goes on where it was cut off."""
+    """Write the predictions of a run, one row per galaxy, in Parquet files. An interrupted command resumes when it is run again."""
 
     run: str
     """The run folder, or its Hub id."""
     dataset: tuple[str, ...]
-    """One or several: folders of JPEG, PNG and FITS files, also in subfolders, or published datasets, folders or Hub ids."""
+    """One or several: folders of JPEG, PNG and FITS files, including subfolders, or published datasets (folders or Hub ids)."""
     out: Path
-    """The folder to make: part-*.parquet, and unreadable.csv if there are pictures that cannot be read."""
+    """Output folder, created by the command: part-*.parquet, and unreadable.csv if pictures cannot be read."""
     config: str | None = None
     """Configuration of the dataset, if it has several."""
     split: str | None = None
-    """Of the dataset; by default all of them."""
+    """Split of the dataset; by default all of them."""
     embeddings: bool = False
-    """Also write the features that the backbone sees in each galaxy, as a column `embedding`."""
+    """Also write the features of the backbone, as a column `embedding`."""
     csv: bool = False
-    """Also write predictions.csv: all but the embeddings."""
+    """Also write predictions.csv, without embeddings."""
     batch_size: int = 128
-    """Galaxies per process at once."""
+    """Batch size per process."""
     workers: int = 1
-    """Processes that decode pictures, for each predicting process; of a published dataset at most one does."""
+    """Processes that decode pictures, per predicting process; at most one for a published dataset."""
     precision: Literal["no", "bf16", "fp16"] | None = None
-    """Mixed precision, by default as `accelerate launch` or `accelerate config` says."""
+    """Mixed precision; by default that of `accelerate launch` or `accelerate config`."""
     cpu: bool = False
     """Predict on the CPU even if there is a GPU."""
     rendering: Annotated[Rendering, tyro.conf.arg(name="")] = field(default_factory=Rendering)
-    """How files become pictures: as those that the model learnt from did."""
+    """How files become pictures; use the same options as for the training set."""
 
 
 def main(settings: Predict) -> None:
@@ -79,7 +79,9 @@ def main(settings: Predict) -> None:
         predicted, unreadable = counts
         print(f"{settings.out}: {predicted:,} galaxies")
         if unreadable:
-            print(f"{unreadable:,} pictures cannot be read; {settings.out / 'unreadable.csv'} says which, and why")
+            print(
+                f"{unreadable:,} pictures cannot be read; {settings.out / 'unreadable.csv'} lists them with the reasons"
+            )
 
 
 def command() -> None:

@@ -1,9 +1,9 @@
-"""Make a finished run ready for others, and with --push upload its folder to the Hub as it is.
+"""Prepare a finished run for publication, and with --push upload its folder to the Hub.
 
     python scripts/publish_model.py --run runs/survey
     python scripts/publish_model.py --run runs/survey --license cc-by-nc-sa-4.0 --push ORG/NAME
 
-Afterwards `AutoModel.from_pretrained("ORG/NAME")` loads it, and `--start ORG/NAME` trains on from it.
+Afterwards `AutoModel.from_pretrained("ORG/NAME")` loads it, and `--start ORG/NAME` continues training from it.
 """
 
 import re
@@ -16,24 +16,24 @@ from hf_galaxy.errors import BadInput
 
 @dataclass(frozen=True, kw_only=True)
 class Publish:
-    """Check a run folder, make its card and figures anew, and upload it. A card that a person edited stays as it is."""
+    """Check a run folder, update its card and figures, and upload it. A card that a person edited is not changed."""
 
     run: Path
     """The run folder."""
     push: str | None = None
-    """Upload it to the Hub as this ORG/NAME; the same command goes on where an upload broke off."""
+    """Upload it to the Hub as this ORG/NAME; an interrupted upload resumes when the command is run again."""
     license: str | None = None
-    """Of the weights, an identifier such as cc-by-nc-sa-4.0 (huggingface.co/docs/hub/repositories-licenses); by default what the card of the training data says of the data."""
+    """License of the weights, an identifier such as cc-by-nc-sa-4.0 (huggingface.co/docs/hub/repositories-licenses); by default that of the training data, from its card."""
     datasets: tuple[str, ...] = ()
-    """Where on the Hub the training data stand, if the run learnt from a copy."""
+    """Hub ids of the training data, if the run used a local copy."""
     base_model: str | None = None
-    """Where on the Hub the weights stand that it started from, if it started from a copy."""
+    """Hub id of the weights that the run started from, if it used a local copy."""
     allow_pickle: tuple[str, ...] = ()
     """Pickles in the folder to upload, although they can run any code when loaded."""
 
 
 def main(settings: Publish) -> None:
-    # 1. Everything that could be wrong, before anything is changed.
+    # 1. Check everything before anything is changed.
     from transformers import AutoImageProcessor
 
     from hf_galaxy.models.start import load_run
@@ -48,7 +48,7 @@ def main(settings: Publish) -> None:
         for name in names:
             hub.check_repo_name(name, option)
     if settings.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", settings.license):
-        raise BadInput(f"--license {settings.license}: is no identifier such as apache-2.0 or cc-by-nc-sa-4.0")
+        raise BadInput(f"--license {settings.license}: is not an identifier such as apache-2.0 or cc-by-nc-sa-4.0")
     record = RunRecord.load(settings.run)
     if record.finished:
         hub.check_run_files(settings.run, settings.allow_pickle)
@@ -63,17 +63,17 @@ def main(settings: Publish) -> None:
     record.publication |= {name: value for name, value in chosen.items() if value}
     if settings.push and licence(record) is None:
         raise BadInput(
-            "--license: the cards of the training data state none, or different ones; say which one the weights are to have "
-            "(unknown is an answer, too)"
+            "--license: the cards of the training data state no license, or different ones; choose that of the weights "
+            "(unknown is possible too)"
         )
 
-    # 2. What people and the Hub read of it.
+    # 2. Update the card and the figures.
     if rewrite(settings.run, lambda now: now.publication.update(record.publication), redraw=True):
-        print(f"{settings.run / 'README.md'}: made of {settings.run / 'run.json'}")
+        print(f"{settings.run / 'README.md'}: written from {settings.run / 'run.json'}")
     else:
-        print(f"{settings.run / 'README.md'}: stays as it is, as a person edited it; remove it to have a new one")
+        print(f"{settings.run / 'README.md'}: not changed, since a person edited it; remove it to write a new one")
 
-    # 3. The folder as it is.
+    # 3. Upload the folder.
     if settings.push:
         print(f"pushed to {hub.push(settings.run, settings.push, 'model')}")
 

@@ -1,9 +1,9 @@
-"""Put the Space together as a folder, and with --push upload it to the Hub, where it starts by itself.
+"""Assemble the Space as a folder, and with --push upload it to the Hub, where it starts.
 
     python scripts/publish_space.py --out runs/space
     python scripts/publish_space.py --out runs/space --push ORG/NAME
 
-The folder needs nothing of the repository: `pip install -r runs/space/requirements.txt`, `python runs/space/app.py`.
+The folder does not need the repository: `pip install -r runs/space/requirements.txt`, `python runs/space/app.py`.
 """
 
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, kw_only=True)
 class Publish:
-    """Check the app, its models and its card, copy them with the package and the results that it shows, and upload that."""
+    """Check the app, its models and its card, copy them with the package and the results that it shows, and upload the copy."""
 
     out: Path = Path("runs/space")
-    """Folder to write; an earlier Space in it is replaced."""
+    """Output folder; an earlier Space in it is replaced."""
     push: str | None = None
-    """Upload it to the Hub as this ORG/NAME, and remove there what is not in the folder."""
+    """Upload it to the Hub as this ORG/NAME, and remove other files there."""
 
 
 def main(settings: Publish) -> None:

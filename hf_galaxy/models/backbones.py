@@ -1,7 +1,7 @@
-"""The vision backbones of timm and transformers behind one contract: normalised images (B, 3, S, S) -> features (B, D).
+"""The vision backbones of timm and transformers with one interface: normalised images (B, 3, S, S) -> features (B, D).
 
 A backbone is named by a timm architecture ("convnext_atto") or by "transformers:" and a folder or Hub id
-("transformers:facebook/dinov2-small"). Architecture and weights are different things: a name builds, `--start` loads.
+("transformers:facebook/dinov2-small"). The name defines the architecture; `--start` loads weights.
 """
 
 import inspect
@@ -24,18 +24,18 @@ from hf_galaxy.errors import BadInput
 
 logger = logging.getLogger(__name__)
 TRANSFORMERS = "transformers:"
-TIMM_FORMAT = ("hf_hub:", "hf-hub:", "local-dir:")  # as timm names what timm.models.save_for_hf has saved
+TIMM_FORMAT = ("hf_hub:", "hf-hub:", "local-dir:")  # prefixes of repositories saved by timm.models.save_for_hf
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What builds a backbone, and how its images are normalised.
+    """The architecture of a backbone, and the normalisation of its images.
 
     Attributes:
-        name: of a timm architecture, or "transformers:..." as given by the user.
-        config: for a transformers backbone its whole configuration, so that nothing needs to be looked up again; for a
-            timm one the arguments that it was built with beside its name, if published weights say any.
-        mean, std: of the red, green and blue values in [0, 1] that the published weights were trained with.
+        name: of a timm architecture, or "transformers:...".
+        config: of a transformers backbone its whole configuration, so that it can be built offline; of a timm backbone the
+            arguments beside its name, if its published weights need any.
+        mean, std: of the red, green and blue values in [0, 1] in the training of the published weights.
     """
 
     name: str
@@ -45,48 +45,48 @@ class Architecture:
 
 
 class TransformersBackbone(nn.Module):
-    """A transformers vision model that answers with its pooled features (B, D) alone."""
+    """A transformers vision model that returns only its pooled features (B, D)."""
 
-    def __init__(self, config: PreTrainedConfig):
+    def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
-        # Whatever the checkpoint was saved in, it is built in what the whole model is built in: by default float32.
+        # The dtype of the whole model, by default float32, not that of the saved checkpoint.
         self.model = AutoModel.from_config(config, dtype=torch.get_default_dtype())
         resizable = "interpolate_pos_encoding" in inspect.signature(self.model.forward).parameters
         self.options = {"interpolate_pos_encoding": True} if resizable else {}
         for name, parameter in self.model.named_parameters():
             if name.endswith("mask_token"):
-                # Only masked-image modelling uses it, and DDP stops at a parameter without gradient.
+                # Only masked-image modelling uses it, and DDP fails with a parameter without gradient.
                 parameter.requires_grad_(False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, S, S) -> (B, D)."""
         pooled = self.model(pixel_values=images, **self.options).get("pooler_output")
         if pooled is None:
-            raise BadInput(f"a {self.model.config.model_type} of transformers has no pooled features")
+            raise BadInput(f"the model {self.model.config.model_type} of transformers has no pooled features")
         return pooled.flatten(1)
 
 
 def architecture(name: str) -> Architecture:
-    """Look up a backbone by its name, or by the name of published weights for it.
+    """The architecture of a backbone, by its name or by the name of published weights for it.
 
     Args:
-        name: 1. "transformers:..."; of a pair of image and text models (CLIP, SigLIP) the image model is meant. 2. a
+        name: 1. "transformers:..."; for a pair of image and text models (CLIP, SigLIP) the image model. 2. a
             timm repository, "hf_hub:ORG/NAME" or "local-dir:FOLDER": its config.json is read. 3. a timm architecture, or
             one with a tag of weights ("convnext_atto.d2_in1k").
 
     Raises:
-        BadInput: there is no such thing.
+        BadInput: there is no such backbone.
     """
     if name.startswith(TRANSFORMERS):
         source = name.removeprefix(TRANSFORMERS)
         config = transformers_config(source)
         if config.model_type == "timm_wrapper":  # transformers would initialise it in its own way
-            raise BadInput(f"backbone {name}: is in timm's format; say --start hf_hub:ORG/NAME or local-dir:FOLDER")
+            raise BadInput(f"backbone {name}: is in timm's format; use --start hf_hub:ORG/NAME or local-dir:FOLDER")
         mean, std = _processor_normalisation(source)
         return Architecture(name, config.to_dict(), mean, std)
     if name.startswith(TIMM_FORMAT):
         built, arguments, trained = timm_format(name)
-        # A model of grey pictures takes the mean of the three channels once its weights are adapted, so normalise all.
+        # The adapted weights of a model for grey pictures use the mean of the three channels, so normalise all.
         mean, std = (tuple(trained[key]) * (3 // len(trained[key])) for key in ("mean", "std"))
         return Architecture(built, arguments or None, mean, std)
     if not timm.is_model(name):
@@ -97,49 +97,49 @@ def architecture(name: str) -> Architecture:
 
 
 def transformers_config(source: str) -> PreTrainedConfig:
-    """The configuration of a folder or Hub id; of a pair of image and text models that of the image model.
+    """The configuration of a folder or Hub id; for a pair of image and text models that of the image model.
 
     Raises:
-        BadInput: there is none.
+        BadInput: there is no configuration.
     """
     try:
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise BadInput(
-            f"backbone {TRANSFORMERS}{source}: {source} is no transformers model folder or reachable Hub id"
+            f"backbone {TRANSFORMERS}{source}: {source} is neither the folder nor a reachable Hub id of a transformers model"
         ) from error
     return getattr(config, "vision_config", config)
 
 
 def timm_format(name: str) -> tuple[str, dict, dict]:
-    """Of a timm repository: the architecture, the arguments that it is built with beside that, and how it was trained.
+    """The architecture of a timm repository, the further arguments to build it with, and its preprocessing (mean, std, channels).
 
     Raises:
-        BadInput: there is none, or of an architecture that timm does not have.
+        BadInput: there is no such repository, or timm does not have its architecture.
     """
     try:
         config = json.loads(file_of(name, "config.json").read_text())
         built = config["architecture"]
     except (OSError, ValueError, KeyError, EntryNotFoundError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise BadInput(f"{name}: is no folder or reachable Hub id of a timm model ({reason})") from error
+        raise BadInput(f"{name}: is neither the folder nor a reachable Hub id of a timm model ({reason})") from error
     if not timm.is_model(built):
-        raise BadInput(f"{name}: is of the architecture {built}, which timm {timm.__version__} does not have")
+        raise BadInput(f"{name}: has the architecture {built}, which timm {timm.__version__} does not have")
     cfg = config.get("pretrained_cfg", config)  # older versions of timm do not nest it
     arguments = config.get("model_args") or {}
     channels = arguments.get("in_chans") or cfg.get("input_size", (3,))[0]
     trained = {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD} | cfg | {"channels": channels}
-    # What a run decides itself; pictures always have three channels.
+    # Settings of a run; pictures always have three channels.
     ours = ("num_classes", "img_size", "in_chans", "drop_rate", "drop_path_rate")
     return built, {key: value for key, value in arguments.items() if key not in ours}, trained
 
 
 def file_of(name: str, file: str) -> Path:
-    """A file of a timm repository, fetched if need be.
+    """The path of a file of a timm repository, which is downloaded if need be.
 
     Raises:
-        EntryNotFoundError: it is not there.
-        OSError: there is no such repository, or the Hub cannot be asked.
+        EntryNotFoundError: there is no such file.
+        OSError: there is no such repository, or the Hub cannot be reached.
     """
     source, _, place = name.partition(":")
     if source == "local-dir":
@@ -150,13 +150,13 @@ def file_of(name: str, file: str) -> Path:
     return Path(hf_hub_download(repo, file, revision=revision or None))
 
 
-def _processor_normalisation(source):
+def _processor_normalisation(source: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     try:
         processor = AutoImageProcessor.from_pretrained(source, backend="pil")
-    except (OSError, ValueError) as error:  # there is none, or the Hub does not give it
+    except (OSError, ValueError) as error:  # there is none, or the Hub denies access
         reason = " ".join(str(error).split())[:200]
         logger.warning(
-            "%s: has no image processor that can be read (%s): pictures are normalised with the mean and standard deviation "
+            "%s: has no readable image processor (%s), so pictures are normalised with the mean and standard deviation "
             "of ImageNet, as for most models",
             source, reason,
         )  # fmt: skip
@@ -165,15 +165,15 @@ def _processor_normalisation(source):
 
 
 def build(name: str, config: dict | None, image_size: int, drop_path: float = 0.0) -> tuple[nn.Module, int]:
-    """A fresh backbone with its library's own initialisation, and the width D of its features.
+    """A new backbone with its library's initialisation, and the width D of its features.
 
     Args:
         config: `Architecture.config`.
-        image_size: S, for architectures whose position embedding is made for one size.
+        image_size: S, for architectures whose position embeddings depend on it.
         drop_path: stochastic depth rate, timm only.
 
     Raises:
-        BadInput: it has no pooled features, or is not made for pictures of this size.
+        BadInput: it has no pooled features, or does not support pictures of this size.
     """
     if name.startswith(TRANSFORMERS):
         if drop_path:
@@ -187,8 +187,8 @@ def build(name: str, config: dict | None, image_size: int, drop_path: float = 0.
     return backbone, backbone.head_hidden_size
 
 
-def _pooled_width(name, config, image_size):
-    # Configurations name it in many ways (hidden_size, hidden_sizes, hidden_dim, neck_hidden_sizes), so it is read off
+def _pooled_width(name: str, config: PreTrainedConfig, image_size: int) -> int:
+    # Configurations use many names for it (hidden_size, hidden_sizes, hidden_dim, neck_hidden_sizes), so it is inferred from
     # the shapes of a forward pass that computes nothing and draws no random number.
     try:
         with torch.device("meta"):
@@ -199,63 +199,63 @@ def _pooled_width(name, config, image_size):
 
 
 def timm_options(name: str, config: dict | None, image_size: int, drop_path: float = 0.0) -> dict:
-    """What timm builds a backbone with, beside its name; arguments as of `build`."""
+    """The arguments of `timm.create_model` beside the name; arguments as in `build`."""
     fixed = timm.get_pretrained_cfg(name).fixed_input_size
     size = {"img_size": image_size} if fixed else {}
     return (config or {}) | size | ({"drop_path_rate": drop_path} if drop_path else {})
 
 
 def set_checkpointing(backbone: nn.Module, enable: bool, function: Callable, every: int) -> None:
-    """Let a built backbone compute what its blocks did again in the backward pass, instead of keeping it until then.
+    """Enable or disable gradient checkpointing: blocks are computed again in the backward pass, to save memory.
 
-    Gradients are the same, bit by bit. Batch norms see each batch twice, so that their running averages forget faster.
+    Gradients are the same to the bit. Batch norms update their running averages twice per batch.
 
     Args:
-        function: what checkpoints a block; transformers only, timm has its own.
-        every: one block of so many is checkpointed; transformers only.
+        function: checkpoints a block; transformers only, timm has its own.
+        every: checkpoint one block of this many; transformers only.
 
     Raises:
-        BadInput: the architecture has no checkpoints.
+        BadInput: the architecture does not support it.
     """
     try:
         if isinstance(backbone, TransformersBackbone):
             if not backbone.model.supports_gradient_checkpointing:
-                raise ValueError("transformers has none for it")
+                raise ValueError("transformers does not support it")
             backbone.model._set_gradient_checkpointing(enable, function, every)
         elif every > 1:
-            raise ValueError("those of timm checkpoint every block")
+            raise ValueError("timm checkpoints every block")
         else:
             backbone.set_grad_checkpointing(enable)
     except (AssertionError, ValueError) as error:
         if enable:
             name = type(backbone.model if isinstance(backbone, TransformersBackbone) else backbone).__name__
-            raise BadInput(f"gradient checkpointing: {name} cannot do it ({error}); train without") from error
+            raise BadInput(f"gradient checkpointing: {name} does not support it ({error}); train without it") from error
 
 
 def layer_groups(backbone: nn.Module) -> list[list[str]]:
     """The names of all parameters of a built backbone, from its input to its output, each in exactly one group.
 
-    The first group is what stands before the blocks (stem, embeddings), then each block is a group; what stands between
-    two blocks (downsampling) goes with the one that follows, what stands behind the last (final norm, pooling by
-    attention) with the last. So layer-wise decay, and training only the last blocks, leave nothing out.
+    The first group has the parameters before the blocks (stem, embeddings), then each block is a group. Parameters between
+    two blocks (downsampling) belong to the following block, those after the last block (final norm, pooling by attention) to
+    the last. So layer-wise decay, and training only the last blocks, omit no parameter.
 
-    timm says what the blocks of its models are: for a few (MaxViT, MViTv2) whole stages. There, tokens and position
-    embeddings are in the first group even where they are first used in a later block (CaiT, XCiT). Where timm says
-    nothing, and in transformers, the blocks are read off the modules.
+    timm defines the blocks of its models: for a few (MaxViT, MViTv2) these are whole stages. There, tokens and position
+    embeddings are in the first group even if a later block uses them first (CaiT, XCiT). Without such a definition, and in
+    transformers, the blocks are inferred from the modules.
     """
     if not hasattr(backbone, "group_matcher"):
         return _groups_by_definition(backbone)
-    unmatched = "?"  # a name that no matcher knows: timm takes whatever it does not match for the head
+    unmatched = "?"  # matches nothing: timm groups such names with the head
     names = [(name, None) for name in [*dict(backbone.named_parameters()), unmatched]]
-    *groups, behind = group_with_matcher(names, backbone.group_matcher(coarse=False)).values()
-    groups[-1] += [name for name in behind if name != unmatched]
+    *groups, head = group_with_matcher(names, backbone.group_matcher(coarse=False)).values()
+    groups[-1] += [name for name in head if name != unmatched]
     return groups
 
 
-def _groups_by_definition(backbone):
-    # Blocks are the elements of lists whose elements are alike and have parts, or of such lists in a stage, which is an
-    # element of one itself; lists further inside are parts of a block. Modules are defined in the order of their use (not
-    # so in PoolFormer and SegFormer of transformers, which have no pooled features and thus cannot be built here).
+def _groups_by_definition(backbone: nn.Module) -> list[list[str]]:
+    # Blocks are the elements of lists whose elements have one type and have children, or of such lists within a stage, which is
+    # itself an element of one; deeper lists are parts of a block. Modules are defined in the order of their use (except in
+    # PoolFormer and SegFormer of transformers, which have no pooled features and thus cannot be built here).
     elements: list[str] = []
     for name, module in backbone.named_modules():
         if isinstance(module, nn.ModuleList | nn.Sequential) and len({type(element) for element in module}) == 1:
@@ -264,7 +264,9 @@ def _groups_by_definition(backbone):
                 elements += [f"{name}.{i}." for i in range(len(module))]
     blocks = [a for a in elements if not any(b != a and b.startswith(a) for b in elements)]
 
-    groups, between, current = [], [], None
+    groups: list[list[str]] = []
+    between: list[str] = []
+    current = None
     for name, _ in backbone.named_parameters():
         block = next((block for block in blocks if name.startswith(block)), None)
         if block is None:

@@ -1,13 +1,14 @@
-"""A trained model for other libraries: its backbone alone for timm and transformers, all of it for ONNX Runtime.
+"""Export of a trained model: its backbone for timm and transformers, the whole model for ONNX Runtime.
 
-Whatever is written has been read again, and answered as the model does, before it takes its name. Legend: B pictures, S
-their side in pixels.
+Each export is loaded, and its outputs are compared with those of the model, before it gets its name. Legend: B pictures, S
+their side in pixels, D features.
 """
 
 import dataclasses
 import json
 import math
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -30,18 +31,18 @@ from hf_galaxy.reports.text import TEMPLATES
 
 MADE = "<!-- Made by scripts/export.py, which replaces it: write elsewhere. -->"
 MADE_BY = "hf_galaxy"  # what an ONNX file calls its producer
-# What timm knows of the published weights of an architecture, and is not true of others.
+# Metadata of the published weights of an architecture in timm, which do not apply to other weights.
 OF_PUBLISHED_WEIGHTS = ("tag", "license", "description", "origin_url", "paper_name", "paper_ids", "notes")
-TOLERANCE = 1e-4  # of what ONNX Runtime and torch answer, as a share of the answer
-FEATURES = "features"  # the output of an ONNX file that is no answer
-ONNX_BYTES = 2**31 - 2**20  # what one file can hold, with room for what is not weights
+TOLERANCE = 1e-4  # relative difference between the outputs of ONNX Runtime and torch
+FEATURES = "features"  # name of the input of the head, as an output of an ONNX file
+ONNX_BYTES = 2**31 - 2**20  # the size limit of a file, with room for other content than weights
 
 
 def check_encoder_folder(out: Path) -> None:
-    """Refuse a folder that is something else than an export.
+    """Check that a folder can be written.
 
     Raises:
-        BadInput: says so, or that the folder cannot be made.
+        BadInput: it exists and is not an export, or cannot be created.
     """
     card = out / "README.md"
     if not (card.is_file() and MADE.encode() in card.read_bytes()):
@@ -51,12 +52,12 @@ def check_encoder_folder(out: Path) -> None:
 def export_encoder(model: GalaxyPreTrainedModel, record: RunRecord, out: Path) -> None:
     """Write the backbone in the format of its library, with a card; an earlier export is replaced when all is written.
 
-    Of a timm backbone `timm.create_model("local-dir:FOLDER" or "hf-hub:ORG/NAME", pretrained=True)` and
-    `transformers.AutoModel.from_pretrained` both make what has the weights and answers of `model.backbone` to the bit (but
-    see `_aligned`); of a transformers backbone `AutoModel` does. What prepares pictures comes with it, and normalises them.
+    `transformers.AutoModel.from_pretrained`, and for a timm backbone also
+    `timm.create_model("local-dir:FOLDER" or "hf-hub:ORG/NAME", pretrained=True)`, load a model with the weights and outputs of
+    `model.backbone` to the bit (but see `_aligned`). The export includes the preprocessing of pictures, with normalisation.
 
     Raises:
-        BadInput: as `check_encoder_folder`; it cannot be written; or what was written does not answer alike.
+        BadInput: as `check_encoder_folder`; it cannot be written; or its outputs differ.
     """
     check_encoder_folder(out)
     model.eval()
@@ -70,22 +71,22 @@ def export_encoder(model: GalaxyPreTrainedModel, record: RunRecord, out: Path) -
             card = folder / "README.md"
             card.write_text(encoder_card(record, model))
             for file in folder.iterdir():
-                file.chmod(card.stat().st_mode)  # safetensors lets nobody else read what it writes
+                file.chmod(card.stat().st_mode)  # safetensors writes files that only their owner can read
     except (OSError, SafetensorError) as error:
         raise BadInput(f"--out {out}: cannot be written ({error})") from error
 
 
-def _save_timm(model, folder):
+def _save_timm(model: GalaxyPreTrainedModel, folder: Path) -> None:
     framing = model.config.framing
-    seen = {
+    data_config = {
         "input_size": (3, framing.size, framing.size), "mean": tuple(model.config.pixel_mean),
         "std": tuple(model.config.pixel_std), "crop_pct": crop_pct(framing), "crop_mode": "center",
         "interpolation": "bicubic",
     }  # fmt: skip
-    timm.models.save_for_hf(model.backbone, folder, safe_serialization=True, data_config=seen)
+    timm.models.save_for_hf(model.backbone, folder, safe_serialization=True, data_config=data_config)
     file = folder / "config.json"
     config = json.loads(file.read_text())
-    # transformers gives num_classes=0 itself, and stops at a second one; drop_path_rate is for whoever trains it on.
+    # transformers passes num_classes=0 itself, and fails with a second one; drop_path_rate is for further training.
     arguments = {name: value for name, value in config.pop("model_args").items() if name == "img_size"}
     config |= {"model_args": arguments} if arguments else {}
     config["pretrained_cfg"] = {k: v for k, v in config["pretrained_cfg"].items() if k not in OF_PUBLISHED_WEIGHTS}
@@ -93,12 +94,12 @@ def _save_timm(model, folder):
 
 
 def crop_pct(framing: Framing) -> float:
-    """The share for which timm, which rounds S / share down, scales pictures as `Framing` does."""
+    """The share for which timm, which rounds S / share down, scales pictures like `Framing`."""
     share = framing.size / framing.scaled
     return share if math.floor(framing.size / share) == framing.scaled else math.nextafter(share, 0)
 
 
-def _save_transformers(model, folder):
+def _save_transformers(model: GalaxyPreTrainedModel, folder: Path) -> None:
     model.backbone.model.save_pretrained(folder)
     framing = model.config.framing
     CLIPImageProcessor(
@@ -107,7 +108,8 @@ def _save_transformers(model, folder):
     ).save_pretrained(folder)  # fmt: skip
 
 
-def _check_encoder(model, folder):
+def _check_encoder(model: GalaxyPreTrainedModel, folder: Path) -> None:
+    """Raise BadInput unless the exported backbone gives the same features."""
     backbone, loaded = _aligned(model.backbone), _aligned(AutoModel.from_pretrained(folder).eval())
     with torch.no_grad():
         images = (_pictures(model.config.image_size) - model.pixel_mean) / model.pixel_std
@@ -121,22 +123,22 @@ def _check_encoder(model, folder):
     for library, features in answers.items():
         if not torch.equal(features, expected):
             raise BadInput(
-                f"backbone {model.config.backbone}: {library} answers otherwise with what was exported of it"
+                f"backbone {model.config.backbone}: {library} computes other features with the exported weights"
             )
 
 
 def _aligned(module: nn.Module) -> nn.Module:
-    """The module, its weights where torch puts tensors in memory.
+    """The module, with its weights copied to memory with torch's alignment.
 
-    transformers maps a file of weights into memory, and they lie as they lie in there. Convolutions and matrix products add
-    up in another order then: the features of the same weights differ by some 1e-9, in the model of a run too.
+    transformers maps a file of weights into memory, with the alignment of the file. Then convolutions and matrix products add up
+    in another order: the features of the same weights differ by about 1e-9, also in the model of a run.
     """
     module.load_state_dict({name: values.clone() for name, values in module.state_dict().items()}, assign=True)
     return module
 
 
 def encoder_card(record: RunRecord, model: GalaxyPreTrainedModel) -> str:
-    """README.md of an exported backbone: where it comes from, and how timm and transformers load it."""
+    """README.md of an exported backbone: its origin, and how to load it with timm and transformers."""
     of_transformers = isinstance(model.backbone, TransformersBackbone)
     data = ModelCardData(
         license=licence(record) or "unknown", library_name="transformers" if of_transformers else "timm",
@@ -154,50 +156,50 @@ def encoder_card(record: RunRecord, model: GalaxyPreTrainedModel) -> str:
 
 
 def check_onnx_file(out: Path) -> None:
-    """Refuse to replace a file that is something else than an export, and to start without what is needed for one.
+    """Check that an ONNX file can be written.
 
     Raises:
-        BadInput: says what is missing, or that the file cannot be made.
+        BadInput: a package is missing; or the file exists and is not an export, or cannot be created.
     """
     if out.suffix != ".onnx":
-        raise BadInput(f"--out {out}: is no name of an ONNX file; let it end in .onnx")
+        raise BadInput(f"--out {out}: the name of an ONNX file must end in .onnx")
     try:
         import onnx
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise BadInput(f"{error.name} is not installed, which ONNX needs: pip install 'hf_galaxy[onnx]'") from error
+        raise BadInput(f"ONNX needs {error.name}, which is not installed: pip install 'hf_galaxy[onnx]'") from error
     if out.is_file():
         try:
             if onnx.load(out, load_external_data=False).producer_name == MADE_BY:
                 return
-        except Exception as error:  # of a file that is something else, its reader says so in many ways
+        except Exception as error:  # the reader raises many kinds of errors for other files
             raise BadInput(f"--out {out}: exists and cannot be read as ONNX; choose another") from error
     check_new(out)
 
 
 def export_onnx(model: GalaxyPreTrainedModel, record: RunRecord, out: Path) -> dict[str, float]:
-    """Write the whole model as one ONNX file: pixel_values (B, 3, S, S) float32 in [0, 1] -> all that the model answers, and
-    `features` (B, D), which the head makes it of.
+    """Write the whole model as one ONNX file: pixel_values (B, 3, S, S) float32 in [0, 1] -> all outputs of the model, and
+    `features` (B, D), the input of its head.
 
-    B is free, S is that of the run. The file says in its metadata what the columns of the answers mean (`columns`, JSON:
-    output -> names; for votes also `tree`; features have no names), how pictures are framed and whence it comes. What it
-    answers is compared with torch, on noise, black, white and mock galaxies, in batches of other sizes than the exported one.
+    B is free, S is that of the run. The metadata of the file hold the names of the columns of the outputs (`columns`, JSON:
+    output -> names; for votes also `tree`; features have no names), the framing of pictures, the backbone and the dataset. The
+    outputs are compared with torch, on noise, black, white and mock galaxies, in batches of other sizes than the exported one.
 
     Returns:
-        Output -> the largest difference, as a share of the column's largest value; of features, of the largest of all.
+        Output -> the largest difference, relative to the column's largest value; for features, to the largest value of all.
 
     Raises:
         BadInput: as `check_onnx_file`; the model is too large; torch cannot export it; or a difference exceeds TOLERANCE.
     """
     check_onnx_file(out)
     if sum(p.numel() * p.element_size() for p in model.state_dict().values()) > ONNX_BYTES:
-        raise BadInput(f"--out {out}: an ONNX file holds less than 2 GB, and the weights are more")
+        raise BadInput(f"--out {out}: an ONNX file is limited to 2 GB, and the weights have more")
     model.eval()
     images = _pictures(model.config.image_size)
     with torch.no_grad():
-        # Also for what it leaves behind: constants that a model makes at its first call must not be those of a tracer.
-        expected = {name: values.numpy() for name, values in _answers(model, images).items()}
+        # Also for its side effects: constants that a model creates in its first call must not be created during tracing.
+        expected = {name: values.numpy() for name, values in _outputs(model, images).items()}
     program = _onnx_program(model, images[:2], list(expected))
     program.model.producer_name = MADE_BY
     program.model.metadata_props.update(_metadata(model, record, expected))
@@ -205,38 +207,38 @@ def export_onnx(model: GalaxyPreTrainedModel, record: RunRecord, out: Path) -> d
         with whole_file(out) as partial:
             program.save(partial, external_data=False)
             differences = _differences(partial, images.numpy(), expected)
-            if not all(share <= TOLERANCE for share in differences.values()):  # so put, what is not a number fails too
-                found = ", ".join(f"{name} by {share:.1e}" for name, share in differences.items())
-                raise BadInput(f"--out {out}: not written, as ONNX Runtime answers otherwise than torch ({found})")
+            if not all(share <= TOLERANCE for share in differences.values()):  # in this form NaN fails too
+                shares = ", ".join(f"{name} by {share:.1e}" for name, share in differences.items())
+                raise BadInput(f"--out {out}: not written, as outputs of ONNX Runtime differ from torch ({shares})")
     except OSError as error:
         raise BadInput(f"--out {out}: cannot be written ({error})") from error
     return differences
 
 
 class _Outputs(nn.Module):
-    """A model that answers with a tuple, as torch.export asks for."""
+    """A model that returns a tuple, as torch.export requires."""
 
-    def __init__(self, model):
+    def __init__(self, model: GalaxyPreTrainedModel) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, pixel_values):
-        return tuple(_answers(self.model, pixel_values).values())
+    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(_outputs(self.model, pixel_values).values())
 
 
-def _answers(model, images):
-    """All that a model answers, by name, and behind it what its head is given."""
-    given = []
-    with model.head.register_forward_pre_hook(lambda head, inputs: given.append(inputs[0])):
-        answer = model(pixel_values=images)
-    every = {field.name: getattr(answer, field.name) for field in dataclasses.fields(answer)}
-    return {name: value for name, value in every.items() if value is not None} | {FEATURES: given[0]}
+def _outputs(model: GalaxyPreTrainedModel, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """All outputs of a model, by name, and after them the input of its head."""
+    features: list[torch.Tensor] = []
+    with model.head.register_forward_pre_hook(lambda head, inputs: features.append(inputs[0])):
+        outputs = model(pixel_values=images)
+    by_name = {field.name: getattr(outputs, field.name) for field in dataclasses.fields(outputs)}
+    return {name: values for name, values in by_name.items() if values is not None} | {FEATURES: features[0]}
 
 
-def _onnx_program(model, images, outputs):
+def _onnx_program(model: GalaxyPreTrainedModel, images: torch.Tensor, outputs: list[str]) -> "torch.onnx.ONNXProgram":
     try:
         with warnings.catch_warnings():
-            # torch 2.13 uses a class of its own that it deprecates.
+            # torch 2.13 uses a class that it has deprecated itself.
             warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
             return torch.onnx.export(
                 _Outputs(model).eval(), (images,), dynamo=True, verbose=False, input_names=["pixel_values"],
@@ -247,27 +249,27 @@ def _onnx_program(model, images, outputs):
         raise BadInput(f"backbone {model.config.backbone}: torch cannot export it to ONNX ({reason})") from error
 
 
-def _metadata(model, record, outputs):
+def _metadata(model: GalaxyPreTrainedModel, record: RunRecord, outputs: Iterable[str]) -> dict[str, str]:
     config = model.config
-    said = {
+    facts = {
         "columns": {name: model.columns for name in outputs if name != FEATURES}, "image_size": config.image_size,
         "shortest_edge": config.framing.scaled, "backbone": config.backbone, "dataset": record.dataset["title"],
     }  # fmt: skip
-    said |= {"tree": config.tree} if config.tree else {}
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in said.items()}
+    facts |= {"tree": config.tree} if config.tree else {}
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
 
 
-def _differences(file, images, expected):
+def _differences(file: Path, images: np.ndarray, expected: dict[str, np.ndarray]) -> dict[str, float]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     batches = [images[:1], images[1:]]
-    answers = zip(*(session.run(list(expected), {"pixel_values": batch}) for batch in batches), strict=True)
+    outputs = zip(*(session.run(list(expected), {"pixel_values": batch}) for batch in batches), strict=True)
     differences = {}
-    for (name, wanted), answered in zip(expected.items(), answers, strict=True):
-        # Some features are never active: what is left of them is rounding.
-        scale = np.abs(wanted).max(axis=None if name == FEATURES else 0).clip(np.finfo(np.float32).tiny)
-        differences[name] = float((np.abs(np.concatenate(answered) - wanted) / scale).max())
+    for (name, of_torch), of_onnx in zip(expected.items(), outputs, strict=True):
+        # Some features are never active, and hold only rounding errors.
+        scale = np.abs(of_torch).max(axis=None if name == FEATURES else 0).clip(np.finfo(np.float32).tiny)
+        differences[name] = float((np.abs(np.concatenate(of_onnx) - of_torch) / scale).max())
     return differences
 
 

@@ -1,13 +1,15 @@
-"""The galaxy models: a backbone, a head, and what they answer. Legend: B galaxies, A answers, Q questions, C classes,
+"""The galaxy models: a backbone, a head, and their outputs. Legend: B galaxies, A answers, Q questions, C classes,
 K values, D features.
 
 They are ordinary transformers models: `save_pretrained`, `from_pretrained`, `AutoModel` once hf_galaxy is imported.
 """
 
 import math
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,21 +36,21 @@ from hf_galaxy.models.remote_code import forget_code, save_code
 
 
 class GalaxyConfig(PreTrainedConfig):
-    """What a galaxy model is: enough to build it again, and to know what each of its output columns means.
+    """The configuration of a galaxy model: enough to build it, and to name each of its output columns.
 
     Attributes:
         backbone: a timm architecture, or "transformers:" and a folder or Hub id.
-        tree: for votes: a campaign's name, a list of names or a DecisionTree; kept in full in config.json.
+        tree: for votes: a campaign's name, a list of names or a DecisionTree; config.json holds all of it.
         image_size, crop: how pictures are framed (`views.Framing`).
         likelihood: of the votes, "dirichlet_multinomial" or "multinomial".
-        label_smoothing: for classes, in training: the share of each label that is given to all classes alike.
-        class_weights: for classes, in training: how much a galaxy of each counts, in their order; None: all 1.
-        values: for regression: their names, in the order of the answers.
-        unit_interval: the values lie in [0, 1], as fractions do, and so do the answers.
-        value_mean, value_std: of each value, in its unit: what is learnt is how many `value_std` it lies off `value_mean`.
-        head_dropout: share of the features dropped before the head, in training only; 0.2 as in Zoobot 2.
-        drop_path: stochastic depth rate of the backbone, in training only.
-        backbone_config, pixel_mean, pixel_std: looked up by the backbone's name unless given.
+        label_smoothing: for classes, in training: the share of each label that is distributed over all classes.
+        class_weights: for classes, in training: the weight of each class in the loss; None: all 1.
+        values: for regression: their names, in the order of the outputs.
+        unit_interval: for regression: the values and the outputs lie in [0, 1].
+        value_mean, value_std: of each value, in its unit, for standardisation.
+        head_dropout: dropout rate of the features before the head; 0.2 as in Zoobot 2.
+        drop_path: stochastic depth rate of the backbone.
+        backbone_config, pixel_mean, pixel_std: None: those of the backbone's name (`backbones.architecture`).
     """
 
     model_type = "galaxy"
@@ -71,11 +73,11 @@ class GalaxyConfig(PreTrainedConfig):
     pixel_mean: list | tuple | None = None
     pixel_std: list | tuple | None = None
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         if self.pixel_mean is None:
-            looked_up = architecture(self.backbone)
-            self.backbone_config = looked_up.config
-            self.pixel_mean, self.pixel_std = list(looked_up.mean), list(looked_up.std)
+            described = architecture(self.backbone)
+            self.backbone_config = described.config
+            self.pixel_mean, self.pixel_std = list(described.mean), list(described.std)
         if isinstance(self.tree, DecisionTree):
             self.tree = self.tree.to_dict()
         elif isinstance(self.tree, str | list | Path):
@@ -83,30 +85,30 @@ class GalaxyConfig(PreTrainedConfig):
         if self.likelihood not in {"dirichlet_multinomial", "multinomial"}:
             raise BadInput(f"likelihood {self.likelihood!r}: choose dirichlet_multinomial or multinomial")
         if not 0 < self.crop <= 1:
-            raise BadInput(f"crop {self.crop}: is a share of the picture's side, in (0, 1]")
+            raise BadInput(f"crop {self.crop}: must be a share of the picture's side, in (0, 1]")
         if self.values is not None:
             self.value_mean = self.value_mean or [0.5 if self.unit_interval else 0.0] * len(self.values)
             self.value_std = self.value_std or [1.0] * len(self.values)
             self._check_values()
         if not 0 <= self.label_smoothing < 1:
-            raise BadInput(f"label_smoothing {self.label_smoothing}: is a share, in [0, 1)")
+            raise BadInput(f"label_smoothing {self.label_smoothing}: must be a share, in [0, 1)")
         super().__post_init__(**forget_code(kwargs))
 
-    def _check_values(self):
+    def _check_values(self) -> None:
         if not self.values or len(set(self.values)) < len(self.values):
-            raise BadInput(f"values {' '.join(self.values)}: are one or several different names")
+            raise BadInput(f"values {' '.join(self.values)}: must be one or several different names")
         means, stds = self.value_mean, self.value_std
         if not len(means) == len(stds) == len(self.values) or not all(0 < std < math.inf for std in stds):
             raise BadInput(
-                f"value_mean {means}, value_std {stds}: one number for each of {', '.join(self.values)}, no std of 0"
+                f"value_mean {means}, value_std {stds}: must be one number for each of {', '.join(self.values)}, with no std of 0"
             )
         if self.unit_interval and not all(0 < mean < 1 for mean in means):
-            raise BadInput(f"value_mean {means}: must be inside (0, 1) with unit_interval")
+            raise BadInput(f"value_mean {means}: must be in (0, 1) with unit_interval")
 
     @property
     def decision_tree(self) -> DecisionTree:
-        """The tree whose columns the answers of a votes model stand in."""
-        # Not yet in full where transformers has set it after the configuration was read, as from_pretrained(..., tree="gz2").
+        """The tree of a votes model, whose columns are those of the outputs."""
+        # A name where transformers has set it after reading the configuration, as in from_pretrained(..., tree="gz2").
         return DecisionTree.from_dict(self.tree) if isinstance(self.tree, dict) else load_tree(self.tree)
 
     @property
@@ -117,13 +119,13 @@ class GalaxyConfig(PreTrainedConfig):
 
 @dataclass
 class GalaxyVotesOutput(ModelOutput):
-    """What a votes model answers.
+    """The outputs of a votes model.
 
     Attributes:
-        loss: mean over galaxies of the summed negative log-likelihood of all questions, in nats; with votes only.
+        loss: mean over galaxies of the summed negative log-likelihood of all questions, in nats; None without votes.
         concentrations: (B, A) of the Dirichlet over vote fractions; None with the multinomial likelihood.
         fractions: (B, A) expected vote fractions, adding up to 1 within each question.
-        nll: (B, Q) negative log-likelihood of each question, 0 where it has no votes; with votes only.
+        nll: (B, Q) negative log-likelihood of each question, 0 where it has no votes; None without votes.
     """
 
     loss: torch.Tensor | None = None
@@ -134,14 +136,14 @@ class GalaxyVotesOutput(ModelOutput):
 
 @dataclass
 class GalaxyValuesOutput:
-    """What a regression model answers; to be indexed by name or place, like the outputs of the other models.
+    """The outputs of a regression model, indexed by name or position like those of the other models.
 
-    It is no ModelOutput, since those are dictionaries: a field `values` would hide their method, which torch calls to find
+    It is not a ModelOutput, since these are dictionaries: a field `values` would hide their method, which torch calls to find
     tensors in them.
 
     Attributes:
-        loss: mean over galaxies of the squared errors in standard deviations (`losses.standardised_squared_error`); with labels
-            only.
+        loss: mean over galaxies of the squared errors in standard deviations (`losses.standardised_squared_error`); None
+            without labels.
         values: (B, K) float32, in the units of the labels.
     """
 
@@ -149,7 +151,7 @@ class GalaxyValuesOutput:
     values: torch.Tensor | None = None
 
     def to_tuple(self) -> tuple[torch.Tensor, ...]:
-        """What there is of loss and values."""
+        """Loss and values, without those that are None."""
         return tuple(part for part in (self.loss, self.values) if part is not None)
 
     def __getitem__(self, key: str | int | slice) -> torch.Tensor | tuple[torch.Tensor, ...]:
@@ -160,19 +162,19 @@ torch.export.register_dataclass(GalaxyValuesOutput)
 
 
 class GalaxyPreTrainedModel(PreTrainedModel):
-    """Backbone, normalisation of its images, and a linear head; the subclasses say what the head's outputs mean."""
+    """A backbone, the normalisation of its images, and a linear head; the subclasses define the head's outputs."""
 
     config_class = GalaxyConfig
-    # Else Trainer takes **kwargs for a promise to divide the loss itself, and adds up accumulated batches instead of averaging.
+    # Else Trainer infers from **kwargs that the model divides the loss itself, and sums accumulated batches instead of averaging.
     accepts_loss_kwargs = False
     main_input_name = "pixel_values"
     _supports_sdpa = True
     supports_gradient_checkpointing = True
-    gradient_checkpointing = False  # where transformers looks whether it is on
+    gradient_checkpointing = False  # transformers reads here whether it is enabled
 
-    def __init__(self, config: GalaxyConfig, outputs: int):
+    def __init__(self, config: GalaxyConfig, outputs: int) -> None:
         super().__init__(config)
-        # First of all, so that under one seed it equals what its own library would have made.
+        # First, so that with the same seed it equals the backbone of its own library.
         self.backbone, width = build(config.backbone, config.backbone_config, config.image_size, config.drop_path)
         self.dropout = nn.Dropout(config.head_dropout)
         self.head = nn.Linear(width, outputs)
@@ -181,41 +183,43 @@ class GalaxyPreTrainedModel(PreTrainedModel):
         self.frozen: list[nn.Module] = []
         self.post_init()
 
-    def _init_weights(self, module):
-        # The library that made the backbone has initialised it. transformers would do so again, in its own way, to every
-        # Linear and Conv2d: only what from_pretrained leaves unset (buffers that are not saved) is computed afresh here.
+    def _init_weights(self, module: nn.Module) -> None:
+        # The backbone's library has initialised it. transformers would initialise every Linear and Conv2d again, in its own
+        # way: here only what from_pretrained leaves unset (buffers that are not saved) is computed.
         if module is self.head:
             module.reset_parameters()
         elif hasattr(module, "init_non_persistent_buffers"):
             module.init_non_persistent_buffers()
 
     def get_input_embeddings(self) -> None:
-        """None: pictures have no table of embeddings. FSDP asks, and transformers has no answer for a model without."""
+        """None, since pictures have no table of embeddings; FSDP calls this, and the method of transformers fails."""
         return None
 
-    def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=checkpoint, every_n_layers=1):
-        # What activation_checkpointing_enable and _disable of transformers call.
+    def _set_gradient_checkpointing(
+        self, enable: bool = True, gradient_checkpointing_func: Callable = checkpoint, every_n_layers: int = 1
+    ) -> None:
+        # gradient_checkpointing_enable and gradient_checkpointing_disable of transformers call it.
         set_checkpointing(self.backbone, enable, gradient_checkpointing_func, every_n_layers)
         self.gradient_checkpointing = enable
 
     def freeze(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Train these no more. Modules that hold none but such stay in evaluation mode from now on, whatever `train` says:
-        their batch norms keep their statistics, and nothing is dropped.
+        """Exclude these from training. Modules all of whose parameters are frozen stay in evaluation mode, also after `train`:
+        their batch norms keep their statistics, and they apply no dropout.
         """
         for parameter in parameters:
             parameter.requires_grad_(False)
-        self.frozen = _frozen(self)
+        self.frozen = _frozen_modules(self)
 
     def train(self, mode: bool = True) -> "GalaxyPreTrainedModel":
-        """As ever, but for what is frozen."""
+        """As in torch, except for frozen modules."""
         super().train(mode)
         for module in self.frozen:
             module.eval()
         return self
 
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(B, 3, S, S) RGB or (B, 1, S, S) grey, in [0, 1] -> (B, D): what the backbone sees in each galaxy."""
-        return self.backbone((pixel_values - self.pixel_mean) / self.pixel_std)  # grey: the same in all three channels
+        """(B, 3, S, S) RGB or (B, 1, S, S) grey, in [0, 1] -> (B, D): the features of the backbone."""
+        return self.backbone((pixel_values - self.pixel_mean) / self.pixel_std)  # grey is broadcast to three channels
 
     def head_outputs(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(B, 3 or 1, S, S) in [0, 1] -> (B, outputs of the head), float32 under any autocast."""
@@ -248,13 +252,13 @@ class GalaxyPreTrainedModel(PreTrainedModel):
         return other.head.weight[theirs], other.head.bias[theirs]
 
     def parameter_counts(self) -> dict[str, int]:
-        """Numbers of parameters of the backbone and of the head, which are the whole model."""
+        """Numbers of parameters of the backbone and of the head."""
         counts = {part: sum(p.numel() for p in getattr(self, part).parameters()) for part in ("backbone", "head")}
         assert sum(counts.values()) == sum(p.numel() for p in self.parameters())
         return counts
 
-    def save_pretrained(self, save_directory, **kwargs):
-        """As in transformers, with the image processor that frames pictures as this model was trained to see them."""
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """As in transformers; also saves the image processor that frames pictures as in training, and the code."""
         super().save_pretrained(save_directory, **kwargs)
         framing = self.config.framing
         CLIPImageProcessor(
@@ -263,23 +267,23 @@ class GalaxyPreTrainedModel(PreTrainedModel):
         save_code(Path(save_directory), type(self).__name__)
 
 
-def _frozen(module):
-    """The outermost modules within one that have parameters, but none that is trained."""
+def _frozen_modules(module: nn.Module) -> list[nn.Module]:
+    """The outermost modules with parameters all of which are frozen."""
     parameters = list(module.parameters())
     if parameters and not any(parameter.requires_grad for parameter in parameters):
         return [module]
-    return [frozen for child in module.children() for frozen in _frozen(child)]
+    return [frozen for child in module.children() for frozen in _frozen_modules(child)]
 
 
 class GalaxyForVotes(GalaxyPreTrainedModel):
-    """Predicts how volunteers vote: for every question of the tree a Dirichlet over its vote fractions.
+    """Predicts the votes of volunteers: for every question of the tree a Dirichlet over its vote fractions.
 
     concentrations = 1 + 100 * sigmoid(linear(features)), so each lies in (1, 101), as in Zoobot (`CustomTop`,
-    huggingface.co/papers/2102.08414): never a spike at the corners, never more certain than some hundred volunteers.
+    huggingface.co/papers/2102.08414): never a peak at the corners, never more certain than about a hundred volunteers.
     With `likelihood="multinomial"` fractions = softmax(linear(features)) within each question.
     """
 
-    def __init__(self, config: GalaxyConfig):
+    def __init__(self, config: GalaxyConfig) -> None:
         if config.tree is None:
             raise BadInput("GalaxyForVotes needs a config with a tree, such as GalaxyConfig(backbone=..., tree='gz2')")
         self.tree = config.decision_tree
@@ -287,7 +291,7 @@ class GalaxyForVotes(GalaxyPreTrainedModel):
 
     @property
     def columns(self) -> list[str]:
-        """The names of the answers, in the order of the concentrations and fractions."""
+        """The names of the columns of concentrations and fractions."""
         return self.tree.columns
 
     @property
@@ -308,7 +312,9 @@ class GalaxyForVotes(GalaxyPreTrainedModel):
             return f"has --likelihood {other.config.likelihood}, whose outputs mean something else"
         return mismatch
 
-    def forward(self, pixel_values: torch.Tensor, votes: torch.Tensor | None = None, **kwargs) -> GalaxyVotesOutput:
+    def forward(
+        self, pixel_values: torch.Tensor, votes: torch.Tensor | None = None, **kwargs: Any
+    ) -> GalaxyVotesOutput:
         """Expected votes of galaxies, and the loss if their votes are given.
 
         Args:
@@ -328,9 +334,9 @@ class GalaxyForVotes(GalaxyPreTrainedModel):
 
     @torch.no_grad()
     def start_from_constant(self, concentrations: torch.Tensor, fractions: torch.Tensor) -> None:
-        """Set the head's bias so that an untrained model answers about these constants (A,), for every galaxy.
+        """Set the head's bias so that an untrained model predicts about these constants (A,) for every galaxy.
 
-        Training then starts near the baseline, as near as concentrations above 1.5 can come, instead of at 51 for all.
+        Training then starts near the baseline, as near as concentrations above 1.5 allow, instead of with 51 for all.
         """
         if self.config.likelihood == "multinomial":
             self.head.bias.copy_(fractions.clamp_min(1e-3).log())
@@ -345,24 +351,24 @@ class GalaxyForImageClassification(GalaxyPreTrainedModel):
     the logits, and the loss is the binary cross-entropy (`losses.masked_binary_cross_entropy`). Of exclusive classes, in training, `config.label_smoothing` and `config.class_weights` change the loss (`losses.class_cross_entropy`).
     """
 
-    def __init__(self, config: GalaxyConfig):
+    def __init__(self, config: GalaxyConfig) -> None:
         if config.tree is not None or config.values is not None:
-            # Two answers, or two values, would be taken for two classes without a word.
+            # Two answers, or two values, would silently become two classes.
             raise BadInput(
-                "GalaxyForImageClassification: this config is of a model of votes or values; to put classes on its backbone, "
+                "GalaxyForImageClassification: this config is of a model of votes or values; to classify with its backbone, "
                 "load it with tree=None, values=None, num_labels=... and ignore_mismatched_sizes=True"
             )
         weights = config.class_weights
         if weights and (len(weights) != config.num_labels or not all(0 < weight < math.inf for weight in weights)):
             raise BadInput(
-                f"class_weights {' '.join(map(str, weights))}: one number above 0 for each of the {config.num_labels} classes "
+                f"class_weights {' '.join(map(str, weights))}: must be one number above 0 for each of the {config.num_labels} classes "
                 f"{', '.join(config.id2label.values())}"
             )
         super().__init__(config, config.num_labels)
 
     @property
     def columns(self) -> list[str]:
-        """The names of the classes, in the order of the logits."""
+        """The names of the columns of the logits."""
         return [self.config.id2label[i] for i in range(self.config.num_labels)]
 
     @property
@@ -388,9 +394,9 @@ class GalaxyForImageClassification(GalaxyPreTrainedModel):
         return mismatch
 
     def forward(
-        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
     ) -> ImageClassifierOutput:
-        """Class logits (B, C), and if labels are given the loss: in training that which is minimised, else the cross-entropy.
+        """Class logits (B, C), and the loss if `labels` are passed: in training with smoothing and weights, else the cross-entropy.
 
         Args:
             pixel_values: (B, 3, S, S) RGB, or (B, 1, S, S) grey, in [0, 1].
@@ -410,11 +416,11 @@ class GalaxyForRegression(GalaxyPreTrainedModel):
     """Predicts one or several numbers for each galaxy; their names are `config.values`.
 
     values = value_mean + value_std * linear(features), with the mean and standard deviation of each value in the training
-    split; with `unit_interval` values = sigmoid(logit(value_mean) + linear(features)). So an untrained model answers about the
+    split; with `unit_interval` values = sigmoid(logit(value_mean) + linear(features)). So an untrained model predicts about the
     mean, and a trained one in the units of the dataset.
     """
 
-    def __init__(self, config: GalaxyConfig):
+    def __init__(self, config: GalaxyConfig) -> None:
         if config.values is None:
             raise BadInput(
                 "GalaxyForRegression needs a config with values, such as GalaxyConfig(backbone=..., values=['z'])"
@@ -425,7 +431,7 @@ class GalaxyForRegression(GalaxyPreTrainedModel):
 
     @property
     def columns(self) -> list[str]:
-        """The names of the values, in their order."""
+        """The names of the columns of the values."""
         return list(self.config.values)
 
     def predictions(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -454,7 +460,9 @@ class GalaxyForRegression(GalaxyPreTrainedModel):
             return weight, bias + their_mean.logit() - mean.logit()
         return weight * (their_std / std)[:, None], (their_mean + their_std * bias - mean) / std
 
-    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs) -> GalaxyValuesOutput:
+    def forward(
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
+    ) -> GalaxyValuesOutput:
         """Values of galaxies, and the loss if their true values are given.
 
         Args:

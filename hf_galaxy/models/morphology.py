@@ -1,7 +1,7 @@
-"""What a votes model says of one galaxy, in numbers and in words. Legend: A answers, Q questions, N volunteers.
+"""The prediction of a votes model for one galaxy, in numbers and in words. Legend: A answers, Q questions, N volunteers.
 
-Of each question a model says a Dirichlet over the fractions of votes; the Dirichlets of different questions are independent.
-A model with the multinomial likelihood says only the fractions themselves, so that there are no intervals.
+A model predicts for each question a Dirichlet over the fractions of votes; the Dirichlets of different questions are independent.
+With the multinomial likelihood it predicts only the fractions, without intervals.
 """
 
 from collections.abc import Sequence
@@ -12,26 +12,26 @@ from scipy.special import betaincinv, gammaln
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 
-MOST_VOLUNTEERS = 1_000  # whose number of votes has a distribution that takes no more than seconds to compute
+MAX_VOLUNTEERS = 1_000  # for more, computing the distribution of votes takes longer than seconds
 
 
 def morphology(
     fractions: np.ndarray, concentrations: np.ndarray | None, tree: DecisionTree, asked: float = 0.5, credible: float = 0.9,
     campaign: str | None = None, volunteers: int | None = None,
 ) -> list[dict]:  # fmt: skip
-    """What volunteers are expected to say of one galaxy, for each campaign of the tree.
+    """The votes that volunteers are expected to give for one galaxy, for each campaign of the tree.
 
     Args:
         fractions: (A,) expected vote fractions.
-        concentrations: (A,) of the Dirichlets; None: there are no intervals.
-        asked: only questions that a volunteer is asked with at least this probability are answered; 0: all of them.
-        credible: probability that the number lies in its interval; equally much is left out at both ends.
-        campaign: only this one.
-        volunteers: also say how many votes each answer gets if so many volunteers look at the galaxy.
+        concentrations: (A,) of the Dirichlets; None: without intervals.
+        asked: include only questions that a volunteer is asked with at least this probability; 0: all of them.
+        credible: probability of the equal-tailed credible intervals.
+        campaign: only this campaign.
+        volunteers: N; also predict the number of votes for each answer if N volunteers classify the galaxy.
 
     Returns:
         For each campaign plain data: `campaign`; `description`, the likely path in words; `path`, its questions and answers
-        with their expected `fraction`; and `questions`, each with the probability that it is `asked`, and of its `answers`
+        with their expected `fraction`; and `questions`, each with the probability that it is `asked`, and its `answers` with
         the expected `fraction` of votes and its credible `interval`, and with `volunteers` the expected number of `votes`
         and its `votes_interval`. Intervals are [low, high], or None.
 
@@ -41,19 +41,20 @@ def morphology(
     check_options(tree, asked, credible, campaign, volunteers)
     fractions = np.asarray(fractions, np.float64)
     probabilities = tree.asked_probability(fractions)
-    intervals = votes = [None] * len(fractions)
+    intervals: list[list[float] | None] = [None] * len(fractions)
+    votes: list[list[int] | None] = [None] * len(fractions)
     if concentrations is not None:
         intervals = credible_intervals(concentrations, tree, credible).tolist()
         if volunteers is not None:
             votes = vote_intervals(concentrations, tree, volunteers, credible).tolist()
 
-    def answer(q, a, name):
-        said = {"answer": name, "fraction": float(fractions[a]), "interval": intervals[a]}
+    def answer(q: int, a: int, name: str) -> dict:
+        numbers = {"answer": name, "fraction": float(fractions[a]), "interval": intervals[a]}
         if volunteers is not None:
-            said |= {"votes": float(volunteers * probabilities[q] * fractions[a]), "votes_interval": votes[a]}
-        return said
+            numbers |= {"votes": float(volunteers * probabilities[q] * fractions[a]), "votes_interval": votes[a]}
+        return numbers
 
-    def question(q):
+    def question(q: int) -> dict:
         columns = range(tree.slices[q].start, tree.slices[q].stop)
         answers = [answer(q, a, name) for a, name in zip(columns, tree.questions[q].answers, strict=True)]
         return {"question": tree.questions[q].name, "asked": float(probabilities[q]), "answers": answers}
@@ -63,15 +64,15 @@ def morphology(
     for name, questions in tree.campaigns.items():
         if campaign not in (None, name):
             continue
-        way = [(tree.question_of_answer[a], a) for a in path if tree.question_of_answer[a] in questions]
-        names = [(tree.questions[q].name, tree.questions[q].answers[a - tree.slices[q].start]) for q, a in way]
+        steps = [(tree.question_of_answer[a], a) for a in path if tree.question_of_answer[a] in questions]
+        names = [(tree.questions[q].name, tree.questions[q].answers[a - tree.slices[q].start]) for q, a in steps]
         result.append(
             {
                 "campaign": name,
                 "description": in_words(names),
                 "path": [
-                    {"question": asked_for, "answer": given, "fraction": float(fractions[a])}
-                    for (asked_for, given), (_, a) in zip(names, way, strict=True)
+                    {"question": of_question, "answer": of_answer, "fraction": float(fractions[a])}
+                    for (of_question, of_answer), (_, a) in zip(names, steps, strict=True)
                 ],
                 "questions": [question(q) for q in questions if probabilities[q] >= asked],
             }
@@ -83,39 +84,39 @@ def check_options(
     tree: DecisionTree, asked: float = 0.5, credible: float = 0.9, campaign: str | None = None,
     volunteers: int | None = None,
 ) -> None:  # fmt: skip
-    """Refuse what `morphology` cannot be asked, before anything is computed.
+    """Check the options of `morphology`, before anything is computed.
 
     Raises:
-        BadInput: names the option.
+        BadInput: names the invalid option.
     """
-    for wrong, what in [
-        (not 0 <= asked <= 1, f"asked {asked}: is a probability, from 0 to 1"),
-        (not 0 < credible < 1, f"credible {credible}: is a probability, between 0 and 1"),
+    for wrong, reason in [
+        (not 0 <= asked <= 1, f"asked {asked}: must be a probability, from 0 to 1"),
+        (not 0 < credible < 1, f"credible {credible}: must be a probability, between 0 and 1"),
         (
             campaign is not None and campaign not in tree.campaigns,
-            f"campaign {campaign!r}: is not among those of the model, {', '.join(tree.campaigns)}",
+            f"campaign {campaign!r}: is not a campaign of the model, which has {', '.join(tree.campaigns)}",
         ),
         (
-            volunteers is not None and volunteers not in range(1, MOST_VOLUNTEERS + 1),
-            f"volunteers {volunteers}: is a number of people, from 1 to {MOST_VOLUNTEERS:,}",
+            volunteers is not None and volunteers not in range(1, MAX_VOLUNTEERS + 1),
+            f"volunteers {volunteers}: must be a whole number from 1 to {MAX_VOLUNTEERS:,}",
         ),
     ]:
         if wrong:
-            raise BadInput(what)
+            raise BadInput(reason)
 
 
 def likely_path(fractions: np.ndarray, tree: DecisionTree) -> list[int]:
-    """The answers given if at each question that comes up the one with the highest expected fraction is.
+    """The path through the tree that takes the answer with the highest expected fraction at each question.
 
-    An answer may lead to several questions, and all of them are on the path, which ends where no answer leads further.
+    An answer may lead to several questions: then all of them are on the path.
 
     Args:
         fractions: (A,)
 
     Returns:
-        Their indices in `tree.columns`, growing.
+        The indices of the answers in `tree.columns`, increasing.
     """
-    chosen = set()
+    chosen: set[int] = set()
     for q in tree.order:
         if not tree.parents[q] or chosen & set(tree.parents[q]):
             where = tree.slices[q]
@@ -124,7 +125,7 @@ def likely_path(fractions: np.ndarray, tree: DecisionTree) -> list[int]:
 
 
 def credible_intervals(concentrations: np.ndarray, tree: DecisionTree, credible: float = 0.9) -> np.ndarray:
-    """(A, 2) equal-tailed intervals of each answer's vote fraction: of Beta(a_i, a_0 - a_i), the Dirichlet's marginal.
+    """(A, 2) equal-tailed intervals of each answer's vote fraction, from Beta(a_i, a_0 - a_i), the marginal of the Dirichlet.
 
     Args:
         concentrations: (A,)
@@ -136,19 +137,19 @@ def credible_intervals(concentrations: np.ndarray, tree: DecisionTree, credible:
 def vote_intervals(
     concentrations: np.ndarray, tree: DecisionTree, volunteers: int, credible: float = 0.9
 ) -> np.ndarray:
-    """(A, 2) equal-tailed intervals of the number of votes for each answer, if N volunteers look at the galaxy.
+    """(A, 2) equal-tailed intervals of the number of votes for each answer, if N volunteers classify the galaxy.
 
-    Of n volunteers that are asked a question, the number that gives some answer, or one of several, is beta-binomial,
+    If n volunteers are asked a question, the number k of them who give an answer, or one of several, is beta-binomial,
 
         P(k | n) = C(n, k) B(k + a, n - k + b) / B(a, b),    a of these answers and b of the others,
 
-    and so many are asked the questions behind it: the distribution of n goes down the tree, exactly.
+    and k volunteers are asked the next question: so the exact distribution of n follows from that of its parents.
 
     Args:
         concentrations: (A,)
 
     Returns:
-        The least numbers whose cumulated probability reaches each tail, as `scipy.stats.betabinom.ppf`.
+        The smallest numbers whose cumulative probability reaches each tail, as `scipy.stats.betabinom.ppf`.
 
     Raises:
         BadInput: a question is asked after answers of different questions.
@@ -159,35 +160,35 @@ def vote_intervals(
     intervals = np.empty((len(a), 2), int)
     for q in tree.order:
         if parents := tree.parents[q]:
-            above = {tree.question_of_answer[parent] for parent in parents}
-            if len(above) > 1:
-                names = ", ".join(tree.questions[p].name for p in sorted(above))
+            previous = {tree.question_of_answer[parent] for parent in parents}
+            if len(previous) > 1:
+                names = ", ".join(tree.questions[p].name for p in sorted(previous))
                 raise BadInput(f"volunteers: {tree.questions[q].name} is asked after several questions, {names}")
-            [above] = above
-            asked[q] = asked[above]
-            if len(parents) < len(tree.questions[above].answers):
-                together = a[parents].sum()
-                asked[q] = asked[above] @ _beta_binomial(volunteers, together, total[parents[0]] - together)
+            [parent] = previous
+            asked[q] = asked[parent]
+            if len(parents) < len(tree.questions[parent].answers):
+                summed = a[parents].sum()
+                asked[q] = asked[parent] @ _beta_binomial(volunteers, summed, total[parents[0]] - summed)
         for answer in range(tree.slices[q].start, tree.slices[q].stop):
             votes = asked[q] @ _beta_binomial(volunteers, a[answer], others[answer])
             intervals[answer] = np.searchsorted(votes.cumsum(), _tails(credible))
     return intervals
 
 
-def _tails(credible):
+def _tails(credible: float) -> tuple[float, float]:
     return (1 - credible) / 2, (1 + credible) / 2
 
 
-def _shares(concentrations, tree):
-    """Concentrations, and those of all other answers to the same question, in float64."""
+def _shares(concentrations: np.ndarray, tree: DecisionTree) -> tuple[np.ndarray, np.ndarray]:
+    """Concentrations, and the sums of those of all other answers to the same question, in float64."""
     a = np.asarray(concentrations, np.float64)
     totals = np.add.reduceat(a, [where.start for where in tree.slices])
     return a, totals[tree.question_of_answer] - a
 
 
-def _beta_binomial(most, a, b):
-    """(N + 1, N + 1): P(k | n), of n from 0 to N in rows."""
-    numbers = np.arange(most + 1)
+def _beta_binomial(volunteers: int, a: float, b: float) -> np.ndarray:
+    """(N + 1, N + 1): P(k | n), with n from 0 to N in rows."""
+    numbers = np.arange(volunteers + 1)
     n, k = numbers[:, None], numbers[None]
     factorials, ways = gammaln(numbers + 1), gammaln(a + numbers) - gammaln(a)
     other_ways, all_ways = gammaln(b + numbers) - gammaln(b), gammaln(a + b + numbers) - gammaln(a + b)
@@ -196,7 +197,7 @@ def _beta_binomial(most, a, b):
     return np.where(k <= n, np.exp(log), 0)
 
 
-# What an answer means of the galaxy. A question without its campaign's suffix, answers as the trees name them.
+# Descriptions of the galaxy by answer. Questions are without their campaign's suffix, answers as in the trees.
 WORDS = {
     "smooth-or-featured": {
         "smooth": "smooth",
@@ -277,7 +278,7 @@ WORDS = {
     },
     "ring": {"yes": "a ring", "no": "no ring"},
 }
-# Both are said of the spiral arms, together with them.
+# Both describe the spiral arms, and are combined with them.
 ARMS = {
     "spiral-arm-count": {
         "1": "one",
@@ -296,14 +297,13 @@ def in_words(path: Sequence[tuple[str, str]]) -> str:
     """Plain English of a path, such as "featured, not edge-on, two loose spiral arms, no bar".
 
     Args:
-        path: questions, by their full names, and the answers to them. One that is not known is said as it is called.
+        path: full names of questions, and the answers to them. Others than in WORDS and ARMS are described by their names.
     """
-    known = {**WORDS, **ARMS}
-    answers = {_known(*each, known): each[1] for each in path}
+    answers = {_described(*each): each[1] for each in path}
     arms = [words[answers[question]] for question, words in ARMS.items() if question in answers]
     phrases = []
     for name, answer in path:
-        question = _known(name, answer, known)
+        question = _described(name, answer)
         if question is None:
             phrases.append(f"{name}: {answer}".replace("-", " "))
         elif question == "has-spiral-arms" and arms:
@@ -313,7 +313,7 @@ def in_words(path: Sequence[tuple[str, str]]) -> str:
     return ", ".join(phrases)
 
 
-def _known(name, answer, known):
-    """The question without its suffix, if it is one of those that are known with this answer."""
-    fitting = [q for q, words in known.items() if answer in words and f"{name}-".startswith(f"{q}-")]
-    return max(fitting, key=len, default=None)
+def _described(name: str, answer: str) -> str | None:
+    """The question in WORDS or ARMS, without its suffix, if there are words for this answer."""
+    matches = [q for q, words in (WORDS | ARMS).items() if answer in words and f"{name}-".startswith(f"{q}-")]
+    return max(matches, key=len, default=None)

@@ -1,4 +1,4 @@
-"""A finished run of votes, answered by ONNX Runtime on a CPU: what the Space asks. Legend: B galaxies, A answers, D features,
+"""Inference of votes models with ONNX Runtime on a CPU, for the Space. Legend: B galaxies, A answers, D features,
 H and W of a picture, S side of the view.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from huggingface_hub import constants, snapshot_download
@@ -20,20 +20,23 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.files import SAFETENSORS, remove_partial
 from hf_galaxy.locks import lock_file
 
+if TYPE_CHECKING:
+    import onnxruntime
+
 CONFIG = "config.json"
-# What an exported file depends on, besides the run.
+# An exported file depends on these besides the run.
 LIBRARIES = ("torch", "timm", "transformers", "onnx", "onnxruntime", "onnxscript")
 OURS = ("decision_tree", "losses", "models/backbones", "models/export", "models/model")
 PACKAGE = Path(__file__).parents[1]
 
 
 class Answers(NamedTuple):
-    """What a model of votes answers.
+    """The outputs of a votes model.
 
     Attributes:
         fractions: (B, A) expected vote fractions, adding up to 1 within each question.
         concentrations: (B, A) of the Dirichlet over vote fractions; None with the multinomial likelihood.
-        features: (B, D), what the backbone sees in each galaxy.
+        features: (B, D) of the backbone.
     """
 
     fractions: np.ndarray
@@ -42,22 +45,22 @@ class Answers(NamedTuple):
 
 
 class FastModel:
-    """A run's model of votes in ONNX Runtime, equal to torch to 1e-4 (`export.export_onnx`); several threads may ask at once.
+    """The votes model of a run in ONNX Runtime, equal to torch to 1e-4 (`export.export_onnx`). Threads may share it.
 
-    The first start exports it, in 10 to 60 seconds, to a file in `cache` that is named by all that it depends on. Later ones,
-    of this and other processes, read that file and import neither transformers nor timm.
+    The first start exports the model, in 10 to 60 seconds, to a file in `cache` whose name is a digest of all that it depends
+    on. Later starts, of this and other processes, read that file and import neither transformers nor timm.
 
     Args:
         run: the run folder, or its Hub id.
-        cache: a folder; by default hf_galaxy in the cache of Hugging Face.
-        threads: of the cores, that one answer is shared out to.
+        cache: a folder; None: hf_galaxy in the cache of Hugging Face.
+        threads: cores that compute one batch.
 
     Attributes:
-        folder: the run's, where it lies.
+        folder: local folder of the run.
         framing, tree: of the model.
 
     Raises:
-        BadInput: there is no such run, it is not finished, it predicts no votes; the cache cannot be written; or as
+        BadInput: there is no such run, it is not finished, or it does not predict votes; the cache cannot be written; or as
             `export_onnx`.
     """
 
@@ -68,14 +71,14 @@ class FastModel:
             self.framing, tree = Framing(config["image_size"], config["crop"]), config["tree"]
             digest = _digest(self.folder)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise BadInput(f"{run}: is no folder of a finished run of ours ({' '.join(str(error).split())})") from error
+            raise BadInput(f"{run}: is not the folder of a finished run ({' '.join(str(error).split())})") from error
         if tree is None:
-            raise BadInput(f"{run}: predicts no votes")
+            raise BadInput(f"{run}: does not predict votes")
         self.tree = DecisionTree.from_dict(tree)
         file = (cache or Path(constants.HF_HOME) / "hf_galaxy") / f"{digest}.onnx"
         if not file.exists():
-            with _alone(file):
-                if not file.exists():  # another process may have made it meanwhile
+            with _locked(file):
+                if not file.exists():  # another process may have exported it meanwhile
                     from hf_galaxy.models.export import export_onnx
                     from hf_galaxy.models.start import load_run
 
@@ -85,26 +88,26 @@ class FastModel:
         self._names = [output.name for output in self._session.get_outputs()]
 
     def view(self, pixels: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 RGB -> (3, S, S) float32 in [0, 1]: what scripts/predict.py shows the model of the picture."""
+        """(H, W, 3) uint8 RGB -> (3, S, S) float32 in [0, 1], the same as in scripts/predict.py."""
         return eval_view(to_canvases([pixels], self.framing), self.framing)[0].numpy()
 
     def answer(self, views: np.ndarray) -> Answers:
-        """What the model says of (B, 3, S, S) float32 views."""
-        said = dict(zip(self._names, self._session.run(None, {"pixel_values": views}), strict=True))
-        return Answers(said["fractions"], said.get("concentrations"), said["features"])
+        """The outputs for (B, 3, S, S) float32 views."""
+        outputs = dict(zip(self._names, self._session.run(None, {"pixel_values": views}), strict=True))
+        return Answers(outputs["fractions"], outputs.get("concentrations"), outputs["features"])
 
 
-def _folder_of(run):
+def _folder_of(run: str | Path) -> Path:
     if Path(run).is_dir():
         return Path(run)
     try:
         return Path(snapshot_download(str(run), allow_patterns=["*.json", "*.safetensors"]))
     except (OSError, HFValidationError) as error:  # the Hub's other errors are OSErrors
-        raise BadInput(f"{run}: is no folder or reachable Hub id of a finished run ({error})") from error
+        raise BadInput(f"{run}: is neither the folder nor a reachable Hub id of a finished run ({error})") from error
 
 
-def _digest(folder):
-    """Of all that an exported file depends on."""
+def _digest(folder: Path) -> str:
+    """A digest of all that an exported file depends on."""
     digest = hashlib.sha256(" ".join(f"{name} {version(name)}" for name in LIBRARIES).encode())
     for file in (folder / CONFIG, folder / SAFETENSORS, *(PACKAGE / f"{name}.py" for name in OURS)):
         digest.update(hashlib.sha256(file.read_bytes()).digest())
@@ -112,8 +115,8 @@ def _digest(folder):
 
 
 @contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    """Nobody else, thread or process, makes this file meanwhile; who dies in whatever way leaves it to the next."""
+def _locked(file: Path) -> Iterator[None]:
+    """Exclude other threads and processes that write this file; the lock of a process that dies is released."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock = lock_file(file.with_suffix(".lock"), wait=True)
@@ -123,12 +126,12 @@ def _alone(file: Path) -> Iterator[None]:
         yield
 
 
-def _session(file, threads):
+def _session(file: Path, threads: int) -> "onnxruntime.InferenceSession":
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Threads that wait would keep cores busy that other visitors, and other models, need.
+    # Waiting threads would occupy cores that other visitors and models need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])

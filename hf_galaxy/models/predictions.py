@@ -1,15 +1,14 @@
-"""What a model says of all galaxies of a dataset or a folder of pictures, as Parquet. Legend: B galaxies, D features.
+"""Predictions of a model for all galaxies of a dataset or a folder of pictures, as Parquet. Legend: B galaxies, D features.
 
-The galaxies are dealt to parts by their number alone, and each part becomes a file by whichever process: so the files are
-the same with any number of processes, and those that an interrupted run has finished need not be made again. To the bit
-this is so as far as PyTorch computes a batch alike with any number of threads. It was seen to for batches of 16 and more,
-not for smaller ones, so short batches are filled up.
+Galaxies are assigned to parts by their number only, and any process may write a part: so the files do not depend on the number
+of processes, and an interrupted command resumes with the missing parts. They are equal to the bit as far as PyTorch's results for a
+batch do not depend on the number of threads. That was observed for batches of 16 and more, so short batches are padded.
 """
 
 import csv
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,10 +22,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from hf_galaxy.data.dataset import open_dataset, rows_of
 from hf_galaxy.data.galaxies import decode
-from hf_galaxy.data.pictures import Rendering
+from hf_galaxy.data.pictures import Rendering, to_rgb
 from hf_galaxy.data.streaming import StreamedRows
 from hf_galaxy.data.targets import tables_of
-from hf_galaxy.data.views import eval_view, to_canvases
+from hf_galaxy.data.views import Framing, eval_view, to_canvases
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import whole_file
 from hf_galaxy.models.model import GalaxyPreTrainedModel
@@ -34,35 +33,35 @@ from hf_galaxy.progress import progress
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".fits", ".fit", ".fits.gz")
 JPEG_START = b"\xff\xd8\xff"
-ROWS_PER_PART, MOST_PARTS = 1024, 2000  # of millions of galaxies each part holds more
-KEY = b"hf_galaxy"  # of the schema's metadata: what the model is, and which pictures could not be read
+ROWS_PER_PART, MAX_PARTS = 1024, 2000  # parts of millions of galaxies have more rows
+KEY = b"hf_galaxy"  # of the schema's metadata: facts about the model, and the unreadable pictures
 
 
 class PictureFolder:
-    """The pictures in a folder and all its subfolders, by the names of the files.
+    """The pictures in a folder and all its subfolders, sorted by file name.
 
     Raises:
-        BadInput: there are none.
+        BadInput: there are no pictures.
     """
 
     split = None
 
-    def __init__(self, name: str):
+    def __init__(self, name: str) -> None:
         self.name, self.folder = name, Path(name)
         files = (file for file in self.folder.rglob("*") if file.name.lower().endswith(SUFFIXES) and file.is_file())
         self.ids = sorted(file.relative_to(self.folder).as_posix() for file in files if not file.name.startswith("."))
         if not self.ids:
             raise BadInput(f"--dataset {name}: holds neither Parquet files nor pictures ({', '.join(SUFFIXES)})")
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.ids)
 
     def fingerprint(self) -> str:
-        """Of the names and sizes of the files."""
+        """A digest of the names and sizes of the files."""
         return _digest(f"{name} {(self.folder / name).stat().st_size}" for name in self.ids)
 
     def read(self, first: int, end: int, later: int) -> Iterator[tuple[str, bytes | OSError]]:
-        """Names and contents of the files from one number to another; what could not be read is an error."""
+        """Names and contents of files `first` to `end`, with the error instead of the content of an unreadable file."""
         for name in self.ids[first:end]:
             try:
                 yield name, (self.folder / name).read_bytes()
@@ -71,20 +70,20 @@ class PictureFolder:
 
 
 class DatasetSplit:
-    """One split of a published dataset, read where it is."""
+    """One split of a published dataset, read in place."""
 
-    def __init__(self, name: str, split: str, rows: StreamedRows):
+    def __init__(self, name: str, split: str, rows: StreamedRows) -> None:
         self.name, self.split, self.rows = name, split, rows.select_columns(["id_str", "image"])
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rows)
 
     def fingerprint(self) -> str:
-        """Of the names of the galaxies."""
+        """A digest of the names of the galaxies."""
         return _digest(name for table in tables_of(self.rows, ["id_str"]) for name in table["id_str"].to_pylist())
 
     def read(self, first: int, end: int, later: int) -> Iterator[tuple[str, bytes | None]]:
-        """Names and encoded pictures of some rows; `later` is up to where rows will be asked for next."""
+        """Names and encoded pictures of rows `first` to `end`; rows up to `later` will be read next."""
         self.rows.prefetch(np.arange(first, min(later, first + self.rows.window)))
         table = self.rows[list(range(first, end))]
         contents = table["image"].combine_chunks().field("bytes").to_pylist()
@@ -95,14 +94,14 @@ Source = PictureFolder | DatasetSplit
 
 
 def sources_of(name: str, config: str | None = None, split: str | None = None) -> list[Source]:
-    """The galaxies of a folder of pictures, or of a published dataset: of one split, or of all.
+    """The galaxies of a folder of pictures, or of one or all splits of a published dataset.
 
     Raises:
-        BadInput: there are none.
+        BadInput: there is no such dataset or split, or there are no pictures.
     """
     if Path(name).is_dir() and not any(Path(name).rglob("*.parquet")):
         if split or config:
-            raise BadInput(f"--dataset {name}: is a folder of pictures, without splits and configurations")
+            raise BadInput(f"--dataset {name}: is a folder of pictures, which has no splits and configurations")
         return [PictureFolder(name)]
     opened = open_dataset(name, config, streaming=True)
     chosen = {split: rows_of(opened, split, name)} if split else opened
@@ -110,7 +109,7 @@ def sources_of(name: str, config: str | None = None, split: str | None = None) -
 
 
 class Part(NamedTuple):
-    """Galaxies of one source that become one file: from a number to another."""
+    """A file of predictions, for the galaxies `first` to `end` of one source."""
 
     file: str
     source: int
@@ -119,8 +118,8 @@ class Part(NamedTuple):
 
 
 def parts_of(sources: list[Source]) -> list[Part]:
-    """All galaxies of all sources, in their order."""
-    rows = max(ROWS_PER_PART, -(-sum(map(len, sources)) // MOST_PARTS))
+    """The parts of all sources, in their order."""
+    rows = max(ROWS_PER_PART, -(-sum(map(len, sources)) // MAX_PARTS))
     spans = [
         (s, i, min(i + rows, len(source))) for s, source in enumerate(sources) for i in range(0, len(source), rows)
     ]
@@ -130,12 +129,12 @@ def parts_of(sources: list[Source]) -> list[Part]:
 def schema_of(model: GalaxyPreTrainedModel, about: dict, embeddings: bool = False) -> pa.Schema:
     """The columns of the predictions of a model.
 
-    `dataset`, `split` (null for pictures in a folder) and `id_str` say which galaxy it is. Of votes, each answer's column has a
-    `_fraction`, which is expected, and with the Dirichlet-multinomial likelihood a `_concentration`; of classes, each name has
-    a `_probability`; values have their names. All these are float32, and so is `embedding`, the D features.
+    `dataset`, `split` (null for pictures in a folder) and `id_str` identify the galaxy. For votes, each answer has an expected
+    `_fraction`, and with the Dirichlet-multinomial likelihood a `_concentration`; each class has a `_probability`; values have
+    their names. All these are float32, and so is `embedding`, the D features.
 
     Args:
-        about: kept in the metadata of the schema as JSON, beside what the model is.
+        about: facts for the metadata of the schema, which holds them as JSON beside the model's configuration.
     """
     columns = [pa.field(name, pa.string()) for name in ("dataset", "split", "id_str")]
     columns += [pa.field(name, pa.float32()) for name in model.prediction_columns]
@@ -150,11 +149,11 @@ def predict(
     model: GalaxyPreTrainedModel, sources: list[Source], schema: pa.Schema, folder: Path, batch_size: int, workers: int,
     accelerator: Accelerator, rendering: Rendering,
 ) -> None:  # fmt: skip
-    """Write this process's share of the parts that are not in the folder yet.
+    """Write those parts of this process that are not in the folder yet.
 
     Args:
-        workers: processes that decode pictures; of a dataset at most one does, as each would read all of it.
-        rendering: how FITS files and 16-bit PNGs become pictures.
+        workers: processes that decode pictures; at most one for a dataset, since each would read all of it.
+        rendering: of FITS files and 16-bit PNGs.
     """
     mine = parts_of(sources)[accelerator.process_index :: accelerator.num_processes]
     mine = [part for part in mine if not (folder / part.file).exists()]
@@ -167,15 +166,16 @@ def predict(
         workers = min(workers, 1)
     reader = _Reader(sources, mine, model.config.framing, rendering)
     batches = DataLoader(reader, None, sampler=tasks, num_workers=workers, pin_memory=accelerator.device.type == "cuda")
-    # One bar: of the first process, which has as many parts as the others, or one more.
+    # One progress bar, of the first process, which has as many parts as the others, or one more.
     bar = progress(
         total=sum(part.end - part.first for part in mine), desc="predicting", disable=not accelerator.is_main_process
     )
-    features = []
-    kept = model.head.register_forward_pre_hook(lambda head, given: features.append(given[0]))
+    features: list[torch.Tensor] = []
+    hook = model.head.register_forward_pre_hook(lambda head, inputs: features.append(inputs[0]))
     model = model.to(accelerator.device).eval()
-    rows, unreadable = [], []
-    with kept, bar, torch.inference_mode(), accelerator.autocast():
+    rows: list[pa.Table] = []
+    unreadable: list[tuple[str, str]] = []
+    with hook, bar, torch.inference_mode(), accelerator.autocast():
         for (p, first, end), batch in zip(tasks, batches, strict=True):
             unreadable += batch["unreadable"]
             if batch["ids"]:
@@ -191,8 +191,10 @@ def predict(
                 rows, unreadable = [], []
 
 
-def _rows(schema, source, ids, numbers, embedding):
-    names = [pa.array([said] * len(ids), pa.string()) for said in (source.name, source.split)]
+def _rows(
+    schema: pa.Schema, source: Source, ids: list[str], numbers: torch.Tensor, embedding: torch.Tensor | None
+) -> pa.Table:
+    names = [pa.array([name] * len(ids), pa.string()) for name in (source.name, source.split)]
     columns = [*names, pa.array(ids, pa.string()), *numbers.float().cpu().numpy().T.copy()]
     if embedding is not None:
         flat = pa.array(embedding.float().cpu().numpy().ravel())
@@ -200,7 +202,7 @@ def _rows(schema, source, ids, numbers, embedding):
     return pa.Table.from_arrays([pa.array(column) for column in columns], schema=schema)
 
 
-def _write(file, schema, rows, unreadable):
+def _write(file: Path, schema: pa.Schema, rows: list[pa.Table], unreadable: list[tuple[str, str]]) -> None:
     metadata = schema.metadata | {KEY: json.dumps(json.loads(schema.metadata[KEY]) | {"unreadable": unreadable})}
     table = pa.concat_tables(rows).combine_chunks() if rows else schema.empty_table()
     with whole_file(file) as partial:
@@ -208,18 +210,22 @@ def _write(file, schema, rows, unreadable):
 
 
 def finish(folder: Path, sources: list[Source], as_csv: bool) -> tuple[int, int]:
-    """Beside the parts, write which pictures could not be read, if any, and all predictions but embeddings as CSV, if wished.
+    """Write unreadable.csv beside the parts, if there are unreadable pictures, and predictions.csv, without embeddings.
+
+    Args:
+        as_csv: write predictions.csv.
 
     Returns:
-        The number of predicted galaxies, and of pictures that could not be read.
+        The numbers of predicted galaxies and of unreadable pictures.
     """
-    parts, predicted, unreadable = parts_of(sources), 0, []
+    parts, predicted = parts_of(sources), 0
+    unreadable: list[tuple[str, str, str, str]] = []
     for part in parts:
         footer = pq.read_metadata(folder / part.file)
         predicted += footer.num_rows
         source = sources[part.source]
-        said = json.loads(footer.metadata[KEY])["unreadable"]
-        unreadable += [(source.name, source.split or "", name, reason) for name, reason in said]
+        of_part = json.loads(footer.metadata[KEY])["unreadable"]
+        unreadable += [(source.name, source.split or "", name, reason) for name, reason in of_part]
     if unreadable:
         with whole_file(folder / "unreadable.csv") as partial, open(partial, "w", newline="") as file:
             csv.writer(file).writerows([("dataset", "split", "id_str", "reason"), *unreadable])
@@ -233,14 +239,14 @@ def finish(folder: Path, sources: list[Source], as_csv: bool) -> tuple[int, int]
 
 
 def weights_digest(model: GalaxyPreTrainedModel) -> str:
-    """Of all weights."""
+    """SHA-256 of all weights."""
     digest = hashlib.sha256()
     for name, values in sorted(model.state_dict().items()):
         digest.update(name.encode() + values.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
-def _digest(lines):
+def _digest(lines: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for line in lines:
         digest.update(f"{line}\n".encode())
@@ -248,14 +254,14 @@ def _digest(lines):
 
 
 class _Reader(Dataset):
-    """Decoded pictures, one batch a call: `pixels` (B, 3, C, C) uint8 canvases of those that can be read, their `ids`, and of
-    the others the names and what is wrong, `unreadable`."""
+    """Decoded pictures, one batch per call: `pixels` (B, 3, C, C) uint8 canvases of the readable ones, their `ids`, and
+    `unreadable`, the names and errors of the others."""
 
-    def __init__(self, sources, parts, framing, rendering):
+    def __init__(self, sources: list[Source], parts: list[Part], framing: Framing, rendering: Rendering) -> None:
         self.sources, self.parts, self.framing, self.rendering = sources, parts, framing, rendering
 
-    def __getitem__(self, task):
-        p, first, end = task
+    def __getitem__(self, batch: tuple[int, int, int]) -> dict:
+        p, first, end = batch
         part = self.parts[p]
         ids, pictures, unreadable = [], [], []
         for name, content in self.sources[part.source].read(first, end, part.end):
@@ -273,5 +279,5 @@ class _Reader(Dataset):
         if content is None:
             raise ValueError("there is no picture")
         if content.startswith(JPEG_START) and self.rendering.size is None and self.rendering.crop == 1:
-            return decode(content)  # to the same pixels, in half the time if simplejpeg is there
-        return np.asarray(self.rendering.open(content).convert("RGB"))
+            return decode(content)  # the same pixels, in half the time if simplejpeg is installed
+        return np.asarray(to_rgb(self.rendering.open(content)))

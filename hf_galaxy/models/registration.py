@@ -1,8 +1,8 @@
-"""How transformers comes to know the models and the pipeline: by its public `register`, as soon as it can use them.
+"""Register the models and the pipeline with transformers, as soon as it can use them.
 
-The models need torch, timm and transformers, and importing these takes seconds, which somebody who only wants a decision tree or the
-help of a command should not wait for. So `import hf_galaxy` imports none of them. It watches the imports of transformers instead,
-and registers the models once the Auto classes have been imported, and the pipeline once the pipelines have.
+The models need torch, timm and transformers, whose import takes seconds, and which a decision tree or the help of a command do not
+need. So `import hf_galaxy` imports none of them. It watches the imports of transformers instead, and registers the models when
+the Auto classes have been imported, and the pipeline when the pipelines have.
 """
 
 import sys
@@ -48,7 +48,7 @@ class _ImportWatcher(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The module as the other finders find it, with its execution counted."""
+        """The spec that the other finders return, with the execution of the module counted."""
         if not self.pending or fullname.partition(".")[0] not in ("transformers", "hf_galaxy"):
             return None
         others = (finder.find_spec(fullname, path, target) for finder in sys.meta_path if finder is not self)
@@ -69,12 +69,13 @@ class _ImportWatcher(MetaPathFinder):
         return counted
 
     def run_due_actions(self) -> None:
+        """Run the actions whose modules have been imported, unless an import is in progress."""
         while self.depth == 0 and (module := next(filter(sys.modules.__contains__, self.pending), None)):
             self.pending.pop(module)()  # which may import the next
 
 
 def register_when_imported() -> None:
-    """Register the models and the pipeline: now if transformers has imported its own, else as soon as it has."""
+    """Register the models and the pipeline: now if transformers is imported, else as soon as it is."""
     watcher = _ImportWatcher(
         {
             "transformers.models.auto.configuration_auto": _register_models,

@@ -1,4 +1,4 @@
-"""What a run starts from: which backbone is built, and whose weights it takes; the models of finished runs."""
+"""Initialisation of a run: its backbone and weights; loading the models of finished runs."""
 
 import dataclasses
 from pathlib import Path
@@ -15,32 +15,30 @@ from hf_galaxy.reports.run_record import RunRecord
 
 
 def resolve_start(backbone: str | None, start: str | None, image_size: int | None) -> tuple[dict, dict | None]:
-    """Decide which backbone is built and which weights it starts from.
+    """The backbone of a run and its initial weights.
 
     Args:
-        backbone: architecture; may be left out where `start` says it.
+        backbone: architecture; None if `start` defines it.
         start: 1. None: the library's random initialisation. 2. a run folder, or the Hub id ORG/NAME of one: its
-            backbone. 3. anything `pretrained.published_weights` reads.
-        image_size: that the weights will be used at; None: the default.
+            backbone. 3. any `start` of `pretrained.published_weights`.
+        image_size: of the run; None: the default.
 
     Returns:
-        The fields of a GalaxyConfig that describe the backbone (of a run also how it frames pictures), and its weights
+        The fields of a GalaxyConfig that describe the backbone (for a run also the framing of pictures), and its weights
         (None: random).
 
     Raises:
-        BadInput: says what is missing, or that a run has another backbone than asked for.
+        BadInput: an option is missing, or a run has another backbone than `backbone`.
     """
     if start is None:
         if backbone is None:
-            raise BadInput("give --backbone, a timm architecture such as convnext_atto, or --start")
+            raise BadInput("pass --backbone, a timm architecture such as convnext_atto, or --start")
         return _fields(architecture(backbone)), None
     is_file = Path(start).suffix in WEIGHT_FILES
     if Path(start).is_dir() or ("/" in start and ":" not in start and not is_file):
         model = load_model(start)
         if backbone not in (None, model.config.backbone):
-            raise BadInput(
-                f"--start {start}: has backbone {model.config.backbone}, not {backbone}; leave --backbone out"
-            )
+            raise BadInput(f"--start {start}: has backbone {model.config.backbone}, not {backbone}; omit --backbone")
         same = ("backbone", "backbone_config", "pixel_mean", "pixel_std", "image_size", "crop")
         fields = {field: getattr(model.config, field) for field in same}
         weights = model.backbone.state_dict()
@@ -49,14 +47,12 @@ def resolve_start(backbone: str | None, start: str | None, image_size: int | Non
         return fields, weights
     if is_file:
         if backbone is None:
-            raise BadInput(
-                f"--start {start}: is a file of weights; say with --backbone which architecture they are for"
-            )
+            raise BadInput(f"--start {start}: is a file of weights; pass their architecture with --backbone")
         described = architecture(backbone)
     else:
         described = architecture(start)
         if backbone not in (None, described.name):
-            # Weights of one architecture may have been trained with other means than its default ones.
+            # Weights of an architecture may have been trained with other means than its default ones.
             normalised = dict(mean=described.mean, std=described.std)
             described = dataclasses.replace(architecture(backbone), **normalised)
     size = image_size or GalaxyConfig.image_size
@@ -64,21 +60,23 @@ def resolve_start(backbone: str | None, start: str | None, image_size: int | Non
 
 
 def load_model(folder: str | Path) -> GalaxyPreTrainedModel:
-    """The model of a run, by its folder or Hub id; only safetensors are read.
+    """The model of a run, from its folder or Hub id; only safetensors are read.
 
     Raises:
-        BadInput: there is none, or it cannot be read.
+        BadInput: there is no model, or it cannot be read.
     """
     try:
         model = AutoModel.from_pretrained(folder, use_safetensors=True)
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise BadInput(f"{folder}: is no folder or reachable Hub id of a finished run of ours ({reason})") from error
+        raise BadInput(
+            f"{folder}: is neither the folder nor a reachable Hub id of a finished run ({reason})"
+        ) from error
     if not isinstance(model, GalaxyPreTrainedModel):
         prefix = TRANSFORMERS
         if isinstance(model, TimmWrapperModel):
             prefix = "local-dir:" if Path(folder).is_dir() else "hf_hub:"
-        raise BadInput(f"{folder}: holds a {type(model).__name__}; name it {prefix}{folder}")
+        raise BadInput(f"{folder}: holds a {type(model).__name__}; use --start {prefix}{folder}")
     return model
 
 
@@ -99,5 +97,5 @@ def load_run(folder: Path) -> tuple[GalaxyPreTrainedModel, RunRecord]:
     """
     record = RunRecord.load(folder)
     if not record.finished:
-        raise BadInput(f"{folder}: the run is not finished; start it again with the same command and it goes on")
+        raise BadInput(f"{folder}: the run is not finished; run the same command to resume it")
     return load_model(folder), record

@@ -385,7 +385,7 @@ def test_a_multinomial_model_has_no_concentrations(dataset, tmp_path):
         (("--dataset", "{dataset}", "--split", "holiday"), "has no split 'holiday', only"),
         (("--dataset", "{dataset}", "--batch-size", 0), "--batch-size must be at least 1"),
         (("--dataset", "{pictures}", "--stretch", "lupton", "--low", 99.9), "no rising percentiles"),
-        (("--dataset", "{dataset}", "--run", "{empty}"), "is no folder or reachable Hub id of a finished run"),
+        (("--dataset", "{dataset}", "--run", "{empty}"), "reachable Hub id of a finished run"),
         (("--dataset", "{dataset}", "--out", "{pictures}"), "exists already; remove it or choose another --out"),
     ],
 )

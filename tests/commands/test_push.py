@@ -234,7 +234,7 @@ def test_what_cannot_be_published_is_refused_and_left_as_it_was(publish, folder)
     before = files_of(folder)
     assert "--push lab/mock/2: is not ORG/NAME" in publish(folder, "--push", "lab/mock/2")
     assert "--datasets ../d: is not ORG/NAME" in publish(folder, "--datasets", "../d")
-    assert "--license all mine: is no identifier" in publish(folder, "--license", "all mine")
+    assert "--license all mine: is not an identifier" in publish(folder, "--license", "all mine")
     assert files_of(folder) == before
     record = RunRecord.load(folder)
     record.dataset["cards"][0]["license"] = None
@@ -246,14 +246,14 @@ def test_what_cannot_be_published_is_refused_and_left_as_it_was(publish, folder)
     (folder / "model.safetensors").write_bytes(b"broken")
     record.finished = True
     record.save(folder)
-    assert "is no folder or reachable Hub id of a finished run" in publish(folder, "--license", "mit")
+    assert "reachable Hub id of a finished run" in publish(folder, "--license", "mit")
     assert not RunRecord.load(folder).publication
 
 
 def test_a_card_that_a_person_edited_stays(publish, folder):
     (folder / "README.md").write_text("My own words.")
     (folder / "figures/loss.png").unlink()
-    assert "stays as it is" in publish(folder, "--license", "mit")
+    assert "not changed" in publish(folder, "--license", "mit")
     assert (folder / "README.md").read_text() == "My own words."
     assert (folder / "figures/loss.png").exists()
     (folder / "README.md").unlink()

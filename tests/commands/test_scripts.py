@@ -171,7 +171,7 @@ def test_a_run_that_was_told_to_stop_says_so_and_goes_on(mock_dataset, run_scrip
     assert process.returncode == 143
     assert re.search(r"stopped after step \d+ of 2\d; the same command resumes from there\n$", said)
     line = called(monkeypatch, "evaluate", "--run", out)
-    assert "the run is not finished; start it again with the same command" in line
+    assert "the run is not finished; run the same command" in line
     line = called(monkeypatch, "pretrain", *command, "--learning-rate", 0.5)
     assert "holds an unfinished run with another --learning-rate" in line
     assert "resuming at step" in run_script("pretrain", *command).stderr

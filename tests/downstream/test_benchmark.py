@@ -405,7 +405,7 @@ def test_a_killed_benchmark_leaves_no_processes(mock_dataset, tmp_path):
 @pytest.mark.parametrize(
     ("start", "why"),
     [
-        ("other={folder}", "{folder}: is no folder or reachable Hub id of a finished run"),
+        ("other={folder}", "{folder}: is neither the folder nor a reachable Hub id of a finished run"),
         ("random=x", "--starts random=x: give NAME=WEIGHTS or NAME=BACKBONE=WEIGHTS, each name once, or random"),
     ],
 )

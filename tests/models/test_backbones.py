@@ -213,7 +213,7 @@ def assert_checkpoints_change_no_gradient(model):
 def test_checkpoints_change_no_gradient(name):
     model = make(name)
     if name.rpartition("/")[2] in WITHOUT_CHECKPOINTS:
-        with pytest.raises(BadInput, match=r"gradient checkpointing: \w+Model cannot do it"):
+        with pytest.raises(BadInput, match=r"gradient checkpointing: \w+Model does not support it"):
             model.activation_checkpointing_enable()
         assert not model.is_activation_checkpointing
         model.activation_checkpointing_disable()
@@ -233,9 +233,11 @@ def test_checkpoints_drop_the_same_paths_again(name):
 
 
 def test_backbones_without_checkpoints_are_refused():
-    with pytest.raises(BadInput, match=r"PoolingVisionTransformer cannot do it .gradient checkpointing not supported"):
+    with pytest.raises(
+        BadInput, match=r"PoolingVisionTransformer does not support it .gradient checkpointing not supported"
+    ):
         make("pit_ti_224").activation_checkpointing_enable()
-    with pytest.raises(BadInput, match="those of timm checkpoint every block"):
+    with pytest.raises(BadInput, match="timm checkpoints every block"):
         make("test_vit").activation_checkpointing_enable(every_n_layers=2)
 
 
@@ -352,23 +354,23 @@ def test_a_backbone_without_blocks_is_one_layer():
 def test_unknown_names_are_refused():
     with pytest.raises(BadInput, match=r"convnext_smallish.*it has convnext"):
         backbones.architecture("convnext_smallish")
-    with pytest.raises(BadInput, match="nobody/nothing is no transformers model"):
+    with pytest.raises(BadInput, match="nobody/nothing is neither the folder nor"):
         backbones.architecture("transformers:nobody/nothing")
     for name in ("hf_hub:nobody/nothing", "local-dir:nowhere"):
-        with pytest.raises(BadInput, match=f"{name}: is no folder or reachable Hub id of a timm model"):
+        with pytest.raises(BadInput, match=f"{name}: is neither the folder nor a reachable Hub id of a timm model"):
             backbones.architecture(name)
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (Data2VecVisionConfig(**TOWER), "a data2vec-vision of transformers has no pooled features"),
-        (SiglipVisionConfig(**TOWER, vision_use_head=False), "a siglip_vision_model of transformers has no pooled"),
+        (Data2VecVisionConfig(**TOWER), "data2vec-vision of transformers has no pooled features"),
+        (SiglipVisionConfig(**TOWER, vision_use_head=False), "siglip_vision_model of transformers has no pooled"),
         (
             HieraConfig(embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 2]),
             "cannot be built for pictures of 80 px",
         ),
-        (TimmWrapperConfig(architecture="test_vit"), "is in timm's format; say --start"),
+        (TimmWrapperConfig(architecture="test_vit"), "is in timm's format; use --start"),
     ],
     ids=lambda value: getattr(value, "model_type", ""),
 )
@@ -450,7 +452,7 @@ def test_a_folder_in_timms_format_is_a_start(tmp_path):
     (tmp_path / "encoder/config.json").write_text(json.dumps(flat))
     assert_is_start(*resolve_start(None, start, 64), encoder)
     (tmp_path / "encoder/config.json").write_text(json.dumps(flat | {"architecture": "convnext_of_tomorrow"}))
-    with pytest.raises(BadInput, match="of the architecture convnext_of_tomorrow, which timm"):
+    with pytest.raises(BadInput, match="has the architecture convnext_of_tomorrow, which timm"):
         resolve_start(None, start, 64)
 
 

@@ -224,14 +224,14 @@ def test_parameters_are_counted_by_group():
         ({"backbone": "test_convnext", "tree": "gz3"}, "no decision tree gz3"),
         ({"backbone": "test_convnext", "likelihood": "normal"}, "choose dirichlet_multinomial"),
         ({"backbone": "test_convnext", "crop": 1.5}, r"in \(0, 1\]"),
-        ({"backbone": "test_convnext", "label_smoothing": 1.0}, "label_smoothing 1.0: is a share"),
+        ({"backbone": "test_convnext", "label_smoothing": 1.0}, "label_smoothing 1.0: must be a share"),
         (
             {"backbone": "test_convnext", **CLASSES, "class_weights": [1, 2]},
             "class_weights 1 2: one .* the 3 classes ring, no",
         ),
         ({"backbone": "test_convnext", **CLASSES, "class_weights": [1, 2, 0]}, "one number above 0"),
         ({"backbone": "test_convnext", "values": []}, "one or several different names"),
-        ({"backbone": "test_convnext", "values": ["z", "z"]}, "values z z: are one or several different"),
+        ({"backbone": "test_convnext", "values": ["z", "z"]}, "values z z: must be one or several different"),
         ({"backbone": "test_convnext", "values": ["z"], "value_std": [0.0]}, "for each of z, no std of 0"),
         ({"backbone": "test_convnext", "values": ["z", "m"], "value_mean": [1.0]}, "one number for each of z, m"),
         ({"backbone": "test_convnext", "values": ["z"], "value_mean": [1.0], "unit_interval": True}, "inside .0, 1."),
@@ -253,17 +253,17 @@ def test_a_run_folder_with_another_backbone_is_refused(tmp_path):
     with pytest.raises(BadInput, match="has backbone test_convnext, not test_resnet"):
         resolve_start("test_resnet", str(tmp_path), None)
     (tmp_path / "model.safetensors").write_text("damaged")
-    with pytest.raises(BadInput, match="is no folder or reachable Hub id of a finished run"):
+    with pytest.raises(BadInput, match="reachable Hub id of a finished run"):
         resolve_start(None, str(tmp_path), None)
 
 
 @pytest.mark.parametrize(
     ("backbone", "start", "message"),
     [
-        (None, None, "give --backbone"),
-        (None, "weights.pth", "say with --backbone which architecture"),
+        (None, None, "pass --backbone"),
+        (None, "weights.pth", "pass their architecture with --backbone"),
         ("test_convnext", "folder/weights.pth", "folder/weights.pth: no such file"),
-        (None, "ORG/NAME", "no folder or reachable Hub id"),
+        (None, "ORG/NAME", "reachable Hub id"),
         (None, "test_convnekst.r160", "timm has no such architecture"),
         ("test_convnext", "test_convnext.r160_in1k", "cannot be loaded into test_convnext"),
     ],

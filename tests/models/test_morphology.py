@@ -178,12 +178,12 @@ def test_without_concentrations_there_are_no_intervals():
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"asked": 1.1}, "asked 1.1: is a probability, from 0 to 1"),
-        ({"credible": 1}, "credible 1: is a probability, between 0 and 1"),
-        ({"campaign": "gz3"}, "campaign 'gz3': is not among those of the model, gz2"),
-        ({"volunteers": 0}, "volunteers 0: is a number of people, from 1 to 1,000"),
-        ({"volunteers": 2.5}, "volunteers 2.5: is a number"),
-        ({"volunteers": 1001}, "volunteers 1001: is a number"),
+        ({"asked": 1.1}, "asked 1.1: must be a probability, from 0 to 1"),
+        ({"credible": 1}, "credible 1: must be a probability, between 0 and 1"),
+        ({"campaign": "gz3"}, "campaign 'gz3': is not a campaign of the model, which has gz2"),
+        ({"volunteers": 0}, "volunteers 0: must be a whole number from 1 to 1,000"),
+        ({"volunteers": 2.5}, "volunteers 2.5: must be a whole"),
+        ({"volunteers": 1001}, "volunteers 1001: must be a whole"),
     ],
 )
 def test_wrong_options_are_refused(option, message):

@@ -180,12 +180,12 @@ def test_memory_stays_flat(fast, views):
 
 
 def test_what_is_refused(run, tmp_path):
-    for given, message in ((tmp_path / "none", "is no folder"), (tmp_path, "is no folder of a finished run")):
+    for given, message in ((tmp_path / "none", "reachable Hub id"), (tmp_path, "is not the folder of a finished run")):
         with pytest.raises(BadInput, match=message):
             FastModel(given, tmp_path)
     save(tmp_path / "classes", model=GalaxyForImageClassification, num_labels=3)
     save(tmp_path / "unfinished", seed=2, finished=False)
-    for name, message in (("classes", "predicts no votes"), ("unfinished", "is not finished")):
+    for name, message in (("classes", "does not predict votes"), ("unfinished", "is not finished")):
         with pytest.raises(BadInput, match=message):
             FastModel(tmp_path / name, tmp_path)
     (tmp_path / "file").touch()

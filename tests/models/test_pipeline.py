@@ -294,14 +294,14 @@ def test_what_cannot_be_read_is_named(server, tmp_path, pipe):
         ("http://[", "http://[: cannot be downloaded ("),
         (b"text", "bytes: cannot be read as a picture"),
         (Image.open(io.BytesIO(jpeg_bytes()[:2000])), "cannot be read (image file is truncated"),
-        (COLOURS.astype(np.int64), "an array (40, 60, 3) of int64 is no picture"),
-        (COLOURS.astype(np.uint16), "an array (40, 60, 3) of uint16 is no picture"),
-        (COLOURS[None], "an array of shape (1, 40, 60, 3) is no picture"),
-        (COLOURS[:0], "an array of shape (0, 60, 3) is no picture"),
+        (COLOURS.astype(np.int64), "an array (40, 60, 3) of int64 is not a picture"),
+        (COLOURS.astype(np.uint16), "an array (40, 60, 3) of uint16 is not a picture"),
+        (COLOURS[None], "an array of shape (1, 40, 60, 3) is not a picture"),
+        (COLOURS[:0], "an array of shape (0, 60, 3) is not a picture"),
         (FLUX, "an array of floats must be from 0 (black) to 1 (white), and is from -"),
         (np.full((9, 9), np.nan), "and is from nan to nan"),
-        ((COLOURS, COLOURS), "a tuple is no picture; give a path"),
-        ({"image": COLOURS}, "a dict is no picture"),
+        ((COLOURS, COLOURS), "a tuple is not a picture; pass a path"),
+        ({"image": COLOURS}, "a dict is not a picture"),
     ]:
         with pytest.raises(BadInput) as refused:
             pipe(picture)
@@ -335,5 +335,5 @@ def test_a_model_of_classes_has_the_pipeline_of_transformers(tmp_path, dataset):
         assert {each["label"] for each in said} == set(labels.values())
         for each in said:
             assert each["score"] == pytest.approx(float(probabilities[config.label2id[each["label"]]]), abs=1e-4)
-    with pytest.raises(BadInput, match=r"a GalaxyForImageClassification is none; .*image-classification"):
+    with pytest.raises(BadInput, match=r"a GalaxyForImageClassification is not; .*image-classification"):
         pipeline("galaxy-morphology", model=tmp_path)

@@ -227,7 +227,7 @@ def test_class_weights_and_label_smoothing_train_and_are_saved_but_do_not_measur
     assert plain.training["losses"] != balanced.training["losses"]
     assert plain.results["test"]["loss"]["baseline"] == balanced.results["test"]["loss"]["baseline"]
     with pytest.raises(
-        BadInput, match=r"class_weights 1.0 2.0: one number above 0 for each of the 8 classes smooth-round, "
+        BadInput, match=r"class_weights 1.0 2.0: must be one number above 0 for each of the 8 classes smooth-round, "
     ):
         run_training(
             Settings(
