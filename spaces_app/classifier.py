@@ -58,7 +58,7 @@ class Classifier:
         """
         chosen, campaign = self.select(model, campaign)
         prediction = chosen.predict(read(picture), zoom)
-        volunteers = _whole_number("volunteers", volunteers, MOST_VOLUNTEERS)
+        volunteers = _whole_number("volunteers", volunteers, MAX_VOLUNTEERS)
         described = chosen.describe(prediction, campaign, volunteers, asked=0)
         unlikeness = prediction.unlikeness
         return {"model": chosen.name, **described, "unlikeness": unlikeness, "familiar": unlikeness <= 1}

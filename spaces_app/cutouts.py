@@ -1,15 +1,13 @@
 """The picture of a position in the sky from the Legacy Surveys: the only request to another server, at one address."""
 
 import re
-import time
-from http.client import HTTPException, HTTPMessage
-from typing import IO
+from http.client import HTTPException
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlencode, urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.parse import urlencode
 
 import numpy as np
 
+from hf_galaxy.download import SameServer, download
 from hf_galaxy.errors import BadInput
 from picture import Picture, read_picture
 from text import sentence
@@ -122,33 +120,14 @@ def _degrees(text: str, reason: str) -> tuple[float, str]:
     return -number if parts["sign"] == "-" else number, parts["unit"].lower().replace("\t", " ")
 
 
-class _SameServer(HTTPRedirectHandler):
-    """Follows redirects to the same server only."""
-
-    def redirect_request(
-        self, request: Request, file: IO[bytes], code: int, message: str, headers: HTTPMessage, address: str
-    ) -> Request | None:
-        if urlsplit(address)[:2] != urlsplit(ADDRESS)[:2]:
-            return None  # becomes an HTTPError
-        return super().redirect_request(request, file, code, message, headers, address)
-
-
 def _fetched(address: str) -> bytes:
-    parts, end = [], time.monotonic() + SECONDS
     try:
-        # Some servers refuse requests without a name.
-        request = Request(address, headers={"User-Agent": "hf_galaxy"})
-        with build_opener(_SameServer).open(request, timeout=SECONDS) as response:
-            while part := response.read1(2**16):
-                parts.append(part)
-                if time.monotonic() > end:
-                    raise TimeoutError
-                if sum(map(len, parts)) > MAX_BYTES:
-                    raise _refusal("odd")
+        return download(address, SECONDS, MAX_BYTES, SameServer())
     except HTTPError as error:
         error.close()
         raise _refusal("refused", code=error.code) from error
     except (OSError, HTTPException) as error:  # URLError and TimeoutError are OSErrors
         late = isinstance(error.reason if isinstance(error, URLError) else error, TimeoutError)
         raise (_refusal("slow", limit=SECONDS) if late else _refusal("no_network")) from error
-    return b"".join(parts)
+    except ValueError as error:
+        raise _refusal("odd") from error

@@ -1,21 +1,21 @@
-"""Whatever somebody has of a picture -> its pixels: a file, a URL, bytes, a PIL image or an array. Legend: H and W of a picture."""
+"""Pictures in any form -> their pixels: a file, a URL, bytes, a PIL image or an array. Legend: H and W of a picture."""
 
 import io
-import time
 from http.client import HTTPException
 from pathlib import Path
-from urllib.request import Request, urlopen
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from hf_galaxy.data.pictures import MAX_BYTES, Rendering, to_rgb
+from hf_galaxy.download import download
 from hf_galaxy.errors import BadInput
 
 DEFAULT = Rendering()
 
 
-def pixels_of(picture, rendering: Rendering = DEFAULT, timeout: float = 20) -> np.ndarray:
+def pixels_of(picture: Any, rendering: Rendering = DEFAULT, timeout: float = 20) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a picture, the same from its file, its bytes, its PIL image or its array.
 
     Args:
@@ -24,7 +24,7 @@ def pixels_of(picture, rendering: Rendering = DEFAULT, timeout: float = 20) -> n
             matplotlib shows them. Raw fluxes are for FITS files.
 
     Raises:
-        BadInput: it cannot be read, or holds something else.
+        BadInput: it cannot be read, or has another type or shape.
     """
     if isinstance(picture, str | Path):
         name = str(picture)
@@ -37,33 +37,23 @@ def pixels_of(picture, rendering: Rendering = DEFAULT, timeout: float = 20) -> n
     if isinstance(picture, np.ndarray):
         return _of_array(picture, rendering)
     raise BadInput(
-        f"a {type(picture).__name__} is no picture; give a path, URL, bytes, PIL image or numpy array, a list of these, "
-        'or of a dataset transformers.pipelines.pt_utils.KeyDataset(dataset, "image")'
+        f"a {type(picture).__name__} is not a picture; pass a path, URL, bytes, PIL image or numpy array, a list of these, "
+        'or for a dataset transformers.pipelines.pt_utils.KeyDataset(dataset, "image")'
     )
 
 
-def _content(name):
+def _content(name: str) -> bytes:
     try:
         return Path(name).read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: no path at all
+    except (OSError, ValueError) as error:  # ValueError: not a path
         raise BadInput(f"{name}: cannot be read ({error})") from error
 
 
-def _downloaded(url, timeout):
-    """The bytes behind a URL, within so many seconds, and no more than a picture may have."""
-    parts, end = [], time.monotonic() + timeout
+def _downloaded(url: str, timeout: float) -> bytes:
     try:
-        # Some servers refuse who says no name.
-        with urlopen(Request(url, headers={"User-Agent": "hf_galaxy"}), timeout=timeout) as response:
-            while part := response.read1(2**20):
-                parts.append(part)
-                if time.monotonic() > end:
-                    raise TimeoutError(f"not there after {timeout:g} s")
-                if sum(map(len, parts)) > MAX_BYTES:
-                    raise ValueError("is larger than 1 GiB")
+        return download(url, timeout, MAX_BYTES)
     except (OSError, HTTPException, ValueError) as error:  # HTTPError, URLError and TimeoutError are OSErrors
         raise BadInput(f"{url}: cannot be downloaded ({error})") from error
-    return b"".join(parts)
 
 
 def _rgb(picture: Image.Image) -> np.ndarray:
@@ -75,28 +65,28 @@ def _of_image(picture: Image.Image, rendering: Rendering) -> np.ndarray:
         picture.load()
         if picture.mode.startswith(("I", "F")):
             values = np.asarray(picture)
-            whole = picture.mode.startswith("I") and values.min() >= 0 and values.max() < 2**16
-            return _of_array(values.astype(np.uint16) if whole else values, rendering)
+            fits_uint16 = picture.mode.startswith("I") and values.min() >= 0 and values.max() < 2**16
+            return _of_array(values.astype(np.uint16) if fits_uint16 else values, rendering)
         return _rgb(picture)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadInput(f"{picture}: cannot be read ({error})") from error
 
 
-def _of_array(values, rendering):
+def _of_array(values: np.ndarray, rendering: Rendering) -> np.ndarray:
     bands = values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
     if not (bands.ndim == 2 or (bands.ndim == 3 and bands.shape[-1] == 3)) or not bands.size:
-        raise BadInput(f"an array of shape {values.shape} is no picture; it must be (H, W), (H, W, 1) or (H, W, 3)")
+        raise BadInput(f"an array of shape {values.shape} is not a picture; it must be (H, W), (H, W, 1) or (H, W, 3)")
     if bands.dtype == np.uint16 and bands.ndim == 2:
         file = io.BytesIO()
         Image.fromarray(np.ascontiguousarray(bands)).save(file, "PNG", compress_level=0)
         return _rgb(rendering.open(file.getvalue(), "an array of uint16"))
     if np.issubdtype(bands.dtype, np.floating):
-        if not (bands.min() >= 0 and bands.max() <= 1):  # so that NaN is refused, too
+        if not (bands.min() >= 0 and bands.max() <= 1):  # in this form NaN raises the error too
             raise BadInput(
                 f"an array of floats must be from 0 (black) to 1 (white), and is from {bands.min():g} to {bands.max():g}; "
-                "raw fluxes can be given as a FITS file, which is stretched"
+                "pass raw fluxes as a FITS file, which is stretched"
             )
         bands = np.rint(bands * 255).astype(np.uint8)
     if bands.dtype != np.uint8:
-        raise BadInput(f"an array {values.shape} of {values.dtype} is no picture; take uint8, or floats from 0 to 1")
+        raise BadInput(f"an array {values.shape} of {values.dtype} is not a picture; pass uint8, or floats from 0 to 1")
     return bands if bands.ndim == 3 else np.repeat(bands[..., None], 3, axis=2)

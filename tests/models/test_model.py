@@ -234,7 +234,7 @@ def test_parameters_are_counted_by_group():
         ({"backbone": "test_convnext", "values": ["z", "z"]}, "values z z: must be one or several different"),
         ({"backbone": "test_convnext", "values": ["z"], "value_std": [0.0]}, "for each of z, no std of 0"),
         ({"backbone": "test_convnext", "values": ["z", "m"], "value_mean": [1.0]}, "one number for each of z, m"),
-        ({"backbone": "test_convnext", "values": ["z"], "value_mean": [1.0], "unit_interval": True}, "inside .0, 1."),
+        ({"backbone": "test_convnext", "values": ["z"], "value_mean": [1.0], "unit_interval": True}, "in .0, 1."),
     ],
 )
 def test_wrong_configurations_are_refused(options, message):

@@ -11,8 +11,7 @@ from hf_galaxy.decision_tree import DecisionTree, Question, available_trees
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models.morphology import (
     ARMS,
-    WORDS,
-    _known,
+    _described,
     credible_intervals,
     in_words,
     likely_path,
@@ -217,7 +216,7 @@ def test_a_path_is_said_in_plain_words():
 def test_every_answer_of_every_campaign_has_words(name):
     for question in load_tree(name).questions:
         for answer in question.answers:
-            words = _known(question.name, answer, WORDS | ARMS)
+            words = _described(question.name, answer)
             assert words, (question.name, answer)
             assert question.name.startswith(words)
             said = in_words(

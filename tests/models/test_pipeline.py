@@ -313,7 +313,7 @@ def test_what_cannot_be_read_is_named(server, tmp_path, pipe):
 
 def test_a_download_that_takes_too_long_is_given_up(server, pipe):
     start = time.monotonic()
-    with pytest.raises(BadInput, match=r"/slow: cannot be downloaded \(not there after 0\.3 s\)"):
+    with pytest.raises(BadInput, match=r"/slow: cannot be downloaded \(takes longer than 0\.3 s\)"):
         pipe(f"{server}/slow", timeout=0.3)
     assert time.monotonic() - start < 3
 
