@@ -186,8 +186,9 @@ class DecisionTree:
             if not parents:
                 continue
             own, expected = votes[:, where].sum(axis=1), votes[:, parents].sum(axis=1)
-            different += [(row, q, own[row], expected[row]) for row in np.flatnonzero(own != expected)]
-        return [Inconsistency(int(r), self.questions[q].name, int(n), int(p)) for r, q, n, p in sorted(different)]
+            rows = np.flatnonzero(own != expected)
+            different += [(int(row), q, int(own[row]), int(expected[row])) for row in rows]
+        return [Inconsistency(row, self.questions[q].name, n, parents) for row, q, n, parents in sorted(different)]
 
     def to_dict(self) -> dict:
         """The tree as plain data; `DecisionTree.from_dict` returns an equal tree."""

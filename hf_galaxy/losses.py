@@ -39,7 +39,8 @@ def dirichlet_multinomial_nll(votes: torch.Tensor, concentrations: torch.Tensor,
         return _log_rise(sum_per_question(votes, tree), total_concentrations) - rises
     # In a survey of several campaigns nine counts of ten are 0, and add nothing: on a CPU it is faster to leave them out. On
     # a GPU, counting the others would force the CPU to wait.
-    galaxies, answers, questions = *votes.shape, len(tree.questions)
+    galaxies, answers = votes.shape
+    questions = len(tree.questions)
     votes = votes.reshape(-1)
     answer = votes.nonzero().squeeze(1)
     galaxy = answer // answers

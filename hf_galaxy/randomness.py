@@ -27,7 +27,9 @@ def uniforms(seed: int, positions: Sequence[int], draws: int) -> np.ndarray:
     counter, so that the numbers of a whole batch can be computed at once.
     """
     with np.errstate(over="ignore"):  # arithmetic is modulo 2**64
-        start = split_mix(np.uint64(seed) + GOLDEN) + np.asarray(positions, dtype=np.uint64)[:, None] * np.uint64(draws)
+        start = split_mix(np.asarray(np.uint64(seed) + GOLDEN)) + np.asarray(positions, dtype=np.uint64)[
+            :, None
+        ] * np.uint64(draws)
         bits = split_mix((start + np.arange(draws, dtype=np.uint64)) * GOLDEN)
     return to_unit_interval(bits)
 

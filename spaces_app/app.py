@@ -21,6 +21,7 @@ import several_tab
 from classifier import Classifier
 from galaxy_models import load_models
 from guard import GUARD, fetch_nothing
+from law_records import RESULTS
 from temporary import removed_at_exit, start_sweeping
 from text import sentence
 from uploads import MAX_ZIP
@@ -46,7 +47,7 @@ def page() -> gr.Blocks:
         with gr.Tab(sentence("page.several")):
             several_tab.build(classifier)
         with gr.Tab(sentence("page.laws")):
-            laws_tab.build(HERE / "results" if (HERE / "results").is_dir() else HERE.parent / "results")
+            laws_tab.build(RESULTS)
         with gr.Tab(sentence("page.about")):
             about_tab.build(classifier.models)
     return demo.queue(max_size=QUEUE_SIZE)

@@ -9,6 +9,7 @@ import gradio as gr
 from answers_page import alike_html, answers_html, failed_html, question_words, views_html
 from galaxy_models import GalaxyModel
 from hf_galaxy.errors import BadInput
+from hf_galaxy.models.morphology import MAX_VOLUNTEERS
 from picture import Picture, read_picture
 from text import sentence, sentence_or
 

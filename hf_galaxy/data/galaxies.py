@@ -47,9 +47,10 @@ def _decoded(content: bytes | None, shorter: int | None, out: np.ndarray | None)
             buffer = out if out is not None and out.shape == (height, width, 3) else None
             return simplejpeg.decode_jpeg(content, "RGB", buffer=buffer, **smaller)
     picture = open_picture(content)
-    factor = _reduction(min(picture.size), shorter)
+    width, height = picture.size
+    factor = _reduction(min(width, height), shorter)
     if factor > 1:
-        picture.draft(picture.mode, tuple(side // factor for side in picture.size))
+        picture.draft(picture.mode, (width // factor, height // factor))
     pixels = np.asarray(to_rgb(picture))
     if out is not None and out.shape == pixels.shape:
         out[:] = pixels

@@ -30,7 +30,7 @@ def in_fold(opened: dict[str, Rows], fold: int, name: str) -> dict[str, Rows]:
         raise BadInput(f"--dataset {name}: has none of the splits {', '.join(SPLITS)}, only {', '.join(opened)}")
     if any(part.features != parts[0].features for part in parts):
         raise BadInput(f"--dataset {name}: --fold needs splits with the same columns, of the same types")
-    rows = type(parts[0]).concatenated(parts)
+    rows = type(parts[0]).concatenated(parts)  # type: ignore[arg-type]  # all parts have the type of the first
     ids = [id_str for table in tables_of(rows, ["id_str"]) for id_str in table["id_str"].to_pylist()]
     tested = np.array([int(FOLDS * hashed_place(f"fold of {id_str}")) == fold - 1 for id_str in ids], bool)
     validating = np.array(

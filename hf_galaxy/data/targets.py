@@ -4,7 +4,7 @@ Legend of shapes: N rows of a table, A answers, K values or labels.
 """
 
 from collections.abc import Collection, Iterator
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeAlias
 
 import datasets
 import numpy as np
@@ -16,7 +16,7 @@ from hf_galaxy.data.schema import InvalidVotes
 from hf_galaxy.data.streaming import StreamedRows
 from hf_galaxy.errors import BadInput
 
-Rows = CopiedRows | StreamedRows | datasets.Dataset
+Rows: TypeAlias = CopiedRows | StreamedRows | datasets.Dataset
 MANY = 16  # columns of votes, of which it is faster to make one
 
 

@@ -40,7 +40,7 @@ class Framing:
         return min(self.size + 2 * round(self.size * (CANVAS_MARGIN - 1) / 2), self.scaled)
 
 
-def to_canvases(pictures: Sequence[np.ndarray], framing: Framing) -> torch.Tensor:
+def to_canvases(pictures: Sequence[np.ndarray] | np.ndarray, framing: Framing) -> torch.Tensor:
     """(B, 3, C, C) uint8: the centre of each picture, at the scale of the view.
 
     Args:

@@ -178,7 +178,7 @@ def build(name: str, config: dict | None, image_size: int, drop_path: float = 0.
     if name.startswith(TRANSFORMERS):
         if drop_path:
             raise BadInput(f"--drop-path {drop_path}: only timm backbones have it")
-        config = AutoConfig.for_model(**config)
+        config = AutoConfig.for_model(**(config or {}))
         return TransformersBackbone(config), _pooled_width(name, config, image_size)
     try:
         backbone = timm.create_model(name, num_classes=0, **timm_options(name, config, image_size, drop_path))

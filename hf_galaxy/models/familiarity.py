@@ -11,7 +11,7 @@ Legend of shapes: B galaxies, N training galaxies, M held-out galaxies, K sample
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,9 +77,11 @@ class Neighbours:
         _, axes = np.linalg.eigh(np.cov(train, rowvar=False))  # from the least variance to the greatest
         components = axes[:, ::-1][:, :COMPONENTS].T
         sample = np.random.default_rng(seed).permutation(len(train))[:SAMPLE]
-        parts = [each.astype(np.float32) for each in (mean, components, *_split(train[sample], mean, components))]
-        ranked = np.sort(cls(*parts, NEIGHBOUR).distances(held_out))
-        return cls(*parts, NEIGHBOUR, float(ranked[rank - 1]))
+        kept, rest = _split(train[sample], mean, components)
+        mean, components, kept, rest = (each.astype(np.float32) for each in (mean, components, kept, rest))
+        fitted = cls(mean, components, kept, rest, NEIGHBOUR)
+        ranked = np.sort(fitted.distances(held_out))
+        return replace(fitted, threshold=float(ranked[rank - 1]))
 
     def distances(self, points: np.ndarray) -> np.ndarray:
         """(B, D) -> (B,) distances from the k-th nearest galaxy, in units of the threshold."""
@@ -180,10 +182,10 @@ class Familiarity:
             facts, of_weights = json.loads(metadata[FACTS]), metadata[WEIGHTS]
             with_looks = WHITENING in arrays
             if with_looks:
-                spaces = [
+                features, looks = (
                     Neighbours(*(arrays[f"{space}.{name}"] for name in ARRAYS), **facts[space]) for space in SPACES
-                ]
-                loaded = cls(*spaces, arrays[WHITENING], facts["level"], tuple(facts["galaxies"]))
+                )
+                loaded = cls(features, looks, arrays[WHITENING], facts["level"], tuple(facts["galaxies"]))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise BadInput(
                 f"{file}: cannot be read ({error}); write it again with scripts/measure_familiarity.py"

@@ -95,12 +95,12 @@ class GalaxyConfig(PreTrainedConfig):
         super().__post_init__(**forget_code(kwargs))
 
     def _check_values(self) -> None:
-        if not self.values or len(set(self.values)) < len(self.values):
-            raise BadInput(f"values {' '.join(self.values)}: must be one or several different names")
-        means, stds = self.value_mean, self.value_std
-        if not len(means) == len(stds) == len(self.values) or not all(0 < std < math.inf for std in stds):
+        values, means, stds = self.values or [], self.value_mean or [], self.value_std or []
+        if not values or len(set(values)) < len(values):
+            raise BadInput(f"values {' '.join(values)}: must be one or several different names")
+        if not len(means) == len(stds) == len(values) or not all(0 < std < math.inf for std in stds):
             raise BadInput(
-                f"value_mean {means}, value_std {stds}: must be one number for each of {', '.join(self.values)}, with no std of 0"
+                f"value_mean {means}, value_std {stds}: must be one number for each of {', '.join(values)}, with no std of 0"
             )
         if self.unit_interval and not all(0 < mean < 1 for mean in means):
             raise BadInput(f"value_mean {means}: must be in (0, 1) with unit_interval")
@@ -109,7 +109,9 @@ class GalaxyConfig(PreTrainedConfig):
     def decision_tree(self) -> DecisionTree:
         """The tree of a votes model, whose columns are those of the outputs."""
         # A name where transformers has set it after reading the configuration, as in from_pretrained(..., tree="gz2").
-        return DecisionTree.from_dict(self.tree) if isinstance(self.tree, dict) else load_tree(self.tree)
+        if isinstance(self.tree, dict):
+            return DecisionTree.from_dict(self.tree)
+        return load_tree(self.tree)  # type: ignore[arg-type]  # None raises BadInput
 
     @property
     def framing(self) -> Framing:

@@ -122,6 +122,7 @@ def _locked(file: Path) -> Iterator[None]:
         lock = lock_file(file.with_suffix(".lock"), wait=True)
     except OSError as error:
         raise BadInput(f"{file.parent}: cannot be written ({error.strerror}); choose another cache") from error
+    assert lock is not None  # it waited
     with lock:
         yield
 

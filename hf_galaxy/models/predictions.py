@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -105,7 +105,7 @@ def sources_of(name: str, config: str | None = None, split: str | None = None) -
         return [PictureFolder(name)]
     opened = open_dataset(name, config, streaming=True)
     chosen = {split: rows_of(opened, split, name)} if split else opened
-    return [DatasetSplit(name, split, rows) for split, rows in chosen.items()]
+    return [DatasetSplit(name, split, cast(StreamedRows, rows)) for split, rows in chosen.items()]
 
 
 class Part(NamedTuple):

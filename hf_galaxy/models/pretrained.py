@@ -4,7 +4,6 @@ Only safetensors are read, or tensors in a file that the user names.
 """
 
 import math
-import re
 from pathlib import Path
 
 import timm
@@ -156,7 +155,7 @@ def _efficientnet_lite_to_timm(weights: dict[str, torch.Tensor], name: str) -> d
     ours = [key for key in target if not key.endswith("num_batches_tracked")]
     theirs = [key for key in weights if not key.endswith("num_batches_tracked")]
     agree = len(ours) == len(theirs) and all(
-        re.search(r"\w+$", a)[0] == re.search(r"\w+$", b)[0] and target[a].shape == weights[b].shape
+        a.rpartition(".")[2] == b.rpartition(".")[2] and target[a].shape == weights[b].shape
         for a, b in zip(ours, theirs, strict=True)
     )
     if not agree:

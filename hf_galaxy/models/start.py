@@ -53,8 +53,7 @@ def resolve_start(backbone: str | None, start: str | None, image_size: int | Non
         described = architecture(start)
         if backbone not in (None, described.name):
             # Weights of an architecture may have been trained with other means than its default ones.
-            normalised = dict(mean=described.mean, std=described.std)
-            described = dataclasses.replace(architecture(backbone), **normalised)
+            described = dataclasses.replace(architecture(backbone), mean=described.mean, std=described.std)
     size = image_size or GalaxyConfig.image_size
     return _fields(described), published_weights(described.name, size, start)
 
