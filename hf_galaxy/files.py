@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, so that an interruption leaves nothing half-written."""
+"""Files and folders that are written completely or not at all, whatever interrupts the writer."""
 
 import contextlib
 import glob
@@ -16,14 +16,14 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.locks import locked
 
 FINGERPRINT = "fingerprint"
-ABANDONED = 24 * 3600  # seconds after which nobody is taken to write on
+ABANDONED = 24 * 3600  # seconds after which a temporary file has no writer any more
 
 
 def check_new(out: Path) -> None:
-    """Refuse a folder that cannot be made, before work is done for it.
+    """Check that a folder can be created, before work is done for it.
 
     Raises:
-        BadInput: it exists already and is not empty, or its parent cannot be written to.
+        BadInput: it exists already and is not empty, or its parent is not writable.
     """
     out = out.resolve()
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
@@ -38,23 +38,23 @@ def check_new(out: Path) -> None:
 
 @contextmanager
 def new_folder(out: Path, fingerprint: str) -> Iterator[Path]:
-    """A folder to fill under a temporary name beside `out`, renamed to `out` when the block ends well.
+    """A folder with a temporary name beside `out`, renamed to `out` when the block succeeds.
 
-    If it ends otherwise, or is killed, the files with their final names (`whole_file`) stay under the temporary name, and
-    are found there by the next block of the same fingerprint; without any the folder is removed.
+    If the block fails, or the process is killed, files with final names (`whole_file`) stay under the temporary name, and the
+    next block with the same fingerprint resumes with them; without such files the folder is removed.
 
     Args:
-        fingerprint: of all that the files depend on.
+        fingerprint: a digest of all that the files depend on.
 
     Raises:
-        BadInput: as `check_new`; another process is writing the folder; files of another fingerprint are there; or the
-            disk is full.
+        BadInput: as `check_new`; another process is writing the folder; it holds files of another fingerprint; or the disk
+            is full.
     """
     check_new(out)
     out = out.resolve()
     try:
         with _only_writer_of(out):
-            check_new(out)  # once more: it may have been written since
+            check_new(out)  # again: it may have been written meanwhile
             with _resumed_folder(out, fingerprint) as partial:
                 yield partial
     except OSError as error:
@@ -68,7 +68,7 @@ def _resumed_folder(out: Path, fingerprint: str) -> Iterator[Path]:
     if mark.exists() and mark.read_text() != fingerprint and any(_finished(partial)):
         raise BadInput(
             f"{partial} holds the finished files of an interrupted publication with other settings or other data; "
-            "give the same command and data to go on, or remove it"
+            "run the same command with the same data to resume it, or remove it"
         )
     try:
         if not mark.exists() or mark.read_text() != fingerprint:
@@ -86,7 +86,7 @@ def _resumed_folder(out: Path, fingerprint: str) -> Iterator[Path]:
 
 @contextmanager
 def replaced_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `out` when the block ends well, and is removed if it does not.
+    """A folder with a temporary name, which replaces `out` when the block succeeds, and is removed otherwise.
 
     Raises:
         BadInput: another process is writing it.
@@ -122,19 +122,19 @@ def _is_partial(file: Path) -> bool:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A file to write under a temporary name beside `path`, renamed to `path` when the block ends well, else removed.
+    """A file with a temporary name beside `path`, renamed to `path` when the block succeeds, and removed otherwise.
 
-    Each writer has a temporary name of its own: of several that write at the same time, the last leaves its whole file. What
-    a killed one has left is removed a day later by the next.
+    Each writer has a temporary name of its own: if several write at the same time, the last complete file stays. Temporary
+    files of killed writers are removed by a later writer, after a day.
 
-    The content is on the disk before the file is renamed: else a machine that stops could leave an empty file under the new
-    name. Others may read it as far as the umask allows, whatever mode its writer gives it.
+    The content is flushed to the disk before the file is renamed: else a crash of the machine could leave an empty file with the
+    final name. The mode of the file follows the umask, whatever mode its writer sets.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_partial(path.parent.glob(f".{glob.escape(path.name)}.*"), age=ABANDONED)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
     partial.touch()
-    mode = partial.stat().st_mode  # safetensors lets nobody else read what it writes
+    mode = partial.stat().st_mode  # safetensors writes files that only their owner can read
     partial.unlink()
     try:
         yield partial
@@ -146,29 +146,29 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def remove_partial(files: Iterable[Path], age: float = 0.0) -> None:
-    """Remove what killed writers have left.
+    """Remove temporary files of killed writers.
 
     Args:
-        files: among them; others are left alone.
-        age: in seconds; what is younger may still be written.
+        files: candidates; only temporary files among them are removed.
+        age: in seconds; younger files may still have a writer.
     """
     for file in files:
         if _is_partial(file) and file.is_file():
-            with contextlib.suppress(FileNotFoundError):  # another process removes it, too, or has finished it
+            with contextlib.suppress(FileNotFoundError):  # another process removes it too, or has renamed it
                 if time.time() - file.stat().st_mtime >= age:
                     file.unlink()
 
 
 def fsync_file(path: Path) -> None:
-    """Wait till what was written to a file is on the disk."""
+    """Flush a file to the disk."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
 
 
 def write_json(path: Path, data: dict) -> None:
-    """Write a JSON file under a temporary name and rename it; a list of numbers or words stands on one line."""
+    """Write a JSON file with `whole_file`; lists of numbers or strings are on one line."""
     text = json.dumps(data, indent=2, allow_nan=False)
-    text = re.sub(r"\[\n\s+([^][{}]*?)\n\s+\]", lambda found: "[" + re.sub(r"\n\s+", " ", found[1]) + "]", text)
+    text = re.sub(r"\[\n\s+([^][{}]*?)\n\s+\]", lambda match: "[" + re.sub(r"\n\s+", " ", match[1]) + "]", text)
     with whole_file(path) as partial:
         partial.write_text(text + "\n")
 
