@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import psutil
 import torch
 
@@ -142,7 +143,9 @@ def estimate(
     trial = replace(settings, epochs=2, validate_every=1, warmup=0.0, cooldown=0.5, keep_at=())
     galaxies = (TRIED_STEPS + 4 * STORED * context.workers // context.shard.accumulate) * settings.batch_size
     few = {
-        split: [rows.select(range(min(len(rows), TRIED_STEPS * settings.batch_size))) for rows in sources.splits[split]]
+        split: [
+            rows.select(np.arange(min(len(rows), TRIED_STEPS * settings.batch_size))) for rows in sources.splits[split]
+        ]
         for split in ("train", "validation")
     }
     start = time.perf_counter()
