@@ -67,7 +67,7 @@ def main(settings: Measure) -> None:
         )
 
     seen = {
-        split: [Seen(part.columns["features"].numpy(), looks(rows)) for part, rows in zip(parts, sources.splits[split], strict=True)]
+        split: [Descriptors(part.columns["features"].numpy(), looks(rows)) for part, rows in zip(parts, sources.splits[split], strict=True)]
         for split, parts in features.items()
     }  # fmt: skip
     train, held_out = (

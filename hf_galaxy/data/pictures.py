@@ -443,7 +443,7 @@ def _kind_of_picture(picture: Image.Image, is_png: bool) -> str:
     if not is_png:
         return "jpeg" if picture.mode in ("L", "RGB") else "other8"
     # The mode in the file: in memory, 16 bits of colour are already reduced to 8, and 2 or 4 bits of grey expanded to 8.
-    stored = str(picture.tile[0].args)
+    stored = str(picture.tile[0].args)  # type: ignore[attr-defined] # an ImageFile has tiles
     if stored.endswith(";16B"):
         return "png16" if picture.mode.startswith("I") else "png16rgb"
     return "png" if stored in ("L", "RGB") and not picture.has_transparency_data else "other8"
