@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
 )
 
 logger = logging.getLogger(__name__)
-STATISTICS, CROISSANT = "statistics.json", "croissant.json"  # files beside a dataset's card
+STATISTICS = "statistics.json"  # beside a dataset's card
 
 
 def card_section(text: str, heading: str) -> str:
@@ -79,6 +79,3 @@ def _is_absent(error: Exception) -> bool:
         return error.response.status_code == 404  # a private or gated repository answers 401 or 403
     absent = (EntryNotFoundError, FileNotFoundError, NotADirectoryError, HFValidationError)
     return isinstance(error, absent) and not isinstance(error, LocalEntryNotFoundError)
-
-
-STATISTICS = "statistics.json"
