@@ -52,7 +52,7 @@ def main(settings: Evaluate) -> None:
         raise BadInput("--batch-size must be at least 1, --workers must not be negative")
     accelerator = start_accelerator(settings.precision, settings.cpu)
     model, record = load_run(settings.run)
-    names, config = [settings.dataset], settings.config
+    names, config = [settings.dataset or ""], settings.config
     if settings.dataset is None:
         names, config = record.settings["dataset"], config or record.settings["config"]
     splits = [rows_of(_opened(name, config, settings, record), settings.split, name) for name in names]

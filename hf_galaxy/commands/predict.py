@@ -7,7 +7,7 @@ import hashlib
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -67,14 +67,16 @@ def main(settings: Predict) -> None:
     depends_on = f"{schema} {schema.metadata} {galaxies} {settings.batch_size} {settings.rendering}"
     fingerprint = hashlib.sha256(depends_on.encode()).hexdigest()
     with ExitStack() as stack:
-        place = [on_main_process(accelerator, lambda: stack.enter_context(new_folder(settings.out, fingerprint)))]
+        place: list[Any] = [
+            on_main_process(accelerator, lambda: stack.enter_context(new_folder(settings.out, fingerprint)))
+        ]
         if accelerator.num_processes > 1:
             broadcast_object_list(place)
         predict(
             model, sources, schema, place[0], settings.batch_size, settings.workers, accelerator, settings.rendering
         )
         accelerator.wait_for_everyone()
-        counts = on_main_process(accelerator, finish, place[0], sources, settings.csv)
+        counts: Any = on_main_process(accelerator, finish, place[0], sources, settings.csv)
     if accelerator.is_main_process:
         predicted, unreadable = counts
         print(f"{settings.out}: {predicted:,} galaxies")

@@ -146,7 +146,7 @@ def print_costs(cells: list[RunCell], at_once: int, console: Console) -> None:
     console.print(cost_table(costs))
     seconds = {cell.name: need for cost in costs for cell, need in zip(cost.cells, cost.seconds, strict=True)}
     hours = hours_of([seconds[cell.name] for cell in cells], at_once)
-    longest = max(seconds, key=seconds.get)
+    longest = max(seconds, key=seconds.__getitem__)
     print(
         f"at most {hours:.2f} hours at --at-once {at_once}, under the present load of the machine; early stopping shortens it\n"
         f"longest run: {longest}, {duration(seconds[longest])}\n"
@@ -166,7 +166,7 @@ COLOURS = {"running": "cyan", "queued": "cyan", "elsewhere": "blue", "failed": "
 
 def summary(grid: list[CellStatus], at_once: int) -> str:
     """The number of cells in each state, and the time left."""
-    states = Counter(status.state for status in grid)
+    states: Counter[str] = Counter(status.state for status in grid)
     left = time_left(grid, at_once)
     words = {"queued": "queued", "elsewhere": "running elsewhere"}
     others = [f", {states[state]} {word}" for state, word in words.items() if states[state]]

@@ -126,7 +126,7 @@ class Benchmark:
     image_size: int | None = None
     crop: float | None = None
     sizes: tuple[str, ...] = ()
-    precision: str | None = None
+    precision: Literal["no", "bf16", "fp16"] | None = None
     workers: int = 0
     seen: float = 250
     rates: tuple[float, ...] = RATES

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hf_galaxy.downstream.label_efficiency import FEWER, MORE, series_of
+from hf_galaxy.downstream.label_efficiency import FEWER, series_of
 from hf_galaxy.downstream.results import FULL, LINEAR, with_most_labels
 from hf_galaxy.reports.text import interval, percent
 
@@ -143,4 +143,4 @@ def _reference(about: dict[str, Any]) -> str:
 
 
 def _is_below(galaxies: int | str, most: int) -> bool:
-    return galaxies == FEWER or (galaxies != MORE and galaxies < most)
+    return galaxies == FEWER if isinstance(galaxies, str) else galaxies < most

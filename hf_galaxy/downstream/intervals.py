@@ -79,7 +79,7 @@ def mean_and_draws(parts: Sequence[Mapping[int, Any]], *name: object) -> tuple[n
     return values.mean(axis=1), draws_of(values, replicates, rng), len(seeds)
 
 
-def estimate_of(value: float, draws: np.ndarray) -> dict[str, float | None]:
+def estimate_of(value: float | np.floating, draws: np.ndarray) -> dict[str, float | None]:
     """A value with the ends `low` and `high` of its interval, None where too few of its (D,) draws are defined."""
     defined = np.isfinite(draws)
     low = high = None
@@ -94,13 +94,14 @@ def error_of(estimate: Mapping[str, float | None], change: Callable[[float], flo
     Args:
         change: from an end of the interval to the change of the error.
     """
-    if estimate["low"] is None:
+    low, high = estimate["low"], estimate["high"]
+    if low is None or high is None:
         return "not known"
-    ends = change(estimate["low"]), change(estimate["high"])
+    ends = change(low), change(high)
     return "less" if max(ends) < 0 else "more" if min(ends) > 0 else "not shown"
 
 
-def or_none(value: float) -> float | None:
+def or_none(value: float | np.floating) -> float | None:
     """The number; None where there is none."""
     return float(value) if np.isfinite(value) else None
 

@@ -92,7 +92,7 @@ class CellMeasurer:
         )  # fmt: skip
         with without_backbone(model):
             record.results["test"] = measure(model, record, [splits["test"]], BATCH, 0, accelerator).compute()
-        return record, grid, min(grid, key=grid.get)
+        return record, grid, min(grid, key=grid.__getitem__)
 
     def _full(self, cell: BenchmarkCell) -> Measurement | None:
         """The best run of a search over learning rates; of a later seed, one run with the rate of the first."""
@@ -108,7 +108,7 @@ class CellMeasurer:
             return min(each["validation_loss"] for each in runs[rate].training["history"])
 
         grid = search(sorted(rates), loss_of)
-        chosen = min(grid, key=grid.get)
+        chosen = min(grid, key=grid.__getitem__)
         shutil.rmtree(cell.state_file("runs"))
         return runs[chosen], grid, chosen
 
@@ -119,7 +119,9 @@ class CellMeasurer:
         settings = self.benchmark.settings(cell, **FULL, learning_rate=rate, out=folder)
         galaxies = open_sources(settings).count("train")
         epochs = self.benchmark.seen / galaxies**0.5
-        return run_training(dataclasses.replace(settings, epochs=epochs, validate_every=epochs / VALIDATIONS))
+        record = run_training(dataclasses.replace(settings, epochs=epochs, validate_every=epochs / VALIDATIONS))
+        assert record is not None, "only an estimate has no record"
+        return record
 
     def _resolve(self, settings: Settings) -> Resolved:
         key = settings.start, settings.backbone
@@ -156,7 +158,7 @@ def search(rates: Sequence[float], loss_of: Callable[[float], float]) -> dict[fl
     improves(rates[middle])
     if not list(takewhile(improves, rates[middle + 1 :])):
         list(takewhile(improves, reversed(rates[:middle])))
-    if min(losses.values()) == math.inf:
+    if divergence is not None and min(losses.values()) == math.inf:
         raise divergence
     return losses
 
@@ -226,7 +228,8 @@ def _loss(
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    return None if None in values else sum(values) / len(values)
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(values) if len(defined) == len(values) else None
 
 
 def _of(function: Callable[[float], float], value: float | None) -> float | None:

@@ -65,6 +65,7 @@ def probe(
                 best = weight.detach() / std, bias.detach() - (weight.detach() / std) @ mean
             if list(losses.values()).index(min(losses.values())) < len(losses) - PATIENCE:
                 break
+    assert best is not None, "the first penalty is the best until another one is"
     with torch.no_grad():
         for parameter, value in zip((weight, bias), best, strict=True):
             parameter.copy_(value)

@@ -295,7 +295,7 @@ def _sizes(kinds: Kinds, about: dict[str, Any]) -> list[Row]:
     rows = []
     for family, names in families.items():
         sizes = {key[2]: run.parameters for key, part in kinds.items() for run in part.values() if key[2] in names}
-        for small, large in itertools.pairwise(sorted(sizes, key=sizes.get)):
+        for small, large in itertools.pairwise(sorted(sizes, key=sizes.__getitem__)):
             for key, part in kinds.items():
                 measure, task, start, mode, share = key
                 other = kinds.get((measure, task, small, mode, share))

@@ -154,7 +154,9 @@ def _bounded(row: dict[str, Any], bounds: dict[str, str]) -> str:
     """A value and its interval, whose ends may lie beyond the measured sizes: then they are named in `bounds`."""
 
     def form(value: float | str) -> str:
-        return bounds.get(value) or (f"{value:,}" if isinstance(value, int) else number(value))
+        if isinstance(value, str):
+            return bounds[value]
+        return f"{value:,}" if isinstance(value, int) else number(value)
 
     return _interval_of_forms(form, row["value"], row["low"], row["high"])
 
@@ -163,7 +165,9 @@ def _galaxies_per_label(galaxies: int, saved: dict[str, Any]) -> str:
     """The galaxies to pretrain with that save one label, from the number of labels that they save."""
 
     def form(value: float | str) -> str:
-        return {FEWER: "saves none", MORE: "too few to tell"}.get(value) or number(galaxies / value)
+        if isinstance(value, str):
+            return {FEWER: "saves none", MORE: "too few to tell"}[value]
+        return number(galaxies / value)
 
     return _interval_of_forms(form, saved["value"], saved["high"], saved["low"])
 

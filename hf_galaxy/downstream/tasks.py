@@ -76,7 +76,7 @@ def _task(place: str, name: str, table: Any) -> Task:
     own = {key: table.pop(key) for key in ("title", "dataset", "measure", "folds", "note") if key in table}
     if wrong := [key for key in table if key not in OPTIONS]:
         raise BadInput(f"{place}: {wrong[0]!r} is no option of a task; the options are {', '.join(OPTIONS)}")
-    options = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    options: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
     kind = options.setdefault("task", "votes")
     if kind not in TASK_MEASURES:
         raise BadInput(f"{place}: task = {kind!r} is none of {', '.join(TASK_MEASURES)}")

@@ -56,7 +56,7 @@ def six_digits(values: np.ndarray) -> list[float | None]:
     return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values]
 
 
-def ratios(totals: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def ratios(totals: np.ndarray, counts: np.ndarray) -> Any:
     """Totals divided by counts; NaN where the count is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return totals / counts

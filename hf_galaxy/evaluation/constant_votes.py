@@ -37,7 +37,7 @@ class ConstantVotes:
         """
         questions = np.array(tree.question_of_answer)
         starts = [where.start for where in tree.slices]
-        sums = {name: np.zeros(len(starts), np.int64) for name in ("asked", "enough")}
+        sums: dict[str, np.ndarray] = {name: np.zeros(len(starts), np.int64) for name in ("asked", "enough")}
         sums |= {name: np.zeros(len(questions)) for name in ("votes", "fractions of asked", "fractions of enough")}
         occurrences = _Occurrences()
         for votes in (batch[first : first + PIECE] for batch in batches for first in range(0, len(batch), PIECE)):

@@ -181,7 +181,8 @@ class VoteMetrics:
             def mean(name: str, root: bool = False) -> dict[str, float | None]:
                 return both(
                     lambda who: ratio(
-                        sum(ratio(sums[f"{who} {name}"][q], sums["enough"][q], root) for q in counted), len(counted)
+                        sum(ratio(sums[f"{who} {name}"][q], sums["enough"][q], root) or 0.0 for q in counted),
+                        len(counted),
                     )
                 )
 
@@ -223,7 +224,7 @@ class VoteMetrics:
         def over(questions: Sequence[int]) -> dict:
             cast, predicted, given = (sum(each[q].sum(0) for q in questions) for each in parts)
             total = sum(votes[q] for q in questions)
-            figures = {
+            figures: dict[str, Any] = {
                 "cast": six_digits(cast),
                 "predicted": six_digits(ratios(predicted, cast)),
                 "given": six_digits(ratios(given, cast)),
@@ -233,7 +234,7 @@ class VoteMetrics:
                 places = sums["places (Q, places)"][questions].sum(0)
                 shares = ratios(places, places.sum())
                 out = {level: PIT_BINS * (100 - level) // 200 for level in LEVELS}
-                covered = {str(level): six_digits([shares[n : PIT_BINS - n].sum()])[0] for level, n in out.items()}
+                covered = {str(level): six_digits(shares[n : PIT_BINS - n].sum()[None])[0] for level, n in out.items()}
                 figures |= {"places": six_digits(shares), "coverage": covered}
             return figures
 

@@ -64,7 +64,7 @@ class FastModel:
             `export_onnx`.
     """
 
-    def __init__(self, run: str | Path, cache: Path | None = None, threads: int = 2):
+    def __init__(self, run: str | Path, cache: Path | None = None, threads: int = 2) -> None:
         self.folder = _folder_of(run)
         try:
             config = json.loads((self.folder / CONFIG).read_text())

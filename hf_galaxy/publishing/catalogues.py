@@ -248,7 +248,7 @@ def _read_fractions(
     slices = [slice(e - len(answers), e) for e, answers in zip(ends, fractions.questions.values(), strict=True)]
     conditional = conditional_fractions(_published_fractions(table, fractions), slices)
     columns = [f"{name}_fraction" for name in names]
-    data = dict(zip(columns, np.where(np.isnan(conditional), None, conditional).T.tolist(), strict=True))
+    data = dict(zip(columns, np.where(np.isnan(conditional), np.array(None), conditional).T.tolist(), strict=True))
     dtypes = dict.fromkeys(columns, "float32")
     about = (
         "The catalogue publishes vote fractions, not votes. Columns `{question}_{answer}_fraction` hold them among those who "

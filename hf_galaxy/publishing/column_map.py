@@ -119,7 +119,9 @@ class ColumnMap:
     def needed(self, tree: DecisionTree | None) -> set[str]:
         """All columns that are read."""
         columns = {self.id_str, *self.image_columns, *self.values.values(), *(self.join.on if self.join else ())}
-        columns |= {entry.column for entry in (*self.classes.values(), *self.metadata.values())}
+        columns |= {entry.column for entry in self.classes.values()} | {
+            entry.column for entry in self.metadata.values()
+        }
         if self.fractions:
             columns |= {column for answers in self.fractions.questions.values() for column in answers.values()}
             return columns | ({self.fractions.volunteers} if self.fractions.volunteers else set())

@@ -134,10 +134,14 @@ def dataset_card(
     if configs:
         _add_configs(data, configs)
     campaigns = []
-    for campaign, indices in (tree.campaigns if tree else {}).items():
-        part = DecisionTree(campaign, tuple(tree.questions[q] for q in indices))
+    parts = (
+        [DecisionTree(name, tuple(tree.questions[q] for q in which)) for name, which in tree.campaigns.items()]
+        if tree
+        else []
+    )
+    for part in parts:
         text = "; ".join(line.strip() for line in describe_tree(part).splitlines())
-        campaigns.append((campaign, text, [table_row(question, statistics) for question in part.questions]))
+        campaigns.append((part.name, text, [table_row(question, statistics) for question in part.questions]))
     return str(
         DatasetCard.from_template(
             data, template_path=str(TEMPLATE), prose=prose, galaxies=galaxies, statistics=statistics, configs=configs or {},

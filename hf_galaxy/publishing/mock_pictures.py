@@ -99,7 +99,9 @@ def draw(galaxy: Morphology, imaging: Imaging, size: int, rng: np.random.Generat
     bands = exposure.bands + rng.normal(size=exposure.bands.shape) * sky_noise
     if galaxy.kind == "artifact" and galaxy.artifact == "lost-band":
         _lose_band(bands, rng)
-    bands = np.stack([np.asarray(Image.fromarray(b.astype("f4")).resize((size, size), Image.BICUBIC)) for b in bands])
+    bands = np.stack(
+        [np.asarray(Image.fromarray(b.astype("f4")).resize((size, size), Image.Resampling.BICUBIC)) for b in bands]
+    )
     return _jpeg(_stretch(bands, imaging))
 
 
@@ -203,7 +205,7 @@ def _disk_maps(
         contrast = rng.uniform(0.75, 1.0)
         old *= 1 - 0.6 * contrast + 1.6 * contrast * arm
         young *= 1 - 0.95 * contrast + 2.0 * contrast * arm
-    patches = Image.fromarray(rng.normal(0, 0.3, (20, 20)).astype("f4")).resize((FINE, FINE), Image.BICUBIC)
+    patches = Image.fromarray(rng.normal(0, 0.3, (20, 20)).astype("f4")).resize((FINE, FINE), Image.Resampling.BICUBIC)
     young *= np.exp(np.asarray(patches))
     young /= young.sum()
     # Star-forming knots are where the young light is.
@@ -253,7 +255,8 @@ def _add_neighbours(exposure: Exposure, galaxy: Morphology, rng: np.random.Gener
         if star:
             exposure.add_star(flux, rng.choice([0.2, 0.6, 1.2]) * np.array([1.0, 0.6]), position)
         else:
-            small = _ellipse(1.0, *shape, rng.uniform(0, math.pi))
+            radius, axis_ratio = shape
+            small = _ellipse(1.0, radius, axis_ratio, rng.uniform(0, math.pi))
             exposure.add(small.shift(*position), flux, colour)
 
 

@@ -97,14 +97,14 @@ class Listing:
         return torch.from_numpy(squares), torch.from_numpy(sides)
 
 
-def _square(content: bytes | None) -> tuple[Image.Image, int]:
+def _square(content: bytes | None) -> tuple[np.ndarray, int]:
     picture = open_picture(content)
     picture.draft("L", (SIDE, SIDE))  # a JPEG's brightness alone, and of a large one no more than is needed
     width, height = original = picture.size
     side = min(original)
     left, top = (width - side) / 2, (height - side) / 2
     box = (left, top, left + side, top + side)
-    return to_rgb(picture).convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box), side
+    return np.asarray(to_rgb(picture).convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box)), side
 
 
 def same_names(ours: Listing, theirs: Listing) -> np.ndarray:

@@ -58,17 +58,28 @@ class Source(Protocol):
         rendering: how the pictures were made, for the card; None: nothing to report.
     """
 
-    ids: list[str]
-    features: datasets.Features
-    tree: DecisionTree | None
-    values: Sequence[str]
-    caption: str
-    split_names: list[str] | None
-    campaigns: list[str] | None
-    positions: np.ndarray | None
-    votes: np.ndarray | None
-    notes: Sequence[str]
-    rendering: Rendering | None
+    @property
+    def ids(self) -> list[str]: ...
+    @property
+    def features(self) -> datasets.Features: ...
+    @property
+    def tree(self) -> DecisionTree | None: ...
+    @property
+    def values(self) -> Sequence[str]: ...
+    @property
+    def caption(self) -> str: ...
+    @property
+    def split_names(self) -> list[str] | None: ...
+    @property
+    def campaigns(self) -> list[str] | None: ...
+    @property
+    def positions(self) -> np.ndarray | None: ...
+    @property
+    def votes(self) -> np.ndarray | None: ...
+    @property
+    def notes(self) -> Sequence[str]: ...
+    @property
+    def rendering(self) -> Rendering | None: ...
 
     def row(self, i: int) -> Row | None:
         """Galaxy i with its picture; None: the picture cannot be read, and the galaxy is left out."""
@@ -197,7 +208,7 @@ def _groups(pairs: np.ndarray, rows: int, arcsec: float) -> list[list[int]]:
 
 def _shards(source: Source, splits: list[str], rows: np.ndarray) -> list[Shard]:
     """Files of at most ROWS_PER_FILE rows of one split and campaign."""
-    campaigns = source.campaigns or [None] * len(splits)
+    campaigns: Sequence[str | None] = source.campaigns or [None] * len(splits)
     parts: dict[tuple[str | None, str], list[int]] = {}
     for i in sorted(rows.tolist(), key=lambda i: place_in_order(source.ids[i])):
         parts.setdefault((campaigns[i], splits[i]), []).append(i)

@@ -8,6 +8,7 @@ and they choose similar answers more often. So the votes of every galaxy are con
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -84,7 +85,7 @@ def draw_morphology(rng: np.random.Generator) -> Morphology:
     kind = rng.choice(["smooth", "featured", "artifact"], p=[0.46, 0.5, 0.04])
     if kind == "featured":
         radius *= 1.4  # at the same brightness disks are larger
-    light = {"magnitude": magnitude, "half_light_radius_arcsec": radius}
+    light: dict[str, Any] = {"magnitude": magnitude, "half_light_radius_arcsec": radius}
     disturbance = rng.choice(["none", "minor-disturbance", "major-disturbance", "merger"], p=[0.84, 0.05, 0.04, 0.07])
     if kind == "artifact":
         return Morphology(kind, **light, artifact=rng.choice(["star", "trail", "lost-band"]))

@@ -19,7 +19,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.files import whole_file
 from hf_galaxy.outcome import Outcome
 from hf_galaxy.sweeps.attempt import POLL_SECONDS, attempt, try_lock
-from hf_galaxy.sweeps.grid import Cell, RunCell
+from hf_galaxy.sweeps.grid import RunCell
 
 if TYPE_CHECKING:
     import submitit
@@ -57,18 +57,18 @@ class LocalMachine:
         self.at_once, self.stop = at_once, stop
         self.slots, self.pool = deque(range(at_once)), ThreadPoolExecutor(at_once)
 
-    def start(self, cell: Cell, lock: IO[bytes]) -> Future[Outcome]:
+    def start(self, cell: Any, lock: IO[bytes]) -> Future[Outcome]:
         """Start an attempt at a locked cell, in a thread."""
         return self.pool.submit(self._attempt, cell, lock)
 
-    def _attempt(self, cell: Cell, lock: IO[bytes]) -> Outcome:
+    def _attempt(self, cell: Any, lock: IO[bytes]) -> Outcome:
         slot = self.slots.popleft()
         try:
             return self.attempt(cell, lock, slot)
         finally:
             self.slots.append(slot)
 
-    def attempt(self, cell: RunCell, lock: IO[bytes], slot: int) -> Outcome:
+    def attempt(self, cell: Any, lock: IO[bytes], slot: int) -> Outcome:
         """Run the command of a cell on the resources of a slot, one of `at_once`."""
         return attempt(cell, lock, self.stop, *resources_for_slot(slot, self.at_once))
 
@@ -178,7 +178,9 @@ class ClusterJob:
         try:
             return self.job.result()
         except RuntimeError as error:  # or it was cancelled, out of memory, or an exception that is no attempt's
-            kind = "crashed" if self.state() in ("NODE_FAIL", "BOOT_FAIL") else "bad_input"
+            kind: Literal["crashed", "bad_input"] = (
+                "crashed" if self.state() in ("NODE_FAIL", "BOOT_FAIL") else "bad_input"
+            )
             first, _, _ = str(error).partition("\n")
             return Outcome(kind, f"{message}: {first}"[:300])
 
@@ -200,7 +202,7 @@ class CellStatus:
         retry_at: the earliest time of the next attempt, on the same clock.
     """
 
-    cell: Cell
+    cell: Any  # a `Cell`, with what its kind has besides
     state: Literal["waiting", "queued", "running", "elsewhere", "done", "failed"] = "waiting"
     note: str = ""
     crashes: int = 0
@@ -229,7 +231,7 @@ def run_grid(
         for status in ended:
             _end_attempt(status, tries)
         for status in grid:
-            if status.state == "queued" and status.attempt.running():
+            if status.state == "queued" and status.attempt and status.attempt.running():
                 status.state, status.started = "running", time.monotonic()
         if not stop and (ended or time.monotonic() >= next_scan):
             _scan(grid, place, at_once, stop)
@@ -243,6 +245,7 @@ def run_grid(
 
 
 def _end_attempt(status: CellStatus, tries: int) -> None:
+    assert status.attempt is not None, "only an attempt ends"
     outcome, status.attempt = status.attempt.result(), None
     status.note = outcome.message
     status.crashes += outcome.kind == "crashed"

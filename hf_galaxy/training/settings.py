@@ -8,7 +8,7 @@ import typing
 from dataclasses import MISSING, dataclass, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.constructors import PrimitiveConstructorSpec
 
@@ -41,7 +41,8 @@ class TrainableParts:
         """
         if not (match := re.fullmatch(r"(all|head)|(last|lora):([1-9]\d*)", text)):
             raise BadInput(f"--train {text}: choose all, head, last:N (layer groups) or lora:RANK (such as lora:8)")
-        trained = cls(match[1] or match[2], int(match[3] or 0))
+        kind: Any = match[1] or match[2]
+        trained = cls(kind, int(match[3] or 0))
         if trained.kind == "lora" and importlib.util.find_spec("peft") is None:
             raise BadInput(f"--train {text}: needs peft; pip install 'hf_galaxy[lora]'")
         return trained

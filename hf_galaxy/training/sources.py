@@ -20,7 +20,12 @@ from hf_galaxy.training.targets.votes import Votes
 
 logger = logging.getLogger(__name__)
 SPLITS = ("train", "validation", "test")
-TARGETS = {"votes": Votes, "classes": Classes, "values": Values, "labels": Labels}  # by --task
+TARGETS: dict[str, type[TrainingTarget]] = {
+    "votes": Votes,
+    "classes": Classes,
+    "values": Values,
+    "labels": Labels,
+}  # by --task
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ class Classes(TrainingTarget):
             values = [class_name(feature, value) for value in values]
         if self.positive is not None:
             return np.array([int(value == self.positive) if value else -1 for value in values], dtype=np.int64)
-        places = {name: i for i, name in enumerate(self.names)}
+        places: dict[str | None, int] = {name: i for i, name in enumerate(self.names)}
         return np.array([places.get(value, -1) for value in values], dtype=np.int64)
 
     def tensors(self, table: pa.Table, features: datasets.Features) -> dict[str, torch.Tensor]:
@@ -148,7 +148,8 @@ class Classes(TrainingTarget):
         # A class without a training galaxy counts as half a galaxy: unlikely, not impossible.
         return {"log_priors": (counts.clamp_min(0.5) / counts.sum()).log().tolist()}
 
-    def _counts(self, strata: list[np.ndarray]) -> torch.Tensor:
+    def _counts(self, strata: list[np.ndarray] | None) -> torch.Tensor:
+        assert strata is not None, "galaxies with a class have strata"
         return torch.bincount(torch.from_numpy(np.concatenate(strata)), minlength=len(self.names))
 
     def model(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import datasets
 import numpy as np
@@ -125,7 +125,7 @@ def _combinations(numbers: np.ndarray) -> np.ndarray:
     return digits @ np.cumprod([1, *[3] * (numbers.shape[1] - 1)])
 
 
-def _is_binary(feature: object) -> bool:
+def _is_binary(feature: Any) -> bool:
     if isinstance(feature, datasets.ClassLabel):
         return len(feature.names) == 2
     return type(feature) is datasets.Value and feature.dtype.startswith(("bool", "int", "uint"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import datasets
 import numpy as np
@@ -148,5 +148,5 @@ def _present(numbers: np.ndarray) -> np.ndarray:
     return ~np.isnan(numbers) @ (1 << np.arange(numbers.shape[1]))
 
 
-def _is_number(feature: object) -> bool:
+def _is_number(feature: Any) -> bool:
     return type(feature) is datasets.Value and feature.dtype.startswith(("int", "uint", "float"))

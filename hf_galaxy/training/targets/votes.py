@@ -74,10 +74,11 @@ class Votes(TrainingTarget):
         voted = votes_in(table, self.tree) > 0
         group = np.array(self.tree.question_of_answer)
         campaigns = self.tree.campaigns.values()
-        return sum(
+        bits = [
             voted[:, np.isin(group, questions)].any(axis=1).astype(np.int64) << c
             for c, questions in enumerate(campaigns)
-        )
+        ]
+        return np.sum(bits, axis=0)
 
     def labelled(self, rows: Rows, where: str, training: bool = False) -> tuple[Rows, np.ndarray | None]:
         if not (training and self.stratified):
