@@ -43,7 +43,7 @@ from hf_galaxy.locks import locked
 from hf_galaxy.training.processes import keep_freed_memory
 
 keep_freed_memory()
-assert _peak_memory() > 10**6
+assert _peak_memory(torch.device("cpu")) > 10**6
 with locked(Path(sys.argv[1]) / "lock"):
     model = GalaxyForVotes(GalaxyConfig(backbone="test_convnext", tree="gz2", image_size=32)).eval()
     with torch.inference_mode():
