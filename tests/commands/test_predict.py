@@ -414,7 +414,7 @@ def test_help_explains_every_option(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["predict", "--help"])
     with pytest.raises(SystemExit):
         runpy.run_path(str(ROOT / "scripts/predict.py"), run_name="__main__")
-    _, *options = re.split(r"(?=  --\w)", capsys.readouterr().out)
+    _, *options = re.split(r"(?=│ --\w)", capsys.readouterr().out)
     assert len(options) >= 15
     for option in options:
         words = re.findall(r"\b[a-z]+\b", option.split("(default")[0])
