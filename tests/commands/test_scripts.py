@@ -376,7 +376,7 @@ def test_wrong_settings_are_refused_before_anything_is_made(arguments, message, 
 )
 def test_help_explains_every_option(script, monkeypatch, capsys):
     assert called(monkeypatch, script, *(["catalogue"] if script == "publish_dataset" else []), "--help") == 0
-    _, *options = re.split(r"(?=│ --\w)", capsys.readouterr().out)
+    _, *options = re.split(r"(?m)(?=^.? {1,2}--\w)", capsys.readouterr().out)
     assert len(options) >= 3
     for option in options:
         words = re.findall(r"\b[a-z]+\b", option.split("(default")[0])

@@ -825,7 +825,7 @@ def test_runs_are_estimated_before_they_are_pretrained(mock_dataset, sweep, tmp_
 def test_help_explains_every_option(sweep):
     code, text = sweep("--help")
     assert code == 0
-    _, *options = re.split(r"(?=  --\w)", text)
+    _, *options = re.split(r"(?m)(?=^.? {1,2}--\w)", text)
     assert len(options) >= 12
     for option in options:
         assert len(re.findall(r"\b[a-z]+\b", option.split("(default")[0])) >= 3, f"what is this? {option}"
