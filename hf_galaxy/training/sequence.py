@@ -208,15 +208,27 @@ class _InOrder(Dataset):
         return self.galaxies[indices]
 
 
+class _Loader(DataLoader):
+    """A loader whose workers have SIGTERM blocked in all their threads: torch starts some before `_ignore_foreign_sigterm`."""
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        if not hasattr(signal, "sigwaitinfo"):  # macOS and Windows
+            return super().__iter__()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # workers inherit it
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _ignore_foreign_sigterm(worker: int) -> None:
     """In a loader worker: only a SIGTERM from the trainer, its parent, ends it.
 
     Schedulers send SIGTERM to every process of a job, but the trainer needs some more batches before it has saved.
     """
-    if not hasattr(signal, "sigwaitinfo"):  # macOS
+    if not hasattr(signal, "sigwaitinfo"):
         return
     trainer = os.getppid()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
     def wait() -> None:
         while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
@@ -238,7 +250,7 @@ def default_workers(device: torch.device) -> int:
 
 def _loader(dataset: Dataset, batches: Iterable[list[int]], workers: int) -> DataLoader:
     # batch_size=None: the "sampler" gives whole batches of indices, and the dataset answers with whole batches.
-    return DataLoader(
+    return _Loader(
         dataset,
         None,
         sampler=batches,
