@@ -22,7 +22,7 @@ from PIL import Image
 from transformers import pipeline
 
 from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes
-from hf_galaxy.data import dataset as data
+from hf_galaxy.data import galaxies as data
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.views import Framing, eval_view, to_canvases
 from hf_galaxy.files import new_folder
@@ -407,7 +407,7 @@ def test_many_galaxies_make_larger_parts_not_more():
     assert [(part.source, part.first) for part in parts] == [(0, i) for i in range(0, 5_000_000, 2501)] + [(1, 0)]
     assert sum(part.end - part.first for part in parts) == 5_000_010
     assert parts[0].file == f"part-00000-of-{len(parts):05}.parquet"
-    assert len(parts) <= predictions.MOST_PARTS + 2
+    assert len(parts) <= predictions.MAX_PARTS + 2
 
 
 def test_help_explains_every_option(monkeypatch, capsys):

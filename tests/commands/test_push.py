@@ -176,7 +176,7 @@ def test_only_safetensors_are_published(publish, folder):
     (folder / "extra/head.pkl").write_bytes(b"cos")
     assert "extra/head.pkl can run any code when loaded" in publish(folder)
     assert "--allow-pickle head.pkl: there is no such file" in publish(folder, "--allow-pickle", "head.pkl")
-    assert "made of" in publish(folder, "--allow-pickle", "extra/head.pkl")
+    assert "written from" in publish(folder, "--allow-pickle", "extra/head.pkl")
     (folder / "model.safetensors").rename(folder / "weights.safetensors")
     assert "has no weights in safetensors" in publish(folder, "--allow-pickle", "extra/head.pkl")
 
@@ -186,7 +186,7 @@ def test_a_pickle_is_refused_wherever_it_is_and_however_it_is_written(publish, f
     (folder / path).parent.mkdir(exist_ok=True)
     (folder / path).write_bytes(b"cos")
     assert f" {path} can run any code when loaded" in publish(folder)
-    assert "made of" in publish(folder, "--allow-pickle", path)
+    assert "written from" in publish(folder, "--allow-pickle", path)
 
 
 def test_what_stays_behind_cannot_be_allowed(publish, folder):
@@ -194,8 +194,8 @@ def test_what_stays_behind_cannot_be_allowed(publish, folder):
     (folder / ".git/x.pkl").write_bytes(b"cos")
     for path in (".git/x.pkl", "kept-checkpoint-000000004.pt"):
         said = publish(folder, "--allow-pickle", path)
-        assert f"--allow-pickle {path}: there is no such file in {folder}, of those that are uploaded" in said
-    assert "made of" in publish(folder)
+        assert f"--allow-pickle {path}: there is no such file among" in said
+    assert "written from" in publish(folder)
 
 
 def pushed_again(folder):
@@ -221,7 +221,7 @@ def test_what_is_published_again_leaves_nothing_of_what_it_was(hub, asked, publi
     for path in own:
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_text(path)
-    assert "made of" in publish(folder, "--datasets", "lab/survey", "--allow-pickle", "extra/checkpoint-1.pt")
+    assert "written from" in publish(folder, "--datasets", "lab/survey", "--allow-pickle", "extra/checkpoint-1.pt")
     before, after = asked(pushed_again, folder)
     made = MADE | own | {".gitattributes"}
     assert {*before} == made | DRAWN | {".eval_results/survey.yaml"}, "what was allowed is sent"
@@ -239,7 +239,7 @@ def test_what_cannot_be_published_is_refused_and_left_as_it_was(publish, folder)
     record = RunRecord.load(folder)
     record.dataset["cards"][0]["license"] = None
     record.save(folder)
-    assert "--license: the cards of the training data state none" in publish(folder, "--push", "lab/none")
+    assert "--license: the cards of the training data state no license" in publish(folder, "--push", "lab/none")
     record.finished = False
     record.save(folder)
     assert "the run is not finished" in publish(folder)
@@ -257,7 +257,7 @@ def test_a_card_that_a_person_edited_stays(publish, folder):
     assert (folder / "README.md").read_text() == "My own words."
     assert (folder / "figures/loss.png").exists()
     (folder / "README.md").unlink()
-    assert "made of" in publish(folder)
+    assert "written from" in publish(folder)
     assert ModelCard.load(folder / "README.md").data.license == "mit"
 
 

@@ -397,7 +397,7 @@ def test_a_transparent_picture_lies_over_black_at_every_door(content, tmp_path):
     box = (16.5, 0, 106.5, 90)
     grey = Image.fromarray(pixels).convert("L").resize((overlap.SIDE,) * 2, Image.Resampling.BICUBIC, box=box)
     np.testing.assert_array_equal(np.asarray(square), np.asarray(grey))
-    np.testing.assert_array_equal(check._seen(content)[1], fine_structure(Image.fromarray(pixels)))
+    np.testing.assert_array_equal(check._decoded(content)[1], fine_structure(Image.fromarray(pixels)))
     sheet = contact_sheet([{"image": {"bytes": content}, "id_str": "a"}], "id_str", columns=1)
     shown = Image.fromarray(pixels).resize((142, 142), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(np.asarray(sheet.crop((0, 0, 142, 142))), np.asarray(shown))
@@ -413,7 +413,7 @@ def test_a_picture_of_very_many_pixels_is_refused_by_its_header(monkeypatch):
             for content in contents:
                 with pytest.raises(BadInput, match=r"pixels"):
                     decode(content)
-                assert "pixels" in check._seen(content)
+                assert "pixels" in check._decoded(content)
                 assert counts._size(content) == "no picture"
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 90 * 123)
     assert [decode(content).shape for content in contents] == [NOISE.shape] * 3

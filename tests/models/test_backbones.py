@@ -499,7 +499,7 @@ def test_published_weights_load_from_the_hub(tmp_path):
 import json, sys
 from safetensors.torch import save_file
 from hf_galaxy.errors import BadInput
-from hf_galaxy.start import resolve_start
+from hf_galaxy.models.start import resolve_start
 for name, start in {vars(repositories)}.items():
     try:
         fields, weights = resolve_start(None, start, 160)
@@ -598,4 +598,4 @@ def test_a_model_without_an_image_processor_is_said_to_be_normalised_as_for_imag
     ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1]).save_pretrained(tmp_path)
     architecture = backbones.architecture(f"transformers:{tmp_path}")
     assert architecture.mean == timm.data.IMAGENET_DEFAULT_MEAN
-    assert f"{tmp_path}: has no image processor that can be read" in caplog.text
+    assert f"{tmp_path}: has no readable image processor" in caplog.text

@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 PROGRAM = """
 import os
 import torch
-from hf_galaxy.processes import start_accelerator
+from hf_galaxy.training.processes import start_accelerator
 start_accelerator("no", cpu=True)
 print(f"{torch.get_num_threads()} of {len(os.sched_getaffinity(0))}")
 """
