@@ -461,7 +461,7 @@ def test_fits_files_become_pictures_and_the_card_says_how(tmp_path):
     assert (set(green[:, 0]), set(green[:, -1])) == ({dark}, {bright})
     card = (tmp_path / "out/README.md").read_text()
     assert "by the sqrt stretch between percentiles 4 (black) and 96 (white) of each file's finite values" in card
-    assert "the third is red, the second green, the first blue" in card
+    assert "the third band is red, the second green and the first blue" in card
 
 
 def test_numbers_to_predict_may_be_missing(tmp_path):
