@@ -26,10 +26,9 @@ def test_without_affinity_all_cores_are_available(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("script", "settings", "option"),
-    [("publish_dataset", "Simulate", "num_proc"), ("check_dataset", "Check", "threads")],
+    ("command", "settings", "option"), [("publish", "Simulate", "num_proc"), ("check", "Check", "threads")]
 )
-def test_scripts_start_as_much_as_there_are_cores_available(script, settings, option, monkeypatch):
+def test_commands_start_as_much_as_there_are_cores_available(command, settings, option, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {2, 5, 7}, raising=False)
-    defined = runpy.run_path(str(ROOT / f"scripts/{script}.py"), run_name=script)
+    defined = runpy.run_module(f"hf_galaxy.commands.{command}", run_name="defined_anew")
     assert defined[settings].__dataclass_fields__[option].default == 3
