@@ -30,5 +30,7 @@ def test_without_affinity_all_cores_are_available(monkeypatch):
 )
 def test_commands_start_as_much_as_there_are_cores_available(command, settings, option, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {2, 5, 7}, raising=False)
-    defined = runpy.run_module(f"hf_galaxy.commands.{command}", run_name="defined_anew", alter_sys=True)
+    module = f"hf_galaxy.commands.{command}"
+    monkeypatch.delitem(sys.modules, module, raising=False)  # runpy warns of a module that is there already
+    defined = runpy.run_module(module, run_name="defined_anew", alter_sys=True)
     assert defined[settings].__dataclass_fields__[option].default == 3

@@ -22,7 +22,8 @@ def hub(tmp_path):
 
 def run_client(hub, program, folder, **environment):
     """What a function of this file returns when it runs as a program that talks to the hub."""
-    environment = os.environ | hub.environment | {"HF_HOME": str(folder / "cache"), **environment}
+    ours = {"HF_HOME": str(folder / "cache"), "PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = os.environ | hub.environment | ours | environment
     command = [sys.executable, __file__, program.__name__, str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
