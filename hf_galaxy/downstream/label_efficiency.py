@@ -7,10 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from hf_galaxy.downstream.intervals import LOSS_FLOOR, MIN_DEFINED, error_of, estimate_of, is_main, mean_and_draws
-from hf_galaxy.evaluation.bootstrap import LEVEL, ratios
+from hf_galaxy.evaluation.bootstrap import (
+    LEVEL,
+    LOSS_FLOOR,
+    MIN_DEFINED,
+    estimate_of,
+    mean_and_draws,
+    ratios,
+    verdict_of,
+)
 
 FEWER, MORE = "fewer", "more"  # than the measured sizes
+
+
+def is_main(key: tuple, about: dict[str, Any]) -> bool:
+    """Whether (measure, task, ...) has the measure by which the task is compared."""
+    measure, task, *_ = key
+    return measure == about["tasks"][task]["measure"]
 
 
 def labels_of(kinds: dict[tuple, dict[int, Any]], about: dict[str, Any]) -> list[dict[str, Any]]:
@@ -22,7 +35,7 @@ def labels_of(kinds: dict[tuple, dict[int, Any]], about: dict[str, Any]) -> list
         about: from `results.read_about`.
     """
     rows = []
-    main = {key[1:]: (key[0], part) for key, part in kinds.items() if is_main(part)}
+    main = {key[1:]: (key[0], part) for key, part in kinds.items() if is_main(key, about)}
     for task, start, mode in itertools.product(about["tasks"], about["starts"], about["modes"]):
         shares = [
             share
@@ -156,7 +169,7 @@ def amounts_of(
         Rows, and (task, series, mode, share) -> draws.
     """
     rows, drawn = [], {}
-    main = {key[1:]: part for key, part in kinds.items() if is_main(part)}
+    main = {key[1:]: part for key, part in kinds.items() if is_main(key, about)}
     for series, members in series_of(about).items():
         for task, mode, share in dict.fromkeys((task, mode, share) for task, _, mode, share in main):
             measured = {name: galaxies for name, galaxies in members.items() if (task, name, mode, share) in main}
@@ -173,6 +186,6 @@ def amounts_of(
             rows.append({
                 "task": task, "series": series, "mode": mode, "share": share, "measure": about["tasks"][task]["measure"],
                 "main": True, "starts": [*measured], "galaxies": [*measured.values()], "seeds": seeds, **estimate,
-                "error": error_of(estimate, lambda value: -value),
+                "error": verdict_of(estimate, lambda value: -value),
             })  # fmt: skip
     return rows, drawn

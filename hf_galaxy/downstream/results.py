@@ -2,7 +2,7 @@
 
 A cell is one task, trained from one start in one mode (linear probe or full finetuning), with one share of the labels and one
 seed. Figures are losses: less is better. Cells of the same task, share and seed were trained and tested on the same galaxies,
-and their replicates count the same galaxies; so the terms of a comparison are drawn together (`intervals`).
+and their replicates count the same galaxies; so the terms of a comparison are drawn together (`bootstrap.mean_draws`).
 """
 
 import itertools
@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_galaxy.downstream.intervals import error_of, estimate_of, is_main, mean_and_draws, or_none
-from hf_galaxy.downstream.label_efficiency import amounts_of, labels_of
+from hf_galaxy.downstream.label_efficiency import amounts_of, is_main, labels_of
 from hf_galaxy.errors import BadInput
-from hf_galaxy.evaluation.bootstrap import ratios
+from hf_galaxy.evaluation.bootstrap import estimate_of, mean_and_draws, or_none, ratios, verdict_of
 from hf_galaxy.reports.records_file import FILE, in_order, read_records
 
 if TYPE_CHECKING:
@@ -192,7 +191,7 @@ def results_of(cells: list[dict[str, Any]], about: dict[str, Any]) -> dict[str, 
     for row in points.itertuples():
         kinds.setdefault((row.measure, row.task, row.start, row.mode, row.share), {})[row.seed] = row
     reductions, draws = _reductions(kinds, about)
-    linear, linear_draws = _linear(kinds)
+    linear, linear_draws = _linear(kinds, about)
     amounts, amount_draws = amounts_of(kinds, about)
     return {
         "data": _data(cells, points, about),
@@ -233,25 +232,26 @@ def _reductions(kinds: Kinds, about: dict[str, Any]) -> tuple[list[Row], Draws]:
             continue
         (reference, value), draws, seeds = mean_and_draws([other, part], "reduction", *key)
         estimate = estimate_of(1 - ratios(value, reference), 1 - ratios(draws[1], draws[0]))
-        main = is_main(part)
+        main = is_main(key, about)
         row = dict(zip(["measure", *KIND], key, strict=True)) | {"main": main, "seeds": seeds, **estimate}
-        rows.append(row | {"error": error_of(estimate, lambda value: -value)})
+        rows.append(row | {"error": verdict_of(estimate, lambda value: -value)})
         if main:
             drawn[task, start, mode, share] = 1 - ratios(draws[1], draws[0])
     return rows, drawn
 
 
-def _linear(kinds: Kinds) -> tuple[list[Row], Draws]:
+def _linear(kinds: Kinds, about: dict[str, Any]) -> tuple[list[Row], Draws]:
     """The losses of linear probes over those of full finetuning, and their draws."""
     rows, drawn = [], {}
-    for (measure, task, start, mode, share), part in kinds.items():
+    for key, part in kinds.items():
+        measure, task, start, mode, share = key
         other = kinds.get((measure, task, start, FULL, share))
-        if mode != LINEAR or other is None or not is_main(part):
+        if mode != LINEAR or other is None or not is_main(key, about):
             continue
         (full, value), draws, seeds = mean_and_draws([other, part], "linear", task, start, share)
         estimate = estimate_of(ratios(value, full), ratios(draws[1], draws[0]))
         row = {"task": task, "start": start, "share": share, "measure": measure, "main": True, "seeds": seeds}
-        rows.append(row | estimate | {"error": error_of(estimate, lambda value: value - 1)})
+        rows.append(row | estimate | {"error": verdict_of(estimate, lambda value: value - 1)})
         drawn[task, start, share] = ratios(draws[1], draws[0])
     return rows, drawn
 
@@ -274,7 +274,7 @@ def _averages(
         estimate = estimate_of(np.mean([row["value"] for row in group]), draws)
         own = dict(zip(keys, key, strict=True))
         own |= {"tasks": tasks, "without": [task for task in about["tasks"] if task not in tasks]}
-        averages.append(own | estimate | {"error": error_of(estimate, change)})
+        averages.append(own | estimate | {"error": verdict_of(estimate, change)})
     return averages
 
 
@@ -299,14 +299,14 @@ def _sizes(kinds: Kinds, about: dict[str, Any]) -> list[Row]:
             for key, part in kinds.items():
                 measure, task, start, mode, share = key
                 other = kinds.get((measure, task, small, mode, share))
-                if start != large or other is None or not is_main(part):
+                if start != large or other is None or not is_main(key, about):
                     continue
                 (less, more), draws, seeds = mean_and_draws([other, part], "size", *key)
                 estimate = estimate_of(1 - ratios(more, less), 1 - ratios(draws[1], draws[0]))
                 rows.append({
                     "family": family, "small": small, "large": large, "parameters": [int(sizes[name]) for name in (small, large)],
                     "task": task, "mode": mode, "share": share, "measure": measure, "seeds": seeds, **estimate,
-                    "error": error_of(estimate, lambda value: -value),
+                    "error": verdict_of(estimate, lambda value: -value),
                 })  # fmt: skip
     return rows
 

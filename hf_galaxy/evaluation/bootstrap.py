@@ -1,17 +1,28 @@
-"""The uncertainty of a figure over test galaxies: the Poisson bootstrap.
+"""The uncertainty of figures over test galaxies and seeds.
 
-In each replicate a galaxy counts 0, 1, 2, ... times, at random with mean 1 (Chamandy et al. 2012, "Estimating uncertainty for
-massive data streams"). How often depends on its name and the replicate alone, so that sums of weighted figures can be
-added up over batches and processes, and two models measured on the same galaxies are compared on equal terms.
+Over test galaxies: the Poisson bootstrap. In each replicate a galaxy counts 0, 1, 2, ... times, at random with mean 1 (Chamandy et
+al. 2012, "Estimating uncertainty for massive data streams"). How often depends on its name and the replicate alone, so that sums
+of weighted figures can be added up over batches and processes, and two models measured on the same galaxies are compared on equal
+terms.
+
+Over seeds and test galaxies: draws of the mean losses of several kinds of runs together (`mean_draws`), from which the interval of
+a mean, a difference, a ratio or an exponent is read (`estimate_of`).
+
+C: kinds of runs; S: seeds; R: replicates; D = SEED_DRAWS x R: draws.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from hf_galaxy.randomness import GOLDEN, split_mix, to_unit_interval
+from hf_galaxy.randomness import GOLDEN, key_of, split_mix, to_unit_interval
 
 REPLICATES = 200
+LEVEL = 0.9  # of intervals
+SEED_DRAWS = 25  # for each replicate
+MIN_DEFINED = 0.9  # fraction of the draws in which a figure must be defined; a smaller part would not be typical
+LOSS_FLOOR = 1e-12  # in place of a loss of 0, which has no logarithm
 # A Poisson number of mean 1 is above k with one minus this probability; above 15 in none of 2^44.
 _CUMULATIVE = np.cumsum([1 / np.prod(np.arange(1.0, k + 1)) for k in range(16)]) / np.e
 
@@ -29,21 +40,103 @@ def counts(keys: np.ndarray, replicates: int = REPLICATES) -> np.ndarray:
 
 
 def mean_draws(values: np.ndarray, replicates: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(R,) draws of the mean over runs that differ in their seed: with other seeds and other galaxies.
+    """(C, D) draws of the mean losses of several kinds of runs, with other seeds and other test galaxies.
 
-    For a difference between two kinds of runs pass the difference for each seed: then what both have in common cancels.
+        draw = mean * exp(galaxies + seeds)
+
+    `galaxies` is the logarithm of the mean loss in a replicate over the mean loss. `seeds` is Student's t with S - 1 degrees of
+    freedom, the distribution of the mean of few normal deviates, times the standard error of the losses relative to their mean.
+    The effects are factors because a loss is positive and its scatter grows with it; where they are small, the draws are
+    those of mean + differences. All kinds get the same replicate and the same deviate of each seed, so that what they have in
+    common cancels in their differences and ratios.
+
+    The differences between seeds contain a part of the effect of test galaxies: that which each seed has of its own, the whole of
+    it where seeds have test galaxies of their own (folds). `_galaxy_factor` keeps it from being counted twice.
+
+    NaN with a single seed, which does not show how seeds differ, and in replicates in which one kind is not defined.
 
     Args:
-        values: (S,) figures, or differences of figures, one for each seed.
-        replicates: (S, R) the same in the replicates of a bootstrap over galaxies.
+        values: (C, S) losses, of seeds that all kinds have.
+        replicates: (C, S, R) the same in the replicates of a bootstrap over galaxies.
     """
-    from scipy.stats import t
+    from scipy.stats import chi2, norm
 
-    seeds, count = replicates.shape
+    kinds, seeds, count = replicates.shape
+    size, free = SEED_DRAWS * count, seeds - 1
     if seeds < 2:
-        return np.full(count, np.nan)  # one run does not show how seeds differ
-    # The mean of few normal deviates has Student's t distribution.
-    return replicates.mean(axis=0) + values.std(ddof=1) / seeds**0.5 * spread(t(seeds - 1), count, rng)
+        return np.full((kinds, size), np.nan)
+    mean = np.maximum(values.mean(axis=1, keepdims=True), LOSS_FLOOR)
+    relative = values / mean - 1
+    galaxies = np.log(np.maximum(replicates.mean(axis=1), LOSS_FLOOR) / mean)
+    galaxies = galaxies * _galaxy_factor(replicates / mean[..., None] - 1 - relative[..., None], galaxies)
+    normal = np.stack([spread(norm, size, rng) for _ in range(seeds)]) / (seeds * free) ** 0.5
+    student = (normal - normal.mean(axis=0)) / (spread(chi2(free), size, rng) / free) ** 0.5
+    draws = mean * np.exp(np.clip(np.repeat(galaxies, SEED_DRAWS, axis=1) + relative @ student, -50, 50))
+    return np.where(np.isfinite(draws).all(axis=0), draws, np.nan)
+
+
+def _galaxy_factor(own: np.ndarray, galaxies: np.ndarray) -> float:
+    """The factor by which the effect of galaxies shrinks, as a part of it is already in the differences between seeds.
+
+    The variance of a mean over seeds is that of replicates which all seeds share, and 1 / S of that which each seed has of its
+    own; the latter is a part of the differences between seeds.
+
+    Args:
+        own: (C, S, R) relative deviations in the replicates of each seed.
+        galaxies: (C, R) those of the means over seeds.
+    """
+    defined = np.isfinite(galaxies).all(axis=0)
+    if not defined.any():
+        return 0.0
+    own, galaxies = own[..., defined], galaxies[:, defined]
+    if len(own) > 1:
+        own, galaxies = own - own.mean(axis=0), galaxies - galaxies.mean(axis=0)
+    of_mean, of_seeds = galaxies.var(axis=1).sum(), own.var(axis=1, ddof=1).mean(axis=1).sum() / own.shape[1]
+    return max(0.0, 1 - of_seeds / of_mean) ** 0.5 if of_mean > 0 else 0.0
+
+
+def mean_and_draws(parts: Sequence[Mapping[int, Any]], *name: object) -> tuple[np.ndarray, np.ndarray, int]:
+    """(C,) mean losses over the seeds that all parts share, (C, D) draws of them, and the number of these seeds.
+
+    Args:
+        parts: for each kind, seed -> a row with its `loss` and the loss in the (R,) `replicates`.
+        name: of the comparison, which seeds the draws.
+    """
+    seeds = sorted(set.intersection(*map(set, parts)))
+    if not seeds:
+        return np.full(len(parts), np.nan), np.full((len(parts), 1), np.nan), 0
+    values = np.array([[part[seed].loss for seed in seeds] for part in parts])
+    replicates = np.array([[part[seed].replicates for seed in seeds] for part in parts])
+    # By name, so that a number does not change when other comparisons are added, and tasks have draws of their own.
+    rng = np.random.default_rng(key_of(" ".join(map(str, name))))
+    return values.mean(axis=1), mean_draws(values, replicates, rng), len(seeds)
+
+
+def estimate_of(value: float | np.floating, draws: np.ndarray) -> dict[str, float | None]:
+    """A value with the ends `low` and `high` of its interval, None where too few of its (D,) draws are defined."""
+    defined = np.isfinite(draws)
+    low = high = None
+    if np.isfinite(value) and defined.mean() >= MIN_DEFINED:
+        low, high = np.quantile(draws[defined], [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    return {"value": or_none(value), "low": low, "high": high}
+
+
+def verdict_of(estimate: Mapping[str, float | None], change: Callable[[float], float] = lambda value: value) -> str:
+    """Whether the error decreases: "less", "more", "not shown" (the interval holds 0) or "not known" (there is no interval).
+
+    Args:
+        change: from an end of the interval to the change of the error.
+    """
+    low, high = estimate["low"], estimate["high"]
+    if low is None or high is None:
+        return "not known"
+    ends = change(low), change(high)
+    return "less" if max(ends) < 0 else "more" if min(ends) > 0 else "not shown"
+
+
+def or_none(value: float | np.floating) -> float | None:
+    """The number; None where there is none."""
+    return float(value) if np.isfinite(value) else None
 
 
 def spread(distribution: Any, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -66,6 +159,3 @@ def mean_of_counted(values: np.ndarray) -> np.ndarray:
     """(R,) means of the rows (R, ...) over their finite numbers."""
     there = np.isfinite(values)
     return ratios(np.where(there, values, 0).sum(1), there.sum(1))
-
-
-LEVEL = 0.9  # of intervals

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_galaxy.evaluation.bootstrap import LEVEL, mean_draws
+from hf_galaxy.evaluation.bootstrap import estimate_of, mean_and_draws, mean_draws, verdict_of
 from hf_galaxy.reports.measures import ALL
 from hf_galaxy.scaling.fitting import EXPONENTS
 from hf_galaxy.scaling.laws import FALLS, FEWEST, JointLaw, PowerLaw, fit_joint_law, fit_power_law, leave_out
@@ -77,8 +77,8 @@ def _law(series: pd.DataFrame, about: dict[str, Any]) -> dict[str, Any]:
 def measured(galaxies: int, part: pd.DataFrame) -> dict[str, Any]:
     """The losses of runs on one number of galaxies: `runs`, their mean `value`, and its interval, None where there is one seed."""
     values, replicates = part["loss"].to_numpy(), np.stack(part["replicates"])
-    draws = mean_draws(values, replicates, np.random.default_rng(len(part)))
-    return {"galaxies": int(galaxies), "runs": values.tolist(), **_estimate(values.mean(), draws)}
+    (draws,) = mean_draws(values[None], replicates[None], np.random.default_rng(len(part)))
+    return {"galaxies": int(galaxies), "runs": values.tolist(), **estimate_of(values.mean(), draws)}
 
 
 def useless_up_to(series: pd.DataFrame) -> int | None:
@@ -150,30 +150,15 @@ def _difference(first: tuple[float, pd.DataFrame], second: tuple[float, pd.DataF
         first, second: number of galaxies or parameters, and the runs.
         of: "galaxies" or "parameters".
     """
-    before, after = (part.set_index("seed") for _, part in (first, second))
-    seeds = sorted(set(before.index) & set(after.index))
-    changes = after.loc[seeds, "loss"].to_numpy() - before.loc[seeds, "loss"].to_numpy()
-    draws = np.full(1, np.nan)
-    if seeds:
-        replicates = [np.stack(part.loc[seeds, "replicates"]) for part in (before, after)]
-        draws = mean_draws(changes, replicates[1] - replicates[0], np.random.default_rng(len(seeds)))
-    estimate = _estimate(changes.mean() if seeds else np.nan, draws)
-    verdict = "not known"
-    if estimate["low"] is not None:
-        verdict = "less" if estimate["high"] < 0 else "more" if estimate["low"] > 0 else "not shown"
-    relative = None
-    if verdict != "not known":
-        reference = float(before.loc[seeds, "loss"].mean())
-        relative = {end: value / reference for end, value in estimate.items()}
+    parts = [{row.seed: row for row in part.itertuples()} for _, part in (first, second)]
+    (before, after), draws, seeds = mean_and_draws(parts, "difference", of, first[0], second[0])
+    estimate = estimate_of(after - before, draws[1] - draws[0])
+    verdict = verdict_of(estimate)
+    relative = None if verdict == "not known" else estimate_of(after / before - 1, draws[1] / draws[0] - 1)
     return {
-        "of": of, "from": _plain(first[0]), "to": _plain(second[0]), "seeds": len(seeds), **estimate,
+        "of": of, "from": _plain(first[0]), "to": _plain(second[0]), "seeds": seeds, **estimate,
         "relative": relative, "loss": verdict,
     }  # fmt: skip
-
-
-def _estimate(value: float, draws: np.ndarray) -> dict[str, Any]:
-    edges = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if np.isfinite(draws).all() else (None, None)
-    return {"value": _plain(value), "low": _plain(edges[0]), "high": _plain(edges[1])}
 
 
 def _exponents(laws: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

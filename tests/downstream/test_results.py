@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import isotonic_regression
-from scipy.stats import linregress, t
+from scipy.stats import linregress
 
-from hf_galaxy.downstream.intervals import draws_of
 from hf_galaxy.downstream.label_efficiency import FEWER, MORE, falling, galaxies_for
 from hf_galaxy.downstream.results import points_of, read_about, read_cells, results_of
 from hf_galaxy.errors import BadInput
@@ -33,76 +32,6 @@ def of(rows, **keys):
 def one(rows, **keys):
     (row,) = of(rows, **keys)
     return row
-
-
-# Estimators against simulations of single galaxies
-
-
-def simulated(rng, folds, shares, seed_noise, seeds=3, galaxies=250, replicates=200):
-    """(2, S) errors of two starts and (2, S, R) replicates, counted galaxy by galaxy."""
-    errors, again = np.zeros((2, seeds)), np.zeros((2, seeds, replicates))
-    for s in range(seeds):
-        if s == 0 or folds:  # other galaxies for each seed, or the same for all
-            hard = rng.beta(0.3, 0.7, galaxies) / 0.3
-            counts = rng.poisson(1, (galaxies, replicates))
-        luck = rng.random(galaxies)  # of this seed, for both starts
-        for i, share in enumerate(shares):
-            wrong = luck < hard * share * np.exp(seed_noise * rng.standard_normal())
-            errors[i, s], again[i, s] = wrong.mean(), wrong @ counts / counts.sum(axis=0)
-    return errors, again
-
-
-def reduction_interval(errors, again, rng):
-    draws = draws_of(errors, again, rng)
-    return np.quantile(1 - draws[1] / draws[0], [0.05, 0.95])
-
-
-@pytest.mark.parametrize("count", [80, pytest.param(250, marks=pytest.mark.nightly)])
-@pytest.mark.parametrize("folds", [False, True])
-@pytest.mark.parametrize("seed_noise", [0.0, 0.1])
-def test_the_true_reduction_is_inside_nine_of_ten_intervals(folds, seed_noise, count):
-    rng = np.random.default_rng(0)
-    shares = (0.15, 0.105)  # so that hard galaxies are not always wrong, and the true reduction is 30 %
-    inside = []
-    for _ in range(count):
-        low, high = reduction_interval(*simulated(rng, folds, shares, seed_noise), rng)
-        inside.append(low <= 1 - shares[1] / shares[0] <= high)
-    fewest, most = band(count)
-    assert fewest <= sum(inside) <= most
-
-
-def test_pairs_are_told_apart_where_single_starts_are_not():
-    rng = np.random.default_rng(0)
-    errors, again = simulated(rng, True, (0.15, 0.14), 0.02)
-    low, high = reduction_interval(errors, again, rng)
-    apart = [draws_of(errors[[i]], again[[i]], rng)[0] for i in (0, 1)]
-    unpaired = np.quantile(1 - apart[1] / apart[0], [0.05, 0.95])
-    assert high - low < 0.6 * np.ptp(unpaired)
-    same = draws_of(errors[[0, 0]], again[[0, 0]], rng)
-    np.testing.assert_array_equal(same[0], same[1])
-
-
-def test_draws_are_those_of_student_and_of_the_bootstrap():
-    rng = np.random.default_rng(0)
-    values = np.array([[1.0, 1.1, 1.2]])
-    fixed = draws_of(values, np.tile(values[..., None], 4000), rng)[0]  # galaxies change nothing
-    spread = t(2).ppf(0.95) * 0.1 / 3**0.5
-    assert np.log(np.quantile(fixed, [0.05, 0.95]) / 1.1) == pytest.approx([-spread / 1.1, spread / 1.1], rel=0.06)
-    again = 1 + 0.1 * rng.standard_normal(4000)
-    alike = draws_of(np.ones((1, 3)), np.broadcast_to(again, (1, 3, 4000)), rng)[0]  # seeds change nothing
-    np.testing.assert_allclose(alike, np.repeat(again, 5), rtol=1e-9)
-
-
-def test_what_is_not_defined_or_not_known_is_no_number():
-    rng = np.random.default_rng(0)
-    values, again = np.ones((2, 3)), np.ones((2, 3, 10))
-    again[1, 2, 4] = np.nan
-    draws = draws_of(values, again, rng)
-    assert np.isnan(draws).all(axis=0).tolist() == [r == 4 for r in range(10) for _ in range(5)]
-    assert np.isnan(draws_of(values[:, :1], again[:, :1], rng)).all()
-    again[:] = np.nan
-    assert np.isnan(draws_of(values, again, rng)).all()
-    np.testing.assert_array_equal(draws_of(np.zeros((1, 3)), np.zeros((1, 3, 10)), rng) < 1e-9, True)
 
 
 # Labels
