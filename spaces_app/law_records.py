@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,16 @@ import pandas as pd
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.reports.measures import ALL
+from hf_galaxy.reports.records_file import FILE
 from hf_galaxy.reports.text import number
-from hf_galaxy.scaling.points import load_points
+from hf_galaxy.scaling.points import points_of, records_in
 from text import sentence
 
 STUDIES = ("gz2_classes", "gz2_votes", "ceers", "ceers_starts")
 DOWNSTREAM = "downstream"
 # Files in the folder of results that the tab reads; a published Space needs no others.
 FILES = (
-    *(f"{study}/{file}" for study in STUDIES for file in ("scaling.json", "points.parquet")),
+    *(f"{study}/{file}" for study in STUDIES for file in ("scaling.json", FILE)),
     f"{DOWNSTREAM}/results.json",
     f"{DOWNSTREAM}/benchmark.json",
 )
@@ -31,11 +32,16 @@ RESULTS = _HERE / "results" if (_HERE / "results").is_dir() else _HERE.parent / 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """A scaling study: `fits` as in scaling.json, `points` as of `points.points_of`."""
+    """A scaling study: `fits` as in scaling.json."""
 
     name: str
     fits: dict[str, Any]
-    points: pd.DataFrame
+    folder: Path
+
+    @cached_property
+    def points(self) -> pd.DataFrame:
+        """The measured losses, as of `points.points_of`. Read at the first question to the planner, as they take half a second."""
+        return points_of(records_in(self.folder / FILE))
 
     @property
     def title(self) -> str:
@@ -78,7 +84,7 @@ def study_of(results: Path, name: str) -> Study:
     """
     check_name("study", name, STUDIES)
     folder = results / name
-    return Study(name, json.loads((folder / "scaling.json").read_text()), load_points(folder / "points.parquet"))
+    return Study(name, json.loads((folder / "scaling.json").read_text()), folder)
 
 
 def check_name(kind: str, name: str, available: Collection[str]) -> None:

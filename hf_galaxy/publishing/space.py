@@ -13,7 +13,7 @@ from hf_galaxy.publishing.hub import pickles
 
 APP, CARD, MODELS = "spaces_app", "README.md", "models"
 # The results that the app reads: scaling studies, and the downstream benchmark.
-RESULTS = ("*/scaling.json", "*/points.parquet", "downstream/benchmark.json", "downstream/results.json")
+RESULTS = ("*/scaling.json", "*/records.parquet", "downstream/benchmark.json", "downstream/results.json")
 MARK = "<!-- Made by scripts/publish_space.py, which replaces it: write in spaces_app/ instead. -->"
 MAX_BYTES = 10**9  # that the Hub stores of a free Space
 # Fields that a card must have (huggingface.co/docs/hub/spaces-config-reference); others are allowed.

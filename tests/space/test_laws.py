@@ -17,7 +17,7 @@ import law_planner
 import law_pretraining
 from hf_galaxy.errors import BadInput
 from hf_galaxy.scaling.label_budget import budget_of, series_of
-from hf_galaxy.scaling.points import load_points
+from hf_galaxy.scaling.points import points_of, records_in
 from law_records import FILES, RESULTS, STUDIES, json_value, study_of
 from text import sentence
 
@@ -109,7 +109,7 @@ def test_nothing_is_fetched_for_a_page():
 
 
 def test_the_planner_is_the_label_budget():
-    points = load_points(RESULTS / "ceers_starts" / "points.parquet")
+    points = points_of(records_in(RESULTS / "ceers_starts"))
     start = "efficientnet_lite0_imagenet.pth"
     series = series_of(points, start=start, measure="excess")
     ours = law_planner.label_budget(
