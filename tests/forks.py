@@ -15,9 +15,12 @@ from unittest import mock
 
 import torch
 
+from hf_galaxy.targets import TARGETS
+
 PRELOADED = [
     "hf_galaxy.training.run", "hf_galaxy.commands.publish", "hf_galaxy.scaling.figures", "accelerate", "datasets", "galsim",
     "matplotlib.figure", "sklearn.metrics", "transformers.models.auto.modeling_auto", "transformers.pipelines",
+    *(path.rpartition(".")[0] for path in TARGETS.values()),
 ]  # fmt: skip
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(PRELOADED)

@@ -17,6 +17,7 @@ from hf_galaxy.data.streaming import StreamedRows
 from hf_galaxy.errors import BadInput
 
 Rows: TypeAlias = CopiedRows | StreamedRows | datasets.Dataset
+LABEL_NAMES = ("votes", "labels")  # names of `Target.tensors`: the arguments from which a model computes its loss
 MANY = 16  # columns of votes, of which it is faster to make one
 
 

@@ -4,21 +4,22 @@ import dataclasses
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 
 from hf_galaxy.data.dataset import open_dataset
 from hf_galaxy.downstream.benchmark import FULL, VALIDATIONS, Benchmark, BenchmarkCell
 from hf_galaxy.downstream.probe import probe
+from hf_galaxy.evaluation.bootstrap import six_digits
 from hf_galaxy.files import write_json
 from hf_galaxy.models.start import resolve_start
 from hf_galaxy.reports.run_record import FILE, RunRecord
 from hf_galaxy.sweeps.grid import STATE_DIR
+from hf_galaxy.targets import target_class
 from hf_galaxy.training.features import BATCH, FeatureStore, without_backbone
 from hf_galaxy.training.processes import full_precision, start_accelerator
 from hf_galaxy.training.run import environment, run_training
@@ -164,73 +165,19 @@ def search(rates: Sequence[float], loss_of: Callable[[float], float]) -> dict[fl
 
 
 def losses_of(results: dict, task: str) -> dict[str, dict]:
-    """Figures of a test split as losses, by the names of `tasks.TASK_MEASURES`: `model`, `baseline`, and the model's `replicates`.
+    """Figures of a test split as losses, by measure: `model`, `baseline`, and the model's `replicates`, all of six digits.
 
     Args:
         results: of a run record, measured with a bootstrap.
         task: of the run (`RunRecord.task`).
     """
-    return LOSSES[task](results, results["bootstrap"])
-
-
-def _vote_losses(results: dict, bootstrap: dict) -> dict[str, dict]:
-    least, drawn = results["loss"]["saturated"], bootstrap["loss"]
-    above = [None if m is None else m - s for m, s in zip(drawn["model"], drawn["saturated"], strict=True)]
-    nll = {name: results["loss"][name] - least for name in ("model", "baseline")}
-    campaigns = [figures["rmse"] for figures in results["campaigns"].values()]
-    replicates = [figures["rmse"]["model"] for figures in bootstrap["campaigns"].values()]
-    rmse = {name: _mean([each[name] for each in campaigns]) for name in ("model", "baseline")}
-    return {"excess": _loss(nll, above), "rmse": _loss(rmse, map(_mean, zip(*replicates, strict=True)))}
-
-
-def _class_losses(results: dict, bootstrap: dict) -> dict[str, dict]:
-    names = {
-        "error": "accuracy",
-        "balanced_error": "balanced_accuracy",
-        "missed_auc": "auc",
-        "missed_precision": "average_precision",
-    }
-    return {"nll": _loss(results["loss"], bootstrap["loss"]["model"])} | {
-        name: _loss(results[figure], bootstrap[figure]["model"], lambda value: 1 - value)
-        for name, figure in names.items()
-        if figure in bootstrap
-    }
-
-
-def _value_losses(results: dict, bootstrap: dict) -> dict[str, dict]:
-    return {"rmse": _loss(results["loss"], bootstrap["loss"]["model"], np.sqrt)}  # in standard deviations
-
-
-def _label_losses(results: dict, bootstrap: dict) -> dict[str, dict]:
-    """The binary cross-entropy, and means over the labels."""
-    own, drawn = results["labels"].values(), bootstrap["labels"].values()
-
-    def mean(figure: str, function: Callable[[float], float]) -> dict:
-        pair = {name: _mean([each[figure][name] for each in own]) for name in ("model", "baseline")}
-        return _loss(pair, map(_mean, zip(*(each[figure]["model"] for each in drawn), strict=True)), function)
-
     return {
-        "error": mean("error", lambda value: value),
-        "nll": _loss(results["loss"], bootstrap["loss"]["model"]),
-        "missed_precision": mean("average_precision", lambda value: 1 - value),
-    }
+        measure: {
+            "model": _six_digits(loss.model), "baseline": _six_digits(loss.baseline), "replicates": six_digits(loss.replicates),
+        }
+        for measure, loss in target_class(task).report.benchmark_losses(results).items()
+    }  # fmt: skip
 
 
-LOSSES = {"votes": _vote_losses, "classes": _class_losses, "values": _value_losses, "labels": _label_losses}
-
-
-def _loss(
-    figures: dict, replicates: Iterable[float | None], function: Callable[[float], float] = lambda value: value
-) -> dict:
-    return {name: _of(function, figures[name]) for name in ("model", "baseline")} | {
-        "replicates": [_of(function, value) for value in replicates]
-    }
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    defined = [value for value in values if value is not None]
-    return sum(defined) / len(values) if len(defined) == len(values) else None
-
-
-def _of(function: Callable[[float], float], value: float | None) -> float | None:
-    return None if value is None else float(f"{function(value):.6g}")
+def _six_digits(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from hf_galaxy.data.targets import LABEL_NAMES
 from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.training.features import GalaxyFeatures, without_backbone
 
@@ -44,7 +45,7 @@ def probe(
     std = std.clamp_min(1e-3 * std.mean()).clamp_min(torch.finfo(std.dtype).tiny)  # some features are never active
     columns = [{k: v.to(weight.device) for k, v in each.columns.items()} for each in (train, validation)]
     train_features, validation_features = ((each["features"] - mean) / std for each in columns)
-    targets = [{k: v for k, v in each.items() if k in ("votes", "labels")} for each in columns]
+    targets = [{k: v for k, v in each.items() if k in LABEL_NAMES} for each in columns]
     losses: dict[float, float] = {}
     best: tuple[torch.Tensor, torch.Tensor] | None = None
     model.eval()

@@ -4,23 +4,18 @@ import dataclasses
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_galaxy.errors import BadInput
+from hf_galaxy.targets import TARGETS, target_class
 from hf_galaxy.training.settings import Settings
 
+if TYPE_CHECKING:
+    from hf_galaxy.data.targets import Rows
+
 TASK_SETS = Path(__file__).parent / "task_sets"
-# Names in `reports.measures.MEASURES` by which tasks of each kind may be compared, the default first.
-TASK_MEASURES = {
-    "classes": ("error", "balanced_error", "nll", "missed_auc", "missed_precision"),
-    "values": ("rmse",),
-    "votes": ("excess", "rmse"),
-    "labels": ("error", "nll", "missed_precision"),
-}
-# The options of a run that a task may set: its target, and the augmentations that its images allow. The benchmark sets the others.
-OPTIONS = (
-    "config", "task", "label", "values", "unit_interval", "labels", "tree", "rotate", "flip", "min_votes", "streaming",
-)  # fmt: skip
+# The options of a run that a task may set, beside those of its target. The benchmark sets the others.
+OPTIONS = ("config", "task", "rotate", "flip", "min_votes", "streaming")
 
 
 @dataclass(frozen=True)
@@ -30,7 +25,7 @@ class Task:
     Attributes:
         dataset: folder or Hub id.
         options: fields of `settings.Settings`, by name, that set the target.
-        measure: one of `TASK_MEASURES` of its kind.
+        measure: one of the measures of its kind (`target_report.TargetReport`).
         folds: use five test sets, one seed after the other, instead of the published one.
         note: a remark for the page.
     """
@@ -45,7 +40,7 @@ class Task:
 
     @property
     def kind(self) -> str:
-        """classes, values or votes."""
+        """Its target, one of `targets.TARGETS`."""
         return self.options["task"]
 
 
@@ -74,34 +69,35 @@ def _task(place: str, name: str, table: Any) -> Task:
         raise BadInput(f"{place} must be a table with a dataset")
     table = dict(table)
     own = {key: table.pop(key) for key in ("title", "dataset", "measure", "folds", "note") if key in table}
-    if wrong := [key for key in table if key not in OPTIONS]:
-        raise BadInput(f"{place}: {wrong[0]!r} is no option of a task; the options are {', '.join(OPTIONS)}")
+    allowed = [*OPTIONS, *(option for kind in TARGETS for option in target_class(kind).options)]
+    if wrong := [key for key in table if key not in allowed]:
+        raise BadInput(f"{place}: {wrong[0]!r} is no option of a task; the options are {', '.join(allowed)}")
     options: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
     kind = options.setdefault("task", "votes")
-    if kind not in TASK_MEASURES:
-        raise BadInput(f"{place}: task = {kind!r} is none of {', '.join(TASK_MEASURES)}")
-    own = {"title": name, "measure": TASK_MEASURES[kind][0]} | own
-    if own["measure"] not in TASK_MEASURES[kind]:
-        raise BadInput(f"{place}: measure = {own['measure']!r} is none of {', '.join(TASK_MEASURES[kind])}")
+    if kind not in TARGETS:
+        raise BadInput(f"{place}: task = {kind!r} is none of {', '.join(TARGETS)}")
+    measures = target_class(kind).report.measures
+    own = {"title": name, "measure": measures[0]} | own
+    if own["measure"] not in measures:
+        raise BadInput(f"{place}: measure = {own['measure']!r} is none of {', '.join(measures)}")
     task = Task(name=name, options=options, **own)
     Settings(dataset=(task.dataset,), out=Path(name), **options).check()
     return task
 
 
 def with_label(task: Task) -> Task:
-    """The task with its label column: where it names none, the only column of classes that its dataset has.
+    """The task with all options of its target: those that its dataset leaves no choice of may be left out.
 
     Raises:
-        BadInput: the dataset cannot be opened, or has none or several.
+        BadInput: the dataset cannot be opened, or leaves a choice.
     """
     from hf_galaxy.data.dataset import open_dataset
-    from hf_galaxy.training.targets.classes import label_columns
 
-    if task.kind != "classes" or task.options.get("label"):
-        return task
-    rows = next(iter(open_dataset(task.dataset, task.options.get("config")).values()))
-    if len(columns := label_columns(rows)) != 1:
-        raise BadInput(
-            f"task {task.name}: give its label column; {task.dataset} has {', '.join(columns) or 'no column of classes'}"
-        )
-    return dataclasses.replace(task, options=task.options | {"label": columns[0]})
+    def rows() -> "Rows":
+        return next(iter(open_dataset(task.dataset, task.options.get("config")).values()))
+
+    try:
+        inferred = target_class(task.kind).inferred_options(task.options, rows)
+    except BadInput as error:
+        raise BadInput(f"task {task.name}: {error}") from error
+    return dataclasses.replace(task, options=task.options | inferred)

@@ -27,6 +27,7 @@ from hf_galaxy.models.backbones import TransformersBackbone
 from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.reports.card_data import base_model, licence
 from hf_galaxy.reports.run_record import RunRecord
+from hf_galaxy.reports.target_report import report_of
 from hf_galaxy.reports.text import TEMPLATES
 
 MADE = "<!-- Made by scripts/export.py, which replaces it: write elsewhere. -->"
@@ -149,6 +150,7 @@ def encoder_card(record: RunRecord, model: GalaxyPreTrainedModel) -> str:
     return str(
         ModelCard.from_template(
             data, template_path=str(TEMPLATES / "encoder_card.md.jinja"), record=record, made=MADE, licence=licence(record),
+            predicted=report_of(record).phrase(record),
             of_transformers=of_transformers, name=model.config.backbone.split("/")[-1], features=model.head.in_features,
             options="".join(f", {name}={value}" for name, value in options.items()),
         )

@@ -10,23 +10,13 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
 from hf_galaxy.reports.run_record import RunRecord
+from hf_galaxy.reports.target_report import report_of
 
 SPLIT = "test"
 NAMES = {
     "nll": "negative log-likelihood", "rmse": "RMSE", "mae": "MAE", "r2": "R²",
     "standardised_mse": "mean squared error, in standard deviations of the training split",
 }  # fmt: skip
-PIPELINES = {
-    "votes": "image-feature-extraction", "classes": "image-classification", "values": "image-feature-extraction",
-    "labels": "image-classification",
-}  # fmt: skip
-# By task: the parts of a split's results that the card's header gives figures of; None stands for all galaxies.
-PARTS = {
-    "votes": lambda results: results["campaigns"],
-    "classes": lambda results: {None: {"nll" if name == "loss" else name: pair for name, pair in results.items()}},
-    "values": lambda results: {None: {"standardised_mse": results["loss"]}} | results["values"],
-    "labels": lambda results: {None: {"nll": results["loss"]}} | results["labels"],
-}
 HUB_METRICS = {"auc": "roc_auc", "r2": "r_squared"}  # names of the Hub that differ from ours
 
 Headline = tuple[str | None, str, float]  # campaign or value (None: all galaxies), figure, number
@@ -34,12 +24,11 @@ Headline = tuple[str | None, str, float]  # campaign or value (None: all galaxie
 
 def card_data(record: RunRecord) -> ModelCardData:
     """The YAML header of a card."""
-    task = record.task
     figures = headline(record)
     name = record.publication.get("repo") or record.model["backbone"]
     return ModelCardData(
         license=licence(record) or "unknown", library_name="transformers",
-        pipeline_tag=PIPELINES[task],
+        pipeline_tag=report_of(record).pipeline_tag,
         tags=["galaxy zoo", "astronomy", "galaxies", "galaxy morphology", "hf_galaxy", "arxiv:2404.02973"],
         base_model=base_model(record), datasets=datasets(record) or None,
         metrics=list(dict.fromkeys(HUB_METRICS.get(figure, figure) for _, figure, _ in figures)) or None,
@@ -67,7 +56,7 @@ def base_model(record: RunRecord) -> str | None:
 
 def headline(record: RunRecord) -> list[Headline]:
     """The figures of the test split."""
-    parts = PARTS[record.task](record.results[SPLIT]) if SPLIT in record.results else {}
+    parts = report_of(record).header(record.results[SPLIT]) if SPLIT in record.results else {}
     return [
         (name, figure, pair["model"])
         for name, figures in parts.items()
@@ -83,35 +72,21 @@ def _measured_on(record: RunRecord) -> str | None:
 
 
 def _model_index(record: RunRecord, figures: Sequence[Headline]) -> list[EvalResult]:
-    title, task = record.dataset["title"], record.task
-    several = len(record.results.get(SPLIT, {}).get("campaigns", {})) > 1
+    title, report, results = record.dataset["title"], report_of(record), record.results.get(SPLIT, {})
     fold = record.settings.get("fold")
     split = SPLIT if fold is None else f"fold {fold} of 5"  # of all published splits
-    target = {
-        "votes": "votes of volunteers", "classes": record.settings.get("label"), "values": ", ".join(record.dataset.get("values", [])),
-        "labels": ", ".join(record.dataset.get("labels", [])),
-    }  # fmt: skip
     return [
         EvalResult(
-            task_type=PIPELINES[task], task_name=target[task],
+            task_type=report.pipeline_tag, task_name=report.names(record),
             dataset_type=_measured_on(record) or re.sub(r"\W+", "_", title.lower()).strip("_"),
-            dataset_name=f"{title}, {part}" if several else title,
-            dataset_config=part if several else record.settings.get("config"), dataset_split=split,
+            dataset_name=f"{title}, {config}" if config else title,
+            dataset_config=config or record.settings.get("config"), dataset_split=split,
             metric_type=HUB_METRICS.get(figure, figure), metric_value=float(f"{value:.6g}"),
-            metric_name=_metric_name(task, part, figure),
+            metric_name=report.figure_title(NAMES.get(figure, figure.replace("_", " ")), figure, part),
         )
         for part, figure, value in figures
+        for config in [report.dataset_config(results, part)]
     ]  # fmt: skip
-
-
-def _metric_name(task: str, part: str | None, figure: str) -> str:
-    name = NAMES.get(figure, figure.replace("_", " "))
-    if task in ("values", "labels") and part is not None:
-        return f"{name} of {part}"
-    if task == "votes":
-        name += " of vote fractions" if figure in ("rmse", "mae") else ""
-        name += ", mean of questions" if figure != "nll" else ""
-    return name
 
 
 def eval_results(record: RunRecord) -> dict[str, str]:

@@ -234,3 +234,10 @@ def forest_axes(axes: Axes, lines: int, xlabel: str) -> None:
     axes.set(ylim=(lines - 0.5, -0.5), yticks=[], xlabel=xlabel)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color=GRID, lw=0.6, zorder=0)
+
+
+def diagonals(panels: Sequence[Axes]) -> None:
+    """Square panels of shares against shares, with the line on which both are equal."""
+    for axes in panels:
+        axes.plot([0, 1], [0, 1], "--", color=GREY, lw=0.9, zorder=1)
+        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")

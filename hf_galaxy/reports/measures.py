@@ -12,3 +12,8 @@ MEASURES = {
     "mse": "mean squared error (in standard deviations)",
     "unexplained": "share of the variance not explained (1 - R²)",
 }
+# Figures of which 1 is the best, and the measures that are 1 - the figure. Every other figure is a loss itself.
+COMPLEMENTS = {
+    "accuracy": "error", "balanced_accuracy": "balanced_error", "auc": "missed_auc", "average_precision": "missed_precision",
+    "r2": "unexplained",
+}  # fmt: skip

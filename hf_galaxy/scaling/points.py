@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,8 @@ import numpy as np
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import whole_file
 from hf_galaxy.reports import records_file
-from hf_galaxy.reports.measures import ALL
 from hf_galaxy.reports.run_record import FILE, RunRecord
+from hf_galaxy.reports.target_report import report_of
 from hf_galaxy.training.settings import NOT_PART_OF_RESULT, as_recorded
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 # effect of more training galaxies.
 VARIED = NOT_PART_OF_RESULT | {"seed", "subset", "epochs", "validate_every"}
 SERIES = ["dataset", "start", "measure", "figure"]  # rows with equal values differ in backbone, galaxies and seed only
-
-Replicates = Sequence[float | None] | np.ndarray
 
 
 def records_in(source: Path) -> dict[str, RunRecord]:
@@ -71,8 +69,8 @@ def points_of(records: Mapping[str, RunRecord]) -> pd.DataFrame:
     (a question, or "all"), `measure`; `loss`, `baseline`, `test_galaxies`; `replicates`, (R,) the loss in the replicates of a
     bootstrap over test galaxies; `saturated`, which is 0 except for `excess`.
 
-    Measures of votes are `excess`, the negative log-likelihood per galaxy asked above `saturated`, the least that any prediction
-    can have (`vote_metrics.VoteMetrics`), and `rmse`; of classes `nll` and `error`; of values `mse` and `unexplained`.
+    The measures are those of `TargetReport.study_losses`. `excess` is the negative log-likelihood per galaxy asked above `saturated`,
+    the least that any prediction can have (`vote_metrics.VoteMetrics`).
 
     Raises:
         BadInput: a run was measured without a bootstrap, two runs have the same galaxies and seed, runs of one backbone
@@ -165,79 +163,15 @@ def _about(name: str, record: RunRecord) -> dict[str, Any]:
 
 
 def _rows(name: str, record: RunRecord) -> list[dict[str, Any]]:
-    about, test = _about(name, record), record.results["test"]
-    return [about | row for row in ROWS[record.task](test, test["bootstrap"])]
-
-
-def _row(
-    figure: str, measure: str, pair: Mapping[str, float], count: int, replicates: Replicates, saturated: float = 0.0
-) -> dict[str, Any]:  # fmt: skip
-    return {
-        "figure": figure,
-        "measure": measure,
-        "loss": pair["model"],
-        "baseline": pair["baseline"],
-        "saturated": saturated,
-        "test_galaxies": count,
-        "replicates": numbers_of(replicates),
-    }
-
-
-def _missed(figure: str, measure: str, pair: Mapping[str, float], count: int, replicates: Replicates) -> dict[str, Any]:
-    """The row of a figure of which 1 is the best, such as accuracy or R²."""
-    return _row(figure, measure, {who: 1 - value for who, value in pair.items()}, count, 1 - numbers_of(replicates))
-
-
-def _excess(figure: str, nll: Mapping[str, float], count: int, replicates: Mapping[str, Replicates]) -> dict[str, Any]:
-    least = nll["saturated"]
-    above = {who: nll[who] - least for who in ("model", "baseline")}
-    drawn = numbers_of(replicates["model"]) - numbers_of(replicates["saturated"])
-    return _row(figure, "excess", above, count, drawn, least)
-
-
-def _of_votes(test: Mapping[str, Any], bootstrap: Mapping[str, Any]) -> list[dict[str, Any]]:
-    rows = [_excess(ALL, test["loss"], test["galaxies"], bootstrap["loss"])]
-    for question, figures in test["questions"].items():
-        own, asked, enough = (
-            bootstrap["questions"][question],
-            figures["galaxies_asked"],
-            figures["galaxies_with_enough_votes"],
-        )
-        if asked:
-            rows.append(_excess(question, figures["nll"], asked, own["nll"]))
-        if enough:
-            rows.append(_row(question, "rmse", figures["rmse"], enough, own["rmse"]["model"]))
-    return rows
-
-
-def _of_classes(test: Mapping[str, Any], bootstrap: Mapping[str, Any]) -> list[dict[str, Any]]:
+    about, losses = _about(name, record), report_of(record).study_losses(record.results["test"])
     return [
-        _row(ALL, "nll", test["loss"], test["galaxies"], bootstrap["loss"]["model"]),
-        _missed(ALL, "error", test["accuracy"], test["galaxies"], bootstrap["accuracy"]["model"]),
-    ]
-
-
-def _of_values(test: Mapping[str, Any], bootstrap: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [_row(ALL, "mse", test["loss"], test["galaxies"], bootstrap["loss"]["model"])] + [
-        _missed(name, "unexplained", figures["r2"], figures["galaxies"], bootstrap["values"][name]["r2"]["model"])
-        for name, figures in test["values"].items()
-        if figures["r2"]["model"] is not None
-    ]
-
-
-def _of_labels(test: Mapping[str, Any], bootstrap: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [_row(ALL, "nll", test["loss"], test["galaxies"], bootstrap["loss"]["model"])] + [
-        _row(name, "error", figures["error"], figures["galaxies"], bootstrap["labels"][name]["error"]["model"])
-        for name, figures in test["labels"].items()
-        if figures["galaxies"]
-    ]
-
-
-ROWS = {"votes": _of_votes, "classes": _of_classes, "values": _of_values, "labels": _of_labels}
-
-
-def numbers_of(replicates: Replicates) -> np.ndarray:
-    return np.array(replicates, float)  # None, where no galaxy was counted, becomes NaN
+        about
+        | {
+            "figure": loss.part, "measure": loss.measure, "loss": loss.model, "baseline": loss.baseline, "saturated": loss.saturated,
+            "test_galaxies": loss.galaxies, "replicates": loss.replicates,
+        }
+        for loss in losses
+    ]  # fmt: skip
 
 
 def family_of(backbone: str) -> str:

@@ -8,12 +8,13 @@ import typing
 from dataclasses import MISSING, dataclass, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from tyro.constructors import PrimitiveConstructorSpec
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.reports.run_record import RunRecord
+from hf_galaxy.targets import TARGETS, target_class
 from hf_galaxy.training.recipe import Ranges, Recipe, check_ranges
 
 if TYPE_CHECKING:
@@ -78,13 +79,11 @@ FractionOption = Annotated[
 ]
 
 
-# The options that belong to one target alone.
-TARGET_OPTIONS = {
-    "votes": ("tree",),
-    "classes": ("label", "label_smoothing", "class_weights"),
-    "values": ("values", "unit_interval"),
-    "labels": ("labels",),
-}
+if TYPE_CHECKING:
+    TaskName: TypeAlias = str
+else:
+    TaskName = Literal[tuple(TARGETS)]  # for the command line
+
 RANGES: Ranges = (
     (("label_smoothing", "head_dropout", "drop_path"), lambda value: 0 <= value < 1, "is a share, in [0, 1)"),
     (("subset",), lambda value: 0 < value <= 1, "is a share of the training galaxies, in (0, 1]"),
@@ -117,7 +116,7 @@ class Settings(Recipe):
     """Fraction of the training set to train on, such as 1/8. Chosen by a hash and stratified by class, labels, campaign or available values; smaller subsets are part of larger ones."""
     leave_out: Path | None = None
     """CSV file with a column id_str: galaxies to exclude from training and validation, such as the test set of another task (scripts/find_overlap.py writes such files). The test set keeps them."""
-    task: Literal["votes", "classes", "values", "labels"] = "votes"
+    task: TaskName = "votes"
     """Target: votes of volunteers; a class label (classification); numbers such as redshifts (values: regression); or several yes/no labels at once (labels: multi-label classification)."""
     label: str | None = None
     """Label column, for --task classes. COLUMN=CLASS is binary classification: this class against all others."""
@@ -222,7 +221,6 @@ class Settings(Recipe):
                 balanced and self.class_weights == "balanced",
                 "--class-weights balanced and --balance: both balance the classes, together too much; choose one",
             ),
-            (balanced and self.task == "values", "--balance: is for classes, labels or campaigns; values have no classes"),
             (balanced and self.streaming, "--balance: needs random access to the galaxies; leave out --streaming"),
             (self.config is not None and len(self.dataset) > 1, "--config: is for one dataset; several are read in their default configuration"),
             (
@@ -235,18 +233,17 @@ class Settings(Recipe):
                 raise BadInput(message)
 
     def _check_target(self) -> None:
-        """Refuse options of another target, and a column that is named twice."""
-        for task, options in TARGET_OPTIONS.items():
-            for name in options:
-                if getattr(self, name) and task != self.task:
+        """Refuse options of another target, and those that this one cannot work with."""
+        target = target_class(self.task)
+        own = target.options + target.loss_options
+        for task in TARGETS:
+            for name in target_class(task).options + target_class(task).loss_options:
+                if getattr(self, name) and name not in own:
                     raise BadInput(
                         f"--{name.replace('_', '-')}: is for --task {task}; --task {self.task} has "
-                        f"{', '.join('--' + own.replace('_', '-') for own in TARGET_OPTIONS[self.task])}"
+                        f"{', '.join('--' + each.replace('_', '-') for each in own)}"
                     )
-        for name in ("values", "labels"):
-            columns = getattr(self, name) or ()
-            if len(set(columns)) < len(columns):
-                raise BadInput(f"--{name} {' '.join(columns)}: names a column twice")
+        target.check(self)
 
 
 # A run may be resumed with other values of these, and branch off from a run with others: they do not change its result.

@@ -11,21 +11,12 @@ from hf_galaxy.data.dataset import open_dataset, rows_of
 from hf_galaxy.data.splits import in_fold, subset
 from hf_galaxy.data.targets import Rows, tables_of
 from hf_galaxy.errors import BadInput
+from hf_galaxy.targets import target_class
 from hf_galaxy.training.settings import Settings
-from hf_galaxy.training.targets.classes import Classes
-from hf_galaxy.training.targets.labels import Labels
 from hf_galaxy.training.targets.target import TrainingTarget
-from hf_galaxy.training.targets.values import Values
-from hf_galaxy.training.targets.votes import Votes
 
 logger = logging.getLogger(__name__)
 SPLITS = ("train", "validation", "test")
-TARGETS: dict[str, type[TrainingTarget]] = {
-    "votes": Votes,
-    "classes": Classes,
-    "values": Values,
-    "labels": Labels,
-}  # by --task
 
 
 @dataclass(frozen=True)
@@ -63,7 +54,7 @@ def open_sources(settings: Settings) -> Sources:
     if settings.leave_out is not None:
         _leave_out(settings, splits)
     facts = [DatasetFacts.by(name) for name in settings.dataset]
-    target = TARGETS[settings.task].of(settings, splits)
+    target = target_class(settings.task).of(settings, splits)
     if notice := target.notice():
         logger.info(notice)
     strata = []

@@ -7,16 +7,17 @@ import torch
 from accelerate import Accelerator
 
 from hf_galaxy.data.galaxies import Galaxies
-from hf_galaxy.data.targets import Rows
+from hf_galaxy.data.targets import LABEL_NAMES, Rows
 from hf_galaxy.data.views import Framing, eval_view
 from hf_galaxy.models.model import GalaxyConfig, GalaxyPreTrainedModel
 from hf_galaxy.reports.run_record import RunRecord
+from hf_galaxy.targets import target_class
 from hf_galaxy.training.augmentation import train_view
 from hf_galaxy.training.features import GalaxyFeatures
 from hf_galaxy.training.loop import evaluate
 from hf_galaxy.training.sequence import ProcessShard, evaluation_batches
 from hf_galaxy.training.settings import Settings
-from hf_galaxy.training.sources import TARGETS, Sources
+from hf_galaxy.training.sources import Sources
 from hf_galaxy.training.targets.target import Metrics, TrainingTarget
 
 
@@ -36,7 +37,7 @@ def model_and_baseline(settings: Settings, sources: Sources, fields: dict) -> tu
 
 def target_of(record: RunRecord, config: GalaxyConfig) -> TrainingTarget:
     """The target of a run, from its record and the configuration of its model."""
-    return TARGETS[record.task].from_record(record, config)
+    return target_class(record.task).from_record(record, config)
 
 
 def measure(
@@ -74,4 +75,4 @@ def view_batch(batch: dict[str, torch.Tensor], framing: Framing) -> torch.Tensor
 
 def model_inputs(batch: dict[str, torch.Tensor], pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
     """The arguments of the model: pictures or features, and the target."""
-    return {"pixel_values": pixel_values} | {k: v for k, v in batch.items() if k in ("votes", "labels")}
+    return {"pixel_values": pixel_values} | {k: v for k, v in batch.items() if k in LABEL_NAMES}

@@ -316,7 +316,7 @@ def test_a_record_gives_back_the_settings_that_it_was_made_of(tmp_path):
 
 def test_losses_are_less_for_better_models():
     results = {
-        "loss": {"model": 0.5, "baseline": 0.7}, "accuracy": {"model": 0.9, "baseline": 0.6},
+        "galaxies": 9, "loss": {"model": 0.5, "baseline": 0.7}, "accuracy": {"model": 0.9, "baseline": 0.6},
         "balanced_accuracy": {"model": 0.8, "baseline": 0.5}, "auc": {"model": None, "baseline": None},
         "average_precision": {"model": 0.7, "baseline": 0.1},
         "bootstrap": {name: {"model": [0.25, None]} for name in ("loss", "accuracy", "balanced_accuracy", "auc", "average_precision")},

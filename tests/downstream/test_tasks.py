@@ -3,8 +3,10 @@
 import datasets
 import pytest
 
-from hf_galaxy.downstream.tasks import TASK_MEASURES, TASK_SETS, load_tasks, with_label
+from hf_galaxy.downstream.tasks import TASK_SETS, load_tasks, with_label
 from hf_galaxy.errors import BadInput
+from hf_galaxy.reports.measures import MEASURES
+from hf_galaxy.targets import TARGETS, target_class
 from tests.conftest import ROOT
 
 
@@ -14,7 +16,12 @@ def test_shipped_tasks_are_whole(name):
     assert len(tasks) == 5
     for task in tasks.values():
         assert task.title != task.name
-        assert task.measure in TASK_MEASURES[task.kind]
+        assert task.measure in target_class(task.kind).report.measures
+
+
+def test_tasks_are_compared_by_measures_that_have_a_meaning():
+    for kind in TARGETS:
+        assert set(target_class(kind).report.measures) <= set(MEASURES)
 
 
 def test_tasks_of_the_paper_are_the_datasets_that_have_cards():
@@ -41,7 +48,7 @@ def test_a_few_lines_are_a_task(tmp_path):
         ('[a]\ntask = "votes"\n', r"\[a\] must be a table with a dataset"),
         ("a = 3\n", r"\[a\] must be a table"),
         ('[a]\ndataset = "x"\nepochs = 3\n', "'epochs' is no option of a task"),
-        ('[a]\ndataset = "x"\ntask = "boxes"\n', "'boxes' is none of classes, values, votes"),
+        ('[a]\ndataset = "x"\ntask = "boxes"\n', "'boxes' is none of votes, classes, values"),
         ('[a]\ndataset = "x"\nmeasure = "error"\n', "measure = 'error' is none of excess, rmse"),
         ('[a]\ndataset = "x"\nlabel = "bar"\n', "--label: is for --task classes"),
         ("[a\n", "cannot be read"),
@@ -67,5 +74,5 @@ def test_the_only_column_of_classes_is_the_label(mock_dataset, tmp_path):
         tmp_path / "two/data/train-00000.parquet"
     )
     file.write_text(f'[mock]\ndataset = "{tmp_path / "two"}"\ntask = "classes"\n')
-    with pytest.raises(BadInput, match=r"task mock: give its label column; .* has mock_class, second"):
+    with pytest.raises(BadInput, match=r"task mock: .*label column; .* has mock_class, second"):
         with_label(load_tasks(str(file))["mock"])

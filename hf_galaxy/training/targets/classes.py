@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import datasets
 import numpy as np
@@ -16,6 +16,7 @@ from hf_galaxy.data.targets import Rows, column_of, is_text
 from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.class_metrics import ClassMetrics
 from hf_galaxy.models.model import GalaxyConfig, GalaxyForImageClassification
+from hf_galaxy.reports.class_report import ClassReport
 from hf_galaxy.training.targets.target import TrainingTarget
 
 if TYPE_CHECKING:
@@ -34,6 +35,19 @@ class Classes(TrainingTarget):
     column: str
     names: tuple[str, ...]
     positive: str | None = None
+
+    options: ClassVar = ("label",)
+    loss_options: ClassVar = ("label_smoothing", "class_weights")
+    report: ClassVar = ClassReport()
+
+    @classmethod
+    def inferred_options(cls, options: Mapping[str, Any], rows: Callable[[], Rows]) -> dict[str, Any]:
+        """The only column of classes."""
+        if options.get("label"):
+            return {}
+        if len(columns := label_columns(rows())) != 1:
+            raise BadInput(f"give its label column; its dataset has {', '.join(columns) or 'no column of classes'}")
+        return {"label": columns[0]}
 
     @classmethod
     def parse(cls, option: str, class_names: Collection[str]) -> Self:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Protocol, Self
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import datasets
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow as pa
 import torch
 
 from hf_galaxy.data.targets import Rows, Target
+from hf_galaxy.reports.target_report import TargetReport
 
 if TYPE_CHECKING:
     from hf_galaxy.models.model import GalaxyConfig, GalaxyPreTrainedModel
@@ -30,9 +32,38 @@ class Metrics(Protocol):
 
 
 class TrainingTarget(Target, ABC):
-    """What a model learns to predict: from the columns of a dataset to the model, its baseline and its metrics."""
+    """What a model learns to predict: from the columns of a dataset to the model, its baseline and its metrics.
+
+    Attributes:
+        options: fields of `Settings` that name it.
+        loss_options: fields of `Settings` that change its training loss.
+        report: how its figures are shown.
+    """
 
     as_matrix: ClassVar[bool] = False
+    options: ClassVar[tuple[str, ...]]
+    loss_options: ClassVar[tuple[str, ...]] = ()
+    report: ClassVar[TargetReport]
+
+    @classmethod
+    def check(cls, settings: Settings) -> None:
+        """Refuse settings that this target cannot work with, before a dataset is opened.
+
+        Raises:
+            BadInput: names the option.
+        """
+
+    @classmethod
+    def inferred_options(cls, options: Mapping[str, Any], rows: Callable[[], Rows]) -> dict[str, Any]:
+        """Values for those of its options that are left out, if a dataset leaves no choice of them.
+
+        Args:
+            rows: opens the dataset.
+
+        Raises:
+            BadInput: it leaves a choice.
+        """
+        return {}
 
     @classmethod
     @abstractmethod

@@ -2,133 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import datasets
 import numpy as np
 import pyarrow as pa
-import torch
 
-from hf_galaxy.data.targets import Rows, tables_of
+from hf_galaxy.data.targets import Rows
 from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.value_metrics import ConstantValues, ValueMetrics
 from hf_galaxy.models.model import GalaxyConfig, GalaxyForRegression
-from hf_galaxy.training.targets.target import TrainingTarget
+from hf_galaxy.reports.target_report import Loss, Results, TargetReport
+from hf_galaxy.training.targets.columns import ColumnsTarget
 
 if TYPE_CHECKING:
     from hf_galaxy.reports.run_record import RunRecord
     from hf_galaxy.training.settings import Settings
 
 
+class ValueReport(TargetReport):
+    """Figures of each value, and the loss in standard deviations."""
+
+    loss, loss_unit, header_loss = "mse", "squared standard deviations", "standardised_mse"
+    parts = "values"
+    figures: ClassVar = {"rmse": "RMSE", "mae": "MAE", "r2": "R²"}
+    studied = ("r2",)
+    measures = ("rmse",)
+
+    def summary(self, record: RunRecord) -> str:
+        return f"Predicts numbers from a galaxy's picture, in the units of the dataset: {self.names(record)}."
+
+    def usage(self) -> str:
+        return "dict(zip(model.config.values, answer.values[0].tolist()))"
+
+    def legend(self, record: RunRecord) -> str:
+        return (
+            "the best constant prediction: for RMSE, R² and the loss the mean of the training split, for MAE (mean absolute error) "
+            "its median. RMSE and MAE are in the units of the values. Each figure is of the galaxies that have the value. R² is 1 "
+            "for a perfect prediction, and 0 for the mean of the measured galaxies. The loss is the squared error in standard "
+            "deviations of the training split."
+        )
+
+    def benchmark_losses(self, results: Results) -> dict[str, Loss]:
+        """The root of the loss: of all values together, in standard deviations."""
+        mse = super().benchmark_losses(results)["mse"]
+        model, baseline = (None if value is None else value**0.5 for value in (mse.model, mse.baseline))
+        roots = dict(measure="rmse", model=model, baseline=baseline, replicates=np.sqrt(mse.replicates))
+        return {"rmse": dataclasses.replace(mse, **roots)}
+
+
 @dataclass(frozen=True)
-class Values(TrainingTarget):
+class Values(ColumnsTarget):
     """Columns of numbers, one or several; null or NaN is a missing one.
 
     Attributes:
         unit_interval: the numbers are in [0, 1], such as fractions.
     """
 
-    columns: tuple[str, ...]
     unit_interval: bool = False
 
-    @classmethod
-    def of_rows(cls, rows: Rows, columns: Collection[str], dataset: str, unit_interval: bool = False) -> Self:
-        """The values in these columns.
-
-        Args:
-            columns: of integers or floats.
-            dataset: for the message.
-
-        Raises:
-            BadInput: none are named, or there is no such column, or it holds something else.
-        """
-        wrong = [column for column in columns if not _is_number(rows.features.get(column))]
-        if wrong or not columns:
-            having = [column for column, feature in rows.features.items() if _is_number(feature)]
-            having.sort(
-                key=lambda column: not rows.features[column].dtype.startswith("float")
-            )  # integers are often votes
-            raise BadInput(
-                f"--dataset {dataset}: has no column of numbers {', '.join(map(repr, wrong)) or 'to learn without --values'}; those "
-                f"that it has: {', '.join(having[:20]) or 'none'}{', ...' if len(having) > 20 else ''}"
-            )
-        return cls(tuple(columns), unit_interval)
+    options: ClassVar = ("values", "unit_interval")
+    kind: ClassVar = "column of numbers"
+    report: ClassVar = ValueReport()
 
     @classmethod
-    def of(cls, settings: Settings, splits: dict[str, list[Rows]]) -> Self:
-        target, *_ = [
-            cls.of_rows(rows, settings.values or (), name, settings.unit_interval)
-            for parts in splits.values()
-            for rows, name in zip(parts, settings.dataset, strict=True)
-        ]
-        return target
+    def check(cls, settings: Settings) -> None:
+        super().check(settings)
+        if settings.balance > 0:
+            raise BadInput("--balance: is for classes, labels or campaigns; values have no classes")
 
     @classmethod
     def from_record(cls, record: RunRecord, config: GalaxyConfig) -> Self:
-        return cls(tuple(record.dataset["values"]), config.unit_interval)
+        return dataclasses.replace(super().from_record(record, config), unit_interval=config.unit_interval)
 
-    @property
-    def name(self) -> str:
-        return " or ".join(map(repr, self.columns))
-
-    def columns_of(self, rows: Rows) -> list[str]:
-        return list(self.columns)
+    @classmethod
+    def is_possible(cls, feature: Any) -> bool:
+        return type(feature) is datasets.Value and feature.dtype.startswith(("int", "uint", "float"))
 
     def numbers(self, table: pa.Table) -> np.ndarray:
-        """(N, K) float64 values of some rows, NaN where missing."""
         return np.stack([table[column].cast(pa.float64(), safe=False).to_numpy() for column in self.columns], axis=1)
 
-    def tensors(self, table: pa.Table, features: datasets.Features) -> dict[str, torch.Tensor]:
-        return {"labels": torch.from_numpy(self.numbers(table)).float()}
-
-    def strata(self, table: pa.Table, features: datasets.Features) -> np.ndarray:
+    def combinations(self, numbers: np.ndarray) -> np.ndarray:
         """Which of the values a galaxy has: bit k is set for value k."""
-        return _present(self.numbers(table))
+        return ~np.isnan(numbers) @ (1 << np.arange(numbers.shape[1]))
 
-    def labelled(self, rows: Rows, where: str, training: bool = False) -> tuple[Rows, np.ndarray]:
-        numbers = self.numbers(rows.select_columns(list(self.columns)).with_format("arrow")[:])
+    def mistakes(self, numbers: np.ndarray) -> Iterator[tuple[np.ndarray, str]]:
         # Training and metrics calculate in float32. A comparison with NaN is false.
-        too_large = np.abs(numbers) > np.finfo(np.float32).max
-        self._refuse(too_large, numbers, rows, where, "is too large; use another unit, or its logarithm")
+        yield np.abs(numbers) > np.finfo(np.float32).max, "is too large; use another unit, or its logarithm"
         if self.unit_interval:
-            outside = (numbers < 0) | (numbers > 1)
-            self._refuse(outside, numbers, rows, where, "is not in [0, 1], as --unit-interval has it")
-        having = np.flatnonzero(~np.isnan(numbers).all(axis=1))
-        if not len(having):
-            raise BadInput(f"{where}: none of its {len(rows):,} galaxies has {' or '.join(self.columns)}")
-        return (rows if len(having) == len(rows) else rows.select(having)), _present(numbers[having])
-
-    def _refuse(self, wrong: np.ndarray, numbers: np.ndarray, rows: Rows, where: str, reason: str) -> None:
-        """BadInput with the first of some wrong numbers; the row's number would be that among the chosen rows."""
-        for row, k in np.argwhere(wrong)[:1].tolist():
-            name = rows.select_columns(["id_str"]).with_format("arrow")[[row]]["id_str"][0].as_py()
-            raise BadInput(f"{where}, id_str {name}, column {self.columns[k]}: {numbers[row, k]:g} {reason}")
-
-    def measurable(self, splits: list[Rows], datasets: list[str], split: str) -> list[Rows]:
-        return [
-            self.of_rows(rows, self.columns, name, self.unit_interval).labelled(
-                rows, f"--dataset {name}: split {split}"
-            )[0]
-            for rows, name in zip(splits, datasets, strict=True)
-        ]
+            yield (numbers < 0) | (numbers > 1), "is not in [0, 1], as --unit-interval has it"
 
     def baseline(self, settings: Settings, train: list[Rows], strata: list[np.ndarray] | None) -> dict:
-        constant = ConstantValues.of(
-            np.concatenate([self.numbers(table) for rows in train for table in tables_of(rows, self.columns)])
-        )
-        self.check_varied(constant)
-        return constant.to_dict()
-
-    def check_varied(self, constant: ConstantValues) -> None:
-        """Refuse values that are the same for all training galaxies."""
+        constant = ConstantValues.of(self.training_numbers(train))
         for column, std in zip(self.columns, constant.std.tolist(), strict=True):
             if not std > np.finfo(np.float32).tiny:  # nor is NaN, that of a value which no galaxy has
                 raise BadInput(
                     f"--values {column}: no two training galaxies have different ones, in the numbers that float32 holds; "
                     "leave it out, or use another unit"
                 )
+        return constant.to_dict()
 
     def model(
         self, settings: Settings, fields: dict, baseline: dict, strata: list[np.ndarray] | None
@@ -139,14 +114,3 @@ class Values(TrainingTarget):
 
     def metrics(self, record: RunRecord, config: GalaxyConfig) -> ValueMetrics:
         return ValueMetrics(list(self.columns), ConstantValues.from_dict(record.baseline))
-
-    def description(self) -> dict:
-        return {"values": list(self.columns)}
-
-
-def _present(numbers: np.ndarray) -> np.ndarray:
-    return ~np.isnan(numbers) @ (1 << np.arange(numbers.shape[1]))
-
-
-def _is_number(feature: Any) -> bool:
-    return type(feature) is datasets.Value and feature.dtype.startswith(("int", "uint", "float"))

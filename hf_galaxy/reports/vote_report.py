@@ -1,0 +1,203 @@
+"""How the votes for a decision tree, and their predictions, are shown.
+
+Legend: `campaigns` of a calibration hold the `predicted` and observed (`given`) mean fractions of bins, and the PIT histogram
+(`places`): the shares of votes in equal steps of the predicted cumulative distribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hf_galaxy.reports import charts
+from hf_galaxy.reports.measures import ALL
+from hf_galaxy.reports.target_report import Loss, Results, TargetReport, cells, loss_sentence, numbers
+from hf_galaxy.reports.text import number, table
+
+if TYPE_CHECKING:
+    from hf_galaxy.reports.run_record import RunRecord
+
+FEW = 100  # test galaxies below which the card warns of a figure
+
+
+class VoteReport(TargetReport):
+    """Votes: figures of all questions, of each campaign and of each question."""
+
+    pipeline = "galaxy-morphology"
+    loss = "excess"
+    compared = ("loss", "rmse")
+    calibrated = True
+
+    def names(self, record: RunRecord) -> str:
+        return "votes of volunteers"
+
+    def phrase(self, record: RunRecord) -> str:
+        return "the votes of Galaxy Zoo volunteers"
+
+    def summary(self, record: RunRecord) -> str:
+        predicted = "a Dirichlet distribution over the fractions" if _is_dirichlet(record) else "the fractions"
+        return (
+            "Predicts the votes of Galaxy Zoo volunteers on a picture of a galaxy: for each of the "
+            f"{len(record.dataset['questions'])} questions of {record.dataset['tree']}, {predicted} of the answers."
+        )
+
+    def usage(self) -> str:
+        return "dict(zip(model.tree.columns, answer.fractions[0].tolist()))"
+
+    def legend(self, record: RunRecord) -> str:
+        constant = (
+            "constant Dirichlet distribution that maximises"
+            if _is_dirichlet(record)
+            else "constant fractions that maximise"
+        )
+        least = record.results.get("test", {}).get("loss", {}).get("saturated")
+        floor = (
+            f" No prediction can have a loss below {number(least)} on the test split: this is the scatter of the volunteers."
+            if least is not None else ""
+        )  # fmt: skip
+        return (
+            "the best constant prediction: for the negative log-likelihood (nll, nats per galaxy asked; lower is better) the "
+            f"{constant} the likelihood of the training votes, for the others the mean vote fractions of the training split. "
+            "RMSE is the error of vote fractions between 0 and 1. Accuracy is the share of galaxies for which the answer with the "
+            f"most votes is predicted. The figures of a campaign are means of its questions.{floor}"
+        )
+
+    def limits(self, record: RunRecord) -> list[str]:
+        return [
+            "It predicts the answers of volunteers to this picture, not the nature of the galaxy: what volunteers cannot see, "
+            "because it is faint, small or far away, it cannot predict.",
+            "The fractions of a question are of the volunteers who are asked it. Their number follows from the questions before; "
+            "where it is small, the answer means little.",
+        ]
+
+    def weak_parts(self, results: Results) -> list[str]:
+        questions, limits = results.get("questions", {}), []
+        counts = {name: each["galaxies_with_enough_votes"] for name, each in questions.items()}
+        if few := [f"{name} ({count})" for name, count in counts.items() if count < FEW]:
+            limits.append(f"Few test galaxies have enough votes for these questions: {', '.join(few)}.")
+        pairs = {name: each["nll"] for name, each in questions.items()}
+        if no_better := [n for n, nll in pairs.items() if nll["model"] is not None and nll["model"] >= nll["baseline"]]:
+            limits.append(f"It predicts the votes no better than the constant for: {', '.join(no_better)}.")
+        return limits
+
+    def table(self, results: Results) -> str:
+        """A table of campaigns, and one of questions."""
+        replicates = results.get("bootstrap", {})
+        rows = []
+        for name, figures in results["campaigns"].items():
+            own = replicates.get("campaigns", {}).get(name, {})
+            pairs = [cell for figure in ("nll", "rmse", "accuracy") for cell in cells(figures, own, figure)]
+            rows.append([name, figures["galaxies"], *pairs])
+        errors = ["RMSE", "baseline", "accuracy", "baseline"]
+        campaigns = table(["campaign: its questions", "galaxies", "nll, sum", "baseline", *errors], rows)
+        rows = []
+        for name, figures in results["questions"].items():
+            own = replicates.get("questions", {}).get(name, {})
+            asked = [figures["galaxies_asked"], *cells(figures, own, "nll")]
+            errors_of_it = [*cells(figures, own, "rmse"), *cells(figures, own, "accuracy")]
+            rows.append([name, *asked, figures["galaxies_with_enough_votes"], *errors_of_it])
+        header = ["question", "galaxies asked", "nll", "baseline", f"with >= {results['min_votes']} votes", *errors]
+        return f"{loss_sentence(results)}\n\n{campaigns}\n\n{table(header, rows)}"
+
+    def header(self, results: Results) -> dict[str | None, Results]:
+        """The figures of campaigns."""
+        return results["campaigns"]
+
+    def figure_title(self, name: str, figure: str, part: str | None) -> str:
+        """All figures but the likelihood are means of the questions of a campaign."""
+        name += " of vote fractions" if figure in ("rmse", "mae") else ""
+        return name + (", mean of questions" if figure != "nll" else "")
+
+    def dataset_config(self, results: Results, part: str | None) -> str | None:
+        """The campaign, of several."""
+        return part if len(results["campaigns"]) > 1 else None
+
+    def study_losses(self, results: Results) -> list[Loss]:
+        """`excess` of all questions together; of each question, if it has galaxies, `excess` and `rmse`."""
+        drawn = results["bootstrap"]
+        losses = [_excess(results["loss"], drawn["loss"], results["galaxies"])]
+        for question, figures in results["questions"].items():
+            own, enough = drawn["questions"][question], figures["galaxies_with_enough_votes"]
+            if figures["galaxies_asked"]:
+                losses.append(_excess(figures["nll"], own["nll"], figures["galaxies_asked"], question))
+            if enough:
+                losses.append(self._loss("rmse", [figures], [own], enough, question))
+        return losses
+
+    def benchmark_losses(self, results: Results) -> dict[str, Loss]:
+        """`excess`, and `rmse`, the mean of the campaigns."""
+        drawn, galaxies = results["bootstrap"], results["galaxies"]
+        own, replicates = (list(each["campaigns"].values()) for each in (results, drawn))
+        excess = _excess(results["loss"], drawn["loss"], galaxies)
+        return {"excess": excess, "rmse": self._loss("rmse", own, replicates, galaxies)}
+
+    def calibration_text(self, calibration: Results) -> str:
+        columns = {
+            level: f"in the {level} % interval"
+            for each in calibration["campaigns"].values()
+            for level in each.get("coverage", {})
+        }
+        rows = [
+            [name, number(each["error"]), *(number(each["coverage"][level]) for level in columns)]
+            for kind in ("campaigns", "questions")
+            for name, each in calibration[kind].items()
+        ]
+        text = (
+            "Left: predicted fractions, in ten bins of all answers together, against observed vote fractions. The error in the table "
+            "is their mean distance in bins of each answer; that of a campaign is the mean of its questions. All are weighted by "
+            "votes. A constant prediction of the mean fractions would have no error, either."
+        )
+        if columns:
+            text += (
+                " Right, and in the table: the share of answers whose number of votes lies in the central interval of the predicted "
+                "Dirichlet distribution. A larger share than the level means that the model is underconfident, a smaller share that "
+                "it is overconfident."
+            )
+        return f"{text}\n\n{table(['', 'error', *columns.values()], rows)}"
+
+    def calibration_chart(self, calibration: Results) -> bytes:
+        """Predicted against observed vote fractions, and the coverage of the intervals of predicted votes."""
+        campaigns = calibration["campaigns"]
+        covered = any("places" in each for each in campaigns.values())
+        with charts.style():
+            figure, panels = charts.chart(1 + covered, height=3.7)
+            for i, each in enumerate(campaigns.values()):
+                look = {
+                    "color": charts.COLORS[i % len(charts.COLORS)],
+                    "marker": charts.MARKERS[i % len(charts.MARKERS)],
+                }
+                points = [p for p in zip(each["predicted"], each["given"], strict=True) if None not in p]
+                if points:
+                    panels[0].plot(*zip(*points, strict=True), ls="-", lw=1.2, ms=5, **look)
+                if covered and each["places"][0] is not None:
+                    panels[1].plot(*_coverage(each["places"]), ls="-", lw=1.2, ms=5, **look)
+            charts.label_axes(figure, [panels[0]], ["Vote fractions"], "predicted fraction", "observed fraction")
+            if covered:
+                title = "Intervals of predicted votes"
+                charts.label_axes(figure, [panels[1]], [title], "level of the central interval", "share of votes in it")
+            charts.diagonals(panels)
+            return charts.png(figure, "Calibration on the test split", [
+                charts.handle("calibrated", charts.GREY, ls="--", lw=0.9),
+                *(
+                    charts.handle(name, charts.COLORS[i % len(charts.COLORS)], marker=charts.MARKERS[i % len(charts.MARKERS)], ls="-", ms=5)
+                    for i, name in enumerate(campaigns)
+                ),
+            ])  # fmt: skip
+
+
+def _is_dirichlet(record: RunRecord) -> bool:
+    return record.settings.get("likelihood") != "multinomial"
+
+
+def _excess(nll: Results, replicates: Results, galaxies: int, part: str = ALL) -> Loss:
+    """The negative log-likelihood above the least that any prediction can have."""
+    least = nll["saturated"]
+    drawn = numbers(replicates["model"]) - numbers(replicates["saturated"])
+    return Loss("excess", nll["model"] - least, nll["baseline"] - least, drawn, galaxies, part, least)
+
+
+def _coverage(histogram: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Levels of central intervals, and the shares of votes in them, from a PIT histogram."""
+    half = len(histogram) // 2
+    levels = [2 * n / len(histogram) for n in range(half + 1)]
+    return levels, [sum(histogram[half - n : half + n]) for n in range(half + 1)]
