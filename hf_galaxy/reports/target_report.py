@@ -57,7 +57,7 @@ class TargetReport:
         pipeline: the pipeline of transformers that answers for a picture; None if there is none.
         pipeline_tag: the task of such models on the Hub.
         loss, loss_unit: the measure that the loss of the metrics is, and its unit.
-        header_loss: the name of the loss in the machine-readable header of a card.
+        header_loss: its name in the machine-readable header of a card, if it is another one.
         parts: the key of the results that holds figures of each value or label; None: the figures are of all galaxies.
         counts, figures: the columns of a table of parts: numbers of galaxies; figures, and their titles.
         studied: figures that scaling laws are fitted to, beside the loss.
@@ -69,7 +69,7 @@ class TargetReport:
     pipeline_tag: ClassVar[str] = "image-feature-extraction"
     loss: ClassVar[str] = "nll"
     loss_unit: ClassVar[str] = "nats per galaxy"
-    header_loss: ClassVar[str] = "nll"
+    header_loss: ClassVar[str | None] = None
     parts: ClassVar[str | None] = None
     counts: ClassVar[tuple[str, ...]] = ("galaxies",)
     figures: ClassVar[Mapping[str, str]] = {}
@@ -142,9 +142,10 @@ class TargetReport:
 
     def header(self, results: Results) -> dict[str | None, Results]:
         """Figures for the header of a card: of each part, and of all galaxies (None)."""
+        loss = self.header_loss or self.loss
         if self.parts is None:
-            return {None: {self.header_loss if name == "loss" else name: pair for name, pair in results.items()}}
-        return {None: {self.header_loss: results["loss"]}} | results[self.parts]
+            return {None: {loss if name == "loss" else name: pair for name, pair in results.items()}}
+        return {None: {loss: results["loss"]}} | results[self.parts]
 
     def figure_title(self, name: str, figure: str, part: str | None) -> str:
         """The name of a figure in that header.

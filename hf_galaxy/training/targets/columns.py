@@ -48,7 +48,9 @@ class ColumnsTarget(TrainingTarget):
         wrong = [column for column in columns if not cls.is_possible(rows.features.get(column))]
         if wrong or not columns:
             having = [column for column, feature in rows.features.items() if cls.is_possible(feature)]
-            having.sort(key=lambda column: str(getattr(rows.features[column], "dtype", "")) == "int32")  # often votes
+            dtypes = {column: str(getattr(rows.features[column], "dtype", "")) for column in having}
+            # Whole numbers are often votes, above all those of this type.
+            having.sort(key=lambda column: (dtypes[column] == "int32", not dtypes[column].startswith("float")))
             raise BadInput(
                 f"--dataset {dataset}: has no {cls.kind} {', '.join(map(repr, wrong)) or f'to learn without --{cls.options[0]}'}; "
                 f"those that it has: {', '.join(having[:20]) or 'none'}{', ...' if len(having) > 20 else ''}"
