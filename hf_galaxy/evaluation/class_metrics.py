@@ -1,17 +1,15 @@
 """Figures of merit of predicted classes, beside those of the class frequencies. Legend: B galaxies, C classes, R replicates."""
 
-from typing import Any, Self
-
 import numpy as np
 import torch
 from sklearn.metrics import log_loss
 
-from hf_galaxy.evaluation import bootstrap
 from hf_galaxy.evaluation.bootstrap import mean_of_counted, ratios, six_digits
+from hf_galaxy.evaluation.logit_metrics import LogitMetrics
 from hf_galaxy.evaluation.vote_metrics import BINS
 
 
-class ClassMetrics:
+class ClassMetrics(LogitMetrics):
     """Accuracy, balanced accuracy, area under the ROC curve, average precision, and cross-entropy.
 
     With two classes, area and average precision are of the second one; with more, they are means over the classes, each against
@@ -21,53 +19,30 @@ class ClassMetrics:
     best epoch is chosen by the same measure.
 
     Args:
-        log_priors: (C,) log shares of the classes in the training split: the constant prediction.
+        baseline: (C,) log shares of the classes in the training split.
     """
-
-    def __init__(self, names: list[str], log_priors: torch.Tensor) -> None:
-        self.names, self.log_priors = names, log_priors
-        self.labels: list[torch.Tensor] = []
-        self.logits: list[torch.Tensor] = []
-        self.keys: list[torch.Tensor] = []
-
-    def update(self, batch: dict[str, torch.Tensor], outputs: Any) -> None:
-        """Add a batch: `labels` (B,) and perhaps `keys` (B,) of the batch, `logits` (B, C) of the outputs."""
-        self.labels.append(batch["labels"])
-        self.logits.append(outputs.logits)
-        if "keys" in batch:
-            self.keys.append(batch["keys"])
-
-    def cpu(self) -> Self:
-        """Move the batches off the device, to be sent to other processes."""
-        self.labels, self.logits = [x.cpu() for x in self.labels], [x.float().cpu() for x in self.logits]
-        self.keys = [x.cpu() for x in self.keys]
-        return self
-
-    def __add__(self, other: "ClassMetrics") -> "ClassMetrics":
-        joined = ClassMetrics(self.names, self.log_priors)
-        joined.labels, joined.logits = self.labels + other.labels, self.logits + other.logits
-        joined.keys = self.keys + other.keys
-        return joined
 
     @property
     def loss(self) -> float:
         """Mean cross-entropy: the training loss without label smoothing and class weights."""
-        return torch.nn.functional.cross_entropy(torch.cat(self.logits), torch.cat(self.labels)).item()
+        return torch.nn.functional.cross_entropy(self.logits, self.labels).item()
 
     def compute(self) -> dict:
         """All figures, and the confusion matrix of the model: rows are true classes, columns predicted ones."""
-        labels, logits = torch.cat(self.labels), torch.cat(self.logits)
-        predictions = {"model": logits, "baseline": self.log_priors.expand_as(logits)}
+        labels, logits, times = self.labels, self.logits, self.times
+        predictions = {"model": logits, "baseline": self.baseline.expand_as(logits)}
         figures = {who: self._figures(labels.numpy(), values) for who, values in predictions.items()}
         classes = len(self.names)
         confusion = torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2).view(classes, classes)
-        return {
+        measured = {
             "galaxies": len(labels),
             **{name: {who: figures[who][name] for who in figures} for name in figures["model"]},
             "confusion": confusion.tolist(),
-            **({"calibration": self._calibration(labels, logits)} if self.keys else {}),
-            **({"bootstrap": self._bootstrap(labels, logits)} if self.keys else {}),
         }
+        if times is not None:
+            measured["calibration"] = self._calibration(labels, logits)
+            measured["bootstrap"] = self._bootstrap(labels, logits, times)
+        return measured
 
     def _calibration(self, labels: torch.Tensor, logits: torch.Tensor) -> dict:
         """By the probability of the likeliest class, in BINS: `galaxies`, their mean `probability`, and the share `accuracy` in
@@ -84,9 +59,8 @@ class ClassMetrics:
             "error": float(abs(predicted_right - right).sum() / len(labels)),
         }
 
-    def _bootstrap(self, labels: torch.Tensor, logits: torch.Tensor) -> dict:
+    def _bootstrap(self, labels: torch.Tensor, logits: torch.Tensor, times: np.ndarray) -> dict:
         """The model's figures in each replicate, rounded to six digits."""
-        times = bootstrap.counts(torch.cat(self.keys).numpy())
         each = {
             "loss": torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none"),
             "accuracy": (logits.argmax(1) == labels).double(),
