@@ -25,7 +25,7 @@ def card_of(folder: Path) -> str:
 def build(models: dict[str, GalaxyModel]) -> None:
     """Build the tab, inside a gr.Tab."""
     sizes = " or ".join(sorted({str(model.fast.framing.size) for model in models.values()}))
-    gr.Markdown(sentence("about.text", volunteers=VOLUNTEERS, size=sizes))
+    gr.Markdown(sentence("about.text", volunteers=VOLUNTEERS, size=sizes), elem_id="about")
     for name, model in models.items():
         with gr.Accordion(sentence("about.card", title=model.title), open=False):
-            gr.Markdown(card_of(MODELS / name))
+            gr.Markdown(card_of(MODELS / name), elem_classes="card")

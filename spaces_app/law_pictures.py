@@ -7,6 +7,7 @@ A chart is drawn twice, wide and narrow, and the page shows the one that fits. C
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections.abc import Callable
 from html import escape
@@ -34,9 +35,9 @@ _STYLE = """<style>
 .law-table{overflow-x:auto;margin:0.3rem 0 0.8rem}
 .law-table table{border-collapse:collapse;font-size:0.9rem;font-variant-numeric:tabular-nums}
 .law-caption{font-weight:600;margin:0.8rem 0 0}
-.law-table th,.law-table td{text-align:left!important;vertical-align:top;padding:0.3rem 0.5rem!important;
+.law-table th,.law-table td{text-align:left!important;vertical-align:top;padding:0.3rem 0.4rem!important;
  border:1px solid var(--border-color-primary,#ccc)!important}
-.law-table td,.law-table tbody th{white-space:nowrap}
+.law-table tbody th{white-space:nowrap}
 .law-table thead th{min-width:5.5rem}
 .law-words p{margin:0.4rem 0}
 </style>"""
@@ -76,7 +77,7 @@ def table(caption: str, columns: list[str], rows: list[list[str]]) -> str:
     """A table as HTML, with row headers in the first column; on a narrow screen it scrolls, also with the keyboard."""
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
     body = "".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
+        f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(_unbroken(cell))}</td>" for cell in row[1:])}</tr>'
         for row in rows
     )
     caption = escape(caption)
@@ -85,6 +86,11 @@ def table(caption: str, columns: list[str], rows: list[list[str]]) -> str:
         f'<p class="law-caption">{caption}</p><div class="law-table" tabindex="0" role="region" aria-label="{caption}">'
         f'<table aria-label="{caption}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
+
+
+def _unbroken(cell: str) -> str:
+    """The same with no line break inside an interval."""
+    return re.sub(r"\(.*?\)", lambda interval: interval[0].replace(" ", "\N{NO-BREAK SPACE}"), cell)
 
 
 def paragraphs(sentences: list[str]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import law_pictures
 from hf_galaxy.reports.charts import COLORS, GREY, handle
 from law_records import DOWNSTREAM, percent, with_interval
-from text import sentence
+from text import sentence, sentence_or
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,7 +84,7 @@ def _reference(benchmark: dict[str, Any]) -> str:
 
 
 def _title(benchmark: dict[str, Any], start: str) -> str:
-    return benchmark["starts"][start]["title"]
+    return sentence_or(f"laws.start_title_{start}", benchmark["starts"][start]["title"])
 
 
 def _cell(row: dict[str, Any]) -> str:
@@ -106,7 +106,7 @@ def _draw(averages: list[dict[str, Any]], benchmark: dict[str, Any], starts: lis
         axes.plot([100 * row["value"]], [y], marker, color=color, mfc=face, ms=6)
     axes.set(
         yticks=range(len(starts)), yticklabels=[_title(benchmark, start) for start in starts], ylim=(len(starts) - 0.5, -0.5),
-        xlabel=sentence("laws.x_reduction", reference=_reference(benchmark)),
+        xlabel=sentence("laws.x_reduction"),
     )  # fmt: skip
     axes.grid(axis="x", color=GREY, alpha=0.3, lw=0.6)
     handles = [

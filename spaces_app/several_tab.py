@@ -17,6 +17,7 @@ from uploads import Picture, Rejected, read_pictures
 # A batch takes minutes; visitors with one picture do not wait for it.
 ONE_BATCH = {"concurrency_id": "batch", "concurrency_limit": 1}
 SHOWN = ["name", "description", "unlikeness", "note"]  # columns of the displayed table; the files have all
+WIDTHS = [150, 420, 120, 520]  # pixels
 
 
 class Several:
@@ -64,6 +65,7 @@ class Several:
             return None, None, None, failed_html(str(error)), gr.Column(visible=False)
         rejected = int(shown["description"].isna().sum())
         summary = sentence("several.done", pictures=len(shown) - rejected, rejected=rejected)
+        shown["unlikeness"] = shown["unlikeness"].astype(float).round(2)
         return shown, csv, parquet, summary, gr.Column(visible=True)
 
 
@@ -96,7 +98,9 @@ def build(classifier: Classifier) -> None:
             go = gr.Button(sentence("several.go"), variant="primary")
     done = gr.HTML(html_template='<div role="status">${value}</div>', elem_id="done")
     with gr.Column(visible=False) as answers:
-        table = gr.Dataframe(label=sentence("several.table"), interactive=False, wrap=True, elem_id="table")
+        table = gr.Dataframe(
+            label=sentence("several.table"), interactive=False, wrap=True, column_widths=WIDTHS, elem_id="table"
+        )
         with gr.Row():
             csv = gr.DownloadButton(sentence("several.csv"), elem_id="csv")
             parquet = gr.DownloadButton(sentence("several.parquet"), elem_id="parquet")

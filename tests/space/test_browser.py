@@ -161,17 +161,29 @@ def go_to(page, name):
         page.locator(".overflow-dropdown").get_by_text(name).click()
 
 
+# Words of charts that reach beyond their chart, and choices that run below the arrow of their menu without an ellipsis.
+CUT_OFF = """() => [
+    ...[...document.querySelectorAll("svg text")].filter(each => {
+        const words = each.getBoundingClientRect(), chart = each.closest("svg").getBoundingClientRect();
+        return words.width && (words.left < chart.left - 1 || words.right > chart.right + 1);
+    }).map(each => each.textContent),
+    ...[...document.querySelectorAll("input[role=combobox]")].filter(each => getComputedStyle(each).textOverflow != "ellipsis")
+        .map(each => each.value),
+]"""
+
+
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
 def test_every_tab_fits(visit, size):
     page = visit(size)
     for name, there in (
         ("Several pictures", "#files"),
         ("Scaling laws", "#laws-curves svg:visible"),
-        ("About", "text=Where it ends"),
+        ("About", "#about"),
     ):
         go_to(page, name)
         page.locator(there).first.wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], name
+        assert not page.evaluate(CUT_OFF), name
 
 
 def test_several_pictures_become_a_table_to_download(visit, tmp_path):

@@ -199,7 +199,7 @@ def test_a_pilot_of_a_known_law_finds_it_again():
     assert budget["floor_shown"]
     said = " ".join(budget["sentences"])
     assert "has a floor" in said
-    assert "your error" in said
+    assert " the error was " in said
     assert "choice of test galaxies" in said
     assert "<svg" in law_planner.page(budget)
 
@@ -253,11 +253,11 @@ def test_pretraining_says_what_the_benchmark_says(tmp_path):
     averages, about = law_pretraining.averages_of(RESULTS)
     said = law_pretraining.sentences_of(averages, about)
     for row in averages:
-        title, mode = about["starts"][row["start"]]["title"], sentence(f"laws.mode_{row['mode']}").capitalize()
+        title, mode = sentence(f"laws.start_title_{row['start']}"), sentence(f"laws.mode_{row['mode']}").capitalize()
         verdicts = {
             "less": "less error",
             "more": "more error",
-            "not shown": "neither",
+            "not shown": "no significant difference",
             "not known": "without an interval",
         }
         (text,) = [each for each in said if each.startswith(mode) and verdicts[row["error"]] in each]
