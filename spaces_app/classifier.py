@@ -1,13 +1,13 @@
 """The functions behind the page's buttons and the endpoints for one picture."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
 
 import gradio as gr
 
 from answers_page import alike_html, answers_html, failed_html, question_words, views_html
-from galaxy_models import GalaxyModel
+from galaxy_models import GalaxyModel, Prediction
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models.morphology import MAX_VOLUNTEERS
 from picture import Picture, read_picture
@@ -117,28 +117,24 @@ class Classifier:
     # For the page.
 
     def show(
-        self, picture: str | None, model: str, compare: str, campaign: str, volunteers: int, zoom: float, every: bool
-    ) -> str:
-        """The answers of one or two models as HTML."""
-        if not picture:
-            return f"<p>{sentence('classify.waiting')}</p>"
+        self, picture: str | None, model: str, compare: str, campaign: str, volunteers: int, zoom: float, every: bool,
+        answer: str | None,
+    ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
+        """The answers of one or two models as HTML, and when they are shown what `explain` returns, from the same prediction."""
+        chosen = [self.models[name] for name in dict.fromkeys((model, compare or model))]
+        predictions: list[Prediction | None] = [None]
         try:
-            opened = read(picture)
-            names = [model, compare] if compare and compare != model else [model]
-            return "".join(
-                self._answers(self.models[name], opened, campaign, volunteers, zoom, every) for name in names
-            )
+            if picture:
+                opened = read(picture)
+                predictions = [each.predict(opened, zoom) if campaign in each.campaigns else None for each in chosen]
+                pairs = zip(chosen, predictions, strict=True)
+                html = "".join(_answers(each, prediction, campaign, volunteers, every) for each, prediction in pairs)
+            else:
+                html = f"<p>{sentence('classify.waiting')}</p>"
         except BadInput as error:
-            return failed_html(str(error))
-
-    def _answers(
-        self, model: GalaxyModel, picture: Picture, campaign: str, volunteers: int, zoom: float, every: bool
-    ) -> str:
-        if campaign not in model.campaigns:
-            return failed_html(sentence("classify.no_campaign", model=model.title))
-        prediction = model.predict(picture, zoom)
-        described = model.describe(prediction, campaign, volunteers, asked=0 if every else 0.5)
-        return answers_html(model.title, described, volunteers, prediction.unlikeness)
+            html = failed_html(str(error))
+        yield html, gr.skip(), gr.skip(), gr.skip()
+        yield gr.skip(), *_explanation(chosen[0], predictions[0], campaign, answer)
 
     def explain(
         self, picture: str | None, model: str, campaign: str, zoom: float, answer: str | None
@@ -146,18 +142,10 @@ class Classifier:
         """The saliency map as HTML, the menu of answers to explain, and similar galaxies as HTML."""
         chosen = self.models[model]
         try:
-            if not picture or campaign not in chosen.campaigns:
-                return "", gr.Dropdown(choices=[], value=None), ""
-            prediction = chosen.predict(read(picture), zoom)
-            path = chosen.path(prediction, campaign)
-            columns = chosen.tree.columns
-            choices = [(answer_words(chosen, a), columns[a]) for a in path]
-            column = columns.index(answer) if answer in [name for _, name in choices] else path[0]
-            views = views_html(prediction.view, chosen.saliency(prediction, column))
-            alike = alike_html(chosen.alike(prediction, ALIKE))
-            return views, gr.Dropdown(choices=choices, value=columns[column]), alike
+            prediction = chosen.predict(read(picture), zoom) if campaign in chosen.campaigns else None
         except BadInput:  # `show` reports it
-            return "", gr.Dropdown(choices=[], value=None), ""
+            prediction = None
+        return _explanation(chosen, prediction, campaign, answer)
 
     def select(self, model: str | None, campaign: str | None) -> tuple[GalaxyModel, str]:
         """A model and a campaign by their names; by default the first ones.
@@ -182,6 +170,29 @@ class Classifier:
         if answer not in columns:
             raise BadInput(sentence("classify.wrong_answer", answer=answer, available=", ".join(columns)))
         return model.tree.columns.index(answer)
+
+
+def _answers(model: GalaxyModel, prediction: Prediction | None, campaign: str, volunteers: int, every: bool) -> str:
+    """The answers of one model as HTML; None: it does not answer the questions of the campaign."""
+    if prediction is None:
+        return failed_html(sentence("classify.no_campaign", model=model.title))
+    described = model.describe(prediction, campaign, volunteers, asked=0 if every else 0.5)
+    return answers_html(model.title, described, volunteers, prediction.unlikeness)
+
+
+def _explanation(
+    model: GalaxyModel, prediction: Prediction | None, campaign: str, answer: str | None
+) -> tuple[str, gr.Dropdown, str]:
+    """As of `Classifier.explain`; empty without a prediction."""
+    if prediction is None:
+        return "", gr.Dropdown(choices=[], value=None), ""
+    path = model.path(prediction, campaign)
+    columns = model.tree.columns
+    choices = [(answer_words(model, a), columns[a]) for a in path]
+    column = columns.index(answer) if answer in [name for _, name in choices] else path[0]
+    views = views_html(prediction.view, model.saliency(prediction, column))
+    alike = alike_html(model.alike(prediction, ALIKE))
+    return views, gr.Dropdown(choices=choices, value=columns[column]), alike
 
 
 def read(picture: str | None) -> Picture:

@@ -80,17 +80,16 @@ def build(classifier: Classifier) -> None:
                 gr.Markdown(sentence("classify.alike_hint"))
 
     private = {"api_visibility": "private", "show_progress": "minimal"}
-    to_show = [picture, model, compare, campaign, volunteers, zoom, every]
-    to_explain = [picture, model, campaign, zoom, answer]
+    to_show, explanation = [picture, model, compare, campaign, volunteers, zoom, every, answer], [why, answer, alike]
     changes = [
         picture.change, go.click, model.input, compare.input, campaign.input, volunteers.release, zoom.release, every.input
     ]  # fmt: skip
-    shown = gr.on(changes, classifier.show, to_show, result, trigger_mode="always_last", **CONCURRENCY, **private)
-    shown.then(classifier.explain, to_explain, [why, answer, alike], **CONCURRENCY, **private)
-    gr.on([picture.upload, go.click], None, js=SHOW_RESULT, **private)
-    answer.input(
-        classifier.explain, to_explain, [why, answer, alike], trigger_mode="always_last", **CONCURRENCY, **private
+    gr.on(
+        changes, classifier.show, to_show, [result, *explanation], trigger_mode="always_last", **CONCURRENCY, **private
     )
+    gr.on([picture.upload, go.click], None, js=SHOW_RESULT, **private)
+    to_explain = [picture, model, campaign, zoom, answer]
+    answer.input(classifier.explain, to_explain, explanation, trigger_mode="always_last", **CONCURRENCY, **private)
 
     def opened(file: str | Path) -> tuple[np.ndarray | None, str]:
         try:

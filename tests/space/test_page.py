@@ -5,15 +5,19 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
+import gradio as gr
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import constants
 
 from alike import FILE, GALAXIES, DrawnIndex, words_of
 from answers_page import alike_html, answers_html, failed_html, question_words, views_html
-from galaxy_models import MODELS, zoomed
+from classifier import Classifier
+from galaxy_models import MASKS, MODELS, load_models, zoomed
 from hf_galaxy.decision_tree import load_tree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models.morphology import morphology
@@ -117,6 +121,24 @@ def test_similar_galaxies_are_those_of_the_greatest_cosine():
     assert found[0].id_str == galaxies[17]["id_str"]
     assert found[0].words == words_of(galaxies[17]["true_path"])
     assert found[0].words in alike_html(found)
+
+
+def test_a_picture_is_predicted_once_for_its_answers_and_their_explanation(monkeypatch):
+    monkeypatch.setattr(constants, "HF_HOME", SHARED)
+    classifier = Classifier(load_models())
+    picture, views = str(SPACE / "examples/two_arms.jpg"), Counter()
+    expected = classifier.explain(picture, "lite0", "gz2", 1, None)
+
+    def counted(name, answer):
+        return lambda batch: views.update({name: len(batch)}) or answer(batch)
+
+    for name, model in classifier.models.items():
+        monkeypatch.setattr(model.fast, "answer", counted(name, model.fast.answer))
+    (html, *later), (_, why, answer, alike) = classifier.show(picture, "lite0", "small", "gz2", 40, 1, False, None)
+    assert views == {"lite0": 1 + MASKS, "small": 1}
+    assert html.count("Most likely") == 2
+    assert all(each == gr.skip() for each in later)
+    assert (why, answer.value, alike) == (expected[0], expected[1].value, expected[2])
 
 
 def test_all_words_are_used_and_every_campaign_has_a_name():
