@@ -3,8 +3,8 @@
 Put together of a copy of the repository with a small model and, where the app itself is not needed, a stand-in for it.
 """
 
-import ast
 import importlib.metadata
+import json
 import os
 import re
 import runpy
@@ -28,8 +28,6 @@ from tests.conftest import ROOT
 from tests.fake_hub import FakeHub
 from tests.space.server import running_space
 
-# What a module imports where it is there, and does without where it is not.
-OPTIONAL = {"simplejpeg", "peft"}
 STAND_IN = """
 import json, os
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -47,6 +45,43 @@ HTTPServer(("127.0.0.1", int(os.environ["GRADIO_SERVER_PORT"])), Config).serve_f
 """
 
 
+# Opens every tab and uses every function of the folder argv[1], without the modules argv[2]; prints what its own files import.
+ALL_TABS = """
+import builtins, importlib, json, sys
+from pathlib import Path
+
+folder, original, imported = sys.argv[1], builtins.__import__, set()
+sys.modules |= dict.fromkeys(json.loads(sys.argv[2]))  # importing them fails, as if they were not installed
+sys.path.insert(0, folder)
+
+def traced(name, namespace=None, *others, **options):
+    if ((namespace or {}).get("__file__") or "").startswith(folder):
+        imported.add(name.partition(".")[0])
+    return original(name, namespace, *others, **options)
+
+builtins.__import__ = traced
+for file in Path(folder).glob("*.py"):
+    assert importlib.import_module(file.stem).__file__ == str(file)
+
+import numpy as np
+from astropy.io import fits
+import app, laws_tab, law_planner
+from classifier import Classifier
+from galaxy_models import load_models
+from several_tab import Several
+
+app.page()
+law_planner.page(law_planner.own_budget(laws_tab._PILOT))
+fits.PrimaryHDU(np.random.default_rng(0).random((64, 64), np.float32)).writeto("noise.fits")
+classifier = Classifier(load_models())
+assert len(list(classifier.show("noise.fits", "small", "", "gz2", 40, 1, False, None))) == 2
+assert len(Several(classifier).classify_several(["noise.fits", folder + "/examples/star.jpg"])[0]) == 2
+ours = [module.__file__ for name, module in sys.modules.items() if name.startswith("hf_galaxy.")]
+assert all(file.startswith(folder) for file in ours), ours  # none of the repository
+print(json.dumps(sorted(imported)))
+"""
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """The folder of a small finished run, as far as a Space looks at it."""
@@ -60,9 +95,8 @@ def model(tmp_path_factory):
 def repository(tmp_path, model):
     """A copy of what a Space is made of, with a stand-in for the app and one small model."""
     root = tmp_path / "repository"
-    unwanted = shutil.ignore_patterns("__pycache__", "models")
-    for name in ("hf_galaxy", "spaces_app", "scripts"):
-        shutil.copytree(ROOT / name, root / name, ignore=unwanted)
+    for name, unwanted in (("hf_galaxy", "__pycache__"), ("spaces_app", "models"), ("scripts", "__pycache__")):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", unwanted))
     for file in (file for pattern in space.RESULTS for file in (ROOT / "results").glob(pattern)):
         (root / file.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, root / file.relative_to(ROOT))
@@ -97,25 +131,6 @@ def test_the_folder_runs_without_the_repository(repository, tmp_path):
         ).stdout  # fmt: skip
     assert str(tmp_path / "space/hf_galaxy/__init__.py") in said
     assert "smooth-or-featured" in said
-
-
-def test_all_modules_of_the_app_can_be_imported_from_the_folder(repository, tmp_path):
-    shutil.copytree(ROOT / "spaces_app", repository / "spaces_app", dirs_exist_ok=True)
-    modules = sorted(file.stem for file in (ROOT / "spaces_app").glob("*.py"))
-    (repository / "spaces_app/app.py").touch()
-    space.assemble(space.files_of(repository), tmp_path / "space")
-    program = (
-        f"import importlib, sys; sys.path.insert(0, {str(tmp_path / 'space')!r})\n"
-        f"found = [importlib.import_module(name).__file__ for name in ['hf_galaxy', *{modules}]]\n"
-        "print(*found, sep='\\n')"
-    )
-    environment = os.environ | {"GRADIO_ANALYTICS_ENABLED": "False", "PYTHONPATH": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    found = done.stdout.splitlines()[-len(modules) - 1 :]
-    assert [Path(file).is_relative_to(tmp_path / "space") for file in found] == [True] * (len(modules) + 1)
 
 
 def pushed(root, out, earlier):
@@ -256,34 +271,52 @@ def _plain(name):
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def test_all_that_the_app_imports_is_required():
-    distributions = importlib.metadata.packages_distributions()
-    needed = {_plain(distributions[name][0]) for name in imported_by_the_app() - OPTIONAL}
-    assert {"torch", "timm", "pillow"} < needed
-    assert needed <= {_plain(pin.name) for pin in pins()}
+def test_the_folder_needs_the_required_packages_and_no_others(repository, tmp_path):
+    shutil.rmtree(repository / "spaces_app")
+    shutil.copytree(
+        ROOT / "spaces_app", repository / "spaces_app", ignore=shutil.ignore_patterns("lite0", "__pycache__")
+    )
+    folder = tmp_path / "space"
+    space.assemble(space.files_of(repository), folder)
+    required = {_plain(pin.name) for pin in pins()}
+    owners = {
+        module: {_plain(name) for name in names}
+        for module, names in importlib.metadata.packages_distributions().items()
+    }
+    there = _with_their_requirements(pins())
+    absent = [module for module, names in owners.items() if not names & (there | {"hf-galaxy"})]
+    assert {"accelerate", "datasets", "galsim", "pytest"} <= set(absent)
+    done = subprocess.run(
+        [sys.executable, "-c", ALL_TABS, folder, json.dumps(absent)],
+        cwd=tmp_path, env=os.environ | {"GRADIO_ANALYTICS_ENABLED": "False", "PYTHONPATH": "", "HF_HOME": str(tmp_path / "cache")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    imported = json.loads(done.stdout.splitlines()[-1])
+    # timm imports torchvision; listed, it comes from the same index as torch.
+    assert {name for module in imported for name in owners.get(module, ())} == required - {"torchvision"} | {
+        "hf-galaxy"
+    }
 
 
-def imported_by_the_app():
-    """Top names of what the app, and what it takes of this package, imports of others."""
-    names, seen = set(), set()
-    todo = [ROOT / "hf_galaxy/__init__.py", *(ROOT / "spaces_app").glob("*.py")]
-    own = {file.stem for file in todo}
-    while todo:
-        file = todo.pop()
-        if file in seen:
+def _with_their_requirements(requirements):
+    """The distributions that pip installs for these requirements."""
+    waiting = [(each, extra) for each in requirements for extra in {"", *each.extras}]
+    seen = set()
+    while waiting:
+        requirement, extra = waiting.pop()
+        name = _plain(requirement.name)
+        if (name, extra) in seen:
             continue
-        seen.add(file)
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ImportFrom):
-                modules = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            elif isinstance(node, ast.Import):
-                modules = [alias.name for alias in node.names]
-            else:
-                continue
-            ours = [ROOT / f"{module.replace('.', '/')}.py" for module in modules if module.startswith("hf_galaxy.")]
-            todo += [file for file in ours if file.is_file()]
-            names |= {module.split(".")[0] for module in modules}
-    return names - own - {"hf_galaxy"} - sys.stdlib_module_names
+        seen.add((name, extra))
+        try:
+            needs = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:  # of CUDA, beside a CPU build of torch
+            continue
+        for need in map(Requirement, needs):
+            if need.marker is None or need.marker.evaluate({"extra": extra}):
+                waiting += [(need, each) for each in {"", *need.extras}]
+    return {name for name, _ in seen}
 
 
 def test_the_results_that_the_tabs_read_are_there():
