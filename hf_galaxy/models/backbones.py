@@ -5,16 +5,12 @@ A backbone is named by a timm architecture ("convnext_atto") or by "transformers
 """
 
 import inspect
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import timm
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models._manipulate import group_with_matcher
 from torch import nn
@@ -24,7 +20,6 @@ from hf_galaxy.errors import BadInput
 
 logger = logging.getLogger(__name__)
 TRANSFORMERS = "transformers:"
-TIMM_FORMAT = ("hf_hub:", "hf-hub:", "local-dir:")  # prefixes of repositories saved by timm.models.save_for_hf
 
 
 @dataclass(frozen=True)
@@ -70,9 +65,8 @@ def architecture(name: str) -> Architecture:
     """The architecture of a backbone, by its name or by the name of published weights for it.
 
     Args:
-        name: 1. "transformers:..."; for a pair of image and text models (CLIP, SigLIP) the image model. 2. a
-            timm repository, "hf_hub:ORG/NAME" or "local-dir:FOLDER": its config.json is read. 3. a timm architecture, or
-            one with a tag of weights ("convnext_atto.d2_in1k").
+        name: "transformers:..."; for a pair of image and text models (CLIP, SigLIP) the image model. Or a timm architecture, or one
+            with a tag of weights ("convnext_atto.d2_in1k").
 
     Raises:
         BadInput: there is no such backbone.
@@ -84,11 +78,6 @@ def architecture(name: str) -> Architecture:
             raise BadInput(f"backbone {name}: is in timm's format; use --start hf_hub:ORG/NAME or local-dir:FOLDER")
         mean, std = _processor_normalisation(source)
         return Architecture(name, config.to_dict(), mean, std)
-    if name.startswith(TIMM_FORMAT):
-        built, arguments, trained = timm_format(name)
-        # The adapted weights of a model for grey pictures use the mean of the three channels, so normalise all.
-        mean, std = (tuple(trained[key]) * (3 // len(trained[key])) for key in ("mean", "std"))
-        return Architecture(built, arguments or None, mean, std)
     if not timm.is_model(name):
         close = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5])
         raise BadInput(f"backbone {name}: timm has no such architecture{f'; it has {close}, ...' if close else ''}")
@@ -109,45 +98,6 @@ def transformers_config(source: str) -> PreTrainedConfig:
             f"backbone {TRANSFORMERS}{source}: {source} is neither the folder nor a reachable Hub id of a transformers model"
         ) from error
     return getattr(config, "vision_config", config)
-
-
-def timm_format(name: str) -> tuple[str, dict, dict]:
-    """The architecture of a timm repository, the further arguments to build it with, and its preprocessing (mean, std, channels).
-
-    Raises:
-        BadInput: there is no such repository, or timm does not have its architecture.
-    """
-    try:
-        config = json.loads(file_of(name, "config.json").read_text())
-        built = config["architecture"]
-    except (OSError, ValueError, KeyError, EntryNotFoundError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BadInput(f"{name}: is neither the folder nor a reachable Hub id of a timm model ({reason})") from error
-    if not timm.is_model(built):
-        raise BadInput(f"{name}: has the architecture {built}, which timm {timm.__version__} does not have")
-    cfg = config.get("pretrained_cfg", config)  # older versions of timm do not nest it
-    arguments = config.get("model_args") or {}
-    channels = arguments.get("in_chans") or cfg.get("input_size", (3,))[0]
-    trained = {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD} | cfg | {"channels": channels}
-    # Settings of a run; pictures always have three channels.
-    ours = ("num_classes", "img_size", "in_chans", "drop_rate", "drop_path_rate")
-    return built, {key: value for key, value in arguments.items() if key not in ours}, trained
-
-
-def file_of(name: str, file: str) -> Path:
-    """The path of a file of a timm repository, which is downloaded if need be.
-
-    Raises:
-        EntryNotFoundError: there is no such file.
-        OSError: there is no such repository, or the Hub cannot be reached.
-    """
-    source, _, place = name.partition(":")
-    if source == "local-dir":
-        if not (Path(place) / file).is_file():
-            raise EntryNotFoundError(f"there is no {Path(place) / file}")
-        return Path(place) / file
-    repo, _, revision = place.partition("@")
-    return Path(hf_hub_download(repo, file, revision=revision or None))
 
 
 def _processor_normalisation(source: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

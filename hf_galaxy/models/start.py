@@ -10,7 +10,7 @@ from transformers.models.timm_wrapper import TimmWrapperModel
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models.backbones import TRANSFORMERS, Architecture, architecture
 from hf_galaxy.models.model import GalaxyConfig, GalaxyPreTrainedModel
-from hf_galaxy.models.pretrained import WEIGHT_FILES, published_weights, resized_weights
+from hf_galaxy.models.pretrained import WEIGHT_FILES, PublishedWeights, resized_weights
 from hf_galaxy.reports.run_record import RunRecord
 
 
@@ -20,7 +20,7 @@ def resolve_start(backbone: str | None, start: str | None, image_size: int | Non
     Args:
         backbone: architecture; None if `start` defines it.
         start: 1. None: the library's random initialisation. 2. a run folder, or the Hub id ORG/NAME of one: its
-            backbone. 3. any `start` of `pretrained.published_weights`.
+            backbone. 3. any `start` of `pretrained.PublishedWeights`.
         image_size: of the run; None: the default.
 
     Returns:
@@ -34,8 +34,7 @@ def resolve_start(backbone: str | None, start: str | None, image_size: int | Non
         if backbone is None:
             raise BadInput("pass --backbone, a timm architecture such as convnext_atto, or --start")
         return _fields(architecture(backbone)), None
-    is_file = Path(start).suffix in WEIGHT_FILES
-    if Path(start).is_dir() or ("/" in start and ":" not in start and not is_file):
+    if Path(start).is_dir() or ("/" in start and ":" not in start and Path(start).suffix not in WEIGHT_FILES):
         model = load_model(start)
         if backbone not in (None, model.config.backbone):
             raise BadInput(f"--start {start}: has backbone {model.config.backbone}, not {backbone}; omit --backbone")
@@ -45,17 +44,18 @@ def resolve_start(backbone: str | None, start: str | None, image_size: int | Non
         if image_size not in (None, model.config.image_size):
             weights = resized_weights(fields["backbone"], fields["backbone_config"], weights, image_size)
         return fields, weights
-    if is_file:
+    published = PublishedWeights(start)
+    if published.is_file:
         if backbone is None:
             raise BadInput(f"--start {start}: is a file of weights; pass their architecture with --backbone")
         described = architecture(backbone)
     else:
-        described = architecture(start)
+        described = published.architecture
         if backbone not in (None, described.name):
             # Weights of an architecture may have been trained with other means than its default ones.
             described = dataclasses.replace(architecture(backbone), mean=described.mean, std=described.std)
     size = image_size or GalaxyConfig.image_size
-    return _fields(described), published_weights(described.name, size, start)
+    return _fields(described), published.load(described.name, size)
 
 
 def load_model(folder: str | Path) -> GalaxyPreTrainedModel:

