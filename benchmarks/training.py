@@ -36,10 +36,11 @@ from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
 from hf_galaxy.models.model import GalaxyConfig, GalaxyForVotes
 from hf_galaxy.models.start import resolve_start
 from hf_galaxy.training.augmentation import train_view
-from hf_galaxy.training.loop import Checkpointing, Schedule, Trainer
+from hf_galaxy.training.loop import Checkpointing, Trainer
 from hf_galaxy.training.optimizers import make_optimizer, parameter_groups
 from hf_galaxy.training.processes import start_accelerator
 from hf_galaxy.training.recipe import Recipe
+from hf_galaxy.training.schedule import Schedule
 from hf_galaxy.training.sequence import ProcessShard, TrainingSequence, default_workers, training_batches
 from hf_galaxy.training.targets.votes import Votes
 

@@ -7,7 +7,8 @@ from hf_galaxy.models.registration import register_when_imported
 
 if TYPE_CHECKING:
     from hf_galaxy.decision_tree import DecisionTree, load_tree
-    from hf_galaxy.models.model import GalaxyConfig, GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes
+    from hf_galaxy.models.configuration import GalaxyConfig
+    from hf_galaxy.models.model import GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes
     from hf_galaxy.models.pipeline import GalaxyMorphologyPipeline
 
 __version__ = "0.1.0"
@@ -24,7 +25,7 @@ __all__ = [
 # Where each public name is defined. It is imported when it is first used: torch and transformers take seconds to import.
 _MODULES = {
     "DecisionTree": "decision_tree",
-    "GalaxyConfig": "models.model",
+    "GalaxyConfig": "models.configuration",
     "GalaxyForImageClassification": "models.model",
     "GalaxyForRegression": "models.model",
     "GalaxyForVotes": "models.model",

@@ -61,7 +61,7 @@ def test_all_public_names_are_there():
 
 
 MODEL = "assert type(AutoModel.from_pretrained(folder)).__name__ == 'GalaxyForVotes'"
-CONFIG = "assert type(AutoConfig.from_pretrained(folder)).__module__ == 'hf_galaxy.models.model'"
+CONFIG = "assert type(AutoConfig.from_pretrained(folder)).__module__ == 'hf_galaxy.models.configuration'"
 PIPELINE = "assert type(pipeline('galaxy-morphology', folder)).__name__ == 'GalaxyMorphologyPipeline'"
 ORDERS = [
     f"import hf_galaxy; from transformers import AutoModel; {MODEL}",

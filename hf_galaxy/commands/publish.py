@@ -180,7 +180,7 @@ def mock_survey(settings: Simulate) -> tuple[Source, Plan]:
 
 def catalogue(settings: Catalogue) -> CatalogueSource:
     """The catalogue, checked."""
-    from hf_galaxy.data.pictures import Pictures
+    from hf_galaxy.data.picture_files import Pictures
     from hf_galaxy.publishing import catalogues
     from hf_galaxy.publishing.column_map import ColumnMap
 

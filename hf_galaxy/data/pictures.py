@@ -1,16 +1,14 @@
-"""Files of pictures in folders and zips, in several formats -> the 8-bit pictures of a dataset."""
+"""Files of pictures in several formats -> the 8-bit pictures of a dataset."""
 
 import gzip
 import io
 import math
-import os
 import warnings
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, get_args
 
@@ -24,93 +22,6 @@ UNCHANGED = {"jpeg", "png"}  # kinds of files that are published byte for byte
 MAX_BYTES = 2**30  # that a compressed file may expand to
 FITS_START, GZIP_START, PNG_START = b"SIMPLE  =", b"\x1f\x8b", b"\x89PNG"
 PNG_END = b"IEND\xaeB`\x82"
-
-
-class Pictures:
-    """Files in one or several folders and zip files, read by name; the first source that has a name is used.
-
-    If one folder at the top of a zip holds all its files, names may omit it.
-
-    Raises:
-        BadInput: a source is neither a folder nor a zip.
-    """
-
-    def __init__(self, sources: list[Path]) -> None:
-        self.sources = list(sources)
-        self._process = os.getpid()
-        self._archives: dict[Path, tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]] = {}
-        for source in self.sources:
-            try:
-                if not source.is_dir():
-                    self._archive(source)
-            except (OSError, zipfile.BadZipFile) as error:
-                raise BadInput(f"--images {source}: is neither a folder nor a zip file") from error
-
-    def __str__(self) -> str:
-        return ", ".join(map(str, self.sources))
-
-    def __getstate__(self) -> dict:
-        return self.__dict__ | {"_archives": {}}
-
-    def __contains__(self, name: str) -> bool:
-        return self._source(name) is not None
-
-    def read(self, name: str) -> bytes:
-        """The bytes of a file.
-
-        Raises:
-            BadInput: it is missing, damaged, or a member of a zip with more than 1 GiB.
-        """
-        source = self._source(name)
-        with _reading(source / name if source else name):
-            if not source:
-                raise BadInput(f"is not in {self}")
-            if source.is_dir():
-                return (source / name).read_bytes()
-            archive, members = self._archive(source)
-            member = members[str(PurePosixPath(name))]
-            if member.file_size > MAX_BYTES:
-                raise BadInput("is larger than 1 GiB")
-            return archive.read(member)
-
-    def stamps(self, names: list[str]) -> list[tuple[str, int, int]]:
-        """Path, size and time of modification of the zips and of these files in folders, which change when a file changes."""
-
-        def stamp(path: Path) -> tuple[str, int, int]:
-            status = path.stat()
-            return str(path.resolve()), status.st_size, status.st_mtime_ns
-
-        zips = [stamp(source) for source in self.sources if not source.is_dir()]
-        folders = {source for source in self.sources if source.is_dir()}
-        return zips + [stamp(source / name) for name in names if (source := self._source(name)) in folders]
-
-    def _source(self, name: str) -> Path | None:
-        """The first source that has the file, or None."""
-        if Path(name).anchor or ".." in Path(name).parts:  # would leave the folder
-            return None
-        for source in self.sources:
-            if source.is_dir():
-                exists = os.path.isfile(source / name)  # Path.is_file raises where a name is too long for a file
-            else:
-                exists = str(PurePosixPath(name)) in self._archive(source)[1]
-            if exists:
-                return source
-        return None
-
-    def _archive(self, source: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
-        """(zip file, name -> member), opened once in each process: forked processes would share the position in the file."""
-        if self._process != os.getpid():
-            self._process, self._archives = os.getpid(), {}
-        if source not in self._archives:
-            archive = zipfile.ZipFile(source)
-            # macOS adds metadata of each file in a second folder at the top.
-            files = [i for i in archive.infolist() if not i.is_dir() and not i.filename.startswith("__MACOSX/")]
-            members = {str(PurePosixPath(i.filename)): i for i in files}
-            tops = {name.partition("/")[0] if "/" in name else None for name in members}
-            if len(tops) == 1 and None not in tops:
-                members = {name.partition("/")[2]: i for name, i in members.items()} | members
-            self._archives[source] = archive, members
-        return self._archives[source]
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +104,7 @@ class Rendering:
         Raises:
             BadInput: the file cannot be decoded completely, or its values cannot be stretched.
         """
-        with _reading(name):
+        with reading(name):
             content = _expanded(content)
             kind, opened = _opened(content)
             return Decoded(content, kind, self._decode(kind, opened), name)
@@ -204,7 +115,7 @@ class Rendering:
         Raises:
             BadInput: the picture cannot be encoded.
         """
-        with _reading(decoded.name):
+        with reading(decoded.name):
             picture = self._reduced(decoded.pixels)
             if picture is decoded.pixels and decoded.kind in UNCHANGED:
                 return decoded.content, ".jpg" if decoded.kind == "jpeg" else ".png"
@@ -395,12 +306,12 @@ def kind_of(content: bytes, name: str = "") -> str:
     Raises:
         BadInput: it has none of these formats.
     """
-    with _reading(name):
+    with reading(name):
         return _opened(_expanded(content))[0]
 
 
 @contextmanager
-def _reading(name: Path | str) -> Iterator[None]:
+def reading(name: Path | str) -> Iterator[None]:
     """Turn every error within into a BadInput about the file."""
     try:
         with warnings.catch_warnings():

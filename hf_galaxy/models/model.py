@@ -14,13 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.models.clip import CLIPImageProcessor
 from transformers.utils import ModelOutput
 
-from hf_galaxy.data.views import Framing
-from hf_galaxy.decision_tree import DecisionTree, load_tree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.losses import (
     class_cross_entropy,
@@ -31,92 +29,9 @@ from hf_galaxy.losses import (
     question_log_softmax,
     standardised_squared_error,
 )
-from hf_galaxy.models.backbones import architecture, build, set_checkpointing
-from hf_galaxy.models.remote_code import forget_code, save_code
-
-
-class GalaxyConfig(PreTrainedConfig):
-    """The configuration of a galaxy model: enough to build it, and to name each of its output columns.
-
-    Attributes:
-        backbone: a timm architecture, or "transformers:" and a folder or Hub id.
-        tree: for votes: a campaign's name, a list of names or a DecisionTree; config.json holds all of it.
-        image_size, crop: how pictures are framed (`views.Framing`).
-        likelihood: of the votes, "dirichlet_multinomial" or "multinomial".
-        label_smoothing: for classes, in training: the share of each label that is distributed over all classes.
-        class_weights: for classes, in training: the weight of each class in the loss; None: all 1.
-        values: for regression: their names, in the order of the outputs.
-        unit_interval: for regression: the values and the outputs lie in [0, 1].
-        value_mean, value_std: of each value, in its unit, for standardisation.
-        head_dropout: dropout rate of the features before the head; 0.2 as in Zoobot 2.
-        drop_path: stochastic depth rate of the backbone.
-        backbone_config, pixel_mean, pixel_std: None: those of the backbone's name (`backbones.architecture`).
-    """
-
-    model_type = "galaxy"
-    has_no_defaults_at_init = True
-
-    backbone: str
-    tree: str | list | dict | None = None
-    image_size: int = 224
-    crop: float = 1.0
-    likelihood: str = "dirichlet_multinomial"
-    label_smoothing: float = 0.0
-    class_weights: list | tuple | None = None
-    values: list | tuple | None = None
-    unit_interval: bool = False
-    value_mean: list | tuple | None = None
-    value_std: list | tuple | None = None
-    head_dropout: float = 0.2
-    drop_path: float = 0.0
-    backbone_config: dict | None = None
-    pixel_mean: list | tuple | None = None
-    pixel_std: list | tuple | None = None
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        if self.pixel_mean is None:
-            described = architecture(self.backbone)
-            self.backbone_config = described.config
-            self.pixel_mean, self.pixel_std = list(described.mean), list(described.std)
-        if isinstance(self.tree, DecisionTree):
-            self.tree = self.tree.to_dict()
-        elif isinstance(self.tree, str | list | Path):
-            self.tree = load_tree(self.tree).to_dict()
-        if self.likelihood not in {"dirichlet_multinomial", "multinomial"}:
-            raise BadInput(f"likelihood {self.likelihood!r}: choose dirichlet_multinomial or multinomial")
-        if not 0 < self.crop <= 1:
-            raise BadInput(f"crop {self.crop}: must be a share of the picture's side, in (0, 1]")
-        if self.values is not None:
-            self.value_mean = self.value_mean or [0.5 if self.unit_interval else 0.0] * len(self.values)
-            self.value_std = self.value_std or [1.0] * len(self.values)
-            self._check_values()
-        if not 0 <= self.label_smoothing < 1:
-            raise BadInput(f"label_smoothing {self.label_smoothing}: must be a share, in [0, 1)")
-        super().__post_init__(**forget_code(kwargs))
-
-    def _check_values(self) -> None:
-        values, means, stds = self.values or [], self.value_mean or [], self.value_std or []
-        if not values or len(set(values)) < len(values):
-            raise BadInput(f"values {' '.join(values)}: must be one or several different names")
-        if not len(means) == len(stds) == len(values) or not all(0 < std < math.inf for std in stds):
-            raise BadInput(
-                f"value_mean {means}, value_std {stds}: must be one number for each of {', '.join(values)}, with no std of 0"
-            )
-        if self.unit_interval and not all(0 < mean < 1 for mean in means):
-            raise BadInput(f"value_mean {means}: must be in (0, 1) with unit_interval")
-
-    @property
-    def decision_tree(self) -> DecisionTree:
-        """The tree of a votes model, whose columns are those of the outputs."""
-        # A name where transformers has set it after reading the configuration, as in from_pretrained(..., tree="gz2").
-        if isinstance(self.tree, dict):
-            return DecisionTree.from_dict(self.tree)
-        return load_tree(self.tree)  # type: ignore[arg-type]  # None raises BadInput
-
-    @property
-    def framing(self) -> Framing:
-        """How pictures are framed for this model."""
-        return Framing(self.image_size, self.crop)
+from hf_galaxy.models.backbones import build, set_checkpointing
+from hf_galaxy.models.configuration import GalaxyConfig
+from hf_galaxy.models.remote_code import save_code
 
 
 @dataclass

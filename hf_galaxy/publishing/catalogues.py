@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import datasets
 import numpy as np
 
-from hf_galaxy.data.pictures import Pictures, Rendering
+from hf_galaxy.data.picture_files import Pictures
+from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.schema import row_features
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput

@@ -15,9 +15,10 @@ from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.training.context import RunContext
 from hf_galaxy.training.features import GalaxyFeatures, features_of, without_backbone
-from hf_galaxy.training.loop import Batch, Checkpointing, Schedule, Trainer
+from hf_galaxy.training.loop import Batch, Checkpointing, Trainer
 from hf_galaxy.training.mixture import mixed
 from hf_galaxy.training.optimizers import make_optimizer, parameter_groups
+from hf_galaxy.training.schedule import Schedule
 from hf_galaxy.training.sequence import Positions, TrainingSequence, training_batches
 from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.task import measure, model_inputs, view_batch

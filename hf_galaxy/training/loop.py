@@ -1,5 +1,5 @@
-"""The one training loop, and the one evaluation loop. They handle processes, precision and resuming; targets are none of their
-business: a model is called with a batch and returns `loss`.
+"""The one training loop. It handles processes, precision and resuming; targets are none of its business: a model is called with a
+batch and returns `loss`.
 """
 
 import contextlib
@@ -10,16 +10,16 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self, TypeVar
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, broadcast, gather_object
+from accelerate.utils import DistributedType, broadcast
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.distributed.tensor import DTensor
@@ -29,57 +29,11 @@ from hf_galaxy.errors import Interrupted
 from hf_galaxy.progress import progress
 from hf_galaxy.training import checkpoints
 from hf_galaxy.training.recipe import Recipe
-
-STEPS_PER_LOG = 10
+from hf_galaxy.training.schedule import Schedule
 
 Batch = dict[str, torch.Tensor]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How many optimiser steps a training takes, and after which of them it validates and keeps a checkpoint.
-
-    Attributes:
-        galaxies: the training galaxies, one epoch.
-        steps: the last validation is after this one.
-        length: the whole training in batches, not rounded.
-        validate_after: steps; by default those nearest to the ends of epochs.
-        keep_after: steps whose checkpoints are kept for runs that branch off.
-    """
-
-    galaxies: int
-    steps: int
-    length: float
-    validate_after: frozenset[int]
-    keep_after: frozenset[int]
-
-    @classmethod
-    def of(cls, recipe: Recipe, galaxies: int, keep_at: tuple[float, ...] = ()) -> "Schedule":
-        """The schedule of a recipe on this number of galaxies.
-
-        Args:
-            keep_at: in epochs.
-        """
-        steps, steps_per_epoch = recipe.steps(galaxies), galaxies / recipe.batch_size
-        validations = range(1, math.ceil(recipe.epochs / recipe.validate_every))
-        nearest = (max(1, round(n * recipe.validate_every * steps_per_epoch)) for n in validations)
-        return cls(
-            galaxies=galaxies,
-            steps=steps,
-            length=recipe.length(galaxies),
-            validate_after=frozenset(step for step in nearest if step < steps) | {steps},
-            keep_after=frozenset(max(1, round(epochs * steps_per_epoch)) for epochs in keep_at),
-        )
-
-    def saves_after(self, step: int) -> bool:
-        """Whether a checkpoint is written after a step, however short the time since the one before."""
-        return step in self.validate_after or step in self.keep_after
-
-    def pauses_after(self, step: int) -> bool:
-        """Whether the losses are read after a step, and all processes exchange what they need."""
-        return step % STEPS_PER_LOG == 0 or self.saves_after(step)
 
 
 @dataclass(frozen=True)
@@ -212,7 +166,7 @@ class Trainer:
         self.model.train()
         step_loss, parts = torch.zeros(()), self.data.accumulate
         for part in range(parts):
-            inputs = self.data.to_inputs(_to_device(next(batches), accelerator.device))
+            inputs = self.data.to_inputs(to_device(next(batches), accelerator.device))
             with _sync_if(part == parts - 1, accelerator, self.model):
                 with accelerator.autocast():  # which Accelerate does for DDP, but not for FSDP
                     loss = self.model(**inputs).loss / parts
@@ -362,45 +316,6 @@ class State:
         return {name: value for name, value in vars(self).items() if name != "clock"}
 
 
-class Metrics(Protocol):
-    """Sums over galaxies from which figures of merit are computed."""
-
-    def update(self, batch: Batch, outputs: object) -> None:
-        """Add a batch."""
-
-    def cpu(self) -> Self:
-        """The same on the CPU."""
-
-    def __add__(self, other: Self) -> Self: ...
-
-
-MetricsT = TypeVar("MetricsT", bound=Metrics)
-
-
-def evaluate(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    to_inputs: Callable[[Batch], Batch],
-    metrics: MetricsT,
-    accelerator: Accelerator,
-) -> MetricsT:
-    """Run the model over this process's batches and add up `metrics` over all processes.
-
-    Returns:
-        The metrics of all galaxies, the same in every process.
-    """
-    model = accelerator.unwrap_model(model)
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode(), accelerator.autocast():
-        for batch in batches:
-            batch = _to_device(batch, accelerator.device)
-            metrics.update(batch, model(**to_inputs(batch)))
-    model.train(was_training)
-    first, *others = gather_object([metrics.cpu()])
-    return sum(others, start=first)
-
-
 def _average_of(model: nn.Module, recipe: Recipe, device: torch.device) -> ModelEmaV3 | None:
     """The moving average of the weights, before Accelerate wraps the model, or a copy would call the original's forward."""
     if not recipe.ema_galaxies:
@@ -427,7 +342,8 @@ def _seed_of(*key: int) -> int:
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 
-def _to_device(batch: Batch, device: torch.device) -> Batch:
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch on a device."""
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 

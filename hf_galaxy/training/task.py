@@ -1,10 +1,13 @@
 """A run's model and baseline, the inputs of its model, and its metrics, for whatever it learns to predict."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import nn
 
 from hf_galaxy.data.galaxies import Galaxies
 from hf_galaxy.data.targets import LABEL_NAMES, Rows
@@ -14,11 +17,13 @@ from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.targets import target_class
 from hf_galaxy.training.augmentation import train_view
 from hf_galaxy.training.features import GalaxyFeatures
-from hf_galaxy.training.loop import evaluate
+from hf_galaxy.training.loop import Batch, to_device
 from hf_galaxy.training.sequence import ProcessShard, evaluation_batches
 from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.sources import Sources
 from hf_galaxy.training.targets.target import Metrics, TrainingTarget
+
+MetricsT = TypeVar("MetricsT", bound=Metrics)
 
 
 def model_and_baseline(settings: Settings, sources: Sources, fields: dict) -> tuple[GalaxyPreTrainedModel, dict]:
@@ -62,6 +67,30 @@ def measure(
     return evaluate(
         model, batches, lambda batch: model_inputs(batch, view_batch(batch, config.framing)), target.metrics(record, config), accelerator
     )  # fmt: skip
+
+
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    to_inputs: Callable[[Batch], Batch],
+    metrics: MetricsT,
+    accelerator: Accelerator,
+) -> MetricsT:
+    """Run the model over this process's batches and add up `metrics` over all processes.
+
+    Returns:
+        The metrics of all galaxies, the same in every process.
+    """
+    model = accelerator.unwrap_model(model)
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode(), accelerator.autocast():
+        for batch in batches:
+            batch = to_device(batch, accelerator.device)
+            metrics.update(batch, model(**to_inputs(batch)))
+    model.train(was_training)
+    first, *others = gather_object([metrics.cpu()])
+    return sum(others, start=first)
 
 
 def view_batch(batch: dict[str, torch.Tensor], framing: Framing) -> torch.Tensor:

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from hf_galaxy import load_tree
-from hf_galaxy.data.pictures import Pictures, Rendering
+from hf_galaxy.data.picture_files import Pictures
+from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.errors import BadInput
 from hf_galaxy.publishing.catalogues import Catalogue, CatalogueOptions
 from hf_galaxy.publishing.column_map import ColumnMap

@@ -23,7 +23,7 @@ from datasets import load_dataset
 from PIL import Image
 
 from hf_galaxy import load_tree
-from hf_galaxy.data.pictures import Pictures
+from hf_galaxy.data.picture_files import Pictures
 from hf_galaxy.publishing.catalogues import Catalogue
 from hf_galaxy.publishing.column_map import ColumnMap
 from tests.conftest import ROOT, jpeg_bytes

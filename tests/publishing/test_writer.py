@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_galaxy import load_tree
-from hf_galaxy.data.pictures import Pictures
+from hf_galaxy.data.picture_files import Pictures
 from hf_galaxy.data.schema import SPLITS, split_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import new_folder

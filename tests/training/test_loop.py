@@ -23,9 +23,11 @@ from torch import nn
 
 from hf_galaxy.errors import BadInput, Interrupted
 from hf_galaxy.training import checkpoints
-from hf_galaxy.training.loop import Checkpointing, Schedule, Trainer, evaluate
+from hf_galaxy.training.loop import Checkpointing, Trainer
 from hf_galaxy.training.processes import start_accelerator, start_tracker
 from hf_galaxy.training.recipe import Recipe
+from hf_galaxy.training.schedule import Schedule
+from hf_galaxy.training.task import evaluate
 from tests.conftest import ROOT
 
 RECIPE = Recipe(epochs=4, batch_size=8, learning_rate=0.05, seed=1)

@@ -1,0 +1,95 @@
+"""Files of pictures in folders and zips, by name."""
+
+import os
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from hf_galaxy.data.pictures import MAX_BYTES, reading
+from hf_galaxy.errors import BadInput
+
+
+class Pictures:
+    """Files in one or several folders and zip files, read by name; the first source that has a name is used.
+
+    If one folder at the top of a zip holds all its files, names may omit it.
+
+    Raises:
+        BadInput: a source is neither a folder nor a zip.
+    """
+
+    def __init__(self, sources: list[Path]) -> None:
+        self.sources = list(sources)
+        self._process = os.getpid()
+        self._archives: dict[Path, tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]] = {}
+        for source in self.sources:
+            try:
+                if not source.is_dir():
+                    self._archive(source)
+            except (OSError, zipfile.BadZipFile) as error:
+                raise BadInput(f"--images {source}: is neither a folder nor a zip file") from error
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.sources))
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_archives": {}}
+
+    def __contains__(self, name: str) -> bool:
+        return self._source(name) is not None
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file.
+
+        Raises:
+            BadInput: it is missing, damaged, or a member of a zip with more than 1 GiB.
+        """
+        source = self._source(name)
+        with reading(source / name if source else name):
+            if not source:
+                raise BadInput(f"is not in {self}")
+            if source.is_dir():
+                return (source / name).read_bytes()
+            archive, members = self._archive(source)
+            member = members[str(PurePosixPath(name))]
+            if member.file_size > MAX_BYTES:
+                raise BadInput("is larger than 1 GiB")
+            return archive.read(member)
+
+    def stamps(self, names: list[str]) -> list[tuple[str, int, int]]:
+        """Path, size and time of modification of the zips and of these files in folders, which change when a file changes."""
+
+        def stamp(path: Path) -> tuple[str, int, int]:
+            status = path.stat()
+            return str(path.resolve()), status.st_size, status.st_mtime_ns
+
+        zips = [stamp(source) for source in self.sources if not source.is_dir()]
+        folders = {source for source in self.sources if source.is_dir()}
+        return zips + [stamp(source / name) for name in names if (source := self._source(name)) in folders]
+
+    def _source(self, name: str) -> Path | None:
+        """The first source that has the file, or None."""
+        if Path(name).anchor or ".." in Path(name).parts:  # would leave the folder
+            return None
+        for source in self.sources:
+            if source.is_dir():
+                exists = os.path.isfile(source / name)  # Path.is_file raises where a name is too long for a file
+            else:
+                exists = str(PurePosixPath(name)) in self._archive(source)[1]
+            if exists:
+                return source
+        return None
+
+    def _archive(self, source: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+        """(zip file, name -> member), opened once in each process: forked processes would share the position in the file."""
+        if self._process != os.getpid():
+            self._process, self._archives = os.getpid(), {}
+        if source not in self._archives:
+            archive = zipfile.ZipFile(source)
+            # macOS adds metadata of each file in a second folder at the top.
+            files = [i for i in archive.infolist() if not i.is_dir() and not i.filename.startswith("__MACOSX/")]
+            members = {str(PurePosixPath(i.filename)): i for i in files}
+            tops = {name.partition("/")[0] if "/" in name else None for name in members}
+            if len(tops) == 1 and None not in tops:
+                members = {name.partition("/")[2]: i for name, i in members.items()} | members
+            self._archives[source] = archive, members
+        return self._archives[source]
