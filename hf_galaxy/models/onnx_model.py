@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 # An exported file depends on these besides the run.
 LIBRARIES = ("torch", "timm", "transformers", "onnx", "onnxruntime", "onnxscript")
-OURS = ("decision_tree", "losses", "models/backbones", "models/export", "models/model")
+OURS = ("decision_tree", "losses", "models/backbones", "models/configuration", "models/export", "models/model")
 PACKAGE = Path(__file__).parents[1]
 
 
