@@ -46,8 +46,6 @@ class Downstream:
     """The start that others are compared with."""
     backbone: str | None = None
     """Architecture of the starts that do not contain it: random ones, and files of weights."""
-    sizes: tuple[str, ...] = ()
-    """Names of starts that differ only in the size of their backbone; the page compares each with the next larger one."""
     image_size: int | None = None
     """Side of the input of every backbone in pixels; by default that of the run that the start comes from, else 224."""
     crop: float | None = None
@@ -61,7 +59,7 @@ class Downstream:
     learning_rates: tuple[float, ...] = RATES
     """Learning rates of full finetuning, searched from the middle one outwards by the validation loss of the first seed."""
     seen: float = 250
-    """Full finetuning sees this number times the square root of the number of training galaxies: with 250, 4,600 galaxies 3.7 times and 100 galaxies 25 times."""
+    """Full finetuning trains on this number of images times the square root of the number of training galaxies: with 250, on each of 4,600 galaxies 3.7 times, and of 100 galaxies 25 times."""
     precision: Literal["no", "bf16", "fp16"] | None = None
     """Mixed precision of full finetuning."""
     workers: int = 0
@@ -88,8 +86,6 @@ def starts_of(settings: Downstream) -> dict[str, Start]:
         starts[name] = start = Start(name, weights or None, *backbone)
         backbone = None if start.lineage else start.backbone or settings.backbone
         resolve_start(backbone, start.weights, settings.image_size)
-    if unknown := [name for name in settings.sizes if name not in starts]:
-        raise BadInput(f"--sizes {unknown[0]}: is none of the starts {', '.join(starts)}")
     if settings.reference not in starts:
         raise BadInput(f"--reference {settings.reference}: is none of the starts {', '.join(starts)}")
     return starts
@@ -142,8 +138,8 @@ def main(settings: Downstream) -> None:
     tasks = {name: with_label(task) for name, task in tasks.items() if name in (settings.only or tasks)}
     benchmark = Benchmark(
         title=settings.title, tasks=tasks, starts=starts_of(settings), reference=settings.reference, out=settings.out, modes=settings.modes,
-        shares=settings.shares, seeds=settings.seeds, backbone=settings.backbone, sizes=settings.sizes, image_size=settings.image_size,
-        crop=settings.crop, seen=settings.seen, rates=settings.learning_rates, precision=settings.precision, workers=settings.workers,
+        shares=settings.shares, seeds=settings.seeds, backbone=settings.backbone, image_size=settings.image_size,
+        crop=settings.crop, images_per_root=settings.seen, rates=settings.learning_rates, precision=settings.precision, workers=settings.workers,
     )  # fmt: skip
 
     cells = list(benchmark.cells())

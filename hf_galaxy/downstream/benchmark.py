@@ -19,6 +19,7 @@ from hf_galaxy.downstream.results import ABOUT, CELLS
 from hf_galaxy.downstream.tasks import Task
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import write_json
+from hf_galaxy.locks import locked
 from hf_galaxy.reports import records_file
 from hf_galaxy.reports.records_file import read_records
 from hf_galaxy.reports.run_record import FILE, RunRecord
@@ -107,10 +108,9 @@ class Benchmark:
         reference: the name of the start that the others are compared with.
         backbone: architecture, for starts that do not set it.
         image_size, crop: of the input; None: that of the run, for other starts 224 px of the whole image.
-        sizes: names of starts that differ only in the size of their backbone.
         precision, workers: of the runs of full finetuning.
-        seen: full finetuning sees `seen` * sqrt(number of training galaxies) images, so that small training sets are seen often and
-            large ones stay affordable.
+        images_per_root: full finetuning trains on this number times the square root of the number of training galaxies: small
+            training sets are repeated often, and large ones stay affordable.
         rates: learning rates that full finetuning searches (`measure.search`); penalties: those of the linear probe.
     """
 
@@ -125,10 +125,9 @@ class Benchmark:
     backbone: str | None = None
     image_size: int | None = None
     crop: float | None = None
-    sizes: tuple[str, ...] = ()
     precision: Literal["no", "bf16", "fp16"] | None = None
     workers: int = 0
-    seen: float = 250
+    images_per_root: float = 250
     rates: tuple[float, ...] = RATES
     penalties: tuple[float, ...] = PENALTIES
 
@@ -182,7 +181,6 @@ class Benchmark:
                     "galaxies": bool(start.lineage),
                     "began": start.lineage[-1].settings["start"] if start.lineage else start.weights,
                     "looked": checked[name],
-                    "size_of": self.sizes[0] if name in self.sizes else None,
                     "learnt_from": [t.name for t in self.tasks.values() if t.dataset in datasets_of(start)],
                     "pretraining": [
                         {"dataset": r.dataset["name"], "galaxies": r.dataset["splits"]["train"], "command": r.command}
@@ -197,7 +195,7 @@ class Benchmark:
                 "backbone": self.backbone or "that of each start",
                 "pictures": f"{self.image_size or 'as the start was trained:'} px, {self.crop or 'the share that it saw'} of the side",
                 "linear": "L-BFGS to the optimum; the penalty is a share of the loss of a head without weights",
-                "full": f"AdamW in batches of {FULL['batch_size']}, {self.seen:g} x the root of the number of galaxies are seen in all, "
+                "full": f"AdamW in batches of {FULL['batch_size']}, {self.images_per_root:g} x the root of the number of galaxies are seen in all, "
                 f"{VALIDATIONS} validations, of which the best counts; a cosine after {FULL['warmup']:.0%} of warm-up, layer decay "
                 f"{FULL['layer_decay']}, weight decay {FULL['weight_decay']}, dropout {FULL['head_dropout']} before the head",
             },
@@ -274,22 +272,27 @@ def begin(benchmark: Benchmark, checked: dict[str, bool]) -> None:
         BadInput: the folder holds another benchmark.
     """
     file, about = benchmark.out / ABOUT, json.loads(json.dumps(benchmark.about(checked)))
-    if file.exists():
-        earlier = json.loads(file.read_text())
-        for name in about:
-            if name in ("tasks", "starts"):
-                family = {"size_of": None}  # may change: it is not measured
-                before = {key: fields | family for key, fields in earlier[name].items()}
-                now = {key: fields | family for key, fields in about[name].items()}
-                changed = [key for key, fields in now.items() if before.get(key, fields) != fields]
-                about[name] = earlier[name] | about[name]
-            elif name in MAY_BE_EXTENDED:
-                changed = []
-                about[name] = earlier[name] + [each for each in about[name] if each not in earlier[name]]
-            elif name in MAY_CHANGE:
-                changed = []
-            else:
-                changed = [] if earlier[name] == about[name] else [name]
-            if changed:
-                raise BadInput(f"{file}: is of a benchmark with another {changed[0]} ({name}); choose another --out")
-    write_json(file, about)
+    (benchmark.out / STATE_DIR).mkdir(parents=True, exist_ok=True)
+    # Several commands may extend the same benchmark at the same time.
+    with locked(benchmark.out / STATE_DIR / f"{ABOUT}.lock"):
+        if file.exists():
+            about = _extended(json.loads(file.read_text()), about, file)
+        write_json(file, about)
+
+
+def _extended(earlier: dict[str, Any], about: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The earlier description with the tasks, starts, modes, shares and seeds of the other one added; BadInput as `begin`."""
+    extended = {}
+    for name, value in about.items():
+        before, changed = earlier[name], []
+        if name in ("tasks", "starts"):
+            changed = [key for key, fields in value.items() if not fields.items() <= before.get(key, fields).items()]
+            value = before | value
+        elif name in MAY_BE_EXTENDED:
+            value = before + [each for each in value if each not in before]
+        elif name not in MAY_CHANGE and value != before:
+            changed = [name]
+        if changed:
+            raise BadInput(f"{file}: is of a benchmark with another {changed[0]} ({name}); choose another --out")
+        extended[name] = value
+    return extended

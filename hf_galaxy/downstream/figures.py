@@ -12,14 +12,12 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
 from hf_galaxy.downstream.forest_figure import reduction_figure
-from hf_galaxy.downstream.looks import LINE_LETTERS, MODE_TITLES, Look, groups_of, looks_of, share_name
-from hf_galaxy.downstream.results import FULL, LINEAR, with_most_labels
+from hf_galaxy.downstream.looks import MODE_TITLES, Look, groups_of, looks_of, share_name
+from hf_galaxy.downstream.results import FULL, LINEAR
 from hf_galaxy.reports.charts import (
-    COLORS,
     COLUMNS,
     GREY,
     LOG_FLOOR,
-    MARKERS,
     Figure,
     chart,
     csv_text,
@@ -34,7 +32,7 @@ from hf_galaxy.reports.charts import (
 )
 from hf_galaxy.reports.text import interval, truncated
 
-KINDS = ("labels-", "reductions-", "linear-against-full", "amounts-")  # beginnings of the names of figures
+KINDS = ("labels-", "reductions-", "linear-against-full")  # beginnings of the names of figures
 STEP = 1.03  # factor between markers of the same number of galaxies, or their intervals would hide each other
 Row = dict[str, Any]
 
@@ -43,8 +41,7 @@ def figures_of(results: dict[str, Any], about: dict[str, Any]) -> list[Figure]:
     """All figures that a benchmark has data for, in the order of the page.
 
     For each mode `labels-*`, the loss against the number of training galaxies, a panel for each task; `reductions-*`, the
-    relative error-rate reductions with all labels and with the fewest; `linear-against-full`; and for each series of starts and
-    mode `amounts-*`, the loss with all labels against the number of galaxies that the starts were pretrained with.
+    relative error-rate reductions with all labels and with the fewest; and `linear-against-full`.
 
     Args:
         results: from `results.results_of`.
@@ -62,8 +59,6 @@ def figures_of(results: dict[str, Any], about: dict[str, Any]) -> list[Figure]:
                 figures.append(reduction_figure(mode, rows, averages, about, looks))
         if pairs := _pairs(results):
             figures.append(_linear_figure(pairs, about, looks))
-        for (series, mode), rows in groups_of(with_most_labels(results["amounts"]), "series", "mode").items():
-            figures.append(_amount_figure(series, mode, rows, results, about))
     return figures
 
 
@@ -209,56 +204,6 @@ def _linear_figure(pairs: list[Row], about: dict[str, Any], looks: dict[str, Loo
     title = f"Linear probe against full finetuning, with {share_name(pairs[0]['share'])}"
     alt = f"{title}: loss of the first over loss of the second. {' '.join(words)}"
     return Figure("linear-against-full", png(figure, title, handles), csv_text(rows), alt)
-
-
-# More galaxies to pretrain with
-
-
-def _amount_figure(series: str, mode: str, rows: list[Row], results: dict[str, Any], about: dict[str, Any]) -> Figure:
-    means = {
-        (each["task"], each["start"]): each
-        for each in with_most_labels([each for each in results["means"] if each["main"] and each["mode"] == mode])
-    }
-    figure, panels = _panels(len(rows), 2.75)
-    table, words = [], []
-    for axes, row in zip(panels, rows, strict=True):
-        points = [means[row["task"], start] for start in row["starts"]]
-        reference = means.get((row["task"], about["reference"]))
-        levels = [reference["value"]] if reference else []
-        values = [point["value"] for point in points]
-        low, high = limits([*values, *levels])
-        ends = [point[end] for point in points for end in ("low", "high") if point[end] is not None]
-        log_axis(axes.xaxis, *limits(row["galaxies"]))
-        log_axis(axes.yaxis, *limits([low, high, *np.clip(ends, low / 1.2, high * 1.2)], 0.03))
-        # The power law goes through the mean of the logarithms, as lines by least squares do.
-        logs = np.log(np.maximum(values, LOG_FLOOR))
-        law = np.exp(logs.mean() - row["value"] * (np.log(row["galaxies"]) - np.log(row["galaxies"]).mean()))
-        axes.plot(row["galaxies"], law, color=COLORS[0], lw=1.2, zorder=2)
-        for galaxies, point in zip(row["galaxies"], points, strict=True):
-            draw_points(axes, [galaxies], [{**point, "runs": []}], COLORS[0], MARKERS[0], "full", 4.5)
-            table.append({
-                "task": row["task"], "start": point["start"], "mode": mode, "pretrained_with": galaxies, "measure": point["measure"],
-                **{key: point[key] for key in ("seeds", "value", "low", "high")},
-            })  # fmt: skip
-        for level in levels:
-            axes.axhline(level, color=GREY, lw=0.9, ls="-.", zorder=1)
-        words.append(f"{row['task']}: galaxies to the power of minus {interval(row)}.")
-    label_axes(
-        figure,
-        panels,
-        [_task_title(about, row["task"]) for row in rows],
-        "galaxies pretrained with",
-        "loss on test galaxies",
-    )
-    handles = [
-        handle("mean of seeds, 90 %", COLORS[0], marker=MARKERS[0]),
-        handle("power law in galaxies", COLORS[0], ls="-", lw=1.2),
-        handle(truncated(about["starts"][about["reference"]]["title"], LINE_LETTERS), GREY, ls="-.", lw=0.9),
-    ]
-    title = f"More galaxies of {about['starts'][series]['pretraining'][0]['dataset']} to pretrain with: {MODE_TITLES.get(mode, mode)}"
-    return Figure(
-        f"amounts-{mode}-{series}", png(figure, title, handles), csv_text(table), f"{title}. {' '.join(words)}"
-    )
 
 
 def _panels(count: int, height: float) -> tuple[Canvas, Sequence[Axes]]:

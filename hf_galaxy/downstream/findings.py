@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hf_galaxy.downstream.label_efficiency import FEWER, series_of
+from hf_galaxy.downstream.label_efficiency import FEWER
 from hf_galaxy.downstream.results import FULL, LINEAR, with_most_labels
 from hf_galaxy.reports.text import interval, percent
 
@@ -32,7 +32,6 @@ def key_findings(results: dict[str, Any], about: dict[str, Any]) -> list[str]:
         *(losing_starts(results, about, mode) for mode in modes),
         linear_probes(results, about),
         *(labels_needed(results, about, mode) for mode in modes),
-        *pretraining_sizes(results, about),
     ]
     return [claim for claim in claims if claim]
 
@@ -115,17 +114,6 @@ def labels_needed(results: dict[str, Any], about: dict[str, Any], mode: str) -> 
         f"By {MODE_NAMES[mode]}, in {fewer} of {len(rows)} cases (tasks x galaxy starts) fewer labels than all are enough for the error "
         f"of {_reference(about)} with all of them; in {certain} the whole interval of 90 % is below."
     )
-
-
-def pretraining_sizes(results: dict[str, Any], about: dict[str, Any]) -> list[str]:
-    """The power laws in the number of galaxies to pretrain with."""
-    series = series_of(about)
-    return [
-        f"With more galaxies of {about['starts'][mean['series']]['pretraining'][0]['dataset']} to pretrain with "
-        f"({', '.join(f'{n:,}' for n in series[mean['series']].values())}) the error of {MODE_NAMES[mean['mode']]} with all labels falls "
-        f"as their number to the power of minus {interval(mean)} on average over {task_count(mean)}."
-        for mean in with_most_labels(results["amount_averages"])
-    ]
 
 
 def task_count(row: dict[str, Any]) -> str:

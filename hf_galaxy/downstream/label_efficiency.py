@@ -1,4 +1,4 @@
-"""The number of labelled galaxies that a start needs for the loss of the reference, and the gain from pretraining with more."""
+"""The number of labelled galaxies that a start needs for the loss of the reference."""
 
 import itertools
 import math
@@ -7,15 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_galaxy.evaluation.bootstrap import (
-    LEVEL,
-    LOSS_FLOOR,
-    MIN_DEFINED,
-    estimate_of,
-    mean_and_draws,
-    ratios,
-    verdict_of,
-)
+from hf_galaxy.evaluation.bootstrap import LEVEL, LOSS_FLOOR, MIN_DEFINED, mean_and_draws, ratios
 
 FEWER, MORE = "fewer", "more"  # than the measured sizes
 
@@ -128,64 +120,3 @@ def _ends(value: float, draws: np.ndarray, number: Callable[[float], float]) -> 
     if len(defined) >= MIN_DEFINED * len(draws):
         low, high = (bounded(defined[math.ceil(q * len(defined)) - 1]) for q in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     return {"value": bounded(value), "low": low, "high": high}
-
-
-MIN_STARTS = 3  # of a series: a line through two always fits
-
-
-def series_of(about: dict[str, Any]) -> dict[str, dict[str, int]]:
-    """Starts that differ only in the number of galaxies of their last dataset that they were pretrained with.
-
-    Args:
-        about: from `results.read_about`.
-
-    Returns:
-        For each series, named after its start with the most galaxies: start -> galaxies, in rising order.
-    """
-    alike: dict[tuple, dict[str, int]] = {}
-    for name, start in about["starts"].items():
-        if start["pretraining"]:
-            last, *earlier = start["pretraining"]
-            before = tuple((each["dataset"], each["galaxies"]) for each in earlier)
-            alike.setdefault((start["began"], before, last["dataset"]), {})[name] = last["galaxies"]
-    rising = [dict(sorted(each.items(), key=lambda pair: pair[1])) for each in alike.values()]
-    return {[*each][-1]: each for each in rising if len(set(each.values())) >= MIN_STARTS}
-
-
-def amounts_of(
-    kinds: dict[tuple, dict[int, Any]], about: dict[str, Any]
-) -> tuple[list[dict[str, Any]], dict[tuple, np.ndarray]]:
-    """The exponent a of loss = c x galaxies^-a for each series, task, mode and share of the labels, and its draws.
-
-    By least squares on logarithms, with equal weights. All starts of a series are trained and tested downstream on the same
-    galaxies, so its interval is that of the differences between them; it does not contain the variance of another pretraining
-    with as many galaxies.
-
-    Args:
-        kinds: (measure, task, start, mode, share) -> seed -> row of `results.points_of`.
-        about: from `results.read_about`.
-
-    Returns:
-        Rows, and (task, series, mode, share) -> draws.
-    """
-    rows, drawn = [], {}
-    main = {key[1:]: part for key, part in kinds.items() if is_main(key, about)}
-    for series, members in series_of(about).items():
-        for task, mode, share in dict.fromkeys((task, mode, share) for task, _, mode, share in main):
-            measured = {name: galaxies for name, galaxies in members.items() if (task, name, mode, share) in main}
-            if len(set(measured.values())) < MIN_STARTS:
-                continue
-            parts = [main[task, name, mode, share] for name in measured]
-            means, draws, seeds = mean_and_draws(parts, "amounts", series, task, mode, share)
-            if not seeds:
-                continue
-            logs = np.log([*measured.values()])
-            weights = (logs - logs.mean()) / np.square(logs - logs.mean()).sum()
-            drawn[task, series, mode, share] = -weights @ np.log(np.maximum(draws, LOSS_FLOOR))
-            estimate = estimate_of(-weights @ np.log(np.maximum(means, LOSS_FLOOR)), drawn[task, series, mode, share])
-            rows.append({
-                "task": task, "series": series, "mode": mode, "share": share, "measure": about["tasks"][task]["measure"],
-                "main": True, "starts": [*measured], "galaxies": [*measured.values()], "seeds": seeds, **estimate,
-                "error": verdict_of(estimate, lambda value: -value),
-            })  # fmt: skip
-    return rows, drawn

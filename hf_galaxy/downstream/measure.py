@@ -119,7 +119,7 @@ class CellMeasurer:
             return record
         settings = self.benchmark.settings(cell, **FULL, learning_rate=rate, out=folder)
         galaxies = open_sources(settings).count("train")
-        epochs = self.benchmark.seen / galaxies**0.5
+        epochs = self.benchmark.images_per_root / galaxies**0.5
         record = run_training(dataclasses.replace(settings, epochs=epochs, validate_every=epochs / VALIDATIONS))
         assert record is not None, "only an estimate has no record"
         return record

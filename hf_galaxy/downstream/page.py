@@ -63,8 +63,5 @@ def benchmark_page(results: dict[str, Any], about: dict[str, Any], figures: dict
         reductions={mode: tables.reduction_table(results, about, mode) for mode in modes},
         linear=tables.linear_table(results, about),
         labels=tables.label_table(results, about),
-        exponents=tables.exponent_table(results, about),
-        amounts=tables.amount_table(results, about),
-        sizes=tables.size_table(results, about),
         choices=tables.choice_table(results),
     )

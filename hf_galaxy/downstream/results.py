@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_galaxy.downstream.label_efficiency import amounts_of, is_main, labels_of
+from hf_galaxy.downstream.label_efficiency import is_main, labels_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.bootstrap import estimate_of, mean_and_draws, or_none, ratios, verdict_of
 from hf_galaxy.reports.records_file import FILE, in_order, read_records
@@ -162,6 +162,14 @@ def points_of(cells: list[dict[str, Any]], about: dict[str, Any]) -> "pd.DataFra
     return points.sort_values(by, ignore_index=True).drop(columns=[name for name in by if name.startswith("_")])
 
 
+def kinds_of(points: "pd.DataFrame") -> Kinds:
+    """The rows of `points_of` by kind of cells, then by seed."""
+    kinds: Kinds = {}
+    for row in points.itertuples():
+        kinds.setdefault((row.measure, row.task, row.start, row.mode, row.share), {})[row.seed] = row
+    return kinds
+
+
 def results_of(cells: list[dict[str, Any]], about: dict[str, Any]) -> dict[str, Any]:
     """The results of the benchmark as plain numbers, for results.json. Intervals are of 90 %.
 
@@ -180,19 +188,14 @@ def results_of(cells: list[dict[str, Any]], about: dict[str, Any]) -> dict[str, 
         `averages`: its mean over the `tasks` of which the start and the reference have the main measure.
         `linear`: for each start the loss of linear probes over that of full finetuning; `linear_averages`: over tasks.
         `labels`: see `label_efficiency.labels_of`.
-        `amounts`: the exponents of power laws in the number of galaxies to pretrain with; `amount_averages`: over tasks.
-        `sizes`: the reduction by a larger model, for starts whose `size_of` names their family.
         `choices`: the hyper-parameters chosen, and of the cells `choosing` among several, how many took the lowest and the highest.
         An `error` that is "less" or "more" than that of the comparison is so at 90 %; "not shown" is neither, "not known" has
         no interval.
     """
     points = points_of(cells, about)
-    kinds: Kinds = {}
-    for row in points.itertuples():
-        kinds.setdefault((row.measure, row.task, row.start, row.mode, row.share), {})[row.seed] = row
+    kinds = kinds_of(points)
     reductions, draws = _reductions(kinds, about)
     linear, linear_draws = _linear(kinds, about)
-    amounts, amount_draws = amounts_of(kinds, about)
     return {
         "data": _data(cells, points, about),
         "means": [_mean(*each) for each in kinds.items()],
@@ -201,9 +204,6 @@ def results_of(cells: list[dict[str, Any]], about: dict[str, Any]) -> dict[str, 
         "linear": linear,
         "linear_averages": _averages(linear, linear_draws, ["start", "share"], about, lambda value: value - 1),
         "labels": labels_of(kinds, about),
-        "amounts": amounts,
-        "amount_averages": _averages(amounts, amount_draws, ["series", "mode", "share"], about, lambda value: -value),
-        "sizes": _sizes(kinds, about),
         "choices": _choices(cells, about),
     }
 
@@ -281,34 +281,6 @@ def _averages(
 def with_most_labels(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows with the largest share of the labels."""
     return [row for row in rows if row["share"] == max(each["share"] for each in rows)]
-
-
-# Sizes of models, and choices
-
-
-def _sizes(kinds: Kinds, about: dict[str, Any]) -> list[Row]:
-    """The error-rate reduction of the next larger model of each family."""
-    families: dict[str, list[str]] = {}
-    for name, start in about["starts"].items():
-        if start.get("size_of"):
-            families.setdefault(start["size_of"], []).append(name)
-    rows = []
-    for family, names in families.items():
-        sizes = {key[2]: run.parameters for key, part in kinds.items() for run in part.values() if key[2] in names}
-        for small, large in itertools.pairwise(sorted(sizes, key=sizes.__getitem__)):
-            for key, part in kinds.items():
-                measure, task, start, mode, share = key
-                other = kinds.get((measure, task, small, mode, share))
-                if start != large or other is None or not is_main(key, about):
-                    continue
-                (less, more), draws, seeds = mean_and_draws([other, part], "size", *key)
-                estimate = estimate_of(1 - ratios(more, less), 1 - ratios(draws[1], draws[0]))
-                rows.append({
-                    "family": family, "small": small, "large": large, "parameters": [int(sizes[name]) for name in (small, large)],
-                    "task": task, "mode": mode, "share": share, "measure": measure, "seeds": seeds, **estimate,
-                    "error": verdict_of(estimate, lambda value: -value),
-                })  # fmt: skip
-    return rows
 
 
 def _choices(cells: list[dict[str, Any]], about: dict[str, Any]) -> list[Row]:

@@ -3,12 +3,10 @@
 Arguments are `results` from `results.results_of` and `about` from `results.read_about`. A table that has no rows is None.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from hf_galaxy.downstream.findings import task_count
-from hf_galaxy.downstream.label_efficiency import FEWER, MORE, series_of
-from hf_galaxy.downstream.results import with_most_labels
+from hf_galaxy.downstream.label_efficiency import FEWER, MORE
 from hf_galaxy.reports.text import interval, number, percent, table
 
 
@@ -68,55 +66,6 @@ def label_table(results: dict[str, Any], about: dict[str, Any]) -> str | None:
     return table(["task", "mode", "start", error, "galaxies needed", "times fewer"], lines) if lines else None
 
 
-def exponent_table(results: dict[str, Any], about: dict[str, Any]) -> str | None:
-    """The exponents of power laws in galaxies to pretrain with, for all labels."""
-    rows = {(row["series"], row["mode"], row["task"]): row for row in with_most_labels(results["amounts"])}
-    lines = []
-    for mean in with_most_labels(results["amount_averages"]):
-        own = [rows.get((mean["series"], mean["mode"], task)) for task in about["tasks"]]
-        dataset = about["starts"][mean["series"]]["pretraining"][0]["dataset"]
-        average = _bold(mean, interval(mean)) + _incomplete(mean)
-        exponents = [_bold(row, interval(row)) if row else "" for row in own]
-        lines.append([f"`{dataset}`", mean["mode"], average, *exponents])
-    return table(["galaxies of", "mode", "average", *about["tasks"]], lines) if lines else None
-
-
-def amount_table(results: dict[str, Any], about: dict[str, Any]) -> str | None:
-    """The loss, the error-rate reduction and the labels saved, for each number of galaxies to pretrain with."""
-    reductions, losses = (
-        {
-            (row["task"], row["mode"], row["start"]): row
-            for row in with_most_labels([row for row in results[name] if row["main"]])
-        }
-        for name in ("reductions", "means")
-    )
-    labels = {(row["task"], row["mode"], row["start"]): row for row in results["labels"]}
-    lines = []
-    for series, members in series_of(about).items():
-        rows = [row for row in results["amounts"] if row["series"] == series]
-        for task, mode in dict.fromkeys((row["task"], row["mode"]) for row in rows):
-            for start, galaxies in members.items():
-                if (key := (task, mode, start)) in losses:
-                    price = _galaxies_per_label(galaxies, labels[key]["saved"]) if key in labels else ""
-                    reduction = _reduction(reductions.get(key))
-                    lines.append([task, mode, f"{galaxies:,}", interval(losses[key]), reduction, price])
-    columns = ["task", "mode", "pretrained with", "loss", "error-rate reduction", "galaxies for each label saved"]
-    return table(columns, lines) if lines else None
-
-
-def size_table(results: dict[str, Any], about: dict[str, Any]) -> str | None:
-    """The error-rate reduction of the next larger model of a family."""
-    lines = [
-        [
-            row["task"], row["mode"], _share(row["share"]), about["starts"][row["small"]]["title"],
-            about["starts"][row["large"]]["title"], " to ".join(f"{n / 1e6:.3g}" for n in row["parameters"]), _reduction(row),
-        ]
-        for row in results["sizes"]
-    ]  # fmt: skip
-    columns = ["task", "mode", "labels", "smaller", "larger", "million parameters", "cuts the error by"]
-    return table(columns, lines) if lines else None
-
-
 def choice_table(results: dict[str, Any]) -> str:
     """The hyper-parameters that validation chose, and how often at an edge of the grid."""
     lines = [
@@ -158,23 +107,9 @@ def _bounded(row: dict[str, Any], bounds: dict[str, str]) -> str:
             return bounds[value]
         return f"{value:,}" if isinstance(value, int) else number(value)
 
-    return _interval_of_forms(form, row["value"], row["low"], row["high"])
-
-
-def _galaxies_per_label(galaxies: int, saved: dict[str, Any]) -> str:
-    """The galaxies to pretrain with that save one label, from the number of labels that they save."""
-
-    def form(value: float | str) -> str:
-        if isinstance(value, str):
-            return {FEWER: "saves none", MORE: "too few to tell"}[value]
-        return number(galaxies / value)
-
-    return _interval_of_forms(form, saved["value"], saved["high"], saved["low"])
-
-
-def _interval_of_forms(form: Callable[[Any], str], value: Any, first: Any, last: Any) -> str:
-    if first is None:
+    value, low, high = (row[end] for end in ("value", "low", "high"))
+    if low is None:
         return f"{form(value)} (no interval)"
-    if value == first == last:
+    if value == low == high:
         return f"{form(value)}, as the whole interval"
-    return f"{form(value)} [{form(first)}, {form(last)}]"
+    return f"{form(value)} [{form(low)}, {form(high)}]"

@@ -56,15 +56,6 @@ def about(tasks=TASKS, starts=STARTS, shares=SHARES, seeds=SEEDS) -> dict:
     }  # fmt: skip
 
 
-def series(of: dict, falls=0.1) -> dict[str, int]:
-    """Makes benchmark.json say that three starts differ in galaxies of the mock survey only, as their losses do; start -> galaxies."""
-    galaxies = {start: round(1000 * STARTS[start][1] ** (-1 / falls)) for start in ("gz2_classes", "mock", "gz2_votes")}
-    for start, count in galaxies.items():
-        pretraining = [{"dataset": "data/mock", "galaxies": count, "command": ""}]
-        of["starts"][start] |= {"began": "weights/imagenet", "pretraining": pretraining}
-    return galaxies
-
-
 def cells(
     tasks=TASKS, starts=STARTS, shares=SHARES, seeds=SEEDS, modes=MODES, noise=0.02, replicates=50, seed=0
 ) -> list:

@@ -1,4 +1,4 @@
-"""Cells of the downstream benchmark are paired, are what other libraries make of them, and are measured once."""
+"""Cells of the downstream benchmark are paired, agree with other libraries, and are measured once."""
 
 import contextlib
 import dataclasses
@@ -7,7 +7,9 @@ import math
 import runpy
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +44,7 @@ from tests.training.second_device import second_device
 
 @pytest.fixture(scope="module")
 def pretrained(mock_dataset, tmp_path_factory):
-    """A run that has learnt the votes of half of the mock galaxies, in a dataset of another name."""
+    """A run that was trained on the votes of half of the mock galaxies, in a dataset of another name."""
     folder = tmp_path_factory.mktemp("starts")
     opened = open_dataset(str(mock_dataset))
     train = [name for name in opened["train"].select_columns(["id_str"]).with_format("arrow")[:]["id_str"].to_pylist()]
@@ -86,7 +88,7 @@ def some_benchmark(mock_dataset, out, starts, **changes):
 
 @pytest.fixture(scope="module")
 def measured(mock_dataset, pretrained, tmp_path_factory):
-    """A small benchmark, and what its cells measured: linear probes of both tasks, and finetuned whole one start on one of them."""
+    """A small benchmark, and the measurements of its cells: linear probes of both tasks, and full finetuning of one start on one of them."""
     starts = {"random": None, "votes": pretrained}
     benchmark = some_benchmark(mock_dataset, tmp_path_factory.mktemp("bench"), starts, shares=(0.5,))
     (benchmark.out / ".cells").mkdir()
@@ -101,10 +103,10 @@ def measured(mock_dataset, pretrained, tmp_path_factory):
 def test_two_starts_share_galaxies_folds_and_replicates(measured):
     benchmark, cells = measured
     assert len(cells) == 2 * 2 * 2 + 2, "linear probes of tasks, starts and seeds; and seeds"
-    for (*which, start), cell in cells.items():
-        if which[1] == "full":
+    for (*task_mode_seed, start), cell in cells.items():
+        if task_mode_seed[1] == "full":
             continue
-        other = cells[(*which, "votes" if start == "random" else "random")]
+        other = cells[(*task_mode_seed, "votes" if start == "random" else "random")]
         assert (cell["galaxies"], cell["test_galaxies"]) == (other["galaxies"], other["test_galaxies"])
         assert set(cell["figures"]) == set(other["figures"])
     assert (
@@ -114,7 +116,7 @@ def test_two_starts_share_galaxies_folds_and_replicates(measured):
     assert {cells["votes", "linear", seed, "votes"]["test_galaxies"] for seed in (1, 2)} == {len(published)}, (
         "has no folds"
     )
-    # The same constant prediction for whatever is learnt, and as many replicates.
+    # The same constant prediction for all starts, and as many replicates.
     for task, measure in (("kind", "error"), ("kind", "nll"), ("votes", "excess"), ("votes", "rmse")):
         own = [cell["figures"][measure] for (name, _, seed, _), cell in cells.items() if (name, seed) == (task, 1)]
         assert len({figure["baseline"] for figure in own}) == 1
@@ -124,33 +126,37 @@ def test_two_starts_share_galaxies_folds_and_replicates(measured):
 def test_a_linear_probe_is_the_logistic_regression_of_the_galaxies_of_its_fold_and_share(measured):
     benchmark, cells = measured
     cell = b.BenchmarkCell(benchmark.tasks["kind"], benchmark.starts["votes"], "linear", 0.5, 2, benchmark.out)
-    found, model = cells["kind", "linear", 2, "votes"], load_model(cell.start.weights).eval()
+    measured_cell, model = cells["kind", "linear", 2, "votes"], load_model(cell.start.weights).eval()
     opened = in_fold(open_dataset(cell.task.dataset), 2, "mock")
     settings = benchmark.settings(cell, out=Path("unused"))
     sources = open_sources(settings)
     assert set(names(sources.splits["train"][0])) < set(names(opened["train"]))
     assert names(sources.splits["test"][0]) == names(opened["test"])
 
-    def seen(rows):
+    def features_and_labels(rows):
         batch = Galaxies(rows, model.config.framing, sources.target)[list(range(len(rows)))]
         with torch.no_grad():
             return model.features(eval_view(batch["pixels"], model.config.framing)).numpy(), batch["labels"].numpy()
 
-    pool, (x, y), (x_test, y_test) = seen(opened["train"])[0], seen(sources.splits["train"][0]), seen(opened["test"])
+    pool, _ = features_and_labels(opened["train"])
+    x, y = features_and_labels(sources.splits["train"][0])
+    x_test, y_test = features_and_labels(opened["test"])
     std = np.maximum(pool.std(0), 1e-3 * pool.std(0).mean())
     # The bias that the head comes with, and so the scale of the penalty, is drawn with the seed.
     fresh, _ = model_and_baseline(settings, sources, resolve_start(None, cell.start.weights, 32)[0])
     bias = fresh.head.bias.detach().expand(len(y), -1)
     scale = torch.nn.functional.cross_entropy(bias, torch.from_numpy(y)).item()
-    theirs = LogisticRegression(C=1 / (len(y) * found["chosen"] * scale), tol=1e-6, max_iter=10_000)
+    theirs = LogisticRegression(C=1 / (len(y) * measured_cell["chosen"] * scale), tol=1e-6, max_iter=10_000)
     predicted = theirs.fit((x - pool.mean(0)) / std, y).predict((x_test - pool.mean(0)) / std)
-    assert found["figures"]["error"]["model"] == pytest.approx((predicted != y_test).mean(), abs=1.01 / len(y_test))
-    assert found["galaxies"] == len(y)
+    assert measured_cell["figures"]["error"]["model"] == pytest.approx(
+        (predicted != y_test).mean(), abs=1.01 / len(y_test)
+    )
+    assert measured_cell["galaxies"] == len(y)
 
 
 def test_linear_probes_run_on_a_device_of_their_own(mock_dataset, tmp_path, monkeypatch):
-    """Of features that are computed there, and of those that are kept; and find what they find on the CPU."""
-    found = {}
+    """With features computed there, and with cached ones; and the losses agree with those on the CPU."""
+    losses = {}
     for where in ("cpu", "elsewhere"):
         benchmark = some_benchmark(mock_dataset, tmp_path / where, {"random": None}, modes=("linear",), seeds=(1,))
         with second_device() if where == "elsewhere" else contextlib.nullcontext("cpu") as device:
@@ -160,9 +166,9 @@ def test_linear_probes_run_on_a_device_of_their_own(mock_dataset, tmp_path, monk
             monkeypatch.setattr(Accelerator, "device", torch.device(device))
             bench = CellMeasurer(benchmark)
             assert all(bench.measure(cell) for cell in benchmark.cells())
-        found[where] = [cell.record()["figures"][cell.task.measure]["model"] for cell in benchmark.cells()]
-    assert found["elsewhere"] == pytest.approx(found["cpu"], rel=0.02)
-    assert len(found["cpu"]) == 4, "tasks and shares"
+        losses[where] = [cell.record()["figures"][cell.task.measure]["model"] for cell in benchmark.cells()]
+    assert losses["elsewhere"] == pytest.approx(losses["cpu"], rel=0.02)
+    assert len(losses["cpu"]) == 4, "tasks and shares"
 
 
 def measure_all(benchmark):
@@ -173,17 +179,17 @@ def measure_all(benchmark):
 
 def test_with_mixed_precision_whole_models_are_trained_but_not_probed(mock_dataset, tmp_path):
     """Both in one process, in which Accelerate allows one precision."""
-    found = []
+    records = []
     for precision in ("bf16", None):
-        given = dict(shares=(0.5,), seeds=(1,), rates=(1e-2,), seen=20, precision=precision)
-        benchmark = some_benchmark(mock_dataset, tmp_path / str(precision), {"random": None}, **given)
+        options = dict(shares=(0.5,), seeds=(1,), rates=(1e-2,), images_per_root=20, precision=precision)
+        benchmark = some_benchmark(mock_dataset, tmp_path / str(precision), {"random": None}, **options)
         benchmark = dataclasses.replace(benchmark, tasks={"kind": benchmark.tasks["kind"]})
         process = SERVER.Process(target=measure_all, args=(benchmark,))
         process.start()
         process.join()
         assert process.exitcode == 0
-        found.append({cell.mode: cell.record() for cell in benchmark.cells()})
-    mixed, plain = found
+        records.append({cell.mode: cell.record() for cell in benchmark.cells()})
+    mixed, plain = records
     assert mixed["full"]["environment"]["precision"] == "bf16"
     assert mixed["full"]["figures"] != plain["full"]["figures"]
     assert mixed["linear"]["environment"]["precision"] == "no"
@@ -206,7 +212,7 @@ def test_the_first_seed_chooses_the_learning_rate(measured):
 @pytest.mark.parametrize(
     ("losses", "tried"),
     [
-        ([4, 3, 2, 3, 1, 0], [2, 3, 1]),  # a valley: what lies behind its sides is not seen
+        ([4, 3, 2, 3, 1, 0], [2, 3, 1]),  # a valley: beyond its sides nothing is tried
         ([4, 3, 3, 2, 1, 2], [2, 3, 4, 5]),
         ([0, 1, 2, 3, 3, 3], [2, 3, 1, 0]),  # down to the edge
         ([6, 5, 4, 3, 2, 1], [2, 3, 4, 5]),
@@ -224,9 +230,9 @@ def test_the_search_of_a_rate_ends_between_two_that_are_worse(losses, tried):
             raise FloatingPointError
         return losses[rate]
 
-    found = search(range(len(losses)), loss_of)
-    assert list(found) == tried
-    assert found == {rate: math.inf if losses[rate] is None else losses[rate] for rate in tried}
+    searched = search(range(len(losses)), loss_of)
+    assert list(searched) == tried
+    assert searched == {rate: math.inf if losses[rate] is None else losses[rate] for rate in tried}
 
 
 def test_a_search_in_which_all_diverge_says_so():
@@ -244,8 +250,8 @@ def test_a_later_seed_waits_for_the_first(mock_dataset, tmp_path):
     assert not later.file.exists()
 
 
-def test_a_start_is_not_measured_on_what_it_has_learnt_from(mock_dataset, pretrained, tmp_path):
-    """Neither by itself nor in what it comes from; and the same galaxies under another name are refused."""
+def test_a_start_is_not_measured_on_its_own_pretraining_set(mock_dataset, pretrained, tmp_path):
+    """Nor on that of the run that it started from; and the same galaxies in a dataset of another name are refused."""
     own = tmp_path / "own"
     run(
         own,
@@ -268,7 +274,7 @@ def test_a_start_is_not_measured_on_what_it_has_learnt_from(mock_dataset, pretra
         b.check_unseen(some_benchmark(mock_dataset, tmp_path / "out", {"random": None, "votes": pretrained}))
 
 
-def test_a_start_whose_galaxies_are_gone_is_said_to_be_unchecked(mock_dataset, pretrained, tmp_path):
+def test_a_start_whose_galaxies_are_gone_is_not_checked(mock_dataset, pretrained, tmp_path):
     record = RunRecord.load(pretrained)
     record.settings["dataset"] = [str(tmp_path / "gone")]
     moved = tmp_path / "moved"
@@ -281,10 +287,10 @@ def test_a_start_whose_galaxies_are_gone_is_said_to_be_unchecked(mock_dataset, p
 
 
 def test_a_benchmark_may_grow_but_not_change(mock_dataset, pretrained, tmp_path):
-    looked = {"random": True, "votes": True}
+    checked = {"random": True, "votes": True}
     small = some_benchmark(mock_dataset, tmp_path, {"random": None}, seeds=(1,))
-    b.begin(small, looked)
-    b.begin(some_benchmark(mock_dataset, tmp_path, {"votes": pretrained}, seeds=(2,), reference="random"), looked)
+    b.begin(small, checked)
+    b.begin(some_benchmark(mock_dataset, tmp_path, {"votes": pretrained}, seeds=(2,), reference="random"), checked)
     about = json.loads((tmp_path / "benchmark.json").read_text())
     assert about["seeds"] == [1, 2]
     assert list(about["starts"]) == ["random", "votes"]
@@ -294,13 +300,39 @@ def test_a_benchmark_may_grow_but_not_change(mock_dataset, pretrained, tmp_path)
         ({"reference": "votes"}, "reference"),
     ):
         with pytest.raises(BadInput, match=f"another {named}"):
-            b.begin(dataclasses.replace(small, **change), looked)
+            b.begin(dataclasses.replace(small, **change), checked)
     with pytest.raises(BadInput, match="another votes"):
-        b.begin(some_benchmark(mock_dataset, tmp_path, {"votes": tmp_path}), looked)
+        b.begin(some_benchmark(mock_dataset, tmp_path, {"votes": tmp_path}), checked)
 
 
-def test_a_record_gives_back_the_settings_that_it_was_made_of(tmp_path):
-    """Each of the type it had: what is compared with it is made by the command line."""
+def test_commands_that_extend_a_benchmark_at_the_same_time_lose_nothing(mock_dataset, tmp_path):
+    seeds, barrier = range(1, 17), threading.Barrier(16)
+
+    def extend(seed):
+        benchmark = some_benchmark(mock_dataset, tmp_path, {"random": None}, seeds=(seed,))
+        barrier.wait()
+        b.begin(benchmark, {"random": True})
+
+    with ThreadPoolExecutor(len(seeds)) as pool:
+        list(pool.map(extend, seeds))
+    assert sorted(json.loads((tmp_path / "benchmark.json").read_text())["seeds"]) == list(seeds)
+    assert not list(tmp_path.rglob("*.lock"))
+
+
+def test_a_benchmark_of_before_is_extended(mock_dataset, tmp_path):
+    """Its starts have fields that are not written any more."""
+    first, second = (some_benchmark(mock_dataset, tmp_path, {"random": None}, seeds=(seed,)) for seed in (1, 2))
+    b.begin(first, {"random": True})
+    file = tmp_path / "benchmark.json"
+    about = json.loads(file.read_text())
+    about["starts"]["random"]["size_of"] = None
+    file.write_text(json.dumps(about))
+    b.begin(second, {"random": True})
+    assert json.loads(file.read_text())["seeds"] == [1, 2]
+
+
+def test_a_record_holds_the_settings_of_its_run(tmp_path):
+    """Each with the type that the command line gives it."""
     settings = Settings(
         dataset=("a", "b"), weights=(1.0, 2.0), out=tmp_path / "out", leave_out=tmp_path / "leave.csv", branch_of=Path("trunk"),
         keep_at=(0.5, 1.0), zoom=(0.8, 1.0), class_weights=(1.0, 3.0), tree=("gz2",), values=("z",), start=str(tmp_path), subset=0.25,
@@ -310,7 +342,7 @@ def test_a_record_gives_back_the_settings_that_it_was_made_of(tmp_path):
     record.save(tmp_path)
     record = RunRecord.load(tmp_path)
     assert settings_module.settings_of(record) == settings
-    del record.settings["shift"]  # of a time when there was no such option yet
+    del record.settings["shift"]  # of an earlier version without this option
     assert settings_module.settings_of(record) == settings
 
 
@@ -337,24 +369,24 @@ def arguments(dataset, folder):
     ]  # fmt: skip
 
 
-def test_the_script_measures_what_is_not_there_yet_and_writes_the_page(mock_dataset, pretrained, tmp_path, run_script):
-    given = arguments(mock_dataset, tmp_path)
-    given += ["--modes", "linear", "--shares", "1/2", "--starts", "random"]
-    done = run_script("benchmark_downstream", *given, "--seeds", 1)
+def test_the_script_measures_missing_cells_and_writes_the_page(mock_dataset, pretrained, tmp_path, run_script):
+    options = arguments(mock_dataset, tmp_path)
+    options += ["--modes", "linear", "--shares", "1/2", "--starts", "random"]
+    done = run_script("benchmark_downstream", *options, "--seeds", 1)
     assert "1 cells (1 linear): 0 done, 1 to do" in done.stdout
     files = sorted((tmp_path / "out/cells/kind/random").iterdir())
     assert [file.name for file in files] == ["linear,seed=1,share=1-2.json"]
     before = [file.stat().st_mtime_ns for file in files]
     save_file(timm.create_model("test_vit", img_size=32, num_classes=0).state_dict(), tmp_path / "vit.safetensors")
-    more = [f"vit=test_vit={tmp_path / 'vit.safetensors'}", "--sizes", "random", "vit", "--seeds", 1, 2, "--at-once", 2]
-    done = run_script("benchmark_downstream", *given, *more)
+    more = [f"vit=test_vit={tmp_path / 'vit.safetensors'}", "--seeds", 1, 2, "--at-once", 2]
+    done = run_script("benchmark_downstream", *options, *more)
     assert "4 cells (4 linear): 1 done, 3 to do" in done.stdout
     assert [file.stat().st_mtime_ns for file in files] == before
     page = (tmp_path / "out/README.md").read_text()
     assert "4 cells of tasks x starts" in page
     assert "Not yet measured" not in page
     results = json.loads((tmp_path / "out/results.json").read_text())
-    assert {(row["small"], row["large"]) for row in results["sizes"]} == {("vit", "random")}
+    assert {row["start"] for row in results["reductions"]} == {"vit"}
 
 
 def test_processes_share_out_gpus_and_cores_and_one_that_dies_is_replaced(mock_dataset, tmp_path, monkeypatch):
@@ -382,13 +414,23 @@ def test_processes_share_out_gpus_and_cores_and_one_that_dies_is_replaced(mock_d
 
 def test_a_killed_benchmark_leaves_no_processes(mock_dataset, tmp_path):
     """Also while they train, with processes of their own that decode pictures."""
-    given = [*arguments(mock_dataset, tmp_path), "--starts", "random", "--modes", "full", "--seen", 1e6, "--workers", 1]
-    command = [sys.executable, "scripts/benchmark_downstream.py", *map(str, given), "--at-once", "2"]
+    options = [
+        *arguments(mock_dataset, tmp_path),
+        "--starts",
+        "random",
+        "--modes",
+        "full",
+        "--seen",
+        1e6,
+        "--workers",
+        1,
+    ]
+    command = [sys.executable, "scripts/benchmark_downstream.py", *map(str, options), "--at-once", "2"]
     script = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     runs = tmp_path / "out/.cells"
     try:
         started = []
-        while len(started) < 2 + 2 + 1:  # that measure, that decode, and what multiprocessing has of its own
+        while len(started) < 2 + 2 + 1:  # that measure, that decode, and the resource tracker of multiprocessing
             assert script.poll() is None, [log.read_text() for log in runs.glob("*.log")]
             time.sleep(0.1)
             started = psutil.Process(script.pid).children(recursive=True)
@@ -409,9 +451,9 @@ def test_a_killed_benchmark_leaves_no_processes(mock_dataset, tmp_path):
         ("random=x", "--starts random=x: give NAME=WEIGHTS or NAME=BACKBONE=WEIGHTS, each name once, or random"),
     ],
 )
-def test_a_start_that_cannot_be_is_refused_in_one_line(start, why, mock_dataset, tmp_path, monkeypatch):
-    given = [*arguments(mock_dataset, tmp_path), "--starts", start.format(folder=tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["benchmark_downstream.py", *map(str, given)])
+def test_a_wrong_start_is_refused_in_one_line(start, why, mock_dataset, tmp_path, monkeypatch):
+    options = [*arguments(mock_dataset, tmp_path), "--starts", start.format(folder=tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["benchmark_downstream.py", *map(str, options)])
     with pytest.raises(SystemExit) as refused:
         runpy.run_path(str(ROOT / "scripts/benchmark_downstream.py"), run_name="__main__")
     assert refused.value.code.startswith(f"error: {why.format(folder=tmp_path)}")

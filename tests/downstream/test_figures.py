@@ -11,7 +11,7 @@ from PIL import Image
 from hf_galaxy.downstream.figures import figures_of
 from hf_galaxy.downstream.results import results_of
 from hf_galaxy.reports.charts import COLORS
-from tests.downstream.cells import SHARES, STARTS, TASKS, about, cells, series
+from tests.downstream.cells import SHARES, STARTS, TASKS, about, cells
 
 NAMES = ["labels-linear", "labels-full", "reductions-linear", "reductions-full", "linear-against-full"]
 
@@ -120,24 +120,3 @@ def test_titles_that_are_alike_when_cut_short_give_way_to_names():
     _, figures = drawn(cells(tasks=("gz1",), starts=said["starts"], seeds=(1, 2)), said)
     assert len(figures) == 5
     assert set(TASKS) > set(table(figures["labels-full"])["task"])
-
-
-def test_losses_are_drawn_against_galaxies_pretrained_with():
-    said = about()
-    galaxies = series(said)
-    results, figures = drawn(cells(noise=0.04), said)
-    assert [*figures] == [*NAMES, "amounts-linear-gz2_votes", "amounts-full-gz2_votes"]
-    for mode in ("linear", "full"):
-        figure = figures[f"amounts-{mode}-gz2_votes"]
-        rows = table(figure)
-        assert len(rows) == len(TASKS) * len(galaxies)
-        for row in rows.itertuples():
-            assert row.pretrained_with == galaxies[row.start]
-            (mean,) = (
-                each
-                for each in results["means"]
-                if each["main"]
-                and (each["task"], each["start"], each["mode"], each["share"]) == (row.task, row.start, mode, 1.0)
-            )
-            assert (row.value, row.low, row.high) == (mean["value"], mean["low"], mean["high"])
-        assert colored(figure, COLORS[0]) > 300

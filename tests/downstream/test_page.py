@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
@@ -11,7 +10,7 @@ from hf_galaxy.downstream.findings import key_findings
 from hf_galaxy.downstream.page import PAGE_MARK, benchmark_page, write_results
 from hf_galaxy.downstream.results import results_of
 from hf_galaxy.errors import BadInput
-from tests.downstream.cells import FALLS, GRIDS, SHARES, STARTS, TASKS, about, cells, series, write
+from tests.downstream.cells import GRIDS, SHARES, STARTS, about, cells, write
 
 FEW = {"tasks": ("gz1", "rings", "ceers"), "starts": ("random", "imagenet", "gz2_votes", "ceers")}
 
@@ -141,35 +140,3 @@ def test_an_unfinished_benchmark_says_what_it_lacks():
     only = page_of([cell for cell in made if cell["start"] == "imagenet"], about(tasks=("gz1",)))
     assert "best galaxy start" not in only
     assert "Labels that a start needs" not in only
-
-
-def test_larger_models_have_a_table():
-    said = about(tasks=("gz1",), starts=("imagenet", "gz2_votes"))
-    made = cells(tasks=("gz1",), starts=("imagenet", "gz2_votes"))
-    for start in said["starts"].values():
-        start["size_of"] = "Lite"
-    for cell in made:
-        cell["parameters"] = 3_400_000 if cell["start"] == "imagenet" else 4_800_000
-    rows = rows_of(page_of(made, said), "Larger models")
-    assert len(rows) == 2 + 2 * len(SHARES)
-    assert rows[2][:6] == ["gz1", "linear", "1/64", "ImageNet", STARTS["gz2_votes"][0], "3.4 to 4.8"]
-    assert np.isclose(float(rows[2][6].strip("*").split(" %")[0]), 25, atol=12)
-
-
-def test_galaxies_to_pretrain_with_have_their_law_and_what_they_are_worth():
-    starts = ("imagenet", "gz2_votes", "gz2_classes", "mock")
-    made, said = cells(tasks=("gz1",), starts=starts, noise=1e-3), about(tasks=("gz1",), starts=starts)
-    galaxies = series(said, falls=0.1)
-    page = page_of(made, said)
-    assert (
-        "galaxies of data/mock to pretrain with (5,079, 9,313, 17,758) the error of a linear probe with all labels falls"
-        in page
-    )
-    rows = rows_of(page, "More galaxies to pretrain with")
-    laws, worth = rows[2:4], rows[6:]
-    assert [row[:2] for row in laws] == [["`data/mock`", "linear"], ["`data/mock`", "full"]]
-    assert all(float(row[2].strip("*").split()[0]) == pytest.approx(0.1, abs=0.01) for row in laws)
-    for mode, of_mode in (("linear", worth[:3]), ("full", worth[3:])):
-        assert [row[:3] for row in of_mode] == [["gz1", mode, f"{n:,}"] for n in galaxies.values()]
-        saved = TASKS["gz1"][4] * (1 - 0.75 ** (1 / FALLS))
-        assert float(of_mode[-1][5].split()[0]) == pytest.approx(galaxies["gz2_votes"] / saved, rel=0.03)

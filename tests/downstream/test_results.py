@@ -9,13 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import isotonic_regression
-from scipy.stats import linregress
 
 from hf_galaxy.downstream.label_efficiency import FEWER, MORE, falling, galaxies_for
 from hf_galaxy.downstream.results import points_of, read_about, read_cells, results_of
 from hf_galaxy.errors import BadInput
-from tests.coverage import band
-from tests.downstream.cells import FALLS, SEEDS, SHARES, STARTS, TASKS, WORSE, about, cells, series, truth, write
+from tests.downstream.cells import FALLS, SEEDS, SHARES, STARTS, TASKS, WORSE, about, cells, truth, write
 
 PAIR = ("imagenet", "gz2_votes")
 
@@ -187,60 +185,6 @@ def test_a_figure_that_is_seldom_defined_has_no_interval():
     rows = of(results_of(made, about())["reductions"], measure="missed_precision")
     assert {row["low"] for row in rows} == {None}
     assert {row["error"] for row in rows} == {"not known"}
-
-
-def test_larger_models_of_a_family_are_compared():
-    made, said = cells(tasks=("gz1",), starts=("imagenet", "gz2_votes")), about(starts=("imagenet", "gz2_votes"))
-    assert results_of(made, said)["sizes"] == []
-    for start in said["starts"].values():
-        start["size_of"] = "EfficientNet-Lite"
-    for cell in made:
-        cell["parameters"] = 8_000_000 if cell["start"] == "imagenet" else 3_000_000
-    sizes = results_of(made, said)["sizes"]
-    assert {(row["small"], row["large"]) for row in sizes} == {("gz2_votes", "imagenet")}
-    assert {row["error"] for row in sizes} == {"more"}
-    assert one(sizes, mode="full", share=1.0)["value"] == pytest.approx(1 - 1 / 0.75, abs=0.1)
-
-
-def test_the_law_of_galaxies_pretrained_with_is_that_of_the_truth():
-    starts, tasks = ("imagenet", "gz2_votes", "gz2_classes", "mock"), ("gz1", "rings")
-    made, said = cells(tasks=tasks, starts=starts, noise=1e-3), about(tasks=tasks, starts=starts)
-    assert results_of(made, said)["amounts"] == results_of(made, said)["amount_averages"] == []
-    galaxies = series(said, falls=0.1)
-    results = results_of(made, said)
-    assert len(results["amounts"]) == len(tasks) * 2 * len(SHARES)
-    for row in results["amounts"]:
-        assert (row["series"], row["starts"], row["galaxies"]) == ("gz2_votes", [*galaxies], [*galaxies.values()])
-        means = [
-            one(results["means"], task=row["task"], start=start, mode=row["mode"], share=row["share"], main=True)[
-                "value"
-            ]
-            for start in row["starts"]
-        ]
-        assert row["value"] == pytest.approx(-linregress(np.log(row["galaxies"]), np.log(means)).slope)
-        assert row["value"] == pytest.approx(0.1, abs=0.005)
-        assert row["low"] < row["value"] < row["high"]
-        assert row["error"] == "less"
-    mean = one(results["amount_averages"], mode="linear", share=1.0)
-    assert mean["value"] == pytest.approx(
-        np.mean([row["value"] for row in of(results["amounts"], mode="linear", share=1.0)])
-    )
-    said["starts"]["mock"]["began"] = "weights/other"
-    assert results_of(made, said)["amounts"] == [], "two are no series"
-
-
-@pytest.mark.parametrize("count", [50, pytest.param(150, marks=pytest.mark.nightly)])
-def test_an_exponent_is_inside_nine_of_ten_intervals(count):
-    """Of starts whose losses differ by seeds and by galaxies."""
-    tasks, starts, inside = ("gz1",), ("imagenet", "gz2_votes", "gz2_classes", "mock"), []
-    said = about(tasks=tasks, starts=starts, shares=(1.0,))
-    series(said, falls=0.1)
-    for seed in range(count):
-        made = cells(tasks=tasks, starts=starts, shares=(1.0,), modes=("full",), noise=0.05, replicates=40, seed=seed)
-        (row,) = results_of(made, said)["amounts"]
-        inside.append(row["low"] <= 0.1 <= row["high"])
-    fewest, most = band(count)
-    assert fewest <= sum(inside) <= most
 
 
 def test_labels_saved_are_those_of_the_law():
