@@ -75,7 +75,7 @@ def choice_table(results: dict[str, Any]) -> str:
         ]
         for row in results["choices"]
     ]  # fmt: skip
-    return table(["mode", "start", "chosen from", "how often", "at an edge of the values tried"], lines)
+    return table(["mode", "start", "hyper-parameter", "chosen values: cells", "at an edge of the values tried"], lines)
 
 
 # Cells of tables

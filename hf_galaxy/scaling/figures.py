@@ -288,11 +288,14 @@ def _draw_sizes(axes: Axes, group: list[Row], styles: Mapping[tuple[str, str], S
     for row in group:
         color, marker, fill, _ = styles[row["family"], row["start"]]
         charts.draw_points(axes, [row["parameters"]], [row | {"value": row["loss"]}], color, marker, fill)
+        # Names are below the points of every other family, since models of two families may be alike in size and loss; a change
+        # is on the other side of its line.
+        end, offset, side = (("high", 7, "top"), ("low", -14, "bottom"))[families.index(row["family"]) % 2]
         if row["smaller"]:
-            _draw_step(axes, by_name[row["start"], row["smaller"]], row, color)
+            # In small panels, whose points are close together, the line alone shows the verdict.
+            text = _change(row) if named else _change(row).rpartition(": ")[2]
+            _draw_step(axes, by_name[row["start"], row["smaller"]], row, color, text, side)
         if named:
-            # Below the points of every other family, since models of two families may be alike in size and loss.
-            end, offset = (("high", 7), ("low", -14))[families.index(row["family"]) % 2]
             axes.annotate(
                 row["backbone"], (row["parameters"], np.clip(row[end] or row["loss"], low, high)), (0, offset),
                 textcoords="offset points", ha="center", fontsize=8, zorder=3.5, bbox=charts.TEXT_BOX,
@@ -302,12 +305,15 @@ def _draw_sizes(axes: Axes, group: list[Row], styles: Mapping[tuple[str, str], S
     charts.log_axis(axes.yaxis, *charts.limits([low, high], 0.12))
 
 
-def _draw_step(axes: Axes, small: Row, large: Row, color: str) -> None:
-    """A line from the smaller model of a family to the larger, with the change of the loss."""
+def _draw_step(axes: Axes, small: Row, large: Row, color: str, text: str, side: str) -> None:
+    """A line from the smaller model of a family to the larger, with a text whose `side` ("top" or "bottom") is at the line."""
     ends = np.array([[row["parameters"], row["loss"]] for row in (small, large)])
     axes.plot(*ends.T, "-" if large["verdict"] in ("less", "more") else ":", color=color, lw=1.3, zorder=2)
-    middle = ends.prod(axis=0) ** 0.5
-    axes.text(*middle, _change(large), fontsize=7.5, ha="center", va="center", zorder=3.5, bbox=charts.TEXT_BOX)
+    place = ends[0] ** 0.65 * ends[1] ** 0.35  # not in the middle, where a model of another family may be
+    axes.annotate(
+        text, place, (0, {"top": -7, "bottom": 7}[side]), textcoords="offset points",
+        fontsize=7.5, ha="center", va=side, zorder=3.5, bbox=charts.TEXT_BOX,
+    )  # fmt: skip
 
 
 def _change(row: Row) -> str:

@@ -25,7 +25,7 @@ Numbers = float | np.ndarray
 
 FEWEST = 3  # different numbers of galaxies
 # Each doubt begins with one of these.
-FALLS, EXPONENT, LEFT = "whether the loss falls with more", "the exponent", "whether anything is left"
+FALLS, EXPONENT, LEFT = "whether the loss falls with more", "the exponent", "whether a loss remains"
 MODELS = 5  # different sizes of models: fewer constrain a law of parameters too little
 
 
@@ -101,7 +101,7 @@ class PowerLaw:
         if low <= 1.01 * EXPONENTS[0] or high >= 0.99 * EXPONENTS[1] or high > 3 * low:
             doubts.append(f"{EXPONENT}, anywhere from {low:.2g} to {high:.2g}")
         if self.floor and self.interval("c")[0] <= 1e-6 * self.losses.min():
-            doubts.append(f"{LEFT} with ever more galaxies (c is at most {self.interval('c')[1]:.3g})")
+            doubts.append(f"{LEFT} with any number of galaxies (c is at most {self.interval('c')[1]:.3g})")
         return doubts
 
 
@@ -161,7 +161,9 @@ class JointLaw:
             elif low <= 1.01 * EXPONENTS[0] or high >= 0.99 * EXPONENTS[1] or high > 3 * low:
                 doubts.append(f"{EXPONENT} of {of}, anywhere from {low:.2g} to {high:.2g}")
         if self.interval("E")[0] <= 1e-6 * self.losses.min():
-            doubts.append(f"{LEFT} at the end (E is at most {self.interval('E')[1]:.3g})")
+            doubts.append(
+                f"{LEFT} with any number of galaxies and parameters (E is at most {self.interval('E')[1]:.3g})"
+            )
         return doubts
 
 

@@ -61,16 +61,25 @@ def law_table(study: Study, measure: str) -> str:
 
 def step_table(study: Study, measure: str) -> str:
     """Markdown: the change of the loss in the last step of galaxies, and with a larger model of the same family."""
-    rows = []
+    starts, rows = len(study["data"]["starts"]) > 1, []
     for law in _laws_of(study, measure):
         if (step := law["last_step"]) is not None:
-            rows.append(
-                [law["figure"], law["backbone"], f"{step['from']:,} to {step['to']:,} galaxies", *_change(step)]
-            )
+            kind = f"{step['from']:,} to {step['to']:,} galaxies"
+            rows.append([law["figure"], law["backbone"], *([law["start"]] if starts else []), kind, *_change(step)])
     for step in _model_steps(study, measure):
         kind = f"{step['from'] / 1e6:.2g} to {step['to'] / 1e6:.2g} million parameters"
-        rows.append([step["figure"], f"{step['small']} to {step['large']}", kind, *_change(step)])
-    return table(["figure", "backbone", "from, to", "change of the loss", "relative", "loss is"], rows)
+        models = f"{step['small']} to {step['large']}"
+        rows.append([step["figure"], models, *([step["start"]] if starts else []), kind, *_change(step)])
+    columns = [
+        "figure",
+        "backbone",
+        *(["start"] if starts else []),
+        "from, to",
+        "change of the loss",
+        "relative",
+        "loss is",
+    ]
+    return table(columns, rows)
 
 
 def _change(step: Law) -> list[str]:
@@ -144,10 +153,11 @@ def _on_exponents(study: Study, measure: str, across: str, many: str) -> str | N
 def _comparison(groups: Sequence[Law], many: str) -> str:
     differing = sum(each["p"] < 0.05 for each in groups)
     means = [each["mean"] for each in groups]
+    weighted = f"weighted means lie between {number(min(means))} and {number(max(means))}"
     return (
         f"in {differing} of {len(groups)} comparisons of {_span(each['count'] for each in groups)} {many} the exponents differ by "
-        f"more than their intervals allow (p below 0.05, by chance {_by_chance(groups, 0.05)}); weighted means lie between "
-        f"{number(min(means))} and {number(max(means))}"
+        f"more than their intervals allow (p below 0.05, by chance {_by_chance(groups, 0.05)}); "
+        f"{weighted if len(means) > 1 else f'the weighted mean is {number(*means)}'}"
     )
 
 
@@ -161,7 +171,7 @@ def _on_parameters(study: Study, measure: str) -> str | None:
     return (
         f"{measure}: with the most galaxies, of {len(steps)} pairs of a {_kind(study)} and a next larger model of the same family, the "
         f"loss is less in {counts['less']}{which} and more in {counts['more']} at 90 %, where chance alone would give "
-        f"{_by_chance(steps)} of each; in {counts['not shown'] + counts['not known']} neither is shown."
+        f"{_by_chance(steps)} of each; in {counts['not shown'] + counts['not known']} no change is shown."
     )
 
 

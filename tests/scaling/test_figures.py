@@ -110,7 +110,7 @@ def test_an_exponent_that_is_not_pinned_down_is_grey():
     study = studied(classed_records(backbones=ONE, sizes=SIZES, seeds=(1,)))
     (law,) = study["laws"]
     colors = {}
-    for doubts in ([], ["the exponent, anywhere from 0.1 to 3"], ["whether anything is left with ever more galaxies"]):
+    for doubts in ([], ["the exponent, anywhere from 0.1 to 3"], ["whether a loss remains with ever more galaxies"]):
         law["law"]["doubts"] = doubts
         (forest,) = (figure for figure in figures_of(study) if figure.name == "exponents-nll")
         colors[len(colors)] = colored(forest, COLORS[0]) > 50, table(forest)["pinned_down"].item()

@@ -153,7 +153,7 @@ def test_what_a_pilot_cannot_tell_is_said_without_a_number_that_has_no_interval(
     assert "at least" in answer
     assert "do not exclude that the loss never falls to it" in answer
     assert "about" not in answer
-    assert any(doubt.startswith("whether anything is left") for doubt in budget.doubts)
+    assert any(doubt.startswith("whether a loss remains") for doubt in budget.doubts)
     assert not budget.floor_shown
     far = NOW * REACH * 10
     assert exact((0.15, 0.2, 0), halved(6), loss((0.15, 0.2, 0), far)).galaxies_for == dict.fromkeys(needed)
