@@ -1,0 +1,107 @@
+"""Pages in results/ are made again from the records beside them: the same text to the byte, and the same numbers."""
+
+import importlib.util
+import json
+import re
+import subprocess
+
+import numpy as np
+import pytest
+from scipy.stats import linregress
+
+from hf_galaxy.downstream.figures import figures_of as benchmark_figures
+from hf_galaxy.downstream.page import benchmark_page
+from hf_galaxy.downstream.results import read_about, read_cells, results_of
+from hf_galaxy.scaling.figures import figures_of
+from hf_galaxy.scaling.label_budget import budget_of, series_of
+from hf_galaxy.scaling.label_budget_figure import label_budget_figure
+from hf_galaxy.scaling.label_budget_page import page_of, sentences_of
+from hf_galaxy.scaling.page import study_page
+from hf_galaxy.scaling.points import points_of, records_in
+from hf_galaxy.scaling.study import study_of
+from tests.conftest import ROOT
+
+RESULTS = ROOT / "results"
+# The fits of all studies take minutes: one page of each kind is made in each run of the tests, the others in that of the night.
+NIGHTLY = pytest.mark.nightly
+
+
+def approximately(value):
+    """Numbers may differ in their last digits between processors."""
+    if isinstance(value, dict):
+        return {key: approximately(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [approximately(each) for each in value]
+    return pytest.approx(value, rel=1e-3, abs=1e-9) if isinstance(value, float) else value
+
+
+def read(file):
+    return json.loads(file.read_text())
+
+
+@pytest.mark.parametrize(
+    "name", ["gz2_classes", *(pytest.param(name, marks=NIGHTLY) for name in ("gz2_votes", "ceers", "ceers_starts"))]
+)
+def test_the_page_of_a_study_is_that_of_its_records(name):
+    folder = RESULTS / name
+    study, text = study_of(points_of(records_in(folder))), (folder / "README.md").read_text()
+    (title,), (command,) = re.findall(r"^# (.*)$", text, re.M), re.findall(r"```bash\n(.*)\n```", text)
+    assert study_page(study, title, {figure.name: figure.alt for figure in figures_of(study)}, command) == text
+    assert json.loads(json.dumps(study)) == approximately(read(folder / "scaling.json"))
+
+
+@pytest.mark.parametrize(
+    "name", ["model_sizes", *(pytest.param(n, marks=NIGHTLY) for n in ("downstream", "mock_galaxies"))]
+)
+def test_the_page_of_a_benchmark_is_that_of_its_records(name):
+    folder = RESULTS / name
+    about = read_about(folder / "benchmark.json")
+    results = json.loads(json.dumps(results_of(read_cells(folder / "cells", about), about)))
+    page = benchmark_page(results, about, {figure.name: figure.alt for figure in benchmark_figures(results, about)})
+    assert page == (folder / "README.md").read_text()
+    assert results == approximately(read(folder / "results.json"))
+
+
+@pytest.mark.parametrize(
+    ("page", "study", "options"),
+    [
+        ("label_budget", "gz2_classes", {"backbone": "test_resnet", "target": 0.1, "hold_back": 3}),
+        ("label_budget_finetuned/error", "label_budget_finetuned", {"target": 0.15, "hold_back": 1}),
+        ("label_budget_finetuned/nll", "label_budget_finetuned", {"measure": "nll", "target": 0.45, "hold_back": 1}),
+    ],
+)
+def test_the_page_of_a_label_budget_is_that_of_its_records(page, study, options):
+    folder, options = RESULTS / page, dict(options)
+    target, hold_back = options.pop("target"), options.pop("hold_back")
+    budget = budget_of(series_of(points_of(records_in(RESULTS / study)), **options), target, hold_back)
+    text, figure = (folder / "README.md").read_text(), label_budget_figure(budget)
+    command = re.search(r"Made with `(.*?)`", text)[1]
+    assert page_of(budget, f"{figure.name}.png", figure.alt, command) == text
+    numbers = json.loads(json.dumps(budget.as_dict() | {"sentences": sentences_of(budget)}))
+    assert numbers == approximately(read(folder / "budget.json"))
+
+
+def test_the_page_of_mock_galaxies_is_that_of_their_records():
+    folder = RESULTS / "mock_galaxies"
+    spec = importlib.util.spec_from_file_location("amounts", folder / "amounts.py")
+    amounts = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(amounts)
+    about, results = read_about(folder / "benchmark.json"), read(folder / "results.json")
+    exponents, mean = amounts.exponents_of(about)
+    assert amounts.page_of(about, results, exponents, mean) == (folder / "amounts.md").read_text()
+    # The exponent is the slope of a line by least squares.
+    means, galaxies = amounts.rows_of(results, "means"), amounts.galaxies_of(about)
+    assert list(galaxies.values()) == [174, 698, 2_790, 11_162]
+    for task, exponent in exponents.items():
+        losses = [means[task, start]["value"] for start in galaxies]
+        assert exponent["value"] == pytest.approx(-linregress(np.log([*galaxies.values()]), np.log(losses)).slope)
+        assert exponent["low"] < exponent["value"] < exponent["high"]
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the repository, which knows its files")
+def test_the_folder_stays_small():
+    files = subprocess.run(["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True, check=True)
+    sizes = [(ROOT / file).stat().st_size for file in files.stdout.split() if (ROOT / file).exists()]
+    assert len(sizes) < 200
+    assert sum(sizes) < 25e6
+    assert not [file for file in files.stdout.split() if file.endswith((".safetensors", "points.parquet"))]
