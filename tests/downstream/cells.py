@@ -1,4 +1,4 @@
-"""Cells of a downstream benchmark whose truth is known, for tests of its results, page and figures."""
+"""Simulated cells of a downstream benchmark, for tests of its results, page and figures."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ TASKS = {
     "hart": ("Galaxy Zoo 2 votes on bars, arms and bulges", "votes", "excess", 9.0, 800),
     "ceers": ("CEERS votes", "votes", "excess", 22.0, 2921),
 }  # title, kind, measure, loss of ImageNet's full finetuning with all labels, galaxies
-STARTS = {  # of ImageNet's loss; what it learnt from
+STARTS = {  # share of ImageNet's loss; tasks that it was pretrained with
     "random": ("Random weights", 1.6, []),
     "imagenet": ("ImageNet", 1.0, []),
     "gz2_votes": ("ImageNet, then the vote fractions of Galaxy Zoo 2", 0.75, []),
@@ -59,9 +59,9 @@ def about(tasks=TASKS, starts=STARTS, shares=SHARES, seeds=SEEDS) -> dict:
 def cells(
     tasks=TASKS, starts=STARTS, shares=SHARES, seeds=SEEDS, modes=MODES, noise=0.02, replicates=50, seed=0
 ) -> list:
-    """One for each task, start, mode, share and seed, but for tasks that a start learnt from."""
+    """One for each task, start, mode, share and seed, except for tasks that a start was pretrained with."""
     rng = np.random.default_rng(seed)
-    made = []
+    measured = []
     for task in tasks:
         _, kind, measure, _, galaxies = TASKS[task]
         for each in seeds:
@@ -74,15 +74,15 @@ def cells(
                         continue
                     for mode in modes:
                         loss = truth(task, start, mode, share) * fold * np.exp(noise * rng.standard_normal())
-                        again = loss * luck * (1 + noise / 2 * rng.standard_normal(replicates))
-                        figures = {measure: figure(loss, again, 1.5)}
+                        replicated = loss * luck * (1 + noise / 2 * rng.standard_normal(replicates))
+                        figures = {measure: figure(loss, replicated, 1.5)}
                         if kind == "classes":
-                            figures |= {"nll": figure(3 * loss, 3 * again, 1.5)}
+                            figures |= {"nll": figure(3 * loss, 3 * replicated, 1.5)}
                         if task == "merger":
-                            holes = [None, *(again[1:] / 2)]
+                            holes = [None, *(replicated[1:] / 2)]
                             figures["missed_precision"] = {"model": loss / 2, "baseline": 0.9, "replicates": holes}
                         grid = GRIDS[mode]
-                        made.append({
+                        measured.append({
                             "task": task, "start": start, "mode": mode, "share": share, "seed": each,
                             "galaxies": max(8, int(galaxies * share)), "test_galaxies": galaxies // 4, "measure": measure,
                             "grid": {str(value): 0.6 for value in grid}, "chosen": grid[(each + len(start)) % 3],
@@ -90,16 +90,16 @@ def cells(
                             "parameters": 3_400_000, "backbone": "tf_efficientnet_lite0", "seconds": 10.0, "command": "",
                             "environment": {},
                         })  # fmt: skip
-    return made
+    return measured
 
 
-def figure(loss, again, baseline):
-    return {"model": float(loss), "baseline": baseline, "replicates": [float(value) for value in again]}
+def figure(loss, replicated, baseline):
+    return {"model": float(loss), "baseline": baseline, "replicates": [float(value) for value in replicated]}
 
 
-def write(folder: Path, made: list, of: dict) -> Path:
+def write(folder: Path, measured: list, of: dict) -> Path:
     """As the benchmark leaves them."""
-    for cell in made:
+    for cell in measured:
         name = f"{cell['mode']},share=1-{round(1 / cell['share'])},seed={cell['seed']}.json"
         file = folder / "cells" / cell["task"] / cell["start"] / name
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -16,9 +16,9 @@ from tests.downstream.cells import SHARES, STARTS, TASKS, about, cells
 NAMES = ["labels-linear", "labels-full", "reductions-linear", "reductions-full", "linear-against-full"]
 
 
-def drawn(made, said):
-    results = json.loads(json.dumps(results_of(made, said), allow_nan=False))
-    return results, {figure.name: figure for figure in figures_of(results, said)}
+def drawn(measured, description):
+    results = json.loads(json.dumps(results_of(measured, description), allow_nan=False))
+    return results, {figure.name: figure for figure in figures_of(results, description)}
 
 
 def table(figure):
@@ -42,7 +42,7 @@ def test_a_page_shows_them_in_this_order(everything):
     assert [*figures] == NAMES
     for name, figure in figures.items():
         for color in COLORS:
-            # The reference is 0 where all are compared with it; its colour marks what is worse there.
+            # The reference is 0 where all are compared with it; its colour marks larger errors there.
             assert colored(figure, color) > 100, (name, color)
 
 
@@ -89,22 +89,22 @@ def test_linear_against_full_is_that_of_the_results(everything):
 
 
 def test_what_lacks_is_left_out():
-    made = cells(tasks=("rings",), seeds=(1,), shares=(1.0,), modes=("linear",), starts=("imagenet", "gz2_votes"))
-    _, figures = drawn(made, about())
+    measured = cells(tasks=("rings",), seeds=(1,), shares=(1.0,), modes=("linear",), starts=("imagenet", "gz2_votes"))
+    _, figures = drawn(measured, about())
     assert [*figures] == ["labels-linear", "reductions-linear"]
     rows = table(figures["reductions-linear"])
     assert rows["task"].tolist() == ["rings"], "the average of one task is that task"
     assert rows["low"].isna().all()
-    _, figures = drawn([cell for cell in made if cell["start"] == "imagenet"], about())
+    _, figures = drawn([cell for cell in measured if cell["start"] == "imagenet"], about())
     assert [*figures] == ["labels-linear"]
 
 
 def test_a_start_without_any_error_is_drawn():
-    made = cells(tasks=("gz1",), starts=("imagenet", "gz2_votes"), shares=SHARES[-2:])
-    for cell in made:
+    measured = cells(tasks=("gz1",), starts=("imagenet", "gz2_votes"), shares=SHARES[-2:])
+    for cell in measured:
         if cell["start"] == "gz2_votes" and cell["share"] == 1:
             cell["figures"]["error"] |= {"model": 0.0, "replicates": [0.0] * 50}
-    results, figures = drawn(made, about())
+    results, figures = drawn(measured, about())
     assert [*figures] == NAMES
     assert set(table(figures["linear-against-full"])["start"]) == {"imagenet"}, "0 / 0 is not known"
     (row,) = (
@@ -114,9 +114,9 @@ def test_a_start_without_any_error_is_drawn():
 
 
 def test_titles_that_are_alike_when_cut_short_give_way_to_names():
-    said = about(tasks=("gz1",), starts=("imagenet", "gz2_votes", "mock"))
+    description = about(tasks=("gz1",), starts=("imagenet", "gz2_votes", "mock"))
     for name in ("gz2_votes", "mock"):
-        said["starts"][name]["title"] = f"{'a very long history of learning, ' * 4}{name}"
-    _, figures = drawn(cells(tasks=("gz1",), starts=said["starts"], seeds=(1, 2)), said)
+        description["starts"][name]["title"] = f"{'a very long history of pretraining, ' * 4}{name}"
+    _, figures = drawn(cells(tasks=("gz1",), starts=description["starts"], seeds=(1, 2)), description)
     assert len(figures) == 5
     assert set(TASKS) > set(table(figures["labels-full"])["task"])

@@ -1,4 +1,4 @@
-"""The page of a downstream benchmark says what its results say, whoever wins, and the folder is a dataset."""
+"""The page of a downstream benchmark holds its results, whichever start is best, and the folder is a dataset."""
 
 import json
 
@@ -15,8 +15,8 @@ from tests.downstream.cells import GRIDS, SHARES, STARTS, about, cells, write
 FEW = {"tasks": ("gz1", "rings", "ceers"), "starts": ("random", "imagenet", "gz2_votes", "ceers")}
 
 
-def page_of(made, said):
-    return benchmark_page(json.loads(json.dumps(results_of(made, said), allow_nan=False)), said, {})
+def page_of(measured, description):
+    return benchmark_page(json.loads(json.dumps(results_of(measured, description), allow_nan=False)), description, {})
 
 
 def rows_of(page, heading):
@@ -38,8 +38,8 @@ def results(folder):
 
 def test_the_folder_is_a_dataset_with_a_card(folder):
     table = load_dataset(str(folder), split="train")
-    made = cells(**FEW)
-    assert len(table) == sum(len(cell["figures"]) for cell in made)
+    measured = cells(**FEW)
+    assert len(table) == sum(len(cell["figures"]) for cell in measured)
     assert set(table.features) >= {"task", "start", "mode", "share", "seed", "measure", "loss", "replicates"}
     card = DatasetCard.load(folder / "README.md")
     assert card.data.pretty_name == "Downstream tasks: made up"
@@ -71,17 +71,17 @@ def test_the_best_and_the_losing_starts_are_told_beside_the_paper(results):
     for mode, words in (("linear", "a linear probe"), ("full", "full finetuning")):
         averages = {row["start"]: row for row in results["averages"] if (row["mode"], row["share"]) == (mode, 1.0)}
         best = averages["gz2_votes"]
-        said = f"{100 * best['value']:.1f} % [{100 * best['low']:.1f} %, {100 * best['high']:.1f} %] on average over 3 tasks"
+        reduction = f"{100 * best['value']:.1f} % [{100 * best['low']:.1f} %, {100 * best['high']:.1f} %] on average over 3 tasks"
         assert f"With all labels and {words}, the best galaxy start, {STARTS['gz2_votes'][0]}, cuts" in text
-        assert said in text
+        assert reduction in text
         losing = text.split(f"With all labels and {words}, more error than ImageNet on average, at 90 %: ")[1]
         assert losing.startswith(f"Random weights {100 * averages['random']['value']:.1f} %")
     assert "31 % on average over its five tasks" in text
 
 
 def test_a_galaxy_start_that_loses_is_told_as_plainly():
-    said = about(tasks=("gz1", "rings"), starts=("imagenet", "ceers"))
-    page = page_of(cells(tasks=("gz1", "rings"), starts=("imagenet", "ceers"), noise=0.005), said)
+    description = about(tasks=("gz1", "rings"), starts=("imagenet", "ceers"))
+    page = page_of(cells(tasks=("gz1", "rings"), starts=("imagenet", "ceers"), noise=0.005), description)
     assert f"the best galaxy start, {STARTS['ceers'][0]}, does NOT cut the error of ImageNet, by -" in page
     assert "(more error at 90 %)" in page
     assert "0 have less error at 90 %, 8 more" in page
@@ -100,22 +100,22 @@ def test_tables_hold_the_results(folder, results):
         if row["main"] and (row["mode"], row["share"]) == ("linear", 1)
     }
     for row in rows[2:5]:
-        for title, told in zip(header[1:-1], row[1:-1], strict=True):
+        for title, cell in zip(header[1:-1], row[1:-1], strict=True):
             mean = losses.get((row[0].split()[0], titles[title]))
-            assert told == ("" if mean is None else f"{mean['value']:#.3g} [{mean['low']:#.3g}, {mean['high']:#.3g}]")
+            assert cell == ("" if mean is None else f"{mean['value']:#.3g} [{mean['low']:#.3g}, {mean['high']:#.3g}]")
     assert rows[4][0] == "ceers (excess)"
-    assert rows[4][4] == "", "not measured on what it learnt from"
+    assert rows[4][4] == "", "not measured on its pretraining set"
     reductions = rows[7:]
     assert len(reductions) == len(SHARES) * 3
     for row in reductions:
-        for told, task in zip(row[3:], FEW["tasks"], strict=True):
+        for cell, task in zip(row[3:], FEW["tasks"], strict=True):
             mine = [
                 each for each in results["reductions"] if each["main"]
                 and (each["task"], each["start"], each["mode"]) == (task, titles[row[1]], "linear")
                 and each["share"] == (1 if row[0] == "all" else 1 / int(row[0][2:]))
             ]  # fmt: skip
-            assert told.strip("*").split(" %")[0] == (f"{100 * mine[0]['value']:.1f}" if mine else "")
-            assert not mine or told.startswith("**") == (mine[0]["error"] in ("less", "more"))
+            assert cell.strip("*").split(" %")[0] == (f"{100 * mine[0]['value']:.1f}" if mine else "")
+            assert not mine or cell.startswith("**") == (mine[0]["error"] in ("less", "more"))
     labels = rows_of(page, "Labels that a start needs")[2:]
     assert len(labels) == len(results["labels"]) == 2 * 8
     for row, own in zip(labels, results["labels"], strict=True):
@@ -131,12 +131,12 @@ def test_tables_hold_the_results(folder, results):
 
 
 def test_an_unfinished_benchmark_says_what_it_lacks():
-    made = [cell for cell in cells(tasks=("gz1",), seeds=(1,), modes=("linear",)) if cell["start"] != "mock"]
-    page = page_of(made, about(tasks=("gz1", "rings")))
+    measured = [cell for cell in cells(tasks=("gz1",), seeds=(1,), modes=("linear",)) if cell["start"] != "mock"]
+    page = page_of(measured, about(tasks=("gz1", "rings")))
     assert "Not yet measured: random, linear: 4 of 24 cells are there;" in page
     assert "mock, full: 0 of 24 cells are there" in page
     assert "(no interval)" in page
     assert "Linear probes against full finetuning" not in page
-    only = page_of([cell for cell in made if cell["start"] == "imagenet"], about(tasks=("gz1",)))
+    only = page_of([cell for cell in measured if cell["start"] == "imagenet"], about(tasks=("gz1",)))
     assert "best galaxy start" not in only
     assert "Labels that a start needs" not in only

@@ -1,4 +1,4 @@
-"""What a downstream benchmark says of cells whose truth is known: it is right as often as its intervals promise."""
+"""The results of a downstream benchmark agree with the truth that its cells were simulated from, as often as its intervals promise."""
 
 import copy
 import itertools
@@ -45,40 +45,40 @@ def test_galaxies_are_read_from_the_power_law_between_two_sizes():
     sizes = np.array([10.0, 100.0, 1000.0])
     logs = np.log(3 * sizes**-0.5)
     targets = np.log(3 * np.array([9.0, 20.0, 100.0, 555.0, 1000.0, 1001.0]) ** -0.5)
-    found = galaxies_for(sizes, np.tile(logs, (6, 1)), targets)
-    np.testing.assert_allclose(found, [-np.inf, 20, 100, 555, 1000, np.inf])
+    reached = galaxies_for(sizes, np.tile(logs, (6, 1)), targets)
+    np.testing.assert_allclose(reached, [-np.inf, 20, 100, 555, 1000, np.inf])
     flat = galaxies_for(sizes, np.log([[2.0, 1.0, 1.0]]), np.zeros(1))
     assert flat == [pytest.approx(100)], "where it first gets there"
 
 
 def test_labels_needed_are_those_of_the_law():
-    found = results_of(cells(tasks=("gz1",), starts=("imagenet", "gz2_votes", "ceers"), noise=1e-4), about())["labels"]
+    labels = results_of(cells(tasks=("gz1",), starts=("imagenet", "gz2_votes", "ceers"), noise=1e-4), about())["labels"]
     for mode in ("linear", "full"):
-        row = one(found, start="gz2_votes", mode=mode)
+        row = one(labels, start="gz2_votes", mode=mode)
         factor = (STARTS["imagenet"][1] / STARTS["gz2_votes"][1]) ** (1 / FALLS)
         assert row["factor"]["value"] == pytest.approx(factor, rel=0.02)
         assert row["galaxies"]["value"] == pytest.approx(TASKS["gz1"][4] / factor, rel=0.02)
         assert row["galaxies"]["low"] <= row["galaxies"]["value"] <= row["galaxies"]["high"]
         assert row["target"] == pytest.approx(truth("gz1", "imagenet", mode, 1), rel=0.01)
-        worse = one(found, start="ceers", mode=mode)
+        worse = one(labels, start="ceers", mode=mode)
         assert worse["galaxies"] == {"value": MORE, "low": MORE, "high": MORE}
         assert worse["factor"] == {"value": FEWER, "low": FEWER, "high": FEWER}
 
 
 def test_a_start_that_needs_less_than_was_measured_and_one_that_is_the_reference():
-    made = cells(tasks=("gz1",), starts=PAIR, noise=0.05)
-    twins = [{**cell, "start": "mock"} for cell in made if cell["start"] == "imagenet"]
-    for cell in made:
+    measured = cells(tasks=("gz1",), starts=PAIR, noise=0.05)
+    twins = [{**cell, "start": "mock"} for cell in measured if cell["start"] == "imagenet"]
+    for cell in measured:
         if cell["start"] == "gz2_votes":
             figure = cell["figures"]["error"]
             figure |= {"model": figure["model"] / 9, "replicates": [value / 9 for value in figure["replicates"]]}
-    found = results_of(made + twins, about())
-    row = one(found["labels"], start="gz2_votes", mode="full")
+    results = results_of(measured + twins, about())
+    row = one(results["labels"], start="gz2_votes", mode="full")
     assert set(row["galaxies"].values()) == {FEWER}
     assert set(row["factor"].values()) == {MORE}
-    same = one(found["labels"], start="mock", mode="full")
+    same = one(results["labels"], start="mock", mode="full")
     assert set(same["factor"].values()) == {1.0}, "whatever the noise of its curve"
-    for row in of(found["reductions"], start="mock"):
+    for row in of(results["reductions"], start="mock"):
         assert row["low"] == row["value"] == row["high"] == 0
         assert row["error"] == "not shown"
 
@@ -106,12 +106,12 @@ def test_every_reduction_and_average_is_that_of_the_truth(results):
 
 
 def test_values_are_plain_arithmetic_of_the_cells(results):
-    made = cells()
+    measured = cells()
     losses = {
         tuple(cell[key] for key in ("task", "start", "mode", "share", "seed")): cell["figures"][cell["measure"]][
             "model"
         ]
-        for cell in made
+        for cell in measured
     }
 
     def mean(*key):
@@ -142,78 +142,84 @@ def test_linear_against_full_is_that_of_the_truth(results):
 
 def test_an_average_holds_tasks_with_galaxies_in_common_together():
     # The same galaxies with the same luck in two tasks: their average is as uncertain as each; with galaxies of their own, less.
-    made = cells(tasks=("gz1", "rings"), starts=PAIR, shares=(1.0,), modes=("full",), noise=0.0, replicates=2000)
+    measured = cells(tasks=("gz1", "rings"), starts=PAIR, shares=(1.0,), modes=("full",), noise=0.0, replicates=2000)
     rng = np.random.default_rng(0)
     widths = []
     for common in (True, False):
         luck = {task: np.exp(0.1 * rng.standard_normal(2000)) for task in ("gz1", "rings")}
-        for cell in made:
+        for cell in measured:
             own = luck["gz1" if common else cell["task"]]
             error = cell["figures"]["error"]
             error["replicates"] = list(error["model"] * (own if cell["start"] == "gz2_votes" else np.ones(2000)))
-        (average,) = results_of(made, about())["averages"]
+        (average,) = results_of(measured, about())["averages"]
         widths.append(average["high"] - average["low"])
     assert widths[0] == pytest.approx(2 * 1.645 * 0.1 * 0.75, rel=0.1)
     assert widths[1] == pytest.approx(widths[0] / 2**0.5, rel=0.1)
 
 
 def test_one_seed_has_values_and_no_intervals():
-    found = results_of(cells(seeds=(1,)), about(seeds=(1,)))
+    results = results_of(cells(seeds=(1,)), about(seeds=(1,)))
     for name in ("means", "reductions", "averages", "linear", "linear_averages"):
-        assert {row["low"] for row in found[name]} == {None}
-        assert None not in {row["value"] for row in found[name]}
-    assert {row["error"] for row in found["reductions"]} == {"not known"}
-    assert {row["factor"]["low"] for row in found["labels"]} == {None}
+        assert {row["low"] for row in results[name]} == {None}
+        assert None not in {row["value"] for row in results[name]}
+    assert {row["error"] for row in results["reductions"]} == {"not known"}
+    assert {row["factor"]["low"] for row in results["labels"]} == {None}
 
 
 def test_unequal_seeds_are_compared_where_both_are():
-    made = [cell for cell in cells(tasks=("gz1",), starts=PAIR) if (cell["start"], cell["seed"]) != ("gz2_votes", 2)]
-    found = results_of(made, about())
-    assert {row["seeds"] for row in found["reductions"]} == {2}
-    assert {row["seeds"] for row in of(found["means"], start="imagenet")} == {3}
-    assert "gz2_votes, full: 8 of 60 cells are there" in found["data"]["missing"]
-    assert "mixed, linear: 0 of 48 cells are there" in found["data"]["missing"], "of four tasks, as it learnt from one"
-    assert "ceers on ceers" in found["data"]["learnt_from"]
-    alone = results_of([cell for cell in made if cell["start"] != "imagenet"], about())
+    measured = [
+        cell for cell in cells(tasks=("gz1",), starts=PAIR) if (cell["start"], cell["seed"]) != ("gz2_votes", 2)
+    ]
+    results = results_of(measured, about())
+    assert {row["seeds"] for row in results["reductions"]} == {2}
+    assert {row["seeds"] for row in of(results["means"], start="imagenet")} == {3}
+    assert "gz2_votes, full: 8 of 60 cells are there" in results["data"]["missing"]
+    assert "mixed, linear: 0 of 48 cells are there" in results["data"]["missing"], (
+        "of four tasks, as it was pretrained with one"
+    )
+    assert "ceers on ceers" in results["data"]["learnt_from"]
+    alone = results_of([cell for cell in measured if cell["start"] != "imagenet"], about())
     assert alone["reductions"] == alone["averages"] == alone["labels"] == []
 
 
 def test_a_figure_that_is_seldom_defined_has_no_interval():
-    made = cells(tasks=("merger",), starts=PAIR)
-    for cell in made:
+    measured = cells(tasks=("merger",), starts=PAIR)
+    for cell in measured:
         cell["figures"]["missed_precision"]["replicates"][:8] = [None] * 8
-    rows = of(results_of(made, about())["reductions"], measure="missed_precision")
+    rows = of(results_of(measured, about())["reductions"], measure="missed_precision")
     assert {row["low"] for row in rows} == {None}
     assert {row["error"] for row in rows} == {"not known"}
 
 
 def test_labels_saved_are_those_of_the_law():
-    found = results_of(cells(tasks=("gz1",), starts=("imagenet", "gz2_votes", "random"), noise=1e-4), about())["labels"]
+    labels = results_of(cells(tasks=("gz1",), starts=("imagenet", "gz2_votes", "random"), noise=1e-4), about())[
+        "labels"
+    ]
     saved = TASKS["gz1"][4] * (1 - 0.75 ** (1 / FALLS))
-    assert one(found, start="gz2_votes", mode="full")["saved"]["value"] == pytest.approx(saved, rel=0.02)
-    assert set(one(found, start="random", mode="full")["saved"].values()) == {FEWER}
+    assert one(labels, start="gz2_votes", mode="full")["saved"]["value"] == pytest.approx(saved, rel=0.02)
+    assert set(one(labels, start="random", mode="full")["saved"].values()) == {FEWER}
 
 
 def test_choices_at_an_edge_are_counted_where_there_was_a_choice():
-    made = cells(tasks=("gz1",), starts=("imagenet",), shares=(1.0,), modes=("full",))
-    for cell, (grid, chosen) in zip(made, [("123", 1), ("123", 3), ("2", 2)], strict=True):
+    measured = cells(tasks=("gz1",), starts=("imagenet",), shares=(1.0,), modes=("full",))
+    for cell, (grid, chosen) in zip(measured, [("123", 1), ("123", 3), ("2", 2)], strict=True):
         cell |= {"grid": {rate: 0.5 for rate in grid}, "chosen": chosen}
-    (row,) = results_of(made, about())["choices"]
+    (row,) = results_of(measured, about())["choices"]
     assert {key: row[key] for key in ("cells", "choosing", "lowest", "highest", "chosen")} == {
         "cells": 3, "choosing": 2, "lowest": 1, "highest": 1, "chosen": {"1": 1, "2": 1, "3": 1},
     }  # fmt: skip
-    points = points_of(made, about())
+    points = points_of(measured, about())
     assert points[points["main"]]["edge"].tolist() == ["lowest", "highest", "none"]
 
 
 def test_points_are_the_cells(tmp_path):
-    made = cells(tasks=("gz1", "merger"), starts=PAIR, shares=SHARES[-2:])
-    folder = write(tmp_path, made, about())
+    measured = cells(tasks=("gz1", "merger"), starts=PAIR, shares=SHARES[-2:])
+    folder = write(tmp_path, measured, about())
     points = points_of(read_cells(folder / "cells", read_about(folder / "benchmark.json")), about())
     expected = {
         (*(cell[key] for key in ("task", "start", "mode", "share", "seed")), name): figure
         for cell, (name, figure) in itertools.chain.from_iterable(
-            itertools.product([cell], cell["figures"].items()) for cell in made
+            itertools.product([cell], cell["figures"].items()) for cell in measured
         )
     }
     assert len(points) == len(expected)
@@ -222,21 +228,21 @@ def test_points_are_the_cells(tmp_path):
         assert (row.loss, row.baseline) == (figure["model"], figure["baseline"])
         np.testing.assert_array_equal(row.replicates, np.array(figure["replicates"], float))
     assert points["task"].drop_duplicates().tolist() == ["gz1", "merger"]
-    shuffled = points_of(made[::-1], about())
+    shuffled = points_of(measured[::-1], about())
     pd.testing.assert_frame_equal(shuffled.drop(columns="replicates"), points.drop(columns="replicates"))
 
 
 def test_broken_cells_are_named(tmp_path):
-    made = cells(tasks=("gz1",), starts=PAIR, shares=(1.0,), seeds=(1,))
-    folder = write(tmp_path, made, about())
-    said = read_about(folder / "benchmark.json")
+    measured = cells(tasks=("gz1",), starts=PAIR, shares=(1.0,), seeds=(1,))
+    folder = write(tmp_path, measured, about())
+    description = read_about(folder / "benchmark.json")
     file = folder / "cells/gz1/gz2_votes/full,share=1-1,seed=1.json"
     whole = json.loads(file.read_text())
 
     def refused(text, **changes):
         file.write_text(json.dumps(whole | changes))
         with pytest.raises(BadInput, match=text) as error:
-            read_cells(folder / "cells", said)
+            read_cells(folder / "cells", description)
         assert str(file) in str(error.value)
 
     refused("its seed is missing or of a wrong type", seed=None)
@@ -251,9 +257,9 @@ def test_broken_cells_are_named(tmp_path):
     refused("lacks the replicates", figures={"error": {"model": 0.1, "baseline": 0.2, "replicates": []}})
     file.write_text("{")
     with pytest.raises(BadInput, match="cannot be read as JSON"):
-        read_cells(folder / "cells", said)
+        read_cells(folder / "cells", description)
     with pytest.raises(BadInput, match="no cell"):
-        read_cells(folder / "nowhere", said)
+        read_cells(folder / "nowhere", description)
     (folder / "benchmark.json").write_text(json.dumps(about() | {"reference": "other"}))
     with pytest.raises(BadInput, match="not among the starts"):
         read_about(folder / "benchmark.json")

@@ -68,7 +68,7 @@ def test_every_choice_has_its_sentences_and_is_json():
 
 
 def test_sentences_say_no_more_than_the_data():
-    found = law_curves.scaling_law(RESULTS, "ceers_starts", "rmse", "bar-jwst")
+    found = law_curves.scaling_law(RESULTS, "ceers_starts", "rmse", "has-spiral-arms-jwst")
     assert all(law["last_step"]["loss"] == "not shown" for law in found["laws"])
     said = " ".join(found["sentences"])
     assert "no significant change" in said
