@@ -19,12 +19,6 @@ from text import sentence
 
 STUDIES = ("gz2_classes", "gz2_votes", "ceers", "ceers_starts")
 DOWNSTREAM = "downstream"
-# Files in the folder of results that the tab reads; a published Space needs no others.
-FILES = (
-    *(f"{study}/{file}" for study in STUDIES for file in ("scaling.json", FILE)),
-    f"{DOWNSTREAM}/results.json",
-    f"{DOWNSTREAM}/benchmark.json",
-)
 _HERE = Path(__file__).parent
 # In a published Space beside the app, otherwise in the repository.
 RESULTS = _HERE / "results" if (_HERE / "results").is_dir() else _HERE.parent / "results"

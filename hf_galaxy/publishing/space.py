@@ -10,10 +10,9 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.files import check_new, replaced_folder
 from hf_galaxy.models.start import load_run
 from hf_galaxy.publishing.hub import pickles
+from hf_galaxy.reports.records_file import FILE as RECORDS
 
 APP, CARD, MODELS = "spaces_app", "README.md", "models"
-# The results that the app reads: scaling studies, and the downstream benchmark.
-RESULTS = ("*/scaling.json", "*/records.parquet", "downstream/benchmark.json", "downstream/results.json")
 MARK = "<!-- Made by scripts/publish_space.py, which replaces it: write in spaces_app/ instead. -->"
 MAX_BYTES = 10**9  # that the Hub stores of a free Space
 # Fields that a card must have (huggingface.co/docs/hub/spaces-config-reference); others are allowed.
@@ -36,15 +35,20 @@ def files_of(root: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for top, folder in (("", root / APP), ("hf_galaxy", root / "hf_galaxy")):
         files |= {Path(top, file.relative_to(folder)).as_posix(): file for file in folder.rglob("*")}
-    results = root / "results"
-    for pattern in RESULTS:
-        files |= {f"results/{file.relative_to(results).as_posix()}": file for file in results.glob(pattern)}
+    files |= {file.relative_to(root).as_posix(): file for file in results_of(root / "results")}
     unwanted = (".", "__pycache__")
     return {
         path: file
         for path, file in sorted(files.items())
         if file.is_file() and file.suffix != ".pyi" and not any(part.startswith(unwanted) for part in path.split("/"))
     }
+
+
+def results_of(folder: Path) -> list[Path]:
+    """The results that the app reads: scaling studies with the records of their runs, and the downstream benchmark."""
+    studies = list(folder.glob("*/scaling.json"))
+    benchmark = [folder / "downstream" / name for name in ("benchmark.json", "results.json")]
+    return [*studies, *(study.with_name(RECORDS) for study in studies), *benchmark]
 
 
 def check(files: dict[str, Path]) -> None:

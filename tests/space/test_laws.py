@@ -18,7 +18,7 @@ import law_pretraining
 from hf_galaxy.errors import BadInput
 from hf_galaxy.scaling.label_budget import budget_of, series_of
 from hf_galaxy.scaling.points import points_of, records_in
-from law_records import FILES, RESULTS, STUDIES, json_value, study_of
+from law_records import RESULTS, STUDIES, json_value, study_of
 from text import sentence
 
 SPACE = Path(law_curves.__file__).parent
@@ -278,10 +278,6 @@ def test_pretraining_says_what_the_benchmark_says(tmp_path):
 
 def test_what_is_put_into_a_page_is_no_html():
     assert "<b>" not in law_pictures.paragraphs(["<b>"]) + law_pictures.table("<b>", ["<b>"], [["<b>", "<b>"]])
-
-
-def test_the_files_that_a_space_needs_are_there():
-    assert all((RESULTS / file).is_file() for file in FILES)
 
 
 _ASK = """
