@@ -53,7 +53,7 @@ def new_folder(out: Path, fingerprint: str) -> Iterator[Path]:
     check_new(out)
     out = out.resolve()
     try:
-        with _only_writer_of(out):
+        with only_writer_of(out):
             check_new(out)  # again: it may have been written meanwhile
             with _resumed_folder(out, fingerprint) as partial:
                 yield partial
@@ -93,7 +93,7 @@ def replaced_folder(out: Path) -> Iterator[Path]:
     """
     partial, earlier = (out.with_name(f".{out.name}.{state}") for state in ("partial", "earlier"))
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _only_writer_of(out):
+    with only_writer_of(out):
         for left in (partial, earlier):
             shutil.rmtree(left, ignore_errors=True)
         partial.mkdir()
@@ -107,7 +107,13 @@ def replaced_folder(out: Path) -> Iterator[Path]:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _only_writer_of(out: Path) -> AbstractContextManager[None]:
+def only_writer_of(out: Path) -> AbstractContextManager[None]:
+    """The lock of a folder, for the time that it is written.
+
+    Raises:
+        BadInput: another process is writing it.
+        OSError: the lock cannot be created beside it.
+    """
     refusal = f"{out}: another process is writing this folder now; let it finish, or choose another --out"
     return locked(out.with_name(f".{out.name}.lock"), refusal)
 

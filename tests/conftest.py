@@ -16,6 +16,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from hf_galaxy.publishing import plan, writer
 from hf_galaxy.publishing.dataset_card import Prose, write_card
 from hf_galaxy.publishing.plan import Row
 from hf_galaxy.training.targets.votes import vote_batches
-from tests.forks import ROOT, TIMEOUT, run_forked
+from tests.forks import ROOT, TIMEOUT, fork_server, run_forked
 
 # What is made once for all processes of pytest-xdist, which inherit it: the mock survey, models for ONNX Runtime.
 MADE_SHARED = "HF_GALAXY_TESTS" not in os.environ
@@ -174,6 +175,41 @@ def catalogue_folder(tmp_path):
         )
     )
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """A Hub on this machine."""
+    from tests.fake_hub import FakeHub
+
+    with FakeHub(tmp_path_factory.mktemp("hub")) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def hub_environment(hub, tmp_path_factory):
+    """Of a process that asks the hub, with a cache of its own."""
+    cache = tmp_path_factory.mktemp("cache")
+    return os.environ | hub.environment | {"HF_HOME": str(cache), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+
+
+@pytest.fixture(scope="module")
+def run_with_hub(hub_environment):
+    """Run a file in a fork of a server that asks the hub."""
+    with fork_server(hub_environment) as server:
+        yield partial(run_forked, environment=hub_environment, server=server)
+
+
+@pytest.fixture(scope="module")
+def returned_with_hub(run_with_hub, request):
+    """What a function of the test's module returns, as JSON, in a process that asks the hub; the module runs as a program."""
+
+    def returned(function, *arguments, **changes):
+        done = run_with_hub(request.module.__file__, function.__name__, *arguments, **changes)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return returned
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from hf_galaxy.cores import available_cores
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.decision_tree import DecisionTree, load_tree, tree_of_columns
 from hf_galaxy.errors import BadInput
-from hf_galaxy.files import check_new, new_folder
+from hf_galaxy.files import check_new, new_folder, only_writer_of
 from hf_galaxy.progress import progress
 from hf_galaxy.publishing.duplicates import SAME_GALAXY_ARCSEC
 
@@ -137,12 +137,16 @@ def main(settings: Simulate | Catalogue | Combine | Card) -> None:
         hub.check_repo_name(settings.push)
     if settings.push and (settings.out / STATISTICS).exists():
         print(f"{settings.out} is published already; uploading it")
-        rename(settings, settings.push)
     else:
         check_new(settings.out)
         publish(settings)
     if settings.push:
-        print(f"pushed to {hub.push(settings.out, settings.push)}")
+        try:
+            with only_writer_of(settings.out.resolve()):  # another push may write another name into the card
+                rename(settings, settings.push)
+                print(f"pushed to {hub.push(settings.out, settings.push)}")
+        except OSError as error:
+            raise BadInput(f"{settings.out} cannot be written: {error.strerror} ({error.filename})") from error
 
 
 def publish(settings: Simulate | Catalogue | Combine) -> None:

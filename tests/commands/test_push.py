@@ -4,12 +4,10 @@ The script and what loads from the fake Hub run in processes of their own.
 """
 
 import json
-import os
 import runpy
 import shutil
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,45 +19,11 @@ from hf_galaxy.reports import model_card
 from hf_galaxy.reports.run_folder import rewrite
 from hf_galaxy.reports.run_record import RunRecord
 from tests.conftest import ROOT
-from tests.fake_hub import FakeHub
-from tests.forks import fork_server, run_forked
 from tests.training.runs import run as trained
 
 MADE = {"README.md", "config.json", "model.safetensors", "preprocessor_config.json", "run.json"}
 MADE |= {f"{Path(name).name}.py" for name in MODULES}
 DRAWN = {"figures/loss.png", "figures/calibration.png"}
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    with FakeHub(tmp_path_factory.mktemp("hub")) as hub:
-        yield hub
-
-
-@pytest.fixture(scope="module")
-def environment(hub, tmp_path_factory):
-    """Of a process that asks the hub, with a cache of its own."""
-    ours = {"HF_HOME": str(tmp_path_factory.mktemp("cache")), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    return os.environ | hub.environment | ours
-
-
-@pytest.fixture(scope="module")
-def run(environment):
-    """Run a file in a fork of a server that asks the hub."""
-    with fork_server(environment) as server:
-        yield partial(run_forked, environment=environment, server=server)
-
-
-@pytest.fixture(scope="module")
-def asked(run):
-    """What a function of this file returns when it runs as a program."""
-
-    def asked(program, *arguments):
-        done = run(__file__, program.__name__, *arguments)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
-
-    return asked
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +85,10 @@ def loaded(picture, *names):
 
 
 def test_what_is_pushed_is_the_folder_and_loads_from_the_hub(
-    hub, run, asked, environment, folder, mock_dataset, tmp_path
+    hub, run_with_hub, returned_with_hub, hub_environment, folder, mock_dataset, tmp_path
 ):
     options = ("--push", "lab/model", "--datasets", "lab/survey")
-    done = run("scripts/publish_model.py", "--run", folder, *options)
+    done = run_with_hub("scripts/publish_model.py", "--run", folder, *options)
     assert f"pushed to {hub.url}/lab/model" in done.stdout, done.stderr
     there, here = files_of(hub.folder("models", "lab/model")), files_of(folder)
     assert there == {path: content for path, content in here.items() if not path.endswith(".pt")}
@@ -135,14 +99,14 @@ def test_what_is_pushed_is_the_folder_and_loads_from_the_hub(
     entries = parse_eval_result_entries(yaml.safe_load(there[".eval_results/survey.yaml"]))
     assert {entry.task_id for entry in entries} >= {"gz2_rmse", "gz_decals_dr5_accuracy"}
 
-    here, *others = asked(loaded, mock_dataset / "contact_sheet.jpg", folder, "lab/model")
+    here, *others = returned_with_hub(loaded, mock_dataset / "contact_sheet.jpg", folder, "lab/model")
     assert others == [here] * 3
 
     # And it can be trained on from there, which the new run's card says.
     start = ("--start", "lab/model", "--dataset", mock_dataset, "--task", "classes", "--label", "mock_class")
     more = ("--epochs", 1, "--workers", 0, "--cpu", "--out", tmp_path / "finetuned")
     command = [sys.executable, "scripts/finetune.py", *map(str, (*start, *more))]
-    own = environment | {"HF_DATASETS_OFFLINE": "1"}
+    own = hub_environment | {"HF_DATASETS_OFFLINE": "1"}
     done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert ModelCard.load(tmp_path / "finetuned/README.md").data.base_model == "lab/model"
@@ -159,11 +123,11 @@ def pushed_twice(folder, there):
         return str(error), before, hub.push(Path(folder), "lab/broken", "model")
 
 
-def test_a_push_that_broke_off_goes_on_and_the_card_comes_last(hub, asked, folder):
+def test_a_push_that_broke_off_goes_on_and_the_card_comes_last(hub, returned_with_hub, folder):
     there = hub.folder("models", "lab/broken")
     shutil.rmtree(hub.root / "lfs", ignore_errors=True)  # nothing has been sent before
     hub.fail(after=len(DRAWN) + 2, times=1)  # the pictures, the weights and one commit
-    error, before, address = asked(pushed_twice, folder, there)
+    error, before, address = returned_with_hub(pushed_twice, folder, there)
     assert f"the model is complete in {folder}" in error
     assert "model.safetensors" in before
     assert "README.md" not in before
@@ -216,13 +180,13 @@ def pushed_again(folder):
     return there
 
 
-def test_what_is_published_again_leaves_nothing_of_what_it_was(hub, asked, publish, folder):
+def test_what_is_published_again_leaves_nothing_of_what_it_was(hub, returned_with_hub, publish, folder):
     own = {"extra/checkpoint-1.pt", "figures/own.png", ".eval_results/own.yaml"}
     for path in own:
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_text(path)
     assert "written from" in publish(folder, "--datasets", "lab/survey", "--allow-pickle", "extra/checkpoint-1.pt")
-    before, after = asked(pushed_again, folder)
+    before, after = returned_with_hub(pushed_again, folder)
     made = MADE | own | {".gitattributes"}
     assert {*before} == made | DRAWN | {".eval_results/survey.yaml"}, "what was allowed is sent"
     assert {*after} == made | {"figures/loss.png", ".eval_results/other.yaml"}

@@ -4,11 +4,9 @@ The scripts and the client libraries run in processes of their own, which ask th
 """
 
 import json
-import os
 import re
 import sys
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,43 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from hf_galaxy.files import only_writer_of
 from tests import fake_hub
-from tests.fake_hub import FakeHub
-from tests.forks import fork_server, run_forked
 
 FOOTER = 65536  # bytes that a reader fetches to find the footer
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    with FakeHub(tmp_path_factory.mktemp("hub")) as hub:
-        yield hub
-
-
-@pytest.fixture(scope="module")
-def environment(hub, tmp_path_factory):
-    """Of a process that asks the hub, with a cache of its own."""
-    cache = tmp_path_factory.mktemp("cache")
-    return os.environ | hub.environment | {"HF_HOME": str(cache), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-
-
-@pytest.fixture(scope="module")
-def run(environment):
-    """Run a file in a fork of a server that asks the hub."""
-    with fork_server(environment) as server:
-        yield partial(run_forked, environment=environment, server=server)
-
-
-@pytest.fixture(scope="module")
-def asked(run):
-    """What a function of this file returns when it runs as a program."""
-
-    def asked(program, *arguments, **changes):
-        done = run(__file__, program.__name__, *arguments, **changes)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
-
-    return asked
 
 
 def files_of(folder):
@@ -69,11 +34,11 @@ def writes(hub):
 
 
 @pytest.fixture(scope="module")
-def pushed(hub, run, tmp_path_factory):
+def pushed(hub, run_with_hub, tmp_path_factory):
     """The folder of a small mock survey that was pushed as lab/mock."""
     folder = tmp_path_factory.mktemp("published") / "mock"
     simulate = ("simulate", "--galaxies", 40, "--size", 32, "--num-proc", 1)
-    done = run("scripts/publish_dataset.py", *simulate, "--out", folder, "--push", "lab/mock")
+    done = run_with_hub("scripts/publish_dataset.py", *simulate, "--out", folder, "--push", "lab/mock")
     assert done.returncode == 0, done.stderr
     assert f"pushed to {hub.url}/datasets/lab/mock" in done.stdout
     return folder
@@ -108,8 +73,8 @@ def loaded():
     }
 
 
-def test_it_is_loaded_from_the_hub_whole_by_campaign_and_as_a_stream(asked, pushed):
-    answer = asked(loaded)
+def test_it_is_loaded_from_the_hub_whole_by_campaign_and_as_a_stream(returned_with_hub, pushed):
+    answer = returned_with_hub(loaded)
     assert sorted(answer["configs"]) == ["default", "gz2", "gz_decals_dr5", "tiny"]
     assert sum(map(len, answer["whole"].values())) == 40
     assert answer["whole"] == answer["stream"] == answer["ours"]
@@ -121,7 +86,7 @@ def test_it_is_loaded_from_the_hub_whole_by_campaign_and_as_a_stream(asked, push
     assert answer["picture"] == [32, 32]
 
 
-def test_a_push_that_broke_off_goes_on_with_what_is_missing(hub, run, catalogue_folder):
+def test_a_push_that_broke_off_goes_on_with_what_is_missing(hub, run_with_hub, catalogue_folder):
     folder, repo = catalogue_folder / "rings", hub.folder("datasets", "lab/rings")
     catalogue = (
         "scripts/publish_dataset.py", "catalogue", "--images", catalogue_folder / "pictures", "--catalogue",
@@ -131,7 +96,7 @@ def test_a_push_that_broke_off_goes_on_with_what_is_missing(hub, run, catalogue_
 
     # The second large file is refused: one line, nothing is visible, and the dataset is whole on the disk
     hub.fail(after=1)
-    done = run(*catalogue)
+    done = run_with_hub(*catalogue)
     *bar, line = done.stderr.splitlines()
     assert (done.returncode, [part for part in bar if part and "galaxies/s]" not in part]) == (1, []), done.stderr
     assert re.fullmatch(
@@ -146,7 +111,7 @@ def test_a_push_that_broke_off_goes_on_with_what_is_missing(hub, run, catalogue_
     # The same command sends the others; now the card is refused, which comes last
     hub.requests.clear()
     hub.fail(after=len(large))
-    done = run(*catalogue)
+    done = run_with_hub(*catalogue)
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
     assert f"{folder} is published already" in done.stdout
     assert writes(hub) == ["lfs"] * (len(large) - 1) + ["commit"] * 2
@@ -154,10 +119,20 @@ def test_a_push_that_broke_off_goes_on_with_what_is_missing(hub, run, catalogue_
 
     hub.requests.clear()
     hub.heal()
-    done = run(*catalogue)
+    done = run_with_hub(*catalogue)
     assert (done.returncode, writes(hub)) == (0, ["commit"]), done.stderr
     assert files_of(repo) == files_of(folder) == published
     assert stamps_of(folder) == stamps, "nothing was published again"
+
+
+def test_a_folder_that_another_process_writes_is_not_pushed(hub, run_with_hub, pushed):
+    before, simulate = files_of(pushed), ("simulate", "--galaxies", 40, "--size", 32, "--num-proc", 1)
+    with only_writer_of(pushed):
+        done = run_with_hub("scripts/publish_dataset.py", *simulate, "--out", pushed, "--push", "lab/renamed")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert f"{pushed}: another process is writing this folder now" in done.stderr
+    assert files_of(pushed) == before
+    assert not hub.folder("datasets", "lab/renamed").exists()
 
 
 def refusals(folder):
@@ -180,11 +155,11 @@ def refusals(folder):
 
 
 @pytest.fixture(scope="module")
-def refused(hub, asked, environment, pushed):
+def refused(hub, returned_with_hub, hub_environment, pushed):
     """How pushes end that have no token, and at last no Hub."""
     before = files_of(hub.root / "datasets")
-    without = {name: value for name, value in environment.items() if name != "HF_TOKEN"}
-    lines = asked(refusals, pushed, environment=without)
+    without = {name: value for name, value in hub_environment.items() if name != "HF_TOKEN"}
+    lines = returned_with_hub(refusals, pushed, environment=without)
     assert files_of(hub.root / "datasets") == before
     return lines
 
@@ -213,12 +188,12 @@ def pushed_twice(folder):
     hub.push(folder, "lab/twice")
 
 
-def test_what_is_published_again_with_fewer_files_leaves_none_of_the_old_ones(hub, asked, tmp_path):
+def test_what_is_published_again_with_fewer_files_leaves_none_of_the_old_ones(hub, returned_with_hub, tmp_path):
     """Else load_dataset("lab/twice") reads galaxies that are not in the dataset any more."""
     for name in ("README.md", "data/train-00000.parquet", "data/train-00001.parquet"):
         (tmp_path / "twice" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "twice" / name).write_text(name)
-    asked(pushed_twice, tmp_path / "twice")
+    returned_with_hub(pushed_twice, tmp_path / "twice")
     assert files_of(hub.folder("datasets", "lab/twice")) == files_of(tmp_path / "twice")
 
 
@@ -266,9 +241,9 @@ def streamed():
 
 
 @pytest.fixture
-def fetched(asked, large_pictures, sent):
+def fetched(returned_with_hub, large_pictures, sent):
     """Bytes fetched of each file for one picture of train, and all votes of validation."""
-    assert asked(streamed) == [500_000, list(range(24))]
+    assert returned_with_hub(streamed) == [500_000, list(range(24))]
     return sent
 
 

@@ -82,7 +82,7 @@ def _end(process):
         process.send_signal(signal.SIGINT)
         process.wait(STOPS_WITHIN)
     except subprocess.TimeoutExpired:
-        pass
+        print(f"{process.args}: did not end within {STOPS_WITHIN} seconds of SIGINT, and is killed", file=sys.stderr)
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
