@@ -65,12 +65,14 @@ for file in Path(folder).glob("*.py"):
 
 import numpy as np
 from astropy.io import fits
-import app, laws_tab, law_planner
+import app, laws_tab, law_planner, law_records
 from classifier import Classifier
 from galaxy_models import load_models
 from several_tab import Several
 
 app.page()
+for name in law_records.STUDIES:
+    assert len(law_records.study_of(law_records.RESULTS, name).points)
 law_planner.page(law_planner.own_budget(laws_tab._PILOT))
 fits.PrimaryHDU(np.random.default_rng(0).random((64, 64), np.float32)).writeto("noise.fits")
 classifier = Classifier(load_models())
@@ -97,7 +99,7 @@ def repository(tmp_path, model):
     root = tmp_path / "repository"
     for name, unwanted in (("hf_galaxy", "__pycache__"), ("spaces_app", "models"), ("scripts", "__pycache__")):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", unwanted))
-    for file in (file for pattern in space.RESULTS for file in (ROOT / "results").glob(pattern)):
+    for file in space.results_of(ROOT / "results"):
         (root / file.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, root / file.relative_to(ROOT))
     shutil.copytree(model, root / "spaces_app/models/mock")
@@ -119,9 +121,8 @@ def test_the_folder_runs_without_the_repository(repository, tmp_path):
     assert all(there[path] == file.read_bytes() for path, file in files.items() if path != "README.md")
     assert {"app.py", "text/en.toml", "hf_galaxy/trees/gz2.json", "models/mock/model.safetensors"} < there.keys()
     assert {path for path in there if path.startswith("results/")} == {
-        f"results/{file.relative_to(ROOT / 'results').as_posix()}"
-        for pattern in space.RESULTS for file in (ROOT / "results").glob(pattern)
-    }  # fmt: skip
+        file.relative_to(ROOT).as_posix() for file in space.results_of(ROOT / "results")
+    }
     assert not [path for path in there if "__pycache__" in path or path.startswith(("tests/", "results/ceers/runs"))]
     # With the repository nowhere on the path but where an editable installation may have put it, behind the app's own folder.
     with running_space(tmp_path / "space/app.py", PYTHONPATH="") as url:
@@ -285,7 +286,7 @@ def test_the_folder_needs_the_required_packages_and_no_others(repository, tmp_pa
     }
     there = _with_their_requirements(pins())
     absent = [module for module, names in owners.items() if not names & (there | {"hf-galaxy"})]
-    assert {"accelerate", "datasets", "galsim", "pytest"} <= set(absent)
+    assert {"accelerate", "galsim", "tensorboard"} <= set(absent)
     done = subprocess.run(
         [sys.executable, "-c", ALL_TABS, folder, json.dumps(absent)],
         cwd=tmp_path, env=os.environ | {"GRADIO_ANALYTICS_ENABLED": "False", "PYTHONPATH": "", "HF_HOME": str(tmp_path / "cache")},
@@ -317,11 +318,6 @@ def _with_their_requirements(requirements):
             if need.marker is None or need.marker.evaluate({"extra": extra}):
                 waiting += [(need, each) for each in {"", *need.extras}]
     return {name for name, _ in seen}
-
-
-def test_the_results_that_the_tabs_read_are_there():
-    records = pytest.importorskip("law_records")
-    assert {f"results/{name}" for name in records.FILES} <= space.files_of(ROOT).keys()
 
 
 def test_a_suffix_in_the_middle_counts():
