@@ -75,7 +75,7 @@ class ClassReport(TargetReport):
         galaxies, bins = calibration["galaxies"], len(calibration["galaxies"])
         blue = charts.COLORS[0]
         with charts.style():
-            figure, panels = charts.chart(2, height=3.7)
+            figure, panels = charts.chart(2, height=3.8)
             filled = [i for i, n in enumerate(galaxies) if n]
             predicted, accuracy = (
                 np.array([calibration[name][i] for i in filled]) for name in ("probability", "accuracy")

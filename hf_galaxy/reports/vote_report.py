@@ -160,7 +160,7 @@ class VoteReport(TargetReport):
         campaigns = calibration["campaigns"]
         covered = any("places" in each for each in campaigns.values())
         with charts.style():
-            figure, panels = charts.chart(1 + covered, height=3.7)
+            figure, panels = charts.chart(1 + covered, height=3.8)
             for i, each in enumerate(campaigns.values()):
                 look = {
                     "color": charts.COLORS[i % len(charts.COLORS)],
