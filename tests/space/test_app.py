@@ -191,9 +191,9 @@ def test_twenty_visitors_at_once_get_what_one_gets(space, client):
 def test_the_readme_example_runs(space, monkeypatch):
     [block] = re.findall(r"```py\n(from gradio_client.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     monkeypatch.chdir(ROOT)
-    told = {}
-    exec(block.replace("http://127.0.0.1:7860", space), told)
-    assert told["said"]["description"]
+    names = {}
+    exec(block.replace("http://127.0.0.1:7860", space), names)
+    assert names["prediction"]["description"]
 
 
 def test_several_pictures_become_a_table(client, tmp_path):
