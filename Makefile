@@ -31,14 +31,13 @@ space: $(VENV)/ready
 	@echo "The Space starts on http://127.0.0.1:$(PORT); Ctrl-C ends it."
 	$(RUN) GRADIO_ANALYTICS_ENABLED=False GRADIO_SERVER_NAME=127.0.0.1 GRADIO_SERVER_PORT=$(PORT) python spaces_app/app.py
 
-# As many tests at once as there are cores; those of a file share what they prepare (tests/conftest.py). Threads that wait leave
-# the cores to others.
+# As many tests at once as there are cores, so one thread each; those of a file share what they prepare (tests/conftest.py).
 test: lint
-	$(RUN) OMP_WAIT_POLICY=PASSIVE python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
+	$(RUN) OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
 
 # Also what only repeats, at more places and with other seeds, what `make test` has shown.
 test-nightly: $(VENV)/ready
-	$(RUN) OMP_WAIT_POLICY=PASSIVE python -m pytest -n auto --dist loadgroup --no-loadscope-reorder -m "nightly or not nightly"
+	$(RUN) OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadgroup --no-loadscope-reorder -m "nightly or not nightly"
 
 # Those of the Space that click in a Chromium, which `make test` runs, too, where there is one; without it they say so.
 test-browser: $(VENV)/ready

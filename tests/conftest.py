@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from filelock import FileLock
 from PIL import Image
 
@@ -32,6 +33,7 @@ from hf_galaxy.publishing.plan import Row
 from hf_galaxy.training.targets.votes import vote_batches
 from tests.forks import ROOT, TIMEOUT, fork_server, run_forked
 
+yaml.SafeLoader = yaml.CSafeLoader  # as in preloaded.py
 # What is made once for all processes of pytest-xdist, which inherit it: the mock survey, models for ONNX Runtime.
 MADE_SHARED = "HF_GALAXY_TESTS" not in os.environ
 if MADE_SHARED:

@@ -9,21 +9,14 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from unittest import mock
 
 import torch
 
-from hf_galaxy.targets import TARGETS
-
-PRELOADED = [
-    "hf_galaxy.training.run", "hf_galaxy.commands.publish", "hf_galaxy.scaling.figures", "accelerate", "datasets", "galsim",
-    "matplotlib.figure", "sklearn.metrics", "transformers.models.auto.modeling_auto", "transformers.pipelines",
-    *(path.rpartition(".")[0] for path in TARGETS.values()),
-]  # fmt: skip
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(PRELOADED)
+SERVER.set_forkserver_preload(["tests.preloaded"])
 ROOT = Path(__file__).parent.parent
 TIMEOUT = 300  # seconds
 
@@ -32,7 +25,7 @@ TIMEOUT = 300  # seconds
 def fork_server(environment: Mapping[str, str]) -> Iterator[multiprocessing.forkserver.ForkServer]:
     """A server for `run_forked` with what libraries read from the environment when they are imported, such as HF_ENDPOINT."""
     server = multiprocessing.forkserver.ForkServer()
-    server.set_forkserver_preload(PRELOADED[:1])
+    server.set_forkserver_preload(["hf_galaxy.training.run"])
     with mock.patch.dict(os.environ, environment, clear=True):
         server.ensure_running()
     try:
@@ -58,7 +51,7 @@ def run_forked(
     with tempfile.TemporaryDirectory(prefix="script-") as output:
         out, err = Path(output, "stdout"), Path(output, "stderr")
         started = [
-            SERVER.Process(target=_run_file, args=({**environment, **own}, out, err, str(path), arguments))
+            SERVER.Process(target=run_file, args=({**environment, **own}, out, err, str(path), arguments))
             for own in environments_of(processes)
         ]
         connect = (server or multiprocessing.forkserver._forkserver).connect_to_new_process
@@ -99,7 +92,10 @@ def enter(environment: Mapping[str, str], stdout: str | Path, stderr: str | Path
     multiprocessing.set_start_method(None, force=True)  # loaders start workers in the platform's own way
 
 
-def _run_file(environment, stdout, stderr, path, arguments):
+def run_file(
+    environment: Mapping[str, str], stdout: str | Path, stderr: str | Path, path: str, arguments: Sequence[str]
+) -> None:
+    """What a fork runs: a Python file as a program, in the root of the project."""
     enter(environment, stdout, stderr)
     os.chdir(ROOT)
     sys.argv = [path, *arguments]

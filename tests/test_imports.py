@@ -1,6 +1,7 @@
 """What is imported when: the package and the help of its commands at once, transformers with our models in whatever order."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from hf_galaxy import GalaxyConfig, GalaxyForVotes
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SHARED
 
 # Each of these takes from half a second to several seconds of a core.
 HEAVY = {
@@ -19,7 +20,8 @@ HEAVY = {
 def output_of(code, *arguments):
     """What a fresh interpreter prints."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    own = os.environ | {"HF_HOME": str(SHARED)}  # models for ONNX Runtime are exported once for all tests
+    done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout
 

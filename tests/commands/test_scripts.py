@@ -1,11 +1,10 @@
 """The scripts as a user runs them: the whole path, the same curve on two processes, and going on after a kill."""
 
 import json
+import os
 import re
 import runpy
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,10 +21,10 @@ from transformers import AutoImageProcessor, AutoModel
 import hf_galaxy
 from hf_galaxy.models.remote_code import MODULES
 from tests.conftest import ROOT
+from tests.forks import SERVER, run_file
 
 TINY = ("--backbone", "test_convnext", "--image-size", 32, "--batch-size", 16, "--min-votes", 3, "--workers", 0)
-ACCELERATE = ("-m", "accelerate.commands.launch")
-TWO_PROCESSES = (*ACCELERATE, "--config_file", "scripts/launch/cpu2.yaml")
+TWO_PROCESSES = ("-m", "accelerate.commands.launch", "--config_file", "scripts/launch/cpu2.yaml")
 
 
 def record_of(run):
@@ -37,7 +36,7 @@ def pretrained(mock_dataset, run_script, tmp_path_factory):
     """The run folder of a short pretraining."""
     out = tmp_path_factory.mktemp("runs") / "pretrained"
     options = (*TINY, "--epochs", 3, "--head-dropout", 0, "--out", out)
-    done = run_script("pretrain", "--dataset", mock_dataset, *options, launch=ACCELERATE)
+    done = run_script("pretrain", "--dataset", mock_dataset, *options)
     assert "gz2" in done.stderr
     assert "baseline" in done.stderr
     return out
@@ -161,15 +160,15 @@ def test_a_run_that_was_told_to_stop_says_so_and_goes_on(mock_dataset, run_scrip
     """SIGKILL at any moment, and equality to the bit: tests/training/test_exactness.py."""
     out = tmp_path / "stopped"
     command = [*map(str, ("--dataset", mock_dataset, *TINY, "--epochs", 6, "--checkpoint-minutes", 0, "--out", out))]
-    process = subprocess.Popen(
-        [sys.executable, "scripts/pretrain.py", *command], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
-    while not list(out.glob("checkpoint-*")) and process.poll() is None:
+    log = tmp_path / "log"
+    process = SERVER.Process(target=run_file, args=(dict(os.environ), log, log, "scripts/pretrain.py", command))
+    process.start()
+    while not list(out.glob("checkpoint-*")) and process.is_alive():
         time.sleep(0.005)
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 143
-    assert re.search(r"stopped after step \d+ of 2\d; the same command resumes from there\n$", said)
+    process.terminate()
+    process.join(120)
+    assert process.exitcode == 143
+    assert re.search(r"stopped after step \d+ of 2\d; the same command resumes from there\n$", log.read_text())
     line = called(monkeypatch, "evaluate", "--run", out)
     assert "the run is not finished; run the same command" in line
     line = called(monkeypatch, "pretrain", *command, "--learning-rate", 0.5)

@@ -4,8 +4,8 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import runpy
-import subprocess
 import sys
 import threading
 import time
@@ -38,6 +38,7 @@ from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.sources import open_sources
 from hf_galaxy.training.task import model_and_baseline
 from tests.conftest import ROOT
+from tests.forks import run_file
 from tests.training.runs import SERVER, run
 from tests.training.second_device import second_device
 
@@ -90,7 +91,7 @@ def some_benchmark(mock_dataset, out, starts, **changes):
 def measured(mock_dataset, pretrained, tmp_path_factory):
     """A small benchmark, and the measurements of its cells: linear probes of both tasks, and full finetuning of one start on one of them."""
     starts = {"random": None, "votes": pretrained}
-    benchmark = some_benchmark(mock_dataset, tmp_path_factory.mktemp("bench"), starts, shares=(0.5,))
+    benchmark = some_benchmark(mock_dataset, tmp_path_factory.mktemp("bench"), starts, shares=(0.5,), seen=60)
     (benchmark.out / ".cells").mkdir()
     bench, cells = CellMeasurer(benchmark), {}
     for cell in benchmark.cells():
@@ -158,7 +159,9 @@ def test_linear_probes_run_on_a_device_of_their_own(mock_dataset, tmp_path, monk
     """With features computed there, and with cached ones; and the losses agree with those on the CPU."""
     losses = {}
     for where in ("cpu", "elsewhere"):
-        benchmark = some_benchmark(mock_dataset, tmp_path / where, {"random": None}, modes=("linear",), seeds=(1,))
+        benchmark = some_benchmark(
+            mock_dataset, tmp_path / where, {"random": None}, modes=("linear",), seeds=(1,), penalties=(1e-1, 1e-2)
+        )
         with second_device() if where == "elsewhere" else contextlib.nullcontext("cpu") as device:
             monkeypatch.setattr(
                 "hf_galaxy.downstream.measure.start_accelerator", lambda precision: Accelerator(cpu=True)
@@ -378,7 +381,7 @@ def test_the_script_measures_missing_cells_and_writes_the_page(mock_dataset, pre
     assert [file.name for file in files] == ["linear,seed=1,share=1-2.json"]
     before = [file.stat().st_mtime_ns for file in files]
     save_file(timm.create_model("test_vit", img_size=32, num_classes=0).state_dict(), tmp_path / "vit.safetensors")
-    more = [f"vit=test_vit={tmp_path / 'vit.safetensors'}", "--seeds", 1, 2, "--at-once", 2]
+    more = [f"vit=test_vit={tmp_path / 'vit.safetensors'}", "--seeds", 1, 2]
     done = run_script("benchmark_downstream", *options, *more)
     assert "4 cells (4 linear): 1 done, 3 to do" in done.stdout
     assert [file.stat().st_mtime_ns for file in files] == before
@@ -425,18 +428,22 @@ def test_a_killed_benchmark_leaves_no_processes(mock_dataset, tmp_path):
         "--workers",
         1,
     ]
-    command = [sys.executable, "scripts/benchmark_downstream.py", *map(str, options), "--at-once", "2"]
-    script = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    options, output = [*map(str, options), "--at-once", "2"], tmp_path / "output"
+    command = (dict(os.environ), output, output, "scripts/benchmark_downstream.py", options)
+    script = SERVER.Process(target=run_file, args=command)
+    script.start()
     runs = tmp_path / "out/.cells"
     try:
         started = []
-        while len(started) < 2 + 2 + 1:  # that measure, that decode, and the resource tracker of multiprocessing
-            assert script.poll() is None, [log.read_text() for log in runs.glob("*.log")]
+        while (
+            len({process.ppid() for process in started} - {script.pid}) < 2
+        ):  # both that measure have some that decode
+            assert script.is_alive(), [log.read_text() for log in [output, *runs.glob("*.log")]]
             time.sleep(0.1)
             started = psutil.Process(script.pid).children(recursive=True)
     finally:
         script.kill()
-        script.wait()
+        script.join()
     _, alive = psutil.wait_procs(started, timeout=200)  # they save first
     left = [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
     for process in left:

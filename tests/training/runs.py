@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import torch
 from accelerate.state import PartialState
@@ -29,7 +30,9 @@ def _rank(environment, log, settings):
 
     show_log()
     try:
-        run_training(Settings(**settings))
+        # Those of a card take longer than the training; tests/commands draws them.
+        with mock.patch("hf_galaxy.reports.run_figures.figures", return_value={}):
+            run_training(Settings(**settings))
     except BadInput as error:
         sys.exit(f"error: {error}")
 

@@ -1,0 +1,21 @@
+"""What forks of `forks.SERVER` would otherwise each do for the first time: import libraries, and find fonts."""
+
+import importlib
+
+import yaml
+from matplotlib.lines import Line2D
+
+from hf_galaxy.reports import charts
+from hf_galaxy.targets import TARGETS
+
+yaml.SafeLoader = yaml.CSafeLoader  # the same parser in C: that in Python takes longer for a card than its dataset does
+
+for _name in (
+    "hf_galaxy.training.run", "hf_galaxy.commands.publish", "hf_galaxy.scaling.figures", "accelerate", "datasets", "galsim",
+    "sklearn.metrics", "transformers.models.auto.modeling_auto", "transformers.pipelines",
+    *(path.rpartition(".")[0] for path in TARGETS.values()),
+):  # fmt: skip
+    importlib.import_module(_name)
+with charts.style():
+    _figure, _ = charts.chart(1)
+    charts.png(_figure, "fonts", [Line2D([], [], label="line")])
