@@ -41,7 +41,13 @@ def script(name, words, log):
     runpy.run_path(str(ROOT / sys.argv[0]), run_name="__main__")
 
 
-@pytest.mark.parametrize("name", TABLES)
+# They take longer than all others together.
+LONG = ("training", "onnx_speed")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.nightly] if name in LONG else []) for name in TABLES]
+)
 def test_it_runs(name, tmp_path):
     words, promised = TABLES[name]
     process = SERVER.Process(target=script, args=(name, words, tmp_path / "log"))

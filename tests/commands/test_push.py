@@ -30,7 +30,7 @@ DRAWN = {"figures/loss.png", "figures/calibration.png"}
 def finished(tmp_path_factory, mock_dataset):
     """A run folder as training leaves it."""
     out = tmp_path_factory.mktemp("runs") / "mock"
-    trained(out, dataset=(str(mock_dataset),), epochs=1, keep_at=(1,))
+    trained(out, dataset=(str(mock_dataset),), epochs=1, keep_at=(1,), draws=True)
     return out
 
 

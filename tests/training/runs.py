@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from unittest import mock
 
@@ -16,7 +17,7 @@ from hf_galaxy.training.checkpoints import list_checkpoints
 from tests.forks import SERVER, enter, environments_of
 
 
-def _rank(environment, log, settings):
+def _rank(environment, log, draws, settings):
     enter(environment, log, log)
     torch.set_num_threads(1)
     if environment.get("ACCELERATE_USE_FSDP"):
@@ -30,15 +31,18 @@ def _rank(environment, log, settings):
 
     show_log()
     try:
-        # Those of a card take longer than the training; tests/commands draws them.
-        with mock.patch("hf_galaxy.reports.run_figures.figures", return_value={}):
+        with nullcontext() if draws else mock.patch("hf_galaxy.reports.run_figures.figures", return_value={}):
             run_training(Settings(**settings))
     except BadInput as error:
         sys.exit(f"error: {error}")
 
 
-def start(out, processes=1, environment=None, **settings):
-    """The processes of a run, started."""
+def start(out, processes=1, environment=None, draws=False, **settings):
+    """The processes of a run, started.
+
+    Args:
+        draws: the figures of its card, which takes longer than the training.
+    """
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"} | (environment or {})
     started = []
     for own in environments_of(processes):
@@ -46,7 +50,7 @@ def start(out, processes=1, environment=None, **settings):
             out=out, backbone="test_convnext", image_size=32, batch_size=16, min_votes=3, workers=1, cpu=True, epochs=4,
             checkpoint_minutes=0, precision="no",
         )  # fmt: skip
-        started.append(SERVER.Process(target=_rank, args=(environment | own, f"{out}.log", options | settings)))
+        started.append(SERVER.Process(target=_rank, args=(environment | own, f"{out}.log", draws, options | settings)))
         started[-1].start()
     return started
 

@@ -18,7 +18,7 @@ from tests.training.runs import run as trained
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, mock_dataset):
     out = tmp_path_factory.mktemp("runs") / "mock"
-    trained(out, dataset=(str(mock_dataset),), epochs=1)
+    trained(out, dataset=(str(mock_dataset),), epochs=1, draws=True)
     return out
 
 
