@@ -13,7 +13,7 @@ yaml.SafeLoader = yaml.CSafeLoader  # the same parser in C: that in Python takes
 for _name in (
     "hf_galaxy.training.run", "hf_galaxy.commands.publish", "hf_galaxy.scaling.figures", "accelerate", "datasets", "galsim",
     "sklearn.metrics", "transformers.models.auto.modeling_auto", "transformers.pipelines",
-    *(path.rpartition(".")[0] for path in TARGETS.values()),
+    *(path.rpartition(".")[0] for paths in TARGETS.values() for path in paths),
 ):  # fmt: skip
     importlib.import_module(_name)
 with charts.style():

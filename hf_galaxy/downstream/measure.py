@@ -19,7 +19,7 @@ from hf_galaxy.files import write_json
 from hf_galaxy.models.start import resolve_start
 from hf_galaxy.reports.run_record import FILE, RunRecord
 from hf_galaxy.sweeps.grid import STATE_DIR
-from hf_galaxy.targets import target_class
+from hf_galaxy.targets import report_class
 from hf_galaxy.training.features import BATCH, FeatureStore, without_backbone
 from hf_galaxy.training.processes import full_precision, start_accelerator
 from hf_galaxy.training.run import environment, run_training
@@ -175,7 +175,7 @@ def losses_of(results: dict, task: str) -> dict[str, dict]:
         measure: {
             "model": _six_digits(loss.model), "baseline": _six_digits(loss.baseline), "replicates": six_digits(loss.replicates),
         }
-        for measure, loss in target_class(task).report.benchmark_losses(results).items()
+        for measure, loss in report_class(task)().benchmark_losses(results).items()
     }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_galaxy.errors import BadInput
-from hf_galaxy.targets import TARGETS, target_class
+from hf_galaxy.targets import TARGETS, report_class, target_class
 from hf_galaxy.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _task(place: str, name: str, table: Any) -> Task:
     kind = options.setdefault("task", "votes")
     if kind not in TARGETS:
         raise BadInput(f"{place}: task = {kind!r} is none of {', '.join(TARGETS)}")
-    measures = target_class(kind).report.measures
+    measures = report_class(kind)().measures
     own = {"title": name, "measure": measures[0]} | own
     if own["measure"] not in measures:
         raise BadInput(f"{place}: measure = {own['measure']!r} is none of {', '.join(measures)}")

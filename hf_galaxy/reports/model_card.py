@@ -11,7 +11,7 @@ from hf_galaxy.reports.card_data import base_model, card_data, datasets, licence
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.reports.target_report import Results, TargetReport, report_of
 from hf_galaxy.reports.text import TEMPLATES, interval, table
-from hf_galaxy.targets import target_class
+from hf_galaxy.targets import report_class
 
 PAPER = """@misc{walmsley2024scaling,
   title = {{Scaling Laws for Galaxy Images}},
@@ -47,7 +47,7 @@ def metrics_table(results: Results, task: str) -> str:
     Args:
         task: of the run (`RunRecord.task`).
     """
-    return target_class(task).report.table(results)
+    return report_class(task)().table(results)
 
 
 def _sections(record: RunRecord, report: TargetReport) -> Iterator[tuple[str, str]]:

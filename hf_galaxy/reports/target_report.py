@@ -1,6 +1,6 @@
 """How the target of a run and its figures are shown: in cards, charts, scaling laws and benchmarks.
 
-A target has such a report as its attribute `report`. The one here shows any target whose metrics have the usual form: `galaxies`,
+`targets.TARGETS` names the report of each target. The one here shows any target whose metrics have the usual form: `galaxies`,
 a `loss`, and either figures of all galaxies, or figures of each part (a value, a label) under one key.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from hf_galaxy.reports.measures import ALL, COMPLEMENTS
 from hf_galaxy.reports.text import interval, number, table
-from hf_galaxy.targets import target_class
+from hf_galaxy.targets import report_class
 
 if TYPE_CHECKING:
     from hf_galaxy.reports.run_record import RunRecord
@@ -25,7 +25,7 @@ PAIR = ("model", "baseline")
 
 def report_of(record: RunRecord) -> TargetReport:
     """How the target of a run is shown."""
-    return target_class(record.task).report
+    return report_class(record.task)()
 
 
 @dataclass(frozen=True)

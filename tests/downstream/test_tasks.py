@@ -6,7 +6,7 @@ import pytest
 from hf_galaxy.downstream.tasks import TASK_SETS, load_tasks, with_label
 from hf_galaxy.errors import BadInput
 from hf_galaxy.reports.measures import MEASURES
-from hf_galaxy.targets import TARGETS, target_class
+from hf_galaxy.targets import TARGETS, report_class
 from tests.conftest import ROOT
 
 
@@ -16,12 +16,12 @@ def test_shipped_tasks_are_whole(name):
     assert len(tasks) == 5
     for task in tasks.values():
         assert task.title != task.name
-        assert task.measure in target_class(task.kind).report.measures
+        assert task.measure in report_class(task.kind)().measures
 
 
 def test_tasks_are_compared_by_measures_that_have_a_meaning():
     for kind in TARGETS:
-        assert set(target_class(kind).report.measures) <= set(MEASURES)
+        assert set(report_class(kind)().measures) <= set(MEASURES)
 
 
 def test_tasks_of_the_paper_are_the_datasets_that_have_cards():

@@ -16,7 +16,6 @@ from hf_galaxy.data.targets import Rows, column_of, is_text
 from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.class_metrics import ClassMetrics
 from hf_galaxy.models.model import GalaxyConfig, GalaxyForImageClassification
-from hf_galaxy.reports.class_report import ClassReport
 from hf_galaxy.training.targets.target import TrainingTarget
 
 if TYPE_CHECKING:
@@ -38,7 +37,6 @@ class Classes(TrainingTarget):
 
     options: ClassVar = ("label",)
     loss_options: ClassVar = ("label_smoothing", "class_weights")
-    report: ClassVar = ClassReport()
 
     @classmethod
     def inferred_options(cls, options: Mapping[str, Any], rows: Callable[[], Rows]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import pyarrow as pa
 import torch
 
 from hf_galaxy.data.targets import Rows, Target
-from hf_galaxy.reports.target_report import TargetReport
 
 if TYPE_CHECKING:
     from hf_galaxy.models.model import GalaxyConfig, GalaxyPreTrainedModel
@@ -37,13 +36,11 @@ class TrainingTarget(Target, ABC):
     Attributes:
         options: fields of `Settings` that name it.
         loss_options: fields of `Settings` that change its training loss.
-        report: how its figures are shown.
     """
 
     as_matrix: ClassVar[bool] = False
     options: ClassVar[tuple[str, ...]]
     loss_options: ClassVar[tuple[str, ...]] = ()
-    report: ClassVar[TargetReport]
 
     @classmethod
     def check(cls, settings: Settings) -> None:

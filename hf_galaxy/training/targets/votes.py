@@ -20,7 +20,6 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.constant_votes import ConstantVotes
 from hf_galaxy.evaluation.vote_metrics import VoteMetrics
 from hf_galaxy.models.model import GalaxyConfig, GalaxyForVotes
-from hf_galaxy.reports.vote_report import VoteReport
 from hf_galaxy.training.targets.target import TrainingTarget
 
 if TYPE_CHECKING:
@@ -45,7 +44,6 @@ class Votes(TrainingTarget):
 
     as_matrix: ClassVar = True
     options: ClassVar = ("tree",)
-    report: ClassVar = VoteReport()
     name: ClassVar = "votes"
 
     @classmethod

@@ -93,7 +93,6 @@ class Grades(ColumnsTarget):
 
     options: ClassVar = ("grades",)
     kind: ClassVar = "column of whole numbers"
-    report: ClassVar = GradeReport()
 
     @classmethod
     def is_possible(cls, feature: Any) -> bool:

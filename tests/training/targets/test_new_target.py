@@ -20,7 +20,7 @@ from tests.conftest import ROOT, jpeg_bytes
 
 # File, a line of it, and what a contributor writes before that line: three lines in all.
 LINES = [
-    ("targets.py", "}\n", '    "grades": "hf_galaxy.training.targets.grades.Grades",\n'),
+    ("targets.py", "}\n", '    "grades": tuple(f"hf_galaxy.training.targets.grades.{name}" for name in ("Grades", "GradeReport")),\n'),
     ("training/settings.py", "    tree: tuple[str, ...] | None = None\n", "    grades: tuple[str, ...] | None = None\n"),
     (
         "training/settings.py", "    tree: tuple[str, ...] | None = None\n",
