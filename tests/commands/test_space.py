@@ -24,7 +24,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.publishing import space
 from hf_galaxy.publishing.hub import pickles
 from hf_galaxy.reports.run_record import RunRecord
-from tests.conftest import ROOT, SHARED
+from tests.conftest import ROOT
 from tests.fake_hub import FakeHub
 from tests.space.server import running_space
 
@@ -289,7 +289,7 @@ def test_the_folder_needs_the_required_packages_and_no_others(repository, tmp_pa
     assert {"accelerate", "galsim", "tensorboard"} <= set(absent)
     done = subprocess.run(
         [sys.executable, "-c", ALL_TABS, folder, json.dumps(absent)],
-        cwd=tmp_path, env=os.environ | {"GRADIO_ANALYTICS_ENABLED": "False", "PYTHONPATH": "", "HF_HOME": str(SHARED)},
+        cwd=tmp_path, env=os.environ | {"GRADIO_ANALYTICS_ENABLED": "False", "PYTHONPATH": "", "HF_HOME": str(tmp_path / "cache")},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -91,7 +91,9 @@ def some_benchmark(mock_dataset, out, starts, **changes):
 def measured(mock_dataset, pretrained, tmp_path_factory):
     """A small benchmark, and the measurements of its cells: linear probes of both tasks, and full finetuning of one start on one of them."""
     starts = {"random": None, "votes": pretrained}
-    benchmark = some_benchmark(mock_dataset, tmp_path_factory.mktemp("bench"), starts, shares=(0.5,), seen=60)
+    benchmark = some_benchmark(
+        mock_dataset, tmp_path_factory.mktemp("bench"), starts, shares=(0.5,), images_per_root=60
+    )
     (benchmark.out / ".cells").mkdir()
     bench, cells = CellMeasurer(benchmark), {}
     for cell in benchmark.cells():

@@ -257,7 +257,7 @@ def test_the_script_writes_a_folder_that_datasets_reads_and_cards_of_runs(tmp_pa
 
     records = classed_records()
     for name, record in records.items():
-        record.settings |= {"task": "classes", "epochs": 10}
+        record.settings |= {"task": "classes", "label": "type", "epochs": 10}
         record.dataset |= {
             "title": "Made up",
             "classes": ["a", "b"],
