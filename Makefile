@@ -33,11 +33,11 @@ space: $(VENV)/ready
 
 # As many tests at once as there are cores, so one thread each; those of a file share what they prepare (tests/conftest.py).
 test: lint
-	$(RUN) OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
+	$(RUN) OMP_NUM_THREADS=1 python -m pytest -n auto --no-loadscope-reorder
 
 # Also what only repeats, at more places and with other seeds, what `make test` has shown.
 test-nightly: $(VENV)/ready
-	$(RUN) OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadgroup --no-loadscope-reorder -m "nightly or not nightly"
+	$(RUN) OMP_NUM_THREADS=1 python -m pytest -n auto --no-loadscope-reorder -m "nightly or not nightly"
 
 # Those of the Space that click in a Chromium, which `make test` runs, too, where there is one; without it they say so.
 test-browser: $(VENV)/ready

@@ -24,6 +24,7 @@ import pytest
 import yaml
 from filelock import FileLock
 from PIL import Image
+from xdist.scheduler import LoadScopeScheduling
 
 from hf_galaxy import load_tree
 from hf_galaxy.data.schema import row_features
@@ -51,16 +52,26 @@ LONGEST = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def group_of(nodeid):
+    """The tests of a file share what they prepare, and those of the Space one server: one process of pytest-xdist runs them."""
+    file = nodeid.partition("::")[0].removeprefix("tests/").removesuffix(".py")
+    return "space" if file.startswith("space/") else file
+
+
 def pytest_collection_modifyitems(items):
-    """The tests of a file share what they prepare, and those of the running Space one server."""
+    first = {group: place for place, group in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(group_of(item.nodeid), len(LONGEST)))
 
-    def group(item):
-        return "space" if "space" in item.fixturenames else f"{item.path.parent.name}/{item.path.stem}"
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=lambda item: LONGEST.index(group(item)) if group(item) in LONGEST else len(LONGEST))
+class GroupScheduling(LoadScopeScheduling):
+    """Hands whole groups to processes. The groups of pytest-xdist's own `--dist loadgroup` are lost with pytest 9.2."""
+
+    def _split_scope(self, nodeid):
+        return group_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return GroupScheduling(config, log)
 
 
 def pytest_unconfigure():
