@@ -85,15 +85,19 @@ def tables_of(
 
 
 def galaxy_of(rows: Rows, index: int) -> str:
-    """The name of a galaxy in messages: the dataset, if the rows have its name, and `id_str`.
+    """The name of a galaxy in messages: the dataset, if the rows have its name, and `name_in`."""
+    dataset, name = getattr(rows, "name", ""), name_in(rows, index)
+    return f"--dataset {dataset}, {name}" if dataset else name
+
+
+def name_in(rows: Rows, index: int) -> str:
+    """The name of a galaxy in a message that names its dataset already: its `id_str`.
 
     The number of the row would mislead, as rows may have been chosen from those of a file.
     """
-    name = f"row {index}"
-    if "id_str" in rows.column_names:
-        name = f"id_str {rows.select_columns(['id_str']).with_format('arrow')[[index]]['id_str'][0].as_py()}"
-    dataset = getattr(rows, "name", "")
-    return f"--dataset {dataset}, {name}" if dataset else name
+    if "id_str" not in rows.column_names:
+        return f"row {index}"
+    return f"id_str {rows.select_columns(['id_str']).with_format('arrow')[[index]]['id_str'][0].as_py()}"
 
 
 def with_target(rows: Rows, columns: Collection[str], target: Target | None) -> Rows:

@@ -303,13 +303,13 @@ def test_the_folder_needs_the_required_packages_and_no_others(repository, tmp_pa
 def _with_their_requirements(requirements):
     """The distributions that pip installs for these requirements."""
     waiting = [(each, extra) for each in requirements for extra in {"", *each.extras}]
-    seen = set()
+    required = set()
     while waiting:
         requirement, extra = waiting.pop()
         name = _plain(requirement.name)
-        if (name, extra) in seen:
+        if (name, extra) in required:
             continue
-        seen.add((name, extra))
+        required.add((name, extra))
         try:
             needs = importlib.metadata.requires(name) or []
         except importlib.metadata.PackageNotFoundError:  # of CUDA, beside a CPU build of torch
@@ -317,7 +317,7 @@ def _with_their_requirements(requirements):
         for need in map(Requirement, needs):
             if need.marker is None or need.marker.evaluate({"extra": extra}):
                 waiting += [(need, each) for each in {"", *need.extras}]
-    return {name for name, _ in seen}
+    return {name for name, _ in required}
 
 
 def test_a_suffix_in_the_middle_counts():

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from hf_galaxy.data.targets import Rows, tables_of
+from hf_galaxy.data.targets import Rows, name_in, tables_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.training.targets.target import TrainingTarget
 
@@ -112,9 +112,8 @@ class ColumnsTarget(TrainingTarget):
         numbers = self.numbers(rows.select_columns(list(self.columns)).with_format("arrow")[:])
         for wrong, reason in self.mistakes(numbers):
             for row, k in np.argwhere(wrong)[:1].tolist():
-                # The number of the row would be that among the chosen ones.
-                name = rows.select_columns(["id_str"]).with_format("arrow")[[row]]["id_str"][0].as_py()
-                raise BadInput(f"{where}, id_str {name}, column {self.columns[k]}: {numbers[row, k]:g} {reason}")
+                name = name_in(rows, row)
+                raise BadInput(f"{where}, {name}, column {self.columns[k]}: {numbers[row, k]:g} {reason}")
         having = np.flatnonzero(~np.isnan(numbers).all(axis=1))
         if not len(having):
             raise BadInput(f"{where}: none of its {len(rows):,} galaxies has {' or '.join(self.columns)}")

@@ -66,11 +66,11 @@ for options in ({"task": "values", "grades": ("bar",)}, {"task": "grades", "grad
         Settings(dataset=("x",), out=out, **options).check()
     except BadInput as error:
         mistakes.append(str(error))
-seen = {
+shown = {
     "measure": task.measure, "losses": losses_of(record.results["test"], "grades"), "mistakes": mistakes,
     "points": points[["figure", "measure", "loss", "baseline"]].to_dict("records"), "figures": list(run_figures.figures(record)),
 }
-print(json.dumps(seen))
+print(json.dumps(shown))
 """
 
 
@@ -112,7 +112,7 @@ def test_a_new_target_is_one_file_and_three_lines(package, tmp_path):
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
-    seen = json.loads(done.stdout.splitlines()[-1])
+    shown = json.loads(done.stdout.splitlines()[-1])
 
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert record["finished"]
@@ -133,7 +133,7 @@ def test_a_new_target_is_one_file_and_three_lines(package, tmp_path):
     assert {result.metric_name for result in ModelCard(card).data.eval_results} == {
         "distance", "distance of bar", "distance of arms",
     }  # fmt: skip
-    assert seen["figures"] == ["figures/loss.png"]
+    assert shown["figures"] == ["figures/loss.png"]
 
     table = pq.read_table(tmp_path / "predictions")
     assert table.column_names == ["dataset", "split", "id_str", "bar", "arms"]
@@ -141,12 +141,12 @@ def test_a_new_target_is_one_file_and_three_lines(package, tmp_path):
     distance = np.mean([abs(4 * value - 4 * (i % 2)) for i, value in enumerate(table["bar"].to_pylist())])
     assert bar["distance"]["model"] == pytest.approx(distance, rel=1e-4)
 
-    points = {point["figure"]: point for point in seen["points"]}
+    points = {point["figure"]: point for point in shown["points"]}
     assert {point["measure"] for point in points.values()} == {"distance"}
     assert points["bar"]["loss"] == bar["distance"]["model"]
     assert points["all"]["loss"] == results["test"]["loss"]["model"]
-    assert seen["measure"] == "distance"
-    assert seen["losses"]["distance"]["model"] == pytest.approx(points["all"]["loss"], rel=1e-5)
-    assert seen["mistakes"] == [
+    assert shown["measure"] == "distance"
+    assert shown["losses"]["distance"]["model"] == pytest.approx(points["all"]["loss"], rel=1e-5)
+    assert shown["mistakes"] == [
         "--grades: is for --task grades; --task values has --values, --unit-interval", "--grades bar bar: names a column twice",
     ]  # fmt: skip
