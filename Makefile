@@ -6,7 +6,7 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEM
 PORT ?= 7860
 LAUNCH := $(RUN) accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: demo space test test-nightly test-browser lint format clean
+.PHONY: demo space docs test test-nightly test-browser lint format clean
 
 # The whole path on a mock survey: publish, check, pretrain on votes, finetune on classes, evaluate what was saved.
 demo: $(VENV)/ready
@@ -31,6 +31,11 @@ space: $(VENV)/ready
 	@echo "The Space starts on http://127.0.0.1:$(PORT); Ctrl-C ends it."
 	$(RUN) GRADIO_ANALYTICS_ENABLED=False GRADIO_SERVER_NAME=127.0.0.1 GRADIO_SERVER_PORT=$(PORT) python spaces_app/app.py
 
+# The documentation as a site, in site/; a broken link is an error.
+docs: $(VENV)/ready
+	$(RUN) NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --quiet
+	@echo "site/index.html: look at it with $(VENV)/bin/python -m http.server --directory site"
+
 # As many tests at once as there are cores, so one thread each; those of a file share what they prepare (tests/conftest.py).
 test: lint
 	$(RUN) OMP_NUM_THREADS=1 python -m pytest -n auto --no-loadscope-reorder
@@ -53,7 +58,7 @@ format: $(VENV)/ready
 	$(RUN) ruff format .
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site
 
 # torch comes first: once it is there, nothing else asks for another build of it. The last step mends torchvision where
 # its wheel, built for CUDA, stands beside a CPU build of torch and cannot be imported.
