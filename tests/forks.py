@@ -17,6 +17,7 @@ import torch
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["tests.preloaded"])
+multiprocessing.forkserver._forkserver.set_forkserver_preload = lambda modules: None  # the library's are among them
 ROOT = Path(__file__).parent.parent
 TIMEOUT = 300  # seconds
 
@@ -90,6 +91,8 @@ def enter(environment: Mapping[str, str], stdout: str | Path, stderr: str | Path
             os.dup2(file.fileno(), number)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or len(os.sched_getaffinity(0)))
     multiprocessing.set_start_method(None, force=True)  # loaders start workers in the platform's own way
+    # What it starts afresh comes from the same server: one of its own would import everything again.
+    multiprocessing.forkserver._forkserver.ensure_running = lambda: None
 
 
 def run_file(

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from hf_galaxy.cores import available_cores
 from hf_galaxy.downstream.benchmark import Benchmark, BenchmarkCell
 from hf_galaxy.downstream.measure import CellMeasurer
 from hf_galaxy.errors import BadInput, Interrupted
+from hf_galaxy.fresh_processes import end_with_parent, fresh_context
 from hf_galaxy.outcome import STOPPED, Outcome
 from hf_galaxy.sweeps.attempt import POLL_SECONDS
 from hf_galaxy.sweeps.grid import STATE_DIR
@@ -62,7 +62,7 @@ class Workers(LocalMachine):
         return self.benchmark.out / STATE_DIR / f"process-{os.getpid()}-{slot}.log"
 
     def _start(self, slot: int) -> tuple[BaseProcess, Connection]:
-        context = multiprocessing.get_context("spawn")
+        context = fresh_context(__name__)
         ours, theirs = context.Pipe()
         # No daemon: a daemon must not have loader workers.
         process = context.Process(
@@ -95,18 +95,11 @@ def _measure_cells(
     multiprocessing.set_start_method(None, force=True)  # loaders start workers in the platform's own way
     print(f"process {os.getpid()} on cores {available_cores()} with {environment}", flush=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; the parent decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))  # upon which training saves first
     measurer = CellMeasurer(benchmark)
     with contextlib.suppress(EOFError):
         while True:
             connection.send(_measure(measurer, connection.recv()))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)  # upon which training saves first
 
 
 def _measure(measurer: CellMeasurer, cell: BenchmarkCell) -> Outcome:

@@ -11,14 +11,11 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from threading import Thread
 from types import TracebackType
 from typing import Any
 
@@ -30,6 +27,7 @@ from tqdm import tqdm
 
 from hf_galaxy.data.schema import SPLITS
 from hf_galaxy.files import whole_file
+from hf_galaxy.fresh_processes import end_with_parent, fresh_context
 from hf_galaxy.progress import progress
 from hf_galaxy.publishing.counts import Statistics
 from hf_galaxy.publishing.plan import Row, Shard, Source
@@ -78,8 +76,10 @@ def write_dataset(source: Source, shards: list[Shard], folder: Path, processes: 
 
 
 def _in_processes(stack: ExitStack, source: Source, processes: int) -> Callable[[list[int]], Iterable[Row | None]]:
-    # Started afresh, not forked: libraries with threads do not survive a fork.
-    pool = stack.enter_context(ProcessPoolExecutor(processes, get_context("spawn"), _init_worker, (source,)))
+    context = fresh_context(
+        __name__, type(source).__module__
+    )  # libraries with threads do not survive a fork of this one
+    pool = stack.enter_context(ProcessPoolExecutor(processes, context, _init_worker, (source,)))
     stack.callback(pool.shutdown, cancel_futures=True)  # when a row is bad, do not make the others of its file
     return lambda rows: pool.map(_make_row, rows, chunksize=8)
 
@@ -90,14 +90,7 @@ worker_source: Source  # of a process that makes rows
 def _init_worker(source: Source) -> None:
     global worker_source
     worker_source = source
-    Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
-
-
-def _exit_with_parent(parent: int) -> None:
-    """A process whose parent was killed would wait for work for ever."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+    end_with_parent(lambda: os._exit(1))  # else it would wait for work for ever
 
 
 def _make_row(i: int) -> Row | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -436,14 +437,16 @@ def test_a_killed_benchmark_leaves_no_processes(mock_dataset, tmp_path):
     script = SERVER.Process(target=run_file, args=command)
     script.start()
     runs = tmp_path / "out/.cells"
+    measuring, decoding = [], [[]]
     try:
-        started = []
-        while (
-            len({process.ppid() for process in started} - {script.pid}) < 2
-        ):  # both that measure have some that decode
-            assert script.is_alive(), [log.read_text() for log in [output, *runs.glob("*.log")]]
+        while len(measuring) < 2 or not all(decoding):
+            logs = [log.read_text() for log in runs.glob("*.log")]
+            assert script.is_alive(), [output.read_text(), *logs]
             time.sleep(0.1)
-            started = psutil.Process(script.pid).children(recursive=True)
+            pids = [int(line.split()[1]) for log in logs for line in log.splitlines() if line.startswith("process ")]
+            measuring = [psutil.Process(pid) for pid in pids]
+            decoding = [process.children() for process in measuring]
+        started = [*measuring, *itertools.chain(*decoding)]
     finally:
         script.kill()
         script.join()
