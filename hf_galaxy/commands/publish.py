@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from hf_galaxy.publishing.dataset_card import Prose
     from hf_galaxy.publishing.plan import Plan, Source
 
-CARDS = Path(__file__).parents[2] / "dataset_cards"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Publish:
@@ -214,7 +212,9 @@ def prose_of(settings: Simulate | Catalogue | Combine, license: str = "unknown")
     from hf_galaxy.publishing.dataset_card import Prose
 
     if isinstance(settings, Simulate):
-        return Prose.load(CARDS / "mock/card.md")
+        from hf_galaxy.publishing.simulate import CARD
+
+        return Prose.load(CARD)
     return Prose.load(settings.card) if settings.card else Prose(title=settings.out.name, license=license)
 
 

@@ -8,6 +8,7 @@ and they choose similar answers more often. So the votes of every galaxy are con
 
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from hf_galaxy.decision_tree import Question, load_tree
 from hf_galaxy.publishing.mock_pictures import Imaging, Morphology, draw
 from hf_galaxy.publishing.plan import Row
 
+CARD = Path(__file__).parent / "mock_card.md"  # the text of its dataset card, like dataset_cards/*/card.md
 CLASSES = ["smooth-round", "smooth-in-between", "smooth-cigar", "edge-on", "spiral", "disk", "merger", "artifact"]
 METADATA = {
     "dataset_name": "string",
