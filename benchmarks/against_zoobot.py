@@ -24,7 +24,7 @@ import datasets
 import torch
 from material import SIDE, encoded, machine, publish, spread
 
-from hf_galaxy.command_line import run
+from hf_galaxy.command_line import Command
 from hf_galaxy.cores import available_cores
 from hf_galaxy.decision_tree import load_tree
 from hf_galaxy.errors import BadInput
@@ -231,4 +231,4 @@ def report(settings: Settings, times: dict[str, list[Times]]) -> None:
 
 
 if __name__ == "__main__":
-    run(Settings, main)
+    Command(Settings, main)()

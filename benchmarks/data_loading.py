@@ -25,7 +25,7 @@ import torch
 from material import SIDE, encoded, machine, publish, spread
 from PIL import Image
 
-from hf_galaxy.command_line import run
+from hf_galaxy.command_line import Command
 from hf_galaxy.data.copied import CopiedRows, open_copy
 from hf_galaxy.data.galaxies import Galaxies
 from hf_galaxy.data.views import Framing
@@ -170,4 +170,4 @@ def report(settings: Settings, jpeg_bytes: float, times: dict, bare: str, peer: 
 
 
 if __name__ == "__main__":
-    run(Settings, main)
+    Command(Settings, main)()

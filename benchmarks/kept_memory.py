@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from material import machine, spread
 
-from hf_galaxy.command_line import run
+from hf_galaxy.command_line import Command
 from hf_galaxy.decision_tree import load_tree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models.model import GalaxyConfig, GalaxyForVotes
@@ -104,4 +104,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    run(Settings, main)
+    Command(Settings, main)()

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from material import machine, spread
 
-from hf_galaxy.command_line import run
+from hf_galaxy.command_line import Command
 from hf_galaxy.decision_tree import DecisionTree, load_tree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.losses import dirichlet_multinomial_nll, sum_per_question
@@ -182,4 +182,4 @@ def report(case: str, taken: dict[str, dict]) -> None:
 
 
 if __name__ == "__main__":
-    run(Settings, main)
+    Command(Settings, main)()

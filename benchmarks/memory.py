@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from material import encoded, machine
 from PIL import Image
 
-from hf_galaxy.command_line import run
+from hf_galaxy.command_line import Command
 from hf_galaxy.data.copied import open_copy
 from hf_galaxy.data.schema import row_features
 from hf_galaxy.decision_tree import DecisionTree, load_tree
@@ -175,4 +175,4 @@ def report(settings: Settings, peaks: dict[tuple[int, str], dict[str, int]]) -> 
 
 
 if __name__ == "__main__":
-    run(Settings, main)
+    Command(Settings, main)()

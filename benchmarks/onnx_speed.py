@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from hf_galaxy import GalaxyConfig, GalaxyForVotes
-from hf_galaxy.command_line import run
+from hf_galaxy.command_line import Command
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models.export import export_onnx
 from hf_galaxy.reports.run_record import RunRecord
@@ -140,4 +140,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    run(Settings, main)
+    Command(Settings, main)()

@@ -29,7 +29,7 @@ import psutil
 from material import encoded, machine
 from PIL import Image
 
-from hf_galaxy.command_line import run
+from hf_galaxy.command_line import Command
 from hf_galaxy.errors import BadInput
 
 APP = Path(__file__).parent.parent / "spaces_app/app.py"
@@ -252,4 +252,4 @@ def report(settings: Settings, visitors: Visitors, wall: float, own: float) -> N
 
 
 if __name__ == "__main__":
-    run(Settings, main)
+    Command(Settings, main)()

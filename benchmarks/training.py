@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from hf_galaxy.command_line import run
+from hf_galaxy.command_line import Command
 from hf_galaxy.data.copied import CopiedRows, open_copy
 from hf_galaxy.data.galaxies import Galaxies
 from hf_galaxy.decision_tree import load_tree
@@ -374,4 +374,4 @@ def report_device(bench: Bench, from_disk: float, peak_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    run(Settings, main)
+    Command(Settings, main)()

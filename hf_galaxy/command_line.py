@@ -5,12 +5,16 @@ the functions that use it: so --help, and a wrong option, are answered at once.
 """
 
 import contextlib
+import inspect
 import io
 import logging
 import os
+import shlex
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
 import tyro
 
@@ -21,34 +25,97 @@ from hf_galaxy.outcome import STOPPED, Outcome, folder_of_outcome, write_outcome
 RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
 
-def run(
-    settings: Any, main: Callable[[Any], object], defaults: Callable[[Any, list[str]], object] | None = None
-) -> None:
-    """Read `settings` (a dataclass, or a union of them as subcommands) from the command line and call `main` with it.
+# Options that many commands have, with the names that other tools of Hugging Face have for them.
+DatasetConfig = Annotated[str | None, tyro.conf.arg(name="dataset-config")]
+OutputPath = Annotated[Path, tyro.conf.arg(aliases=("--output-dir",))]
+RunName = Annotated[str, tyro.conf.arg(aliases=("--model",))]
+RunFolder = Annotated[Path, tyro.conf.arg(aliases=("--model",))]
+PushTo = Annotated[str | None, tyro.conf.arg(aliases=("--push-to-hub",))]
 
-    BadInput, and a loss that is not finite, end the command with one line and exit status 1; SIGTERM, if `main` handles it, with
+SETTINGS_FILE = (
+    "--config FILE reads options from a YAML or JSON file, or from the run.json of a run; options beside it take precedence. "
+    "--print-config prints all options as such a file, and ends."
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: what it reads from the command line, and what it does with it.
+
+    BadInput, and a loss that is not finite, end it with one line and exit status 1; SIGTERM, if `main` handles it, with
     one line and 143; every other exception is a bug and shows its traceback.
 
-    Args:
+    Attributes:
+        settings: a dataclass, or a union of them as subcommands.
+        main: what is done with the settings.
         defaults: from `settings` and the arguments, an instance of the settings with other defaults.
+        rest_at: the place among the words of a command line from which on they are not read but given to `main`, too.
     """
-    try:
-        with _usage_as_outcome():
-            options: dict[str, Any] = {"default": defaults(settings, sys.argv[1:])} if defaults else {}
-            values = tyro.cli(settings, **options)
-        show_log()
-        main(values)
-    except (BadInput, FloatingPointError) as error:
-        write_outcome(Outcome("in_use" if isinstance(error, InUse) else "bad_input", _one_line(str(error)), 1))
-        sys.exit(f"error: {error}")
-    except Interrupted as stopped:
-        write_outcome(Outcome("interrupted", _one_line(str(stopped)), STOPPED))
-        print(stopped, file=sys.stderr)
-        sys.exit(STOPPED)
-    except Exception as error:
-        write_outcome(Outcome("crashed", _one_line(f"{type(error).__name__}: {error}"), 1))
-        raise
-    write_outcome(Outcome("finished", "", 0))
+
+    settings: Any
+    main: Callable[..., object]
+    defaults: Callable[[Any, list[str]], object] | None = None
+    rest_at: Callable[[Sequence[str]], int] | None = None
+
+    def read(self, arguments: Sequence[str], program: str | None = None) -> Any:
+        """The settings of a command line; SystemExit after --help, --print-config, and words that cannot be read.
+
+        Raises:
+            BadInput: of a file of settings, or of `defaults`.
+        """
+        from hf_galaxy.settings_file import text_of, with_file
+
+        words = with_file(self.settings, [word for word in arguments if word != "--print-config"])
+        options: dict[str, Any] = {"default": self.defaults(self.settings, words)} if self.defaults else {}
+        description = "\n\n".join(
+            filter(None, [inspect.getdoc(self.settings) if isinstance(self.settings, type) else "", SETTINGS_FILE])
+        )
+        values = tyro.cli(self.settings, args=words, prog=program, description=description, **options)
+        if "--print-config" in arguments:
+            print(text_of(values), end="")
+            raise SystemExit
+        return values
+
+    def __call__(self, arguments: Sequence[str] | None = None, program: str | None = None) -> None:
+        """Run it.
+
+        Args:
+            arguments: by default those of this process.
+            program: its name in the help; by default that of this process.
+        """
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        rest: list[list[str]] = []
+        if self.rest_at:
+            end = self.rest_at(words)
+            words, rest = words[:end], [words[end:]]
+        try:
+            with _usage_as_outcome():
+                settings = self.read(words, program)
+            show_log()
+            self.main(settings, *rest)
+        except (BadInput, FloatingPointError) as error:
+            write_outcome(Outcome("in_use" if isinstance(error, InUse) else "bad_input", _one_line(str(error)), 1))
+            sys.exit(f"error: {error}")
+        except Interrupted as stopped:
+            write_outcome(Outcome("interrupted", _one_line(str(stopped)), STOPPED))
+            print(stopped, file=sys.stderr)
+            sys.exit(STOPPED)
+        except Exception as error:
+            write_outcome(Outcome("crashed", _one_line(f"{type(error).__name__}: {error}"), 1))
+            raise
+        write_outcome(Outcome("finished", "", 0))
+
+
+def typed(*left_out: str) -> str:
+    """The command line of this process, as somebody would type it to repeat it, without some words."""
+    program = Path(sys.argv[0])
+    if program.stem == "hf-galaxy":
+        words = ["hf-galaxy"]
+    elif program.parent.name == "commands" and program.parent.parent.name == "hf_galaxy":
+        words = ["hf-galaxy", program.stem]
+    else:
+        words = ["python", sys.argv[0]]
+    return shlex.join([*words, *(word for word in sys.argv[1:] if word not in left_out)])
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """How a command ended, as a file: a program that starts a command reads it there, instead of in what the command printed.
 
-The program names a folder in the environment variable HF_GALAXY_OUTCOME; `command_line.run` writes `outcome.json` into it, and
+The program names a folder in the environment variable HF_GALAXY_OUTCOME; `command_line.Command` writes `outcome.json` into it, and
 `--estimate` of a training `estimate.json` (`training.estimate.Estimate`). Nothing is written where the variable is not set.
 """
 

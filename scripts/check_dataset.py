@@ -1,10 +1,4 @@
-"""Check a published dataset before others rely on it: schema, votes, pictures, leakage between splits, the card's numbers.
-
-    python scripts/check_dataset.py data/ceers
-    python scripts/check_dataset.py mwalmsley/gz2 --tolerance 0.05
-
-The exit status is 1 if there is a problem.
-"""
+"""`hf-galaxy check` as a script: python scripts/check_dataset.py ..."""
 
 from hf_galaxy.commands.check import command
 

@@ -1,7 +1,4 @@
-"""Evaluate a finished run on a split of its own or of another dataset.
-
-accelerate launch scripts/evaluate.py --run runs/rings
-"""
+"""`hf-galaxy evaluate` as a script: accelerate launch scripts/evaluate.py ..."""
 
 from hf_galaxy.commands.evaluate import command
 

@@ -1,7 +1,4 @@
-"""Finetune a pretrained backbone on another dataset: all of it, its head, its last layers, or low-rank adapters (--train).
-
-accelerate launch scripts/finetune.py --start runs/ceers --dataset data/rings --task classes --label ring --out runs/rings
-"""
+"""`hf-galaxy finetune` as a script: accelerate launch scripts/finetune.py ..."""
 
 from hf_galaxy.commands.finetune import command
 

@@ -1,7 +1,4 @@
-"""What a finished run says of every galaxy of a dataset, or of a folder of pictures, as Parquet.
-
-accelerate launch scripts/predict.py --run runs/ceers --dataset data/ceers --out predictions/ceers
-"""
+"""`hf-galaxy predict` as a script: accelerate launch scripts/predict.py ..."""
 
 from hf_galaxy.commands.predict import command
 

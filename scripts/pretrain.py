@@ -1,7 +1,4 @@
-"""Pretrain a backbone on galaxies: their votes, classes, or values such as redshifts.
-
-accelerate launch scripts/pretrain.py --dataset data/ceers --backbone convnext_atto --image-size 64 --out runs/ceers
-"""
+"""`hf-galaxy pretrain` as a script: accelerate launch scripts/pretrain.py ..."""
 
 from hf_galaxy.commands.pretrain import command
 

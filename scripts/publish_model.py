@@ -1,10 +1,4 @@
-"""Make a finished run ready for others, and with --push upload its folder to the Hub as it is.
-
-    python scripts/publish_model.py --run runs/survey
-    python scripts/publish_model.py --run runs/survey --license cc-by-nc-sa-4.0 --push ORG/NAME
-
-Afterwards `AutoModel.from_pretrained("ORG/NAME")` loads it, and `--start ORG/NAME` trains on from it.
-"""
+"""`hf-galaxy push` as a script: python scripts/publish_model.py ..."""
 
 from hf_galaxy.commands.push import command
 

@@ -1,7 +1,7 @@
 """A visitor's file as a picture, or a polite refusal, for any content. Nothing is written to disk.
 
 The cost of a file is limited before it is decoded: its bytes, its pixels by its header, and its number of parts, since decoders
-spend seconds on millions of empty ones. As in scripts/predict.py, the EXIF orientation is not applied: the model gets the pixels
+spend seconds on millions of empty ones. As in hf-galaxy predict, the EXIF orientation is not applied: the model gets the pixels
 as they are in the file.
 """
 
@@ -59,7 +59,7 @@ class Picture:
 
 
 def read_picture(file: str | Path | bytes, name: str = "") -> Picture:
-    """Read a JPEG, PNG or FITS file, gzipped or not, with the same pixels as in scripts/predict.py; or a WebP file.
+    """Read a JPEG, PNG or FITS file, gzipped or not, with the same pixels as in hf-galaxy predict; or a WebP file.
 
     FITS images compressed tile by tile (fpack), which predict.py reads, are refused.
 

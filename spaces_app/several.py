@@ -42,7 +42,7 @@ def table_of(galaxies: Iterable[Galaxy], tree: DecisionTree, campaign: str, cred
     """One row for each picture, in order, with the expected votes of a campaign.
 
     The columns are `name`, `campaign`, `description`, `unlikeness`, `note`, and for each answer to the campaign's questions
-    `_fraction`, `_low` and `_high`, the ends of the credible interval, and `_concentration`, as of scripts/predict.py.
+    `_fraction`, `_low` and `_high`, the ends of the credible interval, and `_concentration`, as of hf-galaxy predict.
     Without a prediction the numbers are NaN and the description is None. A name that a spreadsheet would interpret as a
     formula gets an apostrophe in front, which marks text in spreadsheets.
 

@@ -40,7 +40,7 @@ class Several:
 
         Returns:
             The table without its fractions; and the whole table as a CSV file and as a Parquet file, with the columns of
-            scripts/predict.py and the ends of 90 % intervals.
+            hf-galaxy predict and the ends of 90 % intervals.
         """
         chosen, campaign = self.classifier.select(model, campaign)
         if not files:

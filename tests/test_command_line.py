@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 COMMAND = """
 import logging, sys
 from dataclasses import dataclass
-from hf_galaxy.command_line import run
+from hf_galaxy.command_line import Command
 from hf_galaxy.errors import BadInput, Interrupted
 
 @dataclass
@@ -29,7 +29,7 @@ def main(settings):
         raise {"bad": BadInput("no such file"), "nan": FloatingPointError("loss is nan"), "stopped": Interrupted("at step 3"),
                "bug": KeyError("a bug")}[settings.end]
 
-run(Settings, main)
+Command(Settings, main)()
 """
 
 

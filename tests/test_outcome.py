@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from hf_galaxy.command_line import run
+from hf_galaxy.command_line import Command
 from hf_galaxy.errors import BadInput, Interrupted, InUse
 from hf_galaxy.outcome import VARIABLE, Outcome, write_outcome
 
@@ -40,7 +40,7 @@ def status_of(monkeypatch, *arguments):
     """The exit status that a process would end with."""
     monkeypatch.setattr(sys, "argv", ["command", *arguments])
     try:
-        run(Options, main)
+        Command(Options, main)()
     except SystemExit as stopped:
         return 1 if isinstance(stopped.code, str) else stopped.code
     except KeyError:

@@ -1,8 +1,7 @@
 """Compare starting weights on downstream tasks: tasks x starts x shares of the labels x modes x seeds.
 
-    python scripts/benchmark_downstream.py --tasks public_sets --backbone tf_efficientnet_lite0 --image-size 64 --crop 0.727 \
-        --starts random imagenet=weights/efficientnet_lite0_imagenet.pth gz2_classes=runs/gz2_classes \
-        --reference imagenet --out results/downstream --at-once 2
+    hf-galaxy benchmark --tasks public_sets --backbone tf_efficientnet_lite0 --image-size 64 \
+        --starts random gz2_classes=runs/gz2_classes --reference random --out results/downstream
 
 Each cell writes a small file into --out/cells, and is not measured again: the same command resumes the benchmark, also with more
 starts, tasks, shares or seeds, and several commands share the work. At the end, or at once with --page, the page of results is
@@ -13,10 +12,9 @@ import contextlib
 import sys
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from hf_galaxy.command_line import run
+from hf_galaxy.command_line import Command, OutputPath
 from hf_galaxy.downstream.benchmark import RATES, Benchmark, Mode, Start, begin, check_unseen
 from hf_galaxy.downstream.tasks import load_tasks, with_label
 from hf_galaxy.errors import BadInput
@@ -32,7 +30,7 @@ TRIES = 3  # crashes after which a cell counts as failed
 class Downstream:
     """Compare starting weights on downstream tasks, and write the page of results."""
 
-    out: Path
+    out: OutputPath
     """Folder of the results; an existing benchmark is resumed."""
     title: str = "Downstream benchmark"
     """Of the page."""
@@ -155,6 +153,7 @@ def main(settings: Downstream) -> None:
     print(f"page: {settings.out / 'README.md'}")
 
 
-def command() -> None:
-    """Read the options from the command line, and run."""
-    run(Downstream, main)
+command = Command(Downstream, main)
+
+if __name__ == "__main__":
+    command()

@@ -1,8 +1,8 @@
 """How many more galaxies to label: from a pilot on a few subsets of the labelled galaxies, the error with more of them.
 
-    python scripts/sweep.py --out runs/pilot --vary subset=1/8,1/4,1/2,1 --vary seed=1,2,3 \
-        -- scripts/finetune.py --start runs/survey --dataset data/rings --task classes --label ring
-    python scripts/label_budget.py --runs runs/pilot --target 0.1
+    hf-galaxy sweep --out runs/pilot --vary subset=1/8,1/4,1/2,1 --vary seed=1,2,3 \
+        -- finetune --start runs/survey --dataset data/rings --task classes --label ring
+    hf-galaxy budget --runs runs/pilot --target 0.1
 
 All numbers are of training galaxies; the validation and test galaxies come on top.
 """
@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from hf_galaxy.command_line import run
+from hf_galaxy.command_line import Command, typed
 from hf_galaxy.files import check_new, new_folder, write_json
 from hf_galaxy.reports.measures import ALL, MEASURES
 from hf_galaxy.reports.text import number
@@ -85,7 +83,7 @@ def main(settings: LabelBudgetSettings) -> None:
     Console().print(prediction_table(budget))
     print("\n".join(sentences_of(budget)))
     if settings.out:
-        write_budget(budget, settings.out, f"python {shlex.join(sys.argv)}")
+        write_budget(budget, settings.out, typed())
         print(f"written to {settings.out}")
 
 
@@ -103,6 +101,7 @@ def write_budget(budget: LabelBudget, out: Path, command: str) -> None:
         write_page(folder, page_of(budget, f"{figure.name}.png", figure.alt, command), [figure])
 
 
-def command() -> None:
-    """Read the options from the command line, and run."""
-    run(LabelBudgetSettings, main)
+command = Command(LabelBudgetSettings, main)
+
+if __name__ == "__main__":
+    command()

@@ -1,7 +1,7 @@
 """Check a published dataset: schema, votes, pictures, leakage between splits, the numbers of the card.
 
-    python scripts/check_dataset.py data/ceers
-    python scripts/check_dataset.py mwalmsley/gz2 --tolerance 0.05
+    hf-galaxy check data/ceers
+    hf-galaxy check mwalmsley/gz2 --tolerance 0.05
 
 The exit status is 1 if there is a problem.
 """
@@ -14,7 +14,7 @@ from typing import Annotated
 
 import tyro
 
-from hf_galaxy.command_line import run
+from hf_galaxy.command_line import Command, DatasetConfig
 from hf_galaxy.cores import available_cores
 from hf_galaxy.errors import BadInput
 
@@ -25,7 +25,7 @@ class Check:
 
     dataset: Annotated[str, tyro.conf.Positional]
     """A folder or a Hub id."""
-    config: str | None = None
+    config: DatasetConfig = None
     """Configuration to check; if not given, the default one, and the others are only opened."""
     tolerance: float = 0.01
     """Share of the galaxies asked in which a question may have other votes than the answers that lead to it."""
@@ -47,6 +47,7 @@ def main(settings: Check) -> None:
     sys.exit(1 if problems else 0)
 
 
-def command() -> None:
-    """Read the options from the command line, and run."""
-    run(Check, main)
+command = Command(Check, main)
+
+if __name__ == "__main__":
+    command()

@@ -1,13 +1,12 @@
 """Evaluate a finished run on a split of its own or of another dataset.
 
-accelerate launch scripts/evaluate.py --run runs/rings
+hf-galaxy evaluate --run runs/rings
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from hf_galaxy.command_line import run
+from hf_galaxy.command_line import Command, DatasetConfig, RunFolder
 from hf_galaxy.errors import BadInput
 
 if TYPE_CHECKING:
@@ -19,11 +18,11 @@ if TYPE_CHECKING:
 class Evaluate:
     """Print the metrics of a run beside its baseline, and add them to its run.json."""
 
-    run: Path
+    run: RunFolder
     """The run folder."""
     dataset: str | None = None
     """Dataset to evaluate on: a folder or Hub id; by default that of the training."""
-    config: str | None = None
+    config: DatasetConfig = None
     """Configuration (subset name) of the dataset, if it has several."""
     streaming: bool = False
     """Stream the dataset's Parquet files instead of copying all of them to a cache first."""
@@ -75,6 +74,7 @@ def _opened(name: str, config: str | None, settings: Evaluate, record: "RunRecor
     return in_fold(opened, fold, name) if fold is not None and name in record.settings["dataset"] else opened
 
 
-def command() -> None:
-    """Read the options from the command line, and run."""
-    run(Evaluate, main)
+command = Command(Evaluate, main)
+
+if __name__ == "__main__":
+    command()

@@ -1,24 +1,23 @@
 """Export a trained model for other libraries.
 
-    python scripts/export.py encoder --run runs/ceers --out encoders/ceers
-    python scripts/export.py onnx --run runs/ceers --out ceers.onnx
+    hf-galaxy export encoder --run runs/ceers --out encoders/ceers
+    hf-galaxy export onnx --run runs/ceers --out ceers.onnx
 
 An encoder takes a few seconds on one core; an ONNX file, whose outputs are compared with torch, 10 to 60 seconds.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from hf_galaxy.command_line import run
+from hf_galaxy.command_line import Command, OutputPath, RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
     """Write the backbone alone, for timm.create_model (if it is a timm backbone) and for transformers.AutoModel."""
 
-    run: Path
+    run: RunFolder
     """The run folder."""
-    out: Path
+    out: OutputPath
     """Output folder; an earlier export there is replaced."""
 
 
@@ -26,9 +25,9 @@ class Encoder:
 class Onnx:
     """Write the whole model as an ONNX file, for ONNX Runtime and other programs without torch."""
 
-    run: Path
+    run: RunFolder
     """The run folder."""
-    out: Path
+    out: OutputPath
     """Output file, such as model.onnx; an earlier export there is replaced."""
 
 
@@ -49,6 +48,7 @@ def main(settings: Encoder | Onnx) -> None:
     )
 
 
-def command() -> None:
-    """Read the options from the command line, and run."""
-    run(Encoder | Onnx, main)
+command = Command(Encoder | Onnx, main)
+
+if __name__ == "__main__":
+    command()

@@ -1,16 +1,15 @@
 """Fit an out-of-distribution score to the galaxies of a run: a file in the run folder.
 
-    accelerate launch scripts/measure_familiarity.py --run runs/ceers
+    hf-galaxy familiarity --run runs/ceers
 
 On two cores some 10,000 galaxies of 88 px take a minute with an EfficientNet-Lite0.
 """
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from hf_galaxy.command_line import run
+from hf_galaxy.command_line import Command, RunFolder
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models.familiarity import FILE, LEVEL, Descriptors, Familiarity, looks_of
 
@@ -19,7 +18,7 @@ from hf_galaxy.models.familiarity import FILE, LEVEL, Descriptors, Familiarity, 
 class Measure:
     """Write RUN/familiarity.safetensors from the training and validation galaxies of the run, and apply it to its test split."""
 
-    run: Path
+    run: RunFolder
     """The run folder."""
     dataset: tuple[str, ...] | None = None
     """Folders or Hub ids; by default those of the run, where they were then."""
@@ -86,6 +85,7 @@ def main(settings: Measure) -> None:
         accelerator.print("{}: beyond are {} validation galaxies, and {} test galaxies".format(name, *parts))
 
 
-def command() -> None:
-    """Read the options from the command line, and run."""
-    run(Measure, main)
+command = Command(Measure, main)
+
+if __name__ == "__main__":
+    command()

@@ -1,11 +1,14 @@
 """Finetune a pretrained backbone on another dataset: all of it, its head, its last layers, or low-rank adapters (--train).
 
-accelerate launch scripts/finetune.py --start runs/ceers --dataset data/rings --task classes --label ring --out runs/rings
+hf-galaxy finetune --start runs/ceers --dataset data/rings --task classes --label ring --out runs/rings
 """
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from hf_galaxy.command_line import run
+import tyro
+
+from hf_galaxy.command_line import Command
 from hf_galaxy.training.recipe import with_recipe
 from hf_galaxy.training.settings import Settings
 
@@ -14,7 +17,7 @@ from hf_galaxy.training.settings import Settings
 class Finetune(Settings):
     """Finetune a pretrained backbone on a published dataset and write a run folder. Running the command again resumes an unfinished run."""
 
-    start: str = field()
+    start: Annotated[str, tyro.conf.arg(aliases=("--model",))] = field()
     """Pretrained weights: a run folder or its Hub id, a .safetensors or .pth file of timm weights, a timm model name with its tag (convnext_atto.d2_in1k), hf_hub:ORG/NAME, or transformers:FOLDER_OR_HUB_ID."""
     batch_size: int = 32
     """Galaxies per optimizer step, over all processes and accumulated micro-batches; 32 as in GZ Evo's finetuning."""
@@ -34,6 +37,7 @@ def main(settings: Settings) -> None:
     run_training(settings)
 
 
-def command() -> None:
-    """Read the options from the command line, and run."""
-    run(Finetune, main, with_recipe)
+command = Command(Finetune, main, with_recipe)
+
+if __name__ == "__main__":
+    command()

@@ -1,19 +1,17 @@
 """Fit scaling laws to the runs of a sweep, and write the page of the study.
 
-    python scripts/fit_scaling.py --runs runs/law --out scaling/ --title "CEERS, 100 to 2,900 galaxies"
+    hf-galaxy fit --runs runs/law --out scaling/ --title "CEERS, 100 to 2,900 galaxies"
 
 Writes README.md (the page, also the card of the table as a dataset), scaling.json, points.parquet, and figures with their tables.
 """
 
 from __future__ import annotations
 
-import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_galaxy.command_line import run
+from hf_galaxy.command_line import Command, OutputPath, typed
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import write_json
 from hf_galaxy.reports import records_file
@@ -29,7 +27,7 @@ class FitScaling:
 
     runs: Path
     """Folder of a sweep, with run folders anywhere below it, or their records in its records.parquet; such a file; or the points.parquet of an earlier fit."""
-    out: Path
+    out: OutputPath
     """Folder of the study; files of an earlier fit are replaced."""
     title: str | None = None
     """Title of the page; by default the name of the folder --out."""
@@ -54,8 +52,7 @@ def main(settings: FitScaling) -> None:
     study = study_of(points)
     figures = figures_of(study)
     title = settings.title or settings.out.resolve().name
-    command = " ".join(map(shlex.quote, ["python", *sys.argv]))
-    page = study_page(study, title, {figure.name: figure.alt for figure in figures}, command)
+    page = study_page(study, title, {figure.name: figure.alt for figure in figures}, typed())
     save_points(points, settings.out / "points.parquet")
     write_json(settings.out / "scaling.json", study)
     write_page(settings.out, page, figures, KINDS)
@@ -97,6 +94,7 @@ def law_for_card(law: dict[str, Any]) -> dict[str, Any]:
     return about | {"points": [points[0], points[-1]], "law": fitted}
 
 
-def command() -> None:
-    """Read the options from the command line, and run."""
-    run(FitScaling, main)
+command = Command(FitScaling, main)
+
+if __name__ == "__main__":
+    command()

@@ -1,7 +1,7 @@
 """Find the galaxies that are in two datasets, to leave them out of pretraining.
 
-    python scripts/find_overlap.py --datasets data/gz2_classes data/gz2_votes --against data/gz1 data/rings --out overlap.csv
-    accelerate launch scripts/pretrain.py --dataset data/gz2_classes --leave-out overlap.csv ...
+    hf-galaxy overlap --datasets data/gz2_classes data/gz2_votes --against data/gz1 data/rings --out overlap.csv
+    hf-galaxy pretrain --dataset data/gz2_classes --leave-out overlap.csv ...
 
 Comparing the pictures of 28,793 galaxies with those of 6,664 takes less than two minutes on one core, and 1 GB of memory.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_galaxy.command_line import run
+from hf_galaxy.command_line import Command, DatasetConfig, OutputPath
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import check_new, whole_file
 from hf_galaxy.publishing.duplicates import MIN_SIMILARITY, SAME_GALAXY_ARCSEC
@@ -31,9 +31,9 @@ class Find:
     """Folders or Hub ids whose galaxies are listed, such as those to pretrain on."""
     against: tuple[str, ...]
     """Folders or Hub ids to compare with, such as those to finetune on and to test with."""
-    out: Path
+    out: OutputPath
     """CSV file to write, for --leave-out; its columns are dataset, id_str, split, other_dataset, other_id_str, other_split, how, similarity."""
-    config: str | None = None
+    config: DatasetConfig = None
     """Configuration of the datasets; the default one if not given."""
     also: tuple[str, ...] = ()
     """Columns of any of the datasets with the galaxy's name in another catalogue, such as kaggle_GalaxyID."""
@@ -100,6 +100,7 @@ def summary(one: Listing, other: Listing, pairs: pd.DataFrame, min_similarity: f
     return text
 
 
-def command() -> None:
-    """Read the options from the command line, and run."""
-    run(Find, main)
+command = Command(Find, main)
+
+if __name__ == "__main__":
+    command()

@@ -1,6 +1,6 @@
 """Put the records of a study's runs, and what a benchmark measured, into one file, so that their folders need not be kept.
 
-    python scripts/pack_records.py --study results/ceers
+    hf-galaxy pack --study results/ceers
 
 All that reads the study's folder takes the records from STUDY/records.parquet: fits and pages, and a sweep or benchmark that is
 run again skips what is in it.
@@ -12,7 +12,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_galaxy.command_line import run
+from hf_galaxy.command_line import Command
 from hf_galaxy.errors import BadInput
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ def main(settings: PackRecords) -> None:
     print(f"what they were of can be removed, as far as no weights are needed: {', '.join(tops)}")
 
 
-def command() -> None:
-    """Read the options from the command line, and run."""
-    run(PackRecords, main)
+command = Command(PackRecords, main)
+
+if __name__ == "__main__":
+    command()

@@ -1,17 +1,16 @@
 """Predictions of a finished run for every galaxy of a dataset, or of a folder of pictures, as Parquet.
 
-accelerate launch scripts/predict.py --run runs/ceers --dataset data/ceers --out predictions/ceers
+hf-galaxy predict --run runs/ceers --dataset data/ceers --out predictions/ceers
 """
 
 import hashlib
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from hf_galaxy.command_line import run
+from hf_galaxy.command_line import Command, DatasetConfig, OutputPath, RunName
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import check_new, new_folder
@@ -21,13 +20,13 @@ from hf_galaxy.files import check_new, new_folder
 class Predict:
     """Write the predictions of a run, one row per galaxy, in Parquet files. An interrupted command resumes when it is run again."""
 
-    run: str
+    run: RunName
     """The run folder, or its Hub id."""
     dataset: tuple[str, ...]
     """One or several: folders of JPEG, PNG and FITS files, including subfolders, or published datasets (folders or Hub ids)."""
-    out: Path
+    out: OutputPath
     """Output folder, created by the command: part-*.parquet, and unreadable.csv if pictures cannot be read."""
-    config: str | None = None
+    config: DatasetConfig = None
     """Configuration of the dataset, if it has several."""
     split: str | None = None
     """Split of the dataset; by default all of them."""
@@ -86,6 +85,7 @@ def main(settings: Predict) -> None:
             )
 
 
-def command() -> None:
-    """Read the options from the command line, and run."""
-    run(Predict, main)
+command = Command(Predict, main)
+
+if __name__ == "__main__":
+    command()

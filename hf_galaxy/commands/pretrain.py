@@ -1,11 +1,14 @@
 """Pretrain a backbone on galaxies: their votes, classes, or values such as redshifts.
 
-accelerate launch scripts/pretrain.py --dataset data/ceers --backbone convnext_atto --image-size 64 --out runs/ceers
+hf-galaxy pretrain --dataset data/ceers --backbone convnext_atto --image-size 64 --out runs/ceers
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from hf_galaxy.command_line import run
+import tyro
+
+from hf_galaxy.command_line import Command
 from hf_galaxy.training.recipe import with_recipe
 from hf_galaxy.training.settings import Settings
 
@@ -14,6 +17,9 @@ from hf_galaxy.training.settings import Settings
 class Pretrain(Settings):
     """Pretrain a backbone on a published dataset and write a run folder. Running the command again resumes an unfinished run."""
 
+    backbone: Annotated[str | None, tyro.conf.arg(aliases=("--model",))] = None
+    """Backbone: a timm architecture (such as convnext_atto), or transformers:FOLDER_OR_HUB_ID."""
+
 
 def main(settings: Settings) -> None:
     from hf_galaxy.training.run import run_training
@@ -21,6 +27,7 @@ def main(settings: Settings) -> None:
     run_training(settings)
 
 
-def command() -> None:
-    """Read the options from the command line, and run."""
-    run(Pretrain, main, with_recipe)
+command = Command(Pretrain, main, with_recipe)
+
+if __name__ == "__main__":
+    command()

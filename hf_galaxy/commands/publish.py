@@ -1,11 +1,11 @@
 """Publish galaxies as a dataset for `datasets.load_dataset`, and with --push on the Hub.
 
-    python scripts/publish_dataset.py simulate --galaxies 800 --out data/mock
-    python scripts/publish_dataset.py catalogue --images DIR_OR_ZIP --catalogue votes.csv --tree gz_jwst_ceers \
+    hf-galaxy publish simulate --galaxies 800 --out data/mock
+    hf-galaxy publish catalogue --images DIR_OR_ZIP --catalogue votes.csv --tree gz_jwst_ceers \
         --columns dataset_cards/gz_jwst_ceers/columns.json --card dataset_cards/gz_jwst_ceers/card.md --out data/ceers
-    python scripts/publish_dataset.py combine --parts data/gz2 data/gz_decals_dr5 --card dataset_cards/gz_evo/card.md \
+    hf-galaxy publish combine --parts data/gz2 data/gz_decals_dr5 --card dataset_cards/gz_evo/card.md \
         --out data/gz_evo
-    python scripts/publish_dataset.py card --card dataset_cards/gz2/card.md --dataset mwalmsley/gz2 --out cards/gz2
+    hf-galaxy publish card --card dataset_cards/gz2/card.md --dataset mwalmsley/gz2 --out cards/gz2
 
 The same command resumes an interrupted publication.
 """
@@ -13,7 +13,6 @@ The same command resumes an interrupted publication.
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from hf_galaxy.command_line import run
+from hf_galaxy.command_line import Command, DatasetConfig, OutputPath, PushTo, typed
 from hf_galaxy.cores import available_cores
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.decision_tree import DecisionTree, load_tree, tree_of_columns
@@ -35,16 +34,18 @@ if TYPE_CHECKING:
     from hf_galaxy.publishing.dataset_card import Prose
     from hf_galaxy.publishing.plan import Plan, Source
 
+PUSH = ("--push", "--push-to-hub")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Publish:
     """Options of every publication."""
 
-    out: Path
+    out: OutputPath
     """Folder to write."""
     num_proc: int = len(available_cores())
     """Number of processes that make rows; it does not change the files."""
-    push: str | None = None
+    push: PushTo = None
     """Upload the folder to the Hub as ORG/NAME; --out may be a folder that the same command has published before."""
 
 
@@ -114,11 +115,11 @@ class Card:
 
     card: Path
     """Text of the dataset card, like dataset_cards/*/card.md."""
-    out: Path
+    out: OutputPath
     """Folder to write, for README.md and its figures."""
     dataset: str | None = None
     """Folder or Hub id of the data; without it the card has `not measured` instead of numbers."""
-    config: str | None = None
+    config: DatasetConfig = None
     """Configuration of the dataset; the default one if not given."""
 
 
@@ -161,7 +162,9 @@ def publish(settings: Simulate | Catalogue | Combine) -> None:
         planned = plan(source, settings.drop_duplicates, settings.same_galaxy_arcsec)
     prose = prose_of(settings, source.license if isinstance(source, Combined) else "unknown")
     name = settings.push or str(settings.out)
-    statistics = publication.publish(source, planned, settings.out, prose, name, typed(settings), settings.num_proc)
+    statistics = publication.publish(
+        source, planned, settings.out, prose, name, without_push(typed()), settings.num_proc
+    )
     counts = ", ".join(f"{n:,} {split}" for split, n in statistics["galaxies"].items())
     votes = f"; {sum(statistics['votes'].values()):,} votes" if source.tree else ""
     print(f"{settings.out}: {counts} galaxies{votes}")
@@ -224,7 +227,7 @@ def rename(settings: Simulate | Catalogue | Combine, repo: str) -> None:
 
     statistics = publication.load_statistics(settings.out)
     prose, tree = prose_of(settings, statistics["license"]), tree_of(settings, statistics["votes"])
-    if not publication.rename(settings.out, repo, typed(settings), prose, tree):
+    if not publication.rename(settings.out, repo, without_push(typed()), prose, tree):
         print(f"{settings.out / 'README.md'} is not what this command writes now, and stays as it is")
 
 
@@ -237,12 +240,10 @@ def tree_of(settings: Simulate | Catalogue | Combine, columns: Collection[str]) 
     return tree_of_columns(list(columns))
 
 
-def typed(settings: Publish) -> str:
+def without_push(line: str) -> str:
     """The command line without --push, which does not change the files."""
-    words = ["python", *sys.argv]
-    if settings.push:
-        words = [w for i, w in enumerate(words) if not (w.startswith("--push") or (words[i - 1] == "--push"))]
-    return shlex.join(words)
+    words = shlex.split(line)
+    return shlex.join(w for i, w in enumerate(words) if not (w.startswith("--push") or words[i - 1] in PUSH))
 
 
 def write_card(settings: Card) -> None:
@@ -275,6 +276,7 @@ def count(dataset: str, config: str | None, has_votes: bool) -> tuple[DecisionTr
     return tree, counts.to_dict()
 
 
-def command() -> None:
-    """Read the options from the command line, and run."""
-    run(Simulate | Catalogue | Combine | Card, main)
+command = Command(Simulate | Catalogue | Combine | Card, main)
+
+if __name__ == "__main__":
+    command()

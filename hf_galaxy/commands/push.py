@@ -1,16 +1,15 @@
 """Prepare a finished run for publication, and with --push upload its folder to the Hub.
 
-    python scripts/publish_model.py --run runs/survey
-    python scripts/publish_model.py --run runs/survey --license cc-by-nc-sa-4.0 --push ORG/NAME
+    hf-galaxy push --run runs/survey
+    hf-galaxy push --run runs/survey --license cc-by-nc-sa-4.0 --push ORG/NAME
 
 Afterwards `AutoModel.from_pretrained("ORG/NAME")` loads it, and `--start ORG/NAME` continues training from it.
 """
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
-from hf_galaxy.command_line import run
+from hf_galaxy.command_line import Command, PushTo, RunFolder
 from hf_galaxy.errors import BadInput
 
 
@@ -18,9 +17,9 @@ from hf_galaxy.errors import BadInput
 class Publish:
     """Check a run folder, update its card and figures, and upload it. A card that a person edited is not changed."""
 
-    run: Path
+    run: RunFolder
     """The run folder."""
-    push: str | None = None
+    push: PushTo = None
     """Upload it to the Hub as this ORG/NAME; an interrupted upload resumes when the command is run again."""
     license: str | None = None
     """License of the weights, an identifier such as cc-by-nc-sa-4.0 (huggingface.co/docs/hub/repositories-licenses); by default that of the training data, from its card."""
@@ -78,6 +77,7 @@ def main(settings: Publish) -> None:
         print(f"pushed to {hub.push(settings.run, settings.push, 'model')}")
 
 
-def command() -> None:
-    """Read the options from the command line, and run."""
-    run(Publish, main)
+command = Command(Publish, main)
+
+if __name__ == "__main__":
+    command()

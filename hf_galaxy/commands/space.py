@@ -1,7 +1,7 @@
 """Assemble the Space as a folder, and with --push upload it to the Hub, where it starts.
 
-    python scripts/publish_space.py --out runs/space
-    python scripts/publish_space.py --out runs/space --push ORG/NAME
+    hf-galaxy space --out runs/space
+    hf-galaxy space --out runs/space --push ORG/NAME
 
 The folder does not need the repository: `pip install -r runs/space/requirements.txt`, `python runs/space/app.py`.
 """
@@ -9,7 +9,8 @@ The folder does not need the repository: `pip install -r runs/space/requirements
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_galaxy.command_line import run
+from hf_galaxy.command_line import Command, OutputPath, PushTo
+from hf_galaxy.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -18,9 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 class Publish:
     """Check the app, its models and its card, copy them with the package and the results that it shows, and upload the copy."""
 
-    out: Path = Path("runs/space")
+    out: OutputPath = Path("runs/space")
     """Output folder; an earlier Space in it is replaced."""
-    push: str | None = None
+    push: PushTo = None
     """Upload it to the Hub as this ORG/NAME, and remove other files there."""
 
 
@@ -29,6 +30,10 @@ def main(settings: Publish) -> None:
 
     if settings.push:
         hub.check_repo_name(settings.push)
+    if not (ROOT / space.APP).is_dir():
+        raise BadInput(
+            f"the app, {space.APP}/, is not part of the installed package: clone the repository, and run hf-galaxy space in it"
+        )
     files = space.files_of(ROOT)
     space.assemble(files, settings.out)
     size = sum(file.stat().st_size for file in files.values())
@@ -37,6 +42,7 @@ def main(settings: Publish) -> None:
         print(f"pushed to {hub.push(settings.out, settings.push, 'space')}")
 
 
-def command() -> None:
-    """Read the options from the command line, and run."""
-    run(Publish, main)
+command = Command(Publish, main)
+
+if __name__ == "__main__":
+    command()

@@ -1,7 +1,6 @@
 """Run a grid of runs, here or on a cluster. The command that all of them share comes after --.
 
-    python scripts/sweep.py --out runs/law --vary subset=1/64,1/16,1/4,1 --vary backbone=convnext_atto,resnet18 \
-        --vary seed=1,2,3 -- scripts/pretrain.py --dataset data/ceers --epochs 20
+    hf-galaxy sweep --out runs/law --vary subset=1/64,1/16,1/4,1 --vary seed=1,2,3 -- pretrain --dataset data/ceers
 
 Each cell of the grid gets a run folder in --out. Finished cells are skipped: the same command resumes the sweep, also with
 more values, and also while another sweep runs on the same grid. The exit status is 0 if all cells are done.
@@ -12,10 +11,9 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import tyro
@@ -25,7 +23,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from hf_galaxy.command_line import run
+from hf_galaxy.command_line import Command, OutputPath
 from hf_galaxy.errors import BadInput
 from hf_galaxy.sweeps.cost import Cost, costs_of, disk_of, hours_of, kinds_of
 from hf_galaxy.sweeps.grid import STATE_DIR, RunCell, cells_of, check_common, prepare
@@ -36,7 +34,7 @@ from hf_galaxy.sweeps.scheduler import CellStatus, Cluster, ClusterJob, LocalMac
 class Sweep:
     """Run every combination of the values of some options, each once; the command that all runs share comes after --."""
 
-    out: Path
+    out: OutputPath
     """Folder of the run folders."""
     vary: tyro.conf.UseAppendAction[tuple[str, ...]]
     """An option and its values, such as seed=1,2,3; for each axis of the grid once. Options that vary together: backbone+learning-rate=convnext_atto+1e-3,resnet18+3e-3."""
@@ -45,7 +43,7 @@ class Sweep:
     tries: int = 3
     """Crashes in this sweep after which a cell is failed. Interruptions do not count; a run that refuses its settings is not tried again."""
     launch: str | None = None
-    """Words before the script, such as "accelerate launch --multi_gpu --main_process_port 0"; by default this Python, for one process."""
+    """Words before the command, such as "accelerate launch --multi_gpu --main_process_port 0"; by default this Python, for one process."""
     dry_run: bool = False
     """Only print the commands and the number of cells to do."""
     estimate: bool = False
@@ -248,9 +246,10 @@ def report(grid: list[CellStatus], at_once: int, console: Console) -> None:
         print(f"jobs that stay in the queue, where the same command finds them: {' '.join(jobs)}")
 
 
-def main(settings: Sweep, common: list[str]) -> None:
+def main(settings: Sweep, rest: list[str]) -> None:
     """Run the sweep; ends the process with an exit status other than 0 if a cell is not done."""
     check(settings)
+    common = rest[1:]
     if "--estimate" in common:
         raise BadInput("--estimate: comes before --, and then prints the cost of all cells")
     launch = shlex.split(settings.launch) if settings.launch else [sys.executable]
@@ -279,9 +278,12 @@ def main(settings: Sweep, common: list[str]) -> None:
         sys.exit(1)
 
 
-def command() -> None:
-    """Read the options from the command line, and run."""
-    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
-    common = sys.argv[end + 1 :]
-    sys.argv = sys.argv[:end]
-    run(Sweep, partial(main, common=common))
+def dashes(words: Sequence[str]) -> int:
+    """The place of --, after which comes the command that all runs share."""
+    return words.index("--") if "--" in words else len(words)
+
+
+command = Command(Sweep, main, rest_at=dashes)
+
+if __name__ == "__main__":
+    command()

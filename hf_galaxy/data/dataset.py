@@ -28,7 +28,7 @@ def open_dataset(name: str, config: str | None = None, streaming: bool = False) 
         BadInput: there is no such dataset, or it lacks one of these columns.
     """
     if Path(name).exists() and not any(Path(name).rglob("*.parquet")):
-        raise BadInput(f"--dataset {name}: holds no Parquet files; publish it first (scripts/publish_dataset.py)")
+        raise BadInput(f"--dataset {name}: holds no Parquet files; publish it first (hf-galaxy publish)")
     opened: dict[str, Rows] = {**(open_stream(name, config) if streaming else open_copy(name, config))}
     for split, rows in opened.items():
         if missing := {"id_str", "image"} - set(rows.column_names):

@@ -128,5 +128,5 @@ class Galaxies(Dataset):
             except BadInput as error:
                 raise BadInput(
                     f"{galaxy_of(self._whole, index)}: its picture cannot be decoded ({error}); "
-                    "scripts/check_dataset.py lists all such pictures"
+                    "hf-galaxy check lists all such pictures"
                 ) from error

@@ -288,7 +288,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         BadInput: it has more than 8 bits.
     """
     if picture.mode.startswith(("I", "F")):
-        raise BadInput(f"its mode {picture.mode} has more than 8 bits, which publish_dataset.py stretches")
+        raise BadInput(f"its mode {picture.mode} has more than 8 bits, which hf-galaxy publish stretches")
     if picture.has_transparency_data:
         black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
         picture = Image.alpha_composite(black, picture.convert("RGBA"))

@@ -6,8 +6,6 @@ from the same grid, by the loss on the whole validation split.
 """
 
 import json
-import shlex
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from hf_galaxy.command_line import typed
 from hf_galaxy.downstream.results import ABOUT, CELLS
 from hf_galaxy.downstream.tasks import Task
 from hf_galaxy.errors import BadInput
@@ -43,7 +42,7 @@ class Start:
     """The weights that a backbone starts from.
 
     Attributes:
-        weights: a value of --start of scripts/finetune.py; None: random weights, different for each seed.
+        weights: a value of --start of hf-galaxy finetune; None: random weights, different for each seed.
         backbone: architecture, where the weights do not contain it and it is not that of the benchmark.
     """
 
@@ -168,7 +167,7 @@ class Benchmark:
         """
         return {
             "title": self.title,
-            "command": shlex.join(["python", *(word for word in sys.argv if word != "--page")]),
+            "command": typed("--page"),
             "reference": self.reference,
             "tasks": {
                 name: {"title": t.title, "dataset": t.dataset, "kind": t.kind, "measure": t.measure, "note": t.note, "folds": t.folds}
@@ -210,7 +209,7 @@ def datasets_of(start: Start) -> set[str]:
 def shared_galaxies(start: Start, task: Task) -> set[str] | None:
     """Names of galaxies of a task that a start was pretrained or validated with; None if its datasets are missing.
 
-    The same galaxy may have another name in another dataset: scripts/find_overlap.py also compares pictures.
+    The same galaxy may have another name in another dataset: hf-galaxy overlap also compares pictures.
     """
     from hf_galaxy.data.dataset import open_dataset
     from hf_galaxy.training.sources import open_sources
@@ -245,7 +244,7 @@ def check_unseen(benchmark: Benchmark) -> dict[str, bool]:
             if shared:
                 raise BadInput(
                     f"start {start.name} was pretrained with {len(shared):,} galaxies of task {task} (such as {min(shared)}); "
-                    "pretrain it without them (scripts/find_overlap.py, then --leave-out)"
+                    "pretrain it without them (hf-galaxy overlap, then --leave-out)"
                 )
         checked[start.name] = None not in shared_by_task.values()
     return checked

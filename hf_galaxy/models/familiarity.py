@@ -174,7 +174,7 @@ class Familiarity:
         """
         file = folder / FILE
         if not file.is_file():
-            raise BadInput(f"{folder}: has no {FILE}; scripts/measure_familiarity.py writes it")
+            raise BadInput(f"{folder}: has no {FILE}; hf-galaxy familiarity writes it")
         try:
             with safe_open(file, "numpy") as opened:
                 metadata = opened.metadata()
@@ -187,16 +187,12 @@ class Familiarity:
                 )
                 loaded = cls(features, looks, arrays[WHITENING], facts["level"], tuple(facts["galaxies"]))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise BadInput(
-                f"{file}: cannot be read ({error}); write it again with scripts/measure_familiarity.py"
-            ) from error
+            raise BadInput(f"{file}: cannot be read ({error}); write it again with hf-galaxy familiarity") from error
         if not with_looks:
-            raise BadInput(
-                f"{file}: has an earlier format, without looks; write it again with scripts/measure_familiarity.py"
-            )
+            raise BadInput(f"{file}: has an earlier format, without looks; write it again with hf-galaxy familiarity")
         if of_weights != _digest(folder):
             raise BadInput(
-                f"{file}: belongs to other weights than those here; write it again with scripts/measure_familiarity.py"
+                f"{file}: belongs to other weights than those here; write it again with hf-galaxy familiarity"
             )
         return loaded
 

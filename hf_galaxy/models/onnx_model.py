@@ -88,7 +88,7 @@ class FastModel:
         self._names = [output.name for output in self._session.get_outputs()]
 
     def view(self, pixels: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 RGB -> (3, S, S) float32 in [0, 1], the same as in scripts/predict.py."""
+        """(H, W, 3) uint8 RGB -> (3, S, S) float32 in [0, 1], the same as in hf-galaxy predict."""
         return eval_view(to_canvases([pixels], self.framing), self.framing)[0].numpy()
 
     def answer(self, views: np.ndarray) -> Answers:

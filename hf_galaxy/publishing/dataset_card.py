@@ -64,7 +64,7 @@ class Prose:
             BadInput: the file cannot be read, has no header, or has an unknown key.
         """
         try:
-            _, header, text = path.read_text().split("---\n", 2)
+            _, header, text = path.read_text(encoding="utf-8").split("---\n", 2)
             prose = cls(**yaml.safe_load(header), text=text.strip())
             for name in ("trees", "hub_ids", "arxiv", "tasks", "tags"):
                 value = getattr(prose, name)

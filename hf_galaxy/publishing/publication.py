@@ -1,7 +1,7 @@
 """A source as a published folder, which is uploaded unchanged.
 
 README.md            the card; its YAML lists the configurations
-statistics.json      the counts, for the card and for scripts/check_dataset.py
+statistics.json      the counts, for the card and for hf-galaxy check
 contact_sheet.jpg    some pictures; tree_*.png: the decision trees
 data/, tiny/, ...    Parquet files (`writer`)
 """

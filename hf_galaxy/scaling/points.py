@@ -145,7 +145,7 @@ def load_points(file: Path) -> pd.DataFrame:
 def _about(name: str, record: RunRecord) -> dict[str, Any]:
     """Columns that all rows of a run share."""
     if "bootstrap" not in record.results["test"]:
-        raise BadInput(f"{name}: was measured without a bootstrap; measure it again with scripts/evaluate.py --run")
+        raise BadInput(f"{name}: was measured without a bootstrap; measure it again with hf-galaxy evaluate --run")
     parts = record.model["parameters"]
     return {
         "run": name,

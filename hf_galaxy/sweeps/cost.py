@@ -126,7 +126,7 @@ def _try_out(cell: RunCell, environment: dict[str, str], cores: set[int] | None)
     if outcome.kind != "finished":
         raise BadInput(f"{cell.name}: cannot be tried out: {outcome.message}; by hand: {shlex.join(command)}")
     if estimate is None:
-        raise BadInput(f"{cell.name}: {cell.command[1]} --estimate writes no estimate; --estimate of a sweep needs one")
+        raise BadInput(f"{cell.name}: with --estimate its command writes none; --estimate of a sweep needs one")
     return estimate, seconds - estimate.tried_seconds
 
 

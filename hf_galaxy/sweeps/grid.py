@@ -14,6 +14,7 @@ from hf_galaxy.files import whole_file
 from hf_galaxy.reports.records_file import recorded
 from hf_galaxy.reports.run_record import RunRecord
 
+COMMANDS = ("pretrain", "finetune")  # that make a run folder
 STATE_DIR = ".cells"  # in the sweep's folder: the locks and logs of its cells
 
 
@@ -131,8 +132,8 @@ def cells_of(vary: Sequence[str], common: Sequence[str], launch: Sequence[str], 
 
     Args:
         vary: the axes, each a text for `axis_of`.
-        common: the script and the options that all cells share.
-        launch: the words before the script, such as the Python interpreter.
+        common: the command (pretrain, finetune) or script, and the options that all cells share.
+        launch: the words before it, such as the Python interpreter.
         out: the sweep's folder.
 
     Raises:
@@ -145,12 +146,11 @@ def cells_of(vary: Sequence[str], common: Sequence[str], launch: Sequence[str], 
     if twice := sorted({option for option in varied if varied.count(option) > 1}):
         raise BadInput(f"--vary: two axes set --{twice[0]}")
     if not common:
-        raise BadInput(
-            "give the command that all cells share after --, such as: -- scripts/pretrain.py --dataset data/ceers"
-        )
-    if not Path(common[0]).is_file():
-        raise BadInput(f"{common[0]}: no such script; after -- comes a script, then its options")
+        raise BadInput("give the command that all cells share after --, such as: -- pretrain --dataset data/ceers")
+    program = program_of(common[0])
     shared = {word[2:].partition("=")[0].replace("_", "-") for word in common[1:] if word.startswith("--")}
+    also = {"output-dir": "out", "model": "start" if common[0] == "finetune" else "backbone"}
+    varied, shared = [also.get(option, option) for option in varied], {also.get(option, option) for option in shared}
     for option in (*varied, "out"):
         if option in shared or f"no-{option}" in shared:
             raise BadInput(f"--{option}: the sweep sets it; leave it out of the command after --")
@@ -160,7 +160,7 @@ def cells_of(vary: Sequence[str], common: Sequence[str], launch: Sequence[str], 
     for combination in itertools.product(*axes):
         options = {option: value for values in combination for option, value in values.items()}
         own = [word for option, value in options.items() for word in (f"--{option}", value)]
-        cell = RunCell(options, (*launch, *common, *own, "--out", str(out / name_of(options))), out)
+        cell = RunCell(options, (*launch, *program, *common[1:], *own, "--out", str(out / name_of(options))), out)
         if len(cell.name) > 200:
             raise BadInput(
                 f"{cell.name}: is too long for the name of a folder; link the files that it names to shorter paths"
@@ -171,6 +171,19 @@ def cells_of(vary: Sequence[str], common: Sequence[str], launch: Sequence[str], 
         words_of[cell.name.lower()] = own
         cells.append(cell)
     return cells
+
+
+def program_of(name: str) -> tuple[str, ...]:
+    """The words for the Python interpreter, or a launcher, that start a command of ours or a script.
+
+    Raises:
+        BadInput: there is neither.
+    """
+    if name in COMMANDS:
+        return "-m", f"hf_galaxy.commands.{name}"
+    if not Path(name).is_file():
+        raise BadInput(f"{name}: no such command or script; after -- comes {' or '.join(COMMANDS)}, then its options")
+    return (name,)
 
 
 def prepare(out: Path, common: Sequence[str]) -> None:

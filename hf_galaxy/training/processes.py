@@ -55,7 +55,7 @@ def start_accelerator(
             f"--tracker {tracker}: is not installed, or does not exist; available: {', '.join(available_trackers())}"
         )
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
-        raise BadInput("DeepSpeed is not supported; scripts/launch/fsdp2.yaml shards a model over GPUs")
+        raise BadInput("DeepSpeed is not supported; `hf-galaxy launch --config-file fsdp2` shards a model over GPUs")
     # While the first process copies a large dataset, the others wait longer than the default timeout.
     timeout = InitProcessGroupKwargs(timeout=timedelta(hours=6))
     accelerator = Accelerator(
@@ -74,7 +74,7 @@ def start_accelerator(
     if accelerator.num_processes != expected:
         raise BadInput(
             f"{expected} processes were started but {accelerator.num_processes} work together; without a GPU, "
-            "add --cpu, and launch with `accelerate launch --config_file scripts/launch/cpu2.yaml`"
+            "add --cpu, and launch with `hf-galaxy launch --num-processes 2`"
         )
     if accelerator.device.type == "cpu":
         keep_freed_memory()

@@ -143,7 +143,8 @@ def with_recipe(settings: type[Recipe], arguments: list[str]) -> Recipe:
     parsed = dict(zip(arguments, [*arguments[1:], ""], strict=True))
     parsed |= dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     name = parsed.get("--recipe")
-    backbone = parsed.get("--backbone", parsed.get("--start", "").split(".")[0])
+    model = parsed.get("--model", "")  # the backbone of pretrain, the start of finetune
+    backbone = parsed.get("--backbone", parsed.get("--start", model).split(".")[0])
     chosen = {}
     if name is not None:
         recipe = recipe_by_name(name)

@@ -3,14 +3,13 @@
 import json
 import logging
 import platform
-import shlex
-import sys
 from dataclasses import asdict
 from importlib.metadata import version
 
 import torch
 from accelerate import Accelerator
 
+from hf_galaxy.command_line import typed
 from hf_galaxy.models.pretrained import hub_id_of
 from hf_galaxy.outcome import folder_of_outcome
 from hf_galaxy.reports import model_card
@@ -78,7 +77,7 @@ def new_record(context: RunContext, setup: ModelSetup) -> RunRecord:
     """The record of a run that has not started yet."""
     settings, accelerator, sources, config = context.settings, context.accelerator, context.sources, setup.model.config
     return RunRecord(
-        command=" ".join(map(shlex.quote, sys.argv)),
+        command=typed().removeprefix("python "),
         settings=json.loads(json.dumps(asdict(settings), default=str))
         | {"precision": accelerator.mixed_precision},  # which the launcher may have set
         dataset={

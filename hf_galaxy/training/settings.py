@@ -1,4 +1,4 @@
-"""The settings of a training run: the options of scripts/pretrain.py and scripts/finetune.py, as run.json holds them."""
+"""The settings of a training run: the options of hf-galaxy pretrain and hf-galaxy finetune, as run.json holds them."""
 
 import importlib.util
 import json
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from tyro.constructors import PrimitiveConstructorSpec
 
+from hf_galaxy.command_line import DatasetConfig, OutputPath
 from hf_galaxy.errors import BadInput
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.targets import TARGETS, target_class
@@ -99,10 +100,10 @@ class Settings(Recipe):
     """Everything that defines a run, besides its recipe."""
 
     dataset: tuple[str, ...]
-    """Datasets to train on: folders made by publish_dataset.py, or Hub ids."""
-    out: Path
+    """Datasets to train on: folders made by hf-galaxy publish, or Hub ids."""
+    out: OutputPath
     """Run folder to create. If it holds an unfinished run with the same settings, training resumes from its last checkpoint."""
-    config: str | None = None
+    config: DatasetConfig = None
     """Configuration (subset name) of the dataset, if it has several."""
     streaming: bool = False
     """Stream the dataset's Parquet files instead of copying all of them to a cache first."""
@@ -115,7 +116,7 @@ class Settings(Recipe):
     subset: FractionOption = 1.0
     """Fraction of the training set to train on, such as 1/8. Chosen by a hash and stratified by class, labels, campaign or available values; smaller subsets are part of larger ones."""
     leave_out: Path | None = None
-    """CSV file with a column id_str: galaxies to exclude from training and validation, such as the test set of another task (scripts/find_overlap.py writes such files). The test set keeps them."""
+    """CSV file with a column id_str: galaxies to exclude from training and validation, such as the test set of another task (hf-galaxy overlap writes such files). The test set keeps them."""
     task: TaskName = "votes"
     """Target: votes of volunteers; a class label (classification); numbers such as redshifts (values: regression); or several yes/no labels at once (labels: multi-label classification)."""
     label: str | None = None
@@ -222,7 +223,7 @@ class Settings(Recipe):
                 "--class-weights balanced and --balance: both balance the classes, together too much; choose one",
             ),
             (balanced and self.streaming, "--balance: needs random access to the galaxies; leave out --streaming"),
-            (self.config is not None and len(self.dataset) > 1, "--config: is for one dataset; several are read in their default configuration"),
+            (self.config is not None and len(self.dataset) > 1, "--dataset-config: is for one dataset; several are read in their default configuration"),
             (
                 any(not 0 < epochs <= self.epochs for epochs in self.keep_at),
                 f"--keep-at: is in epochs, more than 0 and at most {self.epochs:g}",

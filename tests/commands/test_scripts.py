@@ -5,6 +5,7 @@ import os
 import re
 import runpy
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,10 +22,10 @@ from transformers import AutoImageProcessor, AutoModel
 import hf_galaxy
 from hf_galaxy.models.remote_code import MODULES
 from tests.conftest import ROOT
-from tests.forks import SERVER, run_file
+from tests.forks import SERVER, TIMEOUT, run_file
 
 TINY = ("--backbone", "test_convnext", "--image-size", 32, "--batch-size", 16, "--min-votes", 3, "--workers", 0)
-TWO_PROCESSES = ("-m", "accelerate.commands.launch", "--config_file", "scripts/launch/cpu2.yaml")
+TWO_PROCESSES = ("-m", "accelerate.commands.launch", "--config_file", "hf_galaxy/training/launch/cpu2.yaml")
 
 
 def record_of(run):
@@ -130,12 +131,22 @@ def test_finetuning_starts_from_the_run_folder(pretrained, mock_dataset, run_scr
 
 def test_two_processes_give_the_curve_of_one(pretrained, mock_dataset, run_script, tmp_path):
     out = tmp_path / "two"
-    run_script(
-        "pretrain", "--dataset", mock_dataset, *TINY, "--epochs", 3, "--head-dropout", 0, "--out", out, "--cpu",
-        launch=TWO_PROCESSES,
-    )  # fmt: skip
+    words = ("--dataset", mock_dataset, *TINY, "--epochs", 3, "--head-dropout", 0, "--out", out, "--cpu")
+    command = [
+        sys.executable,
+        "-m",
+        "hf_galaxy.commands.main",
+        "launch",
+        "--num-processes",
+        "2",
+        "pretrain",
+        *map(str, words),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    assert done.returncode == 0, done.stderr
     one, two = record_of(pretrained), record_of(out)
     assert two["environment"]["processes"] == 2
+    assert two["command"].startswith("hf-galaxy pretrain --dataset ")
     for (seen, ours), (also_seen, theirs) in zip(one["training"]["losses"], two["training"]["losses"], strict=True):
         assert seen == also_seen
         assert ours == pytest.approx(theirs, rel=1e-4)
@@ -199,12 +210,14 @@ def test_an_estimate_says_what_a_run_needs_and_makes_nothing(mock_dataset, run_s
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("config", sorted((ROOT / "scripts/launch").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "config", sorted((ROOT / "hf_galaxy/training/launch").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_launch_configs_are_read_as_they_are_meant(config):
     read = load_config_from_file(str(config))
-    assert read.distributed_type == {"fsdp2": "FSDP", "gpu1": "NO"}.get(config.stem, "MULTI_GPU")
-    assert read.num_processes == {"cpu2": 2, "gpu1": 1, "nodes2": 16}.get(config.stem, 8)
-    assert read.use_cpu == (config.stem == "cpu2")
+    assert read.distributed_type == {"fsdp2": "FSDP", "gpu1": "NO", "cpu1": "NO"}.get(config.stem, "MULTI_GPU")
+    assert read.num_processes == {"cpu1": 1, "cpu2": 2, "gpu1": 1, "nodes2": 16}.get(config.stem, 8)
+    assert read.use_cpu == config.stem.startswith("cpu")
     assert (config.stem == "fsdp2") == bool(read.fsdp_config)
 
 

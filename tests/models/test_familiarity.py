@@ -159,7 +159,7 @@ def test_it_is_kept_in_a_small_file_beside_its_weights(tmp_path):
     fitted = Familiarity.fit(Descriptors(*(each[:1200] for each in seen)), Descriptors(*(each[1200:] for each in seen)))
     with pytest.raises(BadInput, match="cannot be written"):
         fitted.save(tmp_path)
-    with pytest.raises(BadInput, match=rf"has no {FILE}; scripts/measure_familiarity.py"):
+    with pytest.raises(BadInput, match=rf"has no {FILE}; hf-galaxy familiarity"):
         Familiarity.load(tmp_path)
     weights = tmp_path / "model.safetensors"
     save_file({"w": np.ones(3)}, weights)
@@ -182,7 +182,7 @@ def test_a_file_from_before_there_were_looks_is_refused_in_words(tmp_path):
     said = '{"neighbour": 10, "threshold": 0.5, "level": 0.99, "galaxies": [7076, 910]}'
     arrays = {"mean": np.zeros(4), "components": np.eye(4), "kept": np.zeros((10, 4)), "rest": np.zeros(10)}
     save_file(arrays, tmp_path / FILE, {"said": said, "weights_sha256": "0" * 64})
-    with pytest.raises(BadInput, match=r"without looks; .*scripts/measure_familiarity\.py"):
+    with pytest.raises(BadInput, match=r"without looks; .*hf-galaxy familiarity"):
         Familiarity.load(tmp_path)
 
 

@@ -211,11 +211,13 @@ def test_an_axis_that_is_none_is_refused(text, message):
     [
         (["--", "{script}"], "give at least one axis"),
         (["--vary", "seed=1,2"], "give the command that all cells share after --"),
-        (["--vary", "seed=1", "--", "train.py"], "train.py: no such script"),
-        (["--vary", "seed=1", "--", "--epochs", "3"], "--epochs: no such script"),
+        (["--vary", "seed=1", "--", "train.py"], "train.py: no such command or script"),
+        (["--vary", "seed=1", "--", "--epochs", "3"], "--epochs: no such command or script"),
         (["--vary", "seed=1", "--", "{script}", "--seed=3"], "--seed: the sweep sets it"),
         (["--vary", "image-size=1", "--", "{script}", "--image_size", "3"], "--image-size: the sweep sets it"),
         (["--vary", "seed=1", "--", "{script}", "--out", "here"], "--out: the sweep sets it"),
+        (["--vary", "seed=1", "--", "{script}", "--output_dir", "here"], "--out: the sweep sets it"),
+        (["--vary", "model=a", "--", "pretrain", "--backbone", "here"], "--backbone: the sweep sets it"),
         (["--vary", "out=1", "--", "{script}"], "--vary out: the sweep gives each cell a folder"),
         (["--vary", "seed=1", "--vary", "go+seed=a+2", "--", "{script}"], "two axes set --seed"),
         (["--vary", "go=a/b,a:b", "--", "{script}"], "would have the same folder go=a-b"),
@@ -505,7 +507,7 @@ def test_the_hours_are_those_of_runs_that_start_when_there_is_room():
         ("subset=1/0,1", (), "--vary subset: '1/0' is no number"),
         ("epochs=1,many", (), "--vary epochs: 'many' is no number"),
         ("backbone=wrong", (), "backbone=wrong: cannot be tried out: --backbone wrong: there is no such thing"),
-        ("backbone=silent", (), "train.py --estimate writes no estimate"),
+        ("backbone=silent", (), "with --estimate its command writes none"),
         ("seed=5", ("--unknown",), "cannot be tried out: exit status 2, of wrong options; by hand: "),
     ],
 )
@@ -794,13 +796,14 @@ def test_what_slurm_says_of_a_job_that_left_no_outcome(number, state, kind, stan
 def test_runs_are_pretrained_and_their_losses_shown(mock_dataset, sweep, tmp_path):
     law = tmp_path / "law"
     code, text = sweep(
-        "--out", law, "--vary", "learning-rate=1e-3", "--", "scripts/pretrain.py", "--dataset",
+        "--out", law, "--vary", "learning-rate=1e-3", "--", "pretrain", "--dataset",
         mock_dataset, "--backbone", "test_convnext", "--image-size", 32, "--batch-size", 16, "--epochs", 1,
         "--min-votes", 3, "--workers", 0,
     )  # fmt: skip
     assert code == 0, text
     record = json.loads((law / "learning-rate=1e-3/run.json").read_text())
     assert record["finished"]
+    assert record["command"].startswith(f"hf-galaxy pretrain --dataset {mock_dataset} ")
     loss = record["results"]["test"]["loss"]
     assert re.search(rf"done .* {loss['model']:.4f} +{loss['baseline']:.4f}", text)
 

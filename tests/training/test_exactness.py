@@ -20,7 +20,7 @@ from hf_galaxy.training.checkpoints import list_checkpoints
 from tests.conftest import ROOT
 from tests.training.runs import assert_bit_equal, finish, run, start, wait_for_checkpoints
 
-CONFIG = load_config_from_file(str(ROOT / "scripts/launch/fsdp2.yaml")).fsdp_config
+CONFIG = load_config_from_file(str(ROOT / "hf_galaxy/training/launch/fsdp2.yaml")).fsdp_config
 FSDP = {name.upper(): str(value) for name, value in CONFIG.items()} | {"ACCELERATE_USE_FSDP": "true"}
 FSDP["FSDP_MIN_NUM_PARAMS"] = "10000"  # so that small models are taken apart too
 

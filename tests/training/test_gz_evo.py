@@ -280,7 +280,7 @@ def test_it_is_learnt_by_name_copied_or_streamed(pretrain_by_name):
 
 
 def test_two_processes_stream_its_small_configuration(pretrain_by_name):
-    record, _ = pretrain_by_name("--streaming", "--config", "tiny", "--cpu", processes=2)
+    record, _ = pretrain_by_name("--streaming", "--dataset-config", "tiny", "--cpu", processes=2)
     check(record, (TINY_SHARE, TINY_SHARE // 4))
     assert record["environment"]["processes"] == 2
 
@@ -326,7 +326,7 @@ def test_the_checker_finds_nothing_wrong_and_then_a_wrong_total(on_disk, tmp_pat
     assert f"{len(QUESTIONS)} questions of {', '.join(CAMPAIGNS)}" in said
     assert "note    fractions   some fractions are NaN or null; mask by the votes" in said
     assert "no split validation" in said
-    assert run_here(monkeypatch, "check_dataset", on_disk, "--config", "tiny") == 0
+    assert run_here(monkeypatch, "check_dataset", on_disk, "--dataset-config", "tiny") == 0
 
     spoilt = shutil.copytree(on_disk, tmp_path / "spoilt")
     file, column = spoilt / "data/train-00001-of-00002.parquet", "bar-hubble_total-votes"

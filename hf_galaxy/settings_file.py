@@ -1,0 +1,167 @@
+"""Files of settings: --config reads the options of a command from YAML or JSON, --print-config writes them as YAML."""
+
+import dataclasses
+import json
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+import yaml
+
+from hf_galaxy.errors import BadInput
+
+
+def with_file(settings: Any, arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command with the options of the file in their `--config` put before them; without that option as they are.
+
+    An option on the command line replaces that of the file.
+
+    Args:
+        settings: a dataclass, or a union of them, one of which the first argument names.
+
+    Raises:
+        BadInput: the file cannot be read, or has an option that the command has not.
+    """
+    arguments, path = _without(list(arguments), "--config")
+    if path is None:
+        return arguments
+    subcommand = []
+    if not dataclasses.is_dataclass(settings):
+        kinds = {kind.__name__.lower(): kind for kind in typing.get_args(settings)}
+        subcommand, arguments = arguments[:1], arguments[1:]
+        if not subcommand or subcommand[0] not in kinds:
+            raise BadInput(f"--config {path}: put one of {', '.join(kinds)} first")
+        settings = kinds[subcommand[0]]
+    given = {_name(word.partition("=")[0]) for word in arguments if word.startswith("--")}
+    given |= {name.removeprefix("no_") for name in given}
+    options = _options(settings)
+    words = []
+    for key, value in read(Path(path)).items():
+        kind, names = options.get(_name(str(key)), (None, set()))
+        if not names and value is not None:
+            raise BadInput(f"--config {path}: {key}: there is no such option; --help lists them")
+        # A run's record has all options, those that it does not use as null.
+        if value is not None and not names & given:
+            words += _words(path, str(key), kind, value)
+    return [*subcommand, *words, *arguments]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The options in a file: name -> value. Those of a run's record, run.json, are its settings.
+
+    Raises:
+        BadInput: it cannot be read, is not of this form, or names an option twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            content = json.loads(text, object_pairs_hook=lambda pairs: _once(path, pairs))
+        else:
+            content = yaml.load(text, _loader(path))
+    except OSError as error:
+        raise BadInput(
+            f"--config {path}: {error.strerror}; it is a YAML or JSON file of options (the configuration of a dataset is --dataset-config)"
+        ) from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise BadInput(f"--config {path}: cannot be read ({' '.join(str(error).split())})") from error
+    if isinstance(content, dict) and isinstance(content.get("settings"), dict):
+        content = content["settings"]
+    if not isinstance(content, dict):
+        raise BadInput(f"--config {path}: holds no options; write a line such as `learning-rate: 1e-3` for each")
+    return content
+
+
+def text_of(settings: Any) -> str:
+    """The settings as a file for `--config`."""
+    values = {name.replace("_", "-"): _plain(value) for name, value in _values(settings)}
+    return yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=120)
+
+
+def _loader(path: Path) -> type[yaml.SafeLoader]:
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+            pairs = [(self.construct_object(key), self.construct_object(value, deep=True)) for key, value in node.value]
+            return _once(path, pairs)
+
+    return Loader
+
+
+def _once(path: Path, pairs: Sequence[tuple[Any, Any]]) -> dict:
+    names = [key for key, _ in pairs]
+    if twice := next((key for key in names if names.count(key) > 1), None):
+        raise BadInput(f"--config {path}: {twice}: is there twice")
+    return dict(pairs)
+
+
+def _without(arguments: list[str], option: str) -> tuple[list[str], str | None]:
+    """The arguments without an option, and its value."""
+    for i, word in enumerate(arguments):
+        name, equals, value = word.partition("=")
+        if name == option and equals:
+            return arguments[:i] + arguments[i + 1 :], value
+        if name == option:
+            if i + 1 == len(arguments):
+                raise BadInput(f"{option}: give a file")
+            return arguments[:i] + arguments[i + 2 :], arguments[i + 1]
+    return arguments, None
+
+
+def _name(word: str) -> str:
+    return word.removeprefix("--").replace("-", "_")
+
+
+def _options(settings: Any) -> dict[str, tuple[Any, set[str]]]:
+    """Every name that an option has -> its type, with what tyro knows of it, and all its names."""
+    options: dict[str, tuple[Any, set[str]]] = {}
+    hints = typing.get_type_hints(settings, include_extras=True)
+    for field in dataclasses.fields(settings):
+        kind = hints[field.name]
+        if dataclasses.is_dataclass(part := _bare(kind)):
+            options |= _options(part)
+            continue
+        given = [(getattr(each, "name", None), *(getattr(each, "aliases", None) or ())) for each in _extras(kind)]
+        names = {field.name, *(_name(name) for each in given for name in each if name)}
+        options |= dict.fromkeys(names, (kind, names))
+    return options
+
+
+def _bare(kind: Any) -> Any:
+    return kind.__origin__ if _extras(kind) else kind
+
+
+def _extras(kind: Any) -> tuple:
+    return getattr(kind, "__metadata__", ())
+
+
+def _words(path: str, name: str, kind: Any, value: Any) -> list[str]:
+    """An option as words of a command line."""
+    option = f"--{_name(name).replace('_', '-')}"
+    if isinstance(value, bool) and _bare(kind) is bool:
+        return [option if value else f"--no-{option[2:]}"]
+    if value is False:  # what YAML makes of the word no
+        value = "no"
+    if isinstance(value, list) and tyro.conf.UseAppendAction in _extras(kind):
+        return [word for each in value for word in (option, str(each))]
+    if isinstance(value, list):
+        return [option, *map(str, value)]
+    if isinstance(value, bool | dict):
+        raise BadInput(f"--config {path}: {name}: give a value, or a list of values")
+    return [option, str(value)]
+
+
+def _values(settings: Any) -> Iterator[tuple[str, Any]]:
+    """Names and values of options, those of parts of the settings among them."""
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _values(value)
+        else:
+            yield field.name, value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
