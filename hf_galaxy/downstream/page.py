@@ -18,7 +18,7 @@ from hf_galaxy.reports.page import check_page, write_page
 from hf_galaxy.reports.text import render
 from hf_galaxy.scaling.points import save_points
 
-PAGE_MARK = "<!-- Made by scripts/benchmark_downstream.py, which replaces it: write elsewhere. -->"
+PAGE_MARK = "<!-- Made by hf-galaxy benchmark, which replaces it: write elsewhere. -->"
 RESULTS = "results.json"
 
 

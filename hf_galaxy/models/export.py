@@ -30,7 +30,7 @@ from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.reports.target_report import report_of
 from hf_galaxy.reports.text import TEMPLATES
 
-MADE = "<!-- Made by scripts/export.py, which replaces it: write elsewhere. -->"
+MADE = "<!-- Made by hf-galaxy export, which replaces it: write elsewhere. -->"
 MADE_BY = "hf_galaxy"  # what an ONNX file calls its producer
 # Metadata of the published weights of an architecture in timm, which do not apply to other weights.
 OF_PUBLISHED_WEIGHTS = ("tag", "license", "description", "origin_url", "paper_name", "paper_ids", "notes")

@@ -13,7 +13,7 @@ from hf_galaxy.publishing.hub import pickles
 from hf_galaxy.reports.records_file import FILE as RECORDS
 
 APP, CARD, MODELS = "spaces_app", "README.md", "models"
-MARK = "<!-- Made by scripts/publish_space.py, which replaces it: write in spaces_app/ instead. -->"
+MARK = "<!-- Made by hf-galaxy space, which replaces it: write in spaces_app/ instead. -->"
 MAX_BYTES = 10**9  # that the Hub stores of a free Space
 # Fields that a card must have (huggingface.co/docs/hub/spaces-config-reference); others are allowed.
 REQUIRED = {

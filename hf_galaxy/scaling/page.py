@@ -14,7 +14,7 @@ from hf_galaxy.reports.text import NOT_MEASURED, interval, number, percent, rend
 from hf_galaxy.scaling.laws import FALLS
 from hf_galaxy.scaling.study import doubt_of_baseline
 
-MADE = "<!-- Made by scripts/fit_scaling.py, which replaces it: write elsewhere. -->"
+MADE = "<!-- Made by hf-galaxy fit, which replaces it: write elsewhere. -->"
 TAIL = (1 - LEVEL) / 2  # probability that an interval lies wholly above, or below, a value that it should contain
 
 Study = dict[str, Any]  # as `study.study_of` returns it

@@ -61,7 +61,7 @@ def test_for_the_hub_the_name_changes_and_nothing_else(folder):
     lines = [(a, b) for a, b in zip(old, new, strict=True) if a != b]
     assert all(b == a.replace("data/rings", "lab/rings") for a, b in lines)
     assert [a.split("data/rings")[0] for a, _ in lines] == [
-        'galaxies = load_dataset("', "accelerate launch scripts/pretrain.py --dataset "
+        'galaxies = load_dataset("', "hf-galaxy pretrain --dataset "
     ]  # fmt: skip
     assert PROSE.section("Where it comes from") in new, "the authors' text stays"
     assert rename(folder, "lab/rings", COMMAND, PROSE, load_tree("gz_rings"))
