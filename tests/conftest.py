@@ -1,4 +1,7 @@
-"""What all tests share: no hub, a cache of their own, and a small published mock survey."""
+"""What all tests share: no hub, a cache of their own, and a small published mock survey.
+
+The process of pytest-xdist that hands out the tests reads this too, and others wait for it: so nothing is imported that takes long.
+"""
 
 import os
 import tempfile
@@ -11,36 +14,21 @@ os.environ |= {
     "ACCELERATE_USE_CPU": "true",
 }
 
-import io
 import json
 import shutil
 import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 from filelock import FileLock
-from PIL import Image
 from xdist.scheduler import LoadScopeScheduling
 
-from hf_galaxy import load_tree
-from hf_galaxy.data.schema import row_features
-from hf_galaxy.publishing import plan, writer
-from hf_galaxy.publishing.dataset_card import Prose, write_card
-from hf_galaxy.publishing.plan import Row
-from hf_galaxy.training.targets.votes import vote_batches
-from tests.forks import ROOT, TIMEOUT, fork_server, run_forked
+from tests.forks import MADE_SHARED, ROOT, SHARED, TIMEOUT, fork_server, run_forked, use_servers
 
 yaml.SafeLoader = yaml.CSafeLoader  # as in preloaded.py
-# What is made once for all processes of pytest-xdist, which inherit it: the mock survey, models for ONNX Runtime.
-MADE_SHARED = "HF_GALAXY_TESTS" not in os.environ
-if MADE_SHARED:
-    os.environ["HF_GALAXY_TESTS"] = tempfile.mkdtemp(prefix="hf_galaxy-tests-")
-SHARED = Path(os.environ["HF_GALAXY_TESTS"])
-
+use_servers()
 
 # What takes longest comes first, so that at the end no core waits for another.
 LONGEST = (
@@ -120,55 +108,11 @@ def shared_data():
     return folder
 
 
-def votes_of(rows, tree):
-    """(N, A): the votes of a whole split."""
-    return np.concatenate([np.empty((0, len(tree.columns)), np.int32), *vote_batches(rows, tree)])
-
-
-def jpeg_bytes(seed=0, mode="RGB"):
-    pixels = np.random.default_rng(seed).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(file, "JPEG")
-    return file.getvalue()
-
-
-class Rows:
-    """Galaxies to publish: a ring question, a class and a position; no picture of a survey."""
-
-    tree = load_tree("gz_rings")
-    features = row_features(tree, {"kind": ["a", "b"]}, {"ra": "float64", "dec": "float64"})
-    values, caption, rendering = ("ra",), "kind", None
-
-    def __init__(self, galaxies, campaigns=None, positions=None):
-        self.ids = [f"galaxy-{i}" for i in range(galaxies)]
-        self.campaigns, self.positions, self.split_names, self.notes = campaigns, positions, None, []
-        self.votes = np.array([[i, 2 * i] for i in range(galaxies)])
-
-    def row(self, i):
-        ra, dec = (i / 7, -i / 9) if self.positions is None else map(float, self.positions[i])
-        columns = {
-            "id_str": self.ids[i], "image": {"bytes": jpeg_bytes(i), "path": f"{i}.jpg"}, "ring_yes": i,
-            "ring_no": 2 * i, "kind": "ab"[i % 2], "ra": ra, "dec": dec,
-        }  # fmt: skip
-        return Row(columns)
-
-    def fingerprint(self):
-        return f"{len(self.ids)} rows"
-
-
-def published(source, folder, processes=1):
-    """Fill the folder with a dataset and its card; returns files, duplicates, statistics and configurations."""
-    shards, duplicates = plan.plan(source)
-    statistics = writer.write_dataset(source, shards, folder, processes).to_dict()
-    configs = writer.configs_of(folder, writer.campaigns_of(shards))
-    (folder / "statistics.json").write_text(json.dumps(statistics))
-    write_card(folder, Prose(title="Rings", license="mit"), source.tree, statistics, configs)
-    return shards, duplicates, statistics, configs
-
-
 @pytest.fixture
 def catalogue_folder(tmp_path):
     """Five galaxies, all well: pictures, votes.csv with columns of other names, and a column map."""
+    from tests.galaxies import jpeg_bytes
+
     (tmp_path / "pictures").mkdir()
     for i in range(5):
         (tmp_path / f"pictures/{i}.jpg").write_bytes(jpeg_bytes(i, "L" if i == 4 else "RGB"))

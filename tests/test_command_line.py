@@ -8,6 +8,7 @@ import pytest
 
 from hf_galaxy.command_line import RANKS
 from tests.conftest import ROOT
+from tests.forks import run_code
 
 COMMAND = """
 import logging, sys
@@ -34,9 +35,8 @@ Command(Settings, main)()
 
 
 def run(end="well", **environment):
-    command = [sys.executable, "-c", COMMAND, "--end", end]
     environment = {name: value for name, value in os.environ.items() if name not in RANKS} | environment
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return run_code(COMMAND, "--end", end, environment=environment)
 
 
 def test_the_log_is_lines_on_stderr_and_results_are_alone_on_stdout():

@@ -5,13 +5,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.fake_hub import FakeHub
+from tests.forks import LIBRARIES, run_forked
 
 
 @pytest.fixture
@@ -24,8 +24,7 @@ def run_client(hub, program, folder, **environment):
     """What a function of this file returns when it runs as a program that talks to the hub."""
     ours = {"HF_HOME": str(folder / "cache"), "PYTHONPATH": str(Path(__file__).parent.parent)}
     environment = os.environ | hub.environment | ours | environment
-    command = [sys.executable, __file__, program.__name__, str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = run_forked(__file__, program.__name__, folder, environment=environment, server=LIBRARIES)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

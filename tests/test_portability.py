@@ -1,10 +1,7 @@
 """The library is imported, and a model answers, on a system that has no Unix modules and no glibc, such as Windows."""
 
-import subprocess
-import sys
-
 from hf_galaxy import load_tree
-from tests.conftest import ROOT
+from tests.forks import run_code
 
 PROGRAM = """
 import ctypes, os, signal, sys
@@ -52,9 +49,7 @@ with locked(Path(sys.argv[1]) / "lock"):
 
 
 def test_everything_is_imported_and_a_model_answers_without_unix(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = run_code(PROGRAM, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"torch.Size([2, {len(load_tree('gz2').columns)}])", done.stdout
     assert f"{tmp_path}: its file system cannot lock files (fcntl is unavailable)" in done.stderr

@@ -29,8 +29,9 @@ from hf_galaxy.files import new_folder
 from hf_galaxy.models import predictions
 from hf_galaxy.models.predictions import PictureFolder
 from hf_galaxy.publishing import plan, writer
-from tests.conftest import ROOT, Rows, jpeg_bytes, published
+from tests.conftest import ROOT
 from tests.forks import SERVER, enter, environments_of
+from tests.galaxies import Rows, jpeg_bytes, published
 
 PART = 16  # galaxies
 

@@ -6,7 +6,6 @@ The script and what loads from the fake Hub run in processes of their own.
 import json
 import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from hf_galaxy.reports import model_card
 from hf_galaxy.reports.run_folder import rewrite
 from hf_galaxy.reports.run_record import RunRecord
 from tests.conftest import ROOT
+from tests.forks import LIBRARIES, run_forked
 from tests.training.runs import run as trained
 
 MADE = {"README.md", "config.json", "model.safetensors", "preprocessor_config.json", "run.json"}
@@ -105,9 +105,8 @@ def test_what_is_pushed_is_the_folder_and_loads_from_the_hub(
     # And it can be trained on from there, which the new run's card says.
     start = ("--start", "lab/model", "--dataset", mock_dataset, "--task", "classes", "--label", "mock_class")
     more = ("--epochs", 1, "--workers", 0, "--cpu", "--out", tmp_path / "finetuned")
-    command = [sys.executable, "scripts/finetune.py", *map(str, (*start, *more))]
     own = hub_environment | {"HF_DATASETS_OFFLINE": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, timeout=120, check=False)
+    done = run_forked("scripts/finetune.py", *start, *more, environment=own, server=LIBRARIES)
     assert done.returncode == 0, done.stderr
     assert ModelCard.load(tmp_path / "finetuned/README.md").data.base_model == "lab/model"
 

@@ -26,6 +26,7 @@ from hf_galaxy.publishing.hub import pickles
 from hf_galaxy.reports.run_record import RunRecord
 from tests.conftest import ROOT
 from tests.fake_hub import FakeHub
+from tests.forks import LIBRARIES, run_forked
 from tests.space.server import running_space
 
 STAND_IN = """
@@ -148,9 +149,9 @@ def test_what_is_pushed_is_the_folder_and_nothing_of_an_earlier_one(repository, 
     out = tmp_path / "space"
     with FakeHub(tmp_path / "hub") as hub:
         ours = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONPATH": str(ROOT)}
-        program = [sys.executable, __file__, str(repository), str(out), "# of an earlier version"]
-        done = subprocess.run(
-            program, env=os.environ | hub.environment | ours, capture_output=True, text=True, check=False
+        environment = os.environ | hub.environment | ours
+        done = run_forked(
+            __file__, repository, out, "# of an earlier version", environment=environment, server=LIBRARIES
         )
         assert done.stdout.splitlines() == 2 * [f"{hub.url}/spaces/lab/galaxies"], done.stderr
         assert files_in(hub.folder("spaces", "lab/galaxies")) == files_in(out)

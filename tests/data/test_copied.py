@@ -17,7 +17,7 @@ from hf_galaxy.data.streaming import open_stream
 from hf_galaxy.data.vote_matrix import matrix_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.publishing import writer as publish
-from tests.conftest import Rows, published
+from tests.galaxies import Rows, published
 
 
 @pytest.fixture(scope="module")

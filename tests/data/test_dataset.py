@@ -41,7 +41,7 @@ from hf_galaxy.training.sequence import (
 from hf_galaxy.training.targets.classes import Classes
 from hf_galaxy.training.targets.values import Values
 from hf_galaxy.training.targets.votes import Votes, check_tree_columns, vote_batches
-from tests.conftest import Rows, jpeg_bytes, published, votes_of
+from tests.galaxies import Rows, jpeg_bytes, published, votes_of
 
 TREE = load_tree("gz_rings")
 

@@ -19,7 +19,8 @@ from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.sources import open_sources
 from hf_galaxy.training.targets.votes import Votes
-from tests.conftest import ROOT, Rows, published
+from tests.conftest import ROOT
+from tests.galaxies import Rows, published
 from tests.training.runs import run
 
 GALAXIES = 400

@@ -24,7 +24,7 @@ from hf_galaxy.publishing import plan, writer
 from hf_galaxy.publishing.dataset_card import Prose, write_card
 from hf_galaxy.training.sequence import ProcessShard, TrainingSequence, evaluation_batches, training_batches
 from hf_galaxy.training.targets.votes import Votes
-from tests.conftest import Rows, published, votes_of
+from tests.galaxies import Rows, published, votes_of
 
 GROUP, WINDOW = 10, 40  # rows of a row group, and of a window of the shuffle
 

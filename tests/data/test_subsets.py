@@ -13,7 +13,7 @@ from hf_galaxy.data.splits import strata_of, subset
 from hf_galaxy.errors import BadInput
 from hf_galaxy.training.targets.classes import Classes
 from hf_galaxy.training.targets.votes import Votes
-from tests.conftest import Rows, published
+from tests.galaxies import Rows, published
 
 RNG = np.random.default_rng(0)
 

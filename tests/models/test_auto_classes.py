@@ -1,8 +1,6 @@
 """Saved models behave as transformers models do in the hands of its Auto classes, its pipeline and the Hub."""
 
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -20,6 +18,7 @@ from transformers import (
 from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes, load_tree
 from hf_galaxy.data.views import eval_view, to_canvases
 from tests import fake_hub
+from tests.forks import run_code
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 CLASSES = {"id2label": {0: "ring", 1: "no-ring"}, "label2id": {"ring": 0, "no-ring": 1}}
@@ -161,13 +160,7 @@ def test_a_pushed_model_is_loaded_from_the_hub_with_its_processor(tmp_path):
     saved("classes", "test_convnext", tmp_path / "model")
     with fake_hub.FakeHub(tmp_path / "hub") as hub:
         environment = os.environ | hub.environment | {"HF_HOME": str(tmp_path / "cache")}
-        done = subprocess.run(
-            [sys.executable, "-c", PUSH, tmp_path / "model"],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        done = run_code(PUSH, tmp_path / "model", environment=environment)
         assert done.returncode == 0, done.stderr
         pushed = hub.folder("models", "lab/rings")
         for name in ("config.json", "model.safetensors", "preprocessor_config.json"):

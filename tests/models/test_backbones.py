@@ -4,8 +4,6 @@ checkpoints that change no gradient, any image size, grey pictures; and publishe
 import copy
 import json
 import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -44,6 +42,7 @@ from hf_galaxy.models import backbones, pretrained
 from hf_galaxy.models.start import resolve_start
 from tests.conftest import ROOT
 from tests.fake_hub import FakeHub
+from tests.forks import run_code
 
 TIMM = [
     "test_convnext", "test_efficientnet", "test_resnet", "test_vit", "test_byobnet", "test_nfnet", "test_maxvit",
@@ -513,9 +512,7 @@ for name, start in {vars(repositories)}.items():
     print(json.dumps(fields))
 """
         environment = os.environ | hub.environment | {"HF_HOME": str(tmp_path / "cache")}
-        done = subprocess.run(
-            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120, check=False
-        )
+        done = run_code(program, environment=environment)
         assert done.returncode == 0, done.stderr
         zoobot, refused, tagged = map(json.loads, done.stdout.splitlines())
         assert not [path for _, path in hub.requests if path.endswith(".bin")], "no pickle is even fetched"

@@ -26,7 +26,7 @@ from hf_galaxy.data.views import eval_view, to_canvases
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models.morphology import morphology
 from hf_galaxy.training.targets.votes import Votes
-from tests.conftest import Rows, jpeg_bytes, published
+from tests.galaxies import Rows, jpeg_bytes, published
 
 RNG = np.random.default_rng(5)
 COLOURS = RNG.integers(0, 256, (40, 60, 3), dtype=np.uint8)

@@ -4,8 +4,6 @@ import ast
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from transformers import AutoModel, AutoModelForImageClassification, pipeline
 from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes
 from hf_galaxy.models.remote_code import MODULES
 from tests.fake_hub import FakeHub
+from tests.forks import run_code
 
 STRANGER = """
 import json
@@ -69,8 +68,7 @@ def test_a_stranger_gets_the_same_answers_from_a_folder_and_from_the_hub(models,
         for name, model in models.items():
             model.save_pretrained(hub.folder("models", f"lab/{name}"))
         environment = os.environ | hub.environment | {"HF_HOME": str(tmp_path / "home")}
-        command = [sys.executable, "-c", STRANGER, str(tmp_path), f"{tmp_path}/", "lab/"]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        done = run_code(STRANGER, tmp_path, f"{tmp_path}/", "lab/", environment=environment)
     assert done.returncode == 0, done.stderr
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     picture = (images[0].permute(1, 2, 0) * 255).byte().numpy()

@@ -5,8 +5,6 @@ code of that time beside the weights, and in expected.json its answers of that t
 """
 
 import json
-import subprocess
-import sys
 import tarfile
 
 import numpy as np
@@ -17,6 +15,7 @@ from transformers import AutoModel, pipeline
 from hf_galaxy import GalaxyForVotes
 from hf_galaxy.models.start import load_run
 from tests.conftest import ROOT
+from tests.forks import run_code
 
 # The program of somebody who has no hf_galaxy, and trusts the code beside the weights.
 STRANGER = """
@@ -70,8 +69,7 @@ def test_its_record_and_its_pipeline_load(folder):
 
 
 def test_a_stranger_gets_the_same_from_the_code_beside_the_weights(folder, expected):
-    program = [sys.executable, "-c", STRANGER, str(folder)]
-    done = subprocess.run(program, cwd=folder, capture_output=True, text=True, check=False)
+    done = run_code(STRANGER, folder)
     assert done.returncode == 0, done.stderr
     module, concentrations = json.loads(done.stdout.splitlines()[-1])
     assert module.startswith("transformers_modules.")

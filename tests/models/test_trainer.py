@@ -9,7 +9,8 @@ from transformers import AutoModel, Trainer, TrainingArguments
 
 from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes, load_tree
 from hf_galaxy.data.dataset import open_dataset
-from tests.conftest import ROOT, votes_of
+from tests.conftest import ROOT
+from tests.galaxies import votes_of
 
 # Upstream: Trainer asks for pinned memory also where there is no accelerator.
 pytestmark = pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true")

@@ -15,7 +15,7 @@ from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.errors import BadInput
 from hf_galaxy.publishing.catalogues import Catalogue, CatalogueOptions
 from hf_galaxy.publishing.column_map import ColumnMap
-from tests.conftest import jpeg_bytes
+from tests.galaxies import jpeg_bytes
 
 TREE = load_tree("gz_rings")
 

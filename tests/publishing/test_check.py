@@ -21,7 +21,8 @@ from hf_galaxy.commands.check import Check, main
 from hf_galaxy.data.schema import row_features
 from hf_galaxy.publishing.duplicates import fine_structure, pictures_alike
 from hf_galaxy.publishing.plan import Row
-from tests.conftest import ROOT, jpeg_bytes, published
+from tests.conftest import ROOT
+from tests.galaxies import jpeg_bytes, published
 
 TREE = load_tree("gz_jwst_ceers")
 SPLITS = ("train", "validation", "test")

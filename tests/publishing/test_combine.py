@@ -14,7 +14,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.publishing import plan
 from hf_galaxy.publishing.combine import Combined
 from hf_galaxy.publishing.plan import Row
-from tests.conftest import Rows, jpeg_bytes, published
+from tests.galaxies import Rows, jpeg_bytes, published
 
 
 class Gz2(Rows):

@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -20,7 +18,9 @@ from hf_galaxy.decision_tree import available_trees
 from hf_galaxy.errors import BadInput
 from hf_galaxy.publishing import simulate
 from hf_galaxy.publishing.dataset_card import Prose, dataset_card, write_card
-from tests.conftest import ROOT, Rows, published
+from tests.conftest import ROOT
+from tests.forks import run_code
+from tests.galaxies import Rows, published
 
 CARDS = {path.parent.name: path for path in sorted((ROOT / "dataset_cards").glob("*/card.md"))} | {
     "mock": simulate.CARD
@@ -131,10 +131,8 @@ def test_a_card_that_the_hub_does_not_give_is_not_taken_for_one_that_is_not_ther
         (["lab/absent", "lab/bare", "no/hub/id"], []),
         (["lab/private", "lab/gated", "lab/broken"], ["lab/private", "lab/gated", "lab/broken"]),
     ):
-        done = subprocess.run(
-            [sys.executable, "-c", program, *names], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True,
-            timeout=120, check=True,
-        )  # fmt: skip
+        done = run_code(program, *names, environment=os.environ | environment)
+        assert done.returncode == 0, done.stderr
         assert done.stdout.strip() == str([DatasetFacts(name, hub_id=name) for name in names])
         assert re.findall(r"^(\S+): its card cannot be read \(.+\).* its licence", done.stderr, re.MULTILINE) == unread
     server.shutdown()

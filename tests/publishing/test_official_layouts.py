@@ -26,7 +26,8 @@ from hf_galaxy import load_tree
 from hf_galaxy.data.picture_files import Pictures
 from hf_galaxy.publishing.catalogues import Catalogue
 from hf_galaxy.publishing.column_map import ColumnMap
-from tests.conftest import ROOT, jpeg_bytes
+from tests.conftest import ROOT
+from tests.galaxies import jpeg_bytes
 
 # Galaxy Zoo 2: task -> question, its answers in the order of their numbers, and the answers (task, place) that lead to it.
 GZ2 = {

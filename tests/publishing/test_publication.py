@@ -12,7 +12,7 @@ from hf_galaxy.publishing.counts import Statistics
 from hf_galaxy.publishing.dataset_card import Prose
 from hf_galaxy.publishing.plan import plan
 from hf_galaxy.publishing.publication import left_out, load_statistics, publish, rename
-from tests.conftest import Rows
+from tests.galaxies import Rows
 
 COMMAND = "python publish_dataset.py"
 # The text mentions the folder, too, in the very words of the template.

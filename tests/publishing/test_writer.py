@@ -22,7 +22,8 @@ from hf_galaxy.publishing.column_map import ColumnMap
 from hf_galaxy.publishing.dataset_card import Prose, write_card
 from hf_galaxy.publishing.duplicates import pairs_on_the_sky
 from hf_galaxy.publishing.plan import Row
-from tests.conftest import ROOT, Rows, jpeg_bytes, published
+from tests.conftest import ROOT
+from tests.galaxies import Rows, jpeg_bytes, published
 
 ARCSEC = 1 / 3600
 

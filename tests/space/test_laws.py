@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.scaling.label_budget import budget_of, series_of
 from hf_galaxy.scaling.points import points_of, records_in
 from law_records import RESULTS, STUDIES, json_value, study_of
+from tests.forks import run_code
 from text import sentence
 
 SPACE = Path(law_curves.__file__).parent
@@ -308,9 +307,7 @@ def test_programs_ask_by_name():
         "PYTHONPATH": os.pathsep.join(map(str, (SPACE, SPACE.parent))), "GRADIO_ANALYTICS_ENABLED": "False",
         "HF_HUB_OFFLINE": "1",
     }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", _ASK, json.dumps(asked)], env=env, capture_output=True, text=True, timeout=200
-    )
+    done = run_code(_ASK, json.dumps(asked), environment=env)
     assert done.returncode == 0, done.stderr
     named, of_law, of_budget, refused = json.loads(done.stdout[done.stdout.index("{") :].splitlines()[0]).values()
     assert named == ["/scaling_law", "/label_budget"]

@@ -29,9 +29,10 @@ from hf_galaxy.randomness import hashed_place
 from hf_galaxy.training.targets.classes import Classes
 from hf_galaxy.training.targets.votes import Votes
 from tests.commands.test_scripts import TINY, record_of
-from tests.conftest import ROOT, votes_of
+from tests.conftest import ROOT
 from tests.fake_hub import FakeHub
 from tests.forks import fork_server, run_forked
+from tests.galaxies import votes_of
 
 NAME = "mwalmsley/gz_evo"
 CAMPAIGNS = ["gz_decals_dr5", "gz2", "gz_ukidss", "gz_candels", "gz_hubble"]

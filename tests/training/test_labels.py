@@ -15,7 +15,7 @@ from hf_galaxy.models.start import load_model
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.targets.labels import Labels
-from tests.conftest import jpeg_bytes
+from tests.galaxies import jpeg_bytes
 from tests.training.runs import run
 from tests.training.test_finetuning import classifier
 

@@ -9,7 +9,6 @@ import os
 import resource
 import signal
 import sqlite3
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from hf_galaxy.training.processes import start_accelerator, start_tracker
 from hf_galaxy.training.recipe import Recipe
 from hf_galaxy.training.schedule import Schedule
 from hf_galaxy.training.task import evaluate
-from tests.conftest import ROOT
+from tests.forks import run_code
 
 RECIPE = Recipe(epochs=4, batch_size=8, learning_rate=0.05, seed=1)
 TRUTH = torch.tensor([[1.0, -2.0, 0.5]])
@@ -368,9 +367,8 @@ def test_trackio_gets_the_losses(tmp_path):
     """In a process of its own, because trackio writes in threads until its process ends."""
     program = f"from pathlib import Path; from tests.training.test_loop import followed; followed(Path({str(tmp_path)!r}), 'trackio')"
     environment = os.environ | {"TRACKIO_DIR": str(tmp_path / "trackio")}
-    subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, env=environment, check=True, capture_output=True, timeout=200
-    )
+    done = run_code(program, environment=environment)
+    assert done.returncode == 0, done.stderr
     (base,) = (tmp_path / "trackio").glob("*.db")
     with contextlib.closing(sqlite3.connect(base)) as trackio:
         rows = trackio.execute("select run_name, step, metrics from metrics order by step").fetchall()

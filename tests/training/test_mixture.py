@@ -20,7 +20,7 @@ from hf_galaxy.training.mixture import BLOCK, Mixture, balanced, mixed
 from hf_galaxy.training.sequence import ProcessShard, TrainingSequence, training_batches
 from hf_galaxy.training.targets.classes import Classes
 from hf_galaxy.training.targets.votes import Votes
-from tests.conftest import Rows, jpeg_bytes, published
+from tests.galaxies import Rows, jpeg_bytes, published
 
 FRAMING = Framing(16)
 BOTH = load_tree(["gz_rings", "gz_cosmic_dawn"])

@@ -22,7 +22,8 @@ from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.training.run import run_training
 from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.sources import open_sources
-from tests.conftest import ROOT, Rows, published, votes_of
+from tests.conftest import ROOT
+from tests.galaxies import Rows, published, votes_of
 from tests.training.runs import run
 
 

@@ -6,7 +6,7 @@ import pytest
 from hf_galaxy.errors import BadInput
 from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.sources import open_sources
-from tests.conftest import Rows, jpeg_bytes, published
+from tests.galaxies import Rows, jpeg_bytes, published
 from tests.training.runs import run
 
 

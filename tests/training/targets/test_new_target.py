@@ -6,8 +6,6 @@ A copy of the package with that file and these lines trains it, measures it, and
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import datasets
 import numpy as np
@@ -16,7 +14,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hf_galaxy.targets import TARGETS
-from tests.conftest import ROOT, jpeg_bytes
+from tests.conftest import ROOT
+from tests.forks import run_code
+from tests.galaxies import jpeg_bytes
 
 # File, a line of it, and what a contributor writes before that line: three lines in all.
 LINES = [
@@ -107,10 +107,7 @@ def test_a_new_target_is_one_file_and_three_lines(package, tmp_path):
         (tmp_path / "grades/data").mkdir(parents=True, exist_ok=True)
         galaxies(count).to_parquet(tmp_path / f"grades/data/{split}.parquet")
     environment = os.environ | {"PYTHONPATH": str(package.parent), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", PROGRAM, package, tmp_path / "grades", tmp_path]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
+    done = run_code(PROGRAM, package, tmp_path / "grades", tmp_path, environment=environment)
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout.splitlines()[-1])
 
