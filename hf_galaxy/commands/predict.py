@@ -6,7 +6,8 @@ hf-galaxy predict --run runs/ceers --dataset data/ceers --out predictions/ceers
 import hashlib
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -15,25 +16,22 @@ from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import check_new, new_folder
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from hf_galaxy.models.model import GalaxyPreTrainedModel
+    from hf_galaxy.models.prediction_inputs import Source
+    from hf_galaxy.models.predictions import Predictor
+
 
 @dataclass(frozen=True, kw_only=True)
-class Predict:
-    """Write the predictions of a run, one row per galaxy, in Parquet files. An interrupted command resumes when it is run again."""
+class Inference:
+    """How galaxies are predicted: what the commands predict and embed have in common."""
 
-    run: RunName
-    """The run folder, or its Hub id."""
-    dataset: tuple[str, ...]
-    """One or several: folders of JPEG, PNG and FITS files, including subfolders, or published datasets (folders or Hub ids)."""
-    out: OutputPath
-    """Output folder, created by the command: part-*.parquet, and unreadable.csv if pictures cannot be read."""
     config: DatasetConfig = None
     """Configuration of the dataset, if it has several."""
     split: str | None = None
     """Split of the dataset; by default all of them."""
-    embeddings: bool = False
-    """Also write the features of the backbone, as a column `embedding`."""
-    csv: bool = False
-    """Also write predictions.csv, without embeddings."""
     batch_size: int = 128
     """Batch size per process."""
     workers: int = 1
@@ -45,44 +43,113 @@ class Predict:
     rendering: Annotated[Rendering, tyro.conf.arg(name="")] = field(default_factory=Rendering)
     """How files become pictures; use the same options as for the training set."""
 
+    def check(self) -> None:
+        """Refuse options that no prediction can be made with.
 
-def main(settings: Predict) -> None:
+        Raises:
+            BadInput: names the option.
+        """
+        if self.batch_size < 1 or self.workers < 0:
+            raise BadInput("--batch-size must be at least 1, --workers must not be negative")
+        self.rendering.check()
+
+    def start(self) -> "Accelerator":
+        """The accelerator; raises as `check`."""
+        from hf_galaxy.training.processes import start_accelerator
+
+        self.check()
+        return start_accelerator(self.precision, self.cpu)
+
+    def predictor(
+        self,
+        model: "GalaxyPreTrainedModel",
+        name: str,
+        accelerator: "Accelerator",
+        numbers: bool = True,
+        embeddings: bool = False,
+    ) -> "Predictor":
+        """The model with these options.
+
+        Args:
+            name: of the model, for the metadata of the tables.
+            numbers, embeddings: columns of the tables (`predictions.schema_of`).
+        """
+        from hf_galaxy.models.predictions import Predictor, schema_of, weights_digest
+
+        digest = weights_digest(model if numbers else model.backbone)
+        about = {"model": name, "weights_sha256": digest, "precision": accelerator.mixed_precision}
+        schema = schema_of(model, about, numbers, embeddings)
+        return Predictor(model, accelerator, schema, self.batch_size, self.workers, self.rendering)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict(Inference):
+    """Write the predictions of a run, one row per galaxy, in Parquet files. An interrupted command resumes when it is run again."""
+
+    run: RunName
+    """The run folder, or its Hub id."""
+    dataset: tuple[str, ...]
+    """One or several: folders of JPEG, PNG and FITS files, including subfolders, or published datasets (folders or Hub ids); or picture files."""
+    out: OutputPath
+    """Output folder, created by the command: part-*.parquet, and unreadable.csv if pictures cannot be read."""
+    embeddings: bool = False
+    """Also write the features of the backbone, as a column `embedding`."""
+    csv: bool = False
+    """Also write predictions.csv, without embeddings."""
+
+
+def write(predictor: "Predictor", sources: "list[Source]", out: Path, csv: bool = False) -> tuple[int, int]:
+    """Write the tables of all galaxies into a new folder, or those that an interrupted call has not written yet.
+
+    Every process must call it.
+
+    Args:
+        csv: write predictions.csv, too.
+
+    Returns:
+        The numbers of predicted galaxies and of unreadable pictures; in the first process.
+
+    Raises:
+        BadInput: as `files.new_folder`.
+    """
     from accelerate.utils import broadcast_object_list
 
-    from hf_galaxy.models.predictions import finish, predict, schema_of, sources_of, weights_digest
-    from hf_galaxy.models.start import load_model
-    from hf_galaxy.training.processes import on_main_process, start_accelerator
+    from hf_galaxy.models.predictions import finish
+    from hf_galaxy.training.processes import on_main_process
 
-    if settings.batch_size < 1 or settings.workers < 0:
-        raise BadInput("--batch-size must be at least 1, --workers must not be negative")
-    settings.rendering.check()
-    accelerator = start_accelerator(settings.precision, settings.cpu)
-    on_main_process(accelerator, check_new, settings.out)
-    model = load_model(settings.run)
-    sources = [each for name in settings.dataset for each in sources_of(name, settings.config, settings.split)]
-    about = {"model": settings.run, "weights_sha256": weights_digest(model), "precision": accelerator.mixed_precision}
-    schema = schema_of(model, about, settings.embeddings)
+    accelerator, schema = predictor.accelerator, predictor.schema
     galaxies = [(each.name, each.split, each.fingerprint()) for each in sources]
-    depends_on = f"{schema} {schema.metadata} {galaxies} {settings.batch_size} {settings.rendering}"
+    depends_on = f"{schema} {schema.metadata} {galaxies} {predictor.batch_size} {predictor.rendering}"
     fingerprint = hashlib.sha256(depends_on.encode()).hexdigest()
     with ExitStack() as stack:
-        place: list[Any] = [
-            on_main_process(accelerator, lambda: stack.enter_context(new_folder(settings.out, fingerprint)))
-        ]
+        place: list[Any] = [on_main_process(accelerator, lambda: stack.enter_context(new_folder(out, fingerprint)))]
         if accelerator.num_processes > 1:
             broadcast_object_list(place)
-        predict(
-            model, sources, schema, place[0], settings.batch_size, settings.workers, accelerator, settings.rendering
-        )
+        predictor.write(sources, place[0])
         accelerator.wait_for_everyone()
-        counts: Any = on_main_process(accelerator, finish, place[0], sources, settings.csv)
+        return on_main_process(accelerator, finish, place[0], sources, csv) or (0, 0)
+
+
+def report(out: Path, galaxies: int, unreadable: int) -> None:
+    """Print what was written."""
+    print(f"{out}: {galaxies:,} galaxies")
+    if unreadable:
+        print(f"{unreadable:,} pictures cannot be read; {out / 'unreadable.csv'} lists them with the reasons")
+
+
+def main(settings: Predict) -> None:
+    from hf_galaxy.models.prediction_inputs import sources_of
+    from hf_galaxy.models.start import load_model
+    from hf_galaxy.training.processes import on_main_process
+
+    accelerator = settings.start()
+    on_main_process(accelerator, check_new, settings.out)
+    model = load_model(settings.run)
+    sources = sources_of(settings.dataset, settings.config, settings.split)
+    predictor = settings.predictor(model, settings.run, accelerator, embeddings=settings.embeddings)
+    counts = write(predictor, sources, settings.out, settings.csv)
     if accelerator.is_main_process:
-        predicted, unreadable = counts
-        print(f"{settings.out}: {predicted:,} galaxies")
-        if unreadable:
-            print(
-                f"{unreadable:,} pictures cannot be read; {settings.out / 'unreadable.csv'} lists them with the reasons"
-            )
+        report(settings.out, *counts)
 
 
 command = Command(Predict, main)

@@ -116,7 +116,7 @@ class Rendering:
             BadInput: the picture cannot be encoded.
         """
         with reading(decoded.name):
-            picture = self._reduced(decoded.pixels)
+            picture = self.reduced(decoded.pixels)
             if picture is decoded.pixels and decoded.kind in UNCHANGED:
                 return decoded.content, ".jpg" if decoded.kind == "jpeg" else ".png"
             file = io.BytesIO()
@@ -140,7 +140,7 @@ class Rendering:
         Raises:
             BadInput: as `decode`.
         """
-        return self._reduced(self.decode(content, name).pixels)
+        return self.reduced(self.decode(content, name).pixels)
 
     def describe(self, kinds: set[str]) -> str:
         """How files of these kinds (of `kind_of`) were rendered, for a card."""
@@ -236,7 +236,7 @@ class Rendering:
         pixels = np.rint(255 * shares).astype(np.uint8)
         return Image.fromarray(pixels if len(bands) == 3 else pixels[..., 0])
 
-    def _reduced(self, picture: Image.Image) -> Image.Image:
+    def reduced(self, picture: Image.Image) -> Image.Image:
         """The picture itself, its centre, or a smaller picture. Bicubic, as `to_canvases`: less ringing around stars than Lanczos."""
         shorter = min(picture.size)
         if self.crop < 1:

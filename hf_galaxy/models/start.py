@@ -3,13 +3,14 @@
 import dataclasses
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from transformers import AutoModel
 from transformers.models.timm_wrapper import TimmWrapperModel
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models.backbones import TRANSFORMERS, Architecture, architecture
-from hf_galaxy.models.model import GalaxyConfig, GalaxyPreTrainedModel
+from hf_galaxy.models.model import GalaxyConfig, GalaxyForImageClassification, GalaxyPreTrainedModel
 from hf_galaxy.models.pretrained import WEIGHT_FILES, PublishedWeights, resized_weights
 from hf_galaxy.reports.run_record import RunRecord
 
@@ -76,6 +77,33 @@ def load_model(folder: str | Path) -> GalaxyPreTrainedModel:
         if isinstance(model, TimmWrapperModel):
             prefix = "local-dir:" if Path(folder).is_dir() else "hf_hub:"
         raise BadInput(f"{folder}: holds a {type(model).__name__}; use --start {prefix}{folder}")
+    return model
+
+
+def backbone_of(start: str, backbone: str | None = None, image_size: int | None = None) -> GalaxyPreTrainedModel:
+    """A pretrained backbone, to compute features with; its head is not trained.
+
+    Args:
+        start, backbone: as of `resolve_start`.
+        image_size: side of its input in pixels; None: that of the run in `start`, else the default.
+
+    Raises:
+        BadInput: as `resolve_start`, or the backbone does not work with pictures of this size.
+    """
+    fields, weights = resolve_start(backbone, start, image_size)
+    if image_size is not None:
+        fields["image_size"] = image_size
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model = GalaxyForImageClassification(GalaxyConfig(num_labels=1, **fields)).eval()
+        model.backbone.load_state_dict(weights or {})
+        with torch.inference_mode():
+            model.features(torch.zeros(1, 3, model.config.image_size, model.config.image_size))
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:  # each library has its own
+        reason = " ".join(str(error).split())[:300]
+        raise BadInput(
+            f"{start}: does not work with pictures of {image_size or GalaxyConfig.image_size} px ({reason})"
+        ) from error
     return model
 
 

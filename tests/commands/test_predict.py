@@ -26,8 +26,8 @@ from hf_galaxy.data import galaxies as data
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.views import Framing, eval_view, to_canvases
 from hf_galaxy.files import new_folder
-from hf_galaxy.models import predictions
-from hf_galaxy.models.predictions import PictureFolder
+from hf_galaxy.models import prediction_inputs, predictions
+from hf_galaxy.models.prediction_inputs import PictureFolder, Reader
 from hf_galaxy.publishing import plan, writer
 from tests.conftest import ROOT
 from tests.forks import SERVER, enter, environments_of
@@ -81,7 +81,7 @@ def predict(run, *arguments):
     """The script in this process, to save the start of another."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["predict", "--run", *map(str, (run, *arguments))])
-        patch.setattr(predictions, "ROWS_PER_PART", PART)
+        patch.setattr(prediction_inputs, "ROWS_PER_PART", PART)
         runpy.run_path(str(ROOT / "scripts/predict.py"), run_name="__main__")
 
 
@@ -264,13 +264,13 @@ def test_a_file_of_any_format_is_cut_and_reduced(options, tmp_path):
     contents = [saved(rng.integers(0, 256, (80, 100, 3), dtype=np.uint8), form) for form in ("JPEG", "PNG")]
     contents += [saved(rng.integers(0, 256, (80, 100), dtype=np.uint8), "JPEG"), fits_bytes(values)]
     (tmp_path / "a.jpg").write_bytes(b"")
-    reader = predictions._Reader([PictureFolder(str(tmp_path))], [], Framing(32), rendering)
+    reader = Reader([PictureFolder(str(tmp_path))], [], Framing(32), rendering)
     for content in contents:
         whole = Rendering().open(content).convert("RGB")
         expected = whole.crop((30, 20, 70, 60)) if "crop" in options else whole
         if "size" in options:
             expected = expected.resize((30, 30) if "crop" in options else (38, 30), Image.Resampling.BICUBIC)
-        np.testing.assert_array_equal(reader._decoded(content), np.asarray(expected))
+        np.testing.assert_array_equal(reader.decoded(content), np.asarray(expected))
 
 
 def test_hostile_files_do_not_end_a_prediction(run_folder, tmp_path):
@@ -404,11 +404,11 @@ def test_what_cannot_be_done_is_refused_before_anything_is_made(
 
 
 def test_many_galaxies_make_larger_parts_not_more():
-    parts = predictions.parts_of([range(5_000_000), range(10)])
+    parts = prediction_inputs.parts_of([range(5_000_000), range(10)])
     assert [(part.source, part.first) for part in parts] == [(0, i) for i in range(0, 5_000_000, 2501)] + [(1, 0)]
     assert sum(part.end - part.first for part in parts) == 5_000_010
     assert parts[0].file == f"part-00000-of-{len(parts):05}.parquet"
-    assert len(parts) <= predictions.MAX_PARTS + 2
+    assert len(parts) <= prediction_inputs.MAX_PARTS + 2
 
 
 def test_help_explains_every_option(monkeypatch, capsys):

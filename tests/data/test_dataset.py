@@ -26,7 +26,7 @@ from hf_galaxy.data.streaming import open_stream
 from hf_galaxy.data.targets import tables_of
 from hf_galaxy.data.views import Framing
 from hf_galaxy.errors import BadInput
-from hf_galaxy.models.predictions import Part, PictureFolder, _Reader
+from hf_galaxy.models.prediction_inputs import Part, PictureFolder, Reader
 from hf_galaxy.publishing import check, counts, overlap
 from hf_galaxy.publishing.dataset_card import contact_sheet
 from hf_galaxy.publishing.duplicates import fine_structure
@@ -390,7 +390,7 @@ def test_a_transparent_picture_lies_over_black_at_every_door(content, tmp_path):
         np.asarray(rendering.open(content).convert("RGB")),
         np.asarray(Image.open(io.BytesIO(rendering.render(content)[0]))),
         *(pixels_of(each) for each in (content, tmp_path / "a.png", Image.open(io.BytesIO(content)))),
-        _Reader([PictureFolder(str(tmp_path))], [Part("", 0, 0, 1)], Framing(90), rendering)._decoded(content),
+        Reader([PictureFolder(str(tmp_path))], [Part("", 0, 0, 1)], Framing(90), rendering).decoded(content),
     ):
         np.testing.assert_array_equal(seen, pixels)
     square, _ = overlap._square(content)

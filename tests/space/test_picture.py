@@ -15,7 +15,7 @@ from PIL import Image
 
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.errors import BadInput
-from hf_galaxy.models.predictions import _Reader
+from hf_galaxy.models.prediction_inputs import Reader
 from picture import Picture, plain_name, read_picture
 from tests.conftest import ROOT
 
@@ -83,7 +83,7 @@ GOOD = {
 
 @pytest.mark.parametrize("name", GOOD)
 def test_pixels_are_those_of_predict(name, tmp_path):
-    read = _Reader([], [], None, Rendering())._decoded(GOOD[name])
+    read = Reader([], [], None, Rendering()).decoded(GOOD[name])
     (tmp_path / "a.png").write_bytes(GOOD[name])
     for file in (GOOD[name], tmp_path / "a.png", str(tmp_path / "a.png")):
         picture = read_picture(file)

@@ -1,0 +1,50 @@
+"""Embeddings: the features of a backbone, pretrained or of a finished run, for every galaxy of a dataset or of a folder of pictures.
+
+hf-galaxy embed --model convnext_atto.d2_in1k --dataset data/ceers --out embeddings/ceers
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from hf_galaxy.command_line import Command, OutputPath
+from hf_galaxy.commands.predict import Inference, report, write
+from hf_galaxy.files import check_new
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embed(Inference):
+    """Write the features of a backbone, one row per galaxy, in Parquet files. An interrupted command resumes when it is run again."""
+
+    model: Annotated[str, tyro.conf.arg(aliases=("--start", "--run"))]
+    """A run folder or its Hub id, a timm model name with its tag (convnext_atto.d2_in1k), hf_hub:ORG/NAME, transformers:FOLDER_OR_HUB_ID, or a .safetensors or .pth file of timm weights."""
+    dataset: tuple[str, ...]
+    """One or several: folders of JPEG, PNG and FITS files, including subfolders, or published datasets (folders or Hub ids); or picture files."""
+    out: OutputPath
+    """Output folder, created by the command: part-*.parquet with a column `embedding`, and unreadable.csv if pictures cannot be read."""
+    backbone: str | None = None
+    """Architecture of a file of weights."""
+    image_size: int | None = None
+    """Side of the backbone's input in pixels; by default that of the run in --model, else 224."""
+
+
+def main(settings: Embed) -> None:
+    from hf_galaxy.models.prediction_inputs import sources_of
+    from hf_galaxy.models.start import backbone_of
+    from hf_galaxy.training.processes import on_main_process
+
+    accelerator = settings.start()
+    on_main_process(accelerator, check_new, settings.out)
+    model = backbone_of(settings.model, settings.backbone, settings.image_size)
+    sources = sources_of(settings.dataset, settings.config, settings.split)
+    predictor = settings.predictor(model, settings.model, accelerator, numbers=False, embeddings=True)
+    counts = write(predictor, sources, settings.out)
+    if accelerator.is_main_process:
+        report(settings.out, *counts)
+
+
+command = Command(Embed, main)
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,252 @@
+"""The pictures to predict: folders and files of pictures, pictures in memory, and published datasets, divided into parts."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import Dataset
+
+from hf_galaxy.data.dataset import open_dataset, rows_of
+from hf_galaxy.data.galaxies import decode
+from hf_galaxy.data.pictures import Rendering, to_rgb
+from hf_galaxy.data.pixels import pixels_of
+from hf_galaxy.data.streaming import StreamedRows
+from hf_galaxy.data.targets import tables_of
+from hf_galaxy.data.views import Framing, to_canvases
+from hf_galaxy.errors import BadInput
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".fits", ".fit", ".fits.gz")
+URLS = ("http://", "https://")
+JPEG_START = b"\xff\xd8\xff"
+ROWS_PER_PART, MAX_PARTS = 1024, 2000  # parts of millions of galaxies have more rows
+IN_MEMORY = (bytes, Image.Image, np.ndarray)
+
+
+class PictureFolder:
+    """The pictures in a folder and all its subfolders, sorted by file name.
+
+    Raises:
+        BadInput: there are no pictures.
+    """
+
+    split = None
+
+    def __init__(self, name: str) -> None:
+        self.name, self.folder = name, Path(name)
+        files = (file for file in self.folder.rglob("*") if file.name.lower().endswith(SUFFIXES) and file.is_file())
+        self.ids = sorted(file.relative_to(self.folder).as_posix() for file in files if not file.name.startswith("."))
+        if not self.ids:
+            raise BadInput(f"--dataset {name}: holds neither Parquet files nor pictures ({', '.join(SUFFIXES)})")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def fingerprint(self) -> str:
+        """A digest of the names and sizes of the files."""
+        return _digest(f"{name} {(self.folder / name).stat().st_size}" for name in self.ids)
+
+    def read(self, first: int, end: int, later: int) -> Iterator[tuple[str, bytes | OSError]]:
+        """Names and contents of files `first` to `end`, with the error instead of the content of an unreadable file."""
+        for name in self.ids[first:end]:
+            try:
+                yield name, (self.folder / name).read_bytes()
+            except OSError as error:
+                yield name, error
+
+
+class PictureList:
+    """Single pictures: files and URLs, whose `id_str` is their path or address, and pictures in memory, whose `id_str` is their number.
+
+    Args:
+        pictures: what `pixels.pixels_of` reads; those of a sequence that is no list are read when they are needed.
+
+    Raises:
+        BadInput: a file does not exist.
+    """
+
+    name, split = "pictures", None
+
+    def __init__(self, pictures: Sequence[Any]) -> None:
+        self.pictures = pictures
+        self.ids = list(map(str, range(len(pictures))))
+        if isinstance(pictures, list | tuple):
+            self.ids = [
+                str(each) if isinstance(each, str | Path) else i for each, i in zip(pictures, self.ids, strict=True)
+            ]
+        for path in self._files():
+            if not path.is_file():
+                raise BadInput(f"--dataset {path}: there is no such file")
+
+    def _files(self) -> list[Path]:
+        return [Path(name) for i, name in enumerate(self.ids) if name != str(i) and not name.startswith(URLS)]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def fingerprint(self) -> str:
+        """A digest of the names and sizes of the files, and of the pictures in memory."""
+        files = [f"{path} {path.stat().st_size}" for path in self._files()]
+        others = [i for i, name in enumerate(self.ids) if name == str(i)]
+        contents = (self.pictures[i] for i in others)
+        return _digest([*self.ids, *files, *(hashlib.sha256(_bytes_of(content)).hexdigest() for content in contents)])
+
+    def read(self, first: int, end: int, later: int) -> Iterator[tuple[str, Any]]:
+        """Names and contents of pictures `first` to `end`, with the error instead of the content of an unreadable file."""
+        for i in range(first, end):
+            picture = self.pictures[i]
+            if isinstance(picture, str | Path) and not str(picture).startswith(URLS):
+                try:
+                    picture = Path(picture).read_bytes()
+                except OSError as error:
+                    picture = error
+            yield self.ids[i], picture
+
+
+class DatasetSplit:
+    """One split of a published dataset, read in place."""
+
+    def __init__(self, name: str, split: str, rows: StreamedRows) -> None:
+        self.name, self.split, self.rows = name, split, rows.select_columns(["id_str", "image"])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def fingerprint(self) -> str:
+        """A digest of the names of the galaxies."""
+        return _digest(name for table in tables_of(self.rows, ["id_str"]) for name in table["id_str"].to_pylist())
+
+    def read(self, first: int, end: int, later: int) -> Iterator[tuple[str, bytes | None]]:
+        """Names and encoded pictures of rows `first` to `end`; rows up to `later` will be read next."""
+        self.rows.prefetch(np.arange(first, min(later, first + self.rows.window)))
+        table = self.rows[list(range(first, end))]
+        contents = table["image"].combine_chunks().field("bytes").to_pylist()
+        yield from zip(table["id_str"].to_pylist(), contents, strict=True)
+
+
+Source = PictureFolder | PictureList | DatasetSplit
+
+
+def sources_of(data: Sequence[Any], config: str | None = None, split: str | None = None) -> list[Source]:
+    """The galaxies of some data.
+
+    Args:
+        data: either all are pictures: paths, URLs, bytes, PIL images or arrays; or each is a folder of pictures, or a published
+            dataset, by its folder or Hub id.
+        config: a configuration of the datasets.
+        split: of the datasets; None: all of them.
+
+    Raises:
+        BadInput: there is no such dataset or split, or there are no pictures.
+    """
+    lazy = not isinstance(
+        data, list | tuple
+    )  # such as a column of a dataset, whose pictures are decoded when they are needed
+    kinds = {True} if lazy else {_is_picture(each) for each in data}
+    if not kinds or not len(data):
+        raise BadInput("--dataset: there are no pictures")
+    if kinds == {True}:
+        if split or config:
+            raise BadInput("--dataset: single pictures have no splits and configurations")
+        return [PictureList(data)]
+    if kinds == {True, False}:
+        first, other = (next(str(each) for each in data if _is_picture(each) is kind) for kind in (True, False))
+        raise BadInput(
+            f"--dataset: {first} is a picture and {other} is none; give pictures alone, or folders and datasets"
+        )
+    return [source for name in data for source in _sources_in(str(name), config, split)]
+
+
+def _is_picture(data: Any) -> bool:
+    if isinstance(data, str | Path):
+        name = str(data).lower()
+        return name.startswith(URLS) or (name.endswith(SUFFIXES) and not Path(data).is_dir())
+    if not isinstance(data, IN_MEMORY):
+        raise BadInput(
+            f"--dataset: a {type(data).__name__} is neither a picture nor the name of a dataset; give a folder, a Hub id, or pictures: "
+            "paths, bytes, PIL images, arrays, or a column of them, such as dataset['image']"
+        )
+    return True
+
+
+def _sources_in(name: str, config: str | None, split: str | None) -> list[Source]:
+    """The galaxies of a folder of pictures, or of one or all splits of a published dataset."""
+    if Path(name).is_dir() and not any(Path(name).rglob("*.parquet")):
+        if split or config:
+            raise BadInput(f"--dataset {name}: is a folder of pictures, which has no splits and configurations")
+        return [PictureFolder(name)]
+    opened = open_dataset(name, config, streaming=True)
+    chosen = {split: rows_of(opened, split, name)} if split else opened
+    return [DatasetSplit(name, split, cast(StreamedRows, rows)) for split, rows in chosen.items()]
+
+
+class Part(NamedTuple):
+    """A file of predictions, for the galaxies `first` to `end` of one source."""
+
+    file: str
+    source: int
+    first: int
+    end: int
+
+
+def parts_of(sources: list[Source]) -> list[Part]:
+    """The parts of all sources, in their order."""
+    rows = max(ROWS_PER_PART, -(-sum(map(len, sources)) // MAX_PARTS))
+    spans = [
+        (s, i, min(i + rows, len(source))) for s, source in enumerate(sources) for i in range(0, len(source), rows)
+    ]
+    return [Part(f"part-{i:05}-of-{len(spans):05}.parquet", *span) for i, span in enumerate(spans)]
+
+
+class Reader(Dataset):
+    """Decoded pictures, one batch per call: `pixels` (B, 3, C, C) uint8 canvases of the readable ones, their `ids`, and
+    `unreadable`, the names and errors of the others."""
+
+    def __init__(self, sources: list[Source], parts: list[Part], framing: Framing, rendering: Rendering) -> None:
+        self.sources, self.parts, self.framing, self.rendering = sources, parts, framing, rendering
+
+    def __getitem__(self, batch: tuple[int, int, int]) -> dict:
+        p, first, end = batch
+        part = self.parts[p]
+        ids, pictures, unreadable = [], [], []
+        for name, content in self.sources[part.source].read(first, end, part.end):
+            try:
+                pictures.append(self.decoded(content))
+                ids.append(name)
+            except (OSError, ValueError) as error:  # BadInput is a ValueError
+                unreadable.append((name, " ".join(str(error).split())))
+        pixels = to_canvases(pictures, self.framing) if pictures else None
+        return {"ids": ids, "pixels": pixels, "unreadable": unreadable}
+
+    def decoded(self, content: Any) -> np.ndarray:
+        """(H, W, 3) uint8 of what `read` of a source gives.
+
+        Raises:
+            OSError, ValueError: it cannot be read.
+        """
+        if isinstance(content, OSError):
+            raise content
+        if content is None:
+            raise ValueError("there is no picture")
+        if not isinstance(content, bytes):
+            pixels = pixels_of(content, self.rendering)
+            return pixels if isinstance(content, str) else np.asarray(self.rendering.reduced(Image.fromarray(pixels)))
+        if content.startswith(JPEG_START) and self.rendering.size is None and self.rendering.crop == 1:
+            return decode(content)  # the same pixels, in half the time if simplejpeg is installed
+        return np.asarray(to_rgb(self.rendering.open(content)))
+
+
+def _digest(lines: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(f"{line}\n".encode())
+    return digest.hexdigest()
+
+
+def _bytes_of(picture: Any) -> bytes:
+    if isinstance(picture, bytes):
+        return picture
+    pixels = np.asarray(picture)
+    return f"{pixels.shape} {pixels.dtype} ".encode() + pixels.tobytes()
