@@ -8,6 +8,7 @@ Afterwards `AutoModel.from_pretrained("ORG/NAME")` loads it, and `--start ORG/NA
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from hf_galaxy.command_line import Command, PushTo, RunFolder
 from hf_galaxy.errors import BadInput
@@ -31,7 +32,24 @@ class Publish:
     """Pickles in the folder to upload, although they can run any code when loaded."""
 
 
-def main(settings: Publish) -> None:
+class Published(NamedTuple):
+    """What was done with a run folder.
+
+    Attributes:
+        card_written: False if a person edited the card, which was then not changed.
+        address: of the repository; None if it was not uploaded.
+    """
+
+    card_written: bool
+    address: str | None
+
+
+def publish(settings: Publish) -> Published:
+    """Check a run folder, update its card and figures, and upload it.
+
+    Raises:
+        BadInput: it cannot be published as it is, or the Hub refused.
+    """
     # 1. Check everything before anything is changed.
     from transformers import AutoImageProcessor
 
@@ -67,14 +85,20 @@ def main(settings: Publish) -> None:
         )
 
     # 2. Update the card and the figures.
-    if rewrite(settings.run, lambda now: now.publication.update(record.publication), redraw=True):
+    written = rewrite(settings.run, lambda now: now.publication.update(record.publication), redraw=True)
+
+    # 3. Upload the folder.
+    return Published(written, hub.push(settings.run, settings.push, "model") if settings.push else None)
+
+
+def main(settings: Publish) -> None:
+    published = publish(settings)
+    if published.card_written:
         print(f"{settings.run / 'README.md'}: written from {settings.run / 'run.json'}")
     else:
         print(f"{settings.run / 'README.md'}: not changed, since a person edited it; remove it to write a new one")
-
-    # 3. Upload the folder.
-    if settings.push:
-        print(f"pushed to {hub.push(settings.run, settings.push, 'model')}")
+    if published.address:
+        print(f"pushed to {published.address}")
 
 
 command = Command(Publish, main)

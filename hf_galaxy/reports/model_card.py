@@ -31,7 +31,7 @@ def model_card(record: RunRecord) -> str:
             folder=record.publication.get("repo") or "path/or/hub-id", cards=record.dataset.get("cards", []),
             datasets=datasets(record), base_model=base_model(record), licence=licence(record),
             tables={split: report.table(results) for split, results in record.results.items()},
-            sections=list(_sections(record, report)), figures=run_figures, test=record.results.get("test", {}),
+            sections=list(sections(record, report)), figures=run_figures, test=record.results.get("test", {}),
             compute=_compute(record), duration=_duration(record.training["seconds"]), citation=_citations(record),
             scaling=_scaling_section(**record.scaling) if record.scaling else None,
             settings={name: _setting(value) for name, value in record.settings.items() if value not in (None, [])},
@@ -50,7 +50,7 @@ def metrics_table(results: Results, task: str) -> str:
     return report_class(task)().table(results)
 
 
-def _sections(record: RunRecord, report: TargetReport) -> Iterator[tuple[str, str]]:
+def sections(record: RunRecord, report: TargetReport) -> Iterator[tuple[str, str]]:
     """Titles and texts of what there is to tell about the test split beside its table."""
     yield from report.sections(record)
     if report.calibrated:

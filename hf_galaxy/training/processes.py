@@ -26,6 +26,7 @@ from hf_galaxy.errors import BadInput
 LAUNCHER_VARIABLES = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}  # of accelerate and torchrun
 T = TypeVar("T")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # in malloc.h
+DEFAULT_TRIM_THRESHOLD, DEFAULT_MMAP_MAX = 128 * 1024, 65536  # of glibc
 
 
 def start_accelerator(
@@ -115,6 +116,13 @@ def keep_freed_memory() -> None:
     """
     mallopt(M_MMAP_MAX, 0)
     mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def free_memory() -> None:
+    """Give freed memory back to the system again, as the C library does by default."""
+    if mallopt(M_MMAP_MAX, DEFAULT_MMAP_MAX) and mallopt(M_TRIM_THRESHOLD, DEFAULT_TRIM_THRESHOLD):
+        with contextlib.suppress(AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def mallopt(option: int, value: int) -> bool:

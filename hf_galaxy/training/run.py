@@ -1,9 +1,7 @@
 """One training run, from its settings to its run folder: what the commands pretrain and finetune share."""
 
-import json
 import logging
 import platform
-from dataclasses import asdict
 from importlib.metadata import version
 
 import torch
@@ -21,28 +19,32 @@ from hf_galaxy.training.finetuning import merge_adapters
 from hf_galaxy.training.loop import Checkpointing
 from hf_galaxy.training.processes import on_main_process
 from hf_galaxy.training.run_folder import claimed_folder, save
-from hf_galaxy.training.settings import Settings
+from hf_galaxy.training.settings import Settings, to_record
 
 LIBRARIES = ("hf_galaxy", "torch", "timm", "transformers", "datasets", "accelerate")
 
 logger = logging.getLogger(__name__)
 
 
-def run_training(settings: Settings) -> RunRecord | None:
+def run_training(settings: Settings, command: str | None = None) -> RunRecord | None:
     """Train, evaluate and save. Settings that cannot work are refused before training starts.
+
+    Args:
+        command: with which the run can be repeated; None: that of this process.
 
     Returns:
         The record of the finished run; None if it was only estimated.
 
     Raises:
         BadInput: the settings cannot work, or the run folder cannot be used.
+        Occupied: it holds another run, or this one, finished.
         FloatingPointError: a loss is not finite.
         Interrupted: on SIGTERM, after a checkpoint.
     """
     context = RunContext.open(settings)
     settings, accelerator = context.settings, context.accelerator
     setup = ModelSetup.build(context)
-    record = new_record(context, setup)
+    record = new_record(context, setup, command)
     engine_type = HeadOnFeatures if setup.trainable.kind == "head" else WholeModel
     engine = engine_type(context, setup.model, record)
     if settings.estimate:
@@ -73,13 +75,12 @@ def _estimate(context: RunContext, setup: ModelSetup, engine: WholeModel) -> Non
     accelerator.end_training()
 
 
-def new_record(context: RunContext, setup: ModelSetup) -> RunRecord:
+def new_record(context: RunContext, setup: ModelSetup, command: str | None = None) -> RunRecord:
     """The record of a run that has not started yet."""
     settings, accelerator, sources, config = context.settings, context.accelerator, context.sources, setup.model.config
     return RunRecord(
-        command=typed().removeprefix("python "),
-        settings=json.loads(json.dumps(asdict(settings), default=str))
-        | {"precision": accelerator.mixed_precision},  # which the launcher may have set
+        command=command or typed().removeprefix("python "),
+        settings=to_record(settings) | {"precision": accelerator.mixed_precision},  # which the launcher may have set
         dataset={
             "name": " ".join(settings.dataset),
             "title": " and ".join(facts.title for facts in sources.facts),

@@ -12,7 +12,7 @@ from typing import IO
 
 import torch
 
-from hf_galaxy.errors import BadInput, InUse
+from hf_galaxy.errors import BadInput, InUse, Occupied
 from hf_galaxy.files import fsync_file, remove_partial, whole_file
 from hf_galaxy.locks import lock_file, remove_lock
 from hf_galaxy.models.model import GalaxyPreTrainedModel
@@ -88,7 +88,7 @@ def claim(out: Path, record: RunRecord) -> IO[bytes]:
     if (out / FILE).exists():
         _check_same(out, record)  # before anything in it is touched
     elif out.exists() and (not out.is_dir() or any(not file.name.startswith(".") for file in out.iterdir())):
-        raise BadInput(f"--out {out}: exists and is no run folder; choose another")
+        raise Occupied(f"--out {out}: exists and is no run folder; choose another")
     with ExitStack() as stack:
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -114,13 +114,14 @@ def claim(out: Path, record: RunRecord) -> IO[bytes]:
 def _check_same(out: Path, record: RunRecord) -> RunRecord:
     """The record of the run in a folder, which must be unfinished and have the same settings."""
     earlier = RunRecord.load(out)
+    differing = _differing(earlier, record)
     if earlier.finished:
         left = checkpoints.list_checkpoints(out) or (out / LOCK).exists()
         if left and (lock := lock_file(out / LOCK)):
             _tidy(out, lock)
-        raise BadInput(f"--out {out}: holds a finished run; choose another, or remove it")
-    if differing := _differing(earlier, record):
-        raise BadInput(
+        raise Occupied(f"--out {out}: holds a finished run; choose another, or remove it", same=not differing)
+    if differing:
+        raise Occupied(
             f"--out {out}: holds an unfinished run with another {', '.join(differing)}; "
             "give the same to resume it, choose another --out, or remove it"
         )

@@ -5,7 +5,7 @@ import json
 import math
 import re
 import typing
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -252,6 +252,11 @@ NOT_PART_OF_RESULT = {
     "out", "workers", "cpu", "device_batch", "keep_at", "keep_checkpoints", "checkpoint_minutes", "tracker", "estimate",
     "branch_of", "recipe",
 }  # fmt: skip
+
+
+def to_record(settings: Settings) -> dict:
+    """The settings as a record holds them."""
+    return json.loads(json.dumps(asdict(settings), default=str))
 
 
 def as_recorded(recorded: dict) -> dict:
