@@ -6,31 +6,45 @@ from typing import TYPE_CHECKING
 from hf_galaxy.models.registration import register_when_imported
 
 if TYPE_CHECKING:
+    from hf_galaxy.calls.finetune import finetune
+    from hf_galaxy.calls.predict import embed, predict
+    from hf_galaxy.calls.run import Run
     from hf_galaxy.decision_tree import DecisionTree, load_tree
+    from hf_galaxy.errors import BadInput
     from hf_galaxy.models.configuration import GalaxyConfig
     from hf_galaxy.models.model import GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes
     from hf_galaxy.models.pipeline import GalaxyMorphologyPipeline
 
 __version__ = "0.1.0"
 __all__ = [
+    "BadInput",
     "DecisionTree",
     "GalaxyConfig",
     "GalaxyForImageClassification",
     "GalaxyForRegression",
     "GalaxyForVotes",
     "GalaxyMorphologyPipeline",
+    "Run",
+    "embed",
+    "finetune",
     "load_tree",
+    "predict",
 ]
 
 # Where each public name is defined. It is imported when it is first used: torch and transformers take seconds to import.
 _MODULES = {
+    "BadInput": "errors",
     "DecisionTree": "decision_tree",
     "GalaxyConfig": "models.configuration",
     "GalaxyForImageClassification": "models.model",
     "GalaxyForRegression": "models.model",
     "GalaxyForVotes": "models.model",
     "GalaxyMorphologyPipeline": "models.pipeline",
+    "Run": "calls.run",
+    "embed": "calls.predict",
+    "finetune": "calls.finetune",
     "load_tree": "decision_tree",
+    "predict": "calls.predict",
 }
 
 

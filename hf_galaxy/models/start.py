@@ -90,6 +90,8 @@ def backbone_of(start: str, backbone: str | None = None, image_size: int | None 
     Raises:
         BadInput: as `resolve_start`, or the backbone does not work with pictures of this size.
     """
+    if image_size is not None and image_size < 1:
+        raise BadInput(f"--image-size {image_size}: must be more than 0")
     fields, weights = resolve_start(backbone, start, image_size)
     if image_size is not None:
         fields["image_size"] = image_size

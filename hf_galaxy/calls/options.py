@@ -1,0 +1,114 @@
+"""The options of a call: checked by the dataclass of the command, which has their types and defaults."""
+
+import dataclasses
+import difflib
+import numbers
+import shlex
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from hf_galaxy.errors import BadInput
+
+NAMES = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    Path: "a path",
+    types.NoneType: "None",
+}
+
+
+def checked(settings: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with the types of a command's dataclass: lists become tuples, whole numbers floats, and texts paths.
+
+    Args:
+        settings: the dataclass; its fields are the options.
+
+    Raises:
+        BadInput: there is no such option, or it has another type.
+    """
+    kinds = typing.get_type_hints(settings)
+    names = [field.name for field in dataclasses.fields(settings)]
+    values = {}
+    for name, value in options.items():
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {near[0]}?" if near else f"the options are {', '.join(names)}"
+            raise BadInput(f"{name}: there is no such option; {hint}")
+        try:
+            values[name] = _converted(value, kinds[name])
+        except TypeError:
+            shown = repr(value) if len(repr(value)) < 60 else f"a {type(value).__name__}"
+            raise BadInput(f"{name}: {shown} has the wrong type; give {_described(kinds[name])}") from None
+    return values
+
+
+def _converted(value: Any, kind: Any) -> Any:
+    """The value as a type of a dataclass.
+
+    Raises:
+        TypeError: it is none.
+    """
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        for part in parts:
+            try:
+                return _converted(value, part)
+            except TypeError:
+                continue
+    elif origin is Literal and value in parts and type(value) in {type(part) for part in parts}:
+        return value
+    elif origin is tuple:
+        several = parts[-1] is Ellipsis
+        values = list(value) if isinstance(value, list | tuple) else [value] if several else []
+        if several or len(values) == len(parts):
+            return tuple(_converted(each, parts[0]) for each in values)
+    elif kind is types.NoneType and value is None:
+        return None
+    elif kind is bool and isinstance(value, bool):
+        return value
+    elif kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    elif kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return float(value)
+    elif kind in (str, Path) and isinstance(value, str | Path):
+        return kind(value)
+    elif dataclasses.is_dataclass(kind) and isinstance(value, kind):  # type: ignore[arg-type]
+        return value
+    raise TypeError
+
+
+def _described(kind: Any) -> str:
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_described, parts))
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, parts))}"
+    if origin is tuple:
+        number = "a list, each" if parts[-1] is Ellipsis else f"a list of {len(parts)}, each"
+        return f"{number} {_described(parts[0])}"
+    return NAMES.get(kind) or f"a {kind.__name__}"
+
+
+def command_of(name: str, settings: type, options: Mapping[str, Any]) -> str:
+    """The command line that does the same.
+
+    Args:
+        name: of the command.
+        settings: its dataclass.
+        options: of the call, as `checked` returns them.
+    """
+    hints = typing.get_type_hints(settings, include_extras=True)
+    words = ["hf-galaxy", name]
+    for option, value in options.items():
+        extras = getattr(hints[option], "__metadata__", ())  # such as another name than that of the field
+        named = next((each.name for each in extras if getattr(each, "name", None)), option.replace("_", "-"))
+        if isinstance(value, bool):
+            words.append(f"--{named}" if value else f"--no-{named}")
+        elif value is not None:
+            words += [f"--{named}", *map(str, value if isinstance(value, tuple) else [value])]
+    return shlex.join(words)

@@ -1,0 +1,218 @@
+"""`hf_galaxy.predict` and `hf_galaxy.embed`: the commands of these names as functions. Legend: N galaxies, D features."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from accelerate.utils import gather_object
+
+from hf_galaxy.calls.options import checked
+from hf_galaxy.calls.process_state import own_process_state
+from hf_galaxy.calls.run_folder import RunFolder
+from hf_galaxy.commands.predict import Inference, write
+from hf_galaxy.data.pictures import Rendering
+from hf_galaxy.errors import BadInput
+from hf_galaxy.files import check_new
+from hf_galaxy.models.model import GalaxyPreTrainedModel
+from hf_galaxy.models.prediction_inputs import IN_MEMORY, Source, sources_of
+from hf_galaxy.models.predictions import EMBEDDING, UNREADABLE, Predictor, unreadable_in
+from hf_galaxy.models.start import backbone_of, load_model
+from hf_galaxy.training.processes import on_main_process
+
+logger = logging.getLogger(__name__)
+
+
+def predict(
+    model: str | Path | RunFolder | GalaxyPreTrainedModel,
+    data: Any,
+    *,
+    out: str | Path | None = None,
+    config: str | None = None,
+    split: str | None = None,
+    embeddings: bool = False,
+    csv: bool = False,
+    batch_size: int = 128,
+    workers: int = 1,
+    precision: str | None = None,
+    cpu: bool = False,
+    rendering: Rendering | None = None,
+) -> pd.DataFrame | Path:
+    """Predictions of a model for every galaxy of some data: what the command `hf-galaxy predict` does, the same numbers.
+
+    A picture that cannot be read gets no row; a warning in the log says how many there are, and `.attrs["unreadable"]` of the table
+    (or `unreadable.csv` in the folder `out`) lists each with its reason.
+
+    Args:
+        model: a run folder or its Hub id, a `Run`, or a model that is loaded already.
+        data: a published dataset (its folder or Hub id), a folder of JPEG, PNG and FITS files, including subfolders, or a list of
+            such; or a picture, or a list of pictures: paths, URLs, bytes, PIL images, and arrays as `data.pixels.pixels_of` takes
+            them; or a column of pictures, such as `dataset["image"]`.
+        out: a folder to create for Parquet files, for data whose predictions do not fit into memory. A call that was interrupted
+            resumes when it is made again.
+        config, split: of a published dataset; by default its default configuration, and all splits.
+        embeddings: also give the D features of the backbone, as a column `embedding` of arrays (D,) float32.
+        csv: with `out`, write predictions.csv, too.
+        batch_size: galaxies per forward pass, in each process.
+        workers: processes that decode pictures; at most one for a published dataset.
+        precision: "no", "bf16" or "fp16"; None: that of `accelerate config`.
+        cpu: predict on the CPU even if there is a GPU.
+        rendering: how FITS files and 16-bit PNGs become pictures, and which part of a picture is used; that of the training set.
+
+    Returns:
+        A table with a row for each galaxy. `dataset`, `split` and `id_str` identify it (a file in a folder by its name). For votes,
+        each answer has an expected `_fraction` of the volunteers, from 0 to 1, and a `_concentration` of the Dirichlet distribution;
+        each class, or label, has a `_probability`; values have their names and units. All numbers are float32. With `out`: its path;
+        `datasets.load_dataset("parquet", data_files=f"{out}/*.parquet")` reads it.
+
+    Raises:
+        BadInput: there is no such model or data; an option is of the wrong type; or `out` exists already.
+
+    Example:
+        >>> table = hf_galaxy.predict("runs/rings", "new_pictures/")
+        >>> table.sort_values("ring_probability").tail()
+    """
+    given = _options(config, split, batch_size, workers, precision, cpu, rendering)
+    if csv and out is None:
+        raise BadInput("csv: is for a folder `out`; a table has .to_csv")
+    with own_process_state():
+        inference = Inference(**given)
+        accelerator = inference.start()
+        if out is not None:
+            on_main_process(accelerator, check_new, Path(out))
+        loaded, name = _loaded(model) or (load_model(str(model)), str(model))
+        sources = _sources(data, config, split)
+        predictor = inference.predictor(loaded, name, accelerator, embeddings=embeddings)
+        with _as_it_was(loaded):
+            return _table(predictor, sources) if out is None else _folder(predictor, sources, Path(out), csv)
+
+
+def embed(
+    model: str | Path | RunFolder | GalaxyPreTrainedModel,
+    data: Any,
+    *,
+    out: str | Path | None = None,
+    backbone: str | None = None,
+    image_size: int | None = None,
+    config: str | None = None,
+    split: str | None = None,
+    batch_size: int = 128,
+    workers: int = 1,
+    precision: str | None = None,
+    cpu: bool = False,
+    rendering: Rendering | None = None,
+) -> pd.DataFrame | Path:
+    """Features of a backbone, of a finished run or only pretrained, for every galaxy of some data: what `hf-galaxy embed` does.
+
+    Features of similar galaxies are near to each other: they serve to search, to cluster, and to train classical methods on.
+
+    Args:
+        model: a run folder or its Hub id, a `Run`, a loaded model; or a pretrained backbone: a timm model name with its tag
+            ("convnext_atto.d2_in1k"), "hf_hub:ORG/NAME", "transformers:FOLDER_OR_HUB_ID", or a file of timm weights.
+        data, out, config, split, batch_size, workers, precision, cpu, rendering: as of `predict`.
+        backbone: architecture of a file of weights.
+        image_size: side of the backbone's input in pixels; by default that of the run, else 224.
+
+    Returns:
+        A table (N, D) of float32, `feature_0`, `feature_1`, ..., with the `id_str` of the galaxies as its index: so `.to_numpy()` is
+        the matrix for scikit-learn, and `catalogue.join(table, on="id_str")` puts it beside other columns. With `out`: the path of a
+        folder of Parquet files, as `predict` writes them, with a column `embedding`.
+
+    Raises:
+        BadInput: as `predict`.
+
+    Example:
+        >>> features = hf_galaxy.embed("convnext_atto.d2_in1k", "data/rings", split="train")
+        >>> sklearn.decomposition.PCA(2).fit_transform(features)
+    """
+    given = _options(config, split, batch_size, workers, precision, cpu, rendering)
+    with own_process_state():
+        inference = Inference(**given)
+        accelerator = inference.start()
+        if out is not None:
+            on_main_process(accelerator, check_new, Path(out))
+        found = _loaded(model)
+        if found and (backbone, image_size) != (None, None):
+            raise BadInput("backbone and image_size: a loaded model has its own")
+        loaded, name = found or (backbone_of(str(model), backbone, image_size), str(model))
+        sources = _sources(data, config, split)
+        predictor = inference.predictor(loaded, name, accelerator, numbers=False, embeddings=True)
+        with _as_it_was(loaded):
+            if out is not None:
+                return _folder(predictor, sources, Path(out))
+            table = _table(predictor, sources)
+    features = np.stack(table[EMBEDDING]) if len(table) else np.empty((0, loaded.head.in_features), np.float32)
+    columns = [f"feature_{i}" for i in range(features.shape[1])]
+    embedded = pd.DataFrame(features, pd.Index(table["id_str"], name="id_str"), columns)
+    embedded.attrs = table.attrs
+    return embedded
+
+
+def _options(
+    config: str | None,
+    split: str | None,
+    batch_size: int,
+    workers: int,
+    precision: str | None,
+    cpu: bool,
+    rendering: Rendering | None,
+) -> dict[str, Any]:
+    """The options of the commands."""
+    values = dict(config=config, split=split, batch_size=batch_size, workers=workers, precision=precision, cpu=cpu)
+    return checked(Inference, values | {"rendering": rendering or Rendering()})
+
+
+def _loaded(model: Any) -> tuple[GalaxyPreTrainedModel, str] | None:
+    """A model that is there already, and its name; None for a name."""
+    if isinstance(model, RunFolder):
+        return model.model, str(model.folder)
+    if isinstance(model, GalaxyPreTrainedModel):
+        return model, str(model.config.name_or_path)
+    if isinstance(model, str | Path):
+        return None
+    raise BadInput(
+        f"model: a {type(model).__name__} is none of ours; give a run, its folder or Hub id, or a model loaded from it"
+    )
+
+
+def _sources(data: Any, config: str | None, split: str | None) -> list[Source]:
+    single = isinstance(data, (str, Path, *IN_MEMORY)) or not isinstance(data, Sequence)
+    return sources_of([data] if single else data, config, split)
+
+
+@contextmanager
+def _as_it_was(model: GalaxyPreTrainedModel) -> Iterator[None]:
+    """Within the block the model may go to another device, and is in evaluation mode."""
+    device, training = model.device, model.training
+    try:
+        yield
+    finally:
+        model.to(device).train(training)
+
+
+def _folder(predictor: Predictor, sources: list[Source], out: Path, csv: bool = False) -> Path:
+    galaxies, unreadable = write(predictor, sources, out, csv)
+    logger.info("%s: %s galaxies", out, f"{galaxies:,}")
+    if unreadable:
+        logger.warning("%d pictures cannot be read; %s lists them with the reasons", unreadable, out / "unreadable.csv")
+    return out
+
+
+def _table(predictor: Predictor, sources: list[Source]) -> pd.DataFrame:
+    """The predictions of all galaxies, in their order, in every process."""
+    own = [(part.file, part.source, table) for part, table in predictor.tables(sources, predictor.own_parts(sources))]
+    parts = sorted(gather_object(own), key=lambda part: part[0])
+    bad = [each for _, source, table in parts for each in unreadable_in(table.schema.metadata, sources[source])]
+    whole = pa.concat_tables([table.replace_schema_metadata() for *_, table in parts]).to_pandas()
+    whole.attrs["unreadable"] = [dict(zip(UNREADABLE, each, strict=True)) for each in bad]
+    if bad:
+        _, _, name, reason = bad[0]
+        logger.warning(
+            "%d pictures cannot be read, such as %s: %s; .attrs['unreadable'] of the table lists them with the reasons", len(bad), name,
+            reason,
+        )  # fmt: skip
+    return whole

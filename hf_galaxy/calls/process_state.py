@@ -1,0 +1,120 @@
+"""The state of the process around a call: a notebook goes on as if nothing had been trained in it, and its user sees what happens."""
+
+import logging
+import os
+import random
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+
+from hf_galaxy.training.processes import free_memory
+
+# What Accelerate and we set for a run, and other parts of a program may read.
+VARIABLES = ("CUBLAS_WORKSPACE_CONFIG",)
+PREFIX = "ACCELERATE_"
+
+
+@contextmanager
+def own_process_state() -> Iterator[None]:
+    """Within the block a run has a process as a command has it; afterwards all is as before.
+
+    Kept are: threads, precision and determinism of torch; random numbers of torch, numpy and Python; warning filters; the state of
+    Accelerate, which else allows one precision per process; and the log, which an interactive session sees (`shown_log`).
+    """
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        stack.enter_context(_random_numbers())
+        stack.enter_context(_torch_settings())
+        stack.enter_context(_environment())
+        if int(os.environ.get("WORLD_SIZE", 1)) == 1:  # the processes of a launcher stay connected
+            stack.enter_context(_accelerate_state())
+        stack.enter_context(shown_log())
+        yield
+
+
+@contextmanager
+def shown_log() -> Iterator[None]:
+    """In an interactive session, a terminal or a notebook, show what hf_galaxy logs from INFO on; else leave the log as it is."""
+    log = logging.getLogger("hf_galaxy")
+    if not hasattr(sys, "ps1") or log.isEnabledFor(logging.INFO):  # its user has set up the log
+        yield
+        return
+    level, propagate, handler = log.level, log.propagate, logging.StreamHandler(sys.stdout)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = propagate
+
+
+@contextmanager
+def _random_numbers() -> Iterator[None]:
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+@contextmanager
+def _torch_settings() -> Iterator[None]:
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    deterministic, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    fill, efficient = (
+        torch.utils.deterministic.fill_uninitialized_memory,
+        torch.backends.cuda.mem_efficient_sdp_enabled(),
+    )
+    cudnn = torch.backends.cudnn
+    tf32, benchmark = cudnn.allow_tf32, cudnn.benchmark
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = fill
+        torch.backends.cuda.enable_mem_efficient_sdp(efficient)
+        cudnn.allow_tf32, cudnn.benchmark = tf32, benchmark
+        free_memory()
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    def ours() -> dict[str, str]:
+        return {name: value for name, value in os.environ.items() if name in VARIABLES or name.startswith(PREFIX)}
+
+    before = ours()
+    try:
+        yield
+    finally:
+        for name in ours().keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextmanager
+def _accelerate_state() -> Iterator[None]:
+    shared = [kind._shared_state for kind in (PartialState, AcceleratorState, GradientState)]
+    before = [dict(state) for state in shared]
+    for state in shared:
+        state.clear()
+    try:
+        yield
+    finally:
+        for state, content in zip(shared, before, strict=True):
+            state.clear()
+            state.update(content)
