@@ -14,7 +14,7 @@ from typing import Annotated, Any
 GROUPS = {
     "Data": ("publish", "check", "combine", "overlap"),
     "Train": ("finetune", "pretrain", "sweep", "launch"),
-    "Use a model": ("predict", "evaluate", "familiarity", "export", "push", "space"),
+    "Use a model": ("predict", "embed", "evaluate", "familiarity", "export", "push", "space"),
     "Measure": ("fit", "budget", "benchmark", "pack"),
 }
 COMMANDS = tuple(name for names in GROUPS.values() for name in names)
