@@ -4,27 +4,12 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 PORT ?= 7860
-LAUNCH := $(RUN) accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
 .PHONY: demo space docs test test-nightly test-browser lint format clean
 
-# The whole path on a mock survey: publish, check, pretrain on votes, finetune on classes, evaluate what was saved.
+# The whole path on drawn galaxies, and a page that shows it, whose path is printed last. Again, it goes on where it was interrupted.
 demo: $(VENV)/ready
-	rm -rf demo
-	$(RUN) python scripts/publish_dataset.py simulate --galaxies 3000 --out demo/survey
-	$(RUN) python scripts/publish_dataset.py simulate --galaxies 400 --seed 1 --out demo/new_survey
-	$(RUN) python scripts/check_dataset.py demo/survey
-	$(LAUNCH) scripts/pretrain.py --dataset demo/survey --backbone test_resnet --image-size 64 --batch-size 32 \
-		--epochs 12 --learning-rate 3e-3 --min-votes 10 --out demo/pretrained
-	$(LAUNCH) scripts/finetune.py --start demo/pretrained --dataset demo/new_survey --task classes --label mock_class \
-		--epochs 20 --learning-rate 1e-3 --out demo/finetuned
-	@echo; echo "Made in demo/, all from mock galaxies:"
-	@echo "  survey, new_survey      datasets for datasets.load_dataset"
-	@echo "  pretrained, finetuned   run folders for from_pretrained, each with a card (README.md) and run.json"
-	@echo; echo "demo/pretrained on the test split of demo/survey:"
-	@$(LAUNCH) scripts/evaluate.py --run demo/pretrained
-	@echo; echo "demo/finetuned on the test split of demo/new_survey:"
-	@$(LAUNCH) scripts/evaluate.py --run demo/finetuned
+	@$(RUN) python -m hf_galaxy.commands.demo --out demo
 
 # The demo in a browser, on this machine only and without the network; PORT=8000 takes another port.
 space: $(VENV)/ready

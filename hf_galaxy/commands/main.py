@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 GROUPS = {
+    "Look around": ("demo",),
     "Data": ("publish", "check", "combine", "overlap"),
     "Train": ("finetune", "pretrain", "sweep", "launch"),
     "Use a model": ("predict", "embed", "evaluate", "familiarity", "export", "push", "space"),

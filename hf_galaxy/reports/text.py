@@ -10,10 +10,14 @@ NOT_MEASURED = "not measured"
 
 
 def render(template: Path, **values: object) -> str:
-    """The template, filled in. A name that it uses and `values` lacks is an error (jinja2.UndefinedError)."""
+    """The template, filled in. A name that it uses and `values` lacks is an error (jinja2.UndefinedError).
+
+    In a template of HTML (NAME.html.jinja) all that is filled in is escaped.
+    """
     environment = Environment(
-        loader=FileSystemLoader(template.parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+        loader=FileSystemLoader(template.parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        autoescape=template.name.endswith(".html.jinja"),
+    )  # fmt: skip
     environment.filters |= {"number": number, "interval": interval, "percent": percent}
     return environment.get_template(template.name).render(**values)
 

@@ -1,0 +1,151 @@
+"""The demo, very small: a page that stands alone and tells what the runs have measured; it goes on, and touches nothing strange."""
+
+import html
+import json
+import re
+import shlex
+from html.parser import HTMLParser
+
+import pytest
+
+from hf_galaxy.commands import demo, finetune, predict, publish
+from hf_galaxy.errors import BadInput
+from hf_galaxy.reports.text import number
+from tests.forks import run_forked
+
+
+def printed_by(*options):
+    """What the command prints, in a fork of the server."""
+    done = run_forked("hf_galaxy/commands/demo.py", "--quick", "--num-proc", 1, *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The folder of a demo, and what the command printed."""
+    out = tmp_path_factory.mktemp("demo") / "demo"
+    return out, printed_by("--out", out)
+
+
+@pytest.fixture(scope="module")
+def page(made):
+    return (made[0] / "index.html").read_text(encoding="utf-8")
+
+
+def record_of(folder):
+    return json.loads((folder / "run.json").read_text())
+
+
+class Tags(HTMLParser):
+    """The tags of a page, with their attributes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+
+def words_of(page):
+    """The text of a page, its tags and runs of spaces replaced by a space."""
+    body = re.sub(r"(?s)<style>.*?</style>", "", page)
+    return " ".join(html.unescape(re.sub("<[^>]*>", " ", body)).split())
+
+
+def test_each_step_is_announced_and_the_path_comes_last(made):
+    out, printed = made
+    *lines, last = printed.splitlines()
+    assert last == str(out / "index.html")
+    assert [line.split()[0] for line in lines] == [f"[{n}/6]" for n in range(1, 7)]
+    assert all(re.search(r": about \d+ s", line) for line in lines)
+
+
+def test_the_page_needs_nothing_but_itself(page, made):
+    tags = Tags(page).tags
+    pictures = [attributes for tag, attributes in tags if tag == "img"]
+    assert len(pictures) == demo.SHOWN
+    assert all(picture["src"].startswith("data:image/jpeg;base64,") for picture in pictures)
+    assert all(len(picture["alt"]) > 20 for picture in pictures)
+    assert all(attributes["aria-label"] for tag, attributes in tags if tag == "svg" and "role" in attributes)
+    assert not {"script", "link", "iframe", "object", "source"} & {tag for tag, _ in tags}
+    assert "url(" not in page
+    assert "http" not in page
+    links = {attributes["href"] for tag, attributes in tags if tag == "a"}
+    assert links == {"survey/", "new_survey/", "pretrained/", "finetuned/"}
+    assert all((made[0] / link).is_dir() for link in links)
+    assert "Nothing on this page is real." in page
+
+
+def test_the_numbers_are_those_of_the_runs(page, made):
+    out, words = made[0], words_of(page)
+    votes, classes = (record_of(out / run)["results"]["test"] for run in ("pretrained", "finetuned"))
+    assert f"Loss on votes: {number(votes['loss']['model'])} nats per galaxy" in words
+    assert f"{number(votes['loss']['baseline'])} for the same answer for every galaxy" in words
+    accuracy = classes["accuracy"]
+    assert f"{100 * accuracy['model']:.1f} % of {classes['galaxies']} test galaxies" in words
+    assert f"{100 * accuracy['baseline']:.1f} % for always the commonest class" in words
+    for question, figures in votes["questions"].items():
+        assert f"{question} {figures['galaxies_asked']} " in words
+    matrix = page.partition('<table class="confusion">')[2].partition("</table>")[0].partition("<tbody>")[2]
+    rows = [re.findall(r"<td[^>]*>(\d+|·)</td>", row) for row in matrix.split("</tr>") if "<td" in row]
+    assert [[int(cell.replace("·", "0")) for cell in row] for row in rows] == classes["confusion"]
+
+
+def test_the_bars_are_the_votes_of_the_dataset(page, made):
+    from datasets import load_dataset
+
+    rows = {row["id_str"]: row for row in load_dataset(str(made[0] / "survey"), split="test").remove_columns("image")}
+    shown = re.findall(r"<code>(mock-[\w-]+)</code>", page)
+    assert len(set(shown)) == demo.SHOWN
+    first = rows[shown[0]]
+    suffix = "gz2" if first["dataset_name"] == "mock_gz2" else "dr5"
+    votes = [first[f"smooth-or-featured-{suffix}_{answer}"] for answer in ("smooth", "featured-or-disk", "artifact")]
+    card = page.partition("<article")[2].partition("</article>")[0]
+    said = [int(share) for share in re.findall(r'<td class="said">(\d+)&nbsp;%', card)][:3]
+    assert said == [round(100 * count / sum(votes)) for count in votes]
+    assert f"<span>{sum(votes)} votes</span>" in card
+
+
+def test_the_next_commands_are_commands(page):
+    first, columns, *others = [html.unescape(text) for text in re.findall(r"<pre><code>(.*?)</code></pre>", page)]
+    assert json.loads(columns)["classes"].keys() == {"kind"}
+    for line, command in zip([first, *others], (publish, finetune, predict), strict=True):
+        program, name, *words = shlex.split(line)
+        assert (program, name) == ("hf-galaxy", command.__name__.rpartition(".")[2])
+        command.command.read(words)
+
+
+def test_the_runs_record_commands_that_make_them_again(made):
+    for run, kind in (("pretrained", "pretrain"), ("finetuned", "finetune")):
+        assert record_of(made[0] / run)["command"].startswith(f"hf-galaxy {kind} --")
+    published = json.loads((made[0] / "survey/statistics.json").read_text())["command"]
+    assert published == f"hf-galaxy publish simulate --galaxies 150 --seed 0 --size 48 --out {made[0] / 'survey'}"
+
+
+def test_again_it_only_says_where_the_page_is(made, capsys, page):
+    demo.main(demo.Demo(out=made[0], quick=True))
+    assert capsys.readouterr().out.splitlines()[-1] == str(made[0] / "index.html")
+    assert (made[0] / "index.html").read_text(encoding="utf-8") == page
+
+
+def test_what_is_missing_is_made_and_nothing_else(made, page):
+    runs = [(made[0] / run / "model.safetensors").stat().st_mtime_ns for run in ("pretrained", "finetuned")]
+    (made[0] / "index.html").unlink()
+    printed = printed_by("--out", made[0])
+    assert [line.split()[0] for line in printed.splitlines()[:-1]] == ["[1/1]"]
+    assert (made[0] / "index.html").read_text(encoding="utf-8") == page
+    assert runs == [(made[0] / run / "model.safetensors").stat().st_mtime_ns for run in ("pretrained", "finetuned")]
+
+
+def test_a_folder_of_something_else_is_refused_untouched(made, tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(BadInput, match="is not empty and holds no demo"):
+        demo.main(demo.Demo(out=tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(BadInput, match="is a file"):
+        demo.main(demo.Demo(out=tmp_path / "thesis.tex"))
+    with pytest.raises(BadInput, match="made with --quick"):
+        demo.main(demo.Demo(out=made[0]))
