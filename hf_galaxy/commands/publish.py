@@ -78,7 +78,7 @@ class Catalogue(Neighbours, Publish):
     images: tuple[Path, ...]
     """Folders or zip files of JPEG, PNG or FITS pictures."""
     catalogue: Path
-    """CSV (also .gz) or Parquet file with a row for each galaxy."""
+    """Table with a row for each galaxy: CSV (with commas, semicolons or tabs; also .gz), Parquet, FITS, ECSV or VOTable."""
     columns: Path | None = None
     """JSON file with the columns of the catalogue, like dataset_cards/*/columns.json; without it the columns are id_str, image and those of the tree."""
     tree: str | None = None

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.publishing.column_map import Classes, ColumnMap, Join, Metadata
+from hf_galaxy.publishing.table_file import column_names, read_texts
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +30,7 @@ class CatalogueTable:
 
     @classmethod
     def read(cls, path: Path, needed: Collection[str], join: Join | None = None) -> CatalogueTable:
-        """Read a CSV file (also gzipped) or a Parquet file, with the columns of a second file if there is one.
+        """Read a table (`table_file`), with the columns of a second one if there is one.
 
         Raises:
             BadInput: a file cannot be read or has no rows, a column is missing, or the second file has a key twice.
@@ -137,13 +136,6 @@ class CatalogueTable:
         return numbers
 
 
-def column_names(path: Path) -> list[str]:
-    """The columns of a CSV or Parquet file."""
-    if path.suffix == ".parquet":
-        return pq.read_schema(path).names
-    return list(pd.read_csv(path, nrows=0).columns)
-
-
 def _whole_number(text: str) -> int:
     """Never through float: an SDSS objid has 18 digits. pandas writes whole numbers beside gaps with ".0"."""
     return int(text.removesuffix(".0"))
@@ -167,17 +159,11 @@ def _joined(cells: pd.DataFrame, path: Path, join: Join, needed: Collection[str]
 def _read_text(path: Path, name: str, wanted: Collection[str]) -> pd.DataFrame:
     """The wanted columns of a file; `name` is for the message."""
     try:
-        if path.suffix == ".parquet":
-            table = pq.read_table(path, columns=[c for c in column_names(path) if c in wanted])
-            # Not through pandas, which makes floats of whole numbers beside an empty cell.
-            texts = {c: table[c].cast(pa.string()).fill_null("").to_pandas() for c in table.column_names}
-            return pd.DataFrame(texts, dtype=str)
-        # index_col: a comma too many at the end of the rows would shift all columns by one
-        return pd.read_csv(
-            path, dtype=str, keep_default_na=False, usecols=lambda column: column in wanted, index_col=False
-        )
+        return read_texts(path, wanted)
     except FileNotFoundError as error:
         raise BadInput(f"{name} {path}: no such file") from error
-    except (OSError, ValueError) as error:  # pandas' and Arrow's parser errors are ValueErrors
+    except BadInput:
+        raise
+    except (OSError, ValueError) as error:  # the errors of pandas', Arrow's and astropy's parsers are ValueErrors
         reason = " ".join(str(error).split())
         raise BadInput(f"{name} {path}: cannot be read as a table ({reason})") from error

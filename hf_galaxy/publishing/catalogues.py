@@ -16,10 +16,11 @@ from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.schema import row_features
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
-from hf_galaxy.publishing.catalogue_table import CatalogueTable, column_names
+from hf_galaxy.publishing.catalogue_table import CatalogueTable
 from hf_galaxy.publishing.column_map import ColumnMap, Fractions, Metadata
 from hf_galaxy.publishing.fractions import conditional_fractions, votes_of_fractions
 from hf_galaxy.publishing.plan import Row
+from hf_galaxy.publishing.table_file import column_names
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Catalogue:
         cls, path: Path, pictures: Pictures, columns: ColumnMap, tree: DecisionTree | None = None,
         options: CatalogueOptions | None = None,
     ) -> Catalogue:  # fmt: skip
-        """Read a catalogue: a CSV file, also gzipped, or a Parquet file.
+        """Read a catalogue: a table in CSV, Parquet, FITS, ECSV or VOTable format.
 
         Args:
             columns: its columns.
@@ -88,6 +89,10 @@ class Catalogue:
         table, files, notes = _with_pictures(table, columns, pictures, options.skip_missing)
         ids = table[columns.id_str]
         table.refuse(ids == "", columns.id_str, "is empty")
+        rounded = ids.str.fullmatch(r"\d\.\d+[eE]\+?\d+")
+        table.refuse(
+            rounded, columns.id_str, "was once a number of many digits and has lost some: write the names as texts"
+        )
         table.refuse(ids.duplicated(), columns.id_str, "is in an earlier row too")
         votes = _read_votes(table, columns, tree, options.volunteers)
         entries = {ours: Metadata(column, "float32") for ours, column in columns.values.items()} | columns.metadata
@@ -211,6 +216,8 @@ def _with_pictures(
 ) -> tuple[CatalogueTable, list[str], list[str]]:
     """The rows that have a picture, their files, and a note on those without one."""
     files = table.image_files(columns)
+    if files.str.contains("\\", regex=False).any():  # paths of Windows
+        files = files.map(lambda name: name if name in pictures else name.replace("\\", "/"))
     missing = ~files.map(lambda name: name in pictures).to_numpy(bool)
     if not missing.any():
         return table, files.tolist(), []

@@ -285,3 +285,20 @@ def test_votes_that_do_not_walk_the_tree_are_named(tmp_path):
     rounded, merging = catalogue.inconsistencies()
     assert rounded.endswith("row 1 (id_str g): how-rounded-jwst has 4 votes, but the answers that lead to it have 5")
     assert "merging-jwst has 0 votes" in merging
+
+
+def test_names_that_lost_digits_in_a_spreadsheet_are_refused(catalogue_folder):
+    edit(catalogue_folder / "votes.csv", "g3,", "1.23764872069376E+18,")
+    with pytest.raises(
+        BadInput, match=r"row 4, column name: '1\.23764872069376E\+18' was once a number of many digits"
+    ):
+        read(catalogue_folder)
+
+
+def test_paths_of_windows_are_found(catalogue_folder):
+    expected = read(catalogue_folder)
+    (catalogue_folder / "pictures/far/away").mkdir(parents=True)
+    (catalogue_folder / "pictures/3.jpg").rename(catalogue_folder / "pictures/far/away/3.jpg")
+    edit(catalogue_folder / "votes.csv", "g3,3.jpg", r"g3,far\away\3.jpg")
+    found = read(catalogue_folder)
+    assert [row["image"]["bytes"] for row in found] == [row["image"]["bytes"] for row in expected]

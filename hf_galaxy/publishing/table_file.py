@@ -1,0 +1,159 @@
+"""Table files as columns of texts: CSV in its dialects, Parquet, and the formats of astronomy. What a file is, its first bytes tell."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hf_galaxy.errors import BadInput
+
+Kind = Literal["parquet", "fits", "votable", "ascii.ecsv", "csv"]
+# The first bytes of files that are not CSV; a VOTable may have an XML declaration and comments before its first element.
+SIGNATURES: dict[bytes, Kind] = {b"PAR1": "parquet", b"SIMPLE  =": "fits", b"# %ECSV": "ascii.ecsv"}
+SEPARATORS = ",;\t|"
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # the marks at the beginning of such files, of Excel's "Unicode text"
+BEGINNING = 2**16  # bytes
+DECIMAL_COMMA = r"[+-]?\d*,?\d+(?:[eE][+-]?\d+)?"
+
+
+def column_names(path: Path) -> list[str]:
+    """The columns of a table.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    kind, beginning = _kind(path)
+    if kind == "parquet":
+        return pq.read_schema(path).names
+    if kind != "csv":
+        return list(_astropy_table(path, kind).colnames)
+    return list(pd.read_csv(path, nrows=0, **_dialect(path, beginning)).columns)
+
+
+def read_texts(path: Path, wanted: Collection[str]) -> pd.DataFrame:
+    """The wanted columns of a table, as far as it has them, as texts: no digit is lost, and an empty cell is "".
+
+    Raises:
+        BadInput: one of them is there twice, or holds something else than texts and numbers.
+        OSError, ValueError: it cannot be read.
+    """
+    kind, beginning = _kind(path)
+    if kind == "parquet":
+        return _of_parquet(path, wanted)
+    if kind != "csv":
+        return _of_astropy(path, kind, wanted)
+    dialect = _dialect(path, beginning)
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, index_col=False, **dialect)
+    _check_once(path, header.iloc[0].tolist(), wanted)
+    # index_col: a comma too many at the end of the rows would shift all columns by one
+    cells = pd.read_csv(
+        path, dtype=str, keep_default_na=False, usecols=lambda column: column in wanted, index_col=False, **dialect
+    )
+    return cells.apply(_with_decimal_points) if dialect["sep"] == ";" else cells
+
+
+def _kind(path: Path) -> tuple[Kind, bytes]:
+    """The format of a file, and its beginning."""
+    with gzip.open(path) if _is_gzipped(path) else open(path, "rb") as file:
+        beginning = file.read(BEGINNING)
+    for signature, kind in SIGNATURES.items():
+        if beginning.startswith(signature):
+            return kind, beginning
+    return ("votable" if b"<VOTABLE" in beginning else "csv"), beginning
+
+
+def _is_gzipped(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _dialect(path: Path, beginning: bytes) -> dict[str, Any]:
+    """How pandas reads a CSV file: encoding, separator, and the lines before its header.
+
+    Such lines begin with # and have no separator, like the first one of a table of SDSS SkyServer; the header is the next.
+    """
+    encoding = "utf-16" if beginning.startswith(UTF_16) else "utf-8"
+    lines = beginning.decode(encoding, errors="replace").splitlines()
+    skipped = 0
+    while skipped < len(lines) and lines[skipped].startswith("#") and not set(lines[skipped]) & set(SEPARATORS):
+        skipped += 1
+    header = re.sub(r'"[^"]*"', "", lines[skipped] if skipped < len(lines) else "")
+    counts = {separator: header.count(separator) for separator in SEPARATORS}  # of equally many the first
+    compression = "gzip" if _is_gzipped(path) else None
+    return {
+        "sep": max(counts, key=counts.__getitem__),
+        "skiprows": skipped,
+        "compression": compression,
+        "encoding": encoding,
+    }
+
+
+def _with_decimal_points(column: pd.Series) -> pd.Series:
+    """In a file with semicolons, numbers may have decimal commas; a column of other texts stays as it is."""
+    filled = column[column != ""]
+    if filled.str.fullmatch(DECIMAL_COMMA).all() and filled.str.contains(",").any():
+        return column.str.replace(",", ".")
+    return column
+
+
+def _check_once(path: Path, names: list[str], wanted: Collection[str]) -> None:
+    if twice := sorted(name for name, number in Counter(names).items() if number > 1 and name in wanted):
+        raise BadInput(f"{path}: has the column {twice[0]!r} more than once; leave one of them, or rename it")
+
+
+def _of_parquet(path: Path, wanted: Collection[str]) -> pd.DataFrame:
+    schema = pq.read_schema(path)
+    _check_once(path, schema.names, wanted)
+    table = pq.read_table(path, columns=[name for name in schema.names if name in wanted])
+    texts = {}
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        try:
+            # Not through pandas, which makes floats of whole numbers beside an empty cell.
+            texts[name] = column.cast(pa.string()).fill_null("").to_pandas()
+        except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+            raise BadInput(
+                f"{path}, column {name}: holds {column.type}, not texts or numbers; pictures inside a table are read as a dataset"
+            ) from error
+    return pd.DataFrame(texts, dtype=str)
+
+
+def _astropy_table(path: Path, kind: Kind) -> Any:
+    try:
+        from astropy.table import Table
+    except ImportError as error:
+        raise BadInput(f"{path}: tables of this kind need astropy; pip install astropy") from error
+    return Table.read(path, format=kind)
+
+
+def _of_astropy(path: Path, kind: Kind, wanted: Collection[str]) -> pd.DataFrame:
+    table = _astropy_table(path, kind)
+    texts = {}
+    for name in (name for name in table.colnames if name in wanted):
+        column = table[name]
+        if column.ndim > 1:
+            raise BadInput(f"{path}, column {name}: holds arrays of {column.shape[1:]}, not texts or numbers")
+        missing = np.broadcast_to(np.ma.getmaskarray(np.ma.asarray(column)), len(column))
+        texts[name] = ["" if gap else _text(value) for value, gap in zip(column.tolist(), missing, strict=True)]
+    return pd.DataFrame(texts, dtype=str)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        value = value.decode()
+    if isinstance(value, bool):
+        return str(value).lower()  # as of Parquet
+    if isinstance(value, float) and np.isnan(value):
+        return ""
+    return str(value).strip()  # texts of FITS are padded
