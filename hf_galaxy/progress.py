@@ -1,8 +1,19 @@
-"""The progress bar of long work: every second in a terminal, a line every half minute in a log file."""
+"""The progress bar of long work: every second in a terminal, all the time in a notebook, a line every half minute in a log file."""
 
+import importlib
+import importlib.util
 import sys
-from functools import partial
+from typing import Any
 
 from tqdm import tqdm
 
-progress = partial(tqdm, mininterval=1 if sys.stderr.isatty() else 30, smoothing=0.05)
+
+def progress(*args: Any, **options: Any) -> tqdm:
+    """A bar of tqdm with the same arguments; TQDM_DISABLE=1 hides it."""
+    kind: Any = tqdm
+    interval = 1.0 if sys.stderr.isatty() else 30.0
+    if "ipykernel" in sys.modules:  # whose stderr is no terminal
+        interval = 0.5
+        if importlib.util.find_spec("ipywidgets"):  # else tqdm warns, and draws the bar as text
+            kind = importlib.import_module("tqdm.auto").tqdm
+    return kind(*args, **{"mininterval": interval, "smoothing": 0.05} | options)

@@ -38,7 +38,8 @@ def finetune(
 
     The same call again resumes a run that was interrupted, and returns one that is finished. A progress bar shows the training
     (TQDM_DISABLE=1 hides it), and an interactive session also the log. Whatever training sets in the process (threads, random
-    numbers, determinism, warning filters, the state of Accelerate) is as before when the call returns.
+    numbers, determinism, warning filters, the state of Accelerate) is as before when the call returns. A call uses one device;
+    `hf-galaxy launch finetune` trains on several.
 
     Args:
         data: the dataset: a folder made by `hf-galaxy publish`, or the Hub id of a dataset of Parquet files with columns `id_str` and

@@ -3,6 +3,7 @@
 import logging
 import os
 import random
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -12,11 +13,14 @@ import numpy as np
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
+from hf_galaxy.errors import BadInput, Interrupted
 from hf_galaxy.training.processes import free_memory
 
 # What Accelerate and we set for a run, and other parts of a program may read.
 VARIABLES = ("CUBLAS_WORKSPACE_CONFIG",)
 PREFIX = "ACCELERATE_"
+OPTION = re.compile(r"(?<![\w-])--([a-z][a-z-]*[a-z])\b")
+NAMES = {"dataset": "data", "dataset_config": "config", "run": "model"}  # those that calls have for options of commands
 
 
 @contextmanager
@@ -24,9 +28,11 @@ def own_process_state() -> Iterator[None]:
     """Within the block a run has a process as a command has it; afterwards all is as before.
 
     Kept are: threads, precision and determinism of torch; random numbers of torch, numpy and Python; warning filters; the state of
-    Accelerate, which else allows one precision per process; and the log, which an interactive session sees (`shown_log`).
+    Accelerate, which else allows one precision per process; and the log, which an interactive session sees (`shown_log`). Messages of
+    errors have the names that options have in Python.
     """
     with ExitStack() as stack:
+        stack.enter_context(_python_names())
         stack.enter_context(warnings.catch_warnings())
         stack.enter_context(_random_numbers())
         stack.enter_context(_torch_settings())
@@ -35,6 +41,21 @@ def own_process_state() -> Iterator[None]:
             stack.enter_context(_accelerate_state())
         stack.enter_context(shown_log())
         yield
+
+
+@contextmanager
+def _python_names() -> Iterator[None]:
+    """Messages name options as a call has them: --learning-rate is learning_rate, and --no-exact exact=False."""
+    try:
+        yield
+    except (BadInput, FloatingPointError, Interrupted) as error:
+        error.args = (OPTION.sub(_python_name, str(error)),)
+        raise
+
+
+def _python_name(option: re.Match) -> str:
+    name = option[1].replace("-", "_")
+    return f"{name[3:]}=False" if name.startswith("no_") else NAMES.get(name, name)
 
 
 @contextmanager

@@ -15,12 +15,14 @@ import torch
 from accelerate.state import AcceleratorState
 
 import hf_galaxy
-from hf_galaxy.calls.finetune import OWN
+from hf_galaxy.calls.finetune import OWN, _settings
+from hf_galaxy.calls.process_state import own_process_state
 from hf_galaxy.calls.target import with_target
 from hf_galaxy.commands.embed import Embed
 from hf_galaxy.commands.finetune import Finetune
 from hf_galaxy.commands.predict import Predict
 from hf_galaxy.training.engines import WholeModel
+from hf_galaxy.training.recipe import recipe_by_name
 from tests.calls.conftest import OPTIONS
 from tests.training.runs import assert_bit_equal
 
@@ -96,7 +98,7 @@ def test_the_same_call_resumes_and_then_returns_its_run(mock_dataset, start, tmp
     assert (finished.folder / "run.json").read_bytes() == before
     other = hf_galaxy.finetune(mock_dataset, start=start, **OPTIONS | {"seed": 1})
     assert str(other.folder) == "runs/mock-votes-2"
-    with pytest.raises(hf_galaxy.BadInput, match="--out runs/mock-votes: holds a finished run"):
+    with pytest.raises(hf_galaxy.BadInput, match=r"^out runs/mock-votes: holds a finished run; choose another"):
         hf_galaxy.finetune(mock_dataset, start=start, out="runs/mock-votes", **OPTIONS | {"seed": 1})
 
 
@@ -152,7 +154,8 @@ def columns(tmp_path_factory):
     features = datasets.Features({name: kind for name, (_, kind) in content.items()})
     rows = datasets.Dataset.from_dict({name: values for name, (values, _) in content.items()}, features)
     (folder / "data").mkdir(parents=True)
-    rows.to_parquet(str(folder / "data/train.parquet"))
+    for split in ("train", "validation", "test"):
+        rows.to_parquet(str(folder / f"data/{split}.parquet"))
     return str(folder)
 
 
@@ -226,8 +229,8 @@ def test_a_target_that_leaves_a_choice_is_refused_in_words(target, options, mess
         ({"values": [1]}, r"values: \[1\] has the wrong type; give a list, each a text or None"),
         ({"start": 3}, "start: 3 has the wrong type; give a text"),
         ({"estimate": True}, "estimate: is an option of the command"),
-        ({"epochs": 0}, "--epochs 0.0: must be more than 0"),
-        ({"recipe": "none"}, "--recipe none: there are gz_evo"),
+        ({"epochs": 0}, "^epochs 0.0: must be more than 0"),
+        ({"recipe": "none"}, "^recipe none: there are gz_evo"),
     ],
 )
 def test_options_that_cannot_be_are_refused_before_anything_is_made(options, message, tmp_path, monkeypatch):
@@ -238,11 +241,27 @@ def test_options_that_cannot_be_are_refused_before_anything_is_made(options, mes
 
 
 def test_a_recipe_sets_defaults_that_options_replace():
-    from hf_galaxy.calls.finetune import _settings
-    from hf_galaxy.training.recipe import recipe_by_name
-
     published = recipe_by_name("gz_evo_finetune")["settings"]
     given = {"dataset": ("x",), "start": "convnext_nano.d1h_in1k", "recipe": "gz_evo_finetune", "epochs": 3.0}
-    settings = _settings(given, "out")
-    assert published["batch_size"] == settings.batch_size != Finetune.batch_size or settings.recipe == "gz_evo_finetune"
-    assert settings.epochs == 3.0
+    settings = vars(_settings(given, "out"))
+    same = {name: value for name, value in published.items() if name != "epochs"}
+    assert {name: settings[name] for name in same} == {
+        n: tuple(v) if isinstance(v, list) else v for n, v in same.items()
+    }
+    assert settings["epochs"] == 3.0 != published.get("epochs", 20)
+
+
+def test_a_dataset_without_votes_names_what_it_has(columns, start, tmp_path):
+    with pytest.raises(
+        hf_galaxy.BadInput, match=r"^data .*: the columns do not hold .* one of its columns: kind, ring, word"
+    ):
+        hf_galaxy.finetune(columns, start=start, out=tmp_path / "out", **OPTIONS)
+
+
+def test_messages_have_the_names_of_python():
+    text = "--dataset a--b: give --learning-rate or --no-exact, not --dataset-config x-y"
+    with (
+        pytest.raises(hf_galaxy.BadInput, match=r"^data a--b: give learning_rate or exact=False, not config x-y$"),
+        own_process_state(),
+    ):
+        raise hf_galaxy.BadInput(text)

@@ -16,7 +16,7 @@ import hf_galaxy
 from hf_galaxy.commands import embed as embed_command
 from hf_galaxy.commands import predict as predict_command
 from hf_galaxy.models import predictions
-from tests.conftest import jpeg_bytes
+from tests.galaxies import jpeg_bytes
 
 
 @pytest.fixture(scope="module")
@@ -145,12 +145,12 @@ def test_a_loaded_model_stays_as_it_was(run, pictures):
         (3, "pictures", {}, "model: a int is none of ours"),
         ("nowhere", "pictures", {}, "nowhere: is neither the folder nor a reachable Hub id of a finished run"),
         (None, "nowhere", {}, "nowhere: cannot be opened"),
-        (None, "nowhere.jpg", {}, "--dataset nowhere.jpg: there is no such file"),
-        (None, [], {}, "--dataset: there are no pictures"),
+        (None, "nowhere.jpg", {}, "^data nowhere.jpg: there is no such file"),
+        (None, [], {}, "^data: there are no pictures"),
         (None, ["a", jpeg_bytes()], {}, "is a picture and a is none; give pictures alone, or folders and datasets"),
         (None, {"image": 1}, {}, "a dict is neither a picture nor the name of a dataset"),
         (None, [jpeg_bytes()], {"split": "test"}, "single pictures have no splits and configurations"),
-        (None, "x", {"batch_size": 0}, "--batch-size must be at least 1"),
+        (None, "x", {"batch_size": 0}, "^batch_size must be at least 1, workers must"),
         (
             None,
             "x",
@@ -170,5 +170,5 @@ def test_what_cannot_be_embedded_is_refused(run):
         hf_galaxy.embed(run, "x", image_size=64)
     with pytest.raises(hf_galaxy.BadInput, match="timm has no such architecture"):
         hf_galaxy.embed("convnxt", "x")
-    with pytest.raises(hf_galaxy.BadInput, match="--image-size 0: must be more than 0"):
+    with pytest.raises(hf_galaxy.BadInput, match=r"^image_size 0: must be more than 0"):
         hf_galaxy.embed(str(run.folder), "x", image_size=0)

@@ -49,7 +49,7 @@ class Votes(TrainingTarget):
     @classmethod
     def of(cls, settings: Settings, splits: dict[str, list[Rows]]) -> Self:
         columns = list(dict.fromkeys(column for rows in splits["train"] for column in rows.column_names))
-        tree = load_tree(list(settings.tree)) if settings.tree else tree_of_columns(columns)
+        tree = load_tree(list(settings.tree)) if settings.tree else _tree_of(columns, " ".join(settings.dataset))
         check_tree_columns(columns, tree, " ".join(settings.dataset))
         whole = tree.questions if settings.tree else load_tree(list(tree.campaigns)).questions
         held = {question.name for question in tree.questions}
@@ -113,6 +113,18 @@ class Votes(TrainingTarget):
 
     def description(self) -> dict:
         return {"tree": self.tree.name, "questions": [question.name for question in self.tree.questions]}
+
+
+def _tree_of(columns: list[str], name: str) -> DecisionTree:
+    """The tree whose votes a dataset with these columns has; `name` is for the message."""
+    try:
+        return tree_of_columns(columns)
+    except BadInput as error:
+        others = [column for column in columns if column not in ("id_str", "image")]
+        raise BadInput(
+            f"--dataset {name}: {error}; for another target, name one of its columns: {', '.join(others[:20]) or 'it has none'}"
+            f"{', ...' if len(others) > 20 else ''}"
+        ) from error
 
 
 def check_tree_columns(columns: Collection[str], tree: DecisionTree, name: str) -> None:
