@@ -233,18 +233,6 @@ def test_ceers_is_published_from_the_map_in_this_repository(shared_data, run_scr
     assert sum(sum(rows[column]) for rows in splits.values() for column in rows.column_names) == 460_675
 
 
-def test_the_python_of_the_readme_runs(mock_dataset, pretrained):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    code = "\n".join(blocks).replace("demo/survey", str(mock_dataset)).replace("demo/pretrained", str(pretrained))
-    assert len(blocks) == 3
-    assert str(mock_dataset) in code
-    assert str(pretrained) in code
-    names = {}
-    exec(code, names)
-    assert names["answer"].fractions.shape == (1, len(names["model"].tree.columns))
-    assert names["law"].predict(4800) == pytest.approx(0.093, rel=0.05)
-
-
 def called(monkeypatch, script, *arguments):
     """Exit status and error line of a script, run in this process to save the start of another."""
     monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])

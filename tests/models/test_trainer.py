@@ -42,12 +42,12 @@ def trainer_of(model, folder, rows, **arguments):
     return Trainer(model, TrainingArguments(str(folder), remove_unused_columns=False, **arguments), train_dataset=rows)
 
 
-def test_the_example_of_the_readme_learns_and_its_model_loads_again(mock_dataset, tmp_path, monkeypatch):
+def test_the_example_of_the_documentation_learns_and_its_model_loads_again(mock_dataset, tmp_path, monkeypatch):
     votes_model().save_pretrained(tmp_path / "pretrained")
-    (code,) = re.findall(r"```py\n(import evaluate.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (code,) = re.findall(r"```python\n(import evaluate.*?)```", (ROOT / "docs/transformers.md").read_text(), re.DOTALL)
     for name, path in (
-        ("demo/survey", mock_dataset),
-        ("demo/pretrained", tmp_path / "pretrained"),
+        ("data/mock", mock_dataset),
+        ("runs/survey", tmp_path / "pretrained"),
         ("runs/", tmp_path),
     ):
         assert name in code

@@ -188,8 +188,8 @@ def test_twenty_visitors_at_once_get_what_one_gets(space, client):
     assert all(json.dumps(each) == json.dumps(alone) for each in together)
 
 
-def test_the_readme_example_runs(space, monkeypatch):
-    [block] = re.findall(r"```py\n(from gradio_client.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_the_example_of_the_documentation_runs(space, monkeypatch):
+    [block] = re.findall(r"```python\n(from gradio_client.*?)```", (ROOT / "docs/space.md").read_text(), re.DOTALL)
     monkeypatch.chdir(ROOT)
     names = {}
     exec(block.replace("http://127.0.0.1:7860", space), names)
