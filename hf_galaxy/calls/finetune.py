@@ -94,7 +94,9 @@ def finetune(
                     continue
                 else:
                     raise
-            return Run(folder)
+            run = Run(folder)
+            logger.info("%r", run)
+            return run
     raise AssertionError("there are always more folders")
 
 

@@ -32,9 +32,9 @@ class Finetune(Settings):
 
 
 def main(settings: Settings) -> None:
-    from hf_galaxy.training.run import run_training
+    from hf_galaxy.training.run import run_training, show_results
 
-    run_training(settings)
+    show_results(settings, run_training(settings))
 
 
 command = Command(Finetune, main, with_recipe)

@@ -22,9 +22,9 @@ class Pretrain(Settings):
 
 
 def main(settings: Settings) -> None:
-    from hf_galaxy.training.run import run_training
+    from hf_galaxy.training.run import run_training, show_results
 
-    run_training(settings)
+    show_results(settings, run_training(settings))
 
 
 command = Command(Pretrain, main, with_recipe)

@@ -60,9 +60,19 @@ def run_training(settings: Settings, command: str | None = None) -> RunRecord | 
         record.finished = True
         weights = accelerator.get_state_dict(setup.model)
         on_main_process(accelerator, save, setup.model, weights, record, settings.out, lock)
-    logger.info("\n%s\n\nrun folder: %s", model_card.metrics_table(record.results["test"], record.task), settings.out)
     accelerator.end_training()
     return record
+
+
+def show_results(settings: Settings, record: RunRecord | None) -> None:
+    """Log the figures of a run that has just been trained.
+
+    Args:
+        record: as `run_training` returns it.
+    """
+    if record is not None:
+        table = model_card.metrics_table(record.results["test"], record.task)
+        logger.info("\n%s\n\nrun folder: %s", table, settings.out)
 
 
 def _estimate(context: RunContext, setup: ModelSetup, engine: WholeModel) -> None:
