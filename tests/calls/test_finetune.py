@@ -133,7 +133,8 @@ def state_of_process():
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_two_precisions_in_one_process_that_stays_as_it_was(mock_dataset, start, tmp_path, monkeypatch, capsys):
+def test_two_precisions_in_one_process_that_stays_as_it_was(mock_dataset, start, tmp_path, monkeypatch, capsys, caplog):
+    caplog.set_level("WARNING", "hf_galaxy")  # commands of other tests show their log in this process
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)  # as in a notebook
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     threads = torch.get_num_threads()
