@@ -51,7 +51,7 @@ def predict(
         model: a run folder or its Hub id, a `Run`, or a model that is loaded already.
         data: a published dataset (its folder or Hub id), a folder of JPEG, PNG and FITS files, including subfolders, or a list of
             such; or a picture, or a list of pictures: paths, URLs, bytes, PIL images, and arrays as `data.pixels.pixels_of` takes
-            them; or a column of pictures, such as `dataset["image"]`.
+            them; or a column of pictures or of their paths, such as `dataset["image"]` or `catalogue["file"]`.
         out: a folder to create for Parquet files, for data whose predictions do not fit into memory. A call that was interrupted
             resumes when it is made again.
         config, split: of a published dataset; by default its default configuration, and all splits.
@@ -180,6 +180,8 @@ def _loaded(model: Any) -> tuple[GalaxyPreTrainedModel, str] | None:
 
 
 def _sources(data: Any, config: str | None, split: str | None) -> list[Source]:
+    if isinstance(data, pd.Series | pd.Index) or (isinstance(data, np.ndarray) and data.dtype.kind in "OUT"):
+        data = data.tolist()  # such as the paths in a catalogue
     single = isinstance(data, (str, Path, *IN_MEMORY)) or not isinstance(data, Sequence)
     return sources_of([data] if single else data, config, split)
 

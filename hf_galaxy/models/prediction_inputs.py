@@ -1,6 +1,7 @@
 """The pictures to predict: folders and files of pictures, pictures in memory, and published datasets, divided into parts."""
 
 import hashlib
+import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -152,7 +153,9 @@ def sources_of(data: Sequence[Any], config: str | None = None, split: str | None
             raise BadInput("--dataset: single pictures have no splits and configurations")
         return [PictureList(data)]
     if kinds == {True, False}:
-        first, other = (next(str(each) for each in data if _is_picture(each) is kind) for kind in (True, False))
+        first, other = (
+            next(reprlib.repr(each) for each in data if _is_picture(each) is kind) for kind in (True, False)
+        )
         raise BadInput(
             f"--dataset: {first} is a picture and {other} is none; give pictures alone, or folders and datasets"
         )

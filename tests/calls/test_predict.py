@@ -70,7 +70,9 @@ def test_pictures_in_any_form_have_the_predictions_of_their_galaxies(run, mock_d
     galaxies[2]["image"].save(file)
     for single in (galaxies[2]["image"], file, str(file), file.read_bytes()):
         np.testing.assert_allclose(run.predict(single, cpu=True)[numbers], table[numbers][2:3], rtol=1e-5)
-    assert list(run.predict([file, str(file)], cpu=True)["id_str"]) == [str(file)] * 2
+    paths = [str(file)] * 2
+    for several in ([file, str(file)], pd.Series(paths), np.array(paths)):
+        assert list(run.predict(several, cpu=True)["id_str"]) == paths
 
 
 def test_pictures_that_cannot_be_read_are_named(run, pictures, caplog, tmp_path):
@@ -147,7 +149,12 @@ def test_a_loaded_model_stays_as_it_was(run, pictures):
         (None, "nowhere", {}, "nowhere: cannot be opened"),
         (None, "nowhere.jpg", {}, "^data nowhere.jpg: there is no such file"),
         (None, [], {}, "^data: there are no pictures"),
-        (None, ["a", jpeg_bytes()], {}, "is a picture and a is none; give pictures alone, or folders and datasets"),
+        (
+            None,
+            ["a", jpeg_bytes()],
+            {},
+            r"^data: b'.{3,30} is a picture and 'a' is none; give pictures alone, or folders and datasets",
+        ),
         (None, {"image": 1}, {}, "a dict is neither a picture nor the name of a dataset"),
         (None, [jpeg_bytes()], {"split": "test"}, "single pictures have no splits and configurations"),
         (None, "x", {"batch_size": 0}, "^batch_size must be at least 1, workers must"),
