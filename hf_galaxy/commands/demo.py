@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shlex
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,15 +112,16 @@ def make(settings: Demo) -> None:
         BadInput: another process makes it now, or it cannot be written.
     """
     out = settings.out
-    try:
-        with only_writer_of(out.resolve()):
+    with ExitStack() as stack:
+        try:
             out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(only_writer_of(out.resolve()))
             if not (out / MARK).exists():
                 write_json(out / MARK, {"quick": settings.quick})
-            quiet()
-            take([step for step in steps_of(settings, QUICK if settings.quick else FULL) if not step.taken])
-    except OSError as error:
-        raise BadInput(f"--out {out}: cannot be written: {error.strerror} ({error.filename})") from error
+        except OSError as error:
+            raise BadInput(f"--out {out}: cannot be written: {error.strerror} ({error.filename})") from error
+        set_up()
+        take([step for step in steps_of(settings, QUICK if settings.quick else FULL) if not step.taken])
 
 
 def check_folder(out: Path, quick: bool) -> None:
@@ -155,17 +158,19 @@ def take(steps: list[Step]) -> None:
 
 def duration(seconds: float) -> str:
     """To five seconds."""
-    return f"{max(5, 5 * round(seconds / 5))} s"
+    minutes, rest = divmod(max(5, 5 * round(seconds / 5)), 60)
+    return " ".join([*([f"{minutes} min"] if minutes else []), *([f"{rest} s"] if rest else [])])
 
 
-def quiet() -> None:
-    """Leave out what libraries log and the bars that they show: of each step one line says what it does, and a bar of ours how far it is."""
-    import datasets
-    from transformers.utils import logging as transformers_logging
+def set_up() -> None:
+    """Leave out what libraries log and the bars that they show: of each step one line says what it does, and a bar of ours how far it is.
 
+    And compute in one thread, if the user has not chosen: several help a model this small little, and on a busy machine they wait
+    for each other. Libraries read all this when they are imported, which takes seconds, and happens after the first line.
+    """
     logging.getLogger("hf_galaxy").setLevel(logging.WARNING)
-    datasets.disable_progress_bars()
-    transformers_logging.disable_progress_bar()
+    os.environ |= {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def steps_of(settings: Demo, extent: Extent) -> list[Step]:

@@ -52,7 +52,7 @@ class Tags(HTMLParser):
 def words_of(page):
     """The text of a page, its tags and runs of spaces replaced by a space."""
     body = re.sub(r"(?s)<style>.*?</style>", "", page)
-    return " ".join(html.unescape(re.sub("<[^>]*>", " ", body)).split())
+    return " ".join(html.unescape(re.sub("(<[^>]*>)+", " ", body)).split())
 
 
 def test_each_step_is_announced_and_the_path_comes_last(made):
@@ -60,7 +60,7 @@ def test_each_step_is_announced_and_the_path_comes_last(made):
     *lines, last = printed.splitlines()
     assert last == str(out / "index.html")
     assert [line.split()[0] for line in lines] == [f"[{n}/6]" for n in range(1, 7)]
-    assert all(re.search(r": about \d+ s", line) for line in lines)
+    assert all(re.search(r": about \d+ (s|min)\b", line) for line in lines)
 
 
 def test_the_page_needs_nothing_but_itself(page, made):
@@ -110,7 +110,7 @@ def test_the_bars_are_the_votes_of_the_dataset(page, made):
 
 
 def test_the_next_commands_are_commands(page):
-    first, columns, *others = [html.unescape(text) for text in re.findall(r"<pre><code>(.*?)</code></pre>", page)]
+    first, columns, *others = map(words_of, re.findall(r"<pre>.*?</pre>", page))
     assert json.loads(columns)["classes"].keys() == {"kind"}
     for line, command in zip([first, *others], (publish, finetune, predict), strict=True):
         program, name, *words = shlex.split(line)
@@ -149,3 +149,8 @@ def test_a_folder_of_something_else_is_refused_untouched(made, tmp_path):
         demo.main(demo.Demo(out=tmp_path / "thesis.tex"))
     with pytest.raises(BadInput, match="made with --quick"):
         demo.main(demo.Demo(out=made[0]))
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0.2, "5 s"), (43, "45 s"), (59, "1 min"), (148, "2 min 30 s")])
+def test_durations_are_rounded(seconds, words):
+    assert demo.duration(seconds) == words
