@@ -11,7 +11,8 @@ from hf_galaxy.reports.model_card import sections
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.reports.target_report import report_of
 
-STYLE = "max-width:50em;overflow-x:auto"
+WIDTH = "max-width:min(100%,50em)"  # of texts and figures; tables may be wider
+LONG = 12  # rows; longer tables are folded
 
 
 def sentence(record: RunRecord) -> str:
@@ -45,7 +46,7 @@ def html(folder: Path, record: RunRecord) -> str:
         parts += [section(title, text, figures) for title, text in sections(record, report)]
         if run_figures.LOSS in figures:
             parts.append(section("How it was trained", f"![Training and validation loss]({run_figures.LOSS})", figures))
-    return f'<div style="{STYLE}">{"".join(parts)}</div>'
+    return f'<div style="overflow-x:auto">{"".join(parts)}</div>'
 
 
 def section(title: str, text: str, figures: Mapping[str, str] | None = None) -> str:
@@ -66,17 +67,23 @@ def _block(text: str, figures: Mapping[str, str]) -> str:
     lines = text.splitlines()
     if figure := re.fullmatch(r"!\[(.*)\]\((.*)\)", text.strip()):
         source = figures.get(figure[2])
-        return f'<img alt="{escape(figure[1])}" src="{source}" style="max-width:100%">' if source else ""
+        return f'<img alt="{escape(figure[1])}" src="{source}" style="{WIDTH}">' if source else ""
     if len(lines) > 1 and lines[0].startswith("|") and set(lines[1]) <= set("|-: "):
         head, *rows = ([cell.strip() for cell in line.strip().strip("|").split("|")] for line in (lines[0], *lines[2:]))
-        return f"<table>{_row('th', head)}{''.join(_row('td', row) for row in rows)}</table>"
+        whole = f"<table>{_row('th', head)}{''.join(_row('td', row) for row in rows)}</table>"
+        title = f"{escape(head[0])}: {len(rows)} rows"
+        return whole if len(rows) <= LONG else f"<details><summary>{title}</summary>{whole}</details>"
     if all(line.startswith("- ") for line in lines):
-        return f"<ul>{''.join(f'<li>{escape(line[2:])}</li>' for line in lines)}</ul>"
-    return f"<p>{escape(text)}</p>"
+        return f"<ul style='{WIDTH}'>{''.join(f'<li>{escape(line[2:])}</li>' for line in lines)}</ul>"
+    return f"<p style='{WIDTH}'>{escape(text)}</p>"
 
 
 def _row(tag: str, cells: list[str]) -> str:
-    return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
+    sides = ["left", *["right"] * (len(cells) - 1)]
+    written = (
+        f"<{tag} style='text-align:{side}'>{escape(cell)}</{tag}>" for side, cell in zip(sides, cells, strict=True)
+    )
+    return f"<tr>{''.join(written)}</tr>"
 
 
 def _data_uri(file: Path) -> str:

@@ -9,9 +9,10 @@ import pytest
 from safetensors.torch import load_file
 
 import hf_galaxy
+from hf_galaxy.calls import page
 from hf_galaxy.publishing import hub
 
-ALLOWED = {"div", "h3", "h4", "p", "ul", "li", "table", "tr", "th", "td", "img"}
+ALLOWED = {"div", "h3", "h4", "p", "ul", "li", "table", "tr", "th", "td", "img", "details", "summary"}
 
 
 class Page(HTMLParser):
@@ -32,17 +33,25 @@ class Page(HTMLParser):
 
 
 def test_a_run_shows_the_tables_and_figures_of_its_card(run):
-    page = Page(run._repr_html_())
-    assert set(page.tags) <= ALLOWED
-    assert page.tags.count("img") == 2
-    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
-    assert page.attributes <= {"style", "src", "alt"}
-    assert "test_convnext, trained on Mock survey" in page.text
+    shown = Page(run._repr_html_())
+    assert set(shown.tags) <= ALLOWED
+    assert shown.tags.count("img") == 2
+    assert all(source.startswith("data:image/png;base64,") for source in shown.sources)
+    assert shown.attributes <= {"style", "src", "alt"}
+    assert "test_convnext, trained on Mock survey" in shown.text
     for row in ("balanced_accuracy", "Calibration", "How it was trained"):
-        assert row in page.text
+        assert row in shown.text
     assert (
-        page.tags.count("table") == run.card[: run.card.index("## Limits")].count("\n| --- |") - 1
+        shown.tags.count("table") == run.card[: run.card.index("## Limits")].count("\n| --- |") - 1
     )  # without its head
+
+
+def test_a_long_table_is_folded():
+    short, long = (
+        page.markdown("\n".join(["| a | b |", "| --- | --- |", *["| 1 | 2 |"] * rows]), {}) for rows in (12, 13)
+    )
+    assert "details" not in short
+    assert long.startswith("<details><summary>a: 13 rows</summary><table>")
 
 
 def test_nothing_in_a_record_becomes_part_of_the_page(run, tmp_path):
@@ -53,13 +62,13 @@ def test_nothing_in_a_record_becomes_part_of_the_page(run, tmp_path):
     record["dataset"]["classes"] = [f"{hostile}![x](http://evil.example/z)" for _ in record["dataset"]["classes"]]
     record["results"][hostile] = record["results"].pop("test")
     (folder / "run.json").write_text(json.dumps(record))
-    shown = hf_galaxy.Run(folder)
-    for html in (shown._repr_html_(), shown.results._repr_html_()):
-        page = Page(html)
-        assert set(page.tags) <= ALLOWED
-        assert all(source.startswith("data:image/png;base64,") for source in page.sources)
-        assert page.attributes <= {"style", "src", "alt"}
-        assert hostile in page.text
+    opened = hf_galaxy.Run(folder)
+    for html in (opened._repr_html_(), opened.results._repr_html_()):
+        shown = Page(html)
+        assert set(shown.tags) <= ALLOWED
+        assert all(source.startswith("data:image/png;base64,") for source in shown.sources)
+        assert shown.attributes <= {"style", "src", "alt"}
+        assert hostile in shown.text
 
 
 def test_the_parts_of_a_run_are_those_of_its_folder(run):
