@@ -71,7 +71,7 @@ def _block(text: str, figures: Mapping[str, str]) -> str:
     if len(lines) > 1 and lines[0].startswith("|") and set(lines[1]) <= set("|-: "):
         head, *rows = ([cell.strip() for cell in line.strip().strip("|").split("|")] for line in (lines[0], *lines[2:]))
         whole = f"<table>{_row('th', head)}{''.join(_row('td', row) for row in rows)}</table>"
-        title = f"{escape(head[0])}: {len(rows)} rows"
+        title = f"{escape(head[0] or 'table')}: {len(rows)} rows"
         return whole if len(rows) <= LONG else f"<details><summary>{title}</summary>{whole}</details>"
     if all(line.startswith("- ") for line in lines):
         return f"<ul style='{WIDTH}'>{''.join(f'<li>{escape(line[2:])}</li>' for line in lines)}</ul>"

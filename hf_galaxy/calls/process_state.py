@@ -5,6 +5,7 @@ import os
 import random
 import re
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,20 +20,27 @@ from hf_galaxy.training.processes import free_memory
 # What Accelerate and we set for a run, and other parts of a program may read.
 VARIABLES = ("CUBLAS_WORKSPACE_CONFIG",)
 PREFIX = "ACCELERATE_"
+ONE_AT_A_TIME = threading.RLock()  # threads share what is kept here
 OPTION = re.compile(r"(?<![\w-])--([a-z][a-z-]*[a-z])\b")
-NAMES = {"dataset": "data", "dataset_config": "config", "run": "model"}  # those that calls have for options of commands
+NAMES = {
+    "dataset": "data",
+    "dataset_config": "config",
+    "run": "model",
+    "push": "repo",
+}  # those that calls have for options of commands
 
 
 @contextmanager
 def own_process_state() -> Iterator[None]:
-    """Within the block a run has a process as a command has it; afterwards all is as before.
+    """Within the block a run has a process as a command has it; afterwards all is as before. Calls of other threads wait.
 
     Kept are: threads, precision and determinism of torch; random numbers of torch, numpy and Python; warning filters; the state of
     Accelerate, which else allows one precision per process; and the log, which an interactive session sees (`shown_log`). Messages of
     errors have the names that options have in Python.
     """
     with ExitStack() as stack:
-        stack.enter_context(_python_names())
+        stack.enter_context(ONE_AT_A_TIME)
+        stack.enter_context(python_names())
         stack.enter_context(warnings.catch_warnings())
         stack.enter_context(_random_numbers())
         stack.enter_context(_torch_settings())
@@ -44,7 +52,7 @@ def own_process_state() -> Iterator[None]:
 
 
 @contextmanager
-def _python_names() -> Iterator[None]:
+def python_names() -> Iterator[None]:
     """Messages name options as a call has them: --learning-rate is learning_rate, and --no-exact exact=False."""
     try:
         yield

@@ -1,6 +1,6 @@
 """`hf_galaxy.Run`: a run folder as an object, which predicts, is pushed to the Hub, and shows itself in a notebook."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,9 +43,9 @@ class Run(RunFolder):
         repo: str,
         *,
         license: str | None = None,
-        datasets: Iterable[str] = (),
+        datasets: str | Sequence[str] = (),
         base_model: str | None = None,
-        allow_pickle: Iterable[str] = (),
+        allow_pickle: str | Sequence[str] = (),
     ) -> str:
         """Update the card and upload the folder to the Hub: what the command `hf-galaxy push` does.
 
@@ -67,9 +67,10 @@ class Run(RunFolder):
             >>> run.push("me/rings", license="apache-2.0")
         """
         from hf_galaxy.calls.options import checked
+        from hf_galaxy.calls.process_state import python_names
         from hf_galaxy.commands.push import Publish, publish
 
-        chosen = dict(
-            license=license, datasets=tuple(datasets), base_model=base_model, allow_pickle=tuple(allow_pickle)
-        )
-        return publish(Publish(**checked(Publish, {"run": self.folder, "push": repo} | chosen))).address or ""
+        chosen = dict(license=license, datasets=datasets, base_model=base_model, allow_pickle=allow_pickle)
+        settings = Publish(**checked(Publish, {"run": self.folder, "push": repo} | chosen))
+        with python_names():
+            return publish(settings).address or ""

@@ -1,6 +1,7 @@
 """Calls and commands predict and embed the same numbers; whatever cannot be read is named; a model stays as it was."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -139,6 +140,15 @@ def test_a_loaded_model_stays_as_it_was(run, pictures):
     table = hf_galaxy.predict(model, pictures, cpu=True)
     assert model.training
     np.testing.assert_array_equal(table.iloc[:, 3:], run.predict(pictures, cpu=True).iloc[:, 3:])
+
+
+def test_threads_predict_one_after_the_other(run, pictures):
+    with ThreadPoolExecutor(3) as pool:
+        tables = list(
+            pool.map(lambda precision: run.predict(pictures, cpu=True, precision=precision), ["no", "bf16", "no"])
+        )
+    pd.testing.assert_frame_equal(tables[0], tables[2])
+    assert not tables[0].equals(tables[1])
 
 
 @pytest.mark.parametrize(

@@ -102,9 +102,9 @@ def test_a_run_that_is_not_finished_says_so_and_has_no_model(run, tmp_path):
 def test_a_run_is_pushed_as_the_command_pushes_it(run, tmp_path):
     copy = hf_galaxy.Run(shutil.copytree(run.folder, tmp_path / "run"))
     with mock.patch.object(hub, "push", return_value="https://hub.example/me/rings") as push:
-        assert copy.push("me/rings", license="mit", datasets=["me/mock"]) == "https://hub.example/me/rings"
+        assert copy.push("me/rings", license="mit", datasets="me/mock") == "https://hub.example/me/rings"
     push.assert_called_once_with(copy.folder, "me/rings", "model")
     assert copy.record.publication == {"repo": "me/rings", "license": "mit", "datasets": ["me/mock"]}
     assert "me/rings" in copy.card
-    with pytest.raises(hf_galaxy.BadInput, match="is not ORG/NAME"):
+    with pytest.raises(hf_galaxy.BadInput, match=r"^repo a/b/c: is not ORG/NAME"):
         copy.push("a/b/c")
