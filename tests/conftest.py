@@ -14,6 +14,7 @@ os.environ |= {
     "ACCELERATE_USE_CPU": "true",
 }
 
+import gc
 import json
 import shutil
 import subprocess
@@ -56,6 +57,12 @@ class GroupScheduling(LoadScopeScheduling):
 
     def _split_scope(self, nodeid):
         return group_of(nodeid)
+
+
+def pytest_collection_finish():
+    """What was imported for all tests is not looked through for garbage during each of them."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_xdist_make_scheduler(config, log):

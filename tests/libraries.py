@@ -1,5 +1,6 @@
 """What forks of `forks.LIBRARIES` need not import: the libraries that take long and ask for no Hub."""
 
+import gc
 import importlib
 
 for _name in (
@@ -9,3 +10,5 @@ for _name in (
     "fsspec", "httpx", "pydantic", "requests", "rich.logging", "PIL.Image",
 ):  # fmt: skip
     importlib.import_module(_name)
+gc.collect()
+gc.freeze()  # as in preloaded.py

@@ -1,5 +1,6 @@
 """What forks of `forks.SERVER` would otherwise each do for the first time: import libraries, and find fonts."""
 
+import gc
 import importlib
 
 import yaml
@@ -19,3 +20,5 @@ for _name in (
 with charts.style():
     _figure, _ = charts.chart(1)
     charts.png(_figure, "fonts", [Line2D([], [], label="line")])
+gc.collect()
+gc.freeze()  # else each fork would go through all of this whenever it looks for garbage, and copy it

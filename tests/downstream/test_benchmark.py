@@ -93,7 +93,12 @@ def measured(mock_dataset, pretrained, tmp_path_factory):
     """A small benchmark, and the measurements of its cells: linear probes of both tasks, and full finetuning of one start on one of them."""
     starts = {"random": None, "votes": pretrained}
     benchmark = some_benchmark(
-        mock_dataset, tmp_path_factory.mktemp("bench"), starts, shares=(0.5,), images_per_root=60
+        mock_dataset,
+        tmp_path_factory.mktemp("bench"),
+        starts,
+        shares=(0.5,),
+        images_per_root=20,
+        penalties=(0.1, 0.01, 0.001),
     )
     (benchmark.out / ".cells").mkdir()
     bench, cells = CellMeasurer(benchmark), {}
@@ -170,7 +175,7 @@ def test_linear_probes_run_on_a_device_of_their_own(mock_dataset, tmp_path, monk
                 "hf_galaxy.downstream.measure.start_accelerator", lambda precision: Accelerator(cpu=True)
             )
             monkeypatch.setattr(Accelerator, "device", torch.device(device))
-            monkeypatch.setattr("hf_galaxy.downstream.probe.STEPS", 20)  # of which each takes long on that device
+            monkeypatch.setattr("hf_galaxy.downstream.probe.STEPS", 8)  # of which each takes long on that device
             bench = CellMeasurer(benchmark)
             assert all(bench.measure(cell) for cell in benchmark.cells())
         losses[where] = [cell.record()["figures"][cell.task.measure]["model"] for cell in benchmark.cells()]

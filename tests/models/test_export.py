@@ -270,7 +270,7 @@ def called(monkeypatch, *arguments):
 
 
 def test_the_script_exports_a_run_folder(tmp_path, monkeypatch, capsys):
-    model, run = make("test_convnext", likelihood="multinomial"), tmp_path / "run"
+    model, run = make("test_resnet", likelihood="multinomial"), tmp_path / "run"
     model.save_pretrained(run)
     record(model).save(run)
     called(monkeypatch, "encoder", "--run", run, "--out", tmp_path / "encoder")

@@ -28,7 +28,7 @@ def save(folder, seed=0, model=GalaxyForVotes, finished=True, **options):
     """A run that was never trained, but whose answers differ from galaxy to galaxy."""
     torch.manual_seed(seed)
     options = {"image_size": 32, "crop": 0.7} | options
-    made = model(GalaxyConfig(backbone="test_convnext", tree="gz2" if model is GalaxyForVotes else None, **options))
+    made = model(GalaxyConfig(backbone="test_resnet", tree="gz2" if model is GalaxyForVotes else None, **options))
     torch.nn.init.normal_(made.head.weight, std=0.3)
     made.save_pretrained(folder)
     RunRecord(command="", settings={}, dataset={"title": "none"}, finished=finished).save(folder)

@@ -47,7 +47,7 @@ def start(out, processes=1, environment=None, draws=False, **settings):
     started = []
     for own in environments_of(processes):
         options = dict(
-            out=out, backbone="test_convnext", image_size=32, batch_size=16, min_votes=3, workers=1, cpu=True, epochs=4,
+            out=out, backbone="test_convnext", image_size=32, batch_size=16, min_votes=3, workers=0, cpu=True, epochs=4,
             checkpoint_minutes=0, precision="no",
         )  # fmt: skip
         started.append(SERVER.Process(target=_rank, args=(environment | own, f"{out}.log", draws, options | settings)))

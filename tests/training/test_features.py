@@ -13,6 +13,7 @@ from hf_galaxy.data.galaxies import Galaxies
 from hf_galaxy.data.views import eval_view
 from hf_galaxy.training.targets.classes import Classes
 from hf_galaxy.training.targets.votes import Votes
+from tests.forks import TIMEOUT
 from tests.training.runs import assert_bit_equal, finish, run, start, wait_for_checkpoints
 from tests.training.test_exactness import FSDP, assert_same_curves
 
@@ -153,13 +154,13 @@ def test_fsdp_trains_the_last_layers_and_refuses_what_needs_whole_weights(mock_d
         backbone="test_vit",
         start=str(pretrained / "test_vit"),
         head_dropout=0.0,
-        epochs=2,
+        epochs=1,
     )
     whole = run(tmp_path / "whole", **settings, train="last:2")
     parts = run(tmp_path / "parts", processes=2, environment=FSDP, **settings, train="last:2")
     assert_same_curves(whole, parts)
     for process in start(tmp_path / "refused", processes=2, environment=FSDP, **settings, train="lora:2"):
-        process.join(60)
+        process.join(TIMEOUT)
         assert process.exitcode == 1
     assert "needs whole weights" in (tmp_path / "refused.log").read_text()
 
