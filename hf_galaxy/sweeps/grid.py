@@ -13,6 +13,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.files import whole_file
 from hf_galaxy.reports.records_file import recorded
 from hf_galaxy.reports.run_record import RunRecord
+from hf_galaxy.training.checkpoint_files import list_checkpoints, step_of
 
 COMMANDS = ("pretrain", "finetune")  # that make a run folder
 STATE_DIR = ".cells"  # in the sweep's folder: the locks and logs of its cells
@@ -73,8 +74,6 @@ class RunCell:
 
     def step(self) -> int | None:
         """The step of its newest checkpoint; None without one."""
-        from hf_galaxy.training.checkpoints import list_checkpoints, step_of
-
         return max(map(step_of, list_checkpoints(self.folder)), default=None)
 
 

@@ -22,17 +22,8 @@ from torch.utils._pytree import tree_map_only
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import whole_file
+from hf_galaxy.training.checkpoint_files import list_checkpoints
 from hf_galaxy.training.processes import on_main_process
-
-
-def list_checkpoints(folder: Path, kept: bool = False) -> list[Path]:
-    """The checkpoints in a folder, oldest first; with `kept`, those for runs that branch off."""
-    return sorted(folder.glob(f"{'kept-' if kept else ''}checkpoint-*.pt"))
-
-
-def step_of(checkpoint: Path) -> int:
-    """The number of steps before a checkpoint."""
-    return int(checkpoint.stem.rsplit("-", 1)[1])
 
 
 def save(

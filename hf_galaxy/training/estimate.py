@@ -15,7 +15,7 @@ import torch
 
 from hf_galaxy.data.targets import Rows
 from hf_galaxy.files import write_json
-from hf_galaxy.training import checkpoints
+from hf_galaxy.training.checkpoint_files import list_checkpoints
 from hf_galaxy.training.context import RunContext
 from hf_galaxy.training.loop import Checkpointing
 from hf_galaxy.training.recipe import Recipe
@@ -151,7 +151,7 @@ def estimate(
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         training = train(trial, galaxies, few, Checkpointing(Path(folder)))
-        size = max((file.stat().st_size for file in checkpoints.list_checkpoints(Path(folder))), default=0)
+        size = max((file.stat().st_size for file in list_checkpoints(Path(folder))), default=0)
         accelerator.wait_for_everyone()
     rounds = training["history"]
     in_rounds = galaxies * sum(1 / each["galaxies_per_second"] for each in rounds)

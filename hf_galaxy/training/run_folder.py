@@ -19,6 +19,7 @@ from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.reports.run_folder import LOCK, write_figures_and_card
 from hf_galaxy.reports.run_record import FILE, RunRecord
 from hf_galaxy.training import checkpoints
+from hf_galaxy.training.checkpoint_files import list_checkpoints, step_of
 from hf_galaxy.training.context import RunContext
 from hf_galaxy.training.processes import on_main_process, start_tracker, stop_tracker
 from hf_galaxy.training.settings import NOT_PART_OF_RESULT, Settings, as_recorded
@@ -61,9 +62,7 @@ def begin(settings: Settings, record: RunRecord, galaxies: int) -> IO[bytes]:
         BadInput: as `claim` and `branch_point`.
     """
     source = None
-    if settings.branch_of is not None and not checkpoints.list_checkpoints(
-        settings.out
-    ):  # else it has branched off already
+    if settings.branch_of is not None and not list_checkpoints(settings.out):  # else it has branched off already
         source = branch_point(settings.branch_of, settings, record, galaxies)
     lock = claim(settings.out, record)
     if source is not None:
@@ -116,7 +115,7 @@ def _check_same(out: Path, record: RunRecord) -> RunRecord:
     earlier = RunRecord.load(out)
     differing = _differing(earlier, record)
     if earlier.finished:
-        left = checkpoints.list_checkpoints(out) or (out / LOCK).exists()
+        left = list_checkpoints(out) or (out / LOCK).exists()
         if left and (lock := lock_file(out / LOCK)):
             _tidy(out, lock)
         raise Occupied(f"--out {out}: holds a finished run; choose another, or remove it", same=not differing)
@@ -163,9 +162,7 @@ def branch_point(trunk: Path, settings: Settings, record: RunRecord, galaxies: i
         for step in range(settings.steps(galaxies))
     )
     common = min(sum(takewhile(bool, same)), other.steps(galaxies) - 1)  # at its last step it ended an epoch of its own
-    if usable := [
-        each for each in checkpoints.list_checkpoints(trunk, kept=True) if checkpoints.step_of(each) <= common
-    ]:
+    if usable := [each for each in list_checkpoints(trunk, kept=True) if step_of(each) <= common]:
         return usable[-1]
     raise BadInput(
         f"--branch-of {trunk}: has no checkpoint, kept by --keep-at, among the {common} steps in which both runs have the same "

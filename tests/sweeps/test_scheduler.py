@@ -31,6 +31,8 @@ from hf_galaxy.sweeps.grid import RunCell, axis_of, cells_of, name_of, prepare
 from hf_galaxy.sweeps.scheduler import CellStatus, Cluster, LocalMachine, resources_for_slot, run_grid, time_left
 from tests.conftest import ROOT
 
+FORKED = f"{sys.executable} -m tests.launch"  # in place of `python`, whose start takes longer than a run
+
 # What a training script does, as far as a sweep can see: it makes a run folder, and ends in one way or another.
 STAND_IN = """
 import argparse, json, os, pathlib, signal, sys, time
@@ -796,7 +798,7 @@ def test_what_slurm_says_of_a_job_that_left_no_outcome(number, state, kind, stan
 def test_runs_are_pretrained_and_their_losses_shown(mock_dataset, sweep, tmp_path):
     law = tmp_path / "law"
     code, text = sweep(
-        "--out", law, "--vary", "learning-rate=1e-3", "--", "pretrain", "--dataset",
+        "--out", law, "--vary", "learning-rate=1e-3", "--launch", FORKED, "--", "pretrain", "--dataset",
         mock_dataset, "--backbone", "test_convnext", "--image-size", 32, "--batch-size", 16, "--epochs", 1,
         "--min-votes", 3, "--workers", 0,
     )  # fmt: skip
@@ -811,7 +813,7 @@ def test_runs_are_pretrained_and_their_losses_shown(mock_dataset, sweep, tmp_pat
 def test_runs_are_estimated_before_they_are_pretrained(mock_dataset, sweep, tmp_path):
     law = tmp_path / "law"
     code, text = sweep(
-        "--out", law, "--vary", "seed=1,2", "--vary", "subset+epochs=1/4+2,1/2+3", "--estimate", "--",
+        "--out", law, "--vary", "seed=1,2", "--vary", "subset+epochs=1/4+2,1/2+3", "--estimate", "--launch", FORKED, "--",
         "scripts/pretrain.py", "--dataset", mock_dataset, "--backbone", "test_convnext", "--image-size", 32, "--batch-size",
         16, "--min-votes", 3, "--workers", 0,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
 from hf_galaxy.reports.run_record import RunRecord
-from hf_galaxy.training.checkpoints import list_checkpoints
+from hf_galaxy.training.checkpoint_files import list_checkpoints
 from tests.forks import SERVER, enter, environments_of
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from hf_galaxy.errors import BadInput
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.training import run_folder
-from hf_galaxy.training.checkpoints import list_checkpoints
+from hf_galaxy.training.checkpoint_files import list_checkpoints
 from tests.conftest import ROOT
 from tests.forks import TIMEOUT
 from tests.training.runs import assert_bit_equal, finish, run, start, wait_for_checkpoints

@@ -22,6 +22,7 @@ from torch import nn
 
 from hf_galaxy.errors import BadInput, Interrupted
 from hf_galaxy.training import checkpoints
+from hf_galaxy.training.checkpoint_files import list_checkpoints, step_of
 from hf_galaxy.training.loop import Checkpointing, Trainer
 from hf_galaxy.training.processes import start_accelerator, start_tracker
 from hf_galaxy.training.recipe import Recipe
@@ -187,19 +188,19 @@ def test_checkpoints_are_written_between_epochs_too_and_only_so_many_are_kept(tm
 
     def watched(steps):
         for batch in batches(recipe)(steps):
-            seen.append([checkpoints.step_of(path) for path in checkpoints.list_checkpoints(tmp_path / "run")])
+            seen.append([step_of(path) for path in list_checkpoints(tmp_path / "run")])
             yield batch
 
     train(tmp_path / "run", recipe, source=watched, minutes=0, keep=2)
     assert seen[9] == []
     assert seen[10] == [10]
     assert seen[31] == [20, 30]
-    assert [checkpoints.step_of(path) for path in checkpoints.list_checkpoints(tmp_path / "run")] == [30, 32]
+    assert [step_of(path) for path in list_checkpoints(tmp_path / "run")] == [30, 32]
 
 
 def test_without_a_hurry_checkpoints_are_written_after_epochs(tmp_path):
     train(tmp_path / "run", RECIPE, keep=9, keep_at=(0.5, 2))
-    assert [checkpoints.step_of(path) for path in checkpoints.list_checkpoints(tmp_path / "run")] == [4, 8, 16, 24, 32]
+    assert [step_of(path) for path in list_checkpoints(tmp_path / "run")] == [4, 8, 16, 24, 32]
     checkpoints.discard(tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "kept-checkpoint-000000004.pt",
@@ -247,7 +248,7 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path):
     for name in (".checkpoint-000000099.pt.partial", ".kept-checkpoint-000000099.pt.partial"):
         (tmp_path / "run" / name).write_bytes(b"PK")
     train(tmp_path / "run")
-    assert [path.name for path in checkpoints.list_checkpoints(tmp_path / "run")] == [
+    assert [path.name for path in list_checkpoints(tmp_path / "run")] == [
         path.name for path in sorted((tmp_path / "run").iterdir())
     ]
 
@@ -255,7 +256,7 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path):
 def test_a_damaged_checkpoint_is_named(tmp_path):
     with pytest.raises(CutOff):
         train(tmp_path / "run", source=cut_off_at(12))
-    (checkpoint,) = checkpoints.list_checkpoints(tmp_path / "run")
+    (checkpoint,) = list_checkpoints(tmp_path / "run")
     checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])
     with pytest.raises(BadInput, match=r"checkpoint-000000008.pt: cannot be read .*; remove it"):
         train(tmp_path / "run")
@@ -325,7 +326,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(tmp_path, bad_step):
 
     with pytest.raises(FloatingPointError, match=f"the training loss is nan at step {bad_step} "):
         train(tmp_path / "run", source=poisoned)
-    for checkpoint in checkpoints.list_checkpoints(tmp_path / "run"):
+    for checkpoint in list_checkpoints(tmp_path / "run"):
         assert all(torch.isfinite(t).all() for t in torch.load(checkpoint)["model"].values())
 
 
@@ -335,7 +336,7 @@ def test_a_gradient_that_is_not_finite_stops_before_its_weights_are_saved(tmp_pa
     model.layers[0].weight.register_hook(lambda gradient: gradient * math.nan if next(steps) == 9 else gradient)
     with pytest.raises(FloatingPointError, match="the gradient's norm is nan at step 9 "):
         train(tmp_path / "run", dataclasses.replace(RECIPE, validate_every=4), model, minutes=0)
-    assert not checkpoints.list_checkpoints(tmp_path / "run")
+    assert not list_checkpoints(tmp_path / "run")
 
 
 def test_with_wsd_patience_begins_with_the_cool_down(tmp_path):
