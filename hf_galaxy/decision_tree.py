@@ -231,7 +231,7 @@ def load_tree(name: str | Path | list[str]) -> DecisionTree:
     if not path.is_file():
         raise BadInput(f"there is no decision tree {name}; choose {', '.join(available_trees())}, or a .json file")
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text(encoding="utf-8"))
         if "campaigns" in data:
             return DecisionTree(data["name"], load_tree(data["campaigns"]).questions)
         return DecisionTree(data["name"], tuple(_question(data, entry) for entry in data["questions"]))

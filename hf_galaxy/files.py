@@ -65,16 +65,16 @@ def new_folder(out: Path, fingerprint: str) -> Iterator[Path]:
 def _resumed_folder(out: Path, fingerprint: str) -> Iterator[Path]:
     partial = out.parent / f".{out.name}.partial"
     mark = partial / FINGERPRINT
-    if mark.exists() and mark.read_text() != fingerprint and any(_finished(partial)):
+    if mark.exists() and mark.read_text(encoding="utf-8") != fingerprint and any(_finished(partial)):
         raise BadInput(
             f"{partial} holds the finished files of an interrupted publication with other settings or other data; "
             "run the same command with the same data to resume it, or remove it"
         )
     try:
-        if not mark.exists() or mark.read_text() != fingerprint:
+        if not mark.exists() or mark.read_text(encoding="utf-8") != fingerprint:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            mark.write_text(fingerprint)
+            mark.write_text(fingerprint, encoding="utf-8")
         remove_partial(partial.rglob("*"))
         yield partial
         mark.unlink()
@@ -176,7 +176,7 @@ def write_json(path: Path, data: dict) -> None:
     text = json.dumps(data, indent=2, allow_nan=False)
     text = re.sub(r"\[\n\s+([^][{}]*?)\n\s+\]", lambda match: "[" + re.sub(r"\n\s+", " ", match[1]) + "]", text)
     with whole_file(path) as partial:
-        partial.write_text(text + "\n")
+        partial.write_text(text + "\n", encoding="utf-8")
 
 
 SAFETENSORS = "model.safetensors"

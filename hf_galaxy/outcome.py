@@ -41,7 +41,7 @@ class Outcome:
     def load(cls, folder: Path) -> "Outcome | None":
         """The outcome that a command has written into the folder; None if it was killed before it could."""
         try:
-            return cls(**json.loads((folder / FILE).read_text()))
+            return cls(**json.loads((folder / FILE).read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
 

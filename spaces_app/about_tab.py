@@ -13,7 +13,7 @@ from text import sentence
 
 def card_of(folder: Path) -> str:
     """The card of a run folder without its header, with its figures embedded: no other file is served."""
-    card = (folder / "README.md").read_text().split("---\n", 2)[2]
+    card = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)[2]
 
     def embedded(found: re.Match[str]) -> str:
         alt, file = found.groups()

@@ -173,7 +173,7 @@ def read_pilot(file: Path) -> str:
     """
     if file.stat().st_size <= MAX_BYTES:
         try:
-            text = file.read_text("utf-8-sig")
+            text = file.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError:
             text = "\0"
         if "\0" not in text:

@@ -49,9 +49,11 @@ def page(results: Path) -> str:
 def averages_of(results: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Mean reductions of the error with the most labels, from results.json, and the content of benchmark.json."""
     folder = results / DOWNSTREAM
-    rows = json.loads((folder / "results.json").read_text())["averages"]
+    rows = json.loads((folder / "results.json").read_text(encoding="utf-8"))["averages"]
     most = max((row["share"] for row in rows), default=None)
-    return [row for row in rows if row["share"] == most], json.loads((folder / "benchmark.json").read_text())
+    return [row for row in rows if row["share"] == most], json.loads(
+        (folder / "benchmark.json").read_text(encoding="utf-8")
+    )
 
 
 def sentences_of(averages: list[dict[str, Any]], benchmark: dict[str, Any]) -> list[str]:

@@ -78,7 +78,7 @@ def study_of(results: Path, name: str) -> Study:
     """
     check_name("study", name, STUDIES)
     folder = results / name
-    return Study(name, json.loads((folder / "scaling.json").read_text()), folder)
+    return Study(name, json.loads((folder / "scaling.json").read_text(encoding="utf-8")), folder)
 
 
 def check_name(kind: str, name: str, available: Collection[str]) -> None:

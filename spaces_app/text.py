@@ -10,7 +10,7 @@ if LANGUAGE not in LANGUAGES:
     raise SystemExit(
         f"HF_GALAXY_LANGUAGE={LANGUAGE}: there is no text/{LANGUAGE}.toml, only {', '.join(sorted(LANGUAGES))}"
     )
-_TEXT = tomllib.loads(LANGUAGES[LANGUAGE].read_text())
+_TEXT = tomllib.loads(LANGUAGES[LANGUAGE].read_text(encoding="utf-8"))
 
 
 def sentence(name: str, /, **values: object) -> str:

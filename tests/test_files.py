@@ -1,7 +1,9 @@
 """Files and folders appear whole or not at all, and what was finished before an interruption is found again."""
 
+import ast
 import json
 import os
+import re
 import signal
 import stat
 import time
@@ -14,6 +16,7 @@ from safetensors.torch import save_file
 from hf_galaxy import files as atomic
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import new_folder, replaced_folder, whole_file, write_json
+from tests.conftest import ROOT
 
 
 def everything_in(folder):
@@ -281,3 +284,23 @@ def test_json_is_read_as_it_was_written_with_lists_on_one_line(tmp_path):
     assert json.loads(text) == data
     assert '"a": [1.5, null, 2]' in text
     assert "[1, 2]" in text
+
+
+def test_text_files_are_utf_8_whatever_the_locale():
+    """Python takes the encoding of the locale where a program names none, and cards have letters that Latin-1 lacks."""
+    without = []
+    for path in [*(ROOT / "hf_galaxy").rglob("*.py"), *(ROOT / "spaces_app").rglob("*.py")]:
+        for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+            name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+            texts = [
+                each.value
+                for each in [*call.args[:2], *(k.value for k in call.keywords)]
+                if isinstance(each, ast.Constant)
+            ]
+            binary = any(isinstance(text, str) and re.fullmatch("[rwax]?b\\+?|[rwax]b\\+?", text) for text in texts)
+            is_open = isinstance(call.func, ast.Name) and name == "open"
+            if (name in ("read_text", "write_text") or (is_open and not binary)) and "encoding" not in {
+                k.arg for k in call.keywords
+            }:
+                without.append(f"{path.relative_to(ROOT)}:{call.lineno}")
+    assert not without

@@ -135,7 +135,7 @@ def check_folder(out: Path, quick: bool) -> None:
     if not out.exists() or not any(out.iterdir()):
         return
     try:
-        earlier = json.loads((out / MARK).read_text())["quick"]
+        earlier = json.loads((out / MARK).read_text(encoding="utf-8"))["quick"]
     except (OSError, ValueError, KeyError, TypeError):
         raise BadInput(f"--out {out}: is not empty and holds no demo; choose another folder") from None
     if earlier != quick:

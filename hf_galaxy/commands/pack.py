@@ -41,7 +41,7 @@ def main(settings: PackRecords) -> None:
             logger.warning(f"{folder}: is not finished, and stays out of the file")
     for file in (settings.study / CELLS).rglob("*.json"):
         try:
-            records[file.relative_to(settings.study).as_posix()] = json.loads(file.read_text())
+            records[file.relative_to(settings.study).as_posix()] = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise BadInput(f"{file}: cannot be read as JSON ({error}); remove it, and measure it again") from error
     if not records:

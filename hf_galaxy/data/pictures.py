@@ -3,6 +3,7 @@
 import gzip
 import io
 import math
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,10 @@ from hf_galaxy.errors import BadInput
 Stretch = Literal["asinh", "linear", "sqrt", "log", "lupton"]
 UNCHANGED = {"jpeg", "png"}  # kinds of files that are published byte for byte
 MAX_BYTES = 2**30  # that a compressed file may expand to
+# Names of extensions that belong to a science image, as surveys call them.
+NOT_SCIENCE = re.compile(
+    r"(?i:.*(MASK|WEIGHT|ERROR|FLAG|SEGM).*|MSK|DQ|WHT|ERR|RMS|SIGMA|VAR|VARIANCE|IVAR|INVVAR|SEG|PSF|BKG|CTX|CON|NEXP|EXP)"
+)
 FITS_START, GZIP_START, PNG_START = b"SIMPLE  =", b"\x1f\x8b", b"\x89PNG"
 PNG_END = b"IEND\xaeB`\x82"
 
@@ -363,10 +368,10 @@ def _kind_of_picture(picture: Image.Image, is_png: bool) -> str:
 def _fits_image(
     content: bytes,
 ) -> tuple[Any, int]:  # naming the type of astropy would require it where a model is loaded
-    """The first HDU with an image of one or three bands, and the number of bands."""
+    """The first HDU with an image of one or three bands, and the number of bands; masks, weights and errors come last."""
     hdus = _astropy().fits.open(io.BytesIO(content), memmap=False)
     images = [(hdu, hdu.shape) for hdu in hdus if hdu.is_image and hdu.shape]
-    for hdu, shape in images:
+    for hdu, shape in sorted(images, key=lambda image: bool(NOT_SCIENCE.fullmatch(image[0].name.strip()))):
         if len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3)):
             if not 0 < math.prod(shape[-2:]) <= Image.MAX_IMAGE_PIXELS:  # checked before a few bytes become gigabytes
                 raise BadInput(f"its image of shape {shape} is empty or too large")

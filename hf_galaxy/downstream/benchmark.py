@@ -95,7 +95,7 @@ class BenchmarkCell:
     def record(self) -> dict[str, Any] | None:
         """The measurement, from its file or from the records file of the study; None if there is none yet."""
         if self.file.exists():
-            return json.loads(self.file.read_text())
+            return json.loads(self.file.read_text(encoding="utf-8"))
         return read_records(self.out / records_file.FILE).get(f"{CELLS}/{self.name}.json")
 
 
@@ -275,7 +275,7 @@ def begin(benchmark: Benchmark, checked: dict[str, bool]) -> None:
     # Several commands may extend the same benchmark at the same time.
     with locked(benchmark.out / STATE_DIR / f"{ABOUT}.lock"):
         if file.exists():
-            about = _extended(json.loads(file.read_text()), about, file)
+            about = _extended(json.loads(file.read_text(encoding="utf-8")), about, file)
         write_json(file, about)
 
 

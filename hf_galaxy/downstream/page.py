@@ -35,7 +35,9 @@ def write_results(out: Path) -> None:
     figures = figures_of(results, about)
     save_points(points_of(cells, about), out / "points.parquet")
     write_json(out / RESULTS, results)
-    text = benchmark_page(json.loads((out / RESULTS).read_text()), about, {f.name: f.alt for f in figures})
+    text = benchmark_page(
+        json.loads((out / RESULTS).read_text(encoding="utf-8")), about, {f.name: f.alt for f in figures}
+    )
     write_page(out, text, figures, KINDS)
 
 

@@ -88,7 +88,7 @@ def read_cells(folder: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _read(file: Path, types: dict[str, Any]) -> dict[str, Any]:
     try:
-        data = json.loads(file.read_text())
+        data = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadInput(f"{file}: cannot be read as JSON ({error})") from error
     return _typed(file, data, types)

@@ -55,7 +55,7 @@ def load_tasks(where: str) -> dict[str, Task]:
     """
     file = Path(where) if where.endswith(".toml") else TASK_SETS / f"{where}.toml"
     try:
-        tables = tomllib.loads(file.read_text())
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         ours = ", ".join(sorted(path.stem for path in TASK_SETS.glob("*.toml")))
         raise BadInput(f"--tasks {where}: is neither a TOML file nor one of {ours}") from error

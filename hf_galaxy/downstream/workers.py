@@ -86,7 +86,7 @@ def _measure_cells(
     benchmark: Benchmark, connection: Connection, log: Path, environment: dict[str, str], cores: set[int] | None
 ) -> None:
     """Measure each cell that arrives, until the connection is closed."""
-    with log.open("a") as file:
+    with log.open("a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
     os.environ.update(environment)  # no GPU has been used yet
     if cores:

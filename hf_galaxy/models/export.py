@@ -70,7 +70,7 @@ def export_encoder(model: GalaxyPreTrainedModel, record: RunRecord, out: Path) -
                 _save_timm(model, folder)
             _check_encoder(model, folder)
             card = folder / "README.md"
-            card.write_text(encoder_card(record, model))
+            card.write_text(encoder_card(record, model), encoding="utf-8")
             for file in folder.iterdir():
                 file.chmod(card.stat().st_mode)  # safetensors writes files that only their owner can read
     except (OSError, SafetensorError) as error:
@@ -86,12 +86,12 @@ def _save_timm(model: GalaxyPreTrainedModel, folder: Path) -> None:
     }  # fmt: skip
     timm.models.save_for_hf(model.backbone, folder, safe_serialization=True, data_config=data_config)
     file = folder / "config.json"
-    config = json.loads(file.read_text())
+    config = json.loads(file.read_text(encoding="utf-8"))
     # transformers passes num_classes=0 itself, and fails with a second one; drop_path_rate is for further training.
     arguments = {name: value for name, value in config.pop("model_args").items() if name == "img_size"}
     config |= {"model_args": arguments} if arguments else {}
     config["pretrained_cfg"] = {k: v for k, v in config["pretrained_cfg"].items() if k not in OF_PUBLISHED_WEIGHTS}
-    file.write_text(json.dumps(config, indent=2) + "\n")
+    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def crop_pct(framing: Framing) -> float:

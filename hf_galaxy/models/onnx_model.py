@@ -67,7 +67,7 @@ class FastModel:
     def __init__(self, run: str | Path, cache: Path | None = None, threads: int = 2) -> None:
         self.folder = _folder_of(run)
         try:
-            config = json.loads((self.folder / CONFIG).read_text())
+            config = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
             self.framing, tree = Framing(config["image_size"], config["crop"]), config["tree"]
             digest = _digest(self.folder)
         except (OSError, ValueError, TypeError, KeyError) as error:

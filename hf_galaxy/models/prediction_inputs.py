@@ -1,7 +1,10 @@
 """The pictures to predict: folders and files of pictures, pictures in memory, and published datasets, divided into parts."""
 
 import hashlib
+import logging
+import os
 import reprlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -19,7 +22,8 @@ from hf_galaxy.data.targets import tables_of
 from hf_galaxy.data.views import Framing, to_canvases
 from hf_galaxy.errors import BadInput
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".fits", ".fit", ".fits.gz")
+log = logging.getLogger(__name__)
+SUFFIXES = (".jpg", ".jpeg", ".png", ".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fits.fz")
 URLS = ("http://", "https://")
 JPEG_START = b"\xff\xd8\xff"
 ROWS_PER_PART, MAX_PARTS = 1024, 2000  # parts of millions of galaxies have more rows
@@ -37,23 +41,29 @@ class PictureFolder:
 
     def __init__(self, name: str) -> None:
         self.name, self.folder = name, Path(name)
-        files = (file for file in self.folder.rglob("*") if file.name.lower().endswith(SUFFIXES) and file.is_file())
-        self.ids = sorted(file.relative_to(self.folder).as_posix() for file in files if not file.name.startswith("."))
-        if not self.ids:
+        files = sorted(file for file in self.folder.rglob("*") if not file.name.startswith(".") and file.is_file())
+        self.files = [file for file in files if file.name.lower().endswith(SUFFIXES)]
+        if not self.files:
             raise BadInput(f"--dataset {name}: holds neither Parquet files nor pictures ({', '.join(SUFFIXES)})")
+        if others := Counter(file.suffix.lower() or file.name for file in files if file not in set(self.files)):
+            counts = ", ".join(f"{number} {suffix}" for suffix, number in others.most_common(5))
+            log.warning("--dataset %s: files that are no pictures by their names are left out: %s", name, counts)
+        # A name that is not UTF-8 is shown with the numbers of its bytes, such as gal\\xe1.jpg.
+        names = (file.relative_to(self.folder).as_posix() for file in self.files)
+        self.ids = [os.fsencode(name).decode("utf-8", "backslashreplace") for name in names]
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def fingerprint(self) -> str:
         """A digest of the names and sizes of the files."""
-        return _digest(f"{name} {(self.folder / name).stat().st_size}" for name in self.ids)
+        return _digest(f"{name} {file.stat().st_size}" for name, file in zip(self.ids, self.files, strict=True))
 
     def read(self, first: int, end: int, later: int) -> Iterator[tuple[str, bytes | OSError]]:
         """Names and contents of files `first` to `end`, with the error instead of the content of an unreadable file."""
-        for name in self.ids[first:end]:
+        for name, file in zip(self.ids[first:end], self.files[first:end], strict=True):
             try:
-                yield name, (self.folder / name).read_bytes()
+                yield name, file.read_bytes()
             except OSError as error:
                 yield name, error
 

@@ -171,7 +171,7 @@ def finish(folder: Path, sources: list[Source], as_csv: bool) -> tuple[int, int]
         predicted += footer.num_rows
         unreadable += unreadable_in(footer.metadata, sources[part.source])
     if unreadable:
-        with whole_file(folder / "unreadable.csv") as partial, open(partial, "w", newline="") as file:
+        with whole_file(folder / "unreadable.csv") as partial, open(partial, "w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([UNREADABLE, *unreadable])
     if as_csv:
         names = [name for name in pq.read_schema(folder / parts[0].file).names if name != EMBEDDING]

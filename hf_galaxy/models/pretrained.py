@@ -108,7 +108,7 @@ class _TimmRepository:
             BadInput: there is no such repository, or timm does not have its architecture.
         """
         try:
-            config = json.loads(_file_of(name, "config.json").read_text())
+            config = json.loads(_file_of(name, "config.json").read_text(encoding="utf-8"))
             built = config["architecture"]
         except (OSError, ValueError, KeyError, EntryNotFoundError) as error:
             reason = " ".join(str(error).split())[:200]

@@ -26,9 +26,9 @@ def check_published(dataset: str, config: str | None, tolerance: float, threads:
     statistics = card = None
     own = Path(dataset) / STATISTICS
     if own.exists() and config in (None, "default"):  # statistics and card are of the default configuration
-        card = (own.parent / "README.md").read_text() if (own.parent / "README.md").exists() else ""
+        card = (own.parent / "README.md").read_text(encoding="utf-8") if (own.parent / "README.md").exists() else ""
         try:
-            statistics = dict(json.loads(own.read_text()))
+            statistics = dict(json.loads(own.read_text(encoding="utf-8")))
         except (ValueError, TypeError):
             statistics = {}  # which agrees with no data
     findings = check_dataset(splits, stated, statistics, card, tolerance, threads)

@@ -149,7 +149,7 @@ class Part:
             reason = " ".join(str(error).split())
             raise BadInput(f"{folder}: is not a published dataset with votes ({reason})") from error
         own = folder / STATISTICS
-        statistics = json.loads(own.read_text()) if own.exists() else {}
+        statistics = json.loads(own.read_text(encoding="utf-8")) if own.exists() else {}
         files = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in sorted((folder / "data").rglob("*.parquet"))]
         sky = [column for column in ("ra", "dec") if column in rows.features]
         table = rows.select_columns(["id_str", *sky, *tree.columns])[:]

@@ -103,7 +103,7 @@ def write_card(
     for campaign, figure in figures.items():
         (folder / f"tree_{campaign}.png").write_bytes(figure)
     sheet = (folder / CONTACT_SHEET).exists()
-    (folder / "README.md").write_text(dataset_card(prose, tree, statistics, configs, name, sheet))
+    (folder / "README.md").write_text(dataset_card(prose, tree, statistics, configs, name, sheet), encoding="utf-8")
 
 
 def dataset_card(

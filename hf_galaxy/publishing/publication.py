@@ -57,7 +57,7 @@ def publish(
 
 def load_statistics(folder: Path) -> dict[str, Any]:
     """The content of statistics.json."""
-    return json.loads((folder / STATISTICS).read_text())
+    return json.loads((folder / STATISTICS).read_text(encoding="utf-8"))
 
 
 def left_out(plan: Plan, statistics: dict[str, Any]) -> int:
@@ -88,10 +88,10 @@ def rename(folder: Path, repo: str, command: str, prose: Prose, tree: DecisionTr
     names = [config["config_name"] for config in DatasetCard.load(card).data.configs]
     configs = _configs(folder, [name for name in names if (folder / "data" / name).is_dir()], tree)
     sheet = (folder / CONTACT_SHEET).exists()
-    if card.read_text() != dataset_card(prose, tree, statistics, configs, statistics["name"], sheet):
+    if card.read_text(encoding="utf-8") != dataset_card(prose, tree, statistics, configs, statistics["name"], sheet):
         return False
     with whole_file(card) as partial:
-        partial.write_text(dataset_card(prose, tree, statistics, configs, repo, sheet))
+        partial.write_text(dataset_card(prose, tree, statistics, configs, repo, sheet), encoding="utf-8")
     write_json(folder / STATISTICS, statistics | {"name": repo})
     return True
 

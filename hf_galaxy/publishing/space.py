@@ -131,7 +131,7 @@ def assemble(files: dict[str, Path], out: Path) -> None:
             for path, file in files.items():
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, folder / path)
-            with open(folder / CARD, "a") as card:
+            with open(folder / CARD, "a", encoding="utf-8") as card:
                 card.write(f"\n{MARK}\n")
     except OSError as error:
         raise BadInput(f"--out {out}: cannot be written ({error})") from error

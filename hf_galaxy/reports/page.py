@@ -23,7 +23,7 @@ def check_page(out: Path, mark: str) -> None:
     if out.exists() and not out.is_dir():
         raise BadInput(f"--out {out}: is a file; give a folder")
     page = out / PAGE
-    if page.exists() and mark not in page.read_text():
+    if page.exists() and mark not in page.read_text(encoding="utf-8"):
         raise BadInput(f"--out {out}: its {PAGE} was not made by this command; choose another folder")
 
 

@@ -62,7 +62,7 @@ class RunRecord:
             BadInput: there is none, or it cannot be read.
         """
         try:
-            return cls(**json.loads((folder / FILE).read_text()))
+            return cls(**json.loads((folder / FILE).read_text(encoding="utf-8")))
         except FileNotFoundError as error:
             raise BadInput(f"{folder}: is no run folder (it has no {FILE})") from error
         except (json.JSONDecodeError, TypeError) as error:

@@ -117,7 +117,7 @@ def _only_zombies(group: int) -> bool:
     states = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):  # not on macOS, where zombies cannot be signalled
         with contextlib.suppress(OSError):  # it has been reaped meanwhile
-            state, _, process_group, *_ = stat.read_text(errors="replace").rpartition(")")[2].split()
+            state, _, process_group, *_ = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
             if int(process_group) == group:
                 states.add(state)
     return bool(states) and states <= {"Z", "X"}

@@ -196,7 +196,7 @@ def prepare(out: Path, common: Sequence[str]) -> None:
     try:
         if not file.exists():
             with whole_file(file) as partial:
-                partial.write_text("\n".join(common) + "\n")
+                partial.write_text("\n".join(common) + "\n", encoding="utf-8")
     except OSError as error:
         raise BadInput(f"--out {out}: cannot be written ({error.strerror})") from error
     check_common(out, common)
@@ -211,7 +211,7 @@ def check_common(out: Path, common: Sequence[str]) -> None:
     file = out / STATE_DIR / "command"
     if (out / "run.json").exists():
         raise BadInput(f"--out {out}: is a run folder; choose another for the sweep")
-    if file.exists() and (earlier := file.read_text().splitlines()) != list(common):
+    if file.exists() and (earlier := file.read_text(encoding="utf-8").splitlines()) != list(common):
         raise BadInput(
             f"--out {out}: its cells share another command ({shlex.join(earlier)}); "
             f"choose another --out, or remove {file} if the difference does not matter"

@@ -111,7 +111,7 @@ class Cluster:
         """
         with lock:  # only against other sweeps that would submit it at this moment: the job takes the lock itself
             file = cell.state_file("job")
-            if file.exists() and (number := file.read_text().strip()):
+            if file.exists() and (number := file.read_text(encoding="utf-8").strip()):
                 earlier = ClusterJob(self.job_class(self.executor.folder, number))
                 # If in doubt it is submitted again: the lock keeps two jobs from running the cell at the same time.
                 forgotten = earlier.state() == "UNKNOWN" and time.time() - file.stat().st_mtime > RETRY_SECONDS
@@ -122,7 +122,7 @@ class Cluster:
             except RuntimeError as error:  # with the message of sbatch
                 raise BadInput(f"{cell.name}: the cluster refuses its job: {' '.join(str(error).split())}") from error
             with whole_file(file) as partial:
-                partial.write_text(f"{job.job_id}\n")
+                partial.write_text(f"{job.job_id}\n", encoding="utf-8")
             return ClusterJob(job)
 
 

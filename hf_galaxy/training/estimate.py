@@ -122,7 +122,7 @@ class Estimate:
     def load(cls, folder: Path) -> "Estimate | None":
         """The estimate in a folder; None if there is none."""
         try:
-            return cls(**json.loads((folder / FILE).read_text()))
+            return cls(**json.loads((folder / FILE).read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
 

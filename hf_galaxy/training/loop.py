@@ -25,7 +25,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
-from hf_galaxy.errors import Interrupted
+from hf_galaxy.errors import BadInput, Interrupted
 from hf_galaxy.progress import progress
 from hf_galaxy.training import checkpoints
 from hf_galaxy.training.recipe import Recipe
@@ -167,7 +167,7 @@ class Trainer:
         step_loss, parts = torch.zeros(()), self.data.accumulate
         for part in range(parts):
             inputs = self.data.to_inputs(to_device(next(batches), accelerator.device))
-            with _sync_if(part == parts - 1, accelerator, self.model):
+            with _sync_if(part == parts - 1, accelerator, self.model), _batch_norms_in_words():
                 with accelerator.autocast():  # which Accelerate does for DDP, but not for FSDP
                     loss = self.model(**inputs).loss / parts
                 accelerator.backward(loss)
@@ -349,6 +349,20 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 def _sync_if(last: bool, accelerator: Accelerator, model: nn.Module) -> AbstractContextManager[None]:
     return contextlib.nullcontext() if last else accelerator.no_sync(model)
+
+
+@contextlib.contextmanager
+def _batch_norms_in_words() -> Iterator[None]:
+    """Refuse a batch that has one value in each channel, of which batch norms cannot take a variance."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise BadInput(
+            "the batch norms of the backbone need more than one value for each channel: use a larger --batch-size (with "
+            "--device-batch of at least 2), or a larger --image-size"
+        ) from error
 
 
 def _share_buffers(model: nn.Module, accelerator: Accelerator) -> None:

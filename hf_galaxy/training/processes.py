@@ -48,7 +48,7 @@ def start_accelerator(
     do them.
 
     Raises:
-        BadInput: several processes were started but each would train alone; they were started for DeepSpeed; or the tracker is
+        BadInput: the environment names processes that no launcher started; several were started but each would train alone; they were started for DeepSpeed; or the tracker is
             not installed.
     """
     if tracker is not None and tracker not in available_trackers():
@@ -57,6 +57,11 @@ def start_accelerator(
         )
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
         raise BadInput("DeepSpeed is not supported; `hf-galaxy launch --config-file fsdp2` shards a model over GPUs")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "LOCAL_RANK" not in os.environ:
+        raise BadInput(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']} is in the environment, but no launcher started this process, and it would wait for "
+            "the others for ever; start them with `hf-galaxy launch`, accelerate launch or torchrun, or unset WORLD_SIZE"
+        )
     # While the first process copies a large dataset, the others wait longer than the default timeout.
     timeout = InitProcessGroupKwargs(timeout=timedelta(hours=6))
     accelerator = Accelerator(

@@ -131,7 +131,7 @@ def recipe_by_name(name: str) -> dict:
     names = sorted(path.stem for path in RECIPES.glob("*.json"))
     if name not in names:
         raise BadInput(f"--recipe {name}: there are {', '.join(names)}")
-    return json.loads((RECIPES / f"{name}.json").read_text())
+    return json.loads((RECIPES / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def with_recipe(settings: type[Recipe], arguments: list[str]) -> Recipe:

@@ -256,6 +256,19 @@ def test_pictures_in_a_folder_are_predicted_and_bad_ones_listed(run_folder, pict
     assert [name for name, each in zip(names, different, strict=True) if each] == ["b.fits"]
 
 
+def test_no_file_of_a_folder_is_passed_over_in_silence(tmp_path, caplog):
+    (tmp_path / "a").mkdir()
+    for name in ("b.fits.fz", "a/c.FIT", "d.tif", "e.tif", "f.npy", "notes", ".hidden.tif"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / os.fsdecode(b"gal\xe1.jpg")).write_bytes(b"not UTF-8 by its name")
+    folder = PictureFolder(str(tmp_path))
+    assert folder.ids == ["a/c.FIT", "b.fits.fz", r"gal\xe1.jpg"]
+    assert [content for _, content in folder.read(0, 3, 0)] == [b"x", b"x", b"not UTF-8 by its name"]
+    assert len(folder.fingerprint()) == 64
+    (line,) = caplog.messages
+    assert line.endswith("files that are no pictures by their names are left out: 2 .tif, 1 .npy, 1 notes")
+
+
 @pytest.mark.parametrize("options", [{"crop": 0.5}, {"crop": 0.5, "size": 30}, {"size": 30}, {}])
 def test_a_file_of_any_format_is_cut_and_reduced(options, tmp_path):
     """What is kept of JPEG, PNG and FITS is what Pillow keeps of their pixels."""

@@ -287,6 +287,16 @@ def test_every_way_to_store_fits_gives_the_same_picture():
     assert kind_of(gzip.compress(fits_file(CUBE))) == "fits3"
 
 
+@pytest.mark.parametrize("name", ["MASK", "bad_mask", "WHT", "ERR", "IVAR", "DQ"])
+def test_a_mask_before_the_science_image_is_not_the_picture(name):
+    expected = pixels_of(fits_file(SKY))
+    other = fits.ImageHDU((SKY > 0).astype(np.uint8), name=name)
+    np.testing.assert_array_equal(
+        pixels_of(fits_file(fits.PrimaryHDU(), other, fits.ImageHDU(SKY, name="SCI"))), expected
+    )
+    np.testing.assert_array_equal(pixels_of(fits_file(fits.PrimaryHDU(SKY), other)), expected)
+
+
 def test_a_blank_integer_is_black():
     whole = np.rint(SKY * 10).astype(np.int16)
     whole[2, 2] = 32000

@@ -23,7 +23,7 @@ from torch import nn
 from hf_galaxy.errors import BadInput, Interrupted
 from hf_galaxy.training import checkpoints
 from hf_galaxy.training.checkpoint_files import list_checkpoints, step_of
-from hf_galaxy.training.loop import Checkpointing, Trainer
+from hf_galaxy.training.loop import Checkpointing, Trainer, _batch_norms_in_words
 from hf_galaxy.training.processes import start_accelerator, start_tracker
 from hf_galaxy.training.recipe import Recipe
 from hf_galaxy.training.schedule import Schedule
@@ -425,5 +425,20 @@ def test_evaluation_leaves_training_mode_as_it_was():
 
 def test_two_processes_that_would_train_alone_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "-1")  # what Accelerate takes for a process alone
     with pytest.raises(BadInput, match="2 processes were started but 1 work together"):
         start_accelerator("no")
+
+
+def test_processes_that_no_launcher_started_do_not_wait_for_each_other(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with pytest.raises(BadInput, match=r"^WORLD_SIZE=4 .* no launcher started .*hf-galaxy launch"):
+        start_accelerator("no")
+
+
+def test_batch_norms_without_anything_to_average_are_answered_in_words():
+    with pytest.raises(BadInput, match=r"larger --batch-size .*--image-size"), _batch_norms_in_words():
+        torch.nn.BatchNorm2d(3).train()(torch.ones(1, 3, 1, 1))
+    with pytest.raises(ValueError, match="another"), _batch_norms_in_words():
+        raise ValueError("another")
