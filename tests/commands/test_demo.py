@@ -1,31 +1,56 @@
-"""The demo, very small: a page that stands alone and tells what the runs have measured; it goes on, and touches nothing strange."""
+"""The demo, very small and by an installed package: a page that stands alone and tells what was measured; it goes on, and touches nothing strange."""
 
 import html
 import json
+import os
 import re
 import shlex
+import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from hf_galaxy.commands import demo, finetune, predict, publish
 from hf_galaxy.errors import BadInput
 from hf_galaxy.reports.text import number
-from tests.forks import run_forked
-
-
-def printed_by(*options):
-    """What the command prints, in a fork of the server."""
-    done = run_forked("hf_galaxy/commands/demo.py", "--quick", "--num-proc", 1, *options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+from tests.forks import TIMEOUT, run_forked
+from tests.installed import built_wheel, programs_with
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """The folder of a demo, and what the command printed."""
+def installed(tmp_path_factory):
+    """Folder of the programs of a fresh environment with the wheel."""
+    _, wheel = built_wheel(tmp_path_factory.mktemp("wheel"))
+    return programs_with(wheel, tmp_path_factory.mktemp("environment") / "venv")
+
+
+@pytest.fixture(scope="module")
+def run_installed(installed, tmp_path_factory):
+    """Run a program of that environment; returns what it prints, and fails if it does."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+
+    def run(program, *words):
+        done = subprocess.run(
+            [str(installed / program), *map(str, words)],
+            cwd=tmp_path_factory.mktemp("elsewhere"),
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def made(run_installed, tmp_path_factory):
+    """The folder of a demo that an installed package has made, and what its command printed."""
     out = tmp_path_factory.mktemp("demo") / "demo"
-    return out, printed_by("--out", out)
+    return out, run_installed("hf-galaxy", "demo", "--quick", "--num-proc", 1, "--out", out)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +78,14 @@ def words_of(page):
     """The text of a page, its tags and runs of spaces replaced by a space."""
     body = re.sub(r"(?s)<style>.*?</style>", "", page)
     return " ".join(html.unescape(re.sub("(<[^>]*>)+", " ", body)).split())
+
+
+def test_an_installed_package_works_without_the_checkout(run_installed, installed, made):
+    """It has made the demo, and its code is that of the wheel."""
+    assert "\nTrain:\n  finetune     Finetune a pretrained backbone" in run_installed("hf-galaxy")
+    where = run_installed("python", "-c", "import hf_galaxy; print(hf_galaxy.__file__)")
+    assert Path(where).is_relative_to(installed.parent)
+    assert "Nothing in it is real" in (made[0] / "survey/README.md").read_text()
 
 
 def test_each_step_is_announced_and_the_path_comes_last(made):
@@ -134,7 +167,9 @@ def test_again_it_only_says_where_the_page_is(made, capsys, page):
 def test_what_is_missing_is_made_and_nothing_else(made, page):
     runs = [(made[0] / run / "model.safetensors").stat().st_mtime_ns for run in ("pretrained", "finetuned")]
     (made[0] / "index.html").unlink()
-    printed = printed_by("--out", made[0])
+    done = run_forked("hf_galaxy/commands/demo.py", "--quick", "--out", made[0])
+    printed = done.stdout
+    assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in printed.splitlines()[:-1]] == ["[1/1]"]
     assert (made[0] / "index.html").read_text(encoding="utf-8") == page
     assert runs == [(made[0] / run / "model.safetensors").stat().st_mtime_ns for run in ("pretrained", "finetuned")]
