@@ -13,6 +13,8 @@ import pytest
 
 from hf_galaxy.commands import demo, finetune, predict, publish
 from hf_galaxy.errors import BadInput
+from hf_galaxy.reports.demo_page import Answer, Galaxy, Question, demo_page
+from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.reports.text import number
 from tests.forks import TIMEOUT, run_forked
 from tests.installed import built_wheel, programs_with
@@ -140,6 +142,18 @@ def test_the_bars_are_the_votes_of_the_dataset(page, made):
     said = [int(share) for share in re.findall(r'<td class="said">(\d+)&nbsp;%', card)][:3]
     assert said == [round(100 * count / sum(votes)) for count in votes]
     assert f"<span>{sum(votes)} votes</span>" in card
+
+
+def test_strange_names_stay_text(made):
+    strange = "<script>'\"&"
+    answers = [Answer(strange, 1, 1, None, None)]
+    galaxy = Galaxy(strange, b"", strange, 20, strange, [Question(strange, 20, answers), Question(strange, 1, answers)])
+    runs = [RunRecord.load(made[0] / run) for run in ("pretrained", "finetuned")]
+    runs[1].dataset["classes"][0] = strange
+    text = demo_page(strange, *runs, [galaxy])
+    assert "script" not in {tag for tag, _ in Tags(text).tags}
+    assert strange in next(attributes["alt"] for tag, attributes in Tags(text).tags if tag == "img")
+    assert words_of(text).count(strange) > 10
 
 
 def test_the_next_commands_are_commands(page):
