@@ -33,23 +33,30 @@ use_servers()
 
 # What takes longest comes first, so that at the end no core waits for another.
 LONGEST = (
-    "commands/test_scripts",
     "space",
-    "downstream/test_benchmark",
     "training/test_exactness",
-    "models/test_backbones",
+    "downstream/test_benchmark",
+    "commands/test_scripts",
+    "training/test_features",
 )
+
+OF_SPACE = ("commands/test_space", "test_imports")  # they export the models, too; these come first
 
 
 def group_of(nodeid):
     """The tests of a file share what they prepare, and those of the Space one server: one process of pytest-xdist runs them."""
     file = nodeid.partition("::")[0].removeprefix("tests/").removesuffix(".py")
-    return "space" if file.startswith("space/") else file
+    return "space" if file.startswith("space/") or file in OF_SPACE else file
 
 
 def pytest_collection_modifyitems(items):
     first = {group: place for place, group in enumerate(LONGEST)}
-    items.sort(key=lambda item: first.get(group_of(item.nodeid), len(LONGEST)))
+
+    def place(item):
+        group = group_of(item.nodeid)
+        return first.get(group, len(LONGEST)), group == "space" and item.nodeid.startswith("tests/space/")
+
+    items.sort(key=place)
 
 
 class GroupScheduling(LoadScopeScheduling):

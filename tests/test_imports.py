@@ -11,6 +11,7 @@ import torch
 from hf_galaxy import GalaxyConfig, GalaxyForVotes
 from hf_galaxy.commands.main import COMMANDS
 from tests.conftest import ROOT, SHARED
+from tests.forks import run_code
 
 # Each of these takes from half a second to several seconds of a core.
 HEAVY = {
@@ -97,7 +98,8 @@ for order in json.loads(sys.argv[2]):
 def test_transformers_knows_the_models_in_whatever_order_both_are_imported(tmp_path):
     torch.manual_seed(0)
     GalaxyForVotes(GalaxyConfig(backbone="test_convnext", tree="gz_rings", image_size=32)).save_pretrained(tmp_path)
-    assert not output_of(SERVER, tmp_path, json.dumps(ORDERS))
+    done = run_code(SERVER, tmp_path, json.dumps(ORDERS))
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
 SPACE = """

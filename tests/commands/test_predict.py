@@ -30,7 +30,7 @@ from hf_galaxy.models import prediction_inputs, predictions
 from hf_galaxy.models.prediction_inputs import PictureFolder, Reader
 from hf_galaxy.publishing import plan, writer
 from tests.conftest import ROOT
-from tests.forks import SERVER, enter, environments_of
+from tests.forks import SERVER, TIMEOUT, enter, environments_of
 from tests.galaxies import Rows, jpeg_bytes, published
 
 PART = 16  # galaxies
@@ -206,7 +206,7 @@ def test_two_processes_write_the_same_bytes_as_one(run_folder, dataset, whole, t
     )
     started = start(log, run_folder, *arguments, processes=2)
     for process in started:
-        process.join(120)
+        process.join(TIMEOUT)
     assert [process.exitcode for process in started] == [0] * 2, log.read_text()
     assert files_of(out) == files_of(whole)
     assert log.read_text().count("100 galaxies") == 1
@@ -435,6 +435,7 @@ def test_help_explains_every_option(monkeypatch, capsys):
         assert len(words) >= 3, f"what is this? {option}"
 
 
+@pytest.mark.nightly  # a script is launched in test_scripts.py, and several processes predict above
 def test_it_is_launched_by_accelerate(run_folder, dataset, run_script, tmp_path):
     launch = ("-m", "accelerate.commands.launch")
     done = run_script("predict", "--run", run_folder, "--dataset", dataset, "--out", tmp_path / "out", launch=launch)

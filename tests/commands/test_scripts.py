@@ -177,7 +177,7 @@ def test_a_run_that_was_told_to_stop_says_so_and_goes_on(mock_dataset, run_scrip
     while not list(out.glob("checkpoint-*")) and process.is_alive():
         time.sleep(0.005)
     process.terminate()
-    process.join(120)
+    process.join(TIMEOUT)
     assert process.exitcode == 143
     assert re.search(r"stopped after step \d+ of 2\d; the same command resumes from there\n$", log.read_text())
     line = called(monkeypatch, "evaluate", "--run", out)

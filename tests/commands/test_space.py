@@ -24,7 +24,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.publishing import space
 from hf_galaxy.publishing.hub import pickles
 from hf_galaxy.reports.run_record import RunRecord
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SHARED
 from tests.fake_hub import FakeHub
 from tests.forks import LIBRARIES, run_forked
 from tests.space.server import running_space
@@ -288,12 +288,16 @@ def test_the_folder_needs_the_required_packages_and_no_others(repository, tmp_pa
     there = _with_their_requirements(pins())
     absent = [module for module, names in owners.items() if not names & (there | {"hf-galaxy"})]
     assert {"accelerate", "galsim", "tensorboard"} <= set(absent)
+    home = tmp_path / "cache"
     done = subprocess.run(
         [sys.executable, "-c", ALL_TABS, folder, json.dumps(absent)],
-        cwd=tmp_path, env=os.environ | {"GRADIO_ANALYTICS_ENABLED": "False", "PYTHONPATH": "", "HF_HOME": str(tmp_path / "cache")},
+        cwd=tmp_path, env=os.environ | {"GRADIO_ANALYTICS_ENABLED": "False", "PYTHONPATH": "", "HF_HOME": str(home)},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    shutil.copytree(
+        home / "hf_galaxy", SHARED / "hf_galaxy", dirs_exist_ok=True
+    )  # else the Space exports the same model
     imported = json.loads(done.stdout.splitlines()[-1])
     # timm imports torchvision; listed, it comes from the same index as torch.
     assert {name for module in imported for name in owners.get(module, ())} == required - {"torchvision"} | {

@@ -130,7 +130,7 @@ def test_two_processes_without_hf_galaxy_give_what_one_gives(case, tmp_path):
         subprocess.Popen([*command, str(process), *paths], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for process in (0, 1)
     ]
-    (out, err), (_, err_1) = (process.communicate(timeout=120) for process in processes)
+    (out, err), (_, err_1) = (process.communicate(timeout=300) for process in processes)
     assert [process.returncode for process in processes] == [0, 0], err.decode() + err_1.decode()
     results = json.loads(out)
     assert "give the tree of a model's config.json" in results.pop("refusal")

@@ -29,7 +29,7 @@ def save(folder, seed=0, model=GalaxyForVotes, finished=True, **options):
     torch.manual_seed(seed)
     options = {"image_size": 32, "crop": 0.7} | options
     made = model(GalaxyConfig(backbone="test_resnet", tree="gz2" if model is GalaxyForVotes else None, **options))
-    torch.nn.init.normal_(made.head.weight, std=0.3)
+    torch.nn.init.normal_(made.head.weight, std=3.0)
     made.save_pretrained(folder)
     RunRecord(command="", settings={}, dataset={"title": "none"}, finished=finished).save(folder)
     return made.eval()
@@ -142,7 +142,7 @@ def test_two_processes_and_two_threads_start_at_once(run, fast, tmp_path):
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda i: start(run, cache, tmp_path / f"{i}.npy"), (2, 3)))
     for process in processes:
-        process.join(120)
+        process.join(300)
     expected = fast.answer(np.full((1, 3, 32, 32), 0.5, np.float32)).fractions
     for i in range(4):
         np.testing.assert_allclose(np.load(tmp_path / f"{i}.npy"), expected, rtol=1e-6)
@@ -174,9 +174,12 @@ def test_memory_stays_flat(fast, views):
             fast.answer(views[: 1 + i % 9])
 
     answer(60)
-    before = memory()
-    answer(240)
-    assert memory() - before < 4e6, "the answers' inputs are 40 MB together, their outputs 1 MB"
+    grown = []
+    for _ in range(3):  # else that of other threads of this process would count
+        before = memory()
+        answer(240)
+        grown.append(memory() - before)
+    assert min(grown) < 4e6, "the answers' inputs are 40 MB together, their outputs 1 MB"
 
 
 def test_what_is_refused(run, tmp_path):

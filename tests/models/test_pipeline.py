@@ -69,7 +69,7 @@ def server(tmp_path):
             if self.path == "/slow":
                 self.send_response(200)
                 self.end_headers()
-                for _ in range(100):
+                for _ in range(6000):
                     self.wfile.write(b"x")
                     time.sleep(0.05)
                     if stopped.is_set():
@@ -315,7 +315,7 @@ def test_a_download_that_takes_too_long_is_given_up(server, pipe):
     start = time.monotonic()
     with pytest.raises(BadInput, match=r"/slow: cannot be downloaded \(takes longer than 0\.3 s\)"):
         pipe(f"{server}/slow", timeout=0.3)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 100, "the server would send for 300 s"
 
 
 def test_a_model_of_classes_has_the_pipeline_of_transformers(tmp_path, dataset):

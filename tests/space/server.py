@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, SHARED
+from tests.forks import free_port
 
 APP = ROOT / "spaces_app/app.py"
-STARTS_WITHIN = 180  # seconds; the first start exports the models
-STOPS_WITHIN = 10
+STARTS_WITHIN = 600  # seconds; the first start exports the models
+STOPS_WITHIN = 60
 # For playwright's `executable_path`: what Debian and others install, not a download of its own.
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)")
@@ -37,7 +37,7 @@ def running_space(app: Path = APP, **environment: str) -> Iterator[str]:
         RuntimeError: it ended, or did not answer in time, with what it printed.
     """
     with tempfile.TemporaryDirectory(prefix="space-") as folder, open(f"{folder}/log", "w+") as log:
-        port = _free_port()
+        port = free_port()
         own = {
             "GRADIO_SERVER_PORT": str(port),
             "GRADIO_TEMP_DIR": f"{folder}/files",
@@ -60,12 +60,6 @@ def running_space(app: Path = APP, **environment: str) -> Iterator[str]:
             yield url
         finally:
             _end(process)
-
-
-def _free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def _answers(url):

@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 import urllib.request
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -220,10 +219,8 @@ def test_a_wrong_place_in_the_sky_is_answered_in_words(client):
             client.predict(*place, api_name="/cutout")
 
 
-def test_the_first_byte_comes_soon(space):
-    started = time.perf_counter()
+def test_the_page_needs_nothing_from_elsewhere(space):
     with urllib.request.urlopen(space) as page:
         content = page.read().decode()
-    assert time.perf_counter() - started < 5
     for elsewhere in ("googleapis", "cdn.", "huggingface.co/front", "plausible"):
         assert elsewhere not in content

@@ -31,6 +31,7 @@ def visit(browser, space):
 
     def opened(size=WIDE, dark=False):
         page = browser.new_page(viewport=size, reduced_motion="reduce")
+        page.set_default_timeout(300_000)  # milliseconds
         page.on(
             "request",
             lambda sent: outside.append(sent.url) if not sent.url.startswith((space, "data:", "blob:")) else None,
@@ -54,8 +55,15 @@ def answered(page):
     return page.locator("#result .answers")
 
 
-@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    ("size", "dark"),
+    [
+        pytest.param(WIDE, False, id="wide and light"),
+        pytest.param(PHONE, True, id="phone and dark"),
+        pytest.param(WIDE, True, id="wide and dark", marks=pytest.mark.nightly),
+        pytest.param(PHONE, False, id="phone and light", marks=pytest.mark.nightly),
+    ],
+)
 def test_an_example_is_answered(visit, size, dark):
     page = visit(size, dark)
     page.get_by_role("button", name="Four arms").click()

@@ -125,7 +125,7 @@ def sweep(monkeypatch, capsys):
     return run
 
 
-def until(condition, seconds=60):
+def until(condition, seconds=300):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -261,7 +261,7 @@ def test_a_sweep_with_another_common_command_is_refused(stand_in, sweep, tmp_pat
 
 
 def test_sweeps_may_make_their_folder_at_the_same_moment(tmp_path):
-    start = threading.Barrier(8, timeout=10)
+    start = threading.Barrier(8, timeout=300)
 
     def make(_):
         for i in range(50):
@@ -572,15 +572,21 @@ def test_a_run_whose_launcher_was_killed_is_waited_for(stand_in, sweep, tmp_path
         "import os, signal, subprocess, sys, time\n"
         "subprocess.Popen([sys.executable, *sys.argv[1:]], start_new_session=True)\n"
         "time.sleep(0.5)\n"
+        "open(__file__ + '.ended', 'w').close()\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     go = tmp_path / "go"
-    opener = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep(1.6); open({str(go)!r}, 'w')"])
-    code, text = sweep(
-        "--out", tmp_path / "law", "--vary", "seed=1", "--launch", f"{sys.executable} {tmp_path / 'launch.py'}",
-        "--", stand_in, "--go", go,
-    )  # fmt: skip
-    opener.wait()
+
+    def act():
+        until((tmp_path / "launch.py.ended").exists)
+        time.sleep(2)  # in which the sweep sees that the launcher has ended, and the run has not
+        go.touch()
+
+    with meanwhile(act):
+        code, text = sweep(
+            "--out", tmp_path / "law", "--vary", "seed=1", "--launch", f"{sys.executable} {tmp_path / 'launch.py'}",
+            "--", stand_in, "--go", go,
+        )  # fmt: skip
     assert code == 0, text
     assert starts(tmp_path / "law") == {"seed=1": 1}
     assert "seed=1: elsewhere" in text

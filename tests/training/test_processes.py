@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
+from tests.forks import run_code
 
 PROGRAM = """
 import os
@@ -21,8 +22,12 @@ ACCELERATE = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1
 
 def threads(folder, launch, chosen):
     """The threads and the cores of the process that is started, with the number of threads that a user chose, if any."""
-    (folder / "program.py").write_text(PROGRAM)
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"} | chosen
+    if not launch:
+        others = "" if chosen else "import torch; torch.set_num_threads(torch.get_num_threads() + 1)\n"
+        done = run_code(others + PROGRAM, environment=environment)
+        return map(int, done.stdout.splitlines()[-1].split(" of "))
+    (folder / "program.py").write_text(PROGRAM)
     command = [sys.executable, *launch, str(folder / "program.py")]
     done = subprocess.run(
         command, cwd=ROOT, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True

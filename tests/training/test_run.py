@@ -280,7 +280,7 @@ def test_a_run_that_fails_releases_its_folder_and_its_tracker(mock_dataset, tmp_
 
 def test_a_compiled_backbone_keeps_the_names_of_its_weights_and_its_answers():
     torch.manual_seed(0)
-    model = GalaxyForVotes(GalaxyConfig(backbone="test_convnext", tree="gz2", image_size=32)).eval()
+    model = GalaxyForVotes(GalaxyConfig(backbone="test_resnet", tree="gz2", image_size=32)).eval()
     names, pictures = list(model.state_dict()), torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         expected = model(pixel_values=pictures).concentrations

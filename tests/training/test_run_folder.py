@@ -51,7 +51,7 @@ def test_two_processes_that_change_a_record_both_keep_their_results(folder):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(300)
     assert [process.exitcode for process in processes] == [0, 0]
     record = RunRecord.load(folder)
     assert record.results.keys() == {"test", "validation", "other data, test"}
