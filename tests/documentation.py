@@ -307,10 +307,13 @@ def _run_python(pipe: Any) -> None:
 
 
 def is_told(expected: str, printed: str) -> str:
-    """The first line of a block of output that was not printed; any number stands for any other, and `...` for lines."""
+    """The first line of a block of output that was not printed.
+
+    Any number stands for any other, an interval may be missing, and `...` stands for lines.
+    """
 
     def pattern(line: str) -> str:
-        return " ".join(re.sub(r"[-+]?\d[\d,.:e+-]*", "0", line).split())
+        return " ".join(re.sub(r"[-+]?\d[\d,.:e+-]*", "0", re.sub(r"\s\[[^]]*\]", "", line)).split())
 
     lines = {pattern(line) for line in printed.splitlines()}
     missing = [line for line in expected.splitlines() if line.strip() not in ("", "...") and pattern(line) not in lines]

@@ -39,6 +39,9 @@ def test_a_notebook_runs_in_jupyter(path, tmp_path, monkeypatch):
     ).execute()
     shown = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert any("image/png" in output.get("data", {}) for output in shown)
+    printed = "".join(output.get("text", "") for output in shown)
+    if wrong := re.search(r"(\d+) of (\d+) are wrong", printed):
+        assert int(wrong[1]) < int(wrong[2]) / 2
 
 
 @pytest.mark.parametrize("name", CONTENTS)
