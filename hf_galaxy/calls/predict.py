@@ -49,7 +49,7 @@ def predict(
 
     Args:
         model: a run folder or its Hub id, a `Run`, or a model that is loaded already.
-        data: a published dataset (its folder or Hub id), a folder of JPEG, PNG and FITS files, including subfolders, or a list of
+        data: a published dataset (its folder or Hub id), a folder of picture files (JPEG, PNG, WebP, TIFF, FITS and others), including subfolders, or a list of
             such; or a picture, or a list of pictures: paths, URLs, bytes, PIL images, and arrays as `data.pixels.pixels_of` takes
             them; or a column of pictures or of their paths, such as `dataset["image"]` or `catalogue["file"]`.
         out: a folder to create for Parquet files, for data whose predictions do not fit into memory. A call that was interrupted

@@ -76,7 +76,7 @@ class Catalogue(Neighbours, Publish):
     """Publish a catalogue and its pictures. Every row is checked before the first picture is read."""
 
     images: tuple[Path, ...]
-    """Folders or zip files of JPEG, PNG or FITS pictures."""
+    """Folders or zip files of pictures: JPEG, PNG, WebP, TIFF, GIF, BMP or FITS."""
     catalogue: Path
     """Table with a row for each galaxy: CSV (with commas, semicolons or tabs; also .gz), Parquet, FITS, ECSV or VOTable."""
     columns: Path | None = None

@@ -27,8 +27,10 @@ def open_dataset(name: str, config: str | None = None, streaming: bool = False) 
     Raises:
         BadInput: there is no such dataset, or it lacks one of these columns.
     """
-    if Path(name).exists() and not any(Path(name).rglob("*.parquet")):
+    if Path(name).exists() and not holds_parquet(Path(name)):
         raise BadInput(f"--dataset {name}: holds no Parquet files; publish it first (hf-galaxy publish)")
+    if Path(name).is_dir():  # the datasets library finds no name in "." and ".."
+        name = name if Path(name).name.strip(".") else str(Path(name).resolve())
     opened: dict[str, Rows] = {**(open_stream(name, config) if streaming else open_copy(name, config))}
     for split, rows in opened.items():
         if missing := {"id_str", "image"} - set(rows.column_names):
@@ -52,6 +54,12 @@ def open_dataset(name: str, config: str | None = None, streaming: bool = False) 
             "validation": train.select(np.flatnonzero(in_validation)),
         }
     return opened
+
+
+def holds_parquet(folder: Path) -> bool:
+    """Whether there are Parquet files in a folder, apart from hidden ones, which a command may be writing there."""
+    files = (file.relative_to(folder) for file in folder.rglob("*.parquet"))
+    return any(not any(part.startswith(".") for part in file.parts) for file in files)
 
 
 def rows_of(opened: dict[str, Rows], split: str, name: str) -> Rows:

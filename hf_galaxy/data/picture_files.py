@@ -9,7 +9,8 @@ from hf_galaxy.errors import BadInput
 
 
 class Pictures:
-    """Files in one or several folders and zip files, read by name; the first source that has a name is used.
+    """Files in one or several folders and zip files, read by name; the first source that has a name is used. An absolute path is
+    read if it is in one of the folders.
 
     If one folder at the top of a zip holds all its files, names may omit it.
 
@@ -68,8 +69,13 @@ class Pictures:
 
     def _source(self, name: str) -> Path | None:
         """The first source that has the file, or None."""
-        if Path(name).anchor or ".." in Path(name).parts:  # would leave the folder
+        if ".." in Path(name).parts:  # would leave the folder
             return None
+        if Path(name).anchor:
+            within = (
+                source for source in self.sources if source.is_dir() and Path(name).is_relative_to(source.absolute())
+            )
+            return next((source for source in within if os.path.isfile(name)), None)
         for source in self.sources:
             if source.is_dir():
                 exists = os.path.isfile(source / name)  # Path.is_file raises where a name is too long for a file

@@ -21,6 +21,14 @@ from hf_galaxy.errors import BadInput
 Stretch = Literal["asinh", "linear", "sqrt", "log", "lupton"]
 UNCHANGED = {"jpeg", "png"}  # kinds of files that are published byte for byte
 MAX_BYTES = 2**30  # that a compressed file may expand to
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "TIFF",
+    "GIF",
+    "BMP",
+)  # Pillow would also open those that run another program, such as EPS
 # Names of extensions that belong to a science image, as surveys call them.
 NOT_SCIENCE = re.compile(
     r"(?i:.*(MASK|WEIGHT|ERROR|FLAG|SEGM).*|MSK|DQ|WHT|ERR|RMS|SIGMA|VAR|VARIANCE|IVAR|INVVAR|SEG|PSF|BKG|CTX|CON|NEXP|EXP)"
@@ -150,7 +158,11 @@ class Rendering:
     def describe(self, kinds: set[str]) -> str:
         """How files of these kinds (of `kind_of`) were rendered, for a card."""
         sentences = []
-        names = {"fits1": "FITS images", "fits3": "FITS images of three bands", "png16": "16-bit PNGs"}
+        names = {
+            "fits1": "FITS images",
+            "fits3": "FITS images of three bands",
+            "png16": "grey PNGs and TIFFs of 16 bits or more",
+        }
         if values := [name for kind, name in names.items() if kind in kinds]:
             stretch = f"{self.stretch} stretch"
             if self.stretch == "asinh":
@@ -254,20 +266,17 @@ class Rendering:
         return picture.resize(sides, Image.Resampling.BICUBIC)
 
 
-def open_picture(content: bytes | None, formats: tuple[str, ...] | None = None) -> ImageFile.ImageFile:
+def open_picture(content: bytes | None) -> ImageFile.ImageFile:
     """Open the picture in an encoded file; only the header is decoded.
-
-    Args:
-        formats: the formats to accept, by their names in Pillow; None: all formats of Pillow.
 
     Raises:
         BadInput: there is no picture, it is truncated, or it has more pixels than Pillow allows.
-        PIL.UnidentifiedImageError: it has none of the formats.
+        PIL.UnidentifiedImageError: it has none of FORMATS.
     """
     if content is None:
         raise BadInput("there is no picture")
     try:
-        picture = Image.open(io.BytesIO(content), formats=formats)
+        picture = Image.open(io.BytesIO(content), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadInput(str(error)) from error
     check_pixels(*picture.size)
@@ -304,8 +313,8 @@ def kind_of(content: bytes, name: str = "") -> str:
     """The kind of a file, from its beginning; its pixels are not decoded.
 
     Returns:
-        "jpeg" or "png": 8 bits, grey or RGB; "other8": JPEG or PNG with transparency, a palette, fewer bits or another
-        colour space; "png16": grey PNG of 16 bits; "png16rgb": PNG of 16 bits with colour or transparency;
+        "jpeg" or "png": 8 bits, grey or RGB; "other8": those with transparency, a palette, fewer bits or another colour space,
+        WebP, TIFF, GIF and BMP; "png16": grey PNG or TIFF of 16 bits or more; "png16rgb": PNG of 16 bits with colour or transparency;
         "fits1" or "fits3": FITS image of one or three bands.
 
     Raises:
@@ -327,7 +336,7 @@ def reading(name: Path | str) -> Iterator[None]:
             yield
     except Exception as error:  # zips and decoders raise many kinds of errors; each means that the file is damaged
         if isinstance(error, Image.UnidentifiedImageError):
-            reason = "is neither JPEG, PNG nor FITS"
+            reason = f"is neither {', '.join(FORMATS)} nor FITS"
         else:
             reason = " ".join(str(error).split()) or type(error).__name__
         raise BadInput(f"{name}: cannot be read as a picture ({reason})".removeprefix(": ")) from error
@@ -351,13 +360,15 @@ def _opened(content: bytes) -> tuple[str, Any]:
     if content.startswith(FITS_START):
         hdu, bands = _fits_image(content)
         return f"fits{bands}", hdu
-    picture = open_picture(content, formats=("JPEG", "PNG"))
-    return _kind_of_picture(picture, content.startswith(PNG_START)), picture
+    picture = open_picture(content)
+    return _kind_of_picture(picture), picture
 
 
-def _kind_of_picture(picture: Image.Image, is_png: bool) -> str:
-    if not is_png:
-        return "jpeg" if picture.mode in ("L", "RGB") else "other8"
+def _kind_of_picture(picture: ImageFile.ImageFile) -> str:
+    if picture.format == "JPEG" and picture.mode in ("L", "RGB"):
+        return "jpeg"
+    if picture.format != "PNG":
+        return "png16" if picture.mode.startswith(("I", "F")) else "other8"
     # The mode in the file: in memory, 16 bits of colour are already reduced to 8, and 2 or 4 bits of grey expanded to 8.
     stored = str(picture.tile[0].args)  # type: ignore[attr-defined] # an ImageFile has tiles
     if stored.endswith(";16B"):

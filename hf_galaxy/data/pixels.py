@@ -19,7 +19,7 @@ def pixels_of(picture: Any, rendering: Rendering = DEFAULT, timeout: float = 20)
     """(H, W, 3) uint8 RGB of a picture, the same from its file, its bytes, its PIL image or its array.
 
     Args:
-        picture: path or http(s) URL of a JPEG, PNG or FITS file, its bytes, or a PIL image; or an array (H, W), (H, W, 1) or
+        picture: path or http(s) URL of a JPEG, PNG, WebP, TIFF, GIF, BMP or FITS file, its bytes, or a PIL image; or an array (H, W), (H, W, 1) or
             (H, W, 3) of uint8, of uint16 (grey, rendered as a 16-bit PNG), or of floats from 0 (black) to 1 (white), as
             matplotlib shows them. Raw fluxes are for FITS files.
 

@@ -21,7 +21,7 @@ OPTIONS = ("asked", "credible", "campaign", "volunteers")  # of `morphology`
 class GalaxyMorphologyPipeline(Pipeline):
     """`pipeline("galaxy-morphology", model=...)`: for each galaxy the result of `morphology.morphology`.
 
-    Accepts the path or URL of a JPEG, PNG or FITS file, its bytes, a PIL image, a numpy array (see `pixels_of`), a list of these,
+    Accepts the path or URL of a JPEG, PNG, WebP, TIFF, GIF, BMP or FITS file, its bytes, a PIL image, a numpy array (see `pixels_of`), a list of these,
     a generator, or a torch dataset such as transformers' KeyDataset. Pictures are framed as in training and evaluation.
 
     Args:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
-from hf_galaxy.data.dataset import open_dataset, rows_of
+from hf_galaxy.data.dataset import holds_parquet, open_dataset, rows_of
 from hf_galaxy.data.galaxies import decode
 from hf_galaxy.data.pictures import Rendering, to_rgb
 from hf_galaxy.data.pixels import pixels_of
@@ -23,7 +23,9 @@ from hf_galaxy.data.views import Framing, to_canvases
 from hf_galaxy.errors import BadInput
 
 log = logging.getLogger(__name__)
-SUFFIXES = (".jpg", ".jpeg", ".png", ".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fits.fz")
+SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fits.fz",
+)  # fmt: skip
 URLS = ("http://", "https://")
 JPEG_START = b"\xff\xd8\xff"
 ROWS_PER_PART, MAX_PARTS = 1024, 2000  # parts of millions of galaxies have more rows
@@ -186,7 +188,7 @@ def _is_picture(data: Any) -> bool:
 
 def _sources_in(name: str, config: str | None, split: str | None) -> list[Source]:
     """The galaxies of a folder of pictures, or of one or all splits of a published dataset."""
-    if Path(name).is_dir() and not any(Path(name).rglob("*.parquet")):
+    if Path(name).is_dir() and not holds_parquet(Path(name)):
         if split or config:
             raise BadInput(f"--dataset {name}: is a folder of pictures, which has no splits and configurations")
         return [PictureFolder(name)]

@@ -84,7 +84,7 @@ def test_pictures_that_cannot_be_read_are_named(run, pictures, caplog, tmp_path)
         "dataset": str(pictures),
         "split": "",
         "id_str": "text.png",
-        "reason": "cannot be read as a picture (is neither JPEG, PNG nor FITS)",
+        "reason": "cannot be read as a picture (is neither JPEG, PNG, WEBP, TIFF, GIF, BMP nor FITS)",
     }
     assert "1 pictures cannot be read, such as text.png: cannot be read as a picture (is neither JPEG" in caplog.text
     assert run.embed(pictures, cpu=True).attrs == table.attrs

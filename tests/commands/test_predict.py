@@ -248,7 +248,7 @@ def test_pictures_in_a_folder_are_predicted_and_bad_ones_listed(run_folder, pict
     with open(out / "unreadable.csv", newline="") as file:
         bad = {row["id_str"]: row["reason"] for row in csv.DictReader(file)}
     assert bad.keys() == {"deep/half.jpg", "text.jpeg", "empty.png", "black.fits"}
-    assert "is neither JPEG, PNG nor FITS" in bad["empty.png"]
+    assert "is neither JPEG, PNG, WEBP, TIFF, GIF, BMP nor FITS" in bad["empty.png"]
     assert "its pixels are all 0" in bad["black.fits"]
     sqrt = tmp_path / "sqrt"
     predict(run_folder, "--dataset", pictures, "--out", sqrt, "--batch-size", 8, "--stretch", "sqrt")
@@ -258,7 +258,7 @@ def test_pictures_in_a_folder_are_predicted_and_bad_ones_listed(run_folder, pict
 
 def test_no_file_of_a_folder_is_passed_over_in_silence(tmp_path, caplog):
     (tmp_path / "a").mkdir()
-    for name in ("b.fits.fz", "a/c.FIT", "d.tif", "e.tif", "f.npy", "notes", ".hidden.tif"):
+    for name in ("b.fits.fz", "a/c.FIT", "d.svg", "e.svg", "f.npy", "notes", ".hidden.tif"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / os.fsdecode(b"gal\xe1.jpg")).write_bytes(b"not UTF-8 by its name")
     folder = PictureFolder(str(tmp_path))
@@ -266,7 +266,7 @@ def test_no_file_of_a_folder_is_passed_over_in_silence(tmp_path, caplog):
     assert [content for _, content in folder.read(0, 3, 0)] == [b"x", b"x", b"not UTF-8 by its name"]
     assert len(folder.fingerprint()) == 64
     (line,) = caplog.messages
-    assert line.endswith("files that are no pictures by their names are left out: 2 .tif, 1 .npy, 1 notes")
+    assert line.endswith("files that are no pictures by their names are left out: 2 .svg, 1 .npy, 1 notes")
 
 
 @pytest.mark.parametrize("options", [{"crop": 0.5}, {"crop": 0.5, "size": 30}, {"size": 30}, {}])

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from hf_galaxy import load_tree
 from hf_galaxy.data import galaxies as galaxies_module
-from hf_galaxy.data.dataset import open_dataset, rows_of
+from hf_galaxy.data.dataset import holds_parquet, open_dataset, rows_of
 from hf_galaxy.data.galaxies import Galaxies, decode, decode_batch
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.pixels import pixels_of
@@ -593,3 +593,19 @@ def test_evaluation_sees_every_galaxy_once(opened, processes):
         for votes in batch["votes"]
     ]
     assert sorted(seen) == sorted(map(tuple, votes_of(opened["test"], TREE).tolist()))
+
+
+def test_the_working_directory_is_a_dataset_by_its_dot(mock_dataset, monkeypatch):
+    monkeypatch.chdir(mock_dataset)
+    for streaming in (False, True):
+        here, there = (open_dataset(name, streaming=streaming) for name in (".", str(mock_dataset)))
+        assert {split: len(rows) for split, rows in here.items()} == {split: len(rows) for split, rows in there.items()}
+
+
+def test_hidden_parquet_files_are_no_dataset(tmp_path):
+    (tmp_path / ".out.partial").mkdir()
+    (tmp_path / ".out.partial/part-0.parquet").touch()
+    assert not holds_parquet(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/train.parquet").touch()
+    assert holds_parquet(tmp_path)

@@ -13,6 +13,7 @@ from astropy.utils.exceptions import AstropyWarning
 from PIL import Image
 
 from hf_galaxy.data import pictures
+from hf_galaxy.data.galaxies import decode
 from hf_galaxy.data.pictures import Rendering, kind_of
 from hf_galaxy.errors import BadInput
 
@@ -297,6 +298,23 @@ def test_a_mask_before_the_science_image_is_not_the_picture(name):
     np.testing.assert_array_equal(pixels_of(fits_file(fits.PrimaryHDU(SKY), other)), expected)
 
 
+@pytest.mark.parametrize("form", ["TIFF", "GIF", "BMP", "WEBP"])
+def test_other_formats_become_png_at_publishing_and_are_the_same_picture_everywhere(form):
+    file, grey = io.BytesIO(), Image.fromarray(COLOURS).convert("L")
+    grey.save(file, form, **({"lossless": True} if form == "WEBP" else {}))
+    expected = np.asarray(Image.open(io.BytesIO(file.getvalue())).convert("RGB"))
+    assert kind_of(file.getvalue()) == "other8"
+    content, suffix = Rendering().render(file.getvalue())
+    assert suffix == ".png"
+    for pixels in (np.asarray(Image.open(io.BytesIO(content)).convert("RGB")), decode(file.getvalue())):
+        np.testing.assert_array_equal(pixels, expected)
+
+
+def test_a_tiff_of_16_bits_is_stretched_like_a_png():
+    values = np.rint(1000 * SKY - 1000 * SKY.min()).astype(np.uint16)
+    np.testing.assert_array_equal(pixels_of(saved(values, "TIFF")), pixels_of(saved(values)))
+
+
 def test_a_blank_integer_is_black():
     whole = np.rint(SKY * 10).astype(np.int16)
     whole[2, 2] = 32000
@@ -342,7 +360,7 @@ def test_lupton_shows_what_is_not_finite_as_black():
 
 
 FITS = fits_file(SKY)
-NEITHER = "is neither JPEG, PNG nor FITS"
+NEITHER = "is neither JPEG, PNG, WEBP, TIFF, GIF, BMP nor FITS"
 
 
 @pytest.mark.parametrize(
@@ -353,8 +371,8 @@ NEITHER = "is neither JPEG, PNG nor FITS"
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', NEITHER),
         (b"<html><body>404</body></html>", NEITHER),
         (pickle.dumps(SKY), NEITHER),
-        (saved(COLOURS, "GIF", "L"), NEITHER),
-        (saved(COLOURS, "TIFF"), NEITHER),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n", NEITHER),  # Pillow would start Ghostscript
+        (saved(COLOURS, "PPM"), NEITHER),
         (gzip.compress(saved(COLOURS)), NEITHER),
         (saved(COLOURS, "JPEG")[:900], "truncated"),
         (saved(COLOURS)[:900], "truncated"),
@@ -443,7 +461,7 @@ def test_the_card_says_what_was_done_and_no_more():
                  "the third band is red, the second green and the first blue", "PNGs, without further loss"):  # fmt: skip
         assert fact in fits
     mixed = Rendering(stretch="lupton", lupton_q=5).describe({"fits1", "png16", "png16rgb", "other8", "png"})
-    for fact in ("FITS images, 16-bit PNGs", "lupton stretch (Lupton et al. 2004, Q = 5)", "upper 8 bits",
+    for fact in ("FITS images, grey PNGs and TIFFs of 16 bits or more", "lupton stretch (Lupton et al. 2004, Q = 5)", "upper 8 bits",
                  "transparent pixels lie over black", "The 8-bit JPEG and PNG files are the original files"):  # fmt: skip
         assert fact in mixed
     assert "softening" not in mixed

@@ -280,11 +280,14 @@ def test_a_url_is_downloaded(server, tmp_path, pipe):
 def test_what_cannot_be_read_is_named(server, tmp_path, pipe):
     (tmp_path / "text.jpg").write_text("a text file")
     (tmp_path / "half.jpg").write_bytes(jpeg_bytes()[:2000])
-    (tmp_path / "webp.png").write_bytes(saved(GREY, "WEBP"))
+    (tmp_path / "ppm.png").write_bytes(saved(GREY, "PPM"))
     for picture, message in [
-        (tmp_path / "text.jpg", "text.jpg: cannot be read as a picture (is neither JPEG, PNG nor FITS)"),
+        (
+            tmp_path / "text.jpg",
+            "text.jpg: cannot be read as a picture (is neither JPEG, PNG, WEBP, TIFF, GIF, BMP nor FITS)",
+        ),
         (tmp_path / "half.jpg", "half.jpg: cannot be read as a picture (image file is truncated"),
-        (tmp_path / "webp.png", "webp.png: cannot be read as a picture (is neither"),
+        (tmp_path / "ppm.png", "ppm.png: cannot be read as a picture (is neither"),
         (tmp_path / "none.jpg", "none.jpg: cannot be read ([Errno 2] No such file"),
         (tmp_path, f"{tmp_path}: cannot be read ([Errno 21] Is a directory"),
         ("a\0b", "cannot be read (embedded null byte)"),

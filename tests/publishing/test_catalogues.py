@@ -86,9 +86,9 @@ def test_wrong_rows_are_counted(catalogue_folder):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"this is text", "is neither JPEG, PNG nor FITS"),
+        (b"this is text", "is neither JPEG, PNG, WEBP, TIFF, GIF, BMP nor FITS"),
         (jpeg_bytes()[:900], "truncated"),
-        (b"", "is neither JPEG, PNG nor FITS"),
+        (b"", "is neither JPEG, PNG, WEBP, TIFF, GIF, BMP nor FITS"),
     ],
 )
 def test_a_bad_picture_is_named_with_its_row(catalogue_folder, content, message):
@@ -302,3 +302,12 @@ def test_paths_of_windows_are_found(catalogue_folder):
     edit(catalogue_folder / "votes.csv", "g3,3.jpg", r"g3,far\away\3.jpg")
     found = read(catalogue_folder)
     assert [row["image"]["bytes"] for row in found] == [row["image"]["bytes"] for row in expected]
+
+
+def test_absolute_paths_are_read_inside_the_folders_and_nowhere_else(catalogue_folder):
+    expected = read(catalogue_folder)
+    edit(catalogue_folder / "votes.csv", "g3,3.jpg", f"g3,{catalogue_folder}/pictures/3.jpg")
+    assert [row["image"]["bytes"] for row in read(catalogue_folder)] == [row["image"]["bytes"] for row in expected]
+    (catalogue_folder / "3.jpg").write_bytes(jpeg_bytes())
+    for outside in (catalogue_folder / "3.jpg", catalogue_folder / "pictures/../3.jpg"):
+        assert str(outside) not in Pictures([catalogue_folder / "pictures"])
