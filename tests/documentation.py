@@ -86,12 +86,9 @@ def blocks_of_notebook(notebook: dict[str, Any]) -> list[Block]:
         if cell["cell_type"] != "code" or "install" in cell["metadata"].get("tags", ()):
             continue
         text = "".join(cell["source"])
-        kinds = itertools.groupby(text.splitlines(), lambda line: line.startswith("!"))
-        for is_shell, lines in kinds:
-            language, text = (
-                ("bash", "\n".join(line[1:] for line in lines)) if is_shell else ("python", "\n".join(lines))
-            )
-            found.append(Block(language, text, 1))
+        for is_shell, lines in itertools.groupby(text.splitlines(), lambda line: line.startswith("!")):
+            part = "\n".join(line.removeprefix("!") if is_shell else line for line in lines)
+            found.append(Block("bash" if is_shell else "python", part, 1))
     return found
 
 
@@ -287,13 +284,8 @@ def _run_python(pipe: Any) -> None:
     sys.path.insert(0, "")
     with contextlib.ExitStack() as stack:
         for name, options in SMALLER_CALLS.items():
-            if name in dir(hf_galaxy):
-                call = getattr(hf_galaxy, name)
-                stack.enter_context(
-                    mock.patch.object(
-                        hf_galaxy, name, lambda *a, _c=call, _o=options, **k: _c(*a, **{**k, **_o}), create=True
-                    )
-                )
+            call = getattr(hf_galaxy, name)
+            stack.enter_context(mock.patch.object(hf_galaxy, name, _with(call, options)))
         with contextlib.suppress(EOFError):
             while True:
                 code, page, output = pipe.recv()
@@ -304,6 +296,11 @@ def _run_python(pipe: Any) -> None:
                     pipe.send("")
                 except BaseException:
                     pipe.send(traceback.format_exc())
+
+
+def _with(call: Callable[..., object], options: dict[str, Any]) -> Callable[..., object]:
+    """A call that takes these options instead of those that it is given."""
+    return lambda *arguments, **given: call(*arguments, **given | options)
 
 
 def is_told(expected: str, printed: str) -> str:
@@ -326,10 +323,9 @@ def tell(file: str) -> None:
     os.chdir(story["folder"])
     os.environ["MPLBACKEND"] = "agg"
     output = Path(story["folder"], ".output")
-    with mock.patch(
-        "hf_galaxy.reports.run_figures.figures", return_value={}
-    ):  # which take longer than the trainings here
-        output.touch()
+    output.touch()
+    # Drawing the figures of cards would take longer than the trainings.
+    with mock.patch("hf_galaxy.reports.run_figures.figures", return_value={}):
         teller = Story(story["page"], output)
         for block in (Block(**each) for each in story["blocks"]):
             if block.is_output:

@@ -3,6 +3,7 @@
 How a page says what its blocks need, and what is run smaller here, is in `documentation`.
 """
 
+import ast
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from tests.documentation import COMMANDS, PAGES, blocks_of, lines_of, ours, run_
 from tests.forks import run_forked
 
 HERE = ROOT / "tests/documentation.py"
-LANGUAGES = {"bash", "sh", "python", "py", "toml", "yaml", "json", "text", "bibtex"}
+LANGUAGES = {"bash", "sh", "python", "toml", "yaml", "json", "text"}
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES}
 STORIES = [name for name, text in TEXTS.items() if any(not block.not_run for block in blocks_of(text))]
 
@@ -87,6 +88,15 @@ def known_options():
     return {f"--{field}" for field in fields} | {f"--no-{field}" for field in fields} | others
 
 
+def test_links_lead_to_files_of_the_repository_as_on_github():
+    others = [ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
+    for page in (*PAGES, *others):
+        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            if not link.startswith(("http", "#")):
+                assert (page.parent / link.partition("#")[0]).exists(), f"{page.name}: {link}"
+
+
 def test_the_reference_has_every_command():
     text = TEXTS["docs/reference/commands.md"]
     assert [
@@ -96,11 +106,13 @@ def test_the_reference_has_every_command():
     ] == []
 
 
-def test_every_block_has_a_language_and_a_reason_if_it_is_not_run():
+def test_every_block_has_a_language_that_can_be_read_and_a_reason_if_it_is_not_run():
     for name, text in TEXTS.items():
         assert len(re.findall(r"^ *```", text, re.MULTILINE)) == 2 * len(blocks_of(text)), name
         for block in blocks_of(text):
             assert block.language in LANGUAGES, f"{name}:{block.line}"
+            if block.language == "python":
+                ast.parse(block.text)
             assert block.not_run is None or len(block.not_run.split()) > 1, f"{name}:{block.line}"
 
 
