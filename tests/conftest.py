@@ -37,7 +37,9 @@ LONGEST = (
     "training/test_exactness",
     "downstream/test_benchmark",
     "commands/test_scripts",
+    "commands/test_demo",
     "training/test_features",
+    "test_documentation",
 )
 
 OF_SPACE = ("commands/test_space", "test_imports")  # they export the models, too; these come first
