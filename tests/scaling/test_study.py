@@ -100,7 +100,7 @@ def test_runs_measured_without_replicates_are_refused():
     records = classed_records(sizes=SIZES[:1], seeds=(1,))
     for record in records.values():
         del record.results["test"]["bootstrap"]
-    with pytest.raises(BadInput, match=r"evaluate\.py"):
+    with pytest.raises(BadInput, match="hf-galaxy evaluate"):
         points_of(records)
 
 
