@@ -189,11 +189,16 @@ def _sources(data: Any, config: str | None, split: str | None) -> list[Source]:
 @contextmanager
 def _as_it_was(model: GalaxyPreTrainedModel) -> Iterator[None]:
     """Within the block the model may go to another device, and is in evaluation mode."""
-    device, training = model.device, model.training
+    device = model.device
+    modes = [
+        (module, module.training) for module in model.modules()
+    ]  # a frozen part may have another mode than the rest
     try:
         yield
     finally:
-        model.to(device).train(training)
+        model.to(device)
+        for module, training in modes:
+            module.training = training
 
 
 def _folder(predictor: Predictor, sources: list[Source], out: Path, csv: bool = False) -> Path:

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import re
 import reprlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,7 +30,10 @@ SUFFIXES = (
 URLS = ("http://", "https://")
 JPEG_START = b"\xff\xd8\xff"
 ROWS_PER_PART, MAX_PARTS = 1024, 2000  # parts of millions of galaxies have more rows
+# What decoding raises; BadInput is a ValueError, and Pillow has a SyntaxError for a damaged PNG.
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 IN_MEMORY = (bytes, Image.Image, np.ndarray)
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of an object in memory, in a message; another one in each process
 
 
 class PictureFolder:
@@ -102,20 +106,26 @@ class PictureList:
     def fingerprint(self) -> str:
         """A digest of the names and sizes of the files, and of the pictures in memory."""
         files = [f"{path} {path.stat().st_size}" for path in self._files()]
-        others = [i for i, name in enumerate(self.ids) if name == str(i)]
-        contents = (self.pictures[i] for i in others)
-        return _digest([*self.ids, *files, *(hashlib.sha256(_bytes_of(content)).hexdigest() for content in contents)])
+        contents = (self._bytes_of(i) for i, name in enumerate(self.ids) if name == str(i))
+        return _digest([*self.ids, *files, *(hashlib.sha256(content).hexdigest() for content in contents)])
 
     def read(self, first: int, end: int, later: int) -> Iterator[tuple[str, Any]]:
-        """Names and contents of pictures `first` to `end`, with the error instead of the content of an unreadable file."""
+        """Names and contents of pictures `first` to `end`, with the error instead of the content of an unreadable one."""
         for i in range(first, end):
-            picture = self.pictures[i]
-            if isinstance(picture, str | Path) and not str(picture).startswith(URLS):
-                try:
+            try:
+                picture = self.pictures[i]  # a column of a dataset decodes it here
+                if isinstance(picture, str | Path) and not str(picture).startswith(URLS):
                     picture = Path(picture).read_bytes()
-                except OSError as error:
-                    picture = error
+            except UNREADABLE as error:
+                picture = error
             yield self.ids[i], picture
+
+    def _bytes_of(self, i: int) -> bytes:
+        """What distinguishes a picture in memory; of a damaged one the error."""
+        try:
+            return _bytes_of(self.pictures[i])
+        except UNREADABLE as error:
+            return ADDRESS.sub("", str(error)).encode()
 
 
 class DatasetSplit:
@@ -152,7 +162,7 @@ def sources_of(data: Sequence[Any], config: str | None = None, split: str | None
         split: of the datasets; None: all of them.
 
     Raises:
-        BadInput: there is no such dataset or split, or there are no pictures.
+        BadInput: there is no such dataset or split, or there are no pictures in it.
     """
     lazy = not isinstance(
         data, list | tuple
@@ -171,7 +181,11 @@ def sources_of(data: Sequence[Any], config: str | None = None, split: str | None
         raise BadInput(
             f"--dataset: {first} is a picture and {other} is none; give pictures alone, or folders and datasets"
         )
-    return [source for name in data for source in _sources_in(str(name), config, split)]
+    sources = [source for name in data for source in _sources_in(str(name), config, split)]
+    if not any(map(len, sources)):
+        where = f": split {split}" if split else ""
+        raise BadInput(f"--dataset {', '.join(map(str, data))}{where}: has no galaxies")
+    return sources
 
 
 def _is_picture(data: Any) -> bool:
@@ -230,8 +244,8 @@ class Reader(Dataset):
             try:
                 pictures.append(self.decoded(content))
                 ids.append(name)
-            except (OSError, ValueError) as error:  # BadInput is a ValueError
-                unreadable.append((name, " ".join(str(error).split())))
+            except UNREADABLE as error:
+                unreadable.append((name, ADDRESS.sub("", " ".join(str(error).split()))))
         pixels = to_canvases(pictures, self.framing) if pictures else None
         return {"ids": ids, "pixels": pixels, "unreadable": unreadable}
 
@@ -239,9 +253,9 @@ class Reader(Dataset):
         """(H, W, 3) uint8 of what `read` of a source gives.
 
         Raises:
-            OSError, ValueError: it cannot be read.
+            OSError, ValueError, SyntaxError, DecompressionBombError: it cannot be read.
         """
-        if isinstance(content, OSError):
+        if isinstance(content, Exception):
             raise content
         if content is None:
             raise ValueError("there is no picture")
@@ -263,5 +277,11 @@ def _digest(lines: Iterable[str]) -> str:
 def _bytes_of(picture: Any) -> bytes:
     if isinstance(picture, bytes):
         return picture
+    if picture is None:
+        return b""
+    if isinstance(picture, str | Path):
+        return str(picture).encode()
+    if isinstance(picture, Image.Image) and picture.mode in ("P", "PA"):
+        picture = picture.convert("RGBA")  # two pictures may differ by their palettes alone
     pixels = np.asarray(picture)
     return f"{pixels.shape} {pixels.dtype} ".encode() + pixels.tobytes()

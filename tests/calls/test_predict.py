@@ -1,15 +1,20 @@
 """Calls and commands predict and embed the same numbers; whatever cannot be read is named; a model stays as it was."""
 
+import hashlib
+import io
 import json
+from collections import UserList
 from concurrent.futures import ThreadPoolExecutor
 
+import datasets
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
-from datasets import load_dataset
+from datasets import Dataset, Features, load_dataset
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -17,6 +22,7 @@ import hf_galaxy
 from hf_galaxy.commands import embed as embed_command
 from hf_galaxy.commands import predict as predict_command
 from hf_galaxy.models import predictions
+from hf_galaxy.models.prediction_inputs import PictureList
 from tests.galaxies import jpeg_bytes
 
 
@@ -135,10 +141,58 @@ def test_a_bare_pretrained_backbone_embeds(galaxies, tmp_path):
         np.testing.assert_allclose(table, backbone(views), rtol=0.05, atol=0.02)
 
 
+def test_damaged_pictures_of_a_column_or_in_memory_are_named(run, tmp_path):
+    contents = [{"bytes": content, "path": None} for content in (jpeg_bytes(), b"no picture")]
+    column = Dataset.from_dict({"image": contents}, Features({"image": datasets.Image()}))["image"]
+    table = run.predict(column, cpu=True)
+    [bad] = table.attrs["unreadable"]
+    assert (list(table["id_str"]), bad["id_str"]) == (["0"], "1")
+    assert "cannot identify image file" in bad["reason"]
+    assert "0x" not in bad["reason"]  # an address in memory, which would differ in the next process
+    truncated = Image.open(io.BytesIO(jpeg_bytes()[:-200]))
+    out = run.predict([jpeg_bytes(), truncated], cpu=True, out=tmp_path / "out")
+    assert "truncated" in (out / "unreadable.csv").read_text()
+
+
+def test_the_fingerprint_of_pictures_is_that_of_what_they_show():
+    palettes = [Image.new("P", (4, 4)) for _ in range(2)]
+    for image, colour in zip(palettes, ([0, 0, 0], [250, 0, 0]), strict=True):
+        image.putpalette(colour)
+    assert len({PictureList([each]).fingerprint() for each in palettes}) == 2
+
+    class Column(UserList):
+        """Read when it is needed, with a row without a picture and one that cannot be decoded."""
+
+        def __getitem__(self, i):
+            return self.data[i] if self.data[i] is None else Image.open(io.BytesIO(self.data[i]))
+
+    assert PictureList(Column([None])).fingerprint() == hashed("0", b"")
+    assert PictureList(Column([b"x"])).fingerprint() == PictureList(Column([b"x"])).fingerprint()
+
+
+def hashed(name, content):
+    return hashlib.sha256(f"{name}\n{hashlib.sha256(content).hexdigest()}\n".encode()).hexdigest()
+
+
+def test_a_split_without_galaxies_is_refused(run, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name, count in (("train", 2), ("test", 0)):
+        table = pa.table({"id_str": ["a", "b"], "image": [{"bytes": jpeg_bytes(), "path": ""}] * 2})
+        pq.write_table(table[:count], folder / f"{name}-00000-of-00001.parquet")
+    with pytest.raises(hf_galaxy.BadInput, match=rf"^data {folder}: split test: has no galaxies"):
+        run.predict(folder, split="test", cpu=True)
+    with pytest.raises(hf_galaxy.BadInput, match="split test: has no galaxies"):
+        run.predict(folder, split="test", cpu=True, out=tmp_path / "out", csv=True)
+    assert len(run.predict(folder, cpu=True)) == 2
+
+
 def test_a_loaded_model_stays_as_it_was(run, pictures):
     model = hf_galaxy.Run(run.folder).model.train()
+    model.backbone.eval()
     table = hf_galaxy.predict(model, pictures, cpu=True)
-    assert model.training
+    assert (model.training, model.head.training) == (True, True)
+    assert not any(module.training for module in model.backbone.modules())
     np.testing.assert_array_equal(table.iloc[:, 3:], run.predict(pictures, cpu=True).iloc[:, 3:])
 
 
