@@ -112,7 +112,7 @@ def typed(*left_out: str) -> str:
     if program.stem == "hf-galaxy":
         words = ["hf-galaxy"]
     elif program.parent.name == "commands" and program.parent.parent.name == "hf_galaxy":
-        words = ["hf-galaxy", program.stem]
+        words = ["hf-galaxy", *([program.stem] if program.stem != "main" else [])]
     else:
         words = ["python", sys.argv[0]]
     return shlex.join([*words, *(word for word in sys.argv[1:] if word not in left_out)])

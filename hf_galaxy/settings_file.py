@@ -4,6 +4,7 @@ import dataclasses
 import json
 import typing
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import tyro
 import yaml
 
 from hf_galaxy.errors import BadInput
+
+YES, NO = ("true", "yes", "on"), ("false", "no", "off")
 
 
 def with_file(settings: Any, arguments: Sequence[str]) -> list[str]:
@@ -36,15 +39,18 @@ def with_file(settings: Any, arguments: Sequence[str]) -> list[str]:
         settings = kinds[subcommand[0]]
     given = {_name(word.partition("=")[0]) for word in arguments if word.startswith("--")}
     given |= {name.removeprefix("no_") for name in given}
+    has_first_word = bool(arguments) and not arguments[0].startswith("-")
     options = _options(settings)
-    words = []
+    words: list[str] = []
     for key, value in read(Path(path)).items():
-        kind, names = options.get(_name(str(key)), (None, set()))
-        if not names and value is not None:
+        option = options.get(_name(str(key)))
+        if value is None:  # a run's record has all options, those that it does not use as null
+            continue
+        if option is None:
             raise BadInput(f"--config {path}: {key}: there is no such option; --help lists them")
-        # A run's record has all options, those that it does not use as null.
-        if value is not None and not names & given:
-            words += _words(path, str(key), kind, value)
+        if not (has_first_word if option.is_positional else option.names & given):
+            option_words = option.words(path, str(key), value)
+            words = [*option_words, *words] if option.is_positional else [*words, *option_words]
     return [*subcommand, *words, *arguments]
 
 
@@ -64,7 +70,9 @@ def read(path: Path) -> dict[str, Any]:
         raise BadInput(
             f"--config {path}: {error.strerror}; it is a YAML or JSON file of options (the configuration of a dataset is --dataset-config)"
         ) from error
-    except (ValueError, yaml.YAMLError) as error:
+    except BadInput:
+        raise
+    except (ValueError, TypeError, yaml.YAMLError) as error:  # TypeError: a mapping as the name of an option
         raise BadInput(f"--config {path}: cannot be read ({' '.join(str(error).split())})") from error
     if isinstance(content, dict) and isinstance(content.get("settings"), dict):
         content = content["settings"]
@@ -75,12 +83,18 @@ def read(path: Path) -> dict[str, Any]:
 
 def text_of(settings: Any) -> str:
     """The settings as a file for `--config`."""
-    values = {name.replace("_", "-"): _plain(value) for name, value in _values(settings)}
+    options = _options(type(settings))
+    values = {options[name].name.replace("_", "-"): _plain(value) for name, value in _values(settings)}
     return yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=120)
 
 
-def _loader(path: Path) -> type[yaml.SafeLoader]:
-    class Loader(yaml.SafeLoader):
+def _loader(path: Path) -> type[yaml.BaseLoader]:
+    """A loader for which every value is the text that stands in the file, but for null: 1.10 is not 1.1, and off not false."""
+
+    class Loader(yaml.BaseLoader):
+        def construct_scalar(self, node: Any) -> Any:
+            return None if node.style is None and node.value in ("", "~", "null") else super().construct_scalar(node)
+
         def construct_mapping(self, node: Any, deep: bool = False) -> dict:
             pairs = [(self.construct_object(key), self.construct_object(value, deep=True)) for key, value in node.value]
             return _once(path, pairs)
@@ -112,18 +126,55 @@ def _name(word: str) -> str:
     return word.removeprefix("--").replace("-", "_")
 
 
-def _options(settings: Any) -> dict[str, tuple[Any, set[str]]]:
-    """Every name that an option has -> its type, with what tyro knows of it, and all its names."""
-    options: dict[str, tuple[Any, set[str]]] = {}
+@dataclass(frozen=True)
+class _Option:
+    """An option of a command.
+
+    Attributes:
+        kind: its type, with what tyro knows of it.
+        names: all that it has: that of the field, and those on the command line.
+        name: the one for the command line.
+    """
+
+    kind: Any
+    names: set[str]
+    name: str
+
+    @property
+    def is_positional(self) -> bool:
+        """Whether it is a word of the command line without a name before it."""
+        return tyro.conf.Positional in _extras(self.kind)
+
+    def words(self, path: str, key: str, value: Any) -> list[str]:
+        """It as words of a command line."""
+        flag = f"--{self.name.replace('_', '-')}"
+        if _bare(self.kind) is bool:
+            if str(value).lower() not in YES + NO:
+                raise BadInput(f"--config {path}: {key}: {value} is neither true nor false")
+            return [flag if str(value).lower() in YES else f"--no-{flag[2:]}"]
+        if isinstance(value, bool | dict):
+            raise BadInput(f"--config {path}: {key}: give a value, or a list of values")
+        values = list(map(str, value)) if isinstance(value, list) else [str(value)]
+        if self.is_positional:
+            return values
+        if tyro.conf.UseAppendAction in _extras(self.kind):
+            return [word for each in values for word in (flag, each)]
+        return [flag, *values]
+
+
+def _options(settings: Any) -> dict[str, _Option]:
+    """Every name that an option has -> the option."""
+    options: dict[str, _Option] = {}
     hints = typing.get_type_hints(settings, include_extras=True)
     for field in dataclasses.fields(settings):
         kind = hints[field.name]
         if dataclasses.is_dataclass(part := _bare(kind)):
             options |= _options(part)
             continue
-        given = [(getattr(each, "name", None), *(getattr(each, "aliases", None) or ())) for each in _extras(kind)]
-        names = {field.name, *(_name(name) for each in given for name in each if name)}
-        options |= dict.fromkeys(names, (kind, names))
+        known = [each for each in _extras(kind) if hasattr(each, "aliases")]
+        name = _name(next((each.name for each in known if each.name), field.name))
+        names = {field.name, name, *(_name(alias) for each in known for alias in each.aliases or ())}
+        options |= dict.fromkeys(names, _Option(kind, names, name))
     return options
 
 
@@ -133,22 +184,6 @@ def _bare(kind: Any) -> Any:
 
 def _extras(kind: Any) -> tuple:
     return getattr(kind, "__metadata__", ())
-
-
-def _words(path: str, name: str, kind: Any, value: Any) -> list[str]:
-    """An option as words of a command line."""
-    option = f"--{_name(name).replace('_', '-')}"
-    if isinstance(value, bool) and _bare(kind) is bool:
-        return [option if value else f"--no-{option[2:]}"]
-    if value is False:  # what YAML makes of the word no
-        value = "no"
-    if isinstance(value, list) and tyro.conf.UseAppendAction in _extras(kind):
-        return [word for each in value for word in (option, str(each))]
-    if isinstance(value, list):
-        return [option, *map(str, value)]
-    if isinstance(value, bool | dict):
-        raise BadInput(f"--config {path}: {name}: give a value, or a list of values")
-    return [option, str(value)]
 
 
 def _values(settings: Any) -> Iterator[tuple[str, Any]]:

@@ -11,7 +11,7 @@ import tyro
 import yaml
 
 from hf_galaxy.command_line import Command, OutputPath
-from hf_galaxy.commands import finetune, pretrain, publish, sweep
+from hf_galaxy.commands import check, finetune, pretrain, publish, sweep
 from hf_galaxy.errors import BadInput
 
 
@@ -79,7 +79,9 @@ def test_the_command_line_takes_precedence(tmp_path, words, changed):
         ("", "holds no options"),
         ("name: [a", "cannot be read"),
         ("name: {a: 1}", "name: give a value, or a list"),
-        ("name: a\nprecision: yes", "precision: give a value"),
+        ("name: a\nflip: perhaps", "flip: perhaps is neither true nor false"),
+        ("{{ x }}: 1", "cannot be read"),
+        ("<<: a", "<<: there is no such option"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_name_and_what_is_wrong(tmp_path, text, message):
@@ -164,6 +166,7 @@ def test_other_tools_names_are_taken(monkeypatch):
         ["--push-to-hub", "lab/mock"],
         ["--push=lab/mock"],
         ["--push-to-hub=lab/mock"],
+        ["--push_to_hub", "lab/mock"],
     ):
         assert publish.without_push(f"{line} {' '.join(words)} --seed 1") == f"{line} --seed 1"
 
@@ -172,6 +175,7 @@ def test_other_tools_names_are_taken(monkeypatch):
     ("program", "typed"),
     [
         ("/env/bin/hf-galaxy", "hf-galaxy a 'b c'"),
+        ("/env/hf_galaxy/commands/main.py", "hf-galaxy a 'b c'"),
         ("/env/hf_galaxy/commands/fit.py", "hf-galaxy fit a 'b c'"),
         ("scripts/fit.py", "python scripts/fit.py a 'b c'"),
     ],
@@ -181,3 +185,30 @@ def test_a_command_line_is_recorded_as_one_would_type_it(monkeypatch, program, t
 
     monkeypatch.setattr(sys, "argv", [program, "a", "--page", "b c"])
     assert command_line.typed("--page") == typed
+
+
+def test_values_are_the_texts_that_stand_there(tmp_path):
+    found = read(tmp_path, "name: [007, 1_000, 1:30, off, 1.10, '~', 2024-01-01]\nrate: null\n")
+    assert found.name == ("007", "1_000", "1:30", "off", "1.10", "~", "2024-01-01")
+    assert found.rate == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (finetune.command, "--start a --dataset b --dataset-config 1.10 --out o --no-flip --keep-at 1 2"),
+        (check.command, "data/x --dataset-config off"),
+        (publish.command, "catalogue --images a b --catalogue c --crop 0.5 --rgb 0 1 2 --out o"),
+        (publish.command, "card --card c --out o --dataset d --dataset-config gz2"),
+        (sweep.command, "--out o --vary seed=1,2 --vary epochs=1,2"),
+    ],
+)
+def test_what_a_command_prints_it_reads(tmp_path, capsys, command, words):
+    words = words.split()
+    with pytest.raises(SystemExit):
+        command.read([*words, "--print-config"])
+    first = words[:1] if command is publish.command else []
+    (tmp_path / "f.yaml").write_text(capsys.readouterr().out)
+    assert command.read([*first, "--config", str(tmp_path / "f.yaml")]) == command.read(words)
+    if command is check.command:
+        assert command.read(["data/y", "--config", str(tmp_path / "f.yaml")]).dataset == "data/y"

@@ -8,6 +8,8 @@ Without --config-file it takes that of `accelerate config`, if there is one; els
 The same run: `accelerate launch -m hf_galaxy.commands.finetune ...`.
 """
 
+import difflib
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -40,16 +42,29 @@ def main(settings: Launch, rest: list[str]) -> None:
     """Start it, in this process; it ends with the exit status of the launcher."""
     if not rest:
         raise BadInput(f"name the command to start: {', '.join(LAUNCHED)}")
+    if rest[0] not in LAUNCHED:
+        near = difflib.get_close_matches(rest[0], LAUNCHED, 1)
+        meant = f"did you mean {near[0]}?" if near else "it is one of"
+        raise BadInput(f"{rest[0]}: no command that is launched; {meant} ({', '.join(LAUNCHED)})")
     import torch
     from accelerate.commands import launch
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     path, given = configuration(settings), asdict(settings)
     given["config_file"] = path
     if path == CONFIGURATIONS / "gpu8.yaml" and settings.num_processes is None:
         given["num_processes"] = torch.cuda.device_count()
+        if not given["num_processes"]:
+            raise BadInput("--config-file gpu8: this machine has no GPU")
     options = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
     sys.argv = ["accelerate launch", *options, "-m", f"hf_galaxy.commands.{rest[0]}", *rest[1:]]
-    launch.main()
+    try:
+        launch.main()
+    except subprocess.CalledProcessError as error:  # whose reason the command itself has said
+        sys.exit(error.returncode)
+    except ChildFailedError as error:
+        _, first = error.get_first_failure()
+        sys.exit(first.exitcode if first.exitcode > 0 else 1)
 
 
 def configuration(settings: Launch) -> Path | None:
@@ -84,8 +99,13 @@ def configuration(settings: Launch) -> Path | None:
 
 
 def command_name(words: Sequence[str]) -> int:
-    """The place of the command to start, after which come its own options."""
-    return next((i for i, word in enumerate(words) if word in LAUNCHED), len(words))
+    """The place of the command to start, the first word that is neither an option of the launcher nor its value."""
+    place = 0
+    while place < len(words) and words[place].startswith("-"):
+        if words[place] in ("-h", "--help"):
+            return len(words)
+        place += 1 if "=" in words[place] else 2
+    return min(place, len(words))
 
 
 command = Command(Launch, main, rest_at=command_name)

@@ -243,7 +243,9 @@ def tree_of(settings: Simulate | Catalogue | Combine, columns: Collection[str]) 
 def without_push(line: str) -> str:
     """The command line without --push, which does not change the files."""
     words = shlex.split(line)
-    return shlex.join(w for i, w in enumerate(words) if not (w.startswith("--push") or words[i - 1] in PUSH))
+    return shlex.join(
+        w for i, w in enumerate(words) if not (w.startswith("--push") or words[i - 1].replace("_", "-") in PUSH)
+    )
 
 
 def write_card(settings: Card) -> None:

@@ -72,9 +72,11 @@ class Pictures:
         if ".." in Path(name).parts:  # would leave the folder
             return None
         if Path(name).anchor:
-            within = (
-                source for source in self.sources if source.is_dir() and Path(name).is_relative_to(source.absolute())
-            )
+            folders = [source for source in self.sources if source.is_dir()]
+            places = [
+                (source, place) for source in folders for place in (os.path.abspath(source), os.path.realpath(source))
+            ]
+            within = (source for source, place in places if Path(name).is_relative_to(place))
             return next((source for source in within if os.path.isfile(name)), None)
         for source in self.sources:
             if source.is_dir():

@@ -38,12 +38,12 @@ class CatalogueTable:
         cells = _read_text(path, "--catalogue", needed)
         if join:
             cells = _joined(cells, path, join, needed)
-        if not len(cells):
-            raise BadInput(f"--catalogue {path}: has no rows")
         for column in sorted(needed):
             if column not in cells:
                 first = ", ".join(column_names(path)[:8])
                 raise BadInput(f"{path}: has no column {column!r} (it begins {first}, ...); name it in --columns")
+        if not len(cells):
+            raise BadInput(f"--catalogue {path}: has no rows")
         return cls(path, cells, np.arange(1, len(cells) + 1))
 
     def __len__(self) -> int:

@@ -82,9 +82,11 @@ def _dialect(path: Path, beginning: bytes) -> dict[str, Any]:
     Such lines begin with # and have no separator, like the first one of a table of SDSS SkyServer; the header is the next.
     """
     encoding = "utf-16" if beginning.startswith(UTF_16) else "utf-8"
-    lines = beginning.decode(encoding, errors="replace").splitlines()
+    lines = beginning.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace").splitlines()
     skipped = 0
-    while skipped < len(lines) and lines[skipped].startswith("#") and not set(lines[skipped]) & set(SEPARATORS):
+    while (
+        skipped < len(lines) and lines[skipped].strip()[:1] in ("#", "") and not set(lines[skipped]) & set(SEPARATORS)
+    ):
         skipped += 1
     header = re.sub(r'"[^"]*"', "", lines[skipped] if skipped < len(lines) else "")
     counts = {separator: header.count(separator) for separator in SEPARATORS}  # of equally many the first
@@ -139,11 +141,14 @@ def _astropy_table(path: Path, kind: Kind) -> Any:
 
 def _of_astropy(path: Path, kind: Kind, wanted: Collection[str]) -> pd.DataFrame:
     table = _astropy_table(path, kind)
+    from astropy.table import Column
+
     texts = {}
     for name in (name for name in table.colnames if name in wanted):
         column = table[name]
-        if column.ndim > 1:
-            raise BadInput(f"{path}, column {name}: holds arrays of {column.shape[1:]}, not texts or numbers")
+        if not isinstance(column, Column) or column.ndim > 1:
+            held = f"arrays of {column.shape[1:]}" if isinstance(column, Column) else f"a {type(column).__name__}"
+            raise BadInput(f"{path}, column {name}: holds {held}, not texts or numbers")
         missing = np.broadcast_to(np.ma.getmaskarray(np.ma.asarray(column)), len(column))
         texts[name] = ["" if gap else _text(value) for value, gap in zip(column.tolist(), missing, strict=True)]
     return pd.DataFrame(texts, dtype=str)

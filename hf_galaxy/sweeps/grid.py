@@ -148,7 +148,7 @@ def cells_of(vary: Sequence[str], common: Sequence[str], launch: Sequence[str], 
         raise BadInput("give the command that all cells share after --, such as: -- pretrain --dataset data/ceers")
     program = program_of(common[0])
     shared = {word[2:].partition("=")[0].replace("_", "-") for word in common[1:] if word.startswith("--")}
-    also = {"output-dir": "out", "model": "start" if common[0] == "finetune" else "backbone"}
+    also = {"output-dir": "out", "model": "start" if Path(common[0]).stem == "finetune" else "backbone"}
     varied, shared = [also.get(option, option) for option in varied], {also.get(option, option) for option in shared}
     for option in (*varied, "out"):
         if option in shared or f"no-{option}" in shared:

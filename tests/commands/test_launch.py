@@ -1,5 +1,6 @@
 """`hf-galaxy launch`: the launcher's configuration for this machine. That a launched run is the same is in test_scripts."""
 
+import subprocess
 import sys
 
 import accelerate.commands.config.config_args
@@ -74,6 +75,8 @@ def test_the_configuration_of_accelerate_config_is_taken_if_there_is_one(monkeyp
     ("gpus", "words", "message"),
     [
         (0, [], "name the command to start: pretrain"),
+        (0, ["finetuen", "--start", "x"], r"finetuen: no command that is launched; did you mean finetune\?"),
+        (0, ["--config-file", "gpu8", "pretrain"], "--config-file gpu8: this machine has no GPU"),
         (0, ["--config-file", "gpu9", "pretrain"], "gpu9: there is no such file; those of the package are cpu1, cpu2"),
         (2, ["--num-processes", "3", "pretrain"], "this machine has 2 GPUs"),
         (2, ["--num-processes", "0", "pretrain"], "must be at least 1"),
@@ -83,3 +86,16 @@ def test_what_cannot_be_launched_is_refused(monkeypatch, machine, gpus, words, m
     machine(gpus)
     with pytest.raises(SystemExit, match=message):
         started(monkeypatch, words)
+
+
+def test_a_launched_command_that_fails_is_not_followed_by_a_traceback(monkeypatch, machine):
+    machine(0)
+
+    def fail():
+        raise subprocess.CalledProcessError(143, "python")
+
+    monkeypatch.setattr(accelerate.commands.launch, "main", fail)
+    monkeypatch.setattr(sys, "argv", ["hf-galaxy"])
+    with pytest.raises(SystemExit) as ended:
+        launch.command(["evaluate", "--run", "x"])
+    assert ended.value.code == 143

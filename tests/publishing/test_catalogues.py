@@ -264,7 +264,7 @@ def test_missing_and_empty_files(catalogue_folder):
     with pytest.raises(BadInput, match=r"map\.json: is not a column map.*picture"):
         read(catalogue_folder)
     (catalogue_folder / "map.json").write_text('{"id_str": "name", "image": "file"}')
-    (catalogue_folder / "votes.csv").write_text("name,file\n")
+    (catalogue_folder / "votes.csv").write_text("name,file,ring_yes,ring_no\n")
     with pytest.raises(BadInput, match="has no rows"):
         read(catalogue_folder)
     (catalogue_folder / "votes.csv").write_text("")
@@ -308,6 +308,17 @@ def test_absolute_paths_are_read_inside_the_folders_and_nowhere_else(catalogue_f
     expected = read(catalogue_folder)
     edit(catalogue_folder / "votes.csv", "g3,3.jpg", f"g3,{catalogue_folder}/pictures/3.jpg")
     assert [row["image"]["bytes"] for row in read(catalogue_folder)] == [row["image"]["bytes"] for row in expected]
+    (catalogue_folder / "link").symlink_to(catalogue_folder / "pictures")
+    for same in ("pictures/../pictures", "link"):
+        assert f"{catalogue_folder}/pictures/3.jpg" in Pictures([catalogue_folder / same])
     (catalogue_folder / "3.jpg").write_bytes(jpeg_bytes())
     for outside in (catalogue_folder / "3.jpg", catalogue_folder / "pictures/../3.jpg"):
         assert str(outside) not in Pictures([catalogue_folder / "pictures"])
+
+
+def test_a_catalogue_with_none_of_the_columns_says_which_is_missing(catalogue_folder):
+    header, *lines = (catalogue_folder / "votes.csv").read_text().splitlines()
+    names = ",".join(f"other_{name}" for name in header.split(","))
+    (catalogue_folder / "votes.csv").write_text("\n".join([names, *lines]))
+    with pytest.raises(BadInput, match=r"votes\.csv: has no column 'file' \(it begins other_name, "):
+        read(catalogue_folder)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from astropy.table import MaskedColumn, Table
+from astropy.time import Time
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.publishing.table_file import column_names, read_texts
@@ -42,10 +43,17 @@ def write(path):
         return
     content = {
         "commas.csv": CSV.encode(), "gzipped.csv": gzip.compress(CSV.encode()), "marked.csv": CSV.encode("utf-8-sig"),
-        "skyserver.csv": f"#Table1\n{CSV}".encode(), "semicolons.csv": SEMICOLONS.encode(),
+        "skyserver.csv": f"#Table1\n\n{CSV}".encode("utf-8-sig"), "semicolons.csv": SEMICOLONS.encode(),
         "tabs.tsv": SEMICOLONS.replace(";", "\t").replace("0,5", "0.5").replace("1,25", "1.25").encode(), "excel.txt": CSV.replace(",", "\t").replace('"b\t c"', "b, c").encode("utf-16"),
     }  # fmt: skip
     path.write_bytes(content[path.name])
+
+
+@pytest.fixture
+def c_loader_off(monkeypatch):
+    """The C parser of tests/conftest.py refuses the first line of ECSV."""
+    monkeypatch.setattr(yaml, "SafeLoader", yaml.loader.SafeLoader)
+    monkeypatch.delitem(sys.modules, "astropy.io.misc.yaml", raising=False)
 
 
 @pytest.mark.parametrize(
@@ -55,10 +63,7 @@ def write(path):
         "table.pq", "table.fits", "table.ecsv", "table.vot",
     ],
 )  # fmt: skip
-def test_every_format_gives_the_same_texts(tmp_path, file, monkeypatch):
-    # The C parser of tests/conftest.py refuses the first line of ECSV.
-    monkeypatch.setattr(yaml, "SafeLoader", yaml.loader.SafeLoader)
-    monkeypatch.delitem(sys.modules, "astropy.io.misc.yaml", raising=False)
+def test_every_format_gives_the_same_texts(tmp_path, file, c_loader_off):
     write(tmp_path / file)
     assert column_names(tmp_path / file) == [*NAMES, "other"]
     pd.testing.assert_frame_equal(read_texts(tmp_path / file, NAMES)[NAMES], pd.DataFrame(EXPECTED, dtype=str))
@@ -86,3 +91,9 @@ def test_columns_of_other_things_are_refused(tmp_path):
         write(tmp_path / file)
         with pytest.raises(BadInput, match=rf"{file}, column other: holds .*, not texts or numbers"):
             read_texts(tmp_path / file, ["name", "other"])
+
+
+def test_a_column_of_times_is_refused(tmp_path, c_loader_off):
+    Table({"name": ["a"], "when": Time(["2026-01-01"])}).write(tmp_path / "t.ecsv")
+    with pytest.raises(BadInput, match=r"t\.ecsv, column when: holds a Time, not texts or numbers"):
+        read_texts(tmp_path / "t.ecsv", ["when"])
