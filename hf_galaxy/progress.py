@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 from typing import Any
 
@@ -11,6 +12,9 @@ from tqdm import tqdm
 def progress(*args: Any, **options: Any) -> tqdm:
     """A bar of tqdm with the same arguments; TQDM_DISABLE=1 hides it."""
     kind: Any = tqdm
+    # tqdm reads the variable when it is imported, and `disable=False` takes precedence over it.
+    if os.environ.get("TQDM_DISABLE", "0") not in ("", "0"):
+        options["disable"] = True
     interval = 1.0 if sys.stderr.isatty() else 30.0
     if "ipykernel" in sys.modules:  # whose stderr is no terminal
         interval = 0.5
