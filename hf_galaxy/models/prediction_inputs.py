@@ -37,7 +37,7 @@ ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of an object in memory, in a mess
 
 
 class PictureFolder:
-    """The pictures in a folder and all its subfolders, sorted by file name.
+    """The pictures in a folder and all its subfolders, apart from hidden ones, sorted by file name.
 
     Raises:
         BadInput: there are no pictures.
@@ -47,7 +47,7 @@ class PictureFolder:
 
     def __init__(self, name: str) -> None:
         self.name, self.folder = name, Path(name)
-        files = sorted(file for file in self.folder.rglob("*") if not file.name.startswith(".") and file.is_file())
+        files = sorted(file for file in self.folder.rglob("*") if not self._is_hidden(file) and file.is_file())
         self.files = [file for file in files if file.name.lower().endswith(SUFFIXES)]
         if not self.files:
             raise BadInput(f"--dataset {name}: holds neither Parquet files nor pictures ({', '.join(SUFFIXES)})")
@@ -57,6 +57,10 @@ class PictureFolder:
         # A name that is not UTF-8 is shown with the numbers of its bytes, such as gal\\xe1.jpg.
         names = (file.relative_to(self.folder).as_posix() for file in self.files)
         self.ids = [os.fsencode(name).decode("utf-8", "backslashreplace") for name in names]
+
+    def _is_hidden(self, file: Path) -> bool:
+        """Whether a program such as Jupyter keeps it for itself: .ipynb_checkpoints/galaxy-checkpoint.png."""
+        return any(part.startswith(".") for part in file.relative_to(self.folder).parts)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -257,8 +257,9 @@ def test_pictures_in_a_folder_are_predicted_and_bad_ones_listed(run_folder, pict
 
 
 def test_no_file_of_a_folder_is_passed_over_in_silence(tmp_path, caplog):
-    (tmp_path / "a").mkdir()
-    for name in ("b.fits.fz", "a/c.FIT", "d.svg", "e.svg", "f.npy", "notes", ".hidden.tif"):
+    (tmp_path / "a/.ipynb_checkpoints").mkdir(parents=True)
+    hidden = (".hidden.tif", "a/.ipynb_checkpoints/c-checkpoint.png")
+    for name in ("b.fits.fz", "a/c.FIT", "d.svg", "e.svg", "f.npy", "notes", *hidden):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / os.fsdecode(b"gal\xe1.jpg")).write_bytes(b"not UTF-8 by its name")
     folder = PictureFolder(str(tmp_path))
