@@ -77,9 +77,11 @@ def finetune(
             f"{own[0]}: is an option of the command; here the datasets are `data`, and an estimate is of the command alone"
         )
     given = checked(
-        Finetune, options | {"dataset": names, "start": str(start.folder) if isinstance(start, RunFolder) else start}
+        Finetune,
+        options | {"dataset": names, "start": str(start.folder) if isinstance(start, RunFolder) else start},
+        unnamed=OWN,
     )
-    with own_process_state():
+    with own_process_state(Finetune):
         given = with_target(target, given)
         folders = _new_folders(_settings(given, Path()), target) if out is None else [Path(out)]
         for folder in folders:

@@ -6,7 +6,7 @@ import numbers
 import shlex
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,11 +22,12 @@ NAMES = {
 }
 
 
-def checked(settings: type, options: Mapping[str, Any]) -> dict[str, Any]:
+def checked(settings: type, options: Mapping[str, Any], unnamed: Sequence[str] = ()) -> dict[str, Any]:
     """The options with the types of a command's dataclass: lists become tuples, whole numbers floats, and texts paths.
 
     Args:
         settings: the dataclass; its fields are the options.
+        unnamed: those that the message about an unknown one does not offer.
 
     Raises:
         BadInput: there is no such option, or it has another type.
@@ -36,8 +37,9 @@ def checked(settings: type, options: Mapping[str, Any]) -> dict[str, Any]:
     values = {}
     for name, value in options.items():
         if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
-            hint = f"did you mean {near[0]}?" if near else f"the options are {', '.join(names)}"
+            offered = [each for each in names if each not in unnamed]
+            near = difflib.get_close_matches(name, offered, 1)
+            hint = f"did you mean {near[0]}?" if near else f"the options are {', '.join(offered)}"
             raise BadInput(f"{name}: there is no such option; {hint}")
         try:
             values[name] = _converted(value, kinds[name])

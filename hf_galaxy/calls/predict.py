@@ -14,7 +14,8 @@ from accelerate.utils import gather_object
 from hf_galaxy.calls.options import checked
 from hf_galaxy.calls.process_state import own_process_state
 from hf_galaxy.calls.run_folder import RunFolder
-from hf_galaxy.commands.predict import Inference, write
+from hf_galaxy.commands.embed import Embed
+from hf_galaxy.commands.predict import Inference, Predict, write
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import check_new
@@ -79,7 +80,7 @@ def predict(
     given = _options(config, split, batch_size, workers, precision, cpu, rendering)
     if csv and out is None:
         raise BadInput("csv: is for a folder `out`; a table has .to_csv")
-    with own_process_state():
+    with own_process_state(Predict):
         inference = Inference(**given)
         accelerator = inference.start()
         if out is not None:
@@ -130,7 +131,7 @@ def embed(
         >>> sklearn.decomposition.PCA(2).fit_transform(features)
     """
     given = _options(config, split, batch_size, workers, precision, cpu, rendering)
-    with own_process_state():
+    with own_process_state(Embed):
         inference = Inference(**given)
         accelerator = inference.start()
         if out is not None:
@@ -182,6 +183,10 @@ def _loaded(model: Any) -> tuple[GalaxyPreTrainedModel, str] | None:
 def _sources(data: Any, config: str | None, split: str | None) -> list[Source]:
     if isinstance(data, pd.Series | pd.Index) or (isinstance(data, np.ndarray) and data.dtype.kind in "OUT"):
         data = data.tolist()  # such as the paths in a catalogue
+    if isinstance(data, np.ndarray) and data.ndim == 4:
+        raise BadInput(
+            f"data: an array of shape {data.shape} holds several pictures; pass a list of arrays: list(data)"
+        )
     single = isinstance(data, (str, Path, *IN_MEMORY)) or not isinstance(data, Sequence)
     return sources_of([data] if single else data, config, split)
 

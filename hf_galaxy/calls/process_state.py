@@ -1,11 +1,13 @@
 """The state of the process around a call: a notebook goes on as if nothing had been trained in it, and its user sees what happens."""
 
+import dataclasses
 import logging
 import os
 import random
 import re
 import sys
 import threading
+import typing
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,26 +23,24 @@ from hf_galaxy.training.processes import free_memory
 VARIABLES = ("CUBLAS_WORKSPACE_CONFIG",)
 PREFIX = "ACCELERATE_"
 ONE_AT_A_TIME = threading.RLock()  # threads share what is kept here
-OPTION = re.compile(r"(?<![\w-])--([a-z][a-z-]*[a-z])\b")
-NAMES = {
-    "dataset": "data",
-    "dataset_config": "config",
-    "run": "model",
-    "push": "repo",
-}  # those that calls have for options of commands
+OPTION = re.compile(r"`[^`]*`|(?<![\w-])--([a-z][a-z-]*[a-z])\b")  # what is in backticks is to be typed
+NAMES = {"dataset": "data", "run": "model", "push": "repo"}  # those that calls have for fields of commands
 
 
 @contextmanager
-def own_process_state() -> Iterator[None]:
+def own_process_state(command: type) -> Iterator[None]:
     """Within the block a run has a process as a command has it; afterwards all is as before. Calls of other threads wait.
 
     Kept are: threads, precision and determinism of torch; random numbers of torch, numpy and Python; warning filters; the state of
     Accelerate, which else allows one precision per process; and the log, which an interactive session sees (`shown_log`). Messages of
     errors have the names that options have in Python.
+
+    Args:
+        command: the dataclass of the command that the call stands for.
     """
     with ExitStack() as stack:
         stack.enter_context(ONE_AT_A_TIME)
-        stack.enter_context(python_names())
+        stack.enter_context(python_names(command))
         stack.enter_context(warnings.catch_warnings())
         stack.enter_context(_random_numbers())
         stack.enter_context(_torch_settings())
@@ -52,18 +52,35 @@ def own_process_state() -> Iterator[None]:
 
 
 @contextmanager
-def python_names() -> Iterator[None]:
-    """Messages name options as a call has them: --learning-rate is learning_rate, and --no-exact exact=False."""
+def python_names(command: type) -> Iterator[None]:
+    """Messages name options of a command as its call has them: --learning-rate is learning_rate, and --no-exact exact=False.
+
+    Whatever else has two dashes stays: options of other commands, and names that a user has given.
+    """
     try:
         yield
     except (BadInput, FloatingPointError, Interrupted) as error:
-        error.args = (OPTION.sub(_python_name, str(error)),)
+        names = _names_of(command)
+        error.args = (OPTION.sub(lambda found: names.get(found[1], found[0]), str(error)),)
         raise
 
 
-def _python_name(option: re.Match) -> str:
-    name = option[1].replace("-", "_")
-    return f"{name[3:]}=False" if name.startswith("no_") else NAMES.get(name, name)
+def _names_of(command: type) -> dict[str, str]:
+    """The names in Python of the options of a command, by their words without dashes."""
+    names = {}
+    for field, hint in typing.get_type_hints(command, include_extras=True).items():
+        kind, *extras = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else [hint]
+        if dataclasses.is_dataclass(kind):  # such as the rendering of pictures, whose options the command has, too
+            names |= _names_of(typing.cast(type, kind))
+            continue
+        python = NAMES.get(field, field)
+        aliases = [alias for extra in extras for alias in getattr(extra, "aliases", None) or ()]
+        renamed = [extra.name for extra in extras if getattr(extra, "name", None)]
+        for word in (field.replace("_", "-"), *renamed, *(alias.removeprefix("--") for alias in aliases)):
+            names[word] = python
+        if kind is bool:
+            names[f"no-{field.replace('_', '-')}"] = f"{python}=False"
+    return names
 
 
 @contextmanager

@@ -72,5 +72,5 @@ class Run(RunFolder):
 
         chosen = dict(license=license, datasets=datasets, base_model=base_model, allow_pickle=allow_pickle)
         settings = Publish(**checked(Publish, {"run": self.folder, "push": repo} | chosen))
-        with python_names():
+        with python_names(Publish):
             return publish(settings).address or ""

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import logging
 import random
+import re
 import shlex
 import sys
 import warnings
@@ -19,11 +20,12 @@ from accelerate.state import AcceleratorState
 import hf_galaxy
 from hf_galaxy.calls.finetune import OWN, _settings
 from hf_galaxy.calls.options import checked, command_of
-from hf_galaxy.calls.process_state import own_process_state
+from hf_galaxy.calls.process_state import python_names
 from hf_galaxy.calls.target import with_target
 from hf_galaxy.commands.embed import Embed
 from hf_galaxy.commands.finetune import Finetune, command
 from hf_galaxy.commands.predict import Predict
+from hf_galaxy.commands.push import Publish
 from hf_galaxy.training.engines import WholeModel
 from hf_galaxy.training.recipe import recipe_by_name
 from hf_galaxy.training.settings import to_record
@@ -275,10 +277,28 @@ def test_a_dataset_without_votes_names_what_it_has(columns, start, tmp_path):
         hf_galaxy.finetune(columns, start=start, out=tmp_path / "out", **OPTIONS)
 
 
-def test_messages_have_the_names_of_python():
-    text = "--dataset a--b: give --learning-rate or --no-exact, not --dataset-config x-y"
-    with (
-        pytest.raises(hf_galaxy.BadInput, match=r"^data a--b: give learning_rate or exact=False, not config x-y$"),
-        own_process_state(),
-    ):
-        raise hf_galaxy.BadInput(text)
+@pytest.mark.parametrize(
+    ("command", "typed", "shown"),
+    [
+        (
+            Finetune,
+            "--dataset a--b: give --learning-rate or --no-exact, not --dataset-config x-y",
+            "data a--b: give learning_rate or exact=False, not config x-y",
+        ),
+        (Finetune, "--out a: add --cpu, `hf-galaxy launch --cpu`", "out a: add cpu, `hf-galaxy launch --cpu`"),
+        (Predict, "--dataset my --mask: needs --size, not --start", "data my --mask: needs size, not --start"),
+        (Embed, "--start x: needs --backbone", "model x: needs backbone"),
+        (Publish, "--run x: no --license, --push y", "model x: no license, repo y"),
+    ],
+)
+def test_messages_have_the_names_of_python(command, typed, shown):
+    with pytest.raises(hf_galaxy.BadInput, match=f"^{re.escape(shown)}$"), python_names(command):
+        raise hf_galaxy.BadInput(typed)
+
+
+def test_an_unknown_option_is_answered_with_those_that_there_are(start):
+    with pytest.raises(hf_galaxy.BadInput, match="xyz: there is no such option; the options are ") as caught:
+        hf_galaxy.finetune("x", start=start, xyz=1)
+    offered = str(caught.value).partition("the options are ")[2].split(", ")
+    assert not set(OWN) & set(offered)
+    assert {"epochs", "learning_rate"} <= set(offered)
