@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,10 @@ class Command:
             write_outcome(Outcome("interrupted", _one_line(str(stopped)), STOPPED))
             print(stopped, file=sys.stderr)
             sys.exit(STOPPED)
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on from what is finished", file=sys.stderr)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGINT)  # so that who started this process sees what ended it
         except Exception as error:
             write_outcome(Outcome("crashed", _one_line(f"{type(error).__name__}: {error}"), 1))
             raise

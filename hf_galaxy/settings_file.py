@@ -1,6 +1,7 @@
 """Files of settings: --config reads the options of a command from YAML or JSON, --print-config writes them as YAML."""
 
 import dataclasses
+import difflib
 import json
 import typing
 from collections.abc import Iterator, Sequence
@@ -47,7 +48,9 @@ def with_file(settings: Any, arguments: Sequence[str]) -> list[str]:
         if value is None:  # a run's record has all options, those that it does not use as null
             continue
         if option is None:
-            raise BadInput(f"--config {path}: {key}: there is no such option; --help lists them")
+            near = difflib.get_close_matches(_name(str(key)), options, 1)
+            meant = f"did you mean {near[0].replace('_', '-')}?" if near else "--help lists those of this command"
+            raise BadInput(f"--config {path}: {key}: there is no such option; {meant}")
         if not (has_first_word if option.is_positional else option.names & given):
             option_words = option.words(path, str(key), value)
             words = [*option_words, *words] if option.is_positional else [*words, *option_words]

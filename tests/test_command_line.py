@@ -1,6 +1,7 @@
 """Commands: what they show of the log, and how they end."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -28,7 +29,7 @@ def main(settings):
     print("result")
     if settings.end != "well":
         raise {"bad": BadInput("no such file"), "nan": FloatingPointError("loss is nan"), "stopped": Interrupted("at step 3"),
-               "bug": KeyError("a bug")}[settings.end]
+               "bug": KeyError("a bug"), "ctrl-c": KeyboardInterrupt()}[settings.end]
 
 Command(Settings, main)()
 """
@@ -98,3 +99,10 @@ def test_the_library_alone_is_silent_below_warnings():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300, check=True
     )
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback_and_as_the_signal_does():
+    done = run("ctrl-c")
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr.endswith("interrupted; the same command goes on from what is finished\n")
+    assert "Traceback" not in done.stderr

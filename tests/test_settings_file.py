@@ -73,7 +73,8 @@ def test_the_command_line_takes_precedence(tmp_path, words, changed):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nam: a", "nam: there is no such option"),
+        ("nam: a", r"nam: there is no such option; did you mean name\\?"),
+        ("xyz: a", "xyz: there is no such option; --help lists"),
         ("name: a\nname: b", "name: is there twice"),
         ("- a", "holds no options"),
         ("", "holds no options"),

@@ -69,7 +69,12 @@ def finetune(
         >>> run.results["test"]["accuracy"]["model"]
         >>> run.predict("new_pictures/")
     """
-    names = tuple(map(str, [data] if isinstance(data, str | Path) else data))
+    named = [data] if isinstance(data, str | Path) else data
+    if not isinstance(named, list | tuple) or not all(isinstance(each, str | Path) for each in named):
+        raise BadInput(
+            f"data: a {type(data).__name__} is no dataset's name; give the folder or Hub id of a published one, or a list of them"
+        )
+    names = tuple(map(str, named))
     if not names:
         raise BadInput("data: name a dataset")
     if own := [name for name in OWN if name in options]:

@@ -9,6 +9,7 @@ The same run: `accelerate launch -m hf_galaxy.commands.finetune ...`.
 """
 
 import difflib
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -48,6 +49,7 @@ def main(settings: Launch, rest: list[str]) -> None:
         raise BadInput(f"{rest[0]}: no command that is launched; {meant} ({', '.join(LAUNCHED)})")
     import torch
     from accelerate.commands import launch
+    from accelerate.commands.config.config_args import load_config_from_file
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     path, given = configuration(settings), asdict(settings)
@@ -56,6 +58,8 @@ def main(settings: Launch, rest: list[str]) -> None:
         given["num_processes"] = torch.cuda.device_count()
         if not given["num_processes"]:
             raise BadInput("--config-file gpu8: this machine has no GPU")
+    if path is not None and load_config_from_file(str(path)).use_cpu:
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # Accelerate itself tells this to a single process only
     options = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
     sys.argv = ["accelerate launch", *options, "-m", f"hf_galaxy.commands.{rest[0]}", *rest[1:]]
     try:

@@ -31,7 +31,12 @@ def open_dataset(name: str, config: str | None = None, streaming: bool = False) 
         raise BadInput(f"--dataset {name}: holds no Parquet files; publish it first (hf-galaxy publish)")
     if Path(name).is_dir():  # the datasets library finds no name in "." and ".."
         name = name if Path(name).name.strip(".") else str(Path(name).resolve())
-    opened: dict[str, Rows] = {**(open_stream(name, config) if streaming else open_copy(name, config))}
+    try:
+        opened: dict[str, Rows] = {**(open_stream(name, config) if streaming else open_copy(name, config))}
+    except BadInput as error:
+        if not Path(name).exists():
+            raise BadInput(f"{error}; nor is there a folder {name} here") from error
+        raise
     for split, rows in opened.items():
         if missing := {"id_str", "image"} - set(rows.column_names):
             raise BadInput(f"--dataset {name}: split {split} has no column {', '.join(sorted(missing))}")

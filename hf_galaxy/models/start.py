@@ -12,7 +12,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.models.backbones import TRANSFORMERS, Architecture, architecture
 from hf_galaxy.models.model import GalaxyConfig, GalaxyForImageClassification, GalaxyPreTrainedModel
 from hf_galaxy.models.pretrained import WEIGHT_FILES, PublishedWeights, resized_weights
-from hf_galaxy.reports.run_record import RunRecord
+from hf_galaxy.reports.run_record import FILE, RunRecord
 
 
 def resolve_start(backbone: str | None, start: str | None, image_size: int | None) -> tuple[dict, dict | None]:
@@ -63,8 +63,10 @@ def load_model(folder: str | Path) -> GalaxyPreTrainedModel:
     """The model of a run, from its folder or Hub id; only safetensors are read.
 
     Raises:
-        BadInput: there is no model, or it cannot be read.
+        BadInput: there is no model, its run is not finished, or it cannot be read.
     """
+    if (Path(folder) / FILE).is_file() and not RunRecord.load(Path(folder)).finished:
+        raise BadInput(f"{folder}: the run is not finished; run the same command to resume it")
     try:
         model = AutoModel.from_pretrained(folder, use_safetensors=True)
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
@@ -125,6 +127,4 @@ def load_run(folder: Path) -> tuple[GalaxyPreTrainedModel, RunRecord]:
         BadInput: there is no run in the folder, or it is not finished.
     """
     record = RunRecord.load(folder)
-    if not record.finished:
-        raise BadInput(f"{folder}: the run is not finished; run the same command to resume it")
     return load_model(folder), record

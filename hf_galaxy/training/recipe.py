@@ -140,7 +140,7 @@ def with_recipe(settings: type[Recipe], arguments: list[str]) -> Recipe:
     Raises:
         BadInput: there is no such recipe.
     """
-    parsed = dict(zip(arguments, [*arguments[1:], ""], strict=True))
+    parsed = dict(zip(arguments, [*arguments, ""][1:], strict=True))
     parsed |= dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     name = parsed.get("--recipe")
     model = parsed.get("--model", "")  # the backbone of pretrain, the start of finetune

@@ -131,7 +131,7 @@ def test_finetuning_starts_from_the_run_folder(pretrained, mock_dataset, run_scr
 
 def test_two_processes_give_the_curve_of_one(pretrained, mock_dataset, run_script, tmp_path):
     out = tmp_path / "two"
-    words = ("--dataset", mock_dataset, *TINY, "--epochs", 3, "--head-dropout", 0, "--out", out, "--cpu")
+    words = ("--dataset", mock_dataset, *TINY, "--epochs", 3, "--head-dropout", 0, "--out", out)
     command = [
         sys.executable,
         "-m",
@@ -142,7 +142,9 @@ def test_two_processes_give_the_curve_of_one(pretrained, mock_dataset, run_scrip
         "pretrain",
         *map(str, words),
     ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    # As a user, who has told nobody that there is no GPU.
+    own = {name: value for name, value in os.environ.items() if name != "ACCELERATE_USE_CPU"}
+    done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert done.returncode == 0, done.stderr
     one, two = record_of(pretrained), record_of(out)
     assert two["environment"]["processes"] == 2

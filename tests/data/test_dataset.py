@@ -609,3 +609,9 @@ def test_hidden_parquet_files_are_no_dataset(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/train.parquet").touch()
     assert holds_parquet(tmp_path)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_folder_that_is_not_there_is_missed_as_a_folder_too(streaming):
+    with pytest.raises(BadInput, match=r"; nor is there a folder data/nope here$"):
+        open_dataset("data/nope", streaming=streaming)

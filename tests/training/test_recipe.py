@@ -7,6 +7,7 @@ import json
 import pytest
 import tyro
 
+from hf_galaxy.commands import finetune
 from hf_galaxy.errors import BadInput
 from hf_galaxy.training.recipe import RECIPES, Recipe, recipe_by_name, with_recipe
 from hf_galaxy.training.settings import Settings
@@ -94,3 +95,9 @@ def test_a_named_recipe_gives_defaults_that_the_command_line_overrides():
     assert from_weights.drop_path == known["backbones"]["convnext_large"]["drop_path"]
     with pytest.raises(BadInput, match="--recipe no: there are gz_evo"):
         with_recipe(Settings, ["--recipe", "no"])
+
+
+def test_without_any_option_the_command_says_which_it_needs(capsys):
+    with pytest.raises(SystemExit):
+        finetune.command.read([])
+    assert "--start" in capsys.readouterr().err

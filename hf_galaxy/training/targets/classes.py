@@ -195,11 +195,13 @@ def _classes_in(rows: Rows, column: str, dataset: str) -> list[str]:
     if feature is not None and not is_text(feature):
         raise BadInput(
             f"--dataset {dataset}: column {column!r} holds {getattr(feature, 'dtype', feature)}, but classes are texts or a "
-            f"ClassLabel; name them: dataset.cast_column({column!r}, datasets.ClassLabel(names=[...]))"
+            f"ClassLabel; numbers are --task values --values {column}, or classes once they have names: "
+            f"dataset.cast_column({column!r}, datasets.ClassLabel(names=[...]))"
         )
     if feature is None:
         labels = ", ".join(label_columns(rows)) or "none"
-        raise BadInput(f"--dataset {dataset}: has no class label {column!r}; its label columns: {labels}")
+        missing = f"has no class label {column!r}" if column else "name its class label with --label"
+        raise BadInput(f"--dataset {dataset}: {missing}; its label columns: {labels}")
     names = sorted({value for value in column_of(rows, column).unique().to_pylist() if value})
     if not 1 < len(names) <= 1000:
         raise BadInput(

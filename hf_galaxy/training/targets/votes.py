@@ -122,7 +122,7 @@ def _tree_of(columns: list[str], name: str) -> DecisionTree:
     except BadInput as error:
         others = [column for column in columns if column not in ("id_str", "image")]
         raise BadInput(
-            f"--dataset {name}: {error}; for another target, name one of its columns: {', '.join(others[:20]) or 'it has none'}"
+            f"--dataset {name}: {error}; for another target, name with --label or --values one of its columns: {', '.join(others[:20]) or 'it has none'}"
             f"{', ...' if len(others) > 20 else ''}"
         ) from error
 
