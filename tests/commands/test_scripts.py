@@ -360,7 +360,10 @@ def test_output_that_cannot_be_written_is_refused(catalogue_folder, monkeypatch)
             "does not work with pictures of 1 px",
         ),
         (("--dataset", "{mock}", "--backbone", "resnet"), "timm has no such architecture"),
-        (("--dataset", "{mock}", "--backbone", "test_convnext", "--task", "classes"), "no class label ''"),
+        (
+            ("--dataset", "{mock}", "--backbone", "test_convnext", "--task", "classes"),
+            "name its class label with --label",
+        ),
         (("--dataset", "{mock}", "--backbone", "test_convnext", "--tree", "gz_hubble"), "lacks 40 of the 40"),
         (("--dataset", "{mock}", "--backbone", "test_convnext", "--start", "no.pth"), "no.pth: no such file"),
     ],
