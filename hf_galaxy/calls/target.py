@@ -8,7 +8,7 @@ import datasets
 
 from hf_galaxy.data.dataset import open_dataset
 from hf_galaxy.data.targets import is_text
-from hf_galaxy.decision_tree import load_tree
+from hf_galaxy.decision_tree import available_trees
 from hf_galaxy.errors import BadInput
 from hf_galaxy.targets import TARGETS, target_class
 from hf_galaxy.training.targets.columns import ColumnsTarget
@@ -92,11 +92,8 @@ def _column(name: str, features: datasets.Features, dataset: str) -> str:
         return column
     near = difflib.get_close_matches(column, list(features), 1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    try:
-        load_tree(column)
+    if column in available_trees():
         hint = f"for the votes of this campaign give target='votes', tree={column!r}; "
-    except BadInput:
-        pass
     having = [each for each in features if each not in ("id_str", "image")]
     having.sort(key=lambda each: getattr(features[each], "dtype", "") == "int32")  # mostly votes
     raise BadInput(

@@ -95,19 +95,13 @@ class Rendering:
         for wrong, reason in [
             (not 0 < self.crop <= 1, f"crop {self.crop} is not in (0, 1]"),
             (self.size is not None and self.size < 8, f"size {self.size} is less than 8 pixels"),
-            (
-                self.stretch not in get_args(Stretch),
-                f"stretch {self.stretch!r} is not one of {', '.join(get_args(Stretch))}",
-            ),
-            (
-                not 0 <= self.low < self.high <= 100,
-                f"low {self.low} and high {self.high} are not increasing percentiles",
-            ),
+            (self.stretch not in get_args(Stretch), f"stretch {self.stretch!r} is not one of {', '.join(get_args(Stretch))}"),
+            (not 0 <= self.low < self.high <= 100, f"low {self.low} and high {self.high} are not increasing percentiles"),
             (not 0 < self.softening < math.inf, f"softening {self.softening} is not positive"),
             (not 0 < self.lupton_q < math.inf, f"lupton_q {self.lupton_q} is not positive"),
             (sorted(self.rgb) != [0, 1, 2], f"rgb {self.rgb} must hold 0, 1 and 2 in some order"),
             (not 1 <= self.quality <= 100, f"quality {self.quality} is not from 1 to 100"),
-        ]:
+        ]:  # fmt: skip
             if wrong:
                 raise BadInput(f"pictures: {reason}")
 

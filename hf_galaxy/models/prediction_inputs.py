@@ -51,7 +51,8 @@ class PictureFolder:
         self.files = [file for file in files if file.name.lower().endswith(SUFFIXES)]
         if not self.files:
             raise BadInput(f"--dataset {name}: holds neither Parquet files nor pictures ({', '.join(SUFFIXES)})")
-        if others := Counter(file.suffix.lower() or file.name for file in files if file not in set(self.files)):
+        others = Counter(file.suffix.lower() or file.name for file in files if not file.name.lower().endswith(SUFFIXES))
+        if others:
             counts = ", ".join(f"{number} {suffix}" for suffix, number in others.most_common(5))
             log.warning("--dataset %s: files that are no pictures by their names are left out: %s", name, counts)
         # A name that is not UTF-8 is shown with the numbers of its bytes, such as gal\\xe1.jpg.
