@@ -28,8 +28,8 @@ from hf_galaxy.data.copied import open_copy
 from hf_galaxy.data.schema import row_features
 from hf_galaxy.decision_tree import DecisionTree, load_tree
 from hf_galaxy.errors import BadInput
-from hf_galaxy.publishing.plan import ROWS_PER_FILE
-from hf_galaxy.publishing.writer import ROWS_PER_GROUP
+from hf_galaxy.importing.plan import ROWS_PER_FILE
+from hf_galaxy.importing.writer import ROWS_PER_GROUP
 from hf_galaxy.training import run as experiment
 from hf_galaxy.training.settings import Settings as RunSettings
 

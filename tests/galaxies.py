@@ -8,9 +8,9 @@ from PIL import Image
 
 from hf_galaxy import load_tree
 from hf_galaxy.data.schema import row_features
-from hf_galaxy.publishing import plan, writer
+from hf_galaxy.importing import plan, writer
+from hf_galaxy.importing.plan import Row
 from hf_galaxy.publishing.dataset_card import Prose, write_card
-from hf_galaxy.publishing.plan import Row
 from hf_galaxy.training.targets.votes import vote_batches
 
 

@@ -9,7 +9,7 @@ import torch
 
 from hf_galaxy.decision_tree import DecisionTree, Question, available_trees, load_tree, tree_of_columns
 from hf_galaxy.errors import BadInput
-from hf_galaxy.publishing.column_map import ColumnMap
+from hf_galaxy.importing.column_map import ColumnMap
 from tests.conftest import ROOT
 
 ROOT_QUESTION = Question("root", ("a", "b"), (), "x")

@@ -13,14 +13,15 @@ ALLOWED = {
     "data": {""},
     "evaluation": {""},
     "reports": {"", "evaluation"},
-    "models": {"", "data", "reports"},
-    "publishing": {"", "data", "reports", "models"},
-    "training": {"", "data", "evaluation", "reports", "models"},
+    "importing": {"", "data"},
+    "models": {"", "data", "importing", "reports"},
+    "publishing": {"", "data", "importing", "reports", "models"},
+    "training": {"", "data", "importing", "evaluation", "reports", "models"},
     "sweeps": {"", "reports", "training"},
     "scaling": {"", "evaluation", "reports", "training"},
-    "downstream": {"", "data", "evaluation", "reports", "models", "training", "sweeps", "scaling"},
-    "commands": {"", "data", "evaluation", "reports", "models", "publishing", "training", "sweeps", "scaling", "downstream"},
-    "calls": {"", "data", "evaluation", "reports", "models", "publishing", "training", "sweeps", "scaling", "downstream", "commands"},
+    "downstream": {"", "data", "importing", "evaluation", "reports", "models", "training", "sweeps", "scaling"},
+    "commands": {"", "data", "importing", "evaluation", "reports", "models", "publishing", "training", "sweeps", "scaling", "downstream"},
+    "calls": {"", "data", "importing", "evaluation", "reports", "models", "publishing", "training", "sweeps", "scaling", "downstream", "commands"},
 }  # fmt: skip
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

@@ -19,6 +19,7 @@ from hf_galaxy.commands.predict import Inference, Predict, write
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import check_new
+from hf_galaxy.importing.reading import Reading
 from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.models.prediction_inputs import IN_MEMORY, Source, sources_of
 from hf_galaxy.models.predictions import EMBEDDING, UNREADABLE, Predictor, unreadable_in
@@ -86,7 +87,7 @@ def predict(
         if out is not None:
             on_main_process(accelerator, check_new, Path(out))
         loaded, name = _loaded(model) or (load_model(str(model)), str(model))
-        sources = _sources(data, config, split)
+        sources = _sources(data, Reading(config=config), split)
         predictor = inference.predictor(loaded, name, accelerator, embeddings=embeddings)
         with _as_it_was(loaded):
             return _table(predictor, sources) if out is None else _folder(predictor, sources, Path(out), csv)
@@ -140,7 +141,7 @@ def embed(
         if found and (backbone, image_size) != (None, None):
             raise BadInput("backbone and image_size: a loaded model has its own")
         loaded, name = found or (backbone_of(str(model), backbone, image_size), str(model))
-        sources = _sources(data, config, split)
+        sources = _sources(data, Reading(config=config), split)
         predictor = inference.predictor(loaded, name, accelerator, numbers=False, embeddings=True)
         with _as_it_was(loaded):
             if out is not None:
@@ -180,7 +181,7 @@ def _loaded(model: Any) -> tuple[GalaxyPreTrainedModel, str] | None:
     )
 
 
-def _sources(data: Any, config: str | None, split: str | None) -> list[Source]:
+def _sources(data: Any, reading: Reading, split: str | None) -> list[Source]:
     if isinstance(data, pd.Series | pd.Index) or (isinstance(data, np.ndarray) and data.dtype.kind in "OUT"):
         data = data.tolist()  # such as the paths in a catalogue
     if isinstance(data, np.ndarray) and data.ndim == 4:
@@ -188,7 +189,7 @@ def _sources(data: Any, config: str | None, split: str | None) -> list[Source]:
             f"data: an array of shape {data.shape} holds several pictures; pass a list of arrays: list(data)"
         )
     single = isinstance(data, (str, Path, *IN_MEMORY)) or not isinstance(data, Sequence)
-    return sources_of([data] if single else data, config, split)
+    return sources_of([data] if single else data, reading, split)
 
 
 @contextmanager

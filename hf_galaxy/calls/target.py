@@ -6,10 +6,11 @@ from typing import Any
 
 import datasets
 
-from hf_galaxy.data.dataset import open_dataset
 from hf_galaxy.data.targets import is_text
 from hf_galaxy.decision_tree import available_trees
 from hf_galaxy.errors import BadInput
+from hf_galaxy.importing.dataset import open_dataset
+from hf_galaxy.importing.reading import Reading
 from hf_galaxy.targets import TARGETS, target_class
 from hf_galaxy.training.targets.columns import ColumnsTarget
 
@@ -53,7 +54,7 @@ def with_target(target: str | Sequence[str], options: Mapping[str, Any]) -> dict
 
 
 def _features(dataset: str, options: Mapping[str, Any]) -> datasets.Features:
-    opened = open_dataset(dataset, options.get("config"), options.get("streaming", False))
+    opened = open_dataset(dataset, Reading.of(options), options.get("streaming", False))
     return next(iter(opened.values())).features
 
 

@@ -213,9 +213,9 @@ def is_finished(folder: Path) -> bool:
 
 def draw(out: Path, galaxies: int, seed: int, size: int, processes: int) -> None:
     """Publish a mock survey."""
+    from hf_galaxy.importing.plan import plan
     from hf_galaxy.publishing import publication
     from hf_galaxy.publishing.dataset_card import Prose
-    from hf_galaxy.publishing.plan import plan
     from hf_galaxy.publishing.simulate import CARD, MockSurvey
 
     options = f"--galaxies {galaxies} --seed {seed} --size {size} --out {shlex.quote(str(out))}"

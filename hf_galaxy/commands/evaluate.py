@@ -6,8 +6,9 @@ hf-galaxy evaluate --run runs/rings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from hf_galaxy.command_line import Command, DatasetConfig, RunFolder
+from hf_galaxy.command_line import Command, RunFolder
 from hf_galaxy.errors import BadInput
+from hf_galaxy.importing.reading import Reading
 
 if TYPE_CHECKING:
     from hf_galaxy.data.targets import Rows
@@ -15,15 +16,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate:
+class Evaluate(Reading):
     """Print the metrics of a run beside its baseline, and add them to its run.json."""
 
     run: RunFolder
     """The run folder."""
     dataset: str | None = None
     """Dataset to evaluate on: a folder or Hub id; by default that of the training."""
-    config: DatasetConfig = None
-    """Configuration (subset name) of the dataset, if it has several."""
     streaming: bool = False
     """Stream the dataset's Parquet files instead of copying all of them to a cache first."""
     split: str = "test"
@@ -51,10 +50,11 @@ def main(settings: Evaluate) -> None:
         raise BadInput("--batch-size must be at least 1, --workers must not be negative")
     accelerator = start_accelerator(settings.precision, settings.cpu)
     model, record = load_run(settings.run)
-    names, config = [settings.dataset or ""], settings.config
+    names, reading = [settings.dataset or ""], Reading.of(vars(settings))
     if settings.dataset is None:
-        names, config = record.settings["dataset"], config or record.settings["config"]
-    splits = [rows_of(_opened(name, config, settings, record), settings.split, name) for name in names]
+        given = {name: value for name, value in vars(reading).items() if value}
+        names, reading = record.settings["dataset"], Reading.of(record.settings | given)
+    splits = [rows_of(_opened(name, reading, settings, record), settings.split, name) for name in names]
     splits = target_of(record, model.config).measurable(splits, names, settings.split)
     model.to(accelerator.device)
     workers = default_workers(accelerator.device) if settings.workers is None else settings.workers
@@ -65,12 +65,12 @@ def main(settings: Evaluate) -> None:
         rewrite(settings.run, lambda record: record.results.update({split: results}))
 
 
-def _opened(name: str, config: str | None, settings: Evaluate, record: "RunRecord") -> "dict[str, Rows]":
+def _opened(name: str, reading: Reading, settings: Evaluate, record: "RunRecord") -> "dict[str, Rows]":
     """The splits of a dataset; those of the fold for a dataset of the training, where published test splits have training galaxies."""
-    from hf_galaxy.data.dataset import open_dataset
     from hf_galaxy.data.splits import in_fold
+    from hf_galaxy.importing.dataset import open_dataset
 
-    opened, fold = open_dataset(name, config, settings.streaming), record.settings.get("fold")
+    opened, fold = open_dataset(name, reading, settings.streaming), record.settings.get("fold")
     return in_fold(opened, fold, name) if fold is not None and name in record.settings["dataset"] else opened
 
 

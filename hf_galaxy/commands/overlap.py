@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_galaxy.command_line import Command, DatasetConfig, OutputPath
+from hf_galaxy.command_line import Command, OutputPath
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import check_new, whole_file
-from hf_galaxy.publishing.duplicates import MIN_SIMILARITY, SAME_GALAXY_ARCSEC
+from hf_galaxy.importing.duplicates import MIN_SIMILARITY, SAME_GALAXY_ARCSEC
+from hf_galaxy.importing.reading import Reading
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Find:
+class Find(Reading):
     """List the galaxies of some datasets that are also in others, in any split: by name, position and picture."""
 
     datasets: tuple[str, ...]
@@ -33,8 +34,6 @@ class Find:
     """Folders or Hub ids to compare with, such as those to finetune on and to test with."""
     out: OutputPath
     """CSV file to write, for --leave-out; its columns are dataset, id_str, split, other_dataset, other_id_str, other_split, how, similarity."""
-    config: DatasetConfig = None
-    """Configuration of the datasets; the default one if not given."""
     also: tuple[str, ...] = ()
     """Columns of any of the datasets with the galaxy's name in another catalogue, such as kaggle_GalaxyID."""
     arcsec: float = SAME_GALAXY_ARCSEC
@@ -64,8 +63,7 @@ def main(settings: Find) -> None:
         )
     check_new(settings.out)
     ours, theirs = (
-        [Listing(name, settings.config, settings.also) for name in names]
-        for names in (settings.datasets, settings.against)
+        [Listing(name, settings, settings.also) for name in names] for names in (settings.datasets, settings.against)
     )
     for column in settings.also:
         if not any(column in listing.columns for listing in (*ours, *theirs)):

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from hf_galaxy.command_line import Command, DatasetConfig, OutputPath, RunName
+from hf_galaxy.command_line import Command, OutputPath, RunName
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import check_new, new_folder
+from hf_galaxy.importing.reading import Reading
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -25,11 +26,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inference:
+class Inference(Reading):
     """How galaxies are predicted: what the commands predict and embed have in common."""
 
-    config: DatasetConfig = None
-    """Configuration of the dataset, if it has several."""
     split: str | None = None
     """Split of the dataset; by default all of them."""
     batch_size: int = 128
@@ -145,7 +144,7 @@ def main(settings: Predict) -> None:
     accelerator = settings.start()
     on_main_process(accelerator, check_new, settings.out)
     model = load_model(settings.run)
-    sources = sources_of(settings.dataset, settings.config, settings.split)
+    sources = sources_of(settings.dataset, settings, settings.split)
     predictor = settings.predictor(model, settings.run, accelerator, embeddings=settings.embeddings)
     counts = write(predictor, sources, settings.out, settings.csv)
     if accelerator.is_main_process:

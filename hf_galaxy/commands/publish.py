@@ -26,13 +26,13 @@ from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.decision_tree import DecisionTree, load_tree, tree_of_columns
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import check_new, new_folder, only_writer_of
+from hf_galaxy.importing.duplicates import SAME_GALAXY_ARCSEC
 from hf_galaxy.progress import progress
-from hf_galaxy.publishing.duplicates import SAME_GALAXY_ARCSEC
 
 if TYPE_CHECKING:
-    from hf_galaxy.publishing.catalogues import Catalogue as CatalogueSource
+    from hf_galaxy.importing.catalogues import Catalogue as CatalogueSource
+    from hf_galaxy.importing.plan import Plan, Source
     from hf_galaxy.publishing.dataset_card import Prose
-    from hf_galaxy.publishing.plan import Plan, Source
 
 PUSH = ("--push", "--push-to-hub")
 
@@ -150,9 +150,9 @@ def main(settings: Simulate | Catalogue | Combine | Card) -> None:
 
 def publish(settings: Simulate | Catalogue | Combine) -> None:
     """Write the folder, and print its numbers."""
+    from hf_galaxy.importing.plan import plan
     from hf_galaxy.publishing import publication
     from hf_galaxy.publishing.combine import Combined
-    from hf_galaxy.publishing.plan import plan
 
     source: Source
     if isinstance(settings, Simulate):
@@ -174,7 +174,7 @@ def publish(settings: Simulate | Catalogue | Combine) -> None:
 
 def mock_survey(settings: Simulate) -> tuple[Source, Plan]:
     """The mock survey, and its files; its galaxies have no positions, and so no neighbours."""
-    from hf_galaxy.publishing.plan import plan
+    from hf_galaxy.importing.plan import plan
     from hf_galaxy.publishing.simulate import MockSurvey
 
     if settings.galaxies < 1 or settings.size < 16 or settings.seed < 0:
@@ -186,8 +186,8 @@ def mock_survey(settings: Simulate) -> tuple[Source, Plan]:
 def catalogue(settings: Catalogue) -> CatalogueSource:
     """The catalogue, checked."""
     from hf_galaxy.data.picture_files import Pictures
-    from hf_galaxy.publishing import catalogues
-    from hf_galaxy.publishing.column_map import ColumnMap
+    from hf_galaxy.importing import catalogues
+    from hf_galaxy.importing.column_map import ColumnMap
 
     settings.rendering.check()
     columns = ColumnMap.load(settings.columns) if settings.columns else ColumnMap()
@@ -266,7 +266,7 @@ def write_card(settings: Card) -> None:
 def count(dataset: str, config: str | None, has_votes: bool) -> tuple[DecisionTree | None, dict[str, Any]]:
     """The decision tree of a published dataset, and its statistics."""
     from hf_galaxy.data.streaming import open_stream
-    from hf_galaxy.publishing.counts import Statistics
+    from hf_galaxy.importing.counts import Statistics
 
     splits = open_stream(dataset, config)
     rows = next(iter(splits.values()))

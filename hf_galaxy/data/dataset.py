@@ -3,21 +3,17 @@
 from pathlib import Path
 
 import datasets
-import numpy as np
 
 from hf_galaxy.data.copied import open_copy
 from hf_galaxy.data.streaming import open_stream
-from hf_galaxy.data.targets import Rows, column_of, is_text
+from hf_galaxy.data.targets import Rows, is_text
 from hf_galaxy.errors import BadInput
-from hf_galaxy.randomness import hashed_place
 
 VALIDATION_SHARE = 1 / 8  # of a train split without a validation split: 70 % and 10 % of all, as in `schema.SPLITS`
 
 
-def open_dataset(name: str, config: str | None = None, streaming: bool = False) -> dict[str, Rows]:
+def open_published(name: str, config: str | None = None, streaming: bool = False) -> dict[str, Rows]:
     """The splits of a published dataset: ours, or any with the columns `id_str` and `image`, such as mwalmsley/gz_evo.
-
-    If there is no validation split, an eighth of the train split becomes one, selected by a hash of `id_str`.
 
     Args:
         name: a folder or a Hub id.
@@ -50,14 +46,6 @@ def open_dataset(name: str, config: str | None = None, streaming: bool = False) 
                 f"--dataset {name}: split {split}: column image holds {kind}, not pictures; convert it with "
                 "dataset.cast_column('image', datasets.Image())"
             )
-    if "train" in opened and "validation" not in opened:
-        ids = column_of(opened["train"], "id_str").to_pylist()
-        in_validation = np.array([hashed_place(f"validation of {id_str}") < VALIDATION_SHARE for id_str in ids])
-        train = opened["train"]
-        opened |= {
-            "train": train.select(np.flatnonzero(~in_validation)),
-            "validation": train.select(np.flatnonzero(in_validation)),
-        }
     return opened
 
 

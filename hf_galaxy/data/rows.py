@@ -46,6 +46,10 @@ class BlockRows:
         other.__dict__.update(self.__dict__ | changes)
         return other
 
+    def named(self, name: str) -> Self:
+        """The same rows, with another name of their dataset in messages."""
+        return self._with(name=name)
+
     def select(self, indices: np.ndarray) -> Self:
         """Only these rows; for streamed rows the indices must increase."""
         return self._with(chosen=self.chosen[indices])

@@ -211,7 +211,8 @@ def shared_galaxies(start: Start, task: Task) -> set[str] | None:
 
     The same galaxy may have another name in another dataset: hf-galaxy overlap also compares pictures.
     """
-    from hf_galaxy.data.dataset import open_dataset
+    from hf_galaxy.importing.dataset import open_dataset
+    from hf_galaxy.importing.reading import Reading
     from hf_galaxy.training.sources import open_sources
 
     pretrained: set[str] = set()
@@ -221,7 +222,7 @@ def shared_galaxies(start: Start, task: Task) -> set[str] | None:
         except BadInput:
             return None
         pretrained |= _names([*splits["train"], *splits["validation"]])
-    return pretrained & _names(open_dataset(task.dataset, task.options.get("config")).values())
+    return pretrained & _names(open_dataset(task.dataset, Reading.of(task.options)).values())
 
 
 def check_unseen(benchmark: Benchmark) -> dict[str, bool]:

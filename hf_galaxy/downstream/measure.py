@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from hf_galaxy.data.dataset import open_dataset
 from hf_galaxy.downstream.benchmark import FULL, VALIDATIONS, Benchmark, BenchmarkCell
 from hf_galaxy.downstream.probe import probe
 from hf_galaxy.evaluation.bootstrap import six_digits
 from hf_galaxy.files import write_json
+from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.models.start import resolve_start
 from hf_galaxy.reports.run_record import FILE, RunRecord
 from hf_galaxy.sweeps.grid import STATE_DIR
@@ -79,7 +79,7 @@ class CellMeasurer:
         if weights is not None:
             model.backbone.load_state_dict(weights)
         model.to(accelerator.device)
-        whole = open_dataset(cell.task.dataset, settings.config)
+        whole = open_dataset(cell.task.dataset, settings)
         features = self.store.lookup(model, cell.task.dataset, list(whole.values()), sources.target, accelerator)
         splits = {split: features(parts) for split, parts in sources.splits.items()}
         # Of the whole training split, not only of the subset: mean and standard deviation need no labels.

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_galaxy.errors import BadInput
+from hf_galaxy.importing.reading import Reading
 from hf_galaxy.targets import TARGETS, report_class, target_class
 from hf_galaxy.training.settings import Settings
 
 if TYPE_CHECKING:
     from hf_galaxy.data.targets import Rows
 
+READING = tuple(field.name for field in dataclasses.fields(Reading))
 TASK_SETS = Path(__file__).parent / "task_sets"
 # The options of a run that a task may set, beside those of its target. The benchmark sets the others.
-OPTIONS = ("config", "task", "rotate", "flip", "min_votes", "streaming")
+OPTIONS = (*READING, "task", "rotate", "flip", "min_votes", "streaming")
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,10 @@ def with_label(task: Task) -> Task:
     Raises:
         BadInput: the dataset cannot be opened, or leaves a choice.
     """
-    from hf_galaxy.data.dataset import open_dataset
+    from hf_galaxy.importing.dataset import open_dataset
 
     def rows() -> "Rows":
-        return next(iter(open_dataset(task.dataset, task.options.get("config")).values()))
+        return next(iter(open_dataset(task.dataset, Reading.of(task.options)).values()))
 
     try:
         inferred = target_class(task.kind).inferred_options(task.options, rows)

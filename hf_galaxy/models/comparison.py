@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hf_galaxy.data.dataset import open_dataset, rows_of
+from hf_galaxy.data.dataset import rows_of
 from hf_galaxy.data.vote_matrix import matrix_of
 from hf_galaxy.decision_tree import DecisionTree
+from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.models.pipeline import GalaxyMorphologyPipeline
 from hf_galaxy.randomness import hashed_place

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
-from hf_galaxy.data.dataset import holds_parquet, open_dataset, rows_of
+from hf_galaxy.data.dataset import holds_parquet, rows_of
 from hf_galaxy.data.galaxies import decode
 from hf_galaxy.data.pictures import Rendering, to_rgb
 from hf_galaxy.data.pixels import pixels_of
@@ -22,6 +22,8 @@ from hf_galaxy.data.streaming import StreamedRows
 from hf_galaxy.data.targets import tables_of
 from hf_galaxy.data.views import Framing, to_canvases
 from hf_galaxy.errors import BadInput
+from hf_galaxy.importing.dataset import open_dataset
+from hf_galaxy.importing.reading import Reading
 
 log = logging.getLogger(__name__)
 SUFFIXES = (
@@ -157,13 +159,13 @@ class DatasetSplit:
 Source = PictureFolder | PictureList | DatasetSplit
 
 
-def sources_of(data: Sequence[Any], config: str | None = None, split: str | None = None) -> list[Source]:
+def sources_of(data: Sequence[Any], reading: Reading | None = None, split: str | None = None) -> list[Source]:
     """The galaxies of some data.
 
     Args:
         data: either all are pictures: paths, URLs, bytes, PIL images or arrays; or each is a folder of pictures, or a published
             dataset, by its folder or Hub id.
-        config: a configuration of the datasets.
+        reading: how datasets are read (`open_dataset`).
         split: of the datasets; None: all of them.
 
     Raises:
@@ -176,7 +178,7 @@ def sources_of(data: Sequence[Any], config: str | None = None, split: str | None
     if not kinds or not len(data):
         raise BadInput("--dataset: there are no pictures")
     if kinds == {True}:
-        if split or config:
+        if split or (reading and reading.config):
             raise BadInput("--dataset: single pictures have no splits and configurations")
         return [PictureList(data)]
     if kinds == {True, False}:
@@ -186,7 +188,7 @@ def sources_of(data: Sequence[Any], config: str | None = None, split: str | None
         raise BadInput(
             f"--dataset: {first} is a picture and {other} is none; give pictures alone, or folders and datasets"
         )
-    sources = [source for name in data for source in _sources_in(str(name), config, split)]
+    sources = [source for name in data for source in _sources_in(str(name), reading, split)]
     if not any(map(len, sources)):
         where = f": split {split}" if split else ""
         raise BadInput(f"--dataset {', '.join(map(str, data))}{where}: has no galaxies")
@@ -205,13 +207,13 @@ def _is_picture(data: Any) -> bool:
     return True
 
 
-def _sources_in(name: str, config: str | None, split: str | None) -> list[Source]:
+def _sources_in(name: str, reading: Reading | None, split: str | None) -> list[Source]:
     """The galaxies of a folder of pictures, or of one or all splits of a published dataset."""
     if Path(name).is_dir() and not holds_parquet(Path(name)):
-        if split or config:
+        if split or (reading and reading.config):
             raise BadInput(f"--dataset {name}: is a folder of pictures, which has no splits and configurations")
         return [PictureFolder(name)]
-    opened = open_dataset(name, config, streaming=True)
+    opened = open_dataset(name, reading, streaming=True)
     chosen = {split: rows_of(opened, split, name)} if split else opened
     return [DatasetSplit(name, split, cast(StreamedRows, rows)) for split, rows in chosen.items()]
 

@@ -19,16 +19,16 @@ from hf_galaxy.data.streaming import StreamedRows
 from hf_galaxy.data.vote_matrix import matrix_of
 from hf_galaxy.decision_tree import DecisionTree, Question, tree_of_columns
 from hf_galaxy.errors import BadInput
-from hf_galaxy.progress import progress
-from hf_galaxy.publishing.counts import Statistics
-from hf_galaxy.publishing.dataset_card import table_row
-from hf_galaxy.publishing.duplicates import (
+from hf_galaxy.importing.counts import Statistics
+from hf_galaxy.importing.duplicates import (
     SAME_GALAXY_ARCSEC,
     fine_structure,
     groups_of_pairs,
     groups_on_the_sky,
     pictures_alike,
 )
+from hf_galaxy.progress import progress
+from hf_galaxy.publishing.dataset_card import table_row
 
 Level = Literal["ok", "note", "problem"]
 MIN_PIXELS = 32  # with fewer the shape of a galaxy cannot be seen

@@ -18,7 +18,7 @@ from hf_galaxy.data.schema import SPLITS, InvalidVotes, class_name, row_features
 from hf_galaxy.data.streaming import StreamedRows, open_stream
 from hf_galaxy.decision_tree import DecisionTree, Question, tree_of_columns
 from hf_galaxy.errors import BadInput
-from hf_galaxy.publishing.plan import Row
+from hf_galaxy.importing.plan import Row
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,8 +18,8 @@ from hf_galaxy.data.card_facts import card_section
 from hf_galaxy.data.pictures import open_picture, to_rgb
 from hf_galaxy.decision_tree import DecisionTree, Question
 from hf_galaxy.errors import BadInput
+from hf_galaxy.importing.writer import Config
 from hf_galaxy.publishing.tree_drawing import describe_tree, draw_trees
-from hf_galaxy.publishing.writer import Config
 
 TEMPLATE = Path(__file__).parent / "templates" / "dataset_card.md.jinja"
 CONTACT_SHEET = "contact_sheet.jpg"

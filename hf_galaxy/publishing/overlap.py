@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from hf_galaxy.data.dataset import open_dataset
 from hf_galaxy.data.pictures import open_picture, to_rgb
 from hf_galaxy.data.targets import tables_of
 from hf_galaxy.errors import BadInput
+from hf_galaxy.importing.dataset import open_dataset
+from hf_galaxy.importing.duplicates import MIN_SIMILARITY, SAME_GALAXY_ARCSEC, pairs_on_the_sky
+from hf_galaxy.importing.reading import Reading
 from hf_galaxy.progress import progress
-from hf_galaxy.publishing.duplicates import MIN_SIMILARITY, SAME_GALAXY_ARCSEC, pairs_on_the_sky
 
 SIDE = 192  # S, pixels of each decoded picture
 COMPARED = 0.6  # share of the narrower of two fields that is compared; the rest allows for galaxies off the centre
@@ -37,7 +38,7 @@ class Listing:
 
     Args:
         name: a folder or Hub id.
-        config: configuration; None: the default.
+        reading: how it is read (`open_dataset`).
         name_columns: columns with the names of the galaxies in other catalogues; columns that the dataset lacks are ignored.
 
     Attributes:
@@ -50,10 +51,10 @@ class Listing:
         BadInput: the dataset cannot be opened.
     """
 
-    def __init__(self, name: str, config: str | None = None, name_columns: Collection[str] = ()) -> None:
+    def __init__(self, name: str, reading: Reading | None = None, name_columns: Collection[str] = ()) -> None:
         self.name = name
         self.unreadable: set[int] = set()
-        opened = open_dataset(name, config)
+        opened = open_dataset(name, reading)
         self.columns = set(next(iter(opened.values())).column_names)
         named = ["id_str", *(column for column in name_columns if column in self.columns)]
         sky = ["ra", "dec"] if {"ra", "dec"} <= self.columns else []

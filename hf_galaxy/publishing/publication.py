@@ -19,9 +19,9 @@ from hf_galaxy.data.card_facts import STATISTICS
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import new_folder, whole_file, write_json
-from hf_galaxy.publishing import writer
+from hf_galaxy.importing import writer
+from hf_galaxy.importing.plan import Plan, Shard, Source
 from hf_galaxy.publishing.dataset_card import CONTACT_SHEET, Prose, contact_sheet, dataset_card, write_card
-from hf_galaxy.publishing.plan import Plan, Shard, Source
 
 SHEET_GALAXIES = 48
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from hf_galaxy.data.schema import row_features
 from hf_galaxy.decision_tree import Question, load_tree
+from hf_galaxy.importing.plan import Row
 from hf_galaxy.publishing.mock_pictures import Imaging, Morphology, draw
-from hf_galaxy.publishing.plan import Row
 
 CARD = Path(__file__).parent / "mock_card.md"  # the text of its dataset card, like dataset_cards/*/card.md
 CLASSES = ["smooth-round", "smooth-in-between", "smooth-cigar", "edge-on", "spiral", "disk", "merger", "artifact"]

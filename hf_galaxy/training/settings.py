@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from tyro.constructors import PrimitiveConstructorSpec
 
-from hf_galaxy.command_line import DatasetConfig, OutputPath
+from hf_galaxy.command_line import OutputPath
 from hf_galaxy.errors import BadInput
+from hf_galaxy.importing.reading import Reading
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.targets import TARGETS, target_class
 from hf_galaxy.training.recipe import Ranges, Recipe, check_ranges
@@ -96,15 +97,13 @@ RANGES: Ranges = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Recipe):
+class Settings(Reading, Recipe):
     """Everything that defines a run, besides its recipe."""
 
     dataset: tuple[str, ...]
     """Datasets to train on: folders made by hf-galaxy publish, or Hub ids."""
     out: OutputPath
     """Run folder to create. If it holds an unfinished run with the same settings, training resumes from its last checkpoint."""
-    config: DatasetConfig = None
-    """Configuration (subset name) of the dataset, if it has several."""
     streaming: bool = False
     """Stream the dataset's Parquet files instead of copying all of them to a cache first."""
     weights: tuple[float, ...] | None = None

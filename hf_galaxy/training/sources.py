@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 
 from hf_galaxy.data.card_facts import DatasetFacts
-from hf_galaxy.data.dataset import open_dataset, rows_of
+from hf_galaxy.data.dataset import rows_of
 from hf_galaxy.data.splits import in_fold, subset
 from hf_galaxy.data.targets import Rows, tables_of
 from hf_galaxy.errors import BadInput
+from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.targets import target_class
 from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.targets.target import TrainingTarget
@@ -46,7 +47,7 @@ def open_sources(settings: Settings) -> Sources:
     Raises:
         BadInput: one cannot be opened, lacks a split or the target, or they do not go together.
     """
-    opened = [open_dataset(name, settings.config, settings.streaming) for name in settings.dataset]
+    opened = [open_dataset(name, settings, settings.streaming) for name in settings.dataset]
     if settings.fold is not None:
         opened = [in_fold(each, settings.fold, name) for each, name in zip(opened, settings.dataset, strict=True)]
     named = list(zip(settings.dataset, opened, strict=True))

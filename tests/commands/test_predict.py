@@ -26,9 +26,9 @@ from hf_galaxy.data import galaxies as data
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.views import Framing, eval_view, to_canvases
 from hf_galaxy.files import new_folder
+from hf_galaxy.importing import plan, writer
 from hf_galaxy.models import prediction_inputs, predictions
 from hf_galaxy.models.prediction_inputs import PictureFolder, Reader
-from hf_galaxy.publishing import plan, writer
 from tests.conftest import ROOT
 from tests.forks import SERVER, TIMEOUT, enter, environments_of
 from tests.galaxies import Rows, jpeg_bytes, published

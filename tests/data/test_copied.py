@@ -16,7 +16,7 @@ from hf_galaxy.data.copied import CopiedRows, open_copy
 from hf_galaxy.data.streaming import open_stream
 from hf_galaxy.data.vote_matrix import matrix_of
 from hf_galaxy.errors import BadInput
-from hf_galaxy.publishing import writer as publish
+from hf_galaxy.importing import writer as publish
 from tests.galaxies import Rows, published
 
 

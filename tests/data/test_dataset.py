@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from hf_galaxy import load_tree
 from hf_galaxy.data import galaxies as galaxies_module
-from hf_galaxy.data.dataset import holds_parquet, open_dataset, rows_of
+from hf_galaxy.data.dataset import holds_parquet, rows_of
 from hf_galaxy.data.galaxies import Galaxies, decode, decode_batch
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.pixels import pixels_of
@@ -26,10 +26,12 @@ from hf_galaxy.data.streaming import open_stream
 from hf_galaxy.data.targets import tables_of
 from hf_galaxy.data.views import Framing
 from hf_galaxy.errors import BadInput
+from hf_galaxy.importing import counts
+from hf_galaxy.importing.dataset import open_dataset
+from hf_galaxy.importing.duplicates import fine_structure
 from hf_galaxy.models.prediction_inputs import Part, PictureFolder, Reader
-from hf_galaxy.publishing import check, counts, overlap
+from hf_galaxy.publishing import check, overlap
 from hf_galaxy.publishing.dataset_card import contact_sheet
-from hf_galaxy.publishing.duplicates import fine_structure
 from hf_galaxy.randomness import key_of
 from hf_galaxy.training.sequence import (
     ProcessShard,

@@ -9,12 +9,12 @@ import datasets
 import numpy as np
 import pytest
 
-from hf_galaxy.data.dataset import open_dataset
 from hf_galaxy.data.galaxies import Galaxies
 from hf_galaxy.data.schema import SPLITS
 from hf_galaxy.data.splits import FOLDS, in_fold
 from hf_galaxy.data.views import Framing
 from hf_galaxy.errors import BadInput
+from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.sources import open_sources

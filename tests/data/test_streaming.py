@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 
 from hf_galaxy.data import streaming
-from hf_galaxy.data.dataset import open_dataset
 from hf_galaxy.data.galaxies import Galaxies
 from hf_galaxy.data.streaming import StreamedRows, open_stream
 from hf_galaxy.data.views import Framing
 from hf_galaxy.errors import BadInput
-from hf_galaxy.publishing import plan, writer
+from hf_galaxy.importing import plan, writer
+from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.publishing.dataset_card import Prose, write_card
 from hf_galaxy.training.sequence import ProcessShard, TrainingSequence, evaluation_batches, training_batches
 from hf_galaxy.training.targets.votes import Votes

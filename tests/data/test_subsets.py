@@ -8,9 +8,9 @@ import pytest
 from scipy.stats import chi2
 
 from hf_galaxy import load_tree
-from hf_galaxy.data.dataset import open_dataset
 from hf_galaxy.data.splits import strata_of, subset
 from hf_galaxy.errors import BadInput
+from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.training.targets.classes import Classes
 from hf_galaxy.training.targets.votes import Votes
 from tests.galaxies import Rows, published

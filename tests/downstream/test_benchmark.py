@@ -22,7 +22,6 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 
-from hf_galaxy.data.dataset import open_dataset
 from hf_galaxy.data.galaxies import Galaxies
 from hf_galaxy.data.splits import in_fold
 from hf_galaxy.data.views import eval_view
@@ -31,6 +30,7 @@ from hf_galaxy.downstream.measure import CellMeasurer, losses_of, search
 from hf_galaxy.downstream.tasks import Task
 from hf_galaxy.downstream.workers import Workers
 from hf_galaxy.errors import BadInput
+from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.models.start import load_model, resolve_start
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.sweeps.scheduler import CellStatus, resources_for_slot, run_grid

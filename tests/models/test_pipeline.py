@@ -18,12 +18,12 @@ from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes, load_tree
-from hf_galaxy.data.dataset import open_dataset
 from hf_galaxy.data.galaxies import Galaxies
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.pixels import pixels_of
 from hf_galaxy.data.views import eval_view, to_canvases
 from hf_galaxy.errors import BadInput
+from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.models.morphology import morphology
 from hf_galaxy.training.targets.votes import Votes
 from tests.galaxies import Rows, jpeg_bytes, published

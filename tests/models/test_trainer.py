@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModel, Trainer, TrainingArguments
 
 from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes, load_tree
-from hf_galaxy.data.dataset import open_dataset
+from hf_galaxy.importing.dataset import open_dataset
 from tests.conftest import ROOT
 from tests.galaxies import votes_of
 

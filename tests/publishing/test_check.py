@@ -19,8 +19,8 @@ from scipy.ndimage import gaussian_filter
 from hf_galaxy import load_tree
 from hf_galaxy.commands.check import Check, main
 from hf_galaxy.data.schema import row_features
-from hf_galaxy.publishing.duplicates import fine_structure, pictures_alike
-from hf_galaxy.publishing.plan import Row
+from hf_galaxy.importing.duplicates import fine_structure, pictures_alike
+from hf_galaxy.importing.plan import Row
 from tests.conftest import ROOT
 from tests.galaxies import jpeg_bytes, published
 

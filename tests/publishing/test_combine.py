@@ -11,9 +11,9 @@ import pytest
 from hf_galaxy import load_tree
 from hf_galaxy.data.schema import row_features, split_of
 from hf_galaxy.errors import BadInput
-from hf_galaxy.publishing import plan
+from hf_galaxy.importing import plan
+from hf_galaxy.importing.plan import Row
 from hf_galaxy.publishing.combine import Combined
-from hf_galaxy.publishing.plan import Row
 from tests.galaxies import Rows, jpeg_bytes, published
 
 

@@ -13,9 +13,9 @@ from huggingface_hub import DatasetCard
 
 from hf_galaxy import load_tree
 from hf_galaxy.data.card_facts import DatasetFacts
-from hf_galaxy.data.dataset import open_dataset
 from hf_galaxy.decision_tree import available_trees
 from hf_galaxy.errors import BadInput
+from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.publishing import simulate
 from hf_galaxy.publishing.dataset_card import Prose, dataset_card, write_card
 from tests.conftest import ROOT

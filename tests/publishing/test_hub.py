@@ -52,7 +52,7 @@ def test_what_is_on_the_hub_is_the_folder_byte_for_byte(hub, pushed):
 def loaded():
     from datasets import get_dataset_config_names, load_dataset
 
-    from hf_galaxy.data.dataset import open_dataset
+    from hf_galaxy.importing.dataset import open_dataset
 
     columns = ["id_str", "smooth-or-featured-gz2_smooth"]
     campaign = load_dataset("lab/mock", "gz2")
@@ -231,7 +231,7 @@ def large_pictures(hub):
 
 def streamed():
     from hf_galaxy import load_tree
-    from hf_galaxy.data.dataset import open_dataset
+    from hf_galaxy.importing.dataset import open_dataset
     from hf_galaxy.training.targets.votes import vote_batches
 
     opened = open_dataset("lab/large", streaming=True)

@@ -8,9 +8,9 @@ import pytest
 
 from hf_galaxy import load_tree
 from hf_galaxy.errors import BadInput
-from hf_galaxy.publishing.counts import Statistics
+from hf_galaxy.importing.counts import Statistics
+from hf_galaxy.importing.plan import plan
 from hf_galaxy.publishing.dataset_card import Prose
-from hf_galaxy.publishing.plan import plan
 from hf_galaxy.publishing.publication import left_out, load_statistics, publish, rename
 from tests.galaxies import Rows
 

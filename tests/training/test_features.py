@@ -8,9 +8,9 @@ from sklearn.linear_model import LogisticRegression
 from transformers import AutoModel
 
 from hf_galaxy import GalaxyConfig, GalaxyForVotes
-from hf_galaxy.data.dataset import open_dataset
 from hf_galaxy.data.galaxies import Galaxies
 from hf_galaxy.data.views import eval_view
+from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.training.targets.classes import Classes
 from hf_galaxy.training.targets.votes import Votes
 from tests.forks import TIMEOUT

@@ -21,10 +21,10 @@ from datasets import Features, Image, Value
 from PIL import Image as Picture
 
 from hf_galaxy import load_tree
-from hf_galaxy.data.dataset import open_dataset
 from hf_galaxy.data.galaxies import Galaxies
 from hf_galaxy.data.views import Framing
 from hf_galaxy.decision_tree import tree_of_columns
+from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.randomness import hashed_place
 from hf_galaxy.training.targets.classes import Classes
 from hf_galaxy.training.targets.votes import Votes

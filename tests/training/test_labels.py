@@ -9,8 +9,8 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
-from hf_galaxy.data.dataset import open_dataset
 from hf_galaxy.errors import BadInput
+from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.models.start import load_model
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.training.settings import Settings

@@ -11,10 +11,10 @@ from PIL import Image
 from scipy.stats import chisquare
 
 from hf_galaxy import load_tree
-from hf_galaxy.data.dataset import open_dataset
 from hf_galaxy.data.galaxies import Galaxies
 from hf_galaxy.data.views import Framing
 from hf_galaxy.errors import BadInput
+from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.training.augmentation import Augmentation
 from hf_galaxy.training.mixture import BLOCK, Mixture, balanced, mixed
 from hf_galaxy.training.sequence import ProcessShard, TrainingSequence, training_batches

@@ -15,8 +15,8 @@ from datasets import load_dataset
 from transformers import AutoModel
 
 from hf_galaxy import GalaxyForRegression
-from hf_galaxy.data.dataset import open_dataset
 from hf_galaxy.errors import BadInput
+from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.models.model import GalaxyConfig, GalaxyForVotes
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.training.run import run_training

@@ -16,12 +16,12 @@ from hf_galaxy.data.picture_files import Pictures
 from hf_galaxy.data.schema import SPLITS, split_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import new_folder
-from hf_galaxy.publishing import plan, writer
-from hf_galaxy.publishing.catalogues import Catalogue
-from hf_galaxy.publishing.column_map import ColumnMap
+from hf_galaxy.importing import plan, writer
+from hf_galaxy.importing.catalogues import Catalogue
+from hf_galaxy.importing.column_map import ColumnMap
+from hf_galaxy.importing.duplicates import pairs_on_the_sky
+from hf_galaxy.importing.plan import Row
 from hf_galaxy.publishing.dataset_card import Prose, write_card
-from hf_galaxy.publishing.duplicates import pairs_on_the_sky
-from hf_galaxy.publishing.plan import Row
 from tests.conftest import ROOT
 from tests.galaxies import Rows, jpeg_bytes, published
 

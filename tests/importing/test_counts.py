@@ -14,7 +14,7 @@ from PIL import Image
 from hf_galaxy import load_tree
 from hf_galaxy.data.schema import row_features
 from hf_galaxy.errors import BadInput
-from hf_galaxy.publishing.counts import Statistics
+from hf_galaxy.importing.counts import Statistics
 
 TREE = load_tree(["gz2", "gz_rings"])
 SPLITS = ("train", "validation", "test")

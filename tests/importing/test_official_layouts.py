@@ -24,8 +24,8 @@ from PIL import Image
 
 from hf_galaxy import load_tree
 from hf_galaxy.data.picture_files import Pictures
-from hf_galaxy.publishing.catalogues import Catalogue
-from hf_galaxy.publishing.column_map import ColumnMap
+from hf_galaxy.importing.catalogues import Catalogue
+from hf_galaxy.importing.column_map import ColumnMap
 from tests.conftest import ROOT
 from tests.galaxies import jpeg_bytes
 

@@ -7,7 +7,7 @@ import pytest
 from astropy.coordinates import angular_separation, offset_by
 from PIL import Image, ImageOps
 
-from hf_galaxy.publishing.duplicates import (
+from hf_galaxy.importing.duplicates import (
     MIN_SIMILARITY,
     SIDE,
     fine_structure,

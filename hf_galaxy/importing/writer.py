@@ -28,9 +28,9 @@ from tqdm import tqdm
 from hf_galaxy.data.schema import SPLITS
 from hf_galaxy.files import whole_file
 from hf_galaxy.fresh_processes import end_with_parent, fresh_context
+from hf_galaxy.importing.counts import Statistics
+from hf_galaxy.importing.plan import Row, Shard, Source
 from hf_galaxy.progress import progress
-from hf_galaxy.publishing.counts import Statistics
-from hf_galaxy.publishing.plan import Row, Shard, Source
 
 # Streams shuffle and share out row groups, which should be small; but footers describe each column of each group, and with
 # 300 columns that must be little compared with the pictures.
@@ -43,7 +43,14 @@ KINDS = b"kinds of pictures"  # key in the metadata of a Parquet file
 
 
 def write_dataset(source: Source, shards: list[Shard], folder: Path, processes: int = 1) -> Statistics:
-    """Write the planned files that are missing, and `tiny/`.
+    """Write the planned files that are missing, and `tiny/`; the rest as of `write_shards`."""
+    counts = write_shards(source, shards, folder, processes)
+    _write_tiny(shards, source.features, folder)
+    return counts
+
+
+def write_shards(source: Source, shards: list[Shard], folder: Path, processes: int = 1) -> Statistics:
+    """Write the planned files that are missing.
 
     Args:
         folder: an existing folder.
@@ -68,7 +75,6 @@ def write_dataset(source: Source, shards: list[Shard], folder: Path, processes: 
                 show.initial += len(shard.rows)
             else:
                 _write_shard(make(shard.rows), shard, folder, counts[shard.path], show)
-    _write_tiny(shards, source.features, folder)
     result = Statistics(source.features, source.tree, source.values)
     for path in sorted(counts):  # not in the order of writing: the card lists what it meets first
         result.update(counts[path])

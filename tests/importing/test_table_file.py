@@ -13,7 +13,7 @@ from astropy.table import MaskedColumn, Table
 from astropy.time import Time
 
 from hf_galaxy.errors import BadInput
-from hf_galaxy.publishing.table_file import column_names, read_texts
+from hf_galaxy.importing.table_file import column_names, read_texts
 
 OBJID = 1237648720693755918  # more digits than a float has
 NAMES = ["name", "objid", "z", "ring"]

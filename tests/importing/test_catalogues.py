@@ -13,8 +13,8 @@ from hf_galaxy import load_tree
 from hf_galaxy.data.picture_files import Pictures
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.errors import BadInput
-from hf_galaxy.publishing.catalogues import Catalogue, CatalogueOptions
-from hf_galaxy.publishing.column_map import ColumnMap
+from hf_galaxy.importing.catalogues import Catalogue, CatalogueOptions
+from hf_galaxy.importing.column_map import ColumnMap
 from tests.galaxies import jpeg_bytes
 
 TREE = load_tree("gz_rings")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hf_galaxy import load_tree
-from hf_galaxy.publishing.fractions import conditional_fractions, votes_of_fractions
+from hf_galaxy.importing.fractions import conditional_fractions, votes_of_fractions
 
 RINGS = load_tree("gz_rings")
 TREES = ["gz_rings", "gz2", "gz_decals_dr5", "gz_hubble"]

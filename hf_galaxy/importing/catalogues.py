@@ -16,11 +16,11 @@ from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.schema import row_features
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
-from hf_galaxy.publishing.catalogue_table import CatalogueTable
-from hf_galaxy.publishing.column_map import ColumnMap, Fractions, Metadata
-from hf_galaxy.publishing.fractions import conditional_fractions, votes_of_fractions
-from hf_galaxy.publishing.plan import Row
-from hf_galaxy.publishing.table_file import column_names
+from hf_galaxy.importing.catalogue_table import CatalogueTable
+from hf_galaxy.importing.column_map import ColumnMap, Fractions, Metadata
+from hf_galaxy.importing.fractions import conditional_fractions, votes_of_fractions
+from hf_galaxy.importing.plan import Row
+from hf_galaxy.importing.table_file import column_names
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from hf_galaxy.data.schema import SPLITS, place_in_order, split_of
 from hf_galaxy.errors import BadInput
-from hf_galaxy.publishing.duplicates import SAME_GALAXY_ARCSEC, groups_of_pairs, pairs_on_the_sky
+from hf_galaxy.importing.duplicates import SAME_GALAXY_ARCSEC, groups_of_pairs, pairs_on_the_sky
 
 if TYPE_CHECKING:
     import datasets
@@ -133,10 +133,16 @@ class Plan(NamedTuple):
     duplicates: Duplicates
 
 
-def plan(source: Source, drop_duplicates: bool = False, arcsec: float = SAME_GALAXY_ARCSEC) -> Plan:
+def plan(
+    source: Source,
+    drop_duplicates: bool = False,
+    arcsec: float = SAME_GALAXY_ARCSEC,
+    splits: Sequence[str] | None = None,
+) -> Plan:
     """Assign each row to a file. All rows of a galaxy, and rows next to it, are in one split.
 
     Args:
+        splits: of each row, if they are given already: no row is moved to another one.
         drop_duplicates: of rows within `arcsec` of each other, keep those with the most votes, so that no two of the rest are
             that close.
 
@@ -146,7 +152,7 @@ def plan(source: Source, drop_duplicates: bool = False, arcsec: float = SAME_GAL
     names = source.split_names or source.ids
     near = np.empty((0, 2), int) if source.positions is None else pairs_on_the_sky(source.positions, arcsec)
     groups = _groups(np.concatenate([near, _pairs_of_equal(names)]), len(names), arcsec)
-    splits, moved = assign_splits(names, groups)
+    splits, moved = assign_splits(names, groups) if splits is None else (splits, 0)
     votes = np.zeros(len(names), int) if source.votes is None else source.votes.sum(axis=1)
     kept = choose_rows(near, votes) if drop_duplicates else np.ones(len(names), bool)
     duplicates = Duplicates(arcsec, len(groups), sum(map(len, groups)), moved, int((~kept).sum()))
@@ -206,14 +212,14 @@ def _groups(pairs: np.ndarray, rows: int, arcsec: float) -> list[list[int]]:
     return list(members.values())
 
 
-def _shards(source: Source, splits: list[str], rows: np.ndarray) -> list[Shard]:
+def _shards(source: Source, splits: Sequence[str], rows: np.ndarray) -> list[Shard]:
     """Files of at most ROWS_PER_FILE rows of one split and campaign."""
     campaigns: Sequence[str | None] = source.campaigns or [None] * len(splits)
     parts: dict[tuple[str | None, str], list[int]] = {}
     for i in sorted(rows.tolist(), key=lambda i: place_in_order(source.ids[i])):
         parts.setdefault((campaigns[i], splits[i]), []).append(i)
     shards = []
-    for split in SPLITS:
+    for split in dict.fromkeys([*SPLITS, *splits]):
         for campaign in dict.fromkeys(campaigns):
             of_part = parts.get((campaign, split), [])
             for number, first in enumerate(range(0, len(of_part), ROWS_PER_FILE)):

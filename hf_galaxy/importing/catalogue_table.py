@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from hf_galaxy.errors import BadInput
-from hf_galaxy.publishing.column_map import Classes, ColumnMap, Join, Metadata
-from hf_galaxy.publishing.table_file import column_names, read_texts
+from hf_galaxy.importing.column_map import Classes, ColumnMap, Join, Metadata
+from hf_galaxy.importing.table_file import column_names, read_texts
 
 
 @dataclass(frozen=True, eq=False)

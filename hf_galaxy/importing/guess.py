@@ -1,0 +1,29 @@
+"""What the columns of somebody's table probably hold, by their names: the name of a galaxy, its picture, its position."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+# The usual names, the most telling first, as `plain` writes them.
+ID_NAMES = (
+    "idstr", "id", "galaxyid", "iauname", "objid", "objectid", "sourceid", "assetid", "dr7objid", "dr8objid", "subjectid", "galaxy",
+    "objname", "name", "target", "targetid",
+)  # fmt: skip
+IMAGE_NAMES = (
+    "image", "img", "picture", "pixels", "filename", "imagefile", "imagepath", "filepath", "fileloc", "file", "path", "pngloc", "jpgloc",
+    "cutout", "jpg", "png", "webp",
+)  # fmt: skip
+RA_NAMES = ("ra", "radeg", "raj2000", "alphaj2000", "rightascension")
+DEC_NAMES = ("dec", "decdeg", "decj2000", "dej2000", "deltaj2000", "declination")
+
+
+def plain(name: str) -> str:
+    """A name in small letters and digits only: "File_Name" and "filename" are the same."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def named_like(columns: Iterable[str], usual: Iterable[str]) -> str | None:
+    """The column with the most telling of some usual names; None if no column has one."""
+    by_name = {plain(column): column for column in reversed(list(columns))}
+    return next((by_name[name] for name in usual if name in by_name), None)

@@ -1,0 +1,96 @@
+"""Imported datasets: whatever holds galaxies, as Parquet files in the cache of the datasets library.
+
+The files are those that `hf-galaxy publish` would write of the same rows, in the same splits and order, so that a model learns the
+same from both. They are made once: their folder is named after a digest of all that they depend on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import datasets
+import yaml
+
+from hf_galaxy.cores import available_cores
+from hf_galaxy.data.dataset import open_published
+from hf_galaxy.errors import BadInput
+from hf_galaxy.files import new_folder
+from hf_galaxy.importing.plan import Plan, Source, plan
+from hf_galaxy.importing.writer import write_shards
+from hf_galaxy.locks import locked
+
+if TYPE_CHECKING:
+    from hf_galaxy.data.targets import Rows
+
+logger = logging.getLogger(__name__)
+CARD = "README.md"
+
+
+def open_imported(
+    source: Source, name: str, splits: Sequence[str] | None = None, streaming: bool = False
+) -> dict[str, Rows]:
+    """The splits of a source, imported first if need be.
+
+    Args:
+        source: rows to import.
+        name: of the dataset, for messages.
+        splits: the split of each row; None: a hash of its name decides.
+
+    Raises:
+        BadInput: a row cannot be made, or the cache cannot be written.
+    """
+    opened = open_published(str(import_source(source, name, splits)), streaming=streaming)
+    return {split: rows.named(name) for split, rows in opened.items()}  # type: ignore[union-attr]  # never a datasets.Dataset
+
+
+def import_source(source: Source, name: str, splits: Sequence[str] | None = None) -> Path:
+    """The folder in the cache with the rows of a source; several processes may call it at the same time, and one writes.
+
+    Raises:
+        BadInput: as `open_imported`.
+    """
+    depends_on = f"{source.fingerprint()} {None if splits is None else list(splits)}"
+    digest = hashlib.sha256(depends_on.encode()).hexdigest()
+    readable = re.sub(r"[^\w.=-]+", "_", Path(name).name)[:60].strip("._-") or "dataset"
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "hf_galaxy" / f"{readable}-{digest[:16]}"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.with_name(f".{folder.name}.import")):
+            if not folder.exists():
+                _write(source, plan(source, splits=splits), folder, digest)
+    except OSError as error:
+        raise BadInput(
+            f"{name}: its import cannot be written: {error.strerror} ({error.filename}); set HF_HOME to a folder that can be written"
+        ) from error
+    for note in yaml.safe_load((folder / CARD).read_text(encoding="utf-8").split("---")[1])["notes"]:
+        logger.info("%s: %s", name, note)
+    return folder
+
+
+def _write(source: Source, planned: Plan, folder: Path, digest: str) -> None:
+    with new_folder(folder, digest) as partial:
+        counts = write_shards(source, planned.shards, partial, len(available_cores()))
+        notes = [*source.notes]
+        if left_out := sum(len(shard.rows) for shard in planned.shards) - sum(counts.galaxies.values()):
+            notes.append(f"{left_out:,} galaxies whose picture cannot be read are left out.")
+        if planned.duplicates.groups:
+            notes.append(str(planned.duplicates))
+        files = {}
+        for shard in planned.shards:
+            files.setdefault(shard.split, []).append(shard.path.as_posix())
+        about = {
+            "configs": [
+                {
+                    "config_name": "default",
+                    "data_files": [{"split": split, "path": paths} for split, paths in files.items()],
+                }
+            ],
+            "notes": notes,
+        }
+        text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True)
+        (partial / CARD).write_text(f"---\n{text}---\n", encoding="utf-8")

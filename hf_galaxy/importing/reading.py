@@ -1,0 +1,40 @@
+"""How a dataset is read: the options that say what its configuration, pictures and names are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from hf_galaxy.command_line import DatasetConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Options of every command that reads datasets. Published datasets need none of them but `config`."""
+
+    config: DatasetConfig = None
+    """Configuration (subset name) of the dataset, if it has several."""
+    images: tuple[Path, ...] | None = None
+    """Where the pictures of a table are: folders or zip files."""
+    image_column: str | None = None
+    """Column of the pictures, or of their files; by default it is guessed, and the guess is said."""
+    id_column: str | None = None
+    """Column of the galaxies' names; by default it is guessed, and the guess is said. The names decide the splits."""
+    skip_missing: bool = False
+    """Leave out the galaxies of a table that have no picture, instead of refusing the table."""
+    skip_bad_pictures: bool = False
+    """Leave out galaxies whose picture cannot be read, instead of stopping at the first."""
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """How the dataset of a run, or of a task, is read.
+
+        Args:
+            options: of a record, or of a call; those that are no options of reading are ignored.
+        """
+        own = {each.name: options[each.name] for each in fields(cls) if options.get(each.name) is not None}
+        if "images" in own:
+            own["images"] = tuple(map(Path, own["images"]))
+        return cls(**own)
