@@ -61,12 +61,7 @@ def open_sources(settings: Settings) -> Sources:
     strata = []
     for split, parts in splits.items():
         for i, (name, rows) in enumerate(zip(settings.dataset, parts, strict=True)):
-            parts[i], own = target.labelled(rows, f"--dataset {name}: split {split}", training=split == "train")
-            if left_out := len(rows) - len(parts[i]):
-                logger.info(
-                    f"{left_out:,} of the {len(rows):,} galaxies of split {split} of {name} have no {target.name}; "
-                    "they are left out"
-                )
+            parts[i], own = target.having(rows, name, split, training=split == "train")
             if split == "train" and own is not None:
                 strata.append(own)
     if settings.subset < 1:

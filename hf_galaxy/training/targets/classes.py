@@ -9,18 +9,30 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
-from hf_galaxy.data.schema import class_name
-from hf_galaxy.data.targets import Rows, column_of, is_text
+from hf_galaxy.data.targets import Rows, name_in
 from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.class_metrics import ClassMetrics
 from hf_galaxy.models.model import GalaxyConfig, GalaxyForImageClassification
+from hf_galaxy.training.targets.class_column import (
+    TEXT,
+    class_columns,
+    class_texts,
+    in_order,
+    is_bool,
+    is_number,
+    may_hold_classes,
+)
 from hf_galaxy.training.targets.target import TrainingTarget
 
 if TYPE_CHECKING:
     from hf_galaxy.reports.run_record import RunRecord
     from hf_galaxy.training.settings import Settings
+
+MOST = 1_000  # classes
+FEW = 20  # so many different texts or numbers may be classes, however few galaxies there are
 
 
 @dataclass(frozen=True)
@@ -61,14 +73,14 @@ class Classes(TrainingTarget):
 
     @classmethod
     def of_rows(cls, rows: Rows, option: str, dataset: str) -> Self:
-        """The classes of a label column: those of a ClassLabel, or the different texts of a text column, sorted.
+        """The classes of a label column: those of a ClassLabel, or the different texts, whole numbers or bools in it, sorted.
 
         Args:
             option: a column such as `summary` of mwalmsley/gz_evo, where an empty text is a missing label; or `summary=round`.
             dataset: for the message.
 
         Raises:
-            BadInput: no such column, it holds no classes, fewer than two, or not the one that is named.
+            BadInput: no such column, it holds no classes, fewer than two, more than MOST, or not the one that is named.
         """
         names = _classes_in(rows, cls.parse(option, ()).column, dataset)
         label = cls.parse(option, names)
@@ -116,19 +128,22 @@ class Classes(TrainingTarget):
                 f"{', ...' if len(names) > 20 else ''}"
             )
 
-    def indices(self, table: pa.Table, feature: object) -> np.ndarray:
+    def indices(self, table: pa.Table, feature: object, galaxy: Callable[[int], str] = "row {}".format) -> np.ndarray:
         """(N,) int64 class indices; -1 where a row has no label, or one that is none of the classes.
 
         Args:
             feature: the type of the column in these rows.
+            galaxy: from the place of a row to what messages call it.
+
+        Raises:
+            BadInput: a number stands for no class.
         """
-        values = table[self.column].to_pylist()
-        if isinstance(feature, datasets.ClassLabel):
-            values = [class_name(feature, value) for value in values]
+        texts = class_texts(table, self.column, feature, galaxy)
         if self.positive is not None:
-            return np.array([int(value == self.positive) if value else -1 for value in values], dtype=np.int64)
-        places: dict[str | None, int] = {name: i for i, name in enumerate(self.names)}
-        return np.array([places.get(value, -1) for value in values], dtype=np.int64)
+            places = pc.equal(texts, self.positive)
+        else:
+            places = pc.index_in(texts, pa.array(self.names, TEXT))
+        return places.cast(pa.int64()).fill_null(-1).to_numpy().copy()  # which torch may write to
 
     def tensors(self, table: pa.Table, features: datasets.Features) -> dict[str, torch.Tensor]:
         return {"labels": torch.from_numpy(self.strata(table, features))}
@@ -138,10 +153,18 @@ class Classes(TrainingTarget):
         return self.indices(table, features[self.column])
 
     def labelled(self, rows: Rows, where: str, training: bool = False) -> tuple[Rows, np.ndarray]:
-        indices = self.strata(rows.select_columns([self.column]).with_format("arrow")[:], rows.features)
+        feature, table = rows.features[self.column], rows.select_columns([self.column]).with_format("arrow")[:]
+        indices = self.indices(table, feature, lambda row: f"{where}, {name_in(rows, row)}")
         having = np.flatnonzero(indices >= 0)
         if not len(having):
             raise BadInput(f"{where}: none of its {len(rows):,} galaxies has a {self.column!r}")
+        if training and not isinstance(feature, datasets.ClassLabel):
+            different = len(np.unique(indices[having]))
+            if different > max(FEW, len(having) / 2):
+                raise BadInput(
+                    f"{where}: column {self.column!r} has {different:,} different {_content(feature)} in {len(having):,} galaxies, too "
+                    "many to be classes, which galaxies share; name another column, or group its content"
+                )
         return (rows if len(having) == len(rows) else rows.select(having)), indices[having]
 
     def measurable(self, splits: list[Rows], datasets: list[str], split: str) -> list[Rows]:
@@ -152,7 +175,7 @@ class Classes(TrainingTarget):
             # A split may hold only some of the classes of a text column.
             if names != self.names and not set(names) < set(self.names):
                 raise BadInput(f"--dataset {name}: has classes {', '.join(names)}, not {', '.join(self.names)}")
-            chosen.append(self.labelled(rows, f"--dataset {name}: split {split}")[0])
+            chosen.append(self.having(rows, name, split)[0])
         return chosen
 
     def baseline(self, settings: Settings, train: list[Rows], strata: list[np.ndarray] | None) -> dict:
@@ -190,26 +213,32 @@ def balanced_weights(counts: torch.Tensor) -> list[float]:
 
 def _classes_in(rows: Rows, column: str, dataset: str) -> list[str]:
     feature = rows.features.get(column)
+    if feature is None:
+        missing = f"has no class label {column!r}" if column else "name its class label with --label"
+        columns = ", ".join(class_columns(rows.features)[:20]) or "none"
+        raise BadInput(f"--dataset {dataset}: {missing}; its label columns: {columns}")
     if isinstance(feature, datasets.ClassLabel):
         return feature.names
-    if feature is not None and not is_text(feature):
+    if not may_hold_classes(feature):
         raise BadInput(
-            f"--dataset {dataset}: column {column!r} holds {getattr(feature, 'dtype', feature)}, but classes are texts or a "
-            f"ClassLabel; numbers are --task values --values {column}, or classes once they have names: "
-            f"dataset.cast_column({column!r}, datasets.ClassLabel(names=[...]))"
+            f"--dataset {dataset}: column {column!r} holds {getattr(feature, 'dtype', feature)}, but classes are a ClassLabel, texts, "
+            "whole numbers or bools"
         )
-    if feature is None:
-        labels = ", ".join(label_columns(rows)) or "none"
-        missing = f"has no class label {column!r}" if column else "name its class label with --label"
-        raise BadInput(f"--dataset {dataset}: {missing}; its label columns: {labels}")
-    names = sorted({value for value in column_of(rows, column).unique().to_pylist() if value})
-    if not 1 < len(names) <= 1000:
+    table = rows.select_columns([column]).with_format("arrow")[:]
+    texts = class_texts(table, column, feature, lambda row: f"--dataset {dataset}, {name_in(rows, row)}")
+    names = in_order(texts.drop_null().unique().to_pylist(), feature)
+    if not 1 < len(names) <= MOST:
+        hint = f"; for numbers to estimate give --values {column}" if is_number(feature) else ""
         raise BadInput(
-            f"--dataset {dataset}: column {column!r} holds {len(names)} different texts; classes are 2 to 1,000"
+            f"--dataset {dataset}: column {column!r} holds {len(names):,} different {_content(feature)}; classes are 2 to {MOST:,}{hint}"
         )
     return names
 
 
+def _content(feature: object) -> str:
+    return "numbers" if is_number(feature) else "bools" if is_bool(feature) else "texts"
+
+
 def label_columns(rows: Rows) -> list[str]:
-    """The columns of type ClassLabel; a text column may hold classes, too."""
+    """The columns of type ClassLabel; others may hold classes, too."""
     return [column for column, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)]

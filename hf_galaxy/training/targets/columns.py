@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from hf_galaxy.data.targets import Rows, name_in, tables_of
+from hf_galaxy.data.targets import Rows, is_text, name_in, tables_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.training.targets.target import TrainingTarget
 
@@ -28,11 +28,13 @@ class ColumnsTarget(TrainingTarget):
 
     Attributes:
         kind: of the columns, for messages.
+        usual: how the names of their likeliest types begin.
     """
 
     columns: tuple[str, ...]
 
     kind: ClassVar[str]
+    usual: ClassVar[tuple[str, ...]] = ("float",)
 
     @classmethod
     def of_rows(cls, rows: Rows, columns: Collection[str], dataset: str, **fields: Any) -> Self:
@@ -50,10 +52,12 @@ class ColumnsTarget(TrainingTarget):
             having = [column for column, feature in rows.features.items() if cls.is_possible(feature)]
             dtypes = {column: str(getattr(rows.features[column], "dtype", "")) for column in having}
             # Whole numbers are often votes, above all those of this type.
-            having.sort(key=lambda column: (dtypes[column] == "int32", not dtypes[column].startswith("float")))
+            having.sort(key=lambda column: (dtypes[column] == "int32", not dtypes[column].startswith(cls.usual)))
+            texts = [column for column in wrong if column != "id_str" and is_text(rows.features.get(column))]
+            hint = f"{texts[0]!r} holds texts: write it as numbers (pandas.to_numeric); " if texts else ""
             raise BadInput(
                 f"--dataset {dataset}: has no {cls.kind} {', '.join(map(repr, wrong)) or f'to learn without --{cls.options[0]}'}; "
-                f"those that it has: {', '.join(having[:20]) or 'none'}{', ...' if len(having) > 20 else ''}"
+                f"{hint}those that it has: {', '.join(having[:20]) or 'none'}{', ...' if len(having) > 20 else ''}"
             )
         return cls(tuple(columns), **fields)
 
@@ -122,10 +126,7 @@ class ColumnsTarget(TrainingTarget):
     def measurable(self, splits: list[Rows], datasets: list[str], split: str) -> list[Rows]:
         for rows, name in zip(splits, datasets, strict=True):
             self.of_rows(rows, self.columns, name)
-        return [
-            self.labelled(rows, f"--dataset {name}: split {split}")[0]
-            for rows, name in zip(splits, datasets, strict=True)
-        ]
+        return [self.having(rows, name, split)[0] for rows, name in zip(splits, datasets, strict=True)]
 
     def training_numbers(self, train: list[Rows]) -> np.ndarray:
         """(N, K) of all training galaxies."""

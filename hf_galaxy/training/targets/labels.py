@@ -24,20 +24,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Labels(ColumnsTarget):
-    """Columns of yes (1) and no (0): bool, whole numbers, or a ClassLabel of two classes. Null and -1 are missing labels."""
+    """Columns of yes (1) and no (0): bool, numbers, or a ClassLabel of two classes. Null, NaN and -1 are missing labels."""
 
     options: ClassVar = ("labels",)
+    usual: ClassVar = ("bool", "int")
     kind: ClassVar = "yes/no column (bool, 0 and 1, or a ClassLabel of two classes)"
 
     @classmethod
     def is_possible(cls, feature: Any) -> bool:
         if isinstance(feature, datasets.ClassLabel):
             return len(feature.names) == 2
-        return type(feature) is datasets.Value and feature.dtype.startswith(("bool", "int", "uint"))
+        return type(feature) is datasets.Value and feature.dtype.startswith(("bool", "int", "uint", "float"))
 
     def numbers(self, table: pa.Table) -> np.ndarray:
         """(N, K) float64: 1 for yes, 0 for no, NaN where missing; another number stays as it is."""
-        numbers = [table[column].cast(pa.int64()).cast(pa.float64()).to_numpy() for column in self.columns]
+        numbers = [table[column].cast(pa.float64(), safe=False).to_numpy() for column in self.columns]
         return np.where(np.equal(numbers, -1), np.nan, numbers).T
 
     def combinations(self, numbers: np.ndarray) -> np.ndarray:
@@ -46,7 +47,7 @@ class Labels(ColumnsTarget):
         return digits @ np.cumprod([1, *[3] * (numbers.shape[1] - 1)])
 
     def mistakes(self, numbers: np.ndarray) -> Iterator[tuple[np.ndarray, str]]:
-        yield ~np.isnan(numbers) & (numbers != 0) & (numbers != 1), "is no label: 0, 1, or missing (null or -1)"
+        yield ~np.isnan(numbers) & (numbers != 0) & (numbers != 1), "is no label: 0, 1, or missing (null, NaN or -1)"
 
     def baseline(self, settings: Settings, train: list[Rows], strata: list[np.ndarray] | None) -> dict:
         numbers = self.training_numbers(train)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from hf_galaxy.models.model import GalaxyConfig, GalaxyPreTrainedModel
     from hf_galaxy.reports.run_record import RunRecord
     from hf_galaxy.training.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 class Metrics(Protocol):
@@ -105,6 +108,16 @@ class TrainingTarget(Target, ABC):
         Raises:
             BadInput: no row has it, or one holds what cannot be learnt; names its galaxy.
         """
+
+    def having(self, rows: Rows, dataset: str, split: str, training: bool = False) -> tuple[Rows, np.ndarray | None]:
+        """`labelled` rows of a split of a dataset; how many are left out is logged."""
+        kept, strata = self.labelled(rows, f"--dataset {dataset}: split {split}", training)
+        if left_out := len(rows) - len(kept):
+            logger.info(
+                f"{left_out:,} of the {len(rows):,} galaxies of split {split} of {dataset} have no {self.name}; "
+                "they are left out"
+            )
+        return kept, strata
 
     @abstractmethod
     def measurable(self, splits: list[Rows], datasets: list[str], split: str) -> list[Rows]:
