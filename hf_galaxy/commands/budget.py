@@ -1,7 +1,7 @@
 """How many more galaxies to label: from a pilot on a few subsets of the labelled galaxies, the error with more of them.
 
     hf-galaxy sweep --out runs/pilot --vary subset=1/8,1/4,1/2,1 --vary seed=1,2,3 \
-        -- finetune --start runs/survey --dataset data/rings --task classes --label ring
+        -- finetune --start runs/survey --dataset data/rings --label ring
     hf-galaxy budget --runs runs/pilot --target 0.1
 
 All numbers are of training galaxies; the validation and test galaxies come on top.

@@ -1,6 +1,6 @@
 """Finetune a pretrained backbone on another dataset: all of it, its head, its last layers, or low-rank adapters (--train).
 
-hf-galaxy finetune --start runs/ceers --dataset data/rings --task classes --label ring --out runs/rings
+hf-galaxy finetune --start runs/ceers --dataset data/rings --label ring --out runs/rings
 """
 
 from dataclasses import dataclass, field
@@ -9,8 +9,7 @@ from typing import Annotated
 import tyro
 
 from hf_galaxy.command_line import Command
-from hf_galaxy.training.recipe import with_recipe
-from hf_galaxy.training.settings import Settings
+from hf_galaxy.training.settings import Settings, default_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +36,7 @@ def main(settings: Settings) -> None:
     show_results(settings, run_training(settings))
 
 
-command = Command(Finetune, main, with_recipe)
+command = Command(Finetune, main, default_settings)
 
 if __name__ == "__main__":
     command()

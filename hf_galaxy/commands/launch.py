@@ -1,6 +1,6 @@
 """Start a command in several processes, or on GPUs, by `accelerate launch` with a configuration for this machine.
 
-    hf-galaxy launch finetune --start runs/survey --dataset data/rings --task classes --label ring --out runs/rings
+    hf-galaxy launch finetune --start runs/survey --dataset data/rings --label ring --out runs/rings
     hf-galaxy launch --num-processes 2 pretrain --dataset data/ceers --backbone convnext_atto --out runs/ceers
     hf-galaxy launch --config-file nodes2 --machine-rank 0 --main-process-ip HOST pretrain ...
 

@@ -9,8 +9,7 @@ from typing import Annotated
 import tyro
 
 from hf_galaxy.command_line import Command
-from hf_galaxy.training.recipe import with_recipe
-from hf_galaxy.training.settings import Settings
+from hf_galaxy.training.settings import Settings, default_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +26,7 @@ def main(settings: Settings) -> None:
     show_results(settings, run_training(settings))
 
 
-command = Command(Pretrain, main, with_recipe)
+command = Command(Pretrain, main, default_settings)
 
 if __name__ == "__main__":
     command()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.reading import Reading
-from hf_galaxy.targets import TARGETS, report_class, target_class
+from hf_galaxy.targets import TARGETS, report_class, target_class, task_of
 from hf_galaxy.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -75,7 +75,10 @@ def _task(place: str, name: str, table: Any) -> Task:
     if wrong := [key for key in table if key not in allowed]:
         raise BadInput(f"{place}: {wrong[0]!r} is no option of a task; the options are {', '.join(allowed)}")
     options: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    kind = options.setdefault("task", "votes")
+    try:
+        kind = options.setdefault("task", task_of(options))
+    except BadInput as error:
+        raise BadInput(f"{place}: {error}") from error
     if kind not in TARGETS:
         raise BadInput(f"{place}: task = {kind!r} is none of {', '.join(TARGETS)}")
     measures = report_class(kind)().measures

@@ -5,7 +5,7 @@ import json
 import math
 import re
 import typing
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -16,8 +16,8 @@ from hf_galaxy.command_line import OutputPath
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.reading import Reading
 from hf_galaxy.reports.run_record import RunRecord
-from hf_galaxy.targets import TARGETS, target_class
-from hf_galaxy.training.recipe import Ranges, Recipe, check_ranges
+from hf_galaxy.targets import TARGETS, target_class, task_of
+from hf_galaxy.training.recipe import Ranges, Recipe, check_ranges, with_recipe
 
 if TYPE_CHECKING:
     from hf_galaxy.training.augmentation import Augmentation
@@ -117,19 +117,19 @@ class Settings(Reading, Recipe):
     leave_out: Path | None = None
     """CSV file with a column id_str: galaxies to exclude from training and validation, such as the test set of another task (hf-galaxy overlap writes such files). The test set keeps them."""
     task: TaskName = "votes"
-    """Target: votes of volunteers; a class label (classification); numbers such as redshifts (values: regression); or several yes/no labels at once (labels: multi-label classification)."""
+    """Target: votes of volunteers; a class label (classification); numbers such as redshifts (values: regression); or several yes/no labels at once (labels: multi-label classification). By default the one whose option names its columns: --label, --values or --labels; else votes."""
     label: str | None = None
-    """Label column, for --task classes. COLUMN=CLASS is binary classification: this class against all others."""
+    """Label column, for classes: a ClassLabel, texts, whole numbers (0 and 1, or others) or bools; galaxies without a label (null, NaN, -1, blank) are left out. COLUMN=CLASS is binary classification: this class against all others."""
     label_smoothing: float = 0.0
     """For classes: label smoothing of the training loss; metrics are without."""
     class_weights: Literal["balanced"] | tuple[float, ...] | None = None
     """For classes: weight of each class in the training loss, in the order of the classes; balanced: inversely proportional to class frequencies. Metrics are without."""
     values: tuple[str, ...] | None = None
-    """Columns of numbers, one or several, for --task values; missing values are masked."""
+    """Columns of numbers, one or several, for values (regression); missing values (null, NaN) are masked."""
     unit_interval: bool = False
     """For values that are fractions: all are in [0, 1], and predictions are, too."""
     labels: tuple[str, ...] | None = None
-    """Yes/no columns, one or several, for --task labels: bool, 0 and 1, or a ClassLabel of two classes; missing labels (null or -1) are masked."""
+    """Yes/no columns, one or several, for labels: bool, 0 and 1, or a ClassLabel of two classes; missing labels (null, NaN or -1) are masked."""
     tree: tuple[str, ...] | None = None
     """Galaxy Zoo campaigns whose questions are the target; by default all whose vote columns the datasets have."""
     backbone: str | None = None
@@ -244,6 +244,17 @@ class Settings(Reading, Recipe):
                         f"{', '.join('--' + each.replace('_', '-') for each in own)}"
                     )
         target.check(self)
+
+
+def default_settings(settings: type[Settings], arguments: list[str]) -> Settings:
+    """Default settings of a command: as `with_recipe`, with the target whose columns its arguments name.
+
+    Raises:
+        BadInput: there is no such recipe, or two targets are named.
+    """
+    defaults: Any = with_recipe(settings, arguments)
+    given = {word[2:].partition("=")[0].replace("-", "_") for word in arguments if word.startswith("--")}
+    return defaults if "task" in given else replace(defaults, task=task_of(given))
 
 
 # A run may be resumed with other values of these, and branch off from a run with others: they do not change its result.

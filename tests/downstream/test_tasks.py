@@ -33,7 +33,7 @@ def test_tasks_of_the_paper_are_the_datasets_that_have_cards():
 def test_a_few_lines_are_a_task(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text(
-        '[bars]\ndataset = "data/mine"\ntask = "classes"\nlabel = "bar"\n[z]\ndataset = "data/mine"\ntask = "values"\nvalues = ["z"]\n'
+        '[bars]\ndataset = "data/mine"\ntask = "classes"\nlabel = "bar"\n[z]\ndataset = "data/mine"\nvalues = ["z"]\n'
     )
     bars, z = load_tasks(str(file)).values()
     assert (bars.name, bars.title, bars.kind, bars.measure, bars.folds) == ("bars", "bars", "classes", "error", False)
@@ -50,7 +50,8 @@ def test_a_few_lines_are_a_task(tmp_path):
         ('[a]\ndataset = "x"\nepochs = 3\n', "'epochs' is no option of a task"),
         ('[a]\ndataset = "x"\ntask = "boxes"\n', "'boxes' is none of votes, classes, values"),
         ('[a]\ndataset = "x"\nmeasure = "error"\n', "measure = 'error' is none of excess, rmse"),
-        ('[a]\ndataset = "x"\nlabel = "bar"\n', "--label: is for --task classes"),
+        ('[a]\ndataset = "x"\ntask = "votes"\nlabel = "bar"\n', "--label: is for --task classes"),
+        ('[a]\ndataset = "x"\nlabel = "bar"\nvalues = ["z"]\n', r"\[a\]: --label and --values: each names a target"),
         ("[a\n", "cannot be read"),
     ],
 )
