@@ -60,6 +60,11 @@ class PublishedWeights:
         """
         return self.repository.architecture if self.repository else architecture(self.start)
 
+    def check_file(self) -> None:
+        """Refuse a file that is not there."""
+        if self.is_file and not Path(self.start).is_file():
+            raise BadInput(f"--start {self.start}: no such file")
+
     def load(self, name: str, image_size: int) -> dict[str, torch.Tensor]:
         """The weights for the backbone `name`, by the names of its parameters.
 
@@ -74,8 +79,7 @@ class PublishedWeights:
                 arguments, channels = self.repository.architecture.config, self.repository.channels
                 return timm_weights(name, arguments, load_file(_safetensors_of(self.start)), image_size, channels)
             if self.is_file:
-                if not Path(self.start).is_file():
-                    raise BadInput(f"--start {self.start}: no such file")
+                self.check_file()
                 weights = _read_weights(Path(self.start))
                 if "_conv_stem.weight" in weights:
                     weights = _efficientnet_lite_to_timm(weights, name)

@@ -15,6 +15,22 @@ from hf_galaxy.models.pretrained import WEIGHT_FILES, PublishedWeights, resized_
 from hf_galaxy.reports.run_record import FILE, RunRecord
 
 
+def check_start(backbone: str | None, start: str | None) -> None:
+    """Refuse what `resolve_start` would refuse by the names alone; no weights are loaded.
+
+    Raises:
+        BadInput: an option is missing, there is no such backbone or repository, or the run in `start` is not finished.
+    """
+    if start is None:
+        _random_start(backbone)
+    elif _is_run(start):
+        _check_finished(start)
+    else:
+        published = PublishedWeights(start)
+        _described(published, backbone)
+        published.check_file()
+
+
 def resolve_start(backbone: str | None, start: str | None, image_size: int | None) -> tuple[dict, dict | None]:
     """The backbone of a run and its initial weights.
 
@@ -32,10 +48,8 @@ def resolve_start(backbone: str | None, start: str | None, image_size: int | Non
         BadInput: an option is missing, or a run has another backbone than `backbone`.
     """
     if start is None:
-        if backbone is None:
-            raise BadInput("pass --backbone, a timm architecture such as convnext_atto, or --start")
-        return _fields(architecture(backbone)), None
-    if Path(start).is_dir() or ("/" in start and ":" not in start and Path(start).suffix not in WEIGHT_FILES):
+        return _fields(_random_start(backbone)), None
+    if _is_run(start):
         model = load_model(start)
         if backbone not in (None, model.config.backbone):
             raise BadInput(f"--start {start}: has backbone {model.config.backbone}, not {backbone}; omit --backbone")
@@ -46,17 +60,33 @@ def resolve_start(backbone: str | None, start: str | None, image_size: int | Non
             weights = resized_weights(fields["backbone"], fields["backbone_config"], weights, image_size)
         return fields, weights
     published = PublishedWeights(start)
-    if published.is_file:
-        if backbone is None:
-            raise BadInput(f"--start {start}: is a file of weights; pass their architecture with --backbone")
-        described = architecture(backbone)
-    else:
-        described = published.architecture
-        if backbone not in (None, described.name):
-            # Weights of an architecture may have been trained with other means than its default ones.
-            described = dataclasses.replace(architecture(backbone), mean=described.mean, std=described.std)
+    described = _described(published, backbone)
     size = image_size or GalaxyConfig.image_size
     return _fields(described), published.load(described.name, size)
+
+
+def _random_start(backbone: str | None) -> Architecture:
+    if backbone is None:
+        raise BadInput("pass --backbone, a timm architecture such as convnext_atto, or --start")
+    return architecture(backbone)
+
+
+def _is_run(start: str) -> bool:
+    """Whether a start is the folder or the Hub id of a run, by its name."""
+    return Path(start).is_dir() or ("/" in start and ":" not in start and Path(start).suffix not in WEIGHT_FILES)
+
+
+def _described(published: PublishedWeights, backbone: str | None) -> Architecture:
+    """The architecture of published weights, and the normalisation of their images."""
+    if published.is_file:
+        if backbone is None:
+            raise BadInput(f"--start {published.start}: is a file of weights; pass their architecture with --backbone")
+        return architecture(backbone)
+    described = published.architecture
+    if backbone in (None, described.name):
+        return described
+    # Weights of an architecture may have been trained with other means than its default ones.
+    return dataclasses.replace(architecture(backbone), mean=described.mean, std=described.std)
 
 
 def load_model(folder: str | Path) -> GalaxyPreTrainedModel:
@@ -65,8 +95,7 @@ def load_model(folder: str | Path) -> GalaxyPreTrainedModel:
     Raises:
         BadInput: there is no model, its run is not finished, or it cannot be read.
     """
-    if (Path(folder) / FILE).is_file() and not RunRecord.load(Path(folder)).finished:
-        raise BadInput(f"{folder}: the run is not finished; run the same command to resume it")
+    _check_finished(folder)
     try:
         model = AutoModel.from_pretrained(folder, use_safetensors=True)
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
@@ -80,6 +109,11 @@ def load_model(folder: str | Path) -> GalaxyPreTrainedModel:
             prefix = "local-dir:" if Path(folder).is_dir() else "hf_hub:"
         raise BadInput(f"{folder}: holds a {type(model).__name__}; use --start {prefix}{folder}")
     return model
+
+
+def _check_finished(folder: str | Path) -> None:
+    if (Path(folder) / FILE).is_file() and not RunRecord.load(Path(folder)).finished:
+        raise BadInput(f"{folder}: the run is not finished; run the same command to resume it")
 
 
 def backbone_of(start: str, backbone: str | None = None, image_size: int | None = None) -> GalaxyPreTrainedModel:

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models.model import GalaxyPreTrainedModel
-from hf_galaxy.models.start import resolve_start
+from hf_galaxy.models.start import check_start, resolve_start
 from hf_galaxy.training.finetuning import keep_head, prepare
 from hf_galaxy.training.processes import start_accelerator
 from hf_galaxy.training.sequence import ProcessShard, default_workers
@@ -30,20 +30,16 @@ class RunContext:
     Attributes:
         settings: with the number of workers, whoever chose it.
         shard: the part of each batch that this process computes.
-        fields: of the model's configuration, as `start.resolve_start` gives.
-        weights: that the backbone starts from.
     """
 
     settings: Settings
     accelerator: Accelerator
     shard: ProcessShard
     sources: Sources
-    fields: dict
-    weights: dict[str, torch.Tensor] | None
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
-        """Check the settings, start the processes and open the datasets.
+        """Check the settings, start the processes and open the datasets; no weights are loaded.
 
         Raises:
             BadInput: what they cannot do together.
@@ -57,12 +53,12 @@ class RunContext:
         shard = ProcessShard.of(
             accelerator.process_index, accelerator.num_processes, settings.batch_size, settings.device_batch
         )
-        fields, weights = resolve_start(settings.backbone, settings.start, settings.image_size)
+        check_start(settings.backbone, settings.start)
         with accelerator.main_process_first():
             sources = open_sources(settings)
         if accelerator.distributed_type == DistributedType.FSDP:
             _check_fsdp(settings, sources, accelerator.num_processes)
-        return cls(settings, accelerator, shard, sources, fields, weights)
+        return cls(settings, accelerator, shard, sources)
 
     @property
     def workers(self) -> int:
@@ -102,8 +98,9 @@ class ModelSetup:
             BadInput: the backbone does not work with pictures of this size, these weights, or these trainable parts.
         """
         settings = context.settings
-        model, baseline = model_and_baseline(settings, context.sources, dict(context.fields))
-        flops = _try_out(model, context.weights)
+        fields, weights = resolve_start(settings.backbone, settings.start, settings.image_size)
+        model, baseline = model_and_baseline(settings, context.sources, fields)
+        flops = _try_out(model, weights)
         parameters = model.parameter_counts()  # before there are adapters, which the finished run does not have
         weights_bytes = sum(values.nbytes for values in model.state_dict().values())
         new = keep_head(model, settings.start) if settings.keep_head else None

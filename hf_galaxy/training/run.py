@@ -18,7 +18,7 @@ from hf_galaxy.training.estimate import estimate
 from hf_galaxy.training.finetuning import merge_adapters
 from hf_galaxy.training.loop import Checkpointing
 from hf_galaxy.training.processes import on_main_process
-from hf_galaxy.training.run_folder import claimed_folder, save
+from hf_galaxy.training.run_folder import check_folder, claimed_folder, save
 from hf_galaxy.training.settings import Settings, to_record
 
 LIBRARIES = ("hf_galaxy", "torch", "timm", "transformers", "datasets", "accelerate")
@@ -43,8 +43,11 @@ def run_training(settings: Settings, command: str | None = None) -> RunRecord | 
     """
     context = RunContext.open(settings)
     settings, accelerator = context.settings, context.accelerator
+    record = new_record(context, command)
+    if not settings.estimate:
+        on_main_process(accelerator, check_folder, settings.out, record)  # before weights are loaded
     setup = ModelSetup.build(context)
-    record = new_record(context, setup, command)
+    record.model, record.baseline = description(setup, settings.start), setup.baseline
     engine_type = HeadOnFeatures if setup.trainable.kind == "head" else WholeModel
     engine = engine_type(context, setup.model, record)
     if settings.estimate:
@@ -85,9 +88,9 @@ def _estimate(context: RunContext, setup: ModelSetup, engine: WholeModel) -> Non
     accelerator.end_training()
 
 
-def new_record(context: RunContext, setup: ModelSetup, command: str | None = None) -> RunRecord:
-    """The record of a run that has not started yet."""
-    settings, accelerator, sources, config = context.settings, context.accelerator, context.sources, setup.model.config
+def new_record(context: RunContext, command: str | None = None) -> RunRecord:
+    """The record of a run that has not started yet, without its model."""
+    settings, accelerator, sources = context.settings, context.accelerator, context.sources
     return RunRecord(
         command=command or typed().removeprefix("python "),
         settings=to_record(settings) | {"precision": accelerator.mixed_precision},  # which the launcher may have set
@@ -98,18 +101,26 @@ def new_record(context: RunContext, setup: ModelSetup, command: str | None = Non
             "splits": {split: sources.count(split) for split in sources.splits},
             **sources.target.description(),
         },
-        model={
-            "backbone": config.backbone,
-            "start": settings.start,
-            "base_model": settings.start and hub_id_of(settings.start),
-            "image_size": config.image_size,
-            "crop": config.crop,
-            "parameters": setup.parameters,
-            "flops": setup.flops,
-        },
         environment=environment(accelerator),
-        baseline=setup.baseline,
     )
+
+
+def description(setup: ModelSetup, start: str | None) -> dict:
+    """What a run record holds of its model.
+
+    Args:
+        start: of the settings.
+    """
+    config = setup.model.config
+    return {
+        "backbone": config.backbone,
+        "start": start,
+        "base_model": start and hub_id_of(start),
+        "image_size": config.image_size,
+        "crop": config.crop,
+        "parameters": setup.parameters,
+        "flops": setup.flops,
+    }
 
 
 def environment(accelerator: Accelerator) -> dict:

@@ -84,10 +84,7 @@ def claim(out: Path, record: RunRecord) -> IO[bytes]:
         BadInput: another run is there, or the folder cannot be written.
         InUse: another process trains this run.
     """
-    if (out / FILE).exists():
-        _check_same(out, record)  # before anything in it is touched
-    elif out.exists() and (not out.is_dir() or any(not file.name.startswith(".") for file in out.iterdir())):
-        raise Occupied(f"--out {out}: exists and is no run folder; choose another")
+    check_folder(out, record)  # before anything in it is touched
     with ExitStack() as stack:
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -108,6 +105,21 @@ def claim(out: Path, record: RunRecord) -> IO[bytes]:
             name, earlier.environment.get(name), value,
         )  # fmt: skip
     return lock
+
+
+def check_folder(out: Path, record: RunRecord) -> None:
+    """Refuse a folder that no run can be trained in: only a new one, or that of the unfinished run itself.
+
+    Args:
+        record: of the run; its settings and its dataset count.
+
+    Raises:
+        Occupied: another run is there, or this one, finished, or something else.
+    """
+    if (out / FILE).exists():
+        _check_same(out, record)
+    elif out.exists() and (not out.is_dir() or any(not file.name.startswith(".") for file in out.iterdir())):
+        raise Occupied(f"--out {out}: exists and is no run folder; choose another")
 
 
 def _check_same(out: Path, record: RunRecord) -> RunRecord:
