@@ -1,20 +1,24 @@
 """The target of a call: from the name of a column to the options of the command, by the type of the column."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import datasets
 
-from hf_galaxy.data.targets import is_text
-from hf_galaxy.decision_tree import available_trees
+from hf_galaxy.data.targets import Rows, column_of, is_text
+from hf_galaxy.decision_tree import available_trees, load_tree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.importing.reading import Reading
-from hf_galaxy.targets import TARGETS, target_class
+from hf_galaxy.targets import TARGETS, column_option, target_class, task_of
+from hf_galaxy.training.targets.class_column import is_bool, may_hold_classes
 from hf_galaxy.training.targets.columns import ColumnsTarget
 
 VOTES = "votes"
+
+logger = logging.getLogger(__name__)
 
 
 def with_target(target: str | Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,62 +32,66 @@ def with_target(target: str | Sequence[str], options: Mapping[str, Any]) -> dict
         BadInput: a dataset has no such column, its type leaves a choice, or the target is named twice.
     """
     options = dict(options)
-    naming = {task: target_class(task).options[0] for task in TARGETS if task != VOTES}
-    given = [name for name in naming.values() if options.get(name) is not None]
+    named = [name for name, value in options.items() if value is not None]
     if isinstance(target, str) and target == VOTES:
-        if given and "task" not in options:
-            if len(given) > 1:
-                raise BadInput(f"{' and '.join(given)}: each names a target; give one of them")
-            options["task"] = next(task for task, name in naming.items() if name == given[0])
-        return options
+        task = VOTES if "task" in options else task_of(named)
+        return options if task == VOTES else options | {"task": task}
     if not target or (not isinstance(target, str) and not all(isinstance(each, str) for each in target)):
         raise BadInput(f"target {target!r}: give 'votes', a column, or a list of columns")
-    if given:
+    if given := [name for task in TARGETS if task != VOTES and (name := column_option(task)) in named]:
         raise BadInput(f"target {target!r} and {given[0]} {options[given[0]]!r}: name the target once")
     columns = (target,) if isinstance(target, str) else tuple(target)
     task = options.get("task")
     if task == VOTES:
         raise BadInput(f"target {target!r}: has a column, but task='votes' has none; leave out one of them")
     if task is None:
-        features = {name: _features(name, options) for name in options["dataset"]}
-        task = options["task"] = _task_of(columns, not isinstance(target, str), features)
-    option = naming[task]
+        splits = {name: _rows(name, options) for name in options["dataset"]}
+        task = options["task"] = _task_of(columns, not isinstance(target, str), splits)
+    option = column_option(task)
     if option == "label" and len(columns) > 1:
         raise BadInput(f"target {target!r}: names {len(columns)} columns, but classes have one")
     return options | {option: columns[0] if option == "label" else columns}
 
 
-def _features(dataset: str, options: Mapping[str, Any]) -> datasets.Features:
+def _rows(dataset: str, options: Mapping[str, Any]) -> Rows:
+    """Those of its first split."""
     opened = open_dataset(dataset, Reading.of(options), options.get("streaming", False))
-    return next(iter(opened.values())).features
+    return next(iter(opened.values()))
 
 
-def _task_of(columns: tuple[str, ...], several: bool, features: Mapping[str, datasets.Features]) -> str:
+def _task_of(columns: tuple[str, ...], several: bool, splits: Mapping[str, Rows]) -> str:
     """The only task for which all datasets have these columns.
 
     Args:
         several: the columns are a list.
-        features: of each dataset.
+        splits: of each dataset one.
     """
     tasks = set(TARGETS)
-    for dataset, own in features.items():
-        kinds = [own[column] for column in (_column(each, own, dataset) for each in columns)]
-        tasks &= _tasks_for(kinds, several)
-    if len(tasks) == 1:
-        return tasks.pop()
+    for dataset, rows in splits.items():
+        held = [_column(each, rows.features, dataset) for each in columns]
+        tasks &= _tasks_for_list(rows, held) if several else _tasks_for_column(rows, held[0], columns[0])
     target = repr(columns[0]) if not several else repr(list(columns))
-    first = next(iter(features.values()))
-    held = ", ".join(dict.fromkeys(_described(first[_column(each, first, "")]) for each in columns))
+    first = next(iter(splits.values())).features
+    kinds = ", ".join(dict.fromkeys(_described(first[_column(each, first, "")]) for each in columns))
+    if len(tasks) == 1:
+        task = tasks.pop()
+        if task == "classes" and not _is_named(first[_column(columns[0], first, "")]):
+            logger.info("target %s: %s, learnt as classes; for a yes/no label give a list, [%s]", target, kinds, target)
+        return task
     if not tasks:
         raise BadInput(
-            f"target {target}: {held} is no target; classes are texts or a ClassLabel, values are numbers, and labels are bool, 0 and 1, "
-            "or a ClassLabel of two classes, all columns of a list alike"
+            f"target {target}: {kinds} is no target; a column of texts, bool, 0 and 1, or a ClassLabel holds classes, numbers are values, and "
+            "a list of columns holds values, or labels: bool, 0 and 1, or a ClassLabel of two classes, all columns alike"
         )
     choices = " or ".join(f"task={task!r}" for task in TARGETS if task in tasks)
     raise BadInput(
-        f"target {target}: {held} can be numbers to estimate (values) or yes/no labels (labels); say which: {choices}; for the votes of "
-        "volunteers, target='votes'"
+        f"target {target}: {kinds} can be {_meanings(tasks)}; say which: {choices}; for the votes of volunteers, target='votes'"
     )
+
+
+def _meanings(tasks: Collection[str]) -> str:
+    meanings = {"classes": "classes", "values": "numbers to estimate (values)", "labels": "yes/no labels (labels)"}
+    return " or ".join(meaning for task, meaning in meanings.items() if task in tasks)
 
 
 def _column(name: str, features: datasets.Features, dataset: str) -> str:
@@ -102,12 +110,37 @@ def _column(name: str, features: datasets.Features, dataset: str) -> str:
     )
 
 
-def _tasks_for(kinds: Sequence[Any], several: bool) -> set[str]:
-    """The tasks that columns of these types of `datasets` can be."""
-    if not several and (isinstance(kinds[0], datasets.ClassLabel) or is_text(kinds[0])):
+def _tasks_for_column(rows: Rows, column: str, target: str) -> set[str]:
+    """The tasks that a column can be.
+
+    Args:
+        target: names it, as COLUMN or COLUMN=CLASS.
+    """
+    feature = rows.features[column]
+    if not may_hold_classes(feature):
+        return set()
+    if target != column or _is_named(feature) or is_bool(feature):
         return {"classes"}
+    if feature.dtype.startswith("float"):
+        return {"values"}
+    votes = {each for name in available_trees() for each in load_tree(name).columns}
+    if column not in votes and set(column_of(rows, column).unique().to_pylist()) <= {0, 1, -1, None}:
+        return {"classes"}
+    return {"classes", "values", "labels"}  # votes, ids and counts look alike
+
+
+def _tasks_for_list(rows: Rows, columns: Sequence[str]) -> set[str]:
+    """The tasks that several columns can be."""
+    kinds = [rows.features[column] for column in columns]
     possible = {task: target_class(task) for task in TARGETS if issubclass(target_class(task), ColumnsTarget)}
-    return {task for task, target in possible.items() if all(map(target.is_possible, kinds))}
+    tasks = {task for task, target in possible.items() if all(map(target.is_possible, kinds))}
+    floats = any(str(getattr(kind, "dtype", "")).startswith("float") for kind in kinds)
+    return tasks - {"labels"} if floats else tasks
+
+
+def _is_named(feature: Any) -> bool:
+    """Whether the classes in a column of this type have names."""
+    return isinstance(feature, datasets.ClassLabel) or is_text(feature)
 
 
 def _described(kind: Any) -> str:

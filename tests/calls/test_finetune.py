@@ -120,6 +120,22 @@ def test_the_same_call_resumes_and_then_returns_its_run(mock_dataset, start, tmp
         hf_galaxy.finetune(mock_dataset, start=start, out="runs/mock-votes", **OPTIONS | {"seed": 1})
 
 
+def test_no_weights_are_loaded_for_a_finished_run_or_a_wrong_target(mock_dataset, start, run, tmp_path, caplog):
+    caplog.set_level("INFO", "hf_galaxy")
+    with mock.patch("hf_galaxy.training.context.resolve_start", side_effect=AssertionError("loads weights")):
+        again = hf_galaxy.finetune(mock_dataset, target="mock_class", start=start, out=run.folder, **OPTIONS)
+        assert again.folder == run.folder
+        assert "holds this run, finished" in caplog.text
+        for wrong in (
+            {"label": "mock_clas"},
+            {"label": "mock_class=none"},
+            {"values": "magnitud"},
+            {"labels": "magnitude"},
+        ):
+            with pytest.raises(hf_galaxy.BadInput, match=r"has no |is no label"):
+                hf_galaxy.finetune(mock_dataset, start=start, out=tmp_path / "out", **wrong, **OPTIONS)
+
+
 def state_of_process():
     return {
         "threads": torch.get_num_threads(),
@@ -167,7 +183,9 @@ def columns(tmp_path_factory):
         "z": ([0.1, 0.2], datasets.Value("float32")),
         "mass": ([0.1, 0.2], datasets.Value("float64")),
         "bar": ([True, False], datasets.Value("bool")),
-        "merger": ([0, 1], datasets.Value("int8")),
+        "merger": ([0, -1], datasets.Value("int8")),
+        "count": ([0, 2], datasets.Value("int64")),
+        "ring_yes": ([0, 1], datasets.Value("int32")),
         "position": ([[1.0], [2.0]], datasets.List(datasets.Value("float32"))),
     }
     features = datasets.Features({name: kind for name, (_, kind) in content.items()})
@@ -188,13 +206,26 @@ def columns(tmp_path_factory):
         ("word", {"task": "classes", "label": "word"}),
         ("z", {"task": "values", "values": ("z",)}),
         (["z", "mass"], {"task": "values", "values": ("z", "mass")}),
-        ("bar", {"task": "labels", "labels": ("bar",)}),
+        ("bar", {"task": "classes", "label": "bar"}),
+        ("merger", {"task": "classes", "label": "merger"}),
+        ("count=2", {"task": "classes", "label": "count=2"}),
+        (["bar"], {"task": "labels", "labels": ("bar",)}),
         (["bar", "ring", "merger"], {"task": "labels", "labels": ("bar", "ring", "merger")}),
     ],
 )
 def test_the_type_of_a_column_says_what_is_learnt(target, expected, columns):
     given = {"dataset": (columns,), "epochs": 1.0}
     assert with_target(target, given) == given | expected
+
+
+def test_a_choice_by_the_content_of_a_column_is_logged(columns, caplog):
+    caplog.set_level("INFO", "hf_galaxy")
+    with_target("kind", {"dataset": (columns,)})
+    assert not caplog.messages
+    with_target("merger", {"dataset": (columns,)})
+    assert caplog.messages == [
+        "target 'merger': a column of int8, learnt as classes; for a yes/no label give a list, ['merger']"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +245,9 @@ def test_a_task_or_an_option_of_the_command_leaves_no_choice(target, options, ex
 @pytest.mark.parametrize(
     ("target", "options", "message"),
     [
-        ("merger", {}, r"target 'merger': a column of int8 can be .*: task='values' or task='labels'"),
+        ("count", {}, "target 'count': a column of int64 can be .*: task='classes' or task='values' or task='labels'"),
+        ("ring_yes", {}, "for the votes of volunteers, target='votes'"),
+        (["merger"], {}, r"a column of int8 can be numbers .* or yes/no labels .*: task='values' or task='labels'"),
         ("position", {}, r"target 'position': a column of List is no target"),
         (["z", "bar"], {}, r"target \['z', 'bar'\]: a column of float32, a column of bool is no target"),
         (["kind"], {}, "a ClassLabel of 3 classes is no target"),
@@ -225,7 +258,7 @@ def test_a_task_or_an_option_of_the_command_leaves_no_choice(target, options, ex
         ),
         ("gz2", {}, "for the votes of this campaign give target='votes', tree='gz2'"),
         ("ring", {"label": "kind"}, "target 'ring' and label 'kind': name the target once"),
-        ("votes", {"label": "kind", "values": ("z",)}, "label and values: each names a target; give one of them"),
+        ("votes", {"label": "kind", "values": ("z",)}, "--label and --values: each names a target; give one of them"),
         ("ring", {"task": "votes"}, "has a column, but task='votes' has none"),
         (["ring", "kind"], {"task": "classes"}, "names 2 columns, but classes have one"),
         ([], {}, r"target \[\]: give 'votes', a column, or a list of columns"),
@@ -272,7 +305,8 @@ def test_a_recipe_sets_defaults_that_options_replace():
 
 def test_a_dataset_without_votes_names_what_it_has(columns, start, tmp_path):
     with pytest.raises(
-        hf_galaxy.BadInput, match=r"^data .*: the columns do not hold .* one of its columns: kind, ring, word"
+        hf_galaxy.BadInput,
+        match=r"^data .*: the columns do not hold .* label with one of kind, ring, bar, .* or values with one of z, mass,",
     ):
         hf_galaxy.finetune(columns, start=start, out=tmp_path / "out", **OPTIONS)
 

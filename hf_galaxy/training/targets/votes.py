@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import datasets
 import numpy as np
@@ -20,7 +20,9 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.constant_votes import ConstantVotes
 from hf_galaxy.evaluation.vote_metrics import VoteMetrics
 from hf_galaxy.models.model import GalaxyConfig, GalaxyForVotes
+from hf_galaxy.training.targets.class_column import class_columns
 from hf_galaxy.training.targets.target import TrainingTarget
+from hf_galaxy.training.targets.values import Values
 
 if TYPE_CHECKING:
     from hf_galaxy.reports.run_record import RunRecord
@@ -48,8 +50,9 @@ class Votes(TrainingTarget):
 
     @classmethod
     def of(cls, settings: Settings, splits: dict[str, list[Rows]]) -> Self:
-        columns = list(dict.fromkeys(column for rows in splits["train"] for column in rows.column_names))
-        tree = load_tree(list(settings.tree)) if settings.tree else _tree_of(columns, " ".join(settings.dataset))
+        features = {name: feature for rows in splits["train"] for name, feature in rows.features.items()}
+        columns = list(features)
+        tree = load_tree(list(settings.tree)) if settings.tree else _tree_of(features, " ".join(settings.dataset))
         check_tree_columns(columns, tree, " ".join(settings.dataset))
         whole = tree.questions if settings.tree else load_tree(list(tree.campaigns)).questions
         held = {question.name for question in tree.questions}
@@ -115,16 +118,25 @@ class Votes(TrainingTarget):
         return {"tree": self.tree.name, "questions": [question.name for question in self.tree.questions]}
 
 
-def _tree_of(columns: list[str], name: str) -> DecisionTree:
-    """The tree whose votes a dataset with these columns has; `name` is for the message."""
+def _tree_of(features: Mapping[str, Any], name: str) -> DecisionTree:
+    """The tree whose votes a dataset with columns of these types has; `name` is for the message."""
     try:
-        return tree_of_columns(columns)
+        return tree_of_columns(list(features))
     except BadInput as error:
-        others = [column for column in columns if column not in ("id_str", "image")]
-        raise BadInput(
-            f"--dataset {name}: {error}; for another target, name with --label or --values one of its columns: {', '.join(others[:20]) or 'it has none'}"
-            f"{', ...' if len(others) > 20 else ''}"
-        ) from error
+        classes, values = (
+            class_columns(features),
+            [column for column in features if Values.is_possible(features[column])],
+        )
+        values.sort(key=lambda column: not features[column].dtype.startswith("float"))
+        choices = [
+            f"{option} with {'one of ' if len(columns) > 1 else ''}{', '.join(columns[:20])}{', ...' if len(columns) > 20 else ''}"
+            for option, columns in (("--label", classes), ("--values", values))
+            if columns
+        ]
+        hint = (
+            f"for another target give {' or '.join(choices)}" if choices else "nor has it a column for another target"
+        )
+        raise BadInput(f"--dataset {name}: {error}; {hint}") from error
 
 
 def check_tree_columns(columns: Collection[str], tree: DecisionTree, name: str) -> None:
