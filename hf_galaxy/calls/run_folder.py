@@ -2,7 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hf_galaxy.calls import page
 from hf_galaxy.reports.run_folder import CARD
@@ -61,11 +61,22 @@ class RunFolder:
         return page.html(self.folder, self.record)
 
 
+class Draws(dict[str, Any]):
+    """The figures of a split in the replicates of a bootstrap: some 200 each, too many to be shown."""
+
+    def __repr__(self) -> str:
+        return f"<replicates of {', '.join(self)}>"
+
+
+def _with_short_draws(results: Results) -> Results:
+    return {name: Draws(value) if name == "bootstrap" else value for name, value in results.items()}
+
+
 class RunResults(dict[str, Results]):
     """Evaluated split -> metrics, as run.json holds them; shows itself as the tables of the card, each figure beside its baseline."""
 
     def __init__(self, record: RunRecord) -> None:
-        super().__init__(record.results)
+        super().__init__({split: _with_short_draws(results) for split, results in record.results.items()})
         self._report = report_of(record)
 
     def __repr__(self) -> str:

@@ -12,7 +12,7 @@ do on average; what each run changes besides is in its residual already.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -49,7 +49,7 @@ class PowerLaw:
     sizes: np.ndarray
     losses: np.ndarray
     floor: bool
-    draws: np.ndarray
+    draws: np.ndarray = field(repr=False)
     scatter: float
 
     @property
@@ -122,7 +122,7 @@ class JointLaw:
     parameters: np.ndarray
     sizes: np.ndarray
     losses: np.ndarray
-    draws: np.ndarray
+    draws: np.ndarray = field(repr=False)
     scatter: float
 
     def interval(self, name: str, level: float = LEVEL) -> tuple[float, float]:

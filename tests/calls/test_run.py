@@ -83,6 +83,7 @@ def test_the_parts_of_a_run_are_those_of_its_folder(run):
     assert repr(opened).startswith(f"Run('{run.folder}'): test_convnext on 61 galaxies of Mock survey")
     assert "| balanced_accuracy |" in repr(opened.results)
     assert "<table>" in opened.results._repr_html_()
+    assert "'bootstrap': <replicates of loss, accuracy," in repr(opened.results["test"])
 
 
 def test_a_run_that_is_not_finished_says_so_and_has_no_model(run, tmp_path):
