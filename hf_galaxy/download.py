@@ -18,12 +18,13 @@ class SameServer(HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def download(url: str, timeout: float, max_bytes: int, *handlers: BaseHandler) -> bytes:
+def download(url: str, timeout: float, max_bytes: int, *handlers: BaseHandler, agent: str = "hf_galaxy") -> bytes:
     """The content of a URL.
 
     Args:
         timeout: in seconds, for all of it.
         handlers: of urllib, such as `SameServer`.
+        agent: who asks; some servers reject requests without a name.
 
     Raises:
         TimeoutError: it takes longer.
@@ -32,7 +33,7 @@ def download(url: str, timeout: float, max_bytes: int, *handlers: BaseHandler) -
         http.client.HTTPException: the answer is not HTTP.
     """
     parts, size, end = [], 0, time.monotonic() + timeout
-    request = Request(url, headers={"User-Agent": "hf_galaxy"})  # some servers reject requests without one
+    request = Request(url, headers={"User-Agent": agent})
     with build_opener(*handlers).open(request, timeout=timeout) as response:
         while part := response.read1(2**16):
             parts.append(part)

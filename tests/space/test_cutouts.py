@@ -13,6 +13,7 @@ from PIL import Image
 
 import cutouts
 from cutouts import coordinates, cutout, declination, right_ascension
+from hf_galaxy.cutouts.services import LegacySurveys
 from hf_galaxy.errors import BadInput
 
 PIXELS = np.random.default_rng(2).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -164,7 +165,7 @@ def server(monkeypatch):
     threads = [threading.Thread(target=each.serve_forever, args=(0.01,)) for each in servers]
     for thread in threads:
         thread.start()
-    monkeypatch.setattr(cutouts, "ADDRESS", f"http://127.0.0.1:{server.server_port}/viewer/cutout.jpg")
+    monkeypatch.setattr(LegacySurveys, "server", f"http://127.0.0.1:{server.server_port}/viewer")
     yield asked
     stopped.set()
     for each, thread in zip(servers, threads, strict=True):
@@ -174,7 +175,7 @@ def server(monkeypatch):
 
 
 def test_the_address_is_that_of_the_survey():
-    assert urlsplit(cutouts.ADDRESS)[:2] == ("https", "www.legacysurvey.org")
+    assert urlsplit(LegacySurveys.server)[:2] == ("https", "www.legacysurvey.org")
 
 
 def test_a_cutout_is_the_servers_picture(server):
@@ -221,9 +222,9 @@ def test_what_the_server_cannot_give_is_said_in_words_and_soon(server, monkeypat
     assert len(server) == 1  # one try, and nobody else is asked
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1:1/cutout.jpg", "https://no-such-host.invalid/cutout.jpg"])
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1", "https://no-such-host.invalid"])
 def test_no_network_is_said(monkeypatch, address):
-    monkeypatch.setattr(cutouts, "ADDRESS", address)
+    monkeypatch.setattr(LegacySurveys, "server", address)
     with pytest.raises(BadInput, match="cannot be reached at the moment"):
         cutout(10, 0)
 

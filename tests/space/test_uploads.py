@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import cutouts
 import uploads
+from hf_galaxy.cutouts.services import LegacySurveys
 from uploads import Picture, Rejected, read_pictures
 
 GALAXY = np.random.default_rng(4).integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -206,7 +206,7 @@ def test_so_many_pictures_are_read_and_for_so_long(tmp_path, monkeypatch):
 
 
 def test_a_table_of_places_is_read_row_by_row(tmp_path, monkeypatch):
-    monkeypatch.setattr(cutouts, "ADDRESS", "http://127.0.0.1:1/cutout.jpg")
+    monkeypatch.setattr(LegacySurveys, "server", "http://127.0.0.1:1")
     (tmp_path / "g.CSV").write_text(
         "\ufeffID_STR, RA ,Dec,url\n"
         "../m51,202.47,47.195,http://10.0.0.1/\n"
