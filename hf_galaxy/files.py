@@ -127,7 +127,7 @@ def _is_partial(file: Path) -> bool:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, is_only_writer: bool = False) -> Iterator[Path]:
     """A file with a temporary name beside `path`, renamed to `path` when the block succeeds, and removed otherwise.
 
     Each writer has a temporary name of its own: if several write at the same time, the last complete file stays. Temporary
@@ -135,9 +135,14 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     The content is flushed to the disk before the file is renamed: else a crash of the machine could leave an empty file with the
     final name. The mode of the file follows the umask, whatever mode its writer sets.
+
+    Args:
+        is_only_writer: the folder is there, and locked, and its writer removes temporary files itself: not once for each of
+            very many files, which are searched for in the whole folder.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_partial(path.parent.glob(f".{glob.escape(path.name)}.*"), age=ABANDONED)
+    if not is_only_writer:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_partial(path.parent.glob(f".{glob.escape(path.name)}.*"), age=ABANDONED)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
     partial.touch()
     mode = partial.stat().st_mode  # safetensors writes files that only their owner can read

@@ -14,14 +14,15 @@ ALLOWED = {
     "evaluation": {""},
     "reports": {"", "evaluation"},
     "importing": {"", "data"},
+    "cutouts": {"", "data", "importing"},
     "models": {"", "data", "importing", "reports"},
     "publishing": {"", "data", "importing", "reports", "models"},
     "training": {"", "data", "importing", "evaluation", "reports", "models"},
     "sweeps": {"", "reports", "training"},
     "scaling": {"", "evaluation", "reports", "training"},
     "downstream": {"", "data", "importing", "evaluation", "reports", "models", "training", "sweeps", "scaling"},
-    "commands": {"", "data", "importing", "evaluation", "reports", "models", "publishing", "training", "sweeps", "scaling", "downstream"},
-    "calls": {"", "data", "importing", "evaluation", "reports", "models", "publishing", "training", "sweeps", "scaling", "downstream", "commands"},
+    "commands": {"", "data", "importing", "cutouts", "evaluation", "reports", "models", "publishing", "training", "sweeps", "scaling", "downstream"},
+    "calls": {"", "data", "importing", "cutouts", "evaluation", "reports", "models", "publishing", "training", "sweeps", "scaling", "downstream", "commands"},
 }  # fmt: skip
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

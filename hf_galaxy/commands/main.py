@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 GROUPS = {
     "Look around": ("demo",),
-    "Data": ("publish", "check", "combine", "overlap"),
+    "Data": ("cutouts", "publish", "check", "combine", "overlap"),
     "Train": ("finetune", "pretrain", "sweep", "launch"),
     "Use a model": ("predict", "embed", "evaluate", "familiarity", "export", "push", "space"),
     "Measure": ("fit", "budget", "benchmark", "pack"),

@@ -5,8 +5,9 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from email.message import Message
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException, HTTPMessage
+from http.client import HTTPException
 from urllib.error import HTTPError, URLError
 
 from hf_galaxy.cutouts.answers import NoPicture, Unreachable, WrongAnswer
@@ -137,7 +138,7 @@ class Client:
         self._stopped.wait(seconds)
 
 
-def retry_after(headers: HTTPMessage) -> float:
+def retry_after(headers: Message) -> float:
     """The seconds that a server asks to wait; 0 if it does not.
 
     RFC 9110, 10.2.3: a number of seconds, or a date.

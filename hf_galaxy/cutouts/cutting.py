@@ -1,0 +1,146 @@
+"""The pictures of many galaxies from tiles on disk: each tile is opened once, and gives the galaxies that it shows."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hf_galaxy.cutouts.answers import fits_file
+from hf_galaxy.cutouts.folder import CutoutFolder
+from hf_galaxy.cutouts.positions import Galaxy
+from hf_galaxy.cutouts.services import Format
+from hf_galaxy.cutouts.tiles import Tile, opened
+from hf_galaxy.data.pictures import Rendering
+from hf_galaxy.errors import BadInput
+from hf_galaxy.progress import progress
+
+logger = logging.getLogger(__name__)
+MOST_MISSING = 0.5  # share of the pixels without a value, above which there is no picture
+
+
+@dataclass(frozen=True)
+class Form:
+    """How cutouts become files.
+
+    Attributes:
+        format: FITS keeps the pixels and values of the tile; a JPEG is stretched by `data.pictures.Rendering`.
+        bands: from blue to red; for the header of FITS files.
+        size: side of a JPEG in pixels.
+    """
+
+    format: Format
+    bands: tuple[str, ...]
+    size: int
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            BadInput: a JPEG would have two or more than three bands.
+        """
+        if self.format == "jpg" and len(self.bands) not in (0, 1, 3):
+            raise BadInput("--bands: a JPEG has one band, or three from blue to red; --format fits takes any number")
+
+    def file(self, tile: Tile, galaxy: Galaxy, places: Sequence[np.ndarray]) -> tuple[bytes, float]:
+        """The file of a galaxy, and the share of its pixels without a value.
+
+        Args:
+            places: of its centre, in pixels of each band.
+
+        Raises:
+            BadInput: it has no picture, and why.
+        """
+        cuts = [image.cut(galaxy.field, place) for image, place in zip(tile.images, places, strict=True)]
+        values, wcs = [cut[0] for cut in cuts], cuts[0][1]
+        if len({each.shape for each in values}) > 1:
+            raise BadInput("the bands of its tile have pixels of different sizes")
+        missing = float(np.mean(~np.isfinite(values)))
+        if missing > MOST_MISSING:
+            raise BadInput(f"{missing:.0%} of the pixels of its field have no values")
+        content = fits_file(np.stack(values) if len(values) > 1 else values[0], wcs.to_header(), self.bands)
+        return (content if self.format == "fits" else self._jpeg(content)), missing
+
+    def _jpeg(self, content: bytes) -> bytes:
+        from PIL import Image
+
+        picture = Rendering().decode(content).pixels.resize((self.size, self.size), Image.Resampling.BICUBIC)
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=95, subsampling=0)  # 4:4:4: blue knots are small
+        return file.getvalue()
+
+
+class Cutting:
+    """The work of cutting galaxies out of tiles.
+
+    Of overlapping tiles, the one with most values in the field of a galaxy gives it; of equal ones the first.
+
+    Args:
+        galaxies: to cut out.
+        form: of their files.
+        folder: where they go.
+    """
+
+    def __init__(self, galaxies: Sequence[Galaxy], form: Form, folder: CutoutFolder) -> None:
+        from astropy.coordinates import SkyCoord
+
+        self.galaxies, self.form, self.folder = galaxies, form, folder
+        ra, dec = (np.array([getattr(galaxy.field, name) for galaxy in galaxies]) for name in ("ra", "dec"))
+        self.places = SkyCoord(ra, dec, unit="deg")
+        self.vectors = self.places.cartesian.xyz.value.T
+        self.missing = np.full(len(galaxies), np.inf)  # share without values, of the best cutout of each so far
+        self.reasons: dict[int, str] = {}
+
+    def run(self, tiles: Sequence[tuple[Path, ...]]) -> dict[str, str]:
+        """Open each tile, and cut out and save the galaxies on it.
+
+        Args:
+            tiles: the files of each, as of `tiles.tile_files`.
+
+        Returns:
+            Galaxy -> why it has no picture.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        unreadable = []
+        for files in progress(tiles, desc="cutouts", unit=" tiles"):
+            try:
+                with opened(files) as tile:
+                    self._cut(tile)
+            except BadInput as error:
+                unreadable.append(str(error))
+        if unreadable:
+            logger.warning("%d tiles are left out, such as %s", len(unreadable), unreadable[0])
+        for index in np.flatnonzero(
+            np.isfinite(self.missing) & (self.missing > 0)
+        ).tolist():  # now no tile has more of them
+            self.folder.record(self.galaxies[index], float(self.missing[index]))
+        return {
+            self.galaxies[index].id_str: self.reasons.get(index, "no tile shows its place")
+            for index in np.flatnonzero(np.isinf(self.missing)).tolist()
+        }
+
+    def _cut(self, tile: Tile) -> None:
+        """Cut galaxies out of a tile, unless one before has as much of them; whole ones are recorded, as none has more."""
+        cosine = np.cos(np.radians(min(180, 1.01 * tile.radius)))
+        near = np.flatnonzero((self.vectors @ tile.centre >= cosine) & (self.missing > 0))
+        if not len(near):
+            return
+        pixels = tile.pixels(self.places[near])
+        shown = tile.shows(pixels)
+        for index, *own in zip(near[shown].tolist(), *(each[shown] for each in pixels), strict=True):
+            try:
+                content, missing = self.form.file(tile, self.galaxies[index], own)
+            except BadInput as error:
+                self.reasons[index] = str(error)
+                continue
+            if missing < self.missing[index]:
+                self.missing[index] = missing
+                self.folder.save(self.galaxies[index], content)
+                if missing == 0:
+                    self.folder.record(self.galaxies[index], missing)
