@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -30,6 +31,8 @@ from hf_galaxy.training.targets.target import TrainingTarget
 if TYPE_CHECKING:
     from hf_galaxy.reports.run_record import RunRecord
     from hf_galaxy.training.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 MOST = 1_000  # classes
 FEW = 20  # so many different texts or numbers may be classes, however few galaxies there are
@@ -138,7 +141,10 @@ class Classes(TrainingTarget):
         Raises:
             BadInput: a number stands for no class.
         """
-        texts = class_texts(table, self.column, feature, galaxy)
+        return self._places(class_texts(table, self.column, feature, galaxy))
+
+    def _places(self, texts: pa.ChunkedArray) -> np.ndarray:
+        """(N,) int64 class indices of (N,) names of classes."""
         if self.positive is not None:
             places = pc.equal(texts, self.positive)
         else:
@@ -154,7 +160,13 @@ class Classes(TrainingTarget):
 
     def labelled(self, rows: Rows, where: str, training: bool = False) -> tuple[Rows, np.ndarray]:
         feature, table = rows.features[self.column], rows.select_columns([self.column]).with_format("arrow")[:]
-        indices = self.indices(table, feature, lambda row: f"{where}, {name_in(rows, row)}")
+        texts = class_texts(table, self.column, feature, lambda row: f"{where}, {name_in(rows, row)}")
+        indices = self._places(texts)
+        others = sorted(set(texts.drop_null().unique().to_pylist()) - set(self.names))
+        if others and self.positive is None:
+            logger.info(
+                f"{where}: no training galaxy has the {self.column} {', '.join(others[:20])}: those that have it are left out"
+            )
         having = np.flatnonzero(indices >= 0)
         if not len(having):
             raise BadInput(f"{where}: none of its {len(rows):,} galaxies has a {self.column!r}")

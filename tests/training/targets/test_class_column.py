@@ -156,6 +156,15 @@ def test_a_column_of_names_is_no_column_of_classes(kind, into):
     assert len(target.labelled(datasets.concatenate_datasets([rows, rows]), "split train", training=True)[0]) == 100
 
 
+def test_a_class_that_is_not_learnt_is_named(caplog):
+    caplog.set_level("INFO", "hf_galaxy")
+    kept, _ = Classes("x", ("0", "1")).labelled(rows_of([0, 5, None, 1], "int64"), "split test")
+    assert len(kept) == 2
+    assert caplog.messages == ["split test: no training galaxy has the x 5: those that have it are left out"]
+    Classes("x", ("not 1", "1"), "1").labelled(rows_of([0, 5, None, 1], "int64"), "split test")
+    assert len(caplog.messages) == 1, "another class is one of the rest"
+
+
 def test_a_wrong_number_in_another_split_is_refused_by_its_name():
     with pytest.raises(BadInput, match="split test, id_str g1, column x: -9 is no class"):
         Classes("x", ("0", "1")).labelled(rows_of([0, -9], "int64"), "split test")
