@@ -3,9 +3,19 @@
 import os
 import zipfile
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from hf_galaxy.data.pictures import MAX_BYTES, reading
 from hf_galaxy.errors import BadInput
+
+
+class PictureFiles(Protocol):
+    """Encoded pictures by name, with a text that says where they are; can be pickled."""
+
+    def __contains__(self, name: str) -> bool: ...
+    def read(self, name: str) -> bytes: ...
+    def stamps(self, names: list[str]) -> list[tuple[str, int, int]]:
+        """What changes when a picture changes."""
 
 
 class Pictures:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import contextlib
+import logging
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.column_map import Classes, ColumnMap, Join, Metadata
-from hf_galaxy.importing.table_file import column_names, read_texts
+from hf_galaxy.importing.table_file import column_names, read_texts, text_columns
+
+logger = logging.getLogger(__name__)
+BOOLS = {"true": True, "false": False}
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +53,25 @@ class CatalogueTable:
             raise BadInput(f"--catalogue {path}: has no rows")
         return cls(path, cells, np.arange(1, len(cells) + 1))
 
+    @classmethod
+    def read_all(cls, path: Path, option: str) -> CatalogueTable:
+        """Read all columns of a table that hold texts or numbers; the log names the others.
+
+        Args:
+            option: that names the table, for messages.
+
+        Raises:
+            BadInput: it cannot be read or has no rows, or a column is there twice.
+        """
+        with _readable(path, option):
+            names, others = text_columns(path)
+        cells = _read_text(path, option, names)
+        if not len(cells):
+            raise BadInput(f"{option} {path}: has no rows")
+        if others:
+            logger.info("%s: columns that hold neither texts nor numbers are left out: %s", path, ", ".join(others))
+        return cls(path, cells, np.arange(1, len(cells) + 1))
+
     def __len__(self) -> int:
         return len(self.cells)
 
@@ -56,12 +82,20 @@ class CatalogueTable:
         """The rows where `kept`, (N,) bool, is true."""
         return CatalogueTable(self.path, self.cells[kept].reset_index(drop=True), self.rows[kept])
 
-    def refuse(self, wrong: np.ndarray | pd.Series, column: str, problem: str, values: pd.Series | None = None) -> None:
+    def refuse(
+        self,
+        wrong: np.ndarray | pd.Series,
+        column: str,
+        problem: str,
+        values: pd.Series | None = None,
+        remedy: str = "",
+    ) -> None:
         """Refuse the table if `wrong`, (N,) bool, is true in any row.
 
         Args:
             problem: such as "is empty".
             values: what the message quotes; None: the cells of the column.
+            remedy: what to do.
 
         Raises:
             BadInput: names the first such row, and the number of the others.
@@ -70,7 +104,9 @@ class CatalogueTable:
         if len(rows):
             more = f" (and {len(rows) - 1} more such rows)" if len(rows) > 1 else ""
             value = (self[column] if values is None else values).iloc[rows[0]]
-            raise BadInput(f"{self.path}, row {self.rows[rows[0]]}, column {column}: {value!r} {problem}{more}")
+            raise BadInput(
+                f"{self.path}, row {self.rows[rows[0]]}, column {column}: {value!r} {problem}{more}{remedy and '; '}{remedy}"
+            )
 
     def image_files(self, columns: ColumnMap) -> pd.Series:
         """(N,) the picture file of each row.
@@ -113,7 +149,7 @@ class CatalogueTable:
         self.refuse(~values.isin(entry.names.keys()), entry.column, f"is not one of {', '.join(entry.names)}")
         return [entry.names[value] for value in values]
 
-    def metadata(self, entry: Metadata) -> list[str] | list[int | None] | list[float | None]:
+    def metadata(self, entry: Metadata) -> list[str] | list[bool | None] | list[int | None] | list[float | None]:
         """The values of a column in their type; None for an empty cell, unless they are texts.
 
         Raises:
@@ -122,6 +158,16 @@ class CatalogueTable:
         texts = self[entry.column].tolist()
         if entry.dtype == "string":
             return texts
+        if entry.dtype == "bool":
+            bools = [BOOLS.get(text.lower()) for text in texts]
+            self.refuse(
+                np.array([b is None and bool(t) for b, t in zip(bools, texts, strict=True)]),
+                entry.column,
+                "is neither true nor false",
+            )
+            return bools
+        with contextlib.suppress(pa.ArrowInvalid):  # what is faster than below, and stricter
+            return _numbers(texts, entry.dtype)
         parse = _whole_number if entry.dtype.startswith("int") else float
         limit = 2 ** (int(entry.dtype[3:]) - 1) if entry.dtype.startswith("int") else np.inf
         numbers, wrong = [], np.zeros(len(texts), bool)
@@ -134,6 +180,19 @@ class CatalogueTable:
             numbers.append(number)
         self.refuse(wrong, entry.column, f"is not a number of type {entry.dtype}")
         return numbers
+
+
+def _numbers(texts: list[str], dtype: str) -> list[int | None] | list[float | None]:
+    """Numbers of a type, in the notation of Arrow.
+
+    Raises:
+        pa.ArrowInvalid: a text is no such number.
+    """
+    cells = pa.array(texts, pa.string())
+    if dtype.startswith("int"):
+        cells = pc.replace_substring_regex(cells, r"\.0$", "")
+    cells = pc.if_else(pc.equal(cells, ""), pa.scalar(None, pa.string()), cells)
+    return cells.cast(dtype if dtype.startswith("int") else pa.float64()).to_pylist()
 
 
 def _whole_number(text: str) -> int:
@@ -158,8 +217,15 @@ def _joined(cells: pd.DataFrame, path: Path, join: Join, needed: Collection[str]
 
 def _read_text(path: Path, name: str, wanted: Collection[str]) -> pd.DataFrame:
     """The wanted columns of a file; `name` is for the message."""
-    try:
+    with _readable(path, name):
         return read_texts(path, wanted)
+
+
+@contextlib.contextmanager
+def _readable(path: Path, name: str) -> Iterator[None]:
+    """Turn the errors of reading a table into a BadInput about it."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise BadInput(f"{name} {path}: no such file") from error
     except BadInput:

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 
 import datasets
 import numpy as np
+import pandas as pd
 
-from hf_galaxy.data.picture_files import Pictures
+from hf_galaxy.data.picture_files import PictureFiles
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.schema import row_features
 from hf_galaxy.decision_tree import DecisionTree
@@ -54,10 +55,11 @@ class Catalogue:
         data: column of the dataset -> values, except id_str and image.
         dtypes: those columns that are neither votes nor classes -> type.
         notes: sentences for the card.
+        split_names: as of `plan.Source`.
     """
 
     path: Path
-    pictures: Pictures
+    pictures: PictureFiles
     columns: ColumnMap
     options: CatalogueOptions
     tree: DecisionTree | None
@@ -67,12 +69,12 @@ class Catalogue:
     data: dict[str, Any]
     dtypes: dict[str, str]
     notes: list[str]
+    split_names: list[str] | None = None
     campaigns: ClassVar[None] = None
-    split_names: ClassVar[None] = None
 
     @classmethod
     def read(
-        cls, path: Path, pictures: Pictures, columns: ColumnMap, tree: DecisionTree | None = None,
+        cls, path: Path, pictures: PictureFiles, columns: ColumnMap, tree: DecisionTree | None = None,
         options: CatalogueOptions | None = None,
     ) -> Catalogue:  # fmt: skip
         """Read a catalogue: a table in CSV, Parquet, FITS, ECSV or VOTable format.
@@ -84,8 +86,17 @@ class Catalogue:
         Raises:
             BadInput: names the first row that is wrong, and the number of further ones.
         """
-        options, columns = options or CatalogueOptions(), _without_missing_questions(columns, path)
+        columns = _without_missing_questions(columns, path)
         table = CatalogueTable.read(path, columns.needed(tree), columns.join)
+        return cls.of(table, pictures, columns, tree, options)
+
+    @classmethod
+    def of(
+        cls, table: CatalogueTable, pictures: PictureFiles, columns: ColumnMap, tree: DecisionTree | None = None,
+        options: CatalogueOptions | None = None,
+    ) -> Catalogue:  # fmt: skip
+        """The catalogue in a table that has been read; as `read`."""
+        options = options or CatalogueOptions()
         table, files, notes = _with_pictures(table, columns, pictures, options.skip_missing)
         ids = table[columns.id_str]
         table.refuse(ids == "", columns.id_str, "is empty")
@@ -103,7 +114,7 @@ class Catalogue:
         )
         dtypes = votes.dtypes | {column: entry.dtype for column, entry in entries.items()}
         catalogue = cls(
-            path, pictures, columns, options, votes.tree, table.rows, ids.tolist(), files, data, dtypes,
+            table.path, pictures, columns, options, votes.tree, table.rows, ids.tolist(), files, data, dtypes,
             notes + votes.notes,
         )  # fmt: skip
         _check_positions(table, catalogue)
@@ -212,21 +223,31 @@ def _without_missing_questions(columns: ColumnMap, path: Path) -> ColumnMap:
 
 
 def _with_pictures(
-    table: CatalogueTable, columns: ColumnMap, pictures: Pictures, skip_missing: bool
+    table: CatalogueTable, columns: ColumnMap, pictures: PictureFiles, skip_missing: bool
 ) -> tuple[CatalogueTable, list[str], list[str]]:
     """The rows that have a picture, their files, and a note on those without one."""
     files = table.image_files(columns)
     if files.str.contains("\\", regex=False).any():  # paths of Windows
         files = files.map(lambda name: name if name in pictures else name.replace("\\", "/"))
     missing = ~files.map(lambda name: name in pictures).to_numpy(bool)
+    if missing.any():
+        files, missing = _by_base_names(files, missing, pictures)
     if not missing.any():
         return table, files.tolist(), []
     if not skip_missing:
-        table.refuse(missing, columns.image, f"is not a picture in {pictures}", files)
+        table.refuse(missing, columns.image, f"is not a picture in {pictures}", files, "--skip-missing leaves them out")
     if missing.all():
         raise BadInput(f"{table.path}: no row has a picture in {pictures}")
     note = f"{missing.sum():,} of the catalogue's {len(table):,} rows have no picture and are left out."
     return table.select(~missing), files[~missing].tolist(), [note]
+
+
+def _by_base_names(files: pd.Series, missing: np.ndarray, pictures: PictureFiles) -> tuple[pd.Series, np.ndarray]:
+    """Files that were in other folders when the table was written, by their names alone if these differ; and which rows lack one."""
+    names = files.map(lambda name: name.rpartition("/")[2])
+    here = missing & ~names.duplicated(keep=False).to_numpy(bool)
+    here &= names.where(here, "").map(lambda name: name in pictures).to_numpy(bool)
+    return files.where(~here, names), missing & ~here
 
 
 def _read_votes(table: CatalogueTable, columns: ColumnMap, tree: DecisionTree | None, volunteers: int | None) -> _Votes:

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 
-Dtype = Literal["string", "int32", "int64", "float32", "float64"]
+Dtype = Literal["string", "bool", "int32", "int64", "float32", "float64"]
 
 
 @dataclass(frozen=True, config={"extra": "forbid"})

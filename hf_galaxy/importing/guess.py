@@ -8,7 +8,7 @@ from collections.abc import Iterable
 # The usual names, the most telling first, as `plain` writes them.
 ID_NAMES = (
     "idstr", "id", "galaxyid", "iauname", "objid", "objectid", "sourceid", "assetid", "dr7objid", "dr8objid", "subjectid", "galaxy",
-    "objname", "name", "target", "targetid",
+    "objname", "sdssobjid", "sdssdr7objid", "specobjid", "name", "targetid", "target",
 )  # fmt: skip
 IMAGE_NAMES = (
     "image", "img", "picture", "pixels", "filename", "imagefile", "imagepath", "filepath", "fileloc", "file", "path", "pngloc", "jpgloc",
@@ -25,5 +25,10 @@ def plain(name: str) -> str:
 
 def named_like(columns: Iterable[str], usual: Iterable[str]) -> str | None:
     """The column with the most telling of some usual names; None if no column has one."""
+    return next(iter(columns_named_like(columns, usual)), None)
+
+
+def columns_named_like(columns: Iterable[str], usual: Iterable[str]) -> list[str]:
+    """The columns with usual names, the most telling first; of columns with the same plain name the first."""
     by_name = {plain(column): column for column in reversed(list(columns))}
-    return next((by_name[name] for name in usual if name in by_name), None)
+    return [by_name[name] for name in usual if name in by_name]

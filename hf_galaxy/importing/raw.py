@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from hf_galaxy.importing.tables import is_table, open_table
+
 if TYPE_CHECKING:
     from hf_galaxy.importing.plan import Source
     from hf_galaxy.importing.reading import Reading
@@ -27,4 +29,6 @@ def raw_galaxies(name: str, reading: Reading) -> Raw | None:
     Raises:
         BadInput: it cannot be read.
     """
+    if is_table(name):
+        return Raw(open_table(name, reading))
     return None

@@ -39,6 +39,48 @@ def column_names(path: Path) -> list[str]:
     return list(pd.read_csv(path, nrows=0, **_dialect(path, beginning)).columns)
 
 
+def text_columns(path: Path) -> tuple[list[str], list[str]]:
+    """The columns of a table that `read_texts` reads, and the others: arrays, coordinates, pictures.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    kind, _ = _kind(path)
+    if kind == "csv":
+        return column_names(path), []
+    if kind == "parquet":
+        held = {field.name: not _is_nested(field.type) for field in pq.read_schema(path)}
+    else:
+        table = _astropy_table(path, kind)
+        held = {name: _holds_cells(table[name]) for name in table.colnames}
+    return [name for name in held if held[name]], [name for name in held if not held[name]]
+
+
+def holds_pictures(path: Path) -> bool:
+    """Whether a column of a Parquet file holds bytes, or bytes and a path, as the datasets library writes pictures."""
+    try:
+        types = pq.read_schema(path).types
+    except (OSError, pa.ArrowInvalid):
+        return False
+    structs = (each for each in types if pa.types.is_struct(each))
+    return any(map(_is_binary, types)) or any(each.get_field_index("bytes") >= 0 for each in structs)
+
+
+def _is_binary(dtype: pa.DataType) -> bool:
+    return pa.types.is_binary(dtype) or pa.types.is_large_binary(dtype)
+
+
+def _is_nested(dtype: pa.DataType) -> bool:
+    return pa.types.is_nested(dtype) or _is_binary(dtype)
+
+
+def _holds_cells(column: Any) -> bool:
+    """Whether a column of astropy holds a text or a number in each row."""
+    from astropy.table import Column
+
+    return isinstance(column, Column) and column.ndim == 1
+
+
 def read_texts(path: Path, wanted: Collection[str]) -> pd.DataFrame:
     """The wanted columns of a table, as far as it has them, as texts: no digit is lost, and an empty cell is "".
 
@@ -141,13 +183,11 @@ def _astropy_table(path: Path, kind: Kind) -> Any:
 
 def _of_astropy(path: Path, kind: Kind, wanted: Collection[str]) -> pd.DataFrame:
     table = _astropy_table(path, kind)
-    from astropy.table import Column
-
     texts = {}
     for name in (name for name in table.colnames if name in wanted):
         column = table[name]
-        if not isinstance(column, Column) or column.ndim > 1:
-            held = f"arrays of {column.shape[1:]}" if isinstance(column, Column) else f"a {type(column).__name__}"
+        if not _holds_cells(column):
+            held = f"arrays of {column.shape[1:]}" if len(column.shape) > 1 else f"a {type(column).__name__}"
             raise BadInput(f"{path}, column {name}: holds {held}, not texts or numbers")
         missing = np.broadcast_to(np.ma.getmaskarray(np.ma.asarray(column)), len(column))
         texts[name] = ["" if gap else _text(value) for value, gap in zip(column.tolist(), missing, strict=True)]

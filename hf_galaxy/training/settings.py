@@ -130,8 +130,6 @@ class Settings(Reading, Recipe):
     """For values that are fractions: all are in [0, 1], and predictions are, too."""
     labels: tuple[str, ...] | None = None
     """Yes/no columns, one or several, for labels: bool, 0 and 1, or a ClassLabel of two classes; missing labels (null, NaN or -1) are masked."""
-    tree: tuple[str, ...] | None = None
-    """Galaxy Zoo campaigns whose questions are the target; by default all whose vote columns the datasets have."""
     backbone: str | None = None
     """Backbone: a timm architecture (such as convnext_atto), or transformers:FOLDER_OR_HUB_ID."""
     start: str | None = None
