@@ -38,6 +38,13 @@ class Rows:
         self.campaigns, self.positions, self.split_names, self.notes = campaigns, positions, None, []
         self.votes = np.array([[i, 2 * i] for i in range(galaxies)])
 
+    @property
+    def total_votes(self):
+        return self.votes.sum(axis=1)
+
+    def batch(self, rows):
+        return plan.batch_of(self.features, map(self.row, rows))
+
     def row(self, i):
         ra, dec = (i / 7, -i / 9) if self.positions is None else map(float, self.positions[i])
         columns = {

@@ -111,9 +111,14 @@ class StreamedRows(BlockRows):
             places = before[np.searchsorted(needed, groups)] + chosen - self.starts[groups]
             contiguous = (np.diff(places) == 1).all()
             return rows.slice(places[0], len(places)) if contiguous else rows.take(places)
-        tables = {g: self._reader().get(g) for g in dict.fromkeys(groups.tolist())}
-        places = zip(groups.tolist(), (chosen - self.starts[groups]).tolist(), strict=True)
-        return pa.concat_tables(tables[g].slice(place, 1) for g, place in places)
+        order = np.argsort(groups, kind="stable")
+        ends = [*np.flatnonzero(np.diff(groups[order])) + 1, len(order)]
+        parts = []
+        for first, end in zip([0, *ends], ends, strict=False):  # of one row group each
+            group = groups[order[first]]
+            parts.append(self._reader().get(int(group)).take(chosen[order[first:end]] - self.starts[group]))
+        rows = pa.concat_tables(parts)
+        return rows if (np.diff(order) == 1).all() else rows.take(np.argsort(order))
 
     def prefetch(self, indices: np.ndarray) -> None:
         """Begin to read the row groups of these rows, and release those of the call before that they do not need."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,7 +20,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.catalogue_table import CatalogueTable
 from hf_galaxy.importing.column_map import ColumnMap, Fractions, Metadata
 from hf_galaxy.importing.fractions import conditional_fractions, votes_of_fractions
-from hf_galaxy.importing.plan import Row
+from hf_galaxy.importing.plan import Batch, Row, batch_of
 from hf_galaxy.importing.table_file import column_names
 
 
@@ -155,6 +155,16 @@ class Catalogue:
     def votes(self) -> np.ndarray | None:
         """(N, A) votes; None: there are none."""
         return np.stack([self.data[c] for c in self.tree.columns], axis=1) if self.tree else None
+
+    @property
+    def total_votes(self) -> np.ndarray | None:
+        """(N,) number of votes of each galaxy; None: there are none."""
+        votes = self.votes
+        return None if votes is None else votes.sum(axis=1)
+
+    def batch(self, rows: Sequence[int]) -> Batch:
+        """These galaxies with their pictures."""
+        return batch_of(self.features, map(self.row, rows))
 
     def row(self, i: int) -> Row | None:
         """Galaxy i with its picture; None: the picture cannot be read, and is to be left out.

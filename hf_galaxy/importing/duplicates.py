@@ -1,5 +1,8 @@
 """Rows of the same galaxy: by position in the sky, and by picture."""
 
+import tempfile
+from typing import Self
+
 import numpy as np
 from PIL import Image
 
@@ -52,6 +55,30 @@ def fine_structure(picture: Image.Image) -> np.ndarray:
     return (detail / length if length else detail).ravel().astype(np.float16)
 
 
+class FineStructures:
+    """The fine structures of pictures, on the disk until the block ends: those of a million take 2 GB."""
+
+    def __init__(self) -> None:
+        self.file = tempfile.TemporaryFile(prefix="hf_galaxy-")  # noqa: SIM115  # closed at the end of the block
+        self.number = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.file.close()
+
+    def append(self, structure: np.ndarray) -> None:
+        self.file.write(structure.tobytes())
+        self.number += 1
+
+    def all(self) -> np.ndarray:
+        """(N, SIDE * SIDE) float16."""
+        shape = (self.number, SIDE * SIDE)
+        self.file.flush()
+        return np.memmap(self.file, np.float16, "r", shape=shape) if self.number else np.empty(shape, np.float16)
+
+
 def pictures_alike(structures: np.ndarray) -> np.ndarray:
     """(M, 2) pairs of rows whose fine structures correlate by more than MIN_SIMILARITY: copies of one picture.
 
@@ -60,32 +87,31 @@ def pictures_alike(structures: np.ndarray) -> np.ndarray:
     doi 10.1145/509907.509965).
 
     Args:
-        structures: (N, SIDE * SIDE) of `fine_structure`; rows of zeros are in no pair.
+        structures: (N, SIDE * SIDE) of `fine_structure`, in memory or on the disk; rows of zeros are in no pair.
 
     Returns:
         Pairs that connect all copies: of many equal pictures each is paired with the first of them.
     """
-    first: dict[bytes, int] = {}
-    equal = []
-    for i, structure in enumerate(structures):
-        if structure.any() and (earlier := first.setdefault(structure.tobytes(), i)) != i:
-            equal.append((earlier, i))
-    different = np.array(list(first.values()), dtype=int)
-    structures = structures[different]
+    filled = np.array([i for i, structure in enumerate(structures) if structure.any()], int)
+    hashes = np.array([hash(structures[i].tobytes()) for i in filled], np.int64)
+    _, firsts, same = np.unique(hashes, return_index=True, return_inverse=True)
+    earlier = filled[firsts[same]]
+    equal = np.stack([earlier, filled], axis=1)[earlier != filled]
+    different = filled[np.sort(firsts)]
     planes = np.random.default_rng(0).standard_normal((structures.shape[1], BANDS * BITS)).astype(np.float32)
     codes = np.concatenate(
         [
-            np.packbits(structures[i : i + 4096].astype(np.float32) @ planes > 0, axis=1)
-            for i in range(0, len(structures), 4096)
+            np.packbits(structures[different[i : i + 4096]].astype(np.float32) @ planes > 0, axis=1)
+            for i in range(0, len(different), 4096)
         ]
         or [np.empty((0, BANDS * BITS // 8), np.uint8)]
     ).view(np.uint16)  # BITS bits each
-    pairs = [np.array(equal, dtype=int).reshape(-1, 2)]
+    pairs = [equal]
     for band in codes.T:
         order = np.argsort(band, kind="stable")
         for group in np.split(order, np.flatnonzero(np.diff(band[order])) + 1):
             if len(group) > 1:
-                near = structures[group].astype(np.float32)
+                near = structures[different[group]].astype(np.float32)
                 alike = different[group[np.argwhere(np.triu(near @ near.T > MIN_SIMILARITY, 1))]]
                 pairs.append(np.sort(alike, axis=1))
     return np.unique(np.concatenate(pairs), axis=0)

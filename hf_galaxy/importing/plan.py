@@ -5,12 +5,13 @@ The file of a galaxy and its place in it depend on its name alone, and on the na
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
+import pyarrow as pa
 
 from hf_galaxy.data.schema import SPLITS, place_in_order, split_of
 from hf_galaxy.errors import BadInput
@@ -41,6 +42,37 @@ class Row(NamedTuple):
     kind: str = "as it was"
 
 
+class Batch(NamedTuple):
+    """Galaxies to publish, of several rows; those whose picture cannot be read are left out.
+
+    Attributes:
+        table: their columns, with the schema of the source.
+        native: their pictures at the original size, as structs of bytes and path, null where there is none; None: none has one.
+        kinds: of the original files, as of `pictures.kind_of`.
+    """
+
+    table: pa.Table
+    native: pa.Array | None
+    kinds: set[str]
+
+
+def batch_of(features: datasets.Features, rows: Iterable[Row | None]) -> Batch:
+    """Rows one by one as a batch; None stands for a row that is left out."""
+    made = [row for row in rows if row is not None]
+    labels = {column: each for column, each in features.items() if hasattr(each, "str2int")}
+    columns = [
+        row.columns | {c: each.str2int(row.columns[c]) for c, each in labels.items() if row.columns[c] is not None}
+        for row in made
+    ]
+    schema = features.arrow_schema
+    native = [row.native for row in made]
+    return Batch(
+        pa.Table.from_pylist(columns, schema=schema),
+        pa.array(native, schema.field("image").type) if any(native) else None,
+        {row.kind for row in made},
+    )
+
+
 class Source(Protocol):
     """Rows to publish: a `catalogues.Catalogue`, a `simulate.MockSurvey` or `combine.Combined`. Can be pickled.
 
@@ -53,7 +85,7 @@ class Source(Protocol):
         split_names: the names that decide the split, where these are not `ids`; rows with the same name are the same galaxy.
         campaigns: campaign of each galaxy; None: there is only one.
         positions: (N, 2) right ascension and declination in degrees; None: unknown.
-        votes: (N, A) votes; None: there are none.
+        total_votes: (N,) number of votes of each galaxy; None: there are none.
         notes: sentences for the card, on how the data were processed.
         rendering: how the pictures were made, for the card; None: nothing to report.
     """
@@ -75,14 +107,14 @@ class Source(Protocol):
     @property
     def positions(self) -> np.ndarray | None: ...
     @property
-    def votes(self) -> np.ndarray | None: ...
+    def total_votes(self) -> np.ndarray | None: ...
     @property
     def notes(self) -> Sequence[str]: ...
     @property
     def rendering(self) -> Rendering | None: ...
 
-    def row(self, i: int) -> Row | None:
-        """Galaxy i with its picture; None: the picture cannot be read, and the galaxy is left out."""
+    def batch(self, rows: Sequence[int]) -> Batch:
+        """These galaxies with their pictures."""
 
     def fingerprint(self) -> str:
         """Changes whenever the rows may change."""
@@ -153,7 +185,7 @@ def plan(
     near = np.empty((0, 2), int) if source.positions is None else pairs_on_the_sky(source.positions, arcsec)
     groups = _groups(np.concatenate([near, _pairs_of_equal(names)]), len(names), arcsec)
     splits, moved = assign_splits(names, groups) if splits is None else (splits, 0)
-    votes = np.zeros(len(names), int) if source.votes is None else source.votes.sum(axis=1)
+    votes = np.zeros(len(names), int) if source.total_votes is None else source.total_votes
     kept = choose_rows(near, votes) if drop_duplicates else np.ones(len(names), bool)
     duplicates = Duplicates(arcsec, len(groups), sum(map(len, groups)), moved, int((~kept).sum()))
     return Plan(_shards(source, splits, np.flatnonzero(kept)), duplicates)

@@ -17,11 +17,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
@@ -29,14 +30,15 @@ from hf_galaxy.data.schema import SPLITS
 from hf_galaxy.files import whole_file
 from hf_galaxy.fresh_processes import end_with_parent, fresh_context
 from hf_galaxy.importing.counts import Statistics
-from hf_galaxy.importing.plan import Row, Shard, Source
+from hf_galaxy.importing.plan import Batch, Shard, Source
 from hf_galaxy.progress import progress
 
 # Streams shuffle and share out row groups, which should be small; but footers describe each column of each group, and with
 # 300 columns that must be little compared with the pictures.
 GROUP_BYTES = 16 * 2**20  # of pictures in a row group, without the last of them
 ROWS_PER_GROUP = 1000  # at most
-ROWS_PER_BATCH = 200  # in memory, when files are read back
+ROWS_READ = 200  # in memory, when files are read back
+ROWS_PER_BATCH = 40  # that a process makes at once
 TINY_SHARE = 0.01  # as in mwalmsley/gz_evo
 TINY_MIN_ROWS = 16  # of each split and campaign
 KINDS = b"kinds of pictures"  # key in the metadata of a Parquet file
@@ -67,27 +69,30 @@ def write_shards(source: Source, shards: list[Shard], folder: Path, processes: i
     with ExitStack() as stack:
         show = stack.enter_context(progress(total=total, desc="writing galaxies", unit=" galaxies"))
         processes = min(processes, total // 100)  # for few galaxies, starting them takes longer than their work
-        make = _in_processes(stack, source, processes) if processes > 1 else lambda rows: map(source.row, rows)
+        make = _in_processes(stack, source, processes) if processes > 1 else lambda parts: map(source.batch, parts)
         for shard in shards:
             if (folder / shard.path).exists():  # by an interrupted publication
                 _count_file(folder / shard.path, shard.split, counts[shard.path])
                 show.update(len(shard.rows))
                 show.initial += len(shard.rows)
             else:
-                _write_shard(make(shard.rows), shard, folder, counts[shard.path], show)
+                _write_shard(make, shard, folder, counts[shard.path], show)
     result = Statistics(source.features, source.tree, source.values)
     for path in sorted(counts):  # not in the order of writing: the card lists what it meets first
         result.update(counts[path])
     return result
 
 
-def _in_processes(stack: ExitStack, source: Source, processes: int) -> Callable[[list[int]], Iterable[Row | None]]:
+Make: TypeAlias = Callable[[list[list[int]]], Iterable[Batch]]  # rows of a source -> their batches, in the same order
+
+
+def _in_processes(stack: ExitStack, source: Source, processes: int) -> Make:
     context = fresh_context(
         __name__, type(source).__module__
     )  # libraries with threads do not survive a fork of this one
     pool = stack.enter_context(ProcessPoolExecutor(processes, context, _init_worker, (source,)))
     stack.callback(pool.shutdown, cancel_futures=True)  # when a row is bad, do not make the others of its file
-    return lambda rows: pool.map(_make_row, rows, chunksize=8)
+    return lambda parts: pool.map(_make_batch, parts)
 
 
 worker_source: Source  # of a process that makes rows
@@ -99,11 +104,11 @@ def _init_worker(source: Source) -> None:
     end_with_parent(lambda: os._exit(1))  # else it would wait for work for ever
 
 
-def _make_row(i: int) -> Row | None:
-    return worker_source.row(i)
+def _make_batch(rows: list[int]) -> Batch:
+    return worker_source.batch(rows)
 
 
-def _write_shard(rows: Iterable[Row | None], shard: Shard, folder: Path, counts: Statistics, show: tqdm) -> None:
+def _write_shard(make: Make, shard: Shard, folder: Path, counts: Statistics, show: tqdm) -> None:
     """Write a file, and its twin of native pictures if the rows have them. The file comes last: it marks both as complete."""
     path, native_path = folder / shard.path, folder / "native" / shard.path.relative_to("data")
     features = counts.features
@@ -111,19 +116,21 @@ def _write_shard(rows: Iterable[Row | None], shard: Shard, folder: Path, counts:
         partial = stack.enter_context(whole_file(path))
         writer = stack.enter_context(_Writer(partial, features, lambda table: counts.add(shard.split, table)))
         native = None
-        for row in rows:
-            show.update()
-            if row is None:
-                continue
-            if row.native:
+        parts = [shard.rows[i : i + ROWS_PER_BATCH] for i in range(0, len(shard.rows), ROWS_PER_BATCH)]
+        for rows, batch in zip(parts, make(parts), strict=True):
+            show.update(len(rows))
+            if batch.native is not None:
                 if native is None:
                     native = stack.enter_context(_Writer(stack.enter_context(whole_file(native_path)), features))
-                native.add(row.columns | {"image": row.native}, row.kind)
-            writer.add(row.columns, row.kind)
+                place = batch.table.schema.get_field_index("image")
+                field = batch.table.schema.field(place)
+                whole = batch.table.set_column(place, field, batch.native).filter(batch.native.is_valid())
+                native.add(whole, batch.kinds)
+            writer.add(batch.table, batch.kinds)
 
 
 def _count_file(path: Path, split: str, counts: Statistics) -> None:
-    for batch in pq.ParquetFile(path).iter_batches(ROWS_PER_BATCH):
+    for batch in pq.ParquetFile(path).iter_batches(ROWS_READ):
         counts.add(split, pa.Table.from_batches([batch]))
 
 
@@ -139,9 +146,8 @@ class _Writer:
     ) -> None:
         self.schema = features.arrow_schema  # has the features in its metadata, as load_dataset expects
         self.on_write = on_write
-        self.labels = {c: f for c, f in features.items() if isinstance(f, datasets.ClassLabel)}
-        self.pending: list[dict[str, Any]] = []
-        self.bytes = 0
+        self.pending: list[pa.Table] = []
+        self.rows = self.bytes = 0  # pending
         self.kinds: set[str] = set()
         # Pictures are compressed already, and rarely equal. Statistics of rows in random order are useless, and those of small
         # pictures would be whole pictures in the footer.
@@ -162,12 +168,17 @@ class _Writer:
             self.writer.add_key_value_metadata({KINDS: json.dumps(sorted(self.kinds))})
         self.writer.close()
 
-    def add(self, row: dict[str, Any], kind: str) -> None:
-        self.kinds.add(kind)
-        self.pending.append(row | {c: f.str2int(row[c]) for c, f in self.labels.items() if row[c] is not None})
-        self.bytes += len(row["image"]["bytes"])
-        if len(self.pending) == ROWS_PER_GROUP or self.bytes >= GROUP_BYTES:
-            self._flush()
+    def add(self, table: pa.Table, kinds: set[str]) -> None:
+        """Add rows; a row group ends behind the row that makes it large enough."""
+        self.kinds |= kinds
+        first = 0
+        for i, size in enumerate(pc.binary_length(pc.struct_field(table["image"], "bytes")).to_pylist()):
+            self.rows, self.bytes = self.rows + 1, self.bytes + (size or 0)
+            if self.rows == ROWS_PER_GROUP or self.bytes >= GROUP_BYTES:
+                self.pending.append(table[first : i + 1])
+                self._flush()
+                first = i + 1
+        self.pending.append(table[first:])
 
     def write(self, group: pa.Table) -> None:
         """Write rows as a row group of their own."""
@@ -175,9 +186,9 @@ class _Writer:
         self.on_write(group)
 
     def _flush(self) -> None:
-        if self.pending:
-            self.write(pa.Table.from_pylist(self.pending, schema=self.schema))
-            self.pending, self.bytes = [], 0
+        if self.rows:
+            self.write(pa.concat_tables(self.pending).combine_chunks().cast(self.schema))
+            self.pending, self.rows, self.bytes = [], 0, 0
 
 
 def _write_tiny(shards: list[Shard], features: datasets.Features, folder: Path) -> None:

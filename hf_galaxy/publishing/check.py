@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from typing import Any, Literal
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from hf_galaxy.data.pictures import open_picture, to_rgb
@@ -22,6 +23,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.counts import Statistics
 from hf_galaxy.importing.duplicates import (
     SAME_GALAXY_ARCSEC,
+    FineStructures,
     fine_structure,
     groups_of_pairs,
     groups_on_the_sky,
@@ -32,6 +34,7 @@ from hf_galaxy.publishing.dataset_card import table_row
 
 Level = Literal["ok", "note", "problem"]
 MIN_PIXELS = 32  # with fewer the shape of a galaxy cannot be seen
+ROWS_AT_ONCE = 500  # whose pictures are in memory
 EXAMPLES = 3  # galaxies that a finding names
 
 
@@ -77,22 +80,19 @@ def check_dataset(
     own = own_statistics or {}
     floats = {column for column, feature in features.items() if getattr(feature, "dtype", "").startswith("float")}
     counts = Statistics(features, tree, [column for column in own.get("values", {}) if column in floats])
-    rows_read = _RowChecks(features, tree)
     total = sum(map(len, splits.values()))
-    with ThreadPoolExecutor(threads) as pool, progress(total=total, desc="checking", unit=" galaxies") as show:
-        for split, rows in splits.items():
-            for table in rows.batches():
-                rows_read.add(split, table, pool.map)
-                counts.add(split, table)
-                show.update(table.num_rows)
+    with FineStructures() as structures:
+        rows_read = _RowChecks(features, tree, structures)
+        with ThreadPoolExecutor(threads) as pool, progress(total=total, desc="checking", unit=" galaxies") as show:
+            for split, rows in splits.items():
+                for table in rows.batches(ROWS_AT_ONCE):
+                    rows_read.add(split, table, pool.map)
+                    counts.add(split, table)
+                    show.update(table.num_rows)
+        findings += rows_read.findings(own.get("arcsec", SAME_GALAXY_ARCSEC), counts.to_dict())
     statistics = counts.to_dict()
     return [
         *findings,
-        *rows_read.pictures(statistics),
-        *rows_read.ids(),
-        *rows_read.positions(own.get("arcsec", SAME_GALAXY_ARCSEC)),
-        *rows_read.same_pictures(),
-        *rows_read.columns(),
         *_votes(statistics, tree, tolerance, total),
         *_numbers_of_galaxies(statistics, stated),
         *_statistics(statistics, own_statistics),
@@ -149,14 +149,14 @@ def _files(split: str, rows: StreamedRows) -> Iterator[Finding]:
 class _RowChecks:
     """Collects what the checks need of each row."""
 
-    def __init__(self, features: datasets.Features, tree: DecisionTree | None) -> None:
+    def __init__(self, features: datasets.Features, tree: DecisionTree | None, structures: FineStructures) -> None:
         self.features, self.tree = features, tree
-        self.split: list[str] = []
-        self.names: list[str] = []
-        self.rows_of_id: dict[str, list[int]] = defaultdict(list)
-        self.rows_of_file: dict[int, list[int]] = defaultdict(list)
-        self.structures: list[np.ndarray] = []  # of each picture that could be decoded
+        self.ends: dict[str, int] = {}  # split -> the row behind its last one
+        self.rows = 0
+        self.names: list[pa.Array] = []
+        self.hashes_of_files: list[int] = []  # of each picture that could be decoded
         self.decoded: list[int] = []  # their rows
+        self.structures = structures
         self.undecodable: list[str] = []
         self.small: list[str] = []
         self.flat: list[str] = []
@@ -169,20 +169,20 @@ class _RowChecks:
         Args:
             parallel_map: applies a function to each picture.
         """
-        names = [name or "" for name in table["id_str"].to_pylist()]
+        ids = table["id_str"].fill_null("").combine_chunks()
+        names = ids.to_pylist()
+        first, self.rows = self.rows, self.rows + len(names)
+        self.names.append(ids)
+        self.ends[split] = self.rows
         contents = table["image"].combine_chunks().field("bytes").to_pylist()
-        for name, content, picture in zip(names, contents, parallel_map(_decoded, contents), strict=True):
-            row = len(self.names)
-            self.split.append(split)
-            self.names.append(name)
-            self.rows_of_id[name].append(row)
+        for i, (name, picture) in enumerate(zip(names, parallel_map(_decoded, contents), strict=True)):
             if isinstance(picture, str):
                 self.undecodable.append(f"{name} ({picture})")
                 continue
             shorter, structure = picture
-            self.rows_of_file[hash(content)].append(row)
+            self.hashes_of_files.append(hash(contents[i]))
             self.structures.append(structure)
-            self.decoded.append(row)
+            self.decoded.append(first + i)
             if not structure.any():
                 self.flat.append(name)
             if shorter < MIN_PIXELS:
@@ -192,6 +192,16 @@ class _RowChecks:
         for question in self.tree.questions if self.tree else ():
             for level, check, text, rows in _question_findings(question, table, self.features):
                 self.column_findings[level, check, text] += rows
+
+    def findings(self, arcsec: float, statistics: dict[str, Any]) -> list[Finding]:
+        """All of them.
+
+        Args:
+            arcsec: galaxies closer than this in the sky are the same.
+            statistics: the counts of the rows.
+        """
+        of_pictures = [*self.pictures(statistics), *self.ids(), *self.positions(arcsec), *self.same_pictures()]
+        return [*of_pictures, *self.columns()]
 
     def columns(self) -> Iterator[Finding]:
         """Findings on columns of votes and fractions."""
@@ -206,7 +216,7 @@ class _RowChecks:
         sizes = statistics["pictures"]["sizes"]
         most = ", ".join(f"{count:,} {size}" for size, count in list(sizes.items())[:EXAMPLES])
         more = f" and {len(sizes) - EXAMPLES} further kinds" if len(sizes) > EXAMPLES else ""
-        text = f"{len(self.names) - n:,} decoded to their last pixel: {most}{more}"
+        text = f"{self.rows - n:,} decoded to their last pixel: {most}{more}"
         yield Finding("note" if n else "ok", "pictures", text)
         if self.small:
             text = f"{len(self.small):,} are smaller than {MIN_PIXELS} px: {_first_of(self.small)}"
@@ -217,10 +227,11 @@ class _RowChecks:
 
     def ids(self) -> Iterator[Finding]:
         """Galaxies with the same name."""
-        if empty := len(self.rows_of_id.get("", [])):
+        names = pa.chunked_array(self.names, pa.string())
+        if empty := pc.sum(pc.equal(names, "")).as_py():
             yield Finding("problem", "ids", f"{empty:,} galaxies have no id_str")
-        groups = [rows for name, rows in self.rows_of_id.items() if name]
-        yield from self._duplicates("ids", "have the same id_str", groups, "problem")
+        groups = _members(names.dictionary_encode().combine_chunks().indices.to_numpy())
+        yield from self._duplicates("ids", "have the same id_str", [g for g in groups if self._name(g[0])], "problem")
 
     def positions(self, arcsec: float) -> Iterator[Finding]:
         """Galaxies at the same position in the sky."""
@@ -231,28 +242,37 @@ class _RowChecks:
 
     def same_pictures(self) -> Iterator[Finding]:
         """Galaxies with the same picture."""
-        yield from self._duplicates("files", "have the same picture file", self.rows_of_file.values(), "note")
-        pairs = pictures_alike(np.stack(self.structures)) if self.structures else np.empty((0, 2), int)
-        groups = _members(groups_of_pairs(pairs, len(self.structures)))
-        rows = [[self.decoded[i] for i in group] for group in groups]
-        yield from self._duplicates("looks", "have the same picture, perhaps encoded or scaled otherwise", rows, "note")
+        same_files = _members(np.unique(np.array(self.hashes_of_files, np.int64), return_inverse=True)[1])
+        alike = _members(groups_of_pairs(pictures_alike(self.structures.all()), len(self.decoded)))
+        for check, text, groups in (
+            ("files", "have the same picture file", same_files),
+            ("looks", "have the same picture, perhaps encoded or scaled otherwise", alike),
+        ):
+            rows = [[self.decoded[i] for i in group] for group in groups]
+            yield from self._duplicates(check, text, rows, "note")
+
+    def _name(self, row: int) -> str:
+        return pa.chunked_array(self.names, pa.string())[row].as_py()
+
+    def _split(self, row: int) -> str:
+        return next(split for split, end in self.ends.items() if row < end)
 
     def _duplicates(self, check: str, text: str, groups: Collection[list[int]], level: Level) -> Iterator[Finding]:
         """Duplicates in different splits are a problem, those in one split a finding of this level."""
-        groups = [rows for rows in groups if len(rows) > 1]
-        leaking = [rows for rows in groups if len({self.split[row] for row in rows}) > 1]
-        inside = [rows for rows in groups if len({self.split[row] for row in rows}) == 1]
+        leaking = [rows for rows in groups if len({self._split(row) for row in rows}) > 1]
+        inside = [rows for rows in groups if len({self._split(row) for row in rows}) == 1]
         in_splits: tuple[tuple[Level, list[list[int]], str], ...] = (
             ("problem", leaking, "in different splits"),
             (level, inside, "in one split"),
         )
         for of_level, duplicates, where in in_splits:
             if duplicates:
-                pairs = [
-                    " = ".join(f"{self.names[r]} ({self.split[r]})" for r in rows[:EXAMPLES]) for rows in duplicates
+                examples = [
+                    " = ".join(f"{self._name(r)} ({self._split(r)})" for r in rows[:EXAMPLES])
+                    for rows in duplicates[:EXAMPLES]
                 ]
-                galaxies = sum(map(len, duplicates))
-                yield Finding(of_level, check, f"{galaxies:,} galaxies {where} {text}: {_first_of(pairs)}")
+                galaxies, named = sum(map(len, duplicates)), _first_of(examples, len(duplicates))
+                yield Finding(of_level, check, f"{galaxies:,} galaxies {where} {text}: {named}")
         if not groups:
             yield Finding("ok", check, f"no two galaxies {text}")
 
@@ -295,12 +315,11 @@ def _float64(table: pa.Table, column: str) -> np.ndarray:
     return table[column].cast(pa.float64()).to_numpy()
 
 
-def _members(group_of_row: np.ndarray) -> Collection[list[int]]:
-    """The rows of each group."""
-    groups = defaultdict(list)
-    for row, group in enumerate(group_of_row.tolist()):
-        groups[group].append(row)
-    return groups.values()
+def _members(group_of_row: np.ndarray) -> list[list[int]]:
+    """The rows of each group of two and more; groups in the order of their first rows."""
+    order = np.argsort(group_of_row, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(group_of_row[order])) + 1)
+    return sorted(group.tolist() for group in groups if len(group) > 1)
 
 
 def _decoded(content: bytes | None) -> tuple[int, np.ndarray] | str:
@@ -362,6 +381,11 @@ def _tables(statistics: dict[str, Any], tree: DecisionTree | None, card: str | N
         yield Finding("ok", "tables", "the card's tables agree with the data")
 
 
-def _first_of(names: list[str]) -> str:
-    more = f" and {len(names) - EXAMPLES:,} more" if len(names) > EXAMPLES else ""
-    return ", ".join(names[:EXAMPLES]) + more
+def _first_of(names: list[str], number: int | None = None) -> str:
+    """The first of some names, and how many more there are.
+
+    Args:
+        number: of all; None: `names` holds all.
+    """
+    more = (len(names) if number is None else number) - EXAMPLES
+    return ", ".join(names[:EXAMPLES]) + (f" and {more:,} more" if more > 0 else "")

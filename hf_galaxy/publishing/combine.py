@@ -12,13 +12,18 @@ from typing import Any, ClassVar
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from hf_galaxy.data.card_facts import STATISTICS
 from hf_galaxy.data.schema import SPLITS, InvalidVotes, class_name, row_features, votes_in
 from hf_galaxy.data.streaming import StreamedRows, open_stream
+from hf_galaxy.data.targets import tables_of
 from hf_galaxy.decision_tree import DecisionTree, Question, tree_of_columns
 from hf_galaxy.errors import BadInput
-from hf_galaxy.importing.plan import Row
+from hf_galaxy.importing.plan import Batch
+
+ROWS_AT_ONCE = 20_000  # of which names and votes are in memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +65,9 @@ class Combined:
         return [name for part in self.parts for name in part.ids]
 
     @cached_property
-    def places(self) -> list[tuple[int, int]]:
-        """Number of the dataset of each galaxy, and its row there."""
-        return [(p, i) for p, part in enumerate(self.parts) for i in range(len(part.ids))]
+    def starts(self) -> np.ndarray:
+        """The first galaxy of each dataset, and behind the last one the number of galaxies."""
+        return np.cumsum([0, *(len(part.ids) for part in self.parts)])
 
     @cached_property
     def campaigns(self) -> list[str]:
@@ -75,9 +80,9 @@ class Combined:
         return np.concatenate([part.positions for part in self.parts])
 
     @cached_property
-    def votes(self) -> np.ndarray:
-        """(N, 1) number of votes in all campaigns, to choose among duplicates."""
-        return np.concatenate([part.votes.sum(axis=1, keepdims=True) for part in self.parts])
+    def total_votes(self) -> np.ndarray:
+        """(N,) number of votes in all campaigns, to choose among duplicates."""
+        return np.concatenate([part.total_votes for part in self.parts])
 
     @property
     def license(self) -> str:
@@ -97,17 +102,33 @@ class Combined:
             notes.append(f"The configuration `native` of {', '.join(native)} is not joined.")
         return notes
 
-    def row(self, i: int) -> Row:
-        """Galaxy i with its picture."""
-        p, place = self.places[i]
+    def batch(self, rows: Sequence[int]) -> Batch:
+        """These galaxies with their pictures."""
+        galaxies = np.asarray(rows)
+        datasets_of = np.searchsorted(self.starts, galaxies, side="right") - 1
+        order = np.argsort(datasets_of, kind="stable")
+        tables = [
+            self._rows_of(p, galaxies[order][datasets_of[order] == p])
+            for p in dict.fromkeys(datasets_of[order].tolist())
+        ]
+        return Batch(pa.concat_tables(tables).take(np.argsort(order)), None, {"as it was"})
+
+    def _rows_of(self, p: int, galaxies: np.ndarray) -> pa.Table:
+        """Some galaxies of one dataset, with the columns of all."""
         part = self.parts[p]
-        row = part.rows[[place]].to_pylist()[0]
-        for column, feature in part.rows.features.items():
-            if isinstance(feature, datasets.ClassLabel):
-                row[column] = class_name(feature, row[column])
-        row |= dict(zip(part.tree.columns, part.votes[place].tolist(), strict=True))
-        empty = dict.fromkeys(self.features) | dict.fromkeys(self.tree.columns, 0) | {"dataset_name": part.folder.name}
-        return Row(empty | row | {"id_str": self.ids[i]})
+        table = part.rows[(galaxies - self.starts[p]).tolist()]
+        votes = dict(zip(part.tree.columns, votes_in(table, part.tree).T, strict=True))
+        zeros = np.zeros(len(galaxies), np.int32)
+        own = {
+            "id_str": pa.array([self.ids[i] for i in galaxies.tolist()]),
+            "dataset_name": pa.array([part.folder.name] * len(galaxies)),
+        } | {column: pa.array(votes.get(column, zeros)) for column in self.tree.columns}
+        labels = [c for c, feature in part.rows.features.items() if isinstance(feature, datasets.ClassLabel)]
+        own |= {column: _labels(table[column], part.rows.features[column]) for column in labels}
+        own = {column: table[column] for column in table.column_names} | own
+        schema = self.features.arrow_schema
+        columns = {f.name: own.get(f.name, pa.nulls(len(galaxies), f.type)).cast(f.type) for f in schema}
+        return pa.table(columns, schema=schema)
 
     def fingerprint(self) -> str:
         """Changes whenever the rows may change."""
@@ -122,7 +143,8 @@ class Part:
         tree: decision tree of the votes.
         statistics: the content of statistics.json; empty if there is none.
         files: path, size and time of the files.
-        ids, votes, positions: of each galaxy.
+        ids, total_votes, positions: of each galaxy.
+        campaigns: the one in which each galaxy has the most votes.
     """
 
     folder: Path
@@ -131,7 +153,8 @@ class Part:
     statistics: dict[str, Any]
     files: list[tuple[str, int, int]]
     ids: list[str]
-    votes: np.ndarray
+    campaigns: list[str]
+    total_votes: np.ndarray
     positions: np.ndarray
 
     @classmethod
@@ -152,26 +175,37 @@ class Part:
         statistics = json.loads(own.read_text(encoding="utf-8")) if own.exists() else {}
         files = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in sorted((folder / "data").rglob("*.parquet"))]
         sky = [column for column in ("ra", "dec") if column in rows.features]
-        table = rows.select_columns(["id_str", *sky, *tree.columns])[:]
-        ids = table["id_str"].to_pylist()
-        positions = np.full((len(ids), 2), np.nan)
-        if len(sky) == 2:
-            positions = np.stack([table[column].to_numpy() for column in sky], axis=1)
-        try:
-            votes = votes_in(table, tree)
-        except InvalidVotes as error:
-            raise BadInput(f"{folder}, id_str {ids[error.row]}, {error.reason}") from error
-        return cls(folder, rows, tree, statistics, files, ids, votes, positions)
+        ids: list[str] = []
+        campaigns: list[str] = []
+        totals, positions = [np.empty(0, np.int64)], [np.empty((0, 2))]
+        for table in tables_of(rows, ["id_str", *sky, *tree.columns], size=ROWS_AT_ONCE):
+            names = table["id_str"].to_pylist()
+            try:
+                votes = votes_in(table, tree)
+            except InvalidVotes as error:
+                raise BadInput(f"{folder}, id_str {names[error.row]}, {error.reason}") from error
+            ids += names
+            campaigns += _campaigns_of(votes, tree)
+            totals.append(votes.sum(axis=1))
+            known = [table[column].cast(pa.float64()).to_numpy() for column in sky] if len(sky) == 2 else []
+            positions.append(np.stack(known, axis=1) if known else np.full((len(names), 2), np.nan))
+        return cls(
+            folder, rows, tree, statistics, files, ids, campaigns, np.concatenate(totals), np.concatenate(positions)
+        )
 
-    @property
-    def campaigns(self) -> list[str]:
-        """The campaign in which each galaxy has the most votes."""
-        totals = [
-            sum(self.votes[:, self.tree.slices[q]].sum(axis=1) for q in questions)
-            for questions in self.tree.campaigns.values()
-        ]
-        names = list(self.tree.campaigns)
-        return [names[best] for best in np.stack(totals, axis=1).argmax(axis=1)]
+
+def _labels(column: pa.ChunkedArray, feature: datasets.ClassLabel) -> pa.ChunkedArray:
+    """Indices of classes; null instead of -1, as a missing label is published."""
+    for index in pc.unique(column).to_pylist():
+        class_name(feature, index)
+    return pc.if_else(pc.less(column, 0), pa.scalar(None, column.type), column)
+
+
+def _campaigns_of(votes: np.ndarray, tree: DecisionTree) -> list[str]:
+    """The campaign in which each galaxy has the most votes."""
+    totals = [sum(votes[:, tree.slices[q]].sum(axis=1) for q in questions) for questions in tree.campaigns.values()]
+    names = list(tree.campaigns)
+    return [names[best] for best in np.stack(totals, axis=1).argmax(axis=1)]
 
 
 def _joined_tree(parts: list[Part]) -> DecisionTree:

@@ -6,6 +6,7 @@ and they choose similar answers more often. So the votes of every galaxy are con
 (`DecisionTree.inconsistencies` is empty), and vote fractions are graded like real ones.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 
 from hf_galaxy.data.schema import row_features
 from hf_galaxy.decision_tree import Question, load_tree
-from hf_galaxy.importing.plan import Row
+from hf_galaxy.importing.plan import Batch, Row, batch_of
 from hf_galaxy.publishing.mock_pictures import Imaging, Morphology, draw
 
 CARD = Path(__file__).parent / "mock_card.md"  # the text of its dataset card, like dataset_cards/*/card.md
@@ -229,7 +230,7 @@ class MockSurvey:
     features = row_features(tree, {"mock_class": CLASSES}, METADATA)
     values, notes = (), ()
     caption = "mock_class"
-    positions = votes = split_names = rendering = None
+    positions = total_votes = split_names = rendering = None
 
     def __init__(self, galaxies: int, seed: int = 0, size: int = 96) -> None:
         self.seed, self.size = seed, size
@@ -239,6 +240,10 @@ class MockSurvey:
     def _begin(self, i: int) -> tuple[Morphology, Campaign, np.random.Generator]:
         rng = np.random.default_rng([self.seed, i])
         return draw_morphology(rng), CAMPAIGNS[rng.integers(len(CAMPAIGNS))], rng
+
+    def batch(self, rows: Sequence[int]) -> Batch:
+        """These galaxies with their pictures and votes."""
+        return batch_of(self.features, map(self.row, rows))
 
     def row(self, i: int) -> Row:
         """Galaxy i, with its picture and votes."""

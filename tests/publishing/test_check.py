@@ -20,7 +20,7 @@ from hf_galaxy import load_tree
 from hf_galaxy.commands.check import Check, main
 from hf_galaxy.data.schema import row_features
 from hf_galaxy.importing.duplicates import fine_structure, pictures_alike
-from hf_galaxy.importing.plan import Row
+from hf_galaxy.importing.plan import Row, batch_of
 from tests.conftest import ROOT
 from tests.galaxies import jpeg_bytes, published
 
@@ -33,7 +33,7 @@ GALAXIES = 60
 class Survey:
     """Galaxies whose votes walk a tree, far from each other, with derived columns beside the first question as in GZ Evo."""
 
-    tree, campaigns, votes, split_names, notes = TREE, None, None, None, ()
+    tree, campaigns, total_votes, split_names, notes = TREE, None, None, None, ()
     values, caption, rendering = ("ra",), "kind", None
     derived = {f"{FIRST}_total-votes": "int32"} | {
         f"{column}_fraction": "float32" for column in TREE.questions[0].columns
@@ -50,6 +50,9 @@ class Survey:
                 asked = walk[TREE.parents[q]].sum() if TREE.parents[q] else rng.integers(10, 40)
                 answers = len(TREE.questions[q].answers)
                 walk[TREE.slices[q]] = rng.multinomial(asked, np.ones(answers) / answers)
+
+    def batch(self, rows):
+        return batch_of(self.features, map(self.row, rows))
 
     def row(self, i):
         votes = dict(zip(TREE.columns, self.walks[i].tolist(), strict=True))

@@ -82,7 +82,7 @@ def test_votes_stored_as_floats_are_joined_if_they_are_whole(parts, number, refu
             Combined.read(parts)
         return
     source = Combined.read(parts)
-    row = source.row(source.split_names.index(name)).columns
+    [row] = source.batch([source.split_names.index(name)]).table.to_pylist()
     assert (row["ring_no"], type(row["ring_no"])) == (7, int)
 
 
