@@ -47,7 +47,7 @@ def finetune(
         start: pretrained weights: a timm model name with its tag ("convnext_atto.d2_in1k"), a run folder or its Hub id, a `Run`,
             a .safetensors or .pth file of timm weights, "hf_hub:ORG/NAME", or "transformers:FOLDER_OR_HUB_ID".
         target: what is learnt. "votes": those of volunteers, for all questions that the dataset has votes for. A column of texts, of a
-            ClassLabel, of bool, or of 0 and 1: its classes ("morphology=merger": this class against the rest). A column of floats,
+            ClassLabel, of bool, or of 0 and 1 (1.0, too): its classes ("morphology=merger": this class against the rest). A column of floats,
             or a list of them: these values, by regression. A list of yes/no columns: these labels. Other whole numbers may be
             classes or values, and a list of 0 and 1 values or labels: add `task="classes"`, `task="values"` or `task="labels"`.
         out: run folder to create. None: a new one in the folder `runs`, named after data and target, which the log names.

@@ -2,10 +2,12 @@
 
 import difflib
 import logging
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import datasets
+import pyarrow as pa
 
 from hf_galaxy.data.targets import Rows, column_of, is_text
 from hf_galaxy.decision_tree import available_trees, load_tree
@@ -76,7 +78,10 @@ def _task_of(columns: tuple[str, ...], several: bool, splits: Mapping[str, Rows]
     if len(tasks) == 1:
         task = tasks.pop()
         if task == "classes" and not _is_named(first[_column(columns[0], first, "")]):
-            logger.info("target %s: %s, learnt as classes; for a yes/no label give a list, [%s]", target, kinds, target)
+            logger.info(
+                "target %s: %s, learnt as classes; for a yes/no label give a list, [%s], for numbers task='values'",
+                target, kinds, target,
+            )  # fmt: skip
         return task
     if not tasks:
         raise BadInput(
@@ -121,11 +126,12 @@ def _tasks_for_column(rows: Rows, column: str, target: str) -> set[str]:
         return set()
     if target != column or _is_named(feature) or is_bool(feature):
         return {"classes"}
+    votes = {each for name in available_trees() for each in load_tree(name).columns}
+    numbers = column_of(rows, column).cast(pa.float64(), safe=False).drop_null().unique().to_pylist()
+    if column not in votes and all(number in (0, 1, -1) or math.isnan(number) for number in numbers):
+        return {"classes"}
     if feature.dtype.startswith("float"):
         return {"values"}
-    votes = {each for name in available_trees() for each in load_tree(name).columns}
-    if column not in votes and set(column_of(rows, column).unique().to_pylist()) <= {0, 1, -1, None}:
-        return {"classes"}
     return {"classes", "values", "labels"}  # votes, ids and counts look alike
 
 

@@ -184,6 +184,7 @@ def columns(tmp_path_factory):
         "mass": ([0.1, 0.2], datasets.Value("float64")),
         "bar": ([True, False], datasets.Value("bool")),
         "merger": ([0, -1], datasets.Value("int8")),
+        "gaps": ([1.0, float("nan")], datasets.Value("float64")),
         "count": ([0, 2], datasets.Value("int64")),
         "ring_yes": ([0, 1], datasets.Value("int32")),
         "position": ([[1.0], [2.0]], datasets.List(datasets.Value("float32"))),
@@ -208,6 +209,7 @@ def columns(tmp_path_factory):
         (["z", "mass"], {"task": "values", "values": ("z", "mass")}),
         ("bar", {"task": "classes", "label": "bar"}),
         ("merger", {"task": "classes", "label": "merger"}),
+        ("gaps", {"task": "classes", "label": "gaps"}),
         ("count=2", {"task": "classes", "label": "count=2"}),
         (["bar"], {"task": "labels", "labels": ("bar",)}),
         (["bar", "ring", "merger"], {"task": "labels", "labels": ("bar", "ring", "merger")}),
@@ -224,7 +226,8 @@ def test_a_choice_by_the_content_of_a_column_is_logged(columns, caplog):
     assert not caplog.messages
     with_target("merger", {"dataset": (columns,)})
     assert caplog.messages == [
-        "target 'merger': a column of int8, learnt as classes; for a yes/no label give a list, ['merger']"
+        "target 'merger': a column of int8, learnt as classes; for a yes/no label give a list, ['merger'], "
+        "for numbers task='values'"
     ]
 
 

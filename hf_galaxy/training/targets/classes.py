@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -228,6 +229,9 @@ def _classes_in(rows: Rows, column: str, dataset: str) -> list[str]:
     if feature is None:
         missing = f"has no class label {column!r}" if column else "name its class label with --label"
         columns = ", ".join(class_columns(rows.features)[:20]) or "none"
+        others = [name for name, kind in rows.features.items() if getattr(kind, "dtype", "") != "int32"]  # no votes
+        if near := difflib.get_close_matches(column, others, 1):
+            columns += f"; did you mean {near[0]!r}?"
         raise BadInput(f"--dataset {dataset}: {missing}; its label columns: {columns}")
     if isinstance(feature, datasets.ClassLabel):
         return feature.names
