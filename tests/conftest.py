@@ -150,6 +150,13 @@ def catalogue_folder(tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def c_loader_off(monkeypatch):
+    """The C parser that tests use refuses the first line of ECSV."""
+    monkeypatch.setattr(yaml, "SafeLoader", yaml.loader.SafeLoader)
+    monkeypatch.delitem(sys.modules, "astropy.io.misc.yaml", raising=False)
+
+
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
     """A Hub on this machine."""

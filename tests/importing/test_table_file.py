@@ -1,14 +1,12 @@
 """Tables as astronomers have them: the same texts whatever the file is, and no digit lost."""
 
 import gzip
-import sys
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from astropy.table import MaskedColumn, Table
 from astropy.time import Time
 
@@ -47,13 +45,6 @@ def write(path):
         "tabs.tsv": SEMICOLONS.replace(";", "\t").replace("0,5", "0.5").replace("1,25", "1.25").encode(), "excel.txt": CSV.replace(",", "\t").replace('"b\t c"', "b, c").encode("utf-16"),
     }  # fmt: skip
     path.write_bytes(content[path.name])
-
-
-@pytest.fixture
-def c_loader_off(monkeypatch):
-    """The C parser of tests/conftest.py refuses the first line of ECSV."""
-    monkeypatch.setattr(yaml, "SafeLoader", yaml.loader.SafeLoader)
-    monkeypatch.delitem(sys.modules, "astropy.io.misc.yaml", raising=False)
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_the_guess_is_said_once(tmp_path, cutouts, caplog):
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".ecsv", ".fits", ".vot", ".csv.gz"])
-def test_every_format_of_a_table_opens(tmp_path, cutouts, suffix):
+def test_every_format_of_a_table_opens(tmp_path, cutouts, suffix, c_loader_off):
     path, table = tmp_path / f"survey{suffix}", survey(objid=[587739505552785605 + i for i in range(NUMBER)], z=0.5)
     if suffix == ".parquet":
         table.to_parquet(path)
