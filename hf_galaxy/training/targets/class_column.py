@@ -65,7 +65,9 @@ def class_texts(table: pa.Table, column: str, feature: Any, galaxy: Callable[[in
     def refuse(wrong: pa.ChunkedArray, reason: str) -> None:
         row = pc.index(wrong, pa.scalar(True)).as_py()
         if row >= 0:
-            raise BadInput(f"{galaxy(row)}, column {column}: {values[row].as_py():.15g} is no class; {reason}")
+            number = values[row].as_py()
+            shown = f"{number:g}" if isinstance(number, float) else number
+            raise BadInput(f"{galaxy(row)}, column {column}: {shown} is no class; {reason}")
 
     if pa.types.is_floating(values.type):
         numbers = values.cast(pa.float64())
