@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_galaxy.calls.data import named_data
 from hf_galaxy.calls.options import checked, command_of
 from hf_galaxy.calls.process_state import own_process_state
 from hf_galaxy.calls.run import Run
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def finetune(
-    data: str | Path | Sequence[str | Path],
+    data: Any,
     *,
     start: str | Path | RunFolder,
     target: str | Sequence[str] = "votes",
@@ -43,7 +44,8 @@ def finetune(
 
     Args:
         data: the dataset: a folder made by `hf-galaxy publish`, or the Hub id of a dataset of Parquet files with columns `id_str` and
-            `image`; or a list of several.
+            `image`; or a table of galaxies: its file ("survey.csv"), or a pandas DataFrame, with a column of pictures (bytes, PIL images,
+            arrays) or of their paths in `images="cutouts/"`; or a list of several.
         start: pretrained weights: a timm model name with its tag ("convnext_atto.d2_in1k"), a run folder or its Hub id, a `Run`,
             a .safetensors or .pth file of timm weights, "hf_hub:ORG/NAME", or "transformers:FOLDER_OR_HUB_ID".
         target: what is learnt. "votes": those of volunteers, for all questions that the dataset has votes for. A column of texts, of a
@@ -69,24 +71,16 @@ def finetune(
         >>> run.results["test"]["accuracy"]["model"]
         >>> run.predict("new_pictures/")
     """
-    named = [data] if isinstance(data, str | Path) else data
-    if not isinstance(named, list | tuple) or not all(isinstance(each, str | Path) for each in named):
-        raise BadInput(
-            f"data: a {type(data).__name__} is no dataset's name; give the folder or Hub id of a published one, or a list of them"
-        )
-    names = tuple(map(str, named))
-    if not names:
-        raise BadInput("data: name a dataset")
     if own := [name for name in OWN if name in options]:
         raise BadInput(
             f"{own[0]}: is an option of the command; here the datasets are `data`, and an estimate is of the command alone"
         )
     given = checked(
-        Finetune,
-        options | {"dataset": names, "start": str(start.folder) if isinstance(start, RunFolder) else start},
-        unnamed=OWN,
+        Finetune, options | {"start": str(start.folder) if isinstance(start, RunFolder) else start}, unnamed=OWN
     )
     with own_process_state(Finetune):
+        names, given = named_data(data, given)
+        given["dataset"] = names
         given = with_target(target, given)
         folders = _new_folders(_settings(given, Path()), target) if out is None else [Path(out)]
         for folder in folders:

@@ -1,7 +1,7 @@
 """`hf_galaxy.predict` and `hf_galaxy.embed`: the commands of these names as functions. Legend: N galaxies, D features."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from hf_galaxy.commands.predict import Inference, Predict, write
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import check_new
+from hf_galaxy.importing.objects import is_galaxies, name_of
 from hf_galaxy.importing.reading import Reading
 from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.models.prediction_inputs import IN_MEMORY, Source, sources_of
@@ -43,6 +44,11 @@ def predict(
     precision: str | None = None,
     cpu: bool = False,
     rendering: Rendering | None = None,
+    images: str | Path | Sequence[str | Path] | None = None,
+    image_column: str | None = None,
+    id_column: str | None = None,
+    skip_missing: bool = False,
+    skip_bad_pictures: bool = False,
 ) -> pd.DataFrame | Path:
     """Predictions of a model for every galaxy of some data: what the command `hf-galaxy predict` does, the same numbers.
 
@@ -53,7 +59,8 @@ def predict(
         model: a run folder or its Hub id, a `Run`, or a model that is loaded already.
         data: a published dataset (its folder or Hub id), a folder of picture files (JPEG, PNG, WebP, TIFF, FITS and others), including subfolders, or a list of
             such; or a picture, or a list of pictures: paths, URLs, bytes, PIL images, and arrays as `data.pixels.pixels_of` takes
-            them; or a column of pictures or of their paths, such as `dataset["image"]` or `catalogue["file"]`.
+            them; or a column of pictures or of their paths, such as `dataset["image"]` or `catalogue["file"]`; or a table of galaxies, whose
+            names the predictions have: its file ("survey.csv"), or a pandas DataFrame with a column of pictures or of their paths.
         out: a folder to create for Parquet files, for data whose predictions do not fit into memory. A call that was interrupted
             resumes when it is made again.
         config, split: of a published dataset; by default its default configuration, and all splits.
@@ -64,6 +71,9 @@ def predict(
         precision: "no", "bf16" or "fp16"; None: that of `accelerate config`.
         cpu: predict on the CPU even if there is a GPU.
         rendering: how FITS files and 16-bit PNGs become pictures, and which part of a picture is used; that of the training set.
+        images: of a table: folders or zip files of its pictures.
+        image_column, id_column: of a table: the columns of the pictures and of the names; by default they are guessed, and the log says it.
+        skip_missing, skip_bad_pictures: of a table: leave out galaxies without a picture, or whose picture cannot be read.
 
     Returns:
         A table with a row for each galaxy. `dataset`, `split` and `id_str` identify it (a file in a folder by its name). For votes,
@@ -78,7 +88,9 @@ def predict(
         >>> table = hf_galaxy.predict("runs/rings", "new_pictures/")
         >>> table.sort_values("ring_probability").tail()
     """
-    given = _options(config, split, batch_size, workers, precision, cpu, rendering)
+    reading = dict(config=config, images=images, image_column=image_column, id_column=id_column)
+    skipping = dict(skip_missing=skip_missing, skip_bad_pictures=skip_bad_pictures)
+    given = _options(reading | skipping, split, batch_size, workers, precision, cpu, rendering)
     if csv and out is None:
         raise BadInput("csv: is for a folder `out`; a table has .to_csv")
     with own_process_state(Predict):
@@ -87,7 +99,7 @@ def predict(
         if out is not None:
             on_main_process(accelerator, check_new, Path(out))
         loaded, name = _loaded(model) or (load_model(str(model)), str(model))
-        sources = _sources(data, Reading(config=config), split)
+        sources = _sources(data, Reading.of(given), split)
         predictor = inference.predictor(loaded, name, accelerator, embeddings=embeddings)
         with _as_it_was(loaded):
             return _table(predictor, sources) if out is None else _folder(predictor, sources, Path(out), csv)
@@ -107,6 +119,11 @@ def embed(
     precision: str | None = None,
     cpu: bool = False,
     rendering: Rendering | None = None,
+    images: str | Path | Sequence[str | Path] | None = None,
+    image_column: str | None = None,
+    id_column: str | None = None,
+    skip_missing: bool = False,
+    skip_bad_pictures: bool = False,
 ) -> pd.DataFrame | Path:
     """Features of a backbone, of a finished run or only pretrained, for every galaxy of some data: what `hf-galaxy embed` does.
 
@@ -115,7 +132,8 @@ def embed(
     Args:
         model: a run folder or its Hub id, a `Run`, a loaded model; or a pretrained backbone: a timm model name with its tag
             ("convnext_atto.d2_in1k"), "hf_hub:ORG/NAME", "transformers:FOLDER_OR_HUB_ID", or a file of timm weights.
-        data, out, config, split, batch_size, workers, precision, cpu, rendering: as of `predict`.
+        data, out, config, split, batch_size, workers, precision, cpu, rendering, images, image_column, id_column, skip_missing,
+            skip_bad_pictures: as of `predict`.
         backbone: architecture of a file of weights.
         image_size: side of the backbone's input in pixels; by default that of the run, else 224.
 
@@ -131,7 +149,9 @@ def embed(
         >>> features = hf_galaxy.embed("convnext_atto.d2_in1k", "data/rings", split="train")
         >>> sklearn.decomposition.PCA(2).fit_transform(features)
     """
-    given = _options(config, split, batch_size, workers, precision, cpu, rendering)
+    reading = dict(config=config, images=images, image_column=image_column, id_column=id_column)
+    skipping = dict(skip_missing=skip_missing, skip_bad_pictures=skip_bad_pictures)
+    given = _options(reading | skipping, split, batch_size, workers, precision, cpu, rendering)
     with own_process_state(Embed):
         inference = Inference(**given)
         accelerator = inference.start()
@@ -141,7 +161,7 @@ def embed(
         if found and (backbone, image_size) != (None, None):
             raise BadInput("backbone and image_size: a loaded model has its own")
         loaded, name = found or (backbone_of(str(model), backbone, image_size), str(model))
-        sources = _sources(data, Reading(config=config), split)
+        sources = _sources(data, Reading.of(given), split)
         predictor = inference.predictor(loaded, name, accelerator, numbers=False, embeddings=True)
         with _as_it_was(loaded):
             if out is not None:
@@ -155,7 +175,7 @@ def embed(
 
 
 def _options(
-    config: str | None,
+    reading: Mapping[str, Any],
     split: str | None,
     batch_size: int,
     workers: int,
@@ -164,8 +184,8 @@ def _options(
     rendering: Rendering | None,
 ) -> dict[str, Any]:
     """The options of the commands."""
-    values = dict(config=config, split=split, batch_size=batch_size, workers=workers, precision=precision, cpu=cpu)
-    return checked(Inference, values | {"rendering": rendering or Rendering()})
+    values = dict(split=split, batch_size=batch_size, workers=workers, precision=precision, cpu=cpu)
+    return checked(Inference, {**reading, **values, "rendering": rendering or Rendering()})
 
 
 def _loaded(model: Any) -> tuple[GalaxyPreTrainedModel, str] | None:
@@ -182,6 +202,8 @@ def _loaded(model: Any) -> tuple[GalaxyPreTrainedModel, str] | None:
 
 
 def _sources(data: Any, reading: Reading, split: str | None) -> list[Source]:
+    if is_galaxies(data):
+        data, reading = name_of(data, reading), Reading()
     if isinstance(data, pd.Series | pd.Index) or (isinstance(data, np.ndarray) and data.dtype.kind in "OUT"):
         data = data.tolist()  # such as the paths in a catalogue
     if isinstance(data, np.ndarray) and data.ndim == 4:

@@ -13,7 +13,7 @@ from hf_galaxy.data.targets import Rows, column_of, is_text
 from hf_galaxy.decision_tree import available_trees, load_tree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.dataset import open_dataset
-from hf_galaxy.importing.reading import Reading
+from hf_galaxy.importing.reading import VotesReading
 from hf_galaxy.targets import TARGETS, column_option, target_class, task_of
 from hf_galaxy.training.targets.class_column import is_bool, may_hold_classes
 from hf_galaxy.training.targets.columns import ColumnsTarget
@@ -57,7 +57,7 @@ def with_target(target: str | Sequence[str], options: Mapping[str, Any]) -> dict
 
 def _rows(dataset: str, options: Mapping[str, Any]) -> Rows:
     """Those of its first split."""
-    opened = open_dataset(dataset, Reading.of(options), options.get("streaming", False))
+    opened = open_dataset(dataset, VotesReading.of(options), options.get("streaming", False))
     return next(iter(opened.values()))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hf_galaxy.command_line import Command, RunFolder
 from hf_galaxy.errors import BadInput
-from hf_galaxy.importing.reading import Reading
+from hf_galaxy.importing.reading import VotesReading
 
 if TYPE_CHECKING:
     from hf_galaxy.data.targets import Rows
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(Reading):
+class Evaluate(VotesReading):
     """Print the metrics of a run beside its baseline, and add them to its run.json."""
 
     run: RunFolder
@@ -50,10 +50,10 @@ def main(settings: Evaluate) -> None:
         raise BadInput("--batch-size must be at least 1, --workers must not be negative")
     accelerator = start_accelerator(settings.precision, settings.cpu)
     model, record = load_run(settings.run)
-    names, reading = [settings.dataset or ""], Reading.of(vars(settings))
+    names, reading = [settings.dataset or ""], VotesReading.of(vars(settings))
     if settings.dataset is None:
         given = {name: value for name, value in vars(reading).items() if value}
-        names, reading = record.settings["dataset"], Reading.of(record.settings | given)
+        names, reading = record.settings["dataset"], VotesReading.of(record.settings | given)
     splits = [rows_of(_opened(name, reading, settings, record), settings.split, name) for name in names]
     splits = target_of(record, model.config).measurable(splits, names, settings.split)
     model.to(accelerator.device)
@@ -65,7 +65,7 @@ def main(settings: Evaluate) -> None:
         rewrite(settings.run, lambda record: record.results.update({split: results}))
 
 
-def _opened(name: str, reading: Reading, settings: Evaluate, record: "RunRecord") -> "dict[str, Rows]":
+def _opened(name: str, reading: VotesReading, settings: Evaluate, record: "RunRecord") -> "dict[str, Rows]":
     """The splits of a dataset; those of the fold for a dataset of the training, where published test splits have training galaxies."""
     from hf_galaxy.data.splits import in_fold
     from hf_galaxy.importing.dataset import open_dataset

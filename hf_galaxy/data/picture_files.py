@@ -17,6 +17,9 @@ class PictureFiles(Protocol):
     def stamps(self, names: list[str]) -> list[tuple[str, int, int]]:
         """What changes when a picture changes."""
 
+    def place_of(self, name: str) -> str:
+        """Where a picture is, for messages."""
+
 
 class Pictures:
     """Files in one or several folders and zip files, read by name; the first source that has a name is used. An absolute path is
@@ -65,6 +68,10 @@ class Pictures:
             if member.file_size > MAX_BYTES:
                 raise BadInput("is larger than 1 GiB")
             return archive.read(member)
+
+    def place_of(self, name: str) -> str:
+        """The folder or zip that has a file, for messages."""
+        return str(Path(name).parent if Path(name).anchor else self._source(name) or self)
 
     def stamps(self, names: list[str]) -> list[tuple[str, int, int]]:
         """Path, size and time of modification of the zips and of these files in folders, which change when a file changes."""

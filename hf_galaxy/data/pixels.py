@@ -42,6 +42,23 @@ def pixels_of(picture: Any, rendering: Rendering = DEFAULT, timeout: float = 20)
     )
 
 
+def encoded(picture: Any) -> bytes:
+    """The bytes of a picture in memory: those that it has, or a PNG with the pixels that `pixels_of` gives.
+
+    Args:
+        picture: bytes, {"bytes": bytes}, a PIL image, or an array.
+
+    Raises:
+        BadInput: as `pixels_of`.
+    """
+    content = picture.get("bytes") if isinstance(picture, dict) else picture
+    if isinstance(content, bytes):
+        return content
+    file = io.BytesIO()
+    Image.fromarray(pixels_of(content)).save(file, "PNG")
+    return file.getvalue()
+
+
 def _content(name: str) -> bytes:
     try:
         return Path(name).read_bytes()

@@ -8,6 +8,7 @@ import numpy as np
 
 from hf_galaxy.data.dataset import VALIDATION_SHARE, open_published
 from hf_galaxy.data.targets import column_of
+from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.imported import open_imported
 from hf_galaxy.importing.raw import raw_galaxies
 from hf_galaxy.importing.reading import Reading
@@ -32,6 +33,11 @@ def open_dataset(name: str, reading: Reading | None = None, streaming: bool = Fa
     """
     reading = reading or Reading()
     raw = raw_galaxies(name, reading)
+    if raw is None and reading.images:
+        raise BadInput(
+            f"--images {' '.join(map(str, reading.images))}: is for a table of galaxies; {name} is a published dataset, which holds its "
+            "pictures: leave --images out"
+        )
     opened = (
         open_imported(raw.source, name, raw.splits, streaming)
         if raw

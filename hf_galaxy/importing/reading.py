@@ -22,8 +22,6 @@ class Reading:
     """Column of the pictures, or of their files; by default it is guessed, and the guess is said."""
     id_column: str | None = None
     """Column of the galaxies' names; by default it is guessed, and the guess is said. The names decide the splits."""
-    tree: tuple[str, ...] | None = None
-    """Galaxy Zoo campaigns of the votes; by default all whose columns the datasets have."""
     skip_missing: bool = False
     """Leave out the galaxies of a table that have no picture, instead of refusing the table."""
     skip_bad_pictures: bool = False
@@ -39,6 +37,26 @@ class Reading:
         own = {each.name: options[each.name] for each in fields(cls) if options.get(each.name) is not None}
         if "images" in own:
             own["images"] = tuple(map(Path, own["images"]))
-        if "tree" in own:
-            own["tree"] = tuple(own["tree"])
         return cls(**own)
+
+    @property
+    def campaigns(self) -> tuple[str, ...] | None:
+        """Galaxy Zoo campaigns of the votes in a table; None: the names of its columns tell."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VotesReading(Reading):
+    """Options of the commands that read votes."""
+
+    tree: tuple[str, ...] | None = None
+    """Galaxy Zoo campaigns whose questions are the target; by default all whose vote columns the datasets have."""
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        tree = options.get("tree")
+        return super().of({**options, "tree": tree and tuple(tree)})
+
+    @property
+    def campaigns(self) -> tuple[str, ...] | None:
+        return self.tree

@@ -161,16 +161,25 @@ def _of_parquet(path: Path, wanted: Collection[str]) -> pd.DataFrame:
     texts = {}
     for name in table.column_names:
         column = table[name].combine_chunks()
-        if pa.types.is_dictionary(column.type):
-            column = column.dictionary_decode()
         try:
-            # Not through pandas, which makes floats of whole numbers beside an empty cell.
-            texts[name] = column.cast(pa.string()).fill_null("").to_pandas()
+            texts[name] = texts_of(column)
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
             raise BadInput(
                 f"{path}, column {name}: holds {column.type}, not texts or numbers; pictures inside a table are read as a dataset"
             ) from error
     return pd.DataFrame(texts, dtype=str)
+
+
+def texts_of(column: pa.Array) -> pd.Series:
+    """A column of Arrow as texts, "" where a cell is empty.
+
+    Raises:
+        pa.ArrowInvalid, pa.ArrowNotImplementedError: it holds something else than texts and numbers.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    # Not through pandas, which makes floats of whole numbers beside an empty cell.
+    return column.cast(pa.string()).fill_null("").to_pandas()
 
 
 def _astropy_table(path: Path, kind: Kind) -> Any:

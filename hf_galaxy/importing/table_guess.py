@@ -18,7 +18,7 @@ from hf_galaxy.importing.column_map import ColumnMap, Dtype, Metadata
 from hf_galaxy.importing.column_types import MISSING, ROUNDED, dtype_of, without_missing
 from hf_galaxy.importing.guess import DEC_NAMES, ID_NAMES, RA_NAMES, columns_named_like, named_like
 from hf_galaxy.importing.reading import Reading
-from hf_galaxy.importing.table_pictures import picture_column
+from hf_galaxy.importing.table_pictures import PictureColumn, picture_column
 from hf_galaxy.importing.vote_columns import VoteColumns, votes_among
 
 # Names that are not in the table; tables of people have no such columns.
@@ -47,12 +47,16 @@ class Guess:
     picture: str
     votes: VoteColumns
 
-    def describe(self, galaxies: int, pictures: PictureFiles) -> str:
-        """A line for the user."""
+    def describe(self, galaxies: int, where: str) -> str:
+        """A line for the user.
+
+        Args:
+            where: the pictures are.
+        """
         votes = self.votes.columns
         others = [ours for ours in self.columns.metadata if ours not in votes]
         others.sort(key=lambda ours: ours in ("ra", "dec"))
-        shown = f"picture: {self.columns.image} (in {pictures}), name: {self.names}"
+        shown = f"picture: {self.columns.image} (in {where}), name: {self.names}"
         if others:
             number = len(others) - 1
             more = f" and {number} other column{'s' if number > 1 else ''}" if number else ""
@@ -65,12 +69,13 @@ class Guess:
         return line
 
 
-def guess(table: CatalogueTable, pictures: PictureFiles, reading: Reading) -> Guess:
+def guess(table: CatalogueTable, pictures: PictureFiles, reading: Reading, held: str | None = None) -> Guess:
     """The meaning of the columns of a table.
 
     Args:
         table: all its columns.
         reading: what is known already.
+        held: the column that holds the pictures themselves, if one does.
 
     Raises:
         BadInput: a column that is named is not there, or no column names a picture.
@@ -79,9 +84,9 @@ def guess(table: CatalogueTable, pictures: PictureFiles, reading: Reading) -> Gu
     for option, column in (("--image-column", reading.image_column), ("--id-column", reading.id_column)):
         if column is not None and column not in table.cells:
             raise BadInput(f"{option} {column}: {name} has no such column, only {', '.join(table.cells.columns[:20])}")
-    picture = picture_column(table.cells, pictures, name, reading.image_column)
+    picture = PictureColumn(held, held) if held else picture_column(table.cells, pictures, name, reading.image_column)
     columns = ColumnMap(image=picture.pattern)
-    table, names = _named(table, columns, pictures, reading.id_column)
+    table, names = _named(table, columns, pictures, reading.id_column, files=held is None)
     columns = replace(columns, id_str=names)
     used = {names, picture.column}
     cleaned, dtypes = {}, {}
@@ -90,7 +95,7 @@ def guess(table: CatalogueTable, pictures: PictureFiles, reading: Reading) -> Gu
             cleaned[column] = without_missing(table[column])
             dtypes[column] = dtype_of(cleaned[column])
     cells = table.cells.assign(**{column: cleaned[column] for column, dtype in dtypes.items() if dtype != "string"})
-    votes = votes_among([column for column, dtype in dtypes.items() if dtype == "int64"], reading.tree)
+    votes = votes_among([column for column, dtype in dtypes.items() if dtype == "int64"], reading.campaigns)
     complete = not any((cells[column] == "").any() for column in votes.columns.values())
     metadata = _metadata(dtypes, votes, complete)
     columns = replace(columns, votes=_renamed(votes) if complete else {}, metadata=metadata)
@@ -122,19 +127,23 @@ def _metadata(dtypes: dict[str, Dtype], votes: VoteColumns, complete: bool) -> d
 
 
 def _named(
-    table: CatalogueTable, columns: ColumnMap, pictures: PictureFiles, given: str | None
+    table: CatalogueTable, columns: ColumnMap, pictures: PictureFiles, given: str | None, files: bool
 ) -> tuple[CatalogueTable, str]:
-    """The table and its column of names: the one that is given, one with a usual name, or one that is made from the pictures."""
+    """The table and its column of names: the one that is given, one with a usual name, or one that is made from the pictures.
+
+    Args:
+        files: the pictures are files, which have names.
+    """
     if given is not None:
         return table, given
     for column in columns_named_like(table.cells.columns, ID_NAMES):
         if _may_be_names(table[column]):
             return table, column
-    files = table.image_files(columns)
-    stems = files.map(_stem)
-    if _may_be_names(stems):
+    paths = table.image_files(columns)
+    stems = paths.map(_stem)
+    if files and _may_be_names(stems):
         return _with(table, FILE_NAME, stems), FILE_NAME
-    return _with(table, DIGEST, pd.Series(_numbered([_digest(file, pictures) for file in files]), dtype=str)), DIGEST
+    return _with(table, DIGEST, pd.Series(_numbered([_digest(path, pictures) for path in paths]), dtype=str)), DIGEST
 
 
 def split_names_of(ids: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 from dataclasses import replace
 from functools import cache
@@ -20,6 +21,7 @@ SUFFIXES = (
 )  # fmt: skip
 PARQUET = (".parquet", ".pq")
 FITS = (".fits", ".fit", ".fts")
+FITS_BLOCK, EMPTY_PRIMARY = 2880, b"NAXIS   =                    0"
 # Where people keep the pictures of a table: beside it.
 FOLDERS = ("images", "pictures", "cutouts", "image", "imgs", "jpg", "png", "fits", "data")
 ZIPS = ("images.zip", "pictures.zip", "cutouts.zip")
@@ -39,6 +41,9 @@ def is_table(name: str) -> bool:
 
 def _holds_table(name: str) -> bool:
     try:
+        with gzip.open(name) if name.lower().endswith(".gz") else open(name, "rb") as file:
+            if EMPTY_PRIMARY not in file.read(FITS_BLOCK):
+                return False  # as most pictures, of which there may be many
         from astropy.io import fits
 
         with fits.open(name) as hdus:  # a compressed picture counts as a picture
@@ -87,7 +92,7 @@ def catalogue_of(guessed: Guess, pictures: PictureFiles, reading: Reading) -> Ca
     catalogue = Catalogue.of(guessed.table, pictures, guessed.columns, guessed.tree, options)
     if guessed.names == DIGEST:
         catalogue = replace(catalogue, split_names=split_names_of(catalogue.ids))
-    _say(guessed.describe(len(catalogue), pictures))
+    _say(guessed.describe(len(catalogue), pictures.place_of(catalogue.files[0])))
     return catalogue
 
 
@@ -95,7 +100,8 @@ def _beside(path: Path) -> list[Path]:
     """The places near a table where its pictures may be."""
     folders = (path.parent / name for name in FOLDERS)
     zips = (path.parent / name for name in ZIPS)
-    return [path.parent, *(each for each in folders if each.is_dir()), *(each for each in zips if each.is_file())]
+    root = Path(Path.cwd().anchor)  # for absolute paths
+    return [path.parent, *(each for each in folders if each.is_dir()), *(each for each in zips if each.is_file()), root]
 
 
 @cache

@@ -24,6 +24,7 @@ from hf_galaxy.data.views import Framing, to_canvases
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.importing.reading import Reading
+from hf_galaxy.importing.tables import is_table
 
 log = logging.getLogger(__name__)
 SUFFIXES = (
@@ -198,7 +199,9 @@ def sources_of(data: Sequence[Any], reading: Reading | None = None, split: str |
 def _is_picture(data: Any) -> bool:
     if isinstance(data, str | Path):
         name = str(data).lower()
-        return name.startswith(URLS) or (name.endswith(SUFFIXES) and not Path(data).is_dir())
+        return name.startswith(URLS) or (
+            name.endswith(SUFFIXES) and not Path(data).is_dir() and not is_table(str(data))
+        )
     if not isinstance(data, IN_MEMORY):
         raise BadInput(
             f"--dataset: a {type(data).__name__} is neither a picture nor the name of a dataset; give a folder, a Hub id, or pictures: "

@@ -14,7 +14,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from hf_galaxy.command_line import OutputPath
 from hf_galaxy.errors import BadInput
-from hf_galaxy.importing.reading import Reading
+from hf_galaxy.importing.reading import VotesReading
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.targets import TARGETS, target_class, task_of
 from hf_galaxy.training.recipe import Ranges, Recipe, check_ranges, with_recipe
@@ -97,7 +97,7 @@ RANGES: Ranges = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Reading, Recipe):
+class Settings(VotesReading, Recipe):
     """Everything that defines a run, besides its recipe."""
 
     dataset: tuple[str, ...]

@@ -249,3 +249,8 @@ def test_galaxies_without_a_picture_can_be_left_out(tmp_path, cutouts, caplog):
     opened = open_dataset(written(table, tmp_path / "survey.csv"), Reading(images=(cutouts,), skip_missing=True))
     assert sum(map(len, opened.values())) == NUMBER - 1
     assert "1 of the catalogue's 12 rows have no picture and are left out." in caplog.text
+
+
+def test_a_published_dataset_has_its_pictures(tmp_path, cutouts):
+    with pytest.raises(BadInput, match=r"--images .*cutouts: is for a table of galaxies; .*leave --images out"):
+        open_dataset(str(tmp_path), Reading(images=(cutouts,)))
