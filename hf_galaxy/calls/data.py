@@ -33,7 +33,7 @@ def named_data(data: Any, options: Mapping[str, Any]) -> tuple[tuple[str, ...], 
         return tuple(map(str, listed)), dict(options)
     if not isinstance(listed, list | tuple) or not all(map(is_galaxies, listed)):
         raise BadInput(
-            f"data: a {type(data).__name__} is no dataset's name; give the folder or Hub id of a published one, a table of galaxies, or a "
+            f"data: a {type(data).__name__} is no dataset's name; give its folder or Hub id, a table of galaxies, a `datasets.Dataset`, or a "
             "list of one of these"
         )
     reading = VotesReading.of(options)

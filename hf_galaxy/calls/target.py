@@ -9,7 +9,8 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from hf_galaxy.data.targets import Rows, column_of, is_text
+from hf_galaxy.data.schema import is_text
+from hf_galaxy.data.targets import Rows, column_of
 from hf_galaxy.decision_tree import available_trees, load_tree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.dataset import open_dataset

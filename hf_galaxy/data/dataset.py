@@ -5,9 +5,10 @@ from pathlib import Path
 import datasets
 
 from hf_galaxy.data.copied import open_copy
+from hf_galaxy.data.schema import is_text
 from hf_galaxy.data.streaming import open_stream
-from hf_galaxy.data.targets import Rows, is_text
-from hf_galaxy.errors import BadInput
+from hf_galaxy.data.targets import Rows
+from hf_galaxy.errors import BadInput, NotPublished
 
 VALIDATION_SHARE = 1 / 8  # of a train split without a validation split: 70 % and 10 % of all, as in `schema.SPLITS`
 
@@ -21,7 +22,8 @@ def open_published(name: str, config: str | None = None, streaming: bool = False
         streaming: read Parquet files in place, as far as they are needed, instead of copying them to a cache first.
 
     Raises:
-        BadInput: there is no such dataset, or it lacks one of these columns.
+        NotPublished: it lacks one of these columns.
+        BadInput: there is no such dataset.
     """
     if Path(name).exists() and not holds_parquet(Path(name)):
         raise BadInput(f"--dataset {name}: holds no Parquet files; publish it first (hf-galaxy publish)")
@@ -31,21 +33,18 @@ def open_published(name: str, config: str | None = None, streaming: bool = False
         opened: dict[str, Rows] = {**(open_stream(name, config) if streaming else open_copy(name, config))}
     except BadInput as error:
         if not Path(name).exists():
-            raise BadInput(f"{error}; nor is there a folder {name} here") from error
+            raise type(error)(f"{error}; nor is there a folder {name} here") from error
         raise
     for split, rows in opened.items():
         if missing := {"id_str", "image"} - set(rows.column_names):
-            raise BadInput(f"--dataset {name}: split {split} has no column {', '.join(sorted(missing))}")
+            raise NotPublished(f"--dataset {name}: split {split} has no column {', '.join(sorted(missing))}")
         if not is_text(rows.features["id_str"]):
-            raise BadInput(
+            raise NotPublished(
                 f"--dataset {name}: split {split}: id_str holds {rows.features['id_str']}, but must hold text"
             )
         kind = rows.features["image"]
         if not isinstance(kind, datasets.Image) and not (isinstance(kind, dict) and "bytes" in kind):
-            raise BadInput(
-                f"--dataset {name}: split {split}: column image holds {kind}, not pictures; convert it with "
-                "dataset.cast_column('image', datasets.Image())"
-            )
+            raise NotPublished(f"--dataset {name}: split {split}: column image holds {kind}, not pictures")
     return opened
 
 

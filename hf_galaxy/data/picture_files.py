@@ -8,6 +8,11 @@ from typing import Protocol
 from hf_galaxy.data.pictures import MAX_BYTES, reading
 from hf_galaxy.errors import BadInput
 
+# Of files that hold pictures, in small letters.
+SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fits.fz",
+)  # fmt: skip
+
 
 class PictureFiles(Protocol):
     """Encoded pictures by name, with a text that says where they are; can be pickled."""

@@ -58,6 +58,11 @@ def row_features(
     )
 
 
+def is_text(feature: object) -> bool:
+    """Whether a column of this type holds texts."""
+    return isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
+
+
 def class_name(feature: datasets.ClassLabel, index: int | None) -> str | None:
     """The name of a class by its index; None if the label is missing: null, or -1 as in the datasets library.
 

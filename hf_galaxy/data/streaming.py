@@ -22,7 +22,7 @@ from datasets.table import table_cast
 
 from hf_galaxy.data.rows import BlockRows
 from hf_galaxy.data.vote_matrix import matrix_of, with_matrix
-from hf_galaxy.errors import BadInput
+from hf_galaxy.errors import BadInput, NotPublished
 
 READERS = 8  # threads that read row groups
 MAX_UNEXPECTED = 8  # row groups that stay in memory although nobody announced that they will be needed again
@@ -34,18 +34,20 @@ def open_stream(name: str, config: str | None = None) -> dict[str, "StreamedRows
     """The splits of a dataset of Parquet files (a folder or a Hub id); only the footers of the files are read.
 
     Raises:
-        BadInput: there is no such dataset, or it does not consist of Parquet files.
+        NotPublished: it does not consist of Parquet files.
+        BadInput: there is no such dataset.
     """
     try:
         builder = datasets.load_dataset_builder(name, config)
         if not isinstance(builder, Parquet):
-            raise ValueError("only datasets of Parquet files can be streamed")
+            raise NotPublished("only datasets of Parquet files can be streamed")
         return {
             str(split): StreamedRows([str(file) for file in files], builder.info.features, builder.config.columns, name)
             for split, files in builder.config.data_files.items()
         }
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # Arrow's are ValueErrors
-        raise BadInput(f"{name}: cannot be opened ({' '.join(str(error).split())})") from error
+        kind = NotPublished if isinstance(error, NotPublished) else BadInput
+        raise kind(f"{name}: cannot be opened ({' '.join(str(error).split())})") from error
 
 
 class StreamedRows(BlockRows):

@@ -52,11 +52,6 @@ class Target(Protocol):
         """(N,) int64: the stratum of each row, from which a subset takes its share."""
 
 
-def is_text(feature: object) -> bool:
-    """Whether a column of this type holds texts."""
-    return isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
-
-
 def column_of(rows: Rows, column: str) -> pa.ChunkedArray:
     """One column of all rows."""
     return rows.select_columns([column]).with_format("arrow")[:][column]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hf_galaxy.data.dataset import VALIDATION_SHARE, open_published
 from hf_galaxy.data.targets import column_of
-from hf_galaxy.errors import BadInput
+from hf_galaxy.errors import BadInput, NotPublished
 from hf_galaxy.importing.imported import open_imported
-from hf_galaxy.importing.raw import raw_galaxies
+from hf_galaxy.importing.loaded import loaded_rows
+from hf_galaxy.importing.raw import Raw, raw_galaxies
 from hf_galaxy.importing.reading import Reading
 from hf_galaxy.randomness import hashed_place
 
@@ -18,32 +20,45 @@ if TYPE_CHECKING:
     from hf_galaxy.data.targets import Rows
 
 
-def open_dataset(name: str, reading: Reading | None = None, streaming: bool = False) -> dict[str, Rows]:
+def open_dataset(name: str, reading: Reading | None = None, streaming: bool | None = False) -> dict[str, Rows]:
     """The splits of a dataset.
 
     If there is no validation split, an eighth of the train split becomes one, selected by a hash of `id_str`.
 
     Args:
-        name: a folder or a Hub id.
-        reading: how it is read; None: a published dataset, in its default configuration.
-        streaming: read Parquet files in place, as far as they are needed, instead of copying them to a cache first.
+        name: a folder, a file, or a Hub id.
+        reading: how it is read; None: as a published dataset in its default configuration, or by what its columns are called.
+        streaming: read Parquet files in place, as far as they are needed, instead of copying them to a cache first; None: those
+            that can be read so. What is imported is read from the files of its import.
 
     Raises:
-        BadInput: as `open_published`, `raw_galaxies` and `open_imported`.
+        BadInput: as `open_published`, `raw_galaxies` and `open_imported`; or a dataset of the Hub cannot be streamed.
     """
-    reading = reading or Reading()
-    raw = raw_galaxies(name, reading)
-    if raw is None and reading.images:
+    return _with_validation(_opened(name, reading or Reading(), streaming))
+
+
+def _opened(name: str, reading: Reading, streaming: bool | None) -> dict[str, Rows]:
+    if raw := raw_galaxies(name, reading):
+        return open_imported(raw.source, name, raw.splits, streaming is not False)
+    asked = reading.image_column or reading.id_column
+    try:
+        if not asked or Path(name).exists():
+            opened = open_published(name, reading.config, streaming is not False)
+            if reading.images:
+                raise BadInput(
+                    f"--images {' '.join(map(str, reading.images))}: is for a table of galaxies; {name} is a published dataset, which "
+                    "holds its pictures: leave --images out"
+                )
+            return opened
+        why = f"is not read as it is, with {'--image-column' if reading.image_column else '--id-column'}"
+    except NotPublished as error:
+        why = str(error).removeprefix(f"--dataset {name}: ")
+    if streaming:
         raise BadInput(
-            f"--images {' '.join(map(str, reading.images))}: is for a table of galaxies; {name} is a published dataset, which holds its "
-            "pictures: leave --images out"
+            f"--dataset {name}: {why}, so it cannot be streamed; leave out --streaming, and it is downloaded and imported"
         )
-    opened = (
-        open_imported(raw.source, name, raw.splits, streaming)
-        if raw
-        else open_published(name, reading.config, streaming)
-    )
-    return _with_validation(opened)
+    raw = Raw.of_rows(loaded_rows(name, None, reading))
+    return open_imported(raw.source, name, raw.splits, streaming is not False)
 
 
 def _with_validation(opened: dict[str, Rows]) -> dict[str, Rows]:

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 # The usual names, the most telling first, as `plain` writes them.
 ID_NAMES = (
     "idstr", "id", "galaxyid", "iauname", "objid", "objectid", "sourceid", "assetid", "dr7objid", "dr8objid", "subjectid", "galaxy",
-    "objname", "sdssobjid", "sdssdr7objid", "specobjid", "name", "targetid", "target",
+    "objname", "sdssobjid", "sdssdr7objid", "specobjid", "name", "targetid", "target", "key",
 )  # fmt: skip
 IMAGE_NAMES = (
     "image", "img", "picture", "pixels", "filename", "imagefile", "imagepath", "filepath", "fileloc", "file", "path", "pngloc", "jpgloc",
-    "cutout", "jpg", "png", "webp",
+    "cutout", "jpg", "jpeg", "png", "webp", "fits",
 )  # fmt: skip
 RA_NAMES = ("ra", "radeg", "raj2000", "alphaj2000", "rightascension")
 DEC_NAMES = ("dec", "decdeg", "decj2000", "dej2000", "deltaj2000", "declination")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 CARD = "README.md"
+LINE = "---\n"  # before and after the YAML of the card
 
 
 def open_imported(
@@ -62,24 +63,31 @@ def import_source(source: Source, name: str, splits: Sequence[str] | None = None
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder.with_name(f".{folder.name}.import")):
             if not folder.exists():
-                _write(source, plan(source, splits=splits), folder, digest)
+                _write(source, plan(source, splits=splits), folder, digest, given=splits is not None)
     except OSError as error:
         raise BadInput(
             f"{name}: its import cannot be written: {error.strerror} ({error.filename}); set HF_HOME to a folder that can be written"
         ) from error
-    for note in yaml.safe_load((folder / CARD).read_text(encoding="utf-8").split("---")[1])["notes"]:
+    text = (folder / CARD).read_text(encoding="utf-8")
+    about = yaml.safe_load(text.removeprefix(LINE).removesuffix(LINE))
+    for note in about["notes"]:
         logger.info("%s: %s", name, note)
+    for warning in about["warnings"]:
+        logger.warning("%s: %s", name, warning)
     return folder
 
 
-def _write(source: Source, planned: Plan, folder: Path, digest: str) -> None:
+def _write(source: Source, planned: Plan, folder: Path, digest: str, given: bool) -> None:
     with new_folder(folder, digest) as partial:
         counts = write_shards(source, planned.shards, partial, len(available_cores()))
         notes = [*source.notes]
         if left_out := sum(len(shard.rows) for shard in planned.shards) - sum(counts.galaxies.values()):
             notes.append(f"{left_out:,} galaxies whose picture cannot be read are left out.")
-        if planned.duplicates.groups:
-            notes.append(str(planned.duplicates))
+        if planned.duplicates.groups and not given:
+            notes.append(
+                f"{planned.duplicates.rows:,} rows show {planned.duplicates.groups:,} galaxies several times (the same name, picture or "
+                "place in the sky); all rows of a galaxy are in one split."
+            )
         files = {}
         for shard in planned.shards:
             files.setdefault(shard.split, []).append(shard.path.as_posix())
@@ -91,6 +99,16 @@ def _write(source: Source, planned: Plan, folder: Path, digest: str) -> None:
                 }
             ],
             "notes": notes,
+            "warnings": _warnings(planned),
         }
         text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True)
-        (partial / CARD).write_text(f"---\n{text}---\n", encoding="utf-8")
+        (partial / CARD).write_text(f"{LINE}{text}{LINE}", encoding="utf-8")
+
+
+def _warnings(planned: Plan) -> list[str]:
+    if not (both := planned.duplicates.in_train_too):
+        return []
+    return [
+        f"{both:,} rows of other splits show a galaxy that is in split train too (the same name, picture or place in the sky): results "
+        "on them are too good"
+    ]

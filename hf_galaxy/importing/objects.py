@@ -1,19 +1,25 @@
-"""Galaxies in memory, such as a pandas DataFrame, as a dataset with a name: the folder of their import."""
+"""Galaxies in memory, a `datasets.Dataset` or a pandas DataFrame, as a dataset with a name: the folder of their import."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import datasets
 import pandas as pd
 
+from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.frames import NAME, open_frame
 from hf_galaxy.importing.imported import import_source
+from hf_galaxy.importing.loaded import object_rows
+from hf_galaxy.importing.raw import Raw
 from hf_galaxy.importing.reading import Reading
+
+STREAMS = datasets.IterableDataset | datasets.IterableDatasetDict
 
 
 def is_galaxies(data: Any) -> bool:
     """Whether `name_of` gives a name to these data."""
-    return isinstance(data, pd.DataFrame)
+    return isinstance(data, pd.DataFrame | datasets.Dataset | datasets.DatasetDict | STREAMS)
 
 
 def name_of(data: Any, reading: Reading) -> str:
@@ -24,6 +30,11 @@ def name_of(data: Any, reading: Reading) -> str:
         reading: which of its columns are the picture and the name, and where the pictures are.
 
     Raises:
-        BadInput: as `open_frame` and `import_source`.
+        BadInput: as `open_frame`, `object_rows` and `import_source`; or the data are a stream.
     """
-    return str(import_source(open_frame(data, reading), NAME))
+    if isinstance(data, pd.DataFrame):
+        return str(import_source(open_frame(data, reading), NAME))
+    if isinstance(data, STREAMS):
+        raise BadInput(f"data: a {type(data).__name__} is a stream; load the dataset without streaming=True")
+    raw = Raw.of_rows(object_rows(type(data).__name__, data, reading))
+    return str(import_source(raw.source, type(data).__name__, raw.splits))

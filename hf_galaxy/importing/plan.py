@@ -130,6 +130,7 @@ class Duplicates:
         rows: number of these rows.
         moved: number of rows that are in another split than their own name gives, to be with the rest of their group.
         dropped: number of rows that were left out.
+        in_train_too: number of rows in other splits than their galaxy's row in train, where the splits were given.
     """
 
     arcsec: float = SAME_GALAXY_ARCSEC
@@ -137,6 +138,7 @@ class Duplicates:
     rows: int = 0
     moved: int = 0
     dropped: int = 0
+    in_train_too: int = 0
 
     def __str__(self) -> str:
         if not self.groups:
@@ -183,11 +185,13 @@ def plan(
     """
     names = source.split_names or source.ids
     near = np.empty((0, 2), int) if source.positions is None else pairs_on_the_sky(source.positions, arcsec)
-    groups = _groups(np.concatenate([near, _pairs_of_equal(names)]), len(names), arcsec)
+    _check_crowding(near, len(names), arcsec)
+    groups = _groups(np.concatenate([near, _pairs_of_equal(names)]), len(names))
+    in_train_too = 0 if splits is None else _in_train_too(groups, splits)
     splits, moved = assign_splits(names, groups) if splits is None else (splits, 0)
     votes = np.zeros(len(names), int) if source.total_votes is None else source.total_votes
     kept = choose_rows(near, votes) if drop_duplicates else np.ones(len(names), bool)
-    duplicates = Duplicates(arcsec, len(groups), sum(map(len, groups)), moved, int((~kept).sum()))
+    duplicates = Duplicates(arcsec, len(groups), sum(map(len, groups)), moved, int((~kept).sum()), in_train_too)
     return Plan(_shards(source, splits, np.flatnonzero(kept)), duplicates)
 
 
@@ -229,15 +233,25 @@ def _pairs_of_equal(names: Sequence[str]) -> np.ndarray:
     return np.array([pair for pair in pairs if pair[0] != pair[1]], dtype=int).reshape(-1, 2)
 
 
-def _groups(pairs: np.ndarray, rows: int, arcsec: float) -> list[list[int]]:
-    """The rows of each group of two and more that pairs connect, directly or through others."""
-    group = groups_of_pairs(pairs, rows)
-    sizes = np.bincount(group)
+def _in_train_too(groups: list[list[int]], splits: Sequence[str]) -> int:
+    """The number of rows in other splits than train whose galaxy has a row in train."""
+    of_groups = ([splits[i] for i in rows] for rows in groups)
+    return sum(len(held) - held.count("train") for held in of_groups if "train" in held)
+
+
+def _check_crowding(near: np.ndarray, rows: int, arcsec: float) -> None:
+    sizes = np.bincount(groups_of_pairs(near, rows)) if len(near) else np.zeros(1, int)
     if sizes.max() > max(MAX_GROUP_SIZE, rows * MAX_GROUP_SHARE):
         raise BadInput(
             f"{sizes.max():,} of {rows:,} galaxies are connected by steps of up to {arcsec:g} arcsec and would all be in one "
             "split: the field is too crowded for that; use a smaller --same-galaxy-arcsec, such as 1"
         )
+
+
+def _groups(pairs: np.ndarray, rows: int) -> list[list[int]]:
+    """The rows of each group of two and more that pairs connect, directly or through others."""
+    group = groups_of_pairs(pairs, rows)
+    sizes = np.bincount(group)
     members: dict[int, list[int]] = {}
     for i in np.flatnonzero(sizes[group] > 1).tolist():
         members.setdefault(int(group[i]), []).append(i)

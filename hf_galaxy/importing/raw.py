@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import zipfile
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from hf_galaxy.importing.folders import Contents, is_published
+from hf_galaxy.importing.loaded import LOADERS, loaded_rows, saved_rows
+from hf_galaxy.importing.picture_folders import folder_rows
 from hf_galaxy.importing.tables import is_table, open_table
 
 if TYPE_CHECKING:
+    from hf_galaxy.importing.dataset_rows import DatasetRows
     from hf_galaxy.importing.plan import Source
     from hf_galaxy.importing.reading import Reading
+
+logger = logging.getLogger(__name__)
 
 
 class Raw(NamedTuple):
@@ -18,9 +28,15 @@ class Raw(NamedTuple):
     source: Source
     splits: Sequence[str] | None = None
 
+    @classmethod
+    def of_rows(cls, rows: DatasetRows) -> Raw:
+        """Rows of the datasets library; how they are read is logged once."""
+        log_once(str(rows))
+        return cls(rows, rows.splits)
+
 
 def raw_galaxies(name: str, reading: Reading) -> Raw | None:
-    """The rows of what is no published dataset; None if it is one.
+    """The rows of what is no published dataset; None if it is one, or there is no such file or folder.
 
     Args:
         name: of a table of galaxies, of a folder, or of a dataset on the Hub.
@@ -29,6 +45,34 @@ def raw_galaxies(name: str, reading: Reading) -> Raw | None:
     Raises:
         BadInput: it cannot be read.
     """
-    if is_table(name):
+    path = Path(name)
+    if path.is_dir():
+        rows = _in_folder(name, path, reading)
+    elif path.is_file() and zipfile.is_zipfile(path):
+        rows = folder_rows(name, Contents.of(path), reading)
+    elif is_table(name):
         return Raw(open_table(name, reading))
-    return None
+    elif path.is_file() and path.suffix in LOADERS:
+        rows = loaded_rows(name, path, reading)
+    else:
+        return None
+    return Raw.of_rows(rows) if rows else None
+
+
+def _in_folder(name: str, path: Path, reading: Reading) -> DatasetRows | None:
+    contents = Contents.of(path)
+    if contents.is_saved:
+        return saved_rows(name, contents, reading)
+    if not contents.holds_rows:
+        return folder_rows(name, contents, reading)
+    asked = reading.image_column or reading.id_column
+    first = path / contents.rows[0]
+    return (
+        None if first.suffix == ".parquet" and is_published(first) and not asked else loaded_rows(name, path, reading)
+    )
+
+
+@cache
+def log_once(line: str) -> None:
+    """Log a line once in this process."""
+    logger.info(line)

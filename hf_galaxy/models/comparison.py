@@ -30,7 +30,7 @@ def compared(model: GalaxyPreTrainedModel, dataset: str, label: str, number: int
         model: of votes; its questions are shown.
         label: the column of the classes.
     """
-    rows = rows_of(open_dataset(dataset, streaming=True), split, dataset)
+    rows = rows_of(open_dataset(dataset, streaming=None), split, dataset)
     table = rows[list(range(len(rows)))]  # type: ignore[index]  # streamed rows are indexed by lists
     votes = matrix_of(table, model.tree.columns)
     names = rows.features[label].names

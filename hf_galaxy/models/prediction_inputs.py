@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
-from hf_galaxy.data.dataset import holds_parquet, rows_of
+from hf_galaxy.data.dataset import rows_of
 from hf_galaxy.data.galaxies import decode
+from hf_galaxy.data.picture_files import SUFFIXES
 from hf_galaxy.data.pictures import Rendering, to_rgb
 from hf_galaxy.data.pixels import pixels_of
 from hf_galaxy.data.streaming import StreamedRows
@@ -23,13 +24,12 @@ from hf_galaxy.data.targets import tables_of
 from hf_galaxy.data.views import Framing, to_canvases
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.dataset import open_dataset
+from hf_galaxy.importing.folders import Contents
+from hf_galaxy.importing.picture_folders import has_labels
 from hf_galaxy.importing.reading import Reading
 from hf_galaxy.importing.tables import is_table
 
 log = logging.getLogger(__name__)
-SUFFIXES = (
-    ".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fits.fz",
-)  # fmt: skip
 URLS = ("http://", "https://")
 JPEG_START = b"\xff\xd8\xff"
 ROWS_PER_PART, MAX_PARTS = 1024, 2000  # parts of millions of galaxies have more rows
@@ -211,12 +211,17 @@ def _is_picture(data: Any) -> bool:
 
 
 def _sources_in(name: str, reading: Reading | None, split: str | None) -> list[Source]:
-    """The galaxies of a folder of pictures, or of one or all splits of a published dataset."""
-    if Path(name).is_dir() and not holds_parquet(Path(name)):
-        if split or (reading and reading.config):
-            raise BadInput(f"--dataset {name}: is a folder of pictures, which has no splits and configurations")
-        return [PictureFolder(name)]
-    opened = open_dataset(name, reading, streaming=True)
+    """The galaxies of a folder of pictures, or of one or all splits of a dataset.
+
+    Of a folder with labels only a split is a dataset: all of it are pictures, which may have subfolders for whatever reason.
+    """
+    if Path(name).is_dir():
+        contents = Contents.of(Path(name))
+        if not contents.holds_rows and not (split and has_labels(contents)):
+            if split or (reading and reading.config):
+                raise BadInput(f"--dataset {name}: is a folder of pictures, which has no splits and configurations")
+            return [PictureFolder(name)]
+    opened = open_dataset(name, reading, streaming=None)
     chosen = {split: rows_of(opened, split, name)} if split else opened
     return [DatasetSplit(name, split, cast(StreamedRows, rows)) for split, rows in chosen.items()]
 

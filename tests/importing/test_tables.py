@@ -18,7 +18,7 @@ from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.importing.imported import open_imported
 from hf_galaxy.importing.reading import Reading
 from hf_galaxy.importing.vote_columns import votes_among
-from tests.galaxies import jpeg_bytes
+from tests.galaxies import Rows, jpeg_bytes, published
 
 NUMBER = 12
 
@@ -252,5 +252,6 @@ def test_galaxies_without_a_picture_can_be_left_out(tmp_path, cutouts, caplog):
 
 
 def test_a_published_dataset_has_its_pictures(tmp_path, cutouts):
+    published(Rows(3), tmp_path)
     with pytest.raises(BadInput, match=r"--images .*cutouts: is for a table of galaxies; .*leave --images out"):
         open_dataset(str(tmp_path), Reading(images=(cutouts,)))

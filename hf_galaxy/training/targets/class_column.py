@@ -10,7 +10,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_galaxy.data.targets import is_text
+from hf_galaxy.data.schema import is_text
 from hf_galaxy.errors import BadInput
 
 TEXT = pa.large_string()

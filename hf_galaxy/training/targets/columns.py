@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from hf_galaxy.data.targets import Rows, is_text, name_in, tables_of
+from hf_galaxy.data.schema import is_text
+from hf_galaxy.data.targets import Rows, name_in, tables_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.training.targets.target import TrainingTarget
 

@@ -1,0 +1,138 @@
+"""Which columns of somebody's rows are the picture, the name of the galaxy, and the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import datasets
+
+from hf_galaxy.data.picture_files import SUFFIXES
+from hf_galaxy.data.schema import is_text
+from hf_galaxy.errors import BadInput
+from hf_galaxy.importing.guess import ID_NAMES, IMAGE_NAMES, named_like, plain
+
+RESERVED = ("id_str", "image")
+INTERNAL = ("__url__",)  # of WebDataset: the address of the shard
+
+
+class Kept(NamedTuple):
+    """A further column of the dataset: its type, and where its values are in a row."""
+
+    feature: Any
+    path: tuple[str, ...]
+
+
+def is_binary(feature: object) -> bool:
+    """Whether a column of this type holds bytes."""
+    return isinstance(feature, datasets.Value) and feature.dtype in ("binary", "large_binary")
+
+
+def is_whole(feature: object) -> bool:
+    """Whether a column of this type holds whole numbers."""
+    return isinstance(feature, datasets.Value) and feature.dtype.startswith(("int", "uint"))
+
+
+def holds_pictures(feature: object) -> bool:
+    """Whether a column of this type holds encoded pictures: Image, or a struct of bytes and path."""
+    return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and is_binary(feature.get("bytes")))
+
+
+def image_column(features: Mapping[str, Any], asked: str | None, first: Callable[[str], Any], name: str) -> str:
+    """The column of the pictures: bytes, or texts with their paths.
+
+    Args:
+        asked: --image-column.
+        first: a value of a column.
+        name: of the dataset, for messages.
+
+    Raises:
+        BadInput: there is none.
+    """
+    if asked is not None:
+        feature = features[_asked(features, asked, "--image-column", name)]
+        if not (holds_pictures(feature) or is_binary(feature) or is_text(feature)):
+            raise BadInput(
+                f"--image-column {asked}: holds {_described(feature)} in {name}, no pictures, bytes or paths of files"
+            )
+        return asked
+    images = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
+    images = images or [column for column, feature in features.items() if holds_pictures(feature)]
+    if images:
+        return named_like(images, IMAGE_NAMES) or images[0]
+    if usual := named_like([column for column, feature in features.items() if is_binary(feature)], IMAGE_NAMES):
+        return usual
+    for column in _usual([column for column, feature in features.items() if is_text(feature)], IMAGE_NAMES):
+        if str(first(column)).lower().endswith(SUFFIXES):
+            return column
+    raise BadInput(
+        f"--dataset {name}: no column holds pictures; name one of pictures, or of their files, with --image-column: it has "
+        f"{', '.join(f'{column} ({_described(feature)})' for column, feature in list(features.items())[:20]) or 'none'}"
+    )
+
+
+def id_columns(features: Mapping[str, Any], asked: str | None, image: str, name: str) -> list[str]:
+    """Columns that may hold the names of the galaxies, the most telling first; the one that is asked for alone.
+
+    Raises:
+        BadInput: there is no such column, or it holds neither texts nor whole numbers.
+    """
+    if asked is not None:
+        feature = features[_asked(features, asked, "--id-column", name)]
+        if not is_text(feature) and not is_whole(feature):
+            raise BadInput(
+                f"--id-column {asked}: holds {_described(feature)} in {name}; names are texts or whole numbers"
+            )
+        return [asked]
+    possible = [c for c, feature in features.items() if c != image and (is_text(feature) or is_whole(feature))]
+    return _usual(possible, ID_NAMES)
+
+
+def kept_columns(features: Mapping[str, Any], used: Collection[str]) -> tuple[dict[str, Kept], list[str]]:
+    """The further columns, and descriptions of those that are left out: pictures, lists, and structures of structures.
+
+    Columns of a structure, such as the JSON of a WebDataset, become columns of their own.
+
+    Args:
+        used: columns that are the picture or the name.
+    """
+    kept: dict[str, Kept] = {}
+    left_out = []
+    for column, feature in features.items():
+        if column in used or column in INTERNAL:
+            continue
+        nested = isinstance(feature, dict) and not holds_pictures(feature)
+        for part, own in feature.items() if nested else [("", feature)]:
+            path = (column, part) if nested else (column,)
+            name = part if nested and part not in {*features, *kept, *RESERVED} else ".".join(path)
+            if name in RESERVED or not _is_plain(own):
+                left_out.append(f"{name} ({_described(own)})")
+            else:
+                kept[name] = Kept(own, path)
+    return kept, left_out
+
+
+def _asked(features: Mapping[str, Any], column: str, option: str, name: str) -> str:
+    if column not in features:
+        near = next((each for each in features if plain(each) == plain(column)), None)
+        hint = f"; did you mean {near}?" if near else f", only {', '.join(list(features)[:20])}"
+        raise BadInput(f"{option} {column}: {name} has no such column{hint}")
+    return column
+
+
+def _usual(columns: list[str], names: Sequence[str]) -> list[str]:
+    """The columns with usual names, the most telling first."""
+    places = {name: place for place, name in enumerate(names)}
+    return sorted((c for c in columns if plain(c) in places), key=lambda c: places[plain(c)])
+
+
+def _is_plain(feature: object) -> bool:
+    if isinstance(feature, datasets.ClassLabel):
+        return True
+    return isinstance(feature, datasets.Value) and not is_binary(feature) and feature.dtype != "null"
+
+
+def _described(feature: object) -> str:
+    if isinstance(feature, datasets.ClassLabel):
+        return f"{len(feature.names)} classes"
+    return str(getattr(feature, "dtype", None) or type(feature).__name__)
