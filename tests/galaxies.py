@@ -57,6 +57,13 @@ class Rows:
         return f"{len(self.ids)} rows"
 
 
+def rows_of(source):
+    """All rows of a source, with the names of their classes."""
+    labels = {column: each for column, each in source.features.items() if hasattr(each, "int2str")}
+    rows = source.batch(range(len(source.ids))).table.to_pylist()
+    return [row | {c: each.int2str(row[c]) for c, each in labels.items() if row[c] is not None} for row in rows]
+
+
 def published(source, folder, processes=1):
     """Fill the folder with a dataset and its card; returns files, duplicates, statistics and configurations."""
     shards, duplicates = plan.plan(source)

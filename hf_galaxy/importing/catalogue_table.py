@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.column_map import Classes, ColumnMap, Join, Metadata
-from hf_galaxy.importing.table_file import column_names, read_texts, text_columns
+from hf_galaxy.importing.table_file import column_names, read_pieces, read_texts, text_columns
 
 logger = logging.getLogger(__name__)
 BOOLS = {"true": True, "false": False}
@@ -42,16 +43,29 @@ class CatalogueTable:
         Raises:
             BadInput: a file cannot be read or has no rows, a column is missing, or the second file has a key twice.
         """
-        cells = _read_text(path, "--catalogue", needed)
-        if join:
-            cells = _joined(cells, path, join, needed)
-        for column in sorted(needed):
-            if column not in cells:
-                first = ", ".join(column_names(path)[:8])
-                raise BadInput(f"{path}: has no column {column!r} (it begins {first}, ...); name it in --columns")
-        if not len(cells):
-            raise BadInput(f"--catalogue {path}: has no rows")
+        pieces = [piece.cells for piece in cls.pieces(path, needed, join)]
+        cells = pd.concat(pieces, ignore_index=True)
         return cls(path, cells, np.arange(1, len(cells) + 1))
+
+    @classmethod
+    def pieces(cls, path: Path, needed: Collection[str], join: Join | None = None) -> Iterator[CatalogueTable]:
+        """The same rows, some at a time (`table_file.read_pieces`); raises as `read`."""
+        other = _Joined.read(path, join, needed) if join else None
+        first = 1
+        with _readable(path, "--catalogue"):
+            for cells in read_pieces(path, needed):
+                if other:
+                    cells = other.beside(cells)
+                for column in sorted(needed):
+                    if column not in cells:
+                        begins = ", ".join(column_names(path)[:8])
+                        raise BadInput(
+                            f"{path}: has no column {column!r} (it begins {begins}, ...); name it in --columns"
+                        )
+                if not len(cells):
+                    raise BadInput(f"--catalogue {path}: has no rows")
+                yield cls(path, cells.reset_index(drop=True), np.arange(first, first + len(cells)))
+                first += len(cells)
 
     @classmethod
     def read_all(cls, path: Path, option: str) -> CatalogueTable:
@@ -139,38 +153,37 @@ class CatalogueTable:
         self.refuse(~good, column, problem)
         return numbers
 
-    def classes(self, entry: Classes) -> list[str]:
-        """The class of each row.
+    def classes(self, entry: Classes) -> pa.Array:
+        """(N,) int64 indices of the classes of the rows.
 
         Raises:
             BadInput: a cell is not one of the values.
         """
         values = self[entry.column]
         self.refuse(~values.isin(entry.names.keys()), entry.column, f"is not one of {', '.join(entry.names)}")
-        return [entry.names[value] for value in values]
+        places = {name: i for i, name in enumerate(dict.fromkeys(entry.names.values()))}
+        return pa.array([places[entry.names[value]] for value in values], pa.int64())
 
-    def metadata(self, entry: Metadata) -> list[str] | list[bool | None] | list[int | None] | list[float | None]:
-        """The values of a column in their type; None for an empty cell, unless they are texts.
+    def metadata(self, entry: Metadata) -> pa.Array:
+        """(N,) the values of a column in their type; null for an empty cell, unless they are texts.
 
         Raises:
             BadInput: a cell is not of the type, or too large for it.
         """
-        texts = self[entry.column].tolist()
+        texts = self[entry.column]
         if entry.dtype == "string":
-            return texts
+            return pa.array(texts, pa.string())
         if entry.dtype == "bool":
             bools = [BOOLS.get(text.lower()) for text in texts]
-            self.refuse(
-                np.array([b is None and bool(t) for b, t in zip(bools, texts, strict=True)]),
-                entry.column,
-                "is neither true nor false",
-            )
-            return bools
+            wrong = np.array([b is None and bool(t) for b, t in zip(bools, texts, strict=True)])
+            self.refuse(wrong, entry.column, "is neither true nor false")
+            return pa.array(bools, pa.bool_())
         with contextlib.suppress(pa.ArrowInvalid):  # what is faster than below, and stricter
             return _numbers(texts, entry.dtype)
         parse = _whole_number if entry.dtype.startswith("int") else float
         limit = 2 ** (int(entry.dtype[3:]) - 1) if entry.dtype.startswith("int") else np.inf
-        numbers, wrong = [], np.zeros(len(texts), bool)
+        numbers: list[float | None] = []
+        wrong = np.zeros(len(texts), bool)
         for i, text in enumerate(texts):
             try:
                 number = parse(text) if text else None
@@ -179,11 +192,15 @@ class CatalogueTable:
                 number, wrong[i] = None, True
             numbers.append(number)
         self.refuse(wrong, entry.column, f"is not a number of type {entry.dtype}")
-        return numbers
+        return pa.array(numbers, _arrow_type(entry.dtype))
 
 
-def _numbers(texts: list[str], dtype: str) -> list[int | None] | list[float | None]:
-    """Numbers of a type, in the notation of Arrow.
+def _arrow_type(dtype: str) -> pa.DataType:
+    return datasets.Value(dtype).pa_type
+
+
+def _numbers(texts: pd.Series, dtype: str) -> pa.Array:
+    """(N,) numbers of a type, in the notation of Arrow.
 
     Raises:
         pa.ArrowInvalid: a text is no such number.
@@ -192,7 +209,7 @@ def _numbers(texts: list[str], dtype: str) -> list[int | None] | list[float | No
     if dtype.startswith("int"):
         cells = pc.replace_substring_regex(cells, r"\.0$", "")
     cells = pc.if_else(pc.equal(cells, ""), pa.scalar(None, pa.string()), cells)
-    return cells.cast(dtype if dtype.startswith("int") else pa.float64()).to_pylist()
+    return cells.cast(pa.float64() if dtype.startswith("float") else dtype).cast(_arrow_type(dtype))
 
 
 def _whole_number(text: str) -> int:
@@ -200,19 +217,42 @@ def _whole_number(text: str) -> int:
     return int(text.removesuffix(".0"))
 
 
-def _joined(cells: pd.DataFrame, path: Path, join: Join, needed: Collection[str]) -> pd.DataFrame:
-    """The columns of the second file beside those of the catalogue; "" in rows that it does not have."""
-    keys, other_path = list(join.on.values()), path.parent / join.file
-    other = _read_text(other_path, "join", {*needed, *keys})
-    for table, file, columns in ((cells, path, join.on), (other, other_path, keys)):
-        for column in columns:
-            if column not in table:
-                raise BadInput(f"{file}: has no column {column!r}, which join.on names")
-    if (twice := other.duplicated(keys)).any():
-        row = other.loc[twice, keys].iloc[0].to_dict()
-        raise BadInput(f"{other_path}: {row} is there more than once; name a further column in join.on")
-    other = other.set_index(keys)
-    return cells.join(other[other.columns.difference(cells.columns)], on=list(join.on)).fillna("")
+@dataclass(frozen=True, eq=False)
+class _Joined:
+    """A second file, whose columns stand beside those of a catalogue."""
+
+    catalogue: Path
+    join: Join
+    cells: pd.DataFrame
+
+    @classmethod
+    def read(cls, path: Path, join: Join, needed: Collection[str]) -> _Joined:
+        """Read the file.
+
+        Args:
+            path: of the catalogue.
+
+        Raises:
+            BadInput: it cannot be read, lacks a key, or has one twice.
+        """
+        keys, other_path = list(join.on.values()), path.parent / join.file
+        other = _read_text(other_path, "join", {*needed, *keys})
+        _check_keys(other, other_path, keys)
+        if (twice := other.duplicated(keys)).any():
+            row = other.loc[twice, keys].iloc[0].to_dict()
+            raise BadInput(f"{other_path}: {row} is there more than once; name a further column in join.on")
+        return cls(path, join, other.set_index(keys))
+
+    def beside(self, cells: pd.DataFrame) -> pd.DataFrame:
+        """The rows of the catalogue with the columns of the file; "" in rows that it does not have."""
+        _check_keys(cells, self.catalogue, self.join.on)
+        return cells.join(self.cells[self.cells.columns.difference(cells.columns)], on=list(self.join.on)).fillna("")
+
+
+def _check_keys(cells: pd.DataFrame, path: Path, columns: Collection[str]) -> None:
+    for column in columns:
+        if column not in cells:
+            raise BadInput(f"{path}: has no column {column!r}, which join.on names")
 
 
 def _read_text(path: Path, name: str, wanted: Collection[str]) -> pd.DataFrame:

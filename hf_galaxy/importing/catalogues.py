@@ -11,16 +11,19 @@ from typing import Any, ClassVar
 import datasets
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from hf_galaxy.data.picture_files import PictureFiles
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.schema import row_features
+from hf_galaxy.data.vote_matrix import matrix_of
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.catalogue_table import CatalogueTable
-from hf_galaxy.importing.column_map import ColumnMap, Fractions, Metadata
-from hf_galaxy.importing.fractions import conditional_fractions, votes_of_fractions
-from hf_galaxy.importing.plan import Batch, Row, batch_of
+from hf_galaxy.importing.catalogue_votes import read_votes
+from hf_galaxy.importing.column_file import ColumnFile
+from hf_galaxy.importing.column_map import ColumnMap, Metadata
+from hf_galaxy.importing.plan import Batch
 from hf_galaxy.importing.table_file import column_names
 
 
@@ -52,9 +55,10 @@ class Catalogue:
         tree: decision tree of the votes; None: there are no votes.
         rows: (N,) number of each galaxy's row in the catalogue, from 1.
         ids, files: name and picture file of each galaxy.
-        data: column of the dataset -> values, except id_str and image.
+        cells: the columns of the dataset, except id_str and image.
         dtypes: those columns that are neither votes nor classes -> type.
         notes: sentences for the card.
+        digest: of the cells.
         split_names: as of `plan.Source`.
     """
 
@@ -66,9 +70,10 @@ class Catalogue:
     rows: np.ndarray
     ids: list[str]
     files: list[str]
-    data: dict[str, Any]
+    cells: ColumnFile
     dtypes: dict[str, str]
     notes: list[str]
+    digest: str
     split_names: list[str] | None = None
     campaigns: ClassVar[None] = None
 
@@ -87,8 +92,10 @@ class Catalogue:
             BadInput: names the first row that is wrong, and the number of further ones.
         """
         columns = _without_missing_questions(columns, path)
-        table = CatalogueTable.read(path, columns.needed(tree), columns.join)
-        return cls.of(table, pictures, columns, tree, options)
+        joined = list(columns.join.on) if columns.join else []
+        names = CatalogueTable.read(path, {columns.id_str, *columns.image_columns, *joined}, columns.join)
+        pieces = CatalogueTable.pieces(path, columns.needed(tree), columns.join)
+        return cls._of_pieces(names, pieces, pictures, columns, tree, options or CatalogueOptions())
 
     @classmethod
     def of(
@@ -96,30 +103,31 @@ class Catalogue:
         options: CatalogueOptions | None = None,
     ) -> Catalogue:  # fmt: skip
         """The catalogue in a table that has been read; as `read`."""
-        options = options or CatalogueOptions()
-        table, files, notes = _with_pictures(table, columns, pictures, options.skip_missing)
-        ids = table[columns.id_str]
-        table.refuse(ids == "", columns.id_str, "is empty")
-        rounded = ids.str.fullmatch(r"\d\.\d+[eE]\+?\d+")
-        table.refuse(
-            rounded, columns.id_str, "was once a number of many digits and has lost some: write the names as texts"
-        )
-        table.refuse(ids.duplicated(), columns.id_str, "is in an earlier row too")
-        votes = _read_votes(table, columns, tree, options.volunteers)
-        entries = {ours: Metadata(column, "float32") for ours, column in columns.values.items()} | columns.metadata
-        data = (
-            votes.data
-            | {column: table.classes(entry) for column, entry in columns.classes.items()}
-            | {column: table.metadata(entry) for column, entry in entries.items()}
-        )
-        dtypes = votes.dtypes | {column: entry.dtype for column, entry in entries.items()}
-        catalogue = cls(
-            table.path, pictures, columns, options, votes.tree, table.rows, ids.tolist(), files, data, dtypes,
-            notes + votes.notes,
+        return cls._of_pieces(table, iter([table]), pictures, columns, tree, options or CatalogueOptions())
+
+    @classmethod
+    def _of_pieces(
+        cls, names: CatalogueTable, pieces: Iterator[CatalogueTable], pictures: PictureFiles, columns: ColumnMap,
+        tree: DecisionTree | None, options: CatalogueOptions,
+    ) -> Catalogue:  # fmt: skip
+        """The catalogue.
+
+        Args:
+            names: the columns of names and pictures, of all rows.
+            pieces: all columns, of all rows, some rows at a time.
+        """
+        whole = len(names)
+        names, files, notes = _with_pictures(names, columns, pictures, options.skip_missing)
+        ids = names[columns.id_str]
+        _check_ids(names, columns.id_str)
+        kept = np.zeros(whole, bool)
+        kept[names.rows - 1] = True
+        conversion = _Conversion(columns, tree, options.volunteers)
+        file = ColumnFile(conversion.tables(pieces, kept))
+        return cls(
+            names.path, pictures, columns, options, conversion.tree, names.rows, ids.tolist(), files, file,
+            conversion.dtypes, notes + conversion.notes, conversion.digest.hexdigest(),
         )  # fmt: skip
-        _check_positions(table, catalogue)
-        _check_names(catalogue)
-        return catalogue
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -149,41 +157,50 @@ class Catalogue:
         """(N, 2) right ascension and declination in degrees, NaN where unknown; None: there are no such columns."""
         if not {"ra", "dec"} <= self.dtypes.keys():
             return None
-        return np.array([self.data["ra"], self.data["dec"]], dtype=np.float64).T  # None becomes NaN
-
-    @property
-    def votes(self) -> np.ndarray | None:
-        """(N, A) votes; None: there are none."""
-        return np.stack([self.data[c] for c in self.tree.columns], axis=1) if self.tree else None
+        return _float64(self.cells.table, ["ra", "dec"])
 
     @property
     def total_votes(self) -> np.ndarray | None:
         """(N,) number of votes of each galaxy; None: there are none."""
-        votes = self.votes
-        return None if votes is None else votes.sum(axis=1)
+        if self.tree is None:
+            return None
+        parts = [matrix_of(piece, self.tree.columns).sum(axis=1) for _, piece in self._pieces()]
+        return np.concatenate(parts)
+
+    def _pieces(self, rows: int = 10_000) -> Iterator[tuple[int, pa.Table]]:
+        """The first row, and the cells, of some rows at a time."""
+        for first in range(0, len(self), rows):
+            yield first, self.cells.table[first : first + rows]
 
     def batch(self, rows: Sequence[int]) -> Batch:
-        """These galaxies with their pictures."""
-        return batch_of(self.features, map(self.row, rows))
-
-    def row(self, i: int) -> Row | None:
-        """Galaxy i with its picture; None: the picture cannot be read, and is to be left out.
+        """These galaxies with their pictures, without those whose picture cannot be read, if these are to be left out.
 
         Raises:
-            BadInput: the picture cannot be read.
+            BadInput: a picture cannot be read.
         """
+        made = [(i, picture) for i in rows if (picture := self._picture(i))]
+        schema = self.features.arrow_schema
+        kept, kinds = [i for i, _ in made], {kind for _, (_, _, kind) in made}
+        pictures = [[picture[k] for _, picture in made] for k in (0, 1)]
+        images, native = (pa.array(each, schema.field("image").type) for each in pictures)
+        cells = self.cells.rows(kept)
+        columns = {"id_str": pa.array([self.ids[i] for i in kept], pa.string()), "image": images}
+        columns |= {name: cells[name] for name in cells.column_names}
+        table = pa.table({name: columns[name] for name in schema.names}, schema=schema)
+        return Batch(table, native if self.options.native else None, kinds)
+
+    def _picture(self, i: int) -> tuple[dict[str, Any], dict[str, Any] | None, str] | None:
+        """Galaxy i's picture, that at the original size if it is kept too, and the kind of the file; None: it is left out."""
         file = self.files[i]
         try:
             decoded = self.rendering.decode(self.pictures.read(file), file)
             image = self._image(i, *self.rendering.encode(decoded))
             whole = replace(self.rendering, size=None, crop=1.0)
-            native = self._image(i, *whole.encode(decoded)) if self.options.native else None
+            return image, self._image(i, *whole.encode(decoded)) if self.options.native else None, decoded.kind
         except BadInput as error:
             if self.options.skip_bad:
                 return None
             raise BadInput(f"{self.path}, row {self.rows[i]} (id_str {self.ids[i]}): {error}") from error
-        columns = {column: values[i] for column, values in self.data.items()}
-        return Row({"id_str": self.ids[i], "image": image} | columns, native, decoded.kind)
 
     def _image(self, i: int, content: bytes, suffix: str) -> dict[str, Any]:
         return {"bytes": content, "path": Path(self.files[i]).stem + suffix}
@@ -192,17 +209,14 @@ class Catalogue:
         """Changes whenever the rows may change; of the pictures it holds paths, sizes and times."""
         stamps = self.pictures.stamps(self.files)
         made_of = (stamps, self.ids, self.files, self.columns, self.rendering, self.options.native, self.features)
-        digest = hashlib.sha256(repr(made_of).encode())
-        for values in self.data.values():
-            digest.update(repr(values.tolist() if isinstance(values, np.ndarray) else values).encode())
-        return digest.hexdigest()
+        return hashlib.sha256(f"{made_of} {self.digest}".encode()).hexdigest()
 
     def inconsistencies(self) -> Iterator[str]:
         """A sentence for each galaxy and question whose votes contradict the tree (`DecisionTree.inconsistencies`)."""
-        if self.tree is None or (votes := self.votes) is None:
+        if self.tree is None:
             return
-        for first in range(0, len(votes), 10_000):  # a wrong column map breaks every galaxy
-            for i in self.tree.inconsistencies(votes[first : first + 10_000]):
+        for first, piece in self._pieces():  # a wrong column map breaks every galaxy
+            for i in self.tree.inconsistencies(matrix_of(piece, self.tree.columns)):
                 row = first + i.row
                 yield (
                     f"{self.path}, row {self.rows[row]} (id_str {self.ids[row]}): {i.question} has {i.votes} votes, "
@@ -210,14 +224,59 @@ class Catalogue:
                 )
 
 
-@dataclass(frozen=True)
-class _Votes:
-    """The votes of a catalogue, and its vote fractions: columns with their values and types, and notes for the card."""
+class _Conversion:
+    """Rows of texts as columns of the dataset, some rows at a time.
 
-    tree: DecisionTree | None = None
-    data: dict[str, Any] = field(default_factory=dict)
-    dtypes: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    Attributes:
+        tree, dtypes, notes: as of `Catalogue`, once the first rows have been converted.
+        digest: of all values so far.
+    """
+
+    def __init__(self, columns: ColumnMap, tree: DecisionTree | None, volunteers: int | None) -> None:
+        self.columns, self.volunteers = columns, volunteers
+        self.given, self.tree = tree, tree
+        self.dtypes: dict[str, str] = {}
+        self.notes: list[str] = []
+        self.digest = hashlib.sha256()
+
+    def tables(self, pieces: Iterator[CatalogueTable], kept: np.ndarray) -> Iterator[pa.Table]:
+        """The columns of the dataset, except id_str and image.
+
+        Args:
+            kept: (N,) bool, the rows that have a picture.
+
+        Raises:
+            BadInput: names the first row that is wrong.
+        """
+        for piece in pieces:
+            table = self._converted(piece.select(kept[piece.rows - 1]))
+            for column in table.columns:
+                self.digest.update(_content(column))
+            yield table
+
+    def _converted(self, piece: CatalogueTable) -> pa.Table:
+        columns = self.columns
+        votes = read_votes(piece, columns, self.given, self.volunteers)
+        entries = {ours: Metadata(column, "float32") for ours, column in columns.values.items()} | columns.metadata
+        data = (
+            votes.data
+            | {column: piece.classes(entry) for column, entry in columns.classes.items()}
+            | {column: piece.metadata(entry) for column, entry in entries.items()}
+        )
+        self.tree, self.notes = votes.tree, votes.notes
+        self.dtypes = votes.dtypes | {column: entry.dtype for column, entry in entries.items()}
+        _check_names(columns, self.tree)
+        table = pa.table(data)
+        _check_positions(piece, table, columns)
+        return table
+
+
+def _check_ids(table: CatalogueTable, column: str) -> None:
+    ids = table[column]
+    table.refuse(ids == "", column, "is empty")
+    rounded = ids.str.fullmatch(r"\d\.\d+[eE]\+?\d+")
+    table.refuse(rounded, column, "was once a number of many digits and has lost some: write the names as texts")
+    table.refuse(ids.duplicated(), column, "is in an earlier row too")
 
 
 def _without_missing_questions(columns: ColumnMap, path: Path) -> ColumnMap:
@@ -260,88 +319,31 @@ def _by_base_names(files: pd.Series, missing: np.ndarray, pictures: PictureFiles
     return files.where(~here, names), missing & ~here
 
 
-def _read_votes(table: CatalogueTable, columns: ColumnMap, tree: DecisionTree | None, volunteers: int | None) -> _Votes:
-    if tree is None:
-        return _Votes()
-    if columns.fractions:
-        return _read_fractions(table, columns.fractions, tree, volunteers)
-    if unknown := set(columns.votes) - set(tree.columns):
-        raise BadInput(f"--columns: tree {tree.name} has no vote column {', '.join(sorted(unknown))}")
-    problem = "is not a number of votes: whole, and not negative"
-    return _Votes(
-        tree,
-        {
-            ours: table.numbers(columns.votes.get(ours, ours), problem, whole=True).astype(np.int32)
-            for ours in tree.columns
-        },
-    )
+def _content(column: pa.ChunkedArray) -> bytes:
+    """Bytes that differ if the values do. Those of Arrow itself are undefined where there is no value."""
+    if pa.types.is_string(column.type):
+        return repr(column.to_pylist()).encode()
+    filled = column.fill_null(pa.scalar(0).cast(column.type))
+    return filled.to_numpy().tobytes() + column.is_null().to_numpy().tobytes()
 
 
-def _read_fractions(
-    table: CatalogueTable, fractions: Fractions, tree: DecisionTree, assumed_volunteers: int | None
-) -> _Votes:
-    """The fractions, and the votes that they stand for where the number of volunteers is known or assumed."""
-    names = [f"{question}_{answer}" for question, answers in fractions.questions.items() for answer in answers]
-    tree = _tree_of_fractions(tree, names)
-    ends = np.cumsum([len(answers) for answers in fractions.questions.values()])
-    slices = [slice(e - len(answers), e) for e, answers in zip(ends, fractions.questions.values(), strict=True)]
-    conditional = conditional_fractions(_published_fractions(table, fractions), slices)
-    columns = [f"{name}_fraction" for name in names]
-    data = dict(zip(columns, np.where(np.isnan(conditional), np.array(None), conditional).T.tolist(), strict=True))
-    dtypes = dict.fromkeys(columns, "float32")
-    about = (
-        "The catalogue publishes vote fractions, not votes. Columns `{question}_{answer}_fraction` hold them among those who "
-        "were asked the question (divided by the sum of the question's fractions), and are null where nobody was."
-    )
-    if fractions.volunteers is None and assumed_volunteers is None:
-        unknown = "It does not say how many volunteers looked at a galaxy: **there are no vote counts here**."
-        return _Votes(None, data, dtypes, [about, unknown])
-    if fractions.volunteers is None:
-        volunteers = np.full(len(table), assumed_volunteers)
-        source = f"**Nobody counted these votes**: {assumed_volunteers} volunteers were assumed for every galaxy"
-    else:
-        volunteers = table.numbers(fractions.volunteers, "is not a number of volunteers", whole=True)
-        source = f"The number of volunteers of each galaxy is the catalogue's `{fractions.volunteers}`"
-    in_order = conditional[:, [names.index(column) for column in tree.columns]]
-    votes = votes_of_fractions(in_order, volunteers.astype(np.int64), tree)
-    about_votes = (
-        f"{source}, and the vote columns are the whole votes nearest to the published fractions that walk the decision tree. "
-        "They stand for the fractions in a likelihood; they are not the clicks that were made."
-    )
-    return _Votes(tree, data | dict(zip(tree.columns, votes.T, strict=True)), dtypes, [about, about_votes])
+def _float64(table: pa.Table, columns: Sequence[str]) -> np.ndarray:
+    """(N, K), NaN where there is no number."""
+    return np.stack([table[column].cast(pa.float64()).to_numpy() for column in columns], axis=1)
 
 
-def _tree_of_fractions(tree: DecisionTree, names: list[str]) -> DecisionTree:
-    """The tree without questions of which there are no fractions."""
-    if missing := [column for column in tree.columns if column not in names]:
-        held = tree.held_by(names)
-        if held is None:
-            raise BadInput(f"--columns: fractions hold neither {missing[0]} nor any first question of tree {tree.name}")
-        return held
-    return tree
-
-
-def _published_fractions(table: CatalogueTable, fractions: Fractions) -> np.ndarray:
-    """(N, A) as they are in the catalogue; an empty cell is 0."""
-    problem = "is not a fraction between 0 and 1"
-    columns = [column for answers in fractions.questions.values() for column in answers.values()]
-    published = np.stack([table.numbers(column, problem, empty=0) for column in columns], axis=1)
-    for column, too_large in zip(columns, (published > 1.001).T, strict=True):  # a little above 1 by rounding
-        table.refuse(too_large, column, problem)
-    return published
-
-
-def _check_positions(table: CatalogueTable, catalogue: Catalogue) -> None:
-    if (positions := catalogue.positions) is None:
+def _check_positions(piece: CatalogueTable, table: pa.Table, columns: ColumnMap) -> None:
+    if not {"ra", "dec"} <= set(table.column_names):
         return
-    names = catalogue.columns.values | {name: entry.column for name, entry in catalogue.columns.metadata.items()}
-    for axis, (name, low, high) in enumerate((("ra", 0, 360), ("dec", -90, 90))):
-        outside = (positions[:, axis] < low) | (positions[:, axis] > high)
-        table.refuse(outside, names[name], f"is not a value of {name} in degrees, {low} to {high}")
+    names = columns.values | {name: entry.column for name, entry in columns.metadata.items()}
+    for name, low, high in (("ra", 0, 360), ("dec", -90, 90)):
+        values = _float64(table, [name])[:, 0]
+        piece.refuse(
+            (values < low) | (values > high), names[name], f"is not a value of {name} in degrees, {low} to {high}"
+        )
 
 
-def _check_names(catalogue: Catalogue) -> None:
-    columns, tree = catalogue.columns, catalogue.tree
+def _check_names(columns: ColumnMap, tree: DecisionTree | None) -> None:
     votes = tree.columns if tree else []
     names = ["id_str", "image", *votes, *columns.classes, *columns.values, *columns.metadata]
     if twice := sorted({name for name in names if names.count(name) > 1}):

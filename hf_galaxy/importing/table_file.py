@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ SIGNATURES: dict[bytes, Kind] = {b"PAR1": "parquet", b"SIMPLE  =": "fits", b"# %
 SEPARATORS = ",;\t|"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # the marks at the beginning of such files, of Excel's "Unicode text"
 BEGINNING = 2**16  # bytes
+ROWS_PER_PIECE = 20_000  # in memory as texts
 DECIMAL_COMMA = r"[+-]?\d*,?\d+(?:[eE][+-]?\d+)?"
 
 
@@ -82,7 +83,16 @@ def _holds_cells(column: Any) -> bool:
 
 
 def read_texts(path: Path, wanted: Collection[str]) -> pd.DataFrame:
+    """All rows of `read_pieces`; raises as that."""
+    return pd.concat(list(read_pieces(path, wanted)), ignore_index=True)
+
+
+def read_pieces(path: Path, wanted: Collection[str], rows: int = ROWS_PER_PIECE) -> Iterator[pd.DataFrame]:
     """The wanted columns of a table, as far as it has them, as texts: no digit is lost, and an empty cell is "".
+
+    Args:
+        rows: in a piece; a table has at least one piece, which may be empty. Formats of astronomy are read as a whole, and so are
+            files with semicolons, whose columns tell whether they have decimal commas.
 
     Raises:
         BadInput: one of them is there twice, or holds something else than texts and numbers.
@@ -90,17 +100,21 @@ def read_texts(path: Path, wanted: Collection[str]) -> pd.DataFrame:
     """
     kind, beginning = _kind(path)
     if kind == "parquet":
-        return _of_parquet(path, wanted)
+        yield from _of_parquet(path, wanted, rows)
+        return
     if kind != "csv":
-        return _of_astropy(path, kind, wanted)
+        yield _of_astropy(path, kind, wanted)
+        return
     dialect = _dialect(path, beginning)
     header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, index_col=False, **dialect)
     _check_once(path, header.iloc[0].tolist(), wanted)
     # index_col: a comma too many at the end of the rows would shift all columns by one
-    cells = pd.read_csv(
-        path, dtype=str, keep_default_na=False, usecols=lambda column: column in wanted, index_col=False, **dialect
-    )
-    return cells.apply(_with_decimal_points) if dialect["sep"] == ";" else cells
+    how = dict(dtype=str, keep_default_na=False, usecols=lambda column: column in wanted, index_col=False, **dialect)
+    if dialect["sep"] == ";":
+        yield pd.read_csv(path, **how).apply(_with_decimal_points)
+        return
+    with pd.read_csv(path, chunksize=rows, **how) as pieces:
+        yield from pieces
 
 
 def _kind(path: Path) -> tuple[Kind, bytes]:
@@ -154,13 +168,23 @@ def _check_once(path: Path, names: list[str], wanted: Collection[str]) -> None:
         raise BadInput(f"{path}: has the column {twice[0]!r} more than once; leave one of them, or rename it")
 
 
-def _of_parquet(path: Path, wanted: Collection[str]) -> pd.DataFrame:
-    schema = pq.read_schema(path)
-    _check_once(path, schema.names, wanted)
-    table = pq.read_table(path, columns=[name for name in schema.names if name in wanted])
+def _of_parquet(path: Path, wanted: Collection[str], rows: int) -> Iterator[pd.DataFrame]:
+    with pq.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        _check_once(path, schema.names, wanted)
+        columns = [name for name in schema.names if name in wanted]
+        empty = True
+        for batch in file.iter_batches(rows, columns=columns):
+            empty = False
+            yield _texts_of(path, batch)
+        if empty:
+            yield pd.DataFrame({name: [] for name in columns}, dtype=str)
+
+
+def _texts_of(path: Path, batch: pa.RecordBatch) -> pd.DataFrame:
     texts = {}
-    for name in table.column_names:
-        column = table[name].combine_chunks()
+    for name in batch.schema.names:
+        column = batch[name]
         try:
             texts[name] = texts_of(column)
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:

@@ -13,9 +13,10 @@ from hf_galaxy import load_tree
 from hf_galaxy.data.picture_files import Pictures
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.errors import BadInput
+from hf_galaxy.importing import table_file
 from hf_galaxy.importing.catalogues import Catalogue, CatalogueOptions
 from hf_galaxy.importing.column_map import ColumnMap
-from tests.galaxies import jpeg_bytes
+from tests.galaxies import jpeg_bytes, rows_of
 
 TREE = load_tree("gz_rings")
 
@@ -27,7 +28,7 @@ def read(catalogue_folder, tree=TREE, images="pictures"):
         ColumnMap.load(catalogue_folder / "map.json"),
         tree,
     )
-    return [catalogue.row(i).columns for i in range(len(catalogue))]
+    return rows_of(catalogue)
 
 
 def test_rows_hold_the_original_bytes_and_mapped_columns(catalogue_folder):
@@ -35,7 +36,7 @@ def test_rows_hold_the_original_bytes_and_mapped_columns(catalogue_folder):
     assert len(rows) == 5
     assert rows["g3"] == {
         "id_str": "g3", "image": {"bytes": jpeg_bytes(3), "path": "3.jpg"}, "ring_yes": 3, "ring_no": 7,
-        "type": "odd", "z": 0.3,
+        "type": "odd", "z": float(np.float32(0.3)),
     }  # fmt: skip
 
 
@@ -119,9 +120,10 @@ def test_a_picture_is_opened_and_decoded_once(catalogue_folder, form, monkeypatc
     )  # fmt: skip
     opened, open_image = [], Image.open
     monkeypatch.setattr(Image, "open", lambda *args, **options: opened.append(args) or open_image(*args, **options))
-    row = catalogue.row(3)
+    batch = catalogue.batch([3])
     assert len(opened) == 1
-    native, cropped = (open_image(io.BytesIO(each["bytes"])) for each in (row.native, row.columns["image"]))
+    pictures = (batch.native[0].as_py(), batch.table["image"][0].as_py())
+    native, cropped = (open_image(io.BytesIO(each["bytes"])) for each in pictures)
     assert (native.size, cropped.size) == ((64, 64), (32, 32))
 
 
@@ -133,9 +135,9 @@ def test_a_crop_leaves_the_native_picture_whole(catalogue_folder):
         TREE,
         CatalogueOptions(Rendering(crop=0.5), native=True),
     )
-    row = catalogue.row(catalogue.ids.index("g3"))
-    assert row.native == {"bytes": jpeg_bytes(3), "path": "3.jpg"}
-    assert Image.open(io.BytesIO(row.columns["image"]["bytes"])).size == (32, 32)
+    batch = catalogue.batch([catalogue.ids.index("g3")])
+    assert batch.native.to_pylist() == [{"bytes": jpeg_bytes(3), "path": "3.jpg"}]
+    assert Image.open(io.BytesIO(batch.table["image"][0].as_py()["bytes"])).size == (32, 32)
 
 
 def test_whole_numbers_keep_every_digit_and_empty_cells_are_missing(catalogue_folder):
@@ -167,7 +169,7 @@ def test_parquet_keeps_every_digit_beside_an_empty_cell(catalogue_folder):
     catalogue = Catalogue.read(
         catalogue_folder / "votes.parquet", Pictures([catalogue_folder / "pictures"]), columns, TREE
     )
-    assert catalogue.data["z"] == ["587722981741363291", "", "3", "4", "5"]
+    assert catalogue.cells.table["z"].to_pylist() == ["587722981741363291", "", "3", "4", "5"]
 
 
 def test_a_comma_too_many_shifts_nothing(catalogue_folder):
@@ -194,7 +196,7 @@ def test_a_bad_picture_may_be_left_out(catalogue_folder):
     columns = ColumnMap.load(catalogue_folder / "map.json")
     pictures = Pictures([catalogue_folder / "pictures"])
     catalogue = Catalogue.read(catalogue_folder / "votes.csv", pictures, columns, TREE, CatalogueOptions(skip_bad=True))
-    assert [catalogue.row(i) is None for i in range(5)] == [False, False, True, False, False]
+    assert [len(catalogue.batch([i]).table) for i in range(5)] == [1, 1, 0, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -322,3 +324,20 @@ def test_a_catalogue_with_none_of_the_columns_says_which_is_missing(catalogue_fo
     (catalogue_folder / "votes.csv").write_text("\n".join([names, *lines]))
     with pytest.raises(BadInput, match=r"votes\.csv: has no column 'file' \(it begins other_name, "):
         read(catalogue_folder)
+
+
+def test_a_catalogue_in_pieces_is_the_same_catalogue(catalogue_folder, monkeypatch):
+    """Whatever the number of rows that are read at a time; and a bad row is told by its number in the whole table."""
+    expected, path = read(catalogue_folder), catalogue_folder / "votes.csv"
+    pd.read_csv(path).to_parquet(catalogue_folder / "votes.parquet", row_group_size=2)
+    monkeypatch.setattr(table_file.read_pieces, "__defaults__", (2,))
+    assert read(catalogue_folder) == expected
+    columns, pictures = ColumnMap.load(catalogue_folder / "map.json"), Pictures([catalogue_folder / "pictures"])
+    assert rows_of(Catalogue.read(catalogue_folder / "votes.parquet", pictures, columns, TREE)) == expected
+    (catalogue_folder / "pictures/1.jpg").unlink()
+    found = Catalogue.read(path, pictures, columns, TREE, CatalogueOptions(skip_missing=True))
+    assert (rows_of(found), found.rows.tolist()) == ([row for row in expected if row["id_str"] != "g1"], [1, 3, 4, 5])
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:5], lines[5].replace("k0", "k7")]))
+    with pytest.raises(BadInput, match=r"row 5, column kind: 'k7' is not one of"):
+        Catalogue.read(path, pictures, columns, TREE, CatalogueOptions(skip_missing=True))

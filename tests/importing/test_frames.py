@@ -46,8 +46,7 @@ def pictures(form):
 def test_pictures_in_cells_keep_their_pixels(form):
     catalogue = open_frame(frame(pictures(form)), Reading())
     assert catalogue.ids[0] == "587739505552785605"
-    for i in range(NUMBER):
-        row = catalogue.row(i).columns
+    for i, row in enumerate(catalogue.batch(range(NUMBER)).table.to_pylist()):
         found = Image.open(io.BytesIO(row["image"]["bytes"]))
         assert np.array_equal(np.asarray(found), np.asarray(Image.open(io.BytesIO(jpeg_bytes(i)))))
         assert row["kind"] == ("a" if i % 2 == 0 else "")

@@ -28,6 +28,7 @@ from hf_galaxy.importing.catalogues import Catalogue
 from hf_galaxy.importing.column_map import ColumnMap
 from tests.conftest import ROOT
 from tests.galaxies import jpeg_bytes
+from tests.galaxies import rows_of as rows_of_source
 
 # Galaxy Zoo 2: task -> question, its answers in the order of their numbers, and the answers (task, place) that lead to it.
 GZ2 = {
@@ -350,7 +351,7 @@ def small(catalogue_folder):
 def catalogue_rows(folder, catalogue, images="pictures"):
     columns = ColumnMap.load(folder / "map.json")
     found = Catalogue.read(folder / catalogue, Pictures([folder / images]), columns, load_tree("gz_rings"))
-    return [found.row(i) for i in range(len(found))]
+    return rows_of_source(found)
 
 
 def test_gzipped_csv_and_parquet_are_as_good_as_csv(catalogue_folder):
@@ -372,7 +373,7 @@ def test_a_folder_at_the_top_of_a_zip_may_be_left_out_of_names(catalogue_folder,
         columns = json.loads((catalogue_folder / "map.json").read_text())
         (catalogue_folder / "map.json").write_text(json.dumps(columns | {"image": "images/{file}"}))
     rows = catalogue_rows(catalogue_folder, "votes.csv", "pictures.zip")
-    assert {row.columns["id_str"]: row.columns["image"]["bytes"] for row in rows} == {
+    assert {row["id_str"]: row["image"]["bytes"] for row in rows} == {
         f"g{i}": (catalogue_folder / f"pictures/{i}.jpg").read_bytes() for i in range(5)
     }
 
@@ -395,7 +396,7 @@ def test_a_second_file_is_joined_by_a_key_that_is_unique(catalogue_folder):
     )
     assert not (here / "out").exists()
     (here / "map.json").write_text(json.dumps(columns | {"join": join | {"on": {"name": "name", "epoch": "epoch"}}}))
-    rows = {row.columns["id_str"]: row.columns["image"]["bytes"] for row in catalogue_rows(here, "votes.csv")}
+    rows = {row["id_str"]: row["image"]["bytes"] for row in catalogue_rows(here, "votes.csv")}
     assert rows["g1"] == (here / "pictures/1.jpg").read_bytes()
 
 
