@@ -81,19 +81,20 @@ class Pictures:
     def stamps(self, names: list[str]) -> list[tuple[str, int, int]]:
         """Path, size and time of modification of the zips and of these files in folders, which change when a file changes."""
 
-        def stamp(path: Path) -> tuple[str, int, int]:
-            status = path.stat()
-            return str(path.resolve()), status.st_size, status.st_mtime_ns
+        def stamp(path: str) -> tuple[str, int, int]:
+            status = os.stat(path)
+            return path, status.st_size, status.st_mtime_ns
 
-        zips = [stamp(source) for source in self.sources if not source.is_dir()]
-        folders = {source for source in self.sources if source.is_dir()}
-        return zips + [stamp(source / name) for name in names if (source := self._source(name)) in folders]
+        zips = [stamp(os.path.realpath(source)) for source in self.sources if not source.is_dir()]
+        folders = {source: os.path.realpath(source) for source in self.sources if source.is_dir()}
+        places = ((folders.get(source), name) for name in names if (source := self._source(name)))
+        return zips + [stamp(os.path.join(folder, name)) for folder, name in places if folder]
 
     def _source(self, name: str) -> Path | None:
         """The first source that has the file, or None."""
-        if ".." in Path(name).parts:  # would leave the folder
+        if ".." in name and ".." in Path(name).parts:  # would leave the folder
             return None
-        if Path(name).anchor:
+        if (os.sep == "\\" or name.startswith("/")) and Path(name).anchor:
             folders = [source for source in self.sources if source.is_dir()]
             places = [
                 (source, place) for source in folders for place in (os.path.abspath(source), os.path.realpath(source))
@@ -102,7 +103,9 @@ class Pictures:
             return next((source for source in within if os.path.isfile(name)), None)
         for source in self.sources:
             if source.is_dir():
-                exists = os.path.isfile(source / name)  # Path.is_file raises where a name is too long for a file
+                exists = os.path.isfile(
+                    os.path.join(source, name)
+                )  # Path.is_file raises where a name is too long for a file
             else:
                 exists = str(PurePosixPath(name)) in self._archive(source)[1]
             if exists:

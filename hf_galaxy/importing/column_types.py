@@ -10,15 +10,17 @@ from hf_galaxy.importing.column_map import Dtype
 
 # What programs write into cells of numbers that are missing.
 MISSING = ("", "nan", "null", "none", "n/a", "na", "--", "masked", "<na>")
+WRITTEN = tuple({each for word in MISSING for each in (word, word.upper(), word.title(), "NaN")})
 WHOLE = r"^[+-]?(0|[1-9]\d*)(\.0)?$"
 # A number of many digits that went through a float, and lost some.
 ROUNDED = r"^\d\.\d+[eE]\+?\d+$"
+BOOLS = ("true", "false")
 LARGEST_FLOAT32 = 3.4e38
 
 
 def without_missing(cells: pd.Series) -> pd.Series:
     """(N,) the texts; "" where a cell is one of the words for a missing number."""
-    return cells.where(~cells.str.lower().isin(MISSING), "")
+    return cells.where(~cells.isin(WRITTEN), "")
 
 
 def dtype_of(cells: pd.Series) -> Dtype:
@@ -34,12 +36,15 @@ def dtype_of(cells: pd.Series) -> Dtype:
     filled = texts.filter(pc.not_equal(texts, ""))
     if not len(filled):
         return "string"
-    if pc.all(pc.is_in(pc.utf8_lower(filled), pa.array(["true", "false"], pa.large_string()))).as_py():
-        return "bool"
+    first = filled[0].as_py().lower()
+    if first in BOOLS:
+        return (
+            "bool" if pc.all(pc.is_in(pc.utf8_lower(filled), pa.array(BOOLS, pa.large_string()))).as_py() else "string"
+        )
+    if not _is(filled, pa.float64()) or pc.any(pc.match_substring_regex(filled, r"^[+-]?0\d")).as_py():
+        return "string"
     if pc.all(pc.match_substring_regex(filled, WHOLE)).as_py():
         return "int64" if _is(filled, pa.int64()) else "string"
-    if pc.any(pc.match_substring_regex(filled, r"^[+-]?0\d")).as_py() or not _is(filled, pa.float64()):
-        return "string"
     largest = pc.max(pc.abs(filled.cast(pa.float64()))).as_py()
     return "float64" if LARGEST_FLOAT32 < largest < float("inf") else "float32"
 

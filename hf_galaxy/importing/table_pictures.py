@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -62,15 +63,16 @@ def picture_column(cells: pd.DataFrame, pictures: PictureFiles, name: str, given
     usual = [given] if given else columns_named_like(cells.columns, IMAGE_NAMES)
     names = [] if given else columns_named_like(cells.columns, ID_NAMES)
     others = [] if given else [column for column in cells.columns if column not in usual]
-    candidates = [
-        [*_as_they_are(usual), *_with_suffixes(usual, cells)],
-        _as_they_are(others),
-        _with_suffixes(names, cells),
-        _with_suffixes([column for column in others if column not in names], cells),
+    groups: list[tuple[Callable[[], list[PictureColumn]], int]] = [
+        (lambda: [*_as_they_are(usual), *_with_suffixes(usual, cells)], SAMPLE),
+        (lambda: _as_they_are(others), SAMPLE),
+        (lambda: _with_suffixes(names, cells), SAMPLE),
+        (lambda: _with_suffixes([column for column in others if column not in names], cells), SAMPLE),
+        (lambda: [*_as_they_are(usual), *_with_suffixes([*usual, *names], cells)], LARGE_SAMPLE),
     ]
-    for group, size in [(each, SAMPLE) for each in candidates] + [(candidates[0] + candidates[2], LARGE_SAMPLE)]:
+    for candidates, size in groups:
         sample = cells.iloc[np.unique(np.linspace(0, len(cells) - 1, size).round().astype(int))]
-        found = [(_number_found(candidate, sample, pictures), candidate) for candidate in group]
+        found = [(_number_found(candidate, sample, pictures), candidate) for candidate in candidates()]
         number, best = max(found, key=lambda each: each[0], default=(0, None))  # of equal ones the first
         if number and best:
             return best
