@@ -99,18 +99,18 @@ def main(settings: Cut) -> None:
             folder.write_tables(positions, error.failures)
             raise BadInput(f"{error}; when the server is there again, the same command goes on") from error
         folder.write_tables(positions, failures)
-        print(summary(positions, folder, failures))
+        print(summary(settings.out, positions, folder, failures))
         if failures:
             print(f"{settings.out / FAILED}: why the others have none; the same command tries them again")
 
 
-def summary(positions: Positions, folder: CutoutFolder, failures: Mapping[str, str]) -> str:
+def summary(out: Path, positions: Positions, folder: CutoutFolder, failures: Mapping[str, str]) -> str:
     """How many galaxies have a picture, and how many of these lack pixels."""
     from hf_galaxy.cutouts.folder import TABLE
 
     number = len(positions.galaxies)
     done = [galaxy for galaxy in positions.galaxies if galaxy.id_str not in failures]
-    text = f"{folder.path / TABLE}: {len(done):,} of {number:,} galaxies have a picture"
+    text = f"{out / TABLE}: {len(done):,} of {number:,} galaxies have a picture"
     if partial := sum((folder.missing(galaxy) or 0) > 0 for galaxy in done):
         text += f"; {partial:,} of them have pixels without a value (column missing)"
     return text

@@ -104,7 +104,7 @@ def cube(contents: list[bytes], bands: tuple[str, ...]) -> bytes:
     return fits_file(np.stack(values), headers[0], bands)
 
 
-def fits_file(values: np.ndarray, header: Any, bands: tuple[str, ...]) -> bytes:
+def fits_file(values: np.ndarray, header: Any = None, bands: tuple[str, ...] = ()) -> bytes:
     """A FITS file of one image.
 
     Args:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.progress import progress
 
 logger = logging.getLogger(__name__)
+WRITERS, MOST_WAITING = 4, 64  # threads that write files, and files that wait for them
 MOST_MISSING = 0.5  # share of the pixels without a value, above which there is no picture
 
 
@@ -56,21 +59,24 @@ class Form:
             BadInput: it has no picture, and why.
         """
         cuts = [image.cut(galaxy.field, place) for image, place in zip(tile.images, places, strict=True)]
-        values, wcs = [cut[0] for cut in cuts], cuts[0][1]
-        if len({each.shape for each in values}) > 1:
+        bands, headers = zip(*cuts, strict=True)
+        if len({each.shape for each in bands}) > 1:
             raise BadInput("the bands of its tile have pixels of different sizes")
+        values = np.stack(bands) if len(bands) > 1 else bands[0]
         missing = float(np.mean(~np.isfinite(values)))
         if missing > MOST_MISSING:
             raise BadInput(f"{missing:.0%} of the pixels of its field have no values")
-        content = fits_file(np.stack(values) if len(values) > 1 else values[0], wcs.to_header(), self.bands)
-        return (content if self.format == "fits" else self._jpeg(content)), missing
+        if self.format == "fits":
+            return fits_file(values, headers[0], self.bands), missing
+        return self._jpeg(values), missing
 
-    def _jpeg(self, content: bytes) -> bytes:
+    def _jpeg(self, values: np.ndarray) -> bytes:
         from PIL import Image
 
-        picture = Rendering().decode(content).pixels.resize((self.size, self.size), Image.Resampling.BICUBIC)
+        picture = Rendering().decode(fits_file(values)).pixels
         file = io.BytesIO()
-        picture.save(file, "JPEG", quality=95, subsampling=0)  # 4:4:4: blue knots are small
+        # 4:4:4: blue knots are small
+        picture.resize((self.size, self.size), Image.Resampling.BICUBIC).save(file, "JPEG", quality=95, subsampling=0)
         return file.getvalue()
 
 
@@ -133,14 +139,23 @@ class Cutting:
             return
         pixels = tile.pixels(self.places[near])
         shown = tile.shows(pixels)
-        for index, *own in zip(near[shown].tolist(), *(each[shown] for each in pixels), strict=True):
-            try:
-                content, missing = self.form.file(tile, self.galaxies[index], own)
-            except BadInput as error:
-                self.reasons[index] = str(error)
-                continue
-            if missing < self.missing[index]:
-                self.missing[index] = missing
-                self.folder.save(self.galaxies[index], content)
-                if missing == 0:
-                    self.folder.record(self.galaxies[index], missing)
+        written: deque[Future[None]] = deque()
+        with ThreadPoolExecutor(WRITERS) as writers:  # a disk takes its time to say that a file is safe
+            for index, *own in zip(near[shown].tolist(), *(each[shown] for each in pixels), strict=True):
+                try:
+                    content, missing = self.form.file(tile, self.galaxies[index], own)
+                except BadInput as error:
+                    self.reasons[index] = str(error)
+                    continue
+                if missing < self.missing[index]:
+                    self.missing[index] = missing
+                    written.append(writers.submit(self._write, index, content, missing))
+                if len(written) > MOST_WAITING:
+                    written.popleft().result()
+        for each in written:
+            each.result()
+
+    def _write(self, index: int, content: bytes, missing: float) -> None:
+        self.folder.save(self.galaxies[index], content)
+        if missing == 0:
+            self.folder.record(self.galaxies[index], missing)

@@ -1,5 +1,6 @@
 """Requests as the hosts of a public service would like them: few at a time, patient, and with a name to write to."""
 
+import logging
 import random
 import re
 import threading
@@ -14,12 +15,14 @@ from hf_galaxy.cutouts.answers import NoPicture, Unreachable, WrongAnswer
 from hf_galaxy.download import SameServer, download
 from hf_galaxy.errors import BadInput
 
+logger = logging.getLogger(__name__)
 SECONDS = 60  # for one answer
 MAX_BYTES = 2**28  # of an answer
 BUSY = (429, 503)  # all requests wait, not only the one that got this
 PASSING = (408, 500, 502, 504, *BUSY)  # may be well the next time
 CLOSED = (401, 403)  # nobody, or not we, may ask
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between tries, which double
+SAID_WAIT = 10.0  # seconds
 LONGEST_ASKED = 600.0  # seconds; who asks for more is not waited for
 
 Check = Callable[[bytes], None]
@@ -128,6 +131,8 @@ class Client:
                 raise Unreachable(f"the server is busy, and asks to wait {asked_wait:,.0f} s")
             if attempt < self.retries:
                 wait = max(asked_wait, min(LONGEST_WAIT, FIRST_WAIT * 2**attempt) * random.uniform(0.5, 1.5))
+                if wait >= SAID_WAIT:
+                    logger.info("%s; waiting for %.0f s", failure, wait)
                 if busy or asked_wait:
                     self.pace.pause(wait)
                 else:

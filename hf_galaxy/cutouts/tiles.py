@@ -88,15 +88,17 @@ class Image:
     Attributes:
         values: (H, W).
         wcs: where its pixels are in the sky.
+        header: the same for a FITS file, with distortions.
         scales: (2,) arcseconds per pixel, in x and y.
     """
 
     values: np.ndarray
     wcs: Any
+    header: Any
     scales: np.ndarray
 
     def cut(self, field: Field, place: np.ndarray) -> tuple[np.ndarray, Any]:
-        """The pixels of a field, NaN where it is outside of the image, and their WCS.
+        """The pixels of a field, NaN where it is outside of the image, and a header with their WCS.
 
         Args:
             place: (2,) x and y of its centre in pixels.
@@ -108,10 +110,13 @@ class Image:
 
         width, height = np.maximum(1, np.rint(field.arcsec / self.scales)).astype(int)
         try:
-            cut = Cutout2D(self.values, tuple(place), (height, width), wcs=self.wcs, mode="partial", fill_value=np.nan)
+            cut = Cutout2D(self.values, tuple(place), (height, width), mode="partial", fill_value=np.nan)
         except UNREADABLE as error:
             raise BadInput(f"its tile cannot be read ({' '.join(str(error).split())})") from error
-        return cut.data.astype(np.float32), cut.wcs
+        header = self.header.copy()
+        for axis, (first, start) in enumerate(zip(cut.origin_original, cut.slices_cutout[::-1], strict=True), 1):
+            header[f"CRPIX{axis}"] = header.get(f"CRPIX{axis}", 0.0) - (first - start.start)
+        return cut.data.astype(np.float32), header
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +186,7 @@ def _of_hdu(hdu: Any) -> Image | None:
     wcs = WCS(hdu.header)
     if not wcs.has_celestial or wcs.naxis != 2:
         return None
-    return Image(_values(hdu), wcs, proj_plane_pixel_scales(wcs) * 3600)
+    return Image(_values(hdu), wcs, wcs.to_header(relax=True), proj_plane_pixel_scales(wcs) * 3600)
 
 
 def _values(hdu: Any) -> np.ndarray:

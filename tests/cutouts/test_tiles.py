@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import re
+import warnings
 from collections import Counter
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.nddata import Cutout2D
-from astropy.wcs import WCS
+from astropy.wcs import WCS, Sip
 from PIL import Image
 
 from hf_galaxy.commands.cutouts import command
@@ -41,7 +42,9 @@ def wcs_of(x=0, y=0, angle=0.0):
 
 
 def write_tile(path, values, wcs, compressed=False, first=(), **header):
-    hdu = (fits.CompImageHDU if compressed else fits.ImageHDU if first else fits.PrimaryHDU)(values, wcs.to_header())
+    hdu = (fits.CompImageHDU if compressed else fits.ImageHDU if first else fits.PrimaryHDU)(
+        values, wcs.to_header(relax=True)
+    )
     hdu.header.update(header)
     path.parent.mkdir(parents=True, exist_ok=True)
     fits.HDUList([fits.PrimaryHDU(), *first, hdu] if compressed or first else [hdu]).writeto(path)
@@ -155,7 +158,9 @@ def test_outside_of_all_tiles_is_said(tmp_path, survey):
     assert pd.read_csv(tmp_path / "out/failed.csv")["reason"].tolist() == ["no tile shows its place"] * 2
 
 
-@pytest.mark.parametrize("kind", ["compressed", "gzipped", "scaled", "whole numbers", "second extension", "galactic"])
+@pytest.mark.parametrize(
+    "kind", ["compressed", "gzipped", "scaled", "whole numbers", "second extension", "galactic", "distorted"]
+)
 def test_tiles_of_every_kind(tmp_path, kind):
     path, values, wcs = tmp_path / "a/tile.fits", SKY[0], wcs_of()
     pixels = (60.3, 81.8)
@@ -174,6 +179,13 @@ def test_tiles_of_every_kind(tmp_path, kind):
     elif kind == "second extension":
         mask = fits.ImageHDU(np.ones((150, 150), np.float32), wcs.to_header(), "MASK")
         write_tile(path, values, wcs, first=[fits.ImageHDU(np.ones((3, 4, 5), np.float32)), mask])
+    elif kind == "distorted":
+        wcs.wcs.ctype = ["RA---TAN-SIP", "DEC--TAN-SIP"]
+        wcs.sip = Sip(np.diag([0, 0, 2e-4])[:, ::-1], np.diag([1e-4, 0, 0]), None, None, wcs.wcs.crpix)
+        x, y = wcs.world_to_pixel(wcs_of().pixel_to_world(*pixels))
+        assert abs(x - pixels[0]) > 0.01
+        write_tile(path, values, wcs)
+        values = Cutout2D(SKY[0], (float(x), float(y)), 15).data
     else:
         middle = SkyCoord(RA, DEC, unit="deg").galactic
         wcs.wcs.ctype, wcs.wcs.crval = ["GLON-TAN", "GLAT-TAN"], [middle.l.deg, middle.b.deg]
@@ -182,7 +194,11 @@ def test_tiles_of_every_kind(tmp_path, kind):
         write_tile(path, values, wcs)
         values = Cutout2D(SKY[0], (float(x), float(y)), 15).data
     cut(tmp_path, tmp_path / "a", [pixels])
-    expected = values if kind == "galactic" else Cutout2D(values.astype(np.float32), pixels, 15).data
+    expected = values if kind in ("galactic", "distorted") else Cutout2D(values.astype(np.float32), pixels, 15).data
+    header = fits.getheader(tmp_path / "out/images/g0.fits")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the sizes that the header of a mosaic with distortions has
+        assert np.abs(np.array(WCS(header).world_to_pixel(wcs_of().pixel_to_world(*pixels))) - 7).max() <= 0.5
     tolerance = {"compressed": 0.2, "scaled": 0.001}.get(kind, 0)
     np.testing.assert_allclose(values_of(tmp_path, "g0"), expected, atol=tolerance, rtol=0)
 
