@@ -60,6 +60,12 @@ def test_a_jpeg_is_the_servers_byte_for_byte(server, client, survey):
     assert Image.open(io.BytesIO(content)).size == (128, 128)
 
 
+def test_the_reddest_band_of_pan_starrs_is_red(server, client):
+    service("panstarrs", "jpg", ("g", "r", "z")).picture(FIELD, client.ask)
+    query = server.asked[-1][1]
+    assert [query[colour] for colour in ("red", "green", "blue")] == ["/rings/z.fits", "/rings/r.fits", "/rings/g.fits"]
+
+
 @pytest.mark.parametrize(
     ("survey", "bands", "shape"),
     [

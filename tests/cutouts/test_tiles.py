@@ -17,7 +17,7 @@ from astropy.wcs import WCS, Sip
 from PIL import Image
 
 from hf_galaxy.commands.cutouts import command
-from hf_galaxy.cutouts import tiles
+from hf_galaxy.cutouts import cutting
 from hf_galaxy.cutouts.tiles import tile_files
 from hf_galaxy.errors import BadInput
 
@@ -137,6 +137,9 @@ def test_the_tile_that_shows_most_is_used_and_what_is_missing_is_counted(tmp_pat
     expected[:2] = np.nan  # rows 68 and 69; the upper tile begins at 70
     np.testing.assert_array_equal(values_of(tmp_path, "g2"), expected)
     assert done.missing["g2"] == pytest.approx(np.isnan(expected).mean())
+    place = SkyCoord(done.ra["g2"], done.dec["g2"], unit="deg")
+    middle = WCS(fits.getheader(tmp_path / "out/images/g2.fits")).world_to_pixel(place)
+    assert np.abs(np.array(middle) - 7).max() <= 0.5
     failed = pd.read_csv(tmp_path / "out/failed.csv", index_col="id_str")
     assert list(failed.index) == ["g3", "g4"]
     assert failed.reason.str.contains("% of the pixels of its field have no values").all()
@@ -148,9 +151,41 @@ def test_pixels_that_are_nan_are_missing_too(tmp_path):
     values[:, :60] = np.nan
     write_tile(tmp_path / "a/a.fits", values, wcs_of())
     write_tile(tmp_path / "a/b.fits", SKY[0][:80, :80], wcs_of())
-    done = cut(tmp_path, tmp_path / "a", [(60, 40), (60, 110), (20, 110)])
+    write_tile(tmp_path / "a/c.fits", np.where(np.arange(150) < 59, np.nan, SKY[0]).astype(np.float32), wcs_of())
+    done = cut(tmp_path, tmp_path / "a", [(60, 40), (60, 110), (20, 110), (40, 75)])
     np.testing.assert_array_equal(values_of(tmp_path, "g0"), of_sky(60, 40))
-    assert done.missing.to_dict() == {"g0": 0, "g1": 7 / 15}
+    # g1: 7 columns are missing on a, 6 on c. g3: 3 rows are on no tile but b, where they are missing.
+    assert done.missing.to_dict() == {"g0": 0, "g1": 6 / 15, "g3": pytest.approx(3 / 15)}
+
+
+def test_a_tile_that_shows_less_changes_nothing(tmp_path):
+    for name, first in [("a", 55), ("b", 58), ("c", 54), ("d", 59)]:
+        write_tile(
+            tmp_path / f"a/{name}.fits", np.where(np.arange(150) < first, np.nan, SKY[0]).astype(np.float32), wcs_of()
+        )
+    done = cut(tmp_path, tmp_path / "a", [(60, 40)])
+    assert np.isnan(values_of(tmp_path, "g0")).mean() == done.missing["g0"] == 1 / 15
+
+
+def test_an_interrupted_command_looks_at_the_tiles_again_that_may_show_more(tmp_path, survey, monkeypatch):
+    real = cutting.opened
+
+    def stopped(files):
+        if "sky-0-70" in files[0].name:
+            raise KeyboardInterrupt
+        return real(files)
+
+    monkeypatch.setattr(cutting, "opened", stopped)
+    monkeypatch.setattr("signal.raise_signal", lambda number: None)
+    monkeypatch.setattr("signal.signal", lambda number, handler: None)
+    pixels = [(78, 40), (20, 20)]  # the first is cut in part by now
+    with pytest.raises(FileNotFoundError, match=r"cutouts\.csv"):
+        cut(tmp_path, survey, pixels, "--bands", "g")
+    assert np.isnan(values_of(tmp_path, "g0")).any()
+    monkeypatch.setattr(cutting, "opened", real)
+    done = cut(tmp_path, survey, pixels, "--bands", "g")
+    np.testing.assert_array_equal(values_of(tmp_path, "g0"), of_sky(78, 40))
+    assert done.missing.tolist() == [0, 0]
 
 
 def test_outside_of_all_tiles_is_said(tmp_path, survey):
@@ -175,7 +210,9 @@ def test_tiles_of_every_kind(tmp_path, kind):
         hdu.writeto(path)
     elif kind == "whole numbers":
         values = np.rint(values * 1000).astype(np.int16)
-        write_tile(path, values, wcs)
+        values[82, 60] = -32768
+        write_tile(path, values, wcs, BLANK=-32768)
+        values = np.where(values == -32768, np.nan, values)
     elif kind == "second extension":
         mask = fits.ImageHDU(np.ones((150, 150), np.float32), wcs.to_header(), "MASK")
         write_tile(path, values, wcs, first=[fits.ImageHDU(np.ones((3, 4, 5), np.float32)), mask])
@@ -234,7 +271,7 @@ def test_a_second_run_opens_nothing_and_a_killed_one_makes_partial_cutouts_again
     pixels = [(20, 20), (145, 75)]
     done = cut(tmp_path, survey, pixels, "--bands", "g")
     assert done.missing["g1"] > 0
-    monkeypatch.setattr(tiles, "opened", None)
+    monkeypatch.setattr(cutting, "opened", None)
     cut(tmp_path, survey, pixels, "--bands", "g")
     monkeypatch.undo()
     journal = tmp_path / "out/.journal"
