@@ -2,7 +2,7 @@
 
     hf-galaxy cutouts positions.csv --survey legacy-dr10 --fov-arcsec 60 --contact me@example.org --out data/cutouts
     hf-galaxy cutouts positions.fits --survey files:tiles --bands g r z --fov-column radius --out data/cutouts
-    hf-galaxy publish catalogue --catalogue data/cutouts/cutouts.csv --images data/cutouts/images ...
+    hf-galaxy finetune --dataset data/cutouts/cutouts.csv --images data/cutouts/images ...
 
 The same command goes on where it was interrupted, and tries those galaxies again that have no picture.
 """

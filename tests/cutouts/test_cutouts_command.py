@@ -16,6 +16,8 @@ from hf_galaxy.data.picture_files import Pictures
 from hf_galaxy.files import only_writer_of
 from hf_galaxy.importing.catalogue_table import CatalogueTable
 from hf_galaxy.importing.column_map import ColumnMap
+from hf_galaxy.importing.raw import raw_galaxies
+from hf_galaxy.importing.reading import Reading
 from tests.cutouts.survey_server import jpeg_at
 from tests.forks import SERVER
 
@@ -227,9 +229,11 @@ def test_whatever_stops_it_the_same_command_completes(server, tmp_path, number):
     assert len(read(tmp_path / "out/cutouts.csv")) == 40
 
 
-def test_the_table_can_be_published_with_the_pictures(server, tmp_path):
+def test_the_table_and_the_pictures_are_a_dataset(server, tmp_path):
     out = tmp_path / "out"
     cut(catalogue(tmp_path / "t.csv", {"../a": 1.0, "b c": 2.0}, kind=["x", "y"]), *FAST, "--out", out)
+    raw = raw_galaxies(str(out / "cutouts.csv"), Reading(images=(out / "images",)))
+    assert len(raw.source) == 2
     columns = ColumnMap(classes={"kind": {"column": "kind", "names": {"x": "x", "y": "y"}}})
     table = CatalogueTable.read(out / "cutouts.csv", columns.needed(None))
     assert table["id_str"].tolist() == ["../a", "b c"]
