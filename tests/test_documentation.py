@@ -81,7 +81,13 @@ def known_options():
     """All options of our commands, and those of other programs that the documentation names."""
     files = [*(ROOT / "hf_galaxy/commands").glob("*.py"), *(ROOT / "hf_galaxy/training").glob("*.py")]
     code = "\n".join(
-        path.read_text() for path in (*files, *(ROOT / "hf_galaxy").glob("*.py"), ROOT / "hf_galaxy/data/pictures.py")
+        path.read_text()
+        for path in (
+            *files,
+            *(ROOT / "hf_galaxy").glob("*.py"),
+            ROOT / "hf_galaxy/data/pictures.py",
+            ROOT / "hf_galaxy/importing/reading.py",
+        )
     )
     fields = {field.replace("_", "-") for field in re.findall(r"^    ([a-z_]+): ", code, re.MULTILINE)}
     others = set(re.findall(r"--[a-z-]+", (ROOT / "hf_galaxy/command_line.py").read_text())) | {"--help", "--sdk"}

@@ -35,7 +35,7 @@ def finetune(
     out: str | Path | None = None,
     **options: Any,
 ) -> Run:
-    """Finetune a pretrained backbone on a published dataset: what the command `hf-galaxy finetune` does, with its options and defaults.
+    """Finetune a pretrained backbone on a dataset: what the command `hf-galaxy finetune` does, with its options and defaults.
 
     The same call again resumes a run that was interrupted, and returns one that is finished. A progress bar shows the training
     (TQDM_DISABLE=1 hides it), and an interactive session also the log. Whatever training sets in the process (threads, random
@@ -43,8 +43,8 @@ def finetune(
     `hf-galaxy launch finetune` trains on several.
 
     Args:
-        data: the dataset: a folder made by `hf-galaxy publish`, or the Hub id of a dataset of Parquet files with columns `id_str` and
-            `image`; or a table of galaxies: its file ("survey.csv"), or a pandas DataFrame, with a column of pictures (bytes, PIL images,
+        data: the dataset: a folder made by `hf-galaxy publish`, the Hub id of any dataset with pictures, a folder of pictures with a
+            subfolder for each class, or a `datasets.Dataset` or `DatasetDict`; or a table of galaxies: its file ("survey.csv"), or a pandas DataFrame, with a column of pictures (bytes, PIL images,
             arrays) or of their paths in `images="cutouts/"`; or a list of several.
         start: pretrained weights: a timm model name with its tag ("convnext_atto.d2_in1k"), a run folder or its Hub id, a `Run`,
             a .safetensors or .pth file of timm weights, "hf_hub:ORG/NAME", or "transformers:FOLDER_OR_HUB_ID".

@@ -82,6 +82,14 @@ def test_pictures_in_any_form_have_the_predictions_of_their_galaxies(run, mock_d
         assert list(run.predict(several, cpu=True)["id_str"]) == paths
 
 
+def test_a_dataset_in_memory_has_the_predictions_of_the_published_one(run, mock_dataset):
+    expected = run.predict(mock_dataset, cpu=True).set_index("id_str").iloc[:, 2:]
+    renamed = load_dataset(str(mock_dataset)).rename_columns({"image": "picture", "id_str": "galaxy"})
+    table = run.predict(renamed, cpu=True)
+    assert sorted(table["split"].unique()) == ["test", "train", "validation"]
+    pd.testing.assert_frame_equal(table.set_index("id_str").iloc[:, 2:].loc[expected.index], expected, rtol=1e-4)
+
+
 def test_pictures_that_cannot_be_read_are_named(run, pictures, caplog, tmp_path):
     table = run.predict(pictures, cpu=True)
     assert list(table["id_str"]) == ["0.jpg", "1.jpg", "2.jpg"]

@@ -253,5 +253,42 @@ def test_a_stream_fetches_the_footers_and_what_it_is_asked_for(fetched):
     assert fetched["validation.parquet"] < 3 * FOOTER, "no picture"
 
 
+@pytest.fixture
+def of_others(hub):
+    """Datasets of other people: lab/shapes of Parquet files without names, and lab/folder of class folders."""
+    from tests.galaxies import jpeg_bytes
+
+    shapes, folder = (hub.folder("datasets", f"lab/{name}") for name in ("shapes", "folder"))
+    shapes.mkdir(parents=True)
+    pictures = [{"bytes": jpeg_bytes(i), "path": None} for i in range(3)]
+    pq.write_table(pa.table({"picture": pictures, "shape": ["a", "b", "a"]}), shapes / "train.parquet")
+    for i in range(4):
+        file = folder / "train" / ("spiral" if i % 2 else "round") / f"g{i}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(jpeg_bytes(i))
+
+
+def imported():
+    from hf_galaxy.errors import BadInput
+    from hf_galaxy.importing.dataset import open_dataset
+
+    counts = {}
+    for name in ("lab/shapes", "lab/folder"):
+        for streaming in (True, None)[name == "lab/folder" :]:  # what the user asks for, and what predictions do
+            try:
+                opened = open_dataset(name, streaming=streaming)
+                counts[name] = sorted({*next(iter(opened.values())).column_names}), sum(map(len, opened.values()))
+            except BadInput as error:
+                counts[f"{name} {streaming}"] = str(error)
+    return counts
+
+
+def test_datasets_of_other_columns_are_downloaded_and_imported_but_not_streamed(returned_with_hub, of_others):
+    counts = returned_with_hub(imported)
+    assert counts["lab/shapes"] == [["id_str", "image", "shape"], 3]
+    assert counts["lab/folder"] == [["id_str", "image", "label"], 4]
+    assert "so it cannot be streamed; leave out --streaming" in counts["lab/shapes True"]
+
+
 if __name__ == "__main__":
     print("\n" + json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))
