@@ -83,7 +83,7 @@ def main(settings: Cut) -> None:
     columns = settings.id_column, settings.ra_column, settings.dec_column
     positions = read_positions(settings.catalogue, size, settings.size or PIXELS, settings.format, columns)
     request = {
-        "survey": settings.survey,
+        "survey": _source(settings.survey),
         "format": settings.format,
         "size": settings.size or PIXELS,
         "bands": settings.bands,

@@ -63,9 +63,12 @@ class Form:
         if len({each.shape for each in bands}) > 1:
             raise BadInput("the bands of its tile have pixels of different sizes")
         values = np.stack(bands) if len(bands) > 1 else bands[0]
-        missing = float(np.mean(~np.isfinite(values)))
+        finite = values[np.isfinite(values)]
+        missing = 1 - finite.size / values.size
         if missing > MOST_MISSING:
             raise BadInput(f"{missing:.0%} of the pixels of its field have no values")
+        if finite.min() == finite.max():  # as where a mosaic has no exposure
+            raise BadInput(f"the values in its field are all {finite[0]:g}")
         if self.format == "fits":
             return fits_file(values, headers[0], self.bands), missing
         return self._jpeg(values), missing
@@ -122,14 +125,11 @@ class Cutting:
                 unreadable.append(str(error))
         if unreadable:
             logger.warning("%d tiles are left out, such as %s", len(unreadable), unreadable[0])
-        for index in np.flatnonzero(
-            np.isfinite(self.missing) & (self.missing > 0)
-        ).tolist():  # now no tile has more of them
+        in_part = np.isfinite(self.missing) & (self.missing > 0)
+        for index in np.flatnonzero(in_part).tolist():  # now no tile has more of them
             self.folder.record(self.galaxies[index], float(self.missing[index]))
-        return {
-            self.galaxies[index].id_str: self.reasons.get(index, "no tile shows its place")
-            for index in np.flatnonzero(np.isinf(self.missing)).tolist()
-        }
+        nowhere = np.flatnonzero(np.isinf(self.missing)).tolist()
+        return {self.galaxies[index].id_str: self.reasons.get(index, "no tile shows its place") for index in nowhere}
 
     def _cut(self, tile: Tile) -> None:
         """Cut galaxies out of a tile, unless one before has as much of them; whole ones are recorded, as none has more."""
