@@ -16,7 +16,7 @@ import shlex
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import tyro
 
@@ -80,7 +80,7 @@ class Catalogue(Neighbours, Publish):
     catalogue: Path
     """Table with a row for each galaxy: CSV (with commas, semicolons or tabs; also .gz), Parquet, FITS, ECSV or VOTable."""
     columns: Path | None = None
-    """JSON file with the columns of the catalogue, like dataset_cards/*/columns.json; without it the columns are id_str, image and those of the tree."""
+    """JSON file with the columns of the catalogue, like dataset_cards/*/columns.json; without it the columns are id_str, image and those of the tree, or a file is proposed."""
     tree: str | None = None
     """Campaign of the votes in the catalogue; leave it out if there are no votes."""
     card: Path | None = None
@@ -188,8 +188,11 @@ def catalogue(settings: Catalogue) -> CatalogueSource:
     from hf_galaxy.data.picture_files import Pictures
     from hf_galaxy.importing import catalogues
     from hf_galaxy.importing.column_map import ColumnMap
+    from hf_galaxy.importing.proposal import is_standard
 
     settings.rendering.check()
+    if settings.columns is None and not is_standard(settings.catalogue):
+        propose(settings)
     columns = ColumnMap.load(settings.columns) if settings.columns else ColumnMap()
     tree = load_tree(settings.tree) if settings.tree else None
     if (columns.votes or columns.fractions) and not tree:
@@ -208,6 +211,26 @@ def catalogue(settings: Catalogue) -> CatalogueSource:
     if check_votes and (line := next(source.inconsistencies(), None)):
         raise BadInput(f"{line}; correct --columns, or add --allow-inconsistent-votes and let the card say how often")
     return source
+
+
+def propose(settings: Catalogue) -> NoReturn:
+    """Write a column map for a catalogue whose columns are not those of datasets, and end: its names and labels are there for good.
+
+    Raises:
+        BadInput: always; it names the file, and the command that uses it.
+    """
+    from hf_galaxy.importing.proposal import Proposal
+
+    proposal = Proposal.of(settings.catalogue, settings.images, settings.tree)
+    file = settings.out.with_name(f"{settings.catalogue.name}.columns.json")
+    proposal.write(file)
+    print(proposal.sentence)
+    tree = [] if settings.tree or not proposal.tree else ["--tree", proposal.tree]
+    command = " ".join([typed(), shlex.join(["--columns", str(file), *tree])])
+    raise BadInput(
+        f"--catalogue {settings.catalogue}: has no columns id_str and image; {file} proposes what its columns are: look at it, edit it, and "
+        f"publish with {command}"
+    )
 
 
 def prose_of(settings: Simulate | Catalogue | Combine, license: str = "unknown") -> Prose:
