@@ -26,7 +26,7 @@ from memory import Watch
 from PIL import Image
 
 from hf_galaxy.command_line import Command
-from hf_galaxy.decision_tree import load_tree
+from hf_galaxy.decision_tree import DecisionTree, load_tree
 from hf_galaxy.errors import BadInput
 
 SIDE, PICTURES, PIECE = 32, 50, 20_000
@@ -70,13 +70,23 @@ def write(settings: Settings, rows: int, folder: Path) -> None:
             "dec": pa.array(np.degrees(np.arcsin(rng.uniform(-1, 1, many))).round(6)),
         }
         columns |= {f"number_{k}": pa.array(rng.normal(size=many).astype(np.float32)) for k in range(settings.metadata)}
-        columns |= {c: pa.array(rng.integers(0, 20, many, dtype=np.int32)) for c in tree.columns}
+        columns |= dict(zip(tree.columns, walked(tree, many, rng).T, strict=True))
         table = pa.table(columns)
         if writer is None:
             kind = pq.ParquetWriter if settings.table == "parquet" else pyarrow.csv.CSVWriter
             writer = kind(folder / f"catalogue.{settings.table}", table.schema)
         writer.write_table(table)
     writer.close()
+
+
+def walked(tree: DecisionTree, galaxies: int, rng: np.random.Generator) -> np.ndarray:
+    """(N, A) votes of 5 to 40 volunteers, who walk the tree at random."""
+    votes = np.zeros((galaxies, len(tree.columns)), np.int32)
+    for q in tree.order:
+        asked = votes[:, tree.parents[q]].sum(axis=1) if tree.parents[q] else rng.integers(5, 41, galaxies)
+        answers = len(tree.questions[q].answers)
+        votes[:, tree.slices[q]] = rng.multinomial(asked, np.ones(answers) / answers)
+    return votes
 
 
 def publish(settings: Settings, folder: Path) -> None:
@@ -92,7 +102,7 @@ def publish(settings: Settings, folder: Path) -> None:
     publish.main(
         publish.Catalogue(
             images=(folder / "pictures",), catalogue=folder / f"catalogue.{settings.table}", columns=columns,
-            tree=settings.tree, allow_inconsistent_votes=True, out=folder / "dataset", num_proc=settings.processes,
+            tree=settings.tree, out=folder / "dataset", num_proc=settings.processes,
         )
     )  # fmt: skip
 

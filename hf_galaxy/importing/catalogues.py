@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -132,10 +133,14 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
+    @cached_property
     def features(self) -> datasets.Features:
         """Schema of the rows."""
         return row_features(self.tree, self.columns.class_names, self.dtypes)
+
+    @cached_property
+    def _schema(self) -> pa.Schema:
+        return self.features.arrow_schema
 
     @property
     def values(self) -> list[str]:
@@ -179,7 +184,7 @@ class Catalogue:
             BadInput: a picture cannot be read.
         """
         made = [(i, picture) for i in rows if (picture := self._picture(i))]
-        schema = self.features.arrow_schema
+        schema = self._schema
         kept, kinds = [i for i, _ in made], {kind for _, (_, _, kind) in made}
         pictures = [[picture[k] for _, picture in made] for k in (0, 1)]
         images, native = (pa.array(each, schema.field("image").type) for each in pictures)

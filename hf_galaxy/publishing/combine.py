@@ -84,6 +84,10 @@ class Combined:
         """(N,) number of votes in all campaigns, to choose among duplicates."""
         return np.concatenate([part.total_votes for part in self.parts])
 
+    @cached_property
+    def _schema(self) -> pa.Schema:
+        return self.features.arrow_schema
+
     @property
     def license(self) -> str:
         """The license of all datasets; "other" if they differ."""
@@ -126,7 +130,7 @@ class Combined:
         labels = [c for c, feature in part.rows.features.items() if isinstance(feature, datasets.ClassLabel)]
         own |= {column: _labels(table[column], part.rows.features[column]) for column in labels}
         own = {column: table[column] for column in table.column_names} | own
-        schema = self.features.arrow_schema
+        schema = self._schema
         columns = {f.name: own.get(f.name, pa.nulls(len(galaxies), f.type)).cast(f.type) for f in schema}
         return pa.table(columns, schema=schema)
 
