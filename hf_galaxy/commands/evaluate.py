@@ -22,7 +22,7 @@ class Evaluate(VotesReading):
     run: RunFolder
     """The run folder."""
     dataset: str | None = None
-    """Dataset to evaluate on: a folder or Hub id; by default that of the training."""
+    """Dataset to evaluate on: a folder, table or Hub id; by default that of the training."""
     streaming: bool = False
     """Stream the dataset's Parquet files instead of copying all of them to a cache first."""
     split: str = "test"

@@ -231,13 +231,15 @@ class DatasetRows:
 
     def fingerprint(self) -> str:
         """Changes whenever the rows may change; of picture files it holds paths, sizes and times."""
-        stamps = []
+        ours, stamps = [], []
         for path in self._files():
             if self.pictures and path in self.pictures:
-                stamps += self.pictures.stamps([path])
+                ours.append(path)
             elif os.path.isfile(path):
                 status = os.stat(path)
                 stamps.append((path, status.st_size, status.st_mtime_ns))
+        if self.pictures:
+            stamps += self.pictures.stamps(ours)
         parts = [(split, len(part), part._fingerprint) for split, part in self.parts.items()]
         made_of = (parts, stamps, self.image, self.names, self.known_ids, self.kept, self.skip_bad, self.rendering)
         return hashlib.sha256(repr(made_of).encode()).hexdigest()

@@ -66,10 +66,8 @@ def _in_folder(name: str, path: Path, reading: Reading) -> DatasetRows | None:
     if not contents.holds_rows:
         return folder_rows(name, contents, reading)
     asked = reading.image_column or reading.id_column
-    first = path / contents.rows[0]
-    return (
-        None if first.suffix == ".parquet" and is_published(first) and not asked else loaded_rows(name, path, reading)
-    )
+    parquet = (path / file for file in contents.rows if file.endswith(".parquet"))
+    return None if not asked and any(map(is_published, parquet)) else loaded_rows(name, path, reading)
 
 
 @cache

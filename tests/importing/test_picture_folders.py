@@ -160,3 +160,10 @@ def test_predictions_beside_pictures_do_not_make_a_dataset_of_them(class_folder)
     assert set(column_of(open_dataset(str(class_folder))["test"], "id_str").to_pylist()) <= {
         f"g{i:02}" for i in range(24)
     }
+
+
+def test_a_class_folder_may_be_a_link_but_not_to_what_holds_it(class_folder, tmp_path):
+    shutil.move(class_folder / "spiral", tmp_path / "elsewhere")
+    (class_folder / "spiral").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "above").symlink_to(class_folder)
+    assert len(galaxies(open_dataset(str(class_folder)))) == 24
