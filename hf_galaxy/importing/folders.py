@@ -150,7 +150,7 @@ def _in_folder(path: Path) -> tuple[list[str], list[str]]:
         raise error
 
     for folder, within, names in os.walk(path, onerror=refuse, followlinks=True):  # a class folder may be a link
-        above = {os.path.realpath(each) for each in (folder, *Path(folder).parents)}
+        above = {os.path.realpath(each) for each in (Path(folder), *Path(folder).parents)}
         within[:] = [name for name in within if os.path.realpath(f"{folder}/{name}") not in above]
         place = Path(folder).relative_to(path).as_posix()
         start = "" if place == "." else f"{place}/"
