@@ -55,6 +55,9 @@ def new_folder(out: Path, fingerprint: str) -> Iterator[Path]:
     try:
         with only_writer_of(out):
             check_new(out)  # again: it may have been written meanwhile
+            for lock in out.parent.glob(f".{glob.escape(out.name)}.part-*.lock"):
+                with locked(lock, f"{out}: another process is writing a part of this folder now; let it finish"):
+                    pass
             with _resumed_folder(out, fingerprint) as partial:
                 yield partial
     except OSError as error:
@@ -62,7 +65,36 @@ def new_folder(out: Path, fingerprint: str) -> Iterator[Path]:
 
 
 @contextmanager
-def _resumed_folder(out: Path, fingerprint: str) -> Iterator[Path]:
+def part_of_folder(out: Path, fingerprint: str, part: str) -> Iterator[Path]:
+    """The folder with the temporary name of `new_folder`, for one of several processes that share its files out among themselves.
+
+    The files stay there, where a later `new_folder` with the same fingerprint finds them.
+
+    Args:
+        part: a name for the files of this process; no other process may write the same part at the same time.
+
+    Raises:
+        BadInput: as `new_folder`.
+    """
+    check_new(out)
+    out = out.resolve()
+    refusal = f"{out}: another process is writing this part now; let it finish"
+    try:
+        with locked(out.with_name(f".{out.name}.part-{part}.lock"), refusal):
+            with locked(_lock_of(out)):  # one of the parts, the first, makes the folder
+                check_new(out)  # again: it may have been finished meanwhile
+                partial = _claimed(out, fingerprint)
+            yield partial
+    except OSError as error:
+        raise BadInput(f"{out} cannot be written: {error.strerror} ({error.filename})") from error
+
+
+def _claimed(out: Path, fingerprint: str) -> Path:
+    """The folder with the temporary name, with the finished files of this fingerprint, or empty.
+
+    Raises:
+        BadInput: it holds finished files of another fingerprint.
+    """
     partial = out.parent / f".{out.name}.partial"
     mark = partial / FINGERPRINT
     if mark.exists() and mark.read_text(encoding="utf-8") != fingerprint and any(_finished(partial)):
@@ -70,14 +102,20 @@ def _resumed_folder(out: Path, fingerprint: str) -> Iterator[Path]:
             f"{partial} holds the finished files of an interrupted publication with other settings or other data; "
             "run the same command with the same data to resume it, or remove it"
         )
+    if not mark.exists() or mark.read_text(encoding="utf-8") != fingerprint:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        mark.write_text(fingerprint, encoding="utf-8")
+    return partial
+
+
+@contextmanager
+def _resumed_folder(out: Path, fingerprint: str) -> Iterator[Path]:
+    partial = _claimed(out, fingerprint)
     try:
-        if not mark.exists() or mark.read_text(encoding="utf-8") != fingerprint:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            mark.write_text(fingerprint, encoding="utf-8")
         remove_partial(partial.rglob("*"))
         yield partial
-        mark.unlink()
+        (partial / FINGERPRINT).unlink()
         os.replace(partial, out)
     finally:
         if partial.exists() and not any(_finished(partial)):
@@ -115,7 +153,11 @@ def only_writer_of(out: Path) -> AbstractContextManager[None]:
         OSError: the lock cannot be created beside it.
     """
     refusal = f"{out}: another process is writing this folder now; let it finish, or choose another --out"
-    return locked(out.with_name(f".{out.name}.lock"), refusal)
+    return locked(_lock_of(out), refusal)
+
+
+def _lock_of(out: Path) -> Path:
+    return out.with_name(f".{out.name}.lock")
 
 
 def _finished(folder: Path) -> Iterator[Path]:

@@ -45,6 +45,8 @@ class Publish:
     """Folder to write."""
     num_proc: int = len(available_cores())
     """Number of processes that make rows; it does not change the files."""
+    part: str | None = None
+    """Write only a part of the files, such as 3/16, the third of sixteen: several machines that share the folder of --out write parts at the same time. Afterwards the same command without --part finishes the dataset."""
     push: PushTo = None
     """Upload the folder to the Hub as ORG/NAME; --out may be a folder that the same command has published before."""
 
@@ -132,6 +134,8 @@ def main(settings: Simulate | Catalogue | Combine | Card) -> None:
         return write_card(settings)
     if settings.num_proc < 1:
         raise BadInput("--num-proc must be at least 1")
+    if settings.part and settings.push:
+        raise BadInput("--part: writes a part of the files; --push is for the command without it, which finishes them")
     if settings.push:
         hub.check_repo_name(settings.push)
     if settings.push and (settings.out / STATISTICS).exists():
@@ -154,12 +158,20 @@ def publish(settings: Simulate | Catalogue | Combine) -> None:
     from hf_galaxy.publishing import publication
     from hf_galaxy.publishing.combine import Combined
 
+    part = publication.Part.parse(settings.part) if settings.part else None
     source: Source
     if isinstance(settings, Simulate):
         source, planned = mock_survey(settings)
     else:
         source = Combined.read(settings.parts) if isinstance(settings, Combine) else catalogue(settings)
         planned = plan(source, settings.drop_duplicates, settings.same_galaxy_arcsec)
+    if part:
+        galaxies = publication.publish_part(source, planned, settings.out, part, settings.num_proc)
+        print(
+            f"{settings.out}: the {galaxies:,} galaxies of part {settings.part} are written; once all parts are, the same command "
+            "without --part finishes the dataset"
+        )
+        return
     prose = prose_of(settings, source.license if isinstance(source, Combined) else "unknown")
     name = settings.push or str(settings.out)
     statistics = publication.publish(
