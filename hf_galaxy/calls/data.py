@@ -7,11 +7,11 @@ from typing import Any
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.objects import is_galaxies, name_of
-from hf_galaxy.importing.reading import Reading, VotesReading
+from hf_galaxy.importing.reading import JOINING, Reading, VotesReading
 
 READING = tuple(field.name for field in fields(Reading))
 # What `name_of` has used; the dataset that it made is read like a published one.
-USED = tuple(name for name in READING if name != "config")
+USED = tuple(name for name in READING if name not in ("config", *JOINING))
 
 
 def named_data(data: Any, options: Mapping[str, Any]) -> tuple[tuple[str, ...], dict[str, Any]]:

@@ -61,21 +61,21 @@ class CopiedRows(BlockRows):
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_mapped": {}}  # each process maps the files itself
 
-    def __getitem__(self, indices: list[int] | slice) -> pa.Table:
-        chosen = self.chosen[indices]
+    def _stored(self, indices: list[int] | slice) -> pa.Table:
+        chosen, names = self.chosen[indices], self.stored_names
         blocks = self._blocks_of(chosen)
         ends = [*np.flatnonzero(np.diff(blocks)) + 1, len(chosen)] if len(chosen) else []
         parts, votes = [], [np.empty((0, len(self.votes)), np.int32)]
         for first, end in zip([0, *ends], ends, strict=False):
             batch = self._read(blocks[first])
             places = chosen[first:end] - self.starts[blocks[first]]
-            if self.column_names:
+            if names:
                 contiguous = (np.diff(places) == 1).all()
-                columns = batch.select(self.column_names)
+                columns = batch.select(names)
                 parts.append(columns.slice(places[0], len(places)) if contiguous else columns.take(pa.array(places)))
             if self.votes:
                 votes.append(self._matrix(batch, places))
-        rows = pa.Table.from_batches(parts) if parts else self._empty().select(self.column_names)
+        rows = pa.Table.from_batches(parts) if parts else self._empty().select(names)
         return with_matrix(rows, self.votes, np.concatenate(votes)) if self.votes else rows
 
     def _matrix(self, batch: pa.RecordBatch | LazyBatch, places: np.ndarray) -> np.ndarray:
@@ -93,7 +93,7 @@ class CopiedRows(BlockRows):
             self._mapped[file] = source.read_buffer(), schema, Layout(schema)
         content, schema, layout = self._mapped[file]
         content = content.slice(first, length)
-        if layout.supported and len(schema) > COST_OF_COLUMN * (len(self.column_names) + bool(self.votes)):
+        if layout.supported and len(schema) > COST_OF_COLUMN * (len(self.stored_names) + bool(self.votes)):
             return LazyBatch(content, layout)
         return pa.ipc.read_record_batch(pa.ipc.read_message(content), schema)
 

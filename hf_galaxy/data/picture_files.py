@@ -14,6 +14,13 @@ SUFFIXES = (
 )  # fmt: skip
 
 
+def stem_of(path: str) -> str:
+    """The name of a file without the suffix of a picture; "J0004+0209.0" has none."""
+    name = PurePosixPath(path.replace("\\", "/")).name
+    suffix = max((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), key=len, default="")
+    return name[: len(name) - len(suffix)] or name
+
+
 class PictureFiles(Protocol):
     """Encoded pictures by name, with a text that says where they are; can be pickled."""
 

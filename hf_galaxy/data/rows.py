@@ -7,6 +7,8 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
+from hf_galaxy.data.vote_matrix import MATRIX
+
 
 class BlockRows:
     """Rows that lie in blocks, each of which can be read alone; the part of `datasets.Dataset` in Arrow format that we need.
@@ -16,6 +18,7 @@ class BlockRows:
         features: the schema of the selected columns and votes.
         column_names: the selected columns.
         votes: further columns, which are read as one (`vote_matrix`).
+        joined: columns beside the blocks, in memory, with a row for each row of the blocks; None: there are none (`joined_with`).
         blocks: where each block is: its file first, then whatever finds it in there.
         starts: the first row of each block, and behind the last one the number of rows.
         chosen: (N,) for each of our rows its row in the blocks.
@@ -24,6 +27,7 @@ class BlockRows:
     def __init__(self, blocks: list[tuple], sizes: Sequence[int], features: datasets.Features, name: str) -> None:
         self.name, self.features, self.column_names = name, features, list(features)
         self.votes: tuple[str, ...] = ()
+        self.joined: pa.Table | None = None
         self.blocks = blocks
         self.starts = np.cumsum([0, *sizes])
         self.chosen = np.arange(self.starts[-1])
@@ -32,7 +36,9 @@ class BlockRows:
     def concatenated(cls, parts: list[Self]) -> Self:
         """The rows of the first part, then those of the second, ...; all parts are of one dataset."""
         firsts = np.cumsum([0] + [part.starts[-1] for part in parts])[:-1]
+        joined = [part.joined for part in parts if part.joined is not None]
         return parts[0]._with(
+            joined=pa.concat_tables(joined).combine_chunks() if joined else None,
             blocks=[block for part in parts for block in part.blocks],
             starts=np.concatenate([[0], *(part.starts[1:] + first for part, first in zip(parts, firsts, strict=True))]),
             chosen=np.concatenate([part.chosen + first for part, first in zip(parts, firsts, strict=True)]),
@@ -55,9 +61,58 @@ class BlockRows:
         return self._with(chosen=self.chosen[indices])
 
     def select_columns(self, columns: list[str], votes: Sequence[str] = ()) -> Self:
-        """Only these columns, and the columns `votes` as one (`vote_matrix`); nothing is read of the others."""
+        """Only these columns, and the columns `votes` as one (`vote_matrix`); nothing is read of the others.
+
+        Joined votes stay columns.
+        """
         features = datasets.Features({column: self.features[column] for column in (*columns, *votes)})
-        return self._with(column_names=columns, features=features, votes=tuple(votes))
+        if not set(votes).isdisjoint(self._joined_names):
+            columns, votes = [*columns, *votes], ()
+        names = [column for column in columns if column in self._joined_names]
+        joined = self.joined.select(names) if self.joined is not None and names else None
+        return self._with(column_names=columns, features=features, votes=tuple(votes), joined=joined)
+
+    def joined_with(self, columns: pa.Table) -> Self:
+        """The same rows with further columns, which are kept in memory.
+
+        Args:
+            columns: (N rows) with other names than ours.
+        """
+        assert self.joined is None
+        assert set(columns.column_names).isdisjoint(self.features), "a column is there already"
+        places = np.full(self.starts[-1], -1)
+        places[self.chosen] = np.arange(len(self))
+        of_blocks = columns.combine_chunks().take(pa.array(places, mask=places < 0))
+        return self._with(
+            joined=of_blocks,
+            features=datasets.Features(self.features | datasets.Features.from_arrow_schema(columns.schema)),
+            column_names=[*self.column_names, *columns.column_names],
+        )
+
+    @property
+    def _joined_names(self) -> set[str]:
+        return set() if self.joined is None else set(self.joined.column_names)
+
+    @property
+    def stored_names(self) -> list[str]:
+        """The selected columns that lie in the blocks."""
+        return [column for column in self.column_names if column not in self._joined_names]
+
+    def __getitem__(self, indices: list[int] | slice) -> pa.Table:
+        """Some rows: the selected columns, and the votes behind them."""
+        if self.joined is None:
+            return self._stored(indices)
+        joined = self.joined.take(pa.array(self.chosen[indices]))
+        if not self.stored_names and not self.votes:
+            return joined.select(self.column_names)
+        rows = self._stored(indices)
+        for name in joined.column_names:
+            rows = rows.append_column(joined.schema.field(name), joined[name])
+        return rows.select([*self.column_names, *([MATRIX] if self.votes else [])])
+
+    def _stored(self, indices: list[int] | slice) -> pa.Table:
+        """What the blocks hold of some rows: `stored_names`, and the votes."""
+        raise NotImplementedError
 
     def with_format(self, kind: str) -> Self:
         """Itself: rows are always Arrow tables."""
@@ -69,4 +124,11 @@ class BlockRows:
         return np.searchsorted(self.starts, rows, side="right") - 1
 
     def _empty(self) -> pa.Table:
-        return self.features.arrow_schema.empty_table()
+        """No rows: `stored_names` and votes."""
+        return self._stored_features.arrow_schema.empty_table()
+
+    @property
+    def _stored_features(self) -> datasets.Features:
+        if self.joined is None:
+            return self.features
+        return datasets.Features({column: self.features[column] for column in (*self.stored_names, *self.votes)})

@@ -99,7 +99,7 @@ class StreamedRows(BlockRows):
         for first in range(0, len(self), rows):
             yield self[list(range(first, min(first + rows, len(self))))]
 
-    def __getitem__(self, indices: list[int] | slice) -> pa.Table:
+    def _stored(self, indices: list[int] | slice) -> pa.Table:
         chosen = self.chosen[indices]
         if not len(chosen):
             return self._with_vote_matrix(self._empty())
@@ -137,18 +137,18 @@ class StreamedRows(BlockRows):
         file, _ = self.blocks[groups[0]]
         with _opened(file) as opened:
             parquet = pq.ParquetFile(opened, metadata=self._footers[file], pre_buffer=True)
-            columns = [*self.column_names, *self.votes]
+            columns = [*self._stored_features]
             rows = parquet.read_row_groups([self.blocks[g][1] for g in groups], columns=columns)
         try:
             # As load_dataset does: files may differ in their types.
-            return self._with_vote_matrix(table_cast(rows, self.features.arrow_schema))
+            return self._with_vote_matrix(table_cast(rows, self._stored_features.arrow_schema))
         except (pa.ArrowInvalid, datasets.exceptions.DatasetsError) as error:
             raise BadInput(f"{file}: its columns are not of the dataset's types ({error})") from error
 
     def _with_vote_matrix(self, rows: pa.Table) -> pa.Table:
         if not self.votes:
             return rows
-        return with_matrix(rows.select(self.column_names), self.votes, matrix_of(rows, self.votes))
+        return with_matrix(rows.select(self.stored_names), self.votes, matrix_of(rows, self.votes))
 
     def _edges(self) -> np.ndarray:
         """The first of our rows in each row group, and behind the last one the number of rows."""

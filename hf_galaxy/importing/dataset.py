@@ -11,6 +11,7 @@ from hf_galaxy.data.dataset import VALIDATION_SHARE, open_published
 from hf_galaxy.data.targets import column_of
 from hf_galaxy.errors import BadInput, NotPublished
 from hf_galaxy.importing.imported import open_imported
+from hf_galaxy.importing.joining import JoinedTable, with_joined
 from hf_galaxy.importing.loaded import loaded_rows
 from hf_galaxy.importing.raw import Raw, raw_galaxies
 from hf_galaxy.importing.reading import Reading
@@ -32,9 +33,13 @@ def open_dataset(name: str, reading: Reading | None = None, streaming: bool | No
             that can be read so. What is imported is read from the files of its import.
 
     Raises:
-        BadInput: as `open_published`, `raw_galaxies` and `open_imported`; or a dataset of the Hub cannot be streamed.
+        BadInput: as `open_published`, `raw_galaxies`, `open_imported`, `JoinedTable.of` and `with_joined`; or a dataset of the Hub
+            cannot be streamed.
     """
-    return _with_validation(_opened(name, reading or Reading(), streaming))
+    reading = reading or Reading()
+    table = JoinedTable.of(reading)  # whatever is wrong with it is refused before anything is imported
+    opened = _with_validation(_opened(name, reading, streaming))
+    return with_joined(opened, table, name) if table else opened
 
 
 def _opened(name: str, reading: Reading, streaming: bool | None) -> dict[str, Rows]:

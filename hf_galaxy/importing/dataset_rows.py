@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import datasets
@@ -16,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from datasets.utils.file_utils import xopen
 
-from hf_galaxy.data.picture_files import SUFFIXES, Pictures
+from hf_galaxy.data.picture_files import Pictures, stem_of
 from hf_galaxy.data.pictures import Rendering, reading
 from hf_galaxy.data.schema import class_name
 from hf_galaxy.errors import BadInput
@@ -200,7 +199,7 @@ class DatasetRows:
             raise BadInput(f"--dataset {self.name}: {where}: {error}; --skip-bad-pictures leaves out such") from error
         columns: dict[str, Any] = {
             "id_str": self.ids[i],
-            "image": {"bytes": encoded, "path": _stem(file or self.ids[i]) + suffix},
+            "image": {"bytes": encoded, "path": stem_of(file or self.ids[i]) + suffix},
         }
         for column, kept in self.kept.items():
             value = _inner(values, kept.path)
@@ -297,7 +296,7 @@ def _names(
             return Names("column", column), ids
     paths = [path for rows in parts.values() for array in arrays_of(rows, image) for path in _paths_in(array)]
     if all(paths):
-        stems = [_stem(path) for path in paths]
+        stems = [stem_of(path) for path in paths]
         if _are_names(stems):
             return Names("file"), stems
         if pictures is not None and _are_names(paths):
@@ -330,13 +329,6 @@ def _refuse(ids: Sequence[str], parts: Mapping[str, datasets.Dataset], column: s
                 "another --id-column, or leave it out"
             )
         first[value] = where
-
-
-def _stem(path: str) -> str:
-    """The name of a file without the suffix of a picture; "J0004+0209.0" has none."""
-    name = PurePosixPath(path.replace("\\", "/")).name
-    suffix = max((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), key=len, default="")
-    return name[: len(name) - len(suffix)] or name
 
 
 def _inner(values: dict[str, Any], path: tuple[str, ...]) -> Any:

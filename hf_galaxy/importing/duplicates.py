@@ -6,6 +6,8 @@ from typing import Self
 import numpy as np
 from PIL import Image
 
+from hf_galaxy.importing.sky import pairs_within
+
 # As in the data of huggingface.co/papers/2404.02973: rows closer than this are the same galaxy.
 SAME_GALAXY_ARCSEC = 20.0
 SIDE = 32  # pixels
@@ -19,16 +21,7 @@ def pairs_on_the_sky(positions: np.ndarray, arcsec: float = SAME_GALAXY_ARCSEC) 
     Args:
         positions: (N, 2) right ascension and declination in degrees; a row with NaN has no neighbour.
     """
-    from scipy.spatial import KDTree
-
-    known = np.flatnonzero(np.isfinite(positions).all(axis=1))
-    if not len(known):
-        return np.empty((0, 2), int)
-    ra, dec = np.radians(positions[known]).T
-    points = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
-    # Two points of the unit sphere at an angle a are 2 sin(a / 2) apart. The smallest float beyond counts as within.
-    chord = 2 * np.sin(np.radians(arcsec / 3600) / 2) * (1 + 1e-9)
-    return known[KDTree(points).query_pairs(chord, output_type="ndarray")]
+    return pairs_within(positions, arcsec)
 
 
 def groups_on_the_sky(positions: np.ndarray, arcsec: float = SAME_GALAXY_ARCSEC) -> np.ndarray:

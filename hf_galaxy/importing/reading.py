@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
 from hf_galaxy.command_line import DatasetConfig
+
+JOINING = ("join", "on", "on_sky")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,12 @@ class Reading:
     """Leave out the galaxies of a table that have no picture, instead of refusing the table."""
     skip_bad_pictures: bool = False
     """Leave out galaxies whose picture cannot be read, instead of stopping at the first."""
+    join: Path | None = None
+    """A table (CSV, Parquet, FITS, VOTable, ECSV) whose columns, such as redshift and mass, are brought to the galaxies: with --on or --on-sky."""
+    on: str | None = None
+    """Column that the galaxies and the table of --join share, such as id_str; or OURS=THEIRS, if the table has another name for it."""
+    on_sky: str | None = None
+    """Radius, such as 1arcsec, within which the nearest row of --join, by ra and dec in degrees, is the same galaxy."""
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
@@ -37,7 +45,17 @@ class Reading:
         own = {each.name: options[each.name] for each in fields(cls) if options.get(each.name) is not None}
         if "images" in own:
             own["images"] = tuple(map(Path, own["images"]))
+        if "join" in own:
+            own["join"] = Path(own["join"])
         return cls(**own)
+
+    def without_join(self) -> Self:
+        """The same, but for the table that is joined."""
+        return replace(self, join=None, on=None, on_sky=None)
+
+    def only_join(self) -> Reading:
+        """Of what is known, the table that is joined."""
+        return Reading(join=self.join, on=self.on, on_sky=self.on_sky)
 
     @property
     def campaigns(self) -> tuple[str, ...] | None:
