@@ -49,6 +49,9 @@ def predict(
     id_column: str | None = None,
     skip_missing: bool = False,
     skip_bad_pictures: bool = False,
+    join: str | Path | None = None,
+    on: str | None = None,
+    on_sky: str | None = None,
 ) -> pd.DataFrame | Path:
     """Predictions of a model for every galaxy of some data: what the command `hf-galaxy predict` does, the same numbers.
 
@@ -75,6 +78,10 @@ def predict(
         images: of a table: folders or zip files of its pictures.
         image_column, id_column: of a table: the columns of the pictures and of the names; by default they are guessed, and the log says it.
         skip_missing, skip_bad_pictures: of a table: leave out galaxies without a picture, or whose picture cannot be read.
+        join: a table (CSV, Parquet, FITS, VOTable, ECSV) whose columns follow those of the predictions, missing where a galaxy is not in it.
+        on: the column that the galaxies and this table share, such as "id_str"; or "id_str=objid", if the table has another name for it.
+        on_sky: instead, the radius within which its nearest row is the same galaxy, such as "1arcsec", by ra and dec of the dataset and of
+            the table.
 
     Returns:
         A table with a row for each galaxy. `dataset`, `split` and `id_str` identify it (a file in a folder by its name). For votes,
@@ -91,7 +98,8 @@ def predict(
     """
     reading = dict(config=config, images=images, image_column=image_column, id_column=id_column)
     skipping = dict(skip_missing=skip_missing, skip_bad_pictures=skip_bad_pictures)
-    given = _options(reading | skipping, split, batch_size, workers, precision, cpu, rendering)
+    joining = dict(join=join, on=on, on_sky=on_sky)
+    given = _options({**reading, **skipping, **joining}, split, batch_size, workers, precision, cpu, rendering)
     if csv and out is None:
         raise BadInput("csv: is for a folder `out`; a table has .to_csv")
     with own_process_state(Predict):
@@ -100,8 +108,8 @@ def predict(
         if out is not None:
             on_main_process(accelerator, check_new, Path(out))
         loaded, name = _loaded(model) or (load_model(str(model)), str(model))
-        sources = _sources(data, Reading.of(given), split)
         predictor = inference.predictor(loaded, name, accelerator, embeddings=embeddings)
+        sources = _sources(data, Reading.of(given), split, predictor.schema.names)
         with _as_it_was(loaded):
             return _table(predictor, sources) if out is None else _folder(predictor, sources, Path(out), csv)
 
@@ -202,9 +210,9 @@ def _loaded(model: Any) -> tuple[GalaxyPreTrainedModel, str] | None:
     )
 
 
-def _sources(data: Any, reading: Reading, split: str | None) -> list[Source]:
+def _sources(data: Any, reading: Reading, split: str | None, taken: Sequence[str] = ()) -> list[Source]:
     if is_galaxies(data):
-        data, reading = name_of(data, reading), Reading()
+        data, reading = name_of(data, reading), reading.only_join()
     if isinstance(data, pd.Series | pd.Index) or (isinstance(data, np.ndarray) and data.dtype.kind in "OUT"):
         data = data.tolist()  # such as the paths in a catalogue
     if isinstance(data, np.ndarray) and data.ndim == 4:
@@ -212,7 +220,7 @@ def _sources(data: Any, reading: Reading, split: str | None) -> list[Source]:
             f"data: an array of shape {data.shape} holds several pictures; pass a list of arrays: list(data)"
         )
     single = isinstance(data, (str, Path, *IN_MEMORY)) or not isinstance(data, Sequence)
-    return sources_of([data] if single else data, reading, split)
+    return sources_of([data] if single else data, reading, split, taken)
 
 
 @contextmanager

@@ -37,8 +37,8 @@ def main(settings: Embed) -> None:
     accelerator = settings.start()
     on_main_process(accelerator, check_new, settings.out)
     model = backbone_of(settings.model, settings.backbone, settings.image_size)
-    sources = sources_of(settings.dataset, settings, settings.split)
     predictor = settings.predictor(model, settings.model, accelerator, numbers=False, embeddings=True)
+    sources = sources_of(settings.dataset, settings, settings.split, predictor.schema.names)
     counts = write(predictor, sources, settings.out)
     if accelerator.is_main_process:
         report(settings.out, *counts)

@@ -113,11 +113,12 @@ def write(predictor: "Predictor", sources: "list[Source]", out: Path, csv: bool 
     """
     from accelerate.utils import broadcast_object_list
 
+    from hf_galaxy.models.prediction_inputs import fingerprint_of
     from hf_galaxy.models.predictions import finish
     from hf_galaxy.training.processes import on_main_process
 
     accelerator, schema = predictor.accelerator, predictor.schema
-    galaxies = [(each.name, each.split, each.fingerprint()) for each in sources]
+    galaxies = [(each.name, each.split, fingerprint_of(each)) for each in sources]
     depends_on = f"{schema} {schema.metadata} {galaxies} {predictor.batch_size} {predictor.rendering}"
     fingerprint = hashlib.sha256(depends_on.encode()).hexdigest()
     with ExitStack() as stack:
@@ -144,8 +145,8 @@ def main(settings: Predict) -> None:
     accelerator = settings.start()
     on_main_process(accelerator, check_new, settings.out)
     model = load_model(settings.run)
-    sources = sources_of(settings.dataset, settings, settings.split)
     predictor = settings.predictor(model, settings.run, accelerator, embeddings=settings.embeddings)
+    sources = sources_of(settings.dataset, settings, settings.split, predictor.schema.names)
     counts = write(predictor, sources, settings.out, settings.csv)
     if accelerator.is_main_process:
         report(settings.out, *counts)

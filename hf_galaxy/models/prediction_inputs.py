@@ -1,16 +1,19 @@
 """The pictures to predict: folders and files of pictures, pictures in memory, and published datasets, divided into parts."""
 
 import hashlib
+import io
 import logging
 import os
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
 from PIL import Image
 from torch.utils.data import Dataset
 
@@ -25,6 +28,7 @@ from hf_galaxy.data.views import Framing, to_canvases
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.importing.folders import Contents
+from hf_galaxy.importing.joining import JoinedTable
 from hf_galaxy.importing.picture_folders import has_labels
 from hf_galaxy.importing.reading import Reading
 from hf_galaxy.importing.tables import is_table
@@ -47,6 +51,7 @@ class PictureFolder:
     """
 
     split = None
+    joined: pa.Table | None = None
 
     def __init__(self, name: str) -> None:
         self.name, self.folder = name, Path(name)
@@ -93,6 +98,7 @@ class PictureList:
     """
 
     name, split = "pictures", None
+    joined: pa.Table | None = None
 
     def __init__(self, pictures: Sequence[Any]) -> None:
         self.pictures = pictures
@@ -137,10 +143,15 @@ class PictureList:
 
 
 class DatasetSplit:
-    """One split of a published dataset, read in place."""
+    """One split of a published dataset, read in place.
 
-    def __init__(self, name: str, split: str, rows: StreamedRows) -> None:
+    Args:
+        joined: (N rows) columns that are written beside the predictions.
+    """
+
+    def __init__(self, name: str, split: str, rows: StreamedRows, joined: pa.Table | None = None) -> None:
         self.name, self.split, self.rows = name, split, rows.select_columns(["id_str", "image"])
+        self.joined = joined
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -157,21 +168,37 @@ class DatasetSplit:
         yield from zip(table["id_str"].to_pylist(), contents, strict=True)
 
 
+# Each may have columns to write beside its predictions, `joined`, with a row for each picture.
 Source = PictureFolder | PictureList | DatasetSplit
 
 
-def sources_of(data: Sequence[Any], reading: Reading | None = None, split: str | None = None) -> list[Source]:
+def fingerprint_of(source: Source) -> str:
+    """Changes whenever the galaxies of a source, or what is joined to them, may change."""
+    if source.joined is None:
+        return source.fingerprint()
+    cells = io.BytesIO()
+    pyarrow.csv.write_csv(source.joined, cells)
+    return f"{source.fingerprint()} {hashlib.sha256(cells.getvalue()).hexdigest()}"
+
+
+def sources_of(
+    data: Sequence[Any], reading: Reading | None = None, split: str | None = None, taken: Collection[str] = ()
+) -> list[Source]:
     """The galaxies of some data.
 
     Args:
         data: either all are pictures: paths, URLs, bytes, PIL images or arrays; or each is a folder of pictures, or a published
             dataset, by its folder or Hub id.
-        reading: how datasets are read (`open_dataset`).
+        reading: how datasets are read (`open_dataset`), and the table that is joined: all sources then have its columns.
         split: of the datasets; None: all of them.
+        taken: names that columns of the joined table cannot have, those of the predictions.
 
     Raises:
-        BadInput: there is no such dataset or split, or there are no pictures in it.
+        BadInput: there is no such dataset or split, or there are no pictures in it; or none of the galaxies is in the table.
     """
+    reading = reading or Reading()
+    table = JoinedTable.of(reading)
+    reading = reading.without_join()
     lazy = not isinstance(
         data, list | tuple
     )  # such as a column of a dataset, whose pictures are decoded when they are needed
@@ -179,9 +206,9 @@ def sources_of(data: Sequence[Any], reading: Reading | None = None, split: str |
     if not kinds or not len(data):
         raise BadInput("--dataset: there are no pictures")
     if kinds == {True}:
-        if split or (reading and reading.config):
+        if split or reading.config:
             raise BadInput("--dataset: single pictures have no splits and configurations")
-        return [PictureList(data)]
+        return [_with_table(PictureList(data), table, taken)]
     if kinds == {True, False}:
         first, other = (
             next(reprlib.repr(each) for each in data if _is_picture(each) is kind) for kind in (True, False)
@@ -189,7 +216,7 @@ def sources_of(data: Sequence[Any], reading: Reading | None = None, split: str |
         raise BadInput(
             f"--dataset: {first} is a picture and {other} is none; give pictures alone, or folders and datasets"
         )
-    sources = [source for name in data for source in _sources_in(str(name), reading, split)]
+    sources = [source for name in data for source in _sources_in(str(name), reading, split, table, taken)]
     if not any(map(len, sources)):
         where = f": split {split}" if split else ""
         raise BadInput(f"--dataset {', '.join(map(str, data))}{where}: has no galaxies")
@@ -210,20 +237,36 @@ def _is_picture(data: Any) -> bool:
     return True
 
 
-def _sources_in(name: str, reading: Reading | None, split: str | None) -> list[Source]:
-    """The galaxies of a folder of pictures, or of one or all splits of a dataset.
+def _sources_in(
+    name: str, reading: Reading, split: str | None, table: JoinedTable | None, taken: Collection[str]
+) -> list[Source]:
+    """The galaxies of a folder of pictures, or of one or all splits of a dataset, with what a table has of them.
 
     Of a folder with labels only a split is a dataset: all of it are pictures, which may have subfolders for whatever reason.
     """
     if Path(name).is_dir():
         contents = Contents.of(Path(name))
         if not contents.holds_rows and not (split and has_labels(contents)):
-            if split or (reading and reading.config):
+            if split or reading.config:
                 raise BadInput(f"--dataset {name}: is a folder of pictures, which has no splits and configurations")
-            return [PictureFolder(name)]
+            return [_with_table(PictureFolder(name), table, taken)]
     opened = open_dataset(name, reading, streaming=None)
     chosen = {split: rows_of(opened, split, name)} if split else opened
-    return [DatasetSplit(name, split, cast(StreamedRows, rows)) for split, rows in chosen.items()]
+    joined: dict[str, pa.Table] = {}
+    if table is not None:  # all splits are compared with it, whichever are predicted
+        columns = table.bring_to_splits(opened, name).beside(taken)
+        firsts = np.cumsum([0, *map(len, opened.values())]).tolist()
+        joined = {s: columns.slice(first, len(rows)) for (s, rows), first in zip(opened.items(), firsts, strict=False)}
+    return [DatasetSplit(name, split, cast(StreamedRows, rows), joined.get(split)) for split, rows in chosen.items()]
+
+
+def _with_table(
+    pictures: PictureFolder | PictureList, table: JoinedTable | None, taken: Collection[str]
+) -> PictureFolder | PictureList:
+    """The same pictures, with what a table has of them."""
+    if table is not None:
+        pictures.joined = table.bring_to_files(pictures.ids, pictures.name).beside(taken)
+    return pictures
 
 
 class Part(NamedTuple):
@@ -245,8 +288,8 @@ def parts_of(sources: list[Source]) -> list[Part]:
 
 
 class Reader(Dataset):
-    """Decoded pictures, one batch per call: `pixels` (B, 3, C, C) uint8 canvases of the readable ones, their `ids`, and
-    `unreadable`, the names and errors of the others."""
+    """Decoded pictures, one batch per call: `pixels` (B, 3, C, C) uint8 canvases of the readable ones, their `ids` and their `rows` in
+    the source, and `unreadable`, the names and errors of the others."""
 
     def __init__(self, sources: list[Source], parts: list[Part], framing: Framing, rendering: Rendering) -> None:
         self.sources, self.parts, self.framing, self.rendering = sources, parts, framing, rendering
@@ -254,15 +297,16 @@ class Reader(Dataset):
     def __getitem__(self, batch: tuple[int, int, int]) -> dict:
         p, first, end = batch
         part = self.parts[p]
-        ids, pictures, unreadable = [], [], []
-        for name, content in self.sources[part.source].read(first, end, part.end):
+        ids, rows, pictures, unreadable = [], [], [], []
+        for row, (name, content) in enumerate(self.sources[part.source].read(first, end, part.end), first):
             try:
                 pictures.append(self.decoded(content))
                 ids.append(name)
+                rows.append(row)
             except UNREADABLE as error:
                 unreadable.append((name, ADDRESS.sub("", " ".join(str(error).split()))))
         pixels = to_canvases(pictures, self.framing) if pictures else None
-        return {"ids": ids, "pixels": pixels, "unreadable": unreadable}
+        return {"ids": ids, "rows": rows, "pixels": pixels, "unreadable": unreadable}
 
     def decoded(self, content: Any) -> np.ndarray:
         """(H, W, 3) uint8 of what `read` of a source gives.

@@ -60,7 +60,7 @@ class Predictor:
     """A model that predicts galaxies.
 
     Attributes:
-        schema: of its tables (`schema_of`).
+        schema: of its tables (`schema_of`); the columns that a source has joined follow.
         workers: processes that decode pictures; at most one for a dataset, since each would read all of it.
         rendering: of FITS files and 16-bit PNGs.
     """
@@ -106,10 +106,10 @@ class Predictor:
             for (p, first, end), batch in zip(tasks, batches, strict=True):
                 unreadable += batch["unreadable"]
                 if batch["ids"]:
-                    rows.append(self._rows(sources[parts[p].source], batch["ids"], *self._answer(batch["pixels"])))
+                    rows.append(self._rows(sources[parts[p].source], batch, *self._answer(batch["pixels"])))
                 bar.update(end - first)
                 if end == parts[p].end:
-                    yield parts[p], self._table(rows, unreadable)
+                    yield parts[p], self._table(sources[parts[p].source], rows, unreadable)
                     rows, unreadable = [], []
 
     @torch.inference_mode()
@@ -128,8 +128,9 @@ class Predictor:
                 return model.predictions(views)[:count], features.pop()[:count] if embedded else None
 
     def _rows(
-        self, source: Source, ids: list[str], numbers: torch.Tensor | None, embedding: torch.Tensor | None
+        self, source: Source, batch: dict, numbers: torch.Tensor | None, embedding: torch.Tensor | None
     ) -> pa.Table:
+        ids = batch["ids"]
         columns = [pa.array([name] * len(ids), pa.string()) for name in (source.name, source.split)]
         columns.append(pa.array(ids, pa.string()))
         if numbers is not None:
@@ -137,12 +138,21 @@ class Predictor:
         if embedding is not None:
             flat = pa.array(embedding.float().cpu().numpy().ravel())
             columns.append(pa.FixedSizeListArray.from_arrays(flat, embedding.shape[1]))
-        return pa.Table.from_arrays(columns, schema=self.schema)
+        return _beside(pa.Table.from_arrays(columns, schema=self.schema), source, batch["rows"])
 
-    def _table(self, rows: list[pa.Table], unreadable: list[tuple[str, str]]) -> pa.Table:
+    def _table(self, source: Source, rows: list[pa.Table], unreadable: list[tuple[str, str]]) -> pa.Table:
         facts = json.loads(self.schema.metadata[KEY]) | {"unreadable": unreadable}
-        table = pa.concat_tables(rows).combine_chunks() if rows else self.schema.empty_table()
+        table = pa.concat_tables(rows).combine_chunks() if rows else _beside(self.schema.empty_table(), source, [])
         return table.replace_schema_metadata(self.schema.metadata | {KEY: json.dumps(facts)})
+
+
+def _beside(table: pa.Table, source: Source, rows: list[int]) -> pa.Table:
+    """The table with what the source has beside its pictures, of these rows of it."""
+    if source.joined is not None:
+        joined = source.joined.take(pa.array(rows, pa.int64()))
+        for name, values in zip(joined.column_names, joined.columns, strict=True):
+            table = table.append_column(name, values)
+    return table
 
 
 def unreadable_in(metadata: dict[bytes, bytes], source: Source) -> list[tuple[str, str, str, str]]:
