@@ -20,7 +20,7 @@ class Embed(Inference):
     model: Annotated[str, tyro.conf.arg(aliases=("--start", "--run"))]
     """A run folder or its Hub id, a timm model name with its tag (convnext_atto.d2_in1k), hf_hub:ORG/NAME, transformers:FOLDER_OR_HUB_ID, or a .safetensors or .pth file of timm weights."""
     dataset: tuple[str, ...]
-    """One or several: folders of picture files (JPEG, PNG, WebP, TIFF, FITS and others), including subfolders, or published datasets (folders or Hub ids); or picture files."""
+    """One or several: folders of picture files (JPEG, PNG, WebP, TIFF, FITS and others), including subfolders, or published datasets (folders or Hub ids), or tables of galaxies (survey.csv, with --images); or picture files."""
     out: OutputPath
     """Output folder, created by the command: part-*.parquet with a column `embedding`, and unreadable.csv if pictures cannot be read."""
     backbone: str | None = None

@@ -88,7 +88,7 @@ class Predict(Inference):
     run: RunName
     """The run folder, or its Hub id."""
     dataset: tuple[str, ...]
-    """One or several: folders of picture files (JPEG, PNG, WebP, TIFF, FITS and others), including subfolders, or published datasets (folders or Hub ids); or picture files."""
+    """One or several: folders of picture files (JPEG, PNG, WebP, TIFF, FITS and others), including subfolders, or published datasets (folders or Hub ids), or tables of galaxies (survey.csv, with --images); or picture files."""
     out: OutputPath
     """Output folder, created by the command: part-*.parquet, and unreadable.csv if pictures cannot be read."""
     embeddings: bool = False

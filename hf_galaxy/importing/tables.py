@@ -30,9 +30,9 @@ logger = logging.getLogger(__name__)
 
 
 def is_table(name: str) -> bool:
-    """Whether it is the file of a table; a FITS file may also be a picture, and a Parquet file hold pictures."""
+    """Whether it is the file of a table, or would be if it were there; a FITS file may also be a picture, and a Parquet file hold pictures."""
     suffix = Path(Path(name).name.lower().removesuffix(".gz")).suffix
-    if suffix not in SUFFIXES or not Path(name).is_file():
+    if suffix not in SUFFIXES or Path(name).is_dir():
         return False
     if suffix in PARQUET:
         return not holds_pictures(Path(name))
@@ -66,8 +66,9 @@ def open_table(name: str, reading: Reading) -> Catalogue:
     if reading.config is not None:
         raise BadInput(f"--dataset-config {reading.config}: {name} is a table, which has no configurations")
     path = Path(name)
+    table = read_table(path)
     pictures = Pictures(list(reading.images) if reading.images else _beside(path))
-    return catalogue_of(guess(read_table(path), pictures, reading), pictures, reading)
+    return catalogue_of(guess(table, pictures, reading), pictures, reading)
 
 
 def read_table(path: Path, option: str = "--dataset") -> CatalogueTable:

@@ -101,7 +101,7 @@ class Settings(VotesReading, Recipe):
     """Everything that defines a run, besides its recipe."""
 
     dataset: tuple[str, ...]
-    """Datasets to train on: folders made by hf-galaxy publish, folders of pictures with a subfolder for each class, tables of galaxies, or Hub ids."""
+    """Datasets to train on: folders made by hf-galaxy publish, folders of pictures with a subfolder for each class, tables of galaxies (survey.csv, with --images), or Hub ids."""
     out: OutputPath
     """Run folder to create. If it holds an unfinished run with the same settings, training resumes from its last checkpoint."""
     streaming: bool = False

@@ -90,6 +90,21 @@ def test_a_dataset_in_memory_has_the_predictions_of_the_published_one(run, mock_
     pd.testing.assert_frame_equal(table.set_index("id_str").iloc[:, 2:].loc[expected.index], expected, rtol=1e-4)
 
 
+def test_a_table_of_galaxies_has_their_names_whether_its_pictures_are_files_or_in_its_cells(run, galaxies, tmp_path):
+    galaxies = galaxies.select(range(4))
+    table = run.predict(list(galaxies["image"]), cpu=True)
+    numbers, names = table.columns[3:], [f"g{i}" for i in range(len(galaxies))]
+    frame = pd.DataFrame({"name": names, "picture": list(galaxies["image"])})
+    for name, picture in zip(names, frame["picture"], strict=True):
+        picture.save(tmp_path / f"{name}.png")
+    paths = frame.assign(picture=[f"{name}.png" for name in names])
+    paths.to_csv(tmp_path / "survey.csv", index=False)
+    for data, options in ((frame, {}), (paths, {"images": tmp_path}), (tmp_path / "survey.csv", {})):
+        found = run.predict(data, cpu=True, **options).set_index("id_str")
+        assert len(found) == len(galaxies)
+        np.testing.assert_allclose(found.loc[names, numbers], table[numbers], rtol=1e-5)
+
+
 def test_pictures_that_cannot_be_read_are_named(run, pictures, caplog, tmp_path):
     table = run.predict(pictures, cpu=True)
     assert list(table["id_str"]) == ["0.jpg", "1.jpg", "2.jpg"]

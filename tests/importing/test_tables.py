@@ -262,3 +262,8 @@ def test_a_published_dataset_has_its_pictures(tmp_path, cutouts):
     published(Rows(3), tmp_path)
     with pytest.raises(BadInput, match=r"--images .*cutouts: is for a table of galaxies; .*leave --images out"):
         open_dataset(str(tmp_path), Reading(images=(cutouts,)))
+
+
+def test_a_table_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(BadInput, match=r"--dataset .*survey\.csv: no such file"):
+        open_dataset(str(tmp_path / "survey.csv"))
