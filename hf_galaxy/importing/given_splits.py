@@ -22,8 +22,8 @@ def usual_split(name: str) -> str | None:
 def given_splits(names: Iterable[str], dataset: str) -> dict[str, str] | None:
     """The split of ours for each split of a dataset. None: it has only one, which a hash of the names is to divide.
 
-    Other names than `USUAL` stay. Training measures on a test split: where there are only two, train and validation, the second
-    becomes the test split, and part of train the validation split.
+    Other names than `USUAL` stay. Training measures on a test split: where there is none beside train and validation, the
+    validation split becomes the test split, and part of train the validation split.
 
     Args:
         dataset: its name, for messages.
@@ -35,7 +35,7 @@ def given_splits(names: Iterable[str], dataset: str) -> dict[str, str] | None:
     if len(names) == 1:
         return None
     ours = {name: usual_split(name) or re.sub(r"\W+", "_", name) for name in names}
-    if sorted(ours.values()) == ["train", "validation"]:
+    if "test" not in ours.values() and {"train", "validation"} <= {*ours.values()}:
         ours = {name: "test" if split == "validation" else split for name, split in ours.items()}
     if len(set(ours.values())) < len(ours):
         twice = next(split for split in ours.values() if list(ours.values()).count(split) > 1)
@@ -48,7 +48,8 @@ def described(given: dict[str, str] | None) -> str:
     """A phrase on where the splits come from."""
     if given is None:
         return "by a hash of the name"
-    renamed = {name: split for name, split in given.items() if name != split}
-    phrases = [name if name == split else f"{name} is {split}" for name, split in given.items()]
-    no_test = [name for name, split in renamed.items() if split == "test" and usual_split(name) == "validation"]
-    return f"as given ({', '.join(phrases)}{', as there is no test split' if no_test else ''})"
+    phrases = []
+    for name, split in given.items():
+        no_test = ", as there is no test split" if split == "test" and usual_split(name) == "validation" else ""
+        phrases.append(name if name == split else f"{name} is {split}{no_test}")
+    return f"as given ({'; '.join(phrases)})"

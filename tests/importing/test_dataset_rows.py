@@ -78,6 +78,7 @@ def test_without_names_the_pictures_are_the_names_and_equal_ones_one_galaxy():
         (["train", "test"], {"train": "train", "test": "test"}),
         (["training", "val", "test"], {"training": "train", "val": "validation", "test": "test"}),
         (["train", "valid"], {"train": "train", "valid": "test"}),
+        (["train", "valid", "new"], {"train": "train", "valid": "test", "new": "new"}),
         (["train", "test", "un labelled"], {"train": "train", "test": "test", "un labelled": "un_labelled"}),
     ],
 )
