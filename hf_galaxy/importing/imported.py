@@ -63,7 +63,7 @@ def import_source(source: Source, name: str, splits: Sequence[str] | None = None
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder.with_name(f".{folder.name}.import")):
             if not folder.exists():
-                _write(source, plan(source, splits=splits), folder, digest, given=splits is not None)
+                _write(source, _planned(source, name, splits), folder, digest, given=splits is not None)
     except OSError as error:
         raise BadInput(
             f"{name}: its import cannot be written: {error.strerror} ({error.filename}); set HF_HOME to a folder that can be written"
@@ -75,6 +75,13 @@ def import_source(source: Source, name: str, splits: Sequence[str] | None = None
     for warning in about["warnings"]:
         logger.warning("%s: %s", name, warning)
     return folder
+
+
+def _planned(source: Source, name: str, splits: Sequence[str] | None) -> Plan:
+    try:
+        return plan(source, splits=splits)
+    except BadInput as error:  # it names an option of publishing
+        raise BadInput(f"{name}: {error}, of hf-galaxy publish catalogue; or leave out the positions") from error
 
 
 def _write(source: Source, planned: Plan, folder: Path, digest: str, given: bool) -> None:

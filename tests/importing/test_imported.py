@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import datasets
+import numpy as np
 import pytest
 
 from hf_galaxy.data.targets import column_of
@@ -74,3 +75,9 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file" / "cache")
     with pytest.raises(BadInput, match=r"x: its import cannot be written: Not a directory .* set HF_HOME"):
         open_imported(Rows(4), "x")
+
+
+def test_a_field_that_is_too_crowded_is_for_publishing():
+    positions = [(0.001 * i, 0.0) for i in range(40)]
+    with pytest.raises(BadInput, match=r"^x: .*--same-galaxy-arcsec, such as 1, of hf-galaxy publish catalogue"):
+        open_imported(Rows(40, positions=np.array(positions)), "x")
