@@ -133,6 +133,9 @@ def embed(
     id_column: str | None = None,
     skip_missing: bool = False,
     skip_bad_pictures: bool = False,
+    join: str | Path | None = None,
+    on: str | None = None,
+    on_sky: str | None = None,
 ) -> pd.DataFrame | Path:
     """Features of a backbone, of a finished run or only pretrained, for every galaxy of some data: what `hf-galaxy embed` does.
 
@@ -142,14 +145,14 @@ def embed(
         model: a run folder or its Hub id, a `Run`, a loaded model; or a pretrained backbone: a timm model name with its tag
             ("convnext_atto.d2_in1k"), "hf_hub:ORG/NAME", "transformers:FOLDER_OR_HUB_ID", or a file of timm weights.
         data, out, config, split, batch_size, workers, precision, cpu, rendering, images, image_column, id_column, skip_missing,
-            skip_bad_pictures: as of `predict`.
+            skip_bad_pictures, join, on, on_sky: as of `predict`.
         backbone: architecture of a file of weights.
         image_size: side of the backbone's input in pixels; by default that of the run, else 224.
 
     Returns:
         A table (N, D) of float32, `feature_0`, `feature_1`, ..., with the `id_str` of the galaxies as its index: so `.to_numpy()` is
-        the matrix for scikit-learn, and `catalogue.join(table, on="id_str")` puts it beside other columns. With `out`: the path of a
-        folder of Parquet files, as `predict` writes them, with a column `embedding`.
+        the matrix for scikit-learn, and `catalogue.join(table, on="id_str")` puts it beside other columns. Columns of `join` follow the
+        features. With `out`: the path of a folder of Parquet files, as `predict` writes them, with a column `embedding`.
 
     Raises:
         BadInput: as `predict`.
@@ -160,7 +163,8 @@ def embed(
     """
     reading = dict(config=config, images=images, image_column=image_column, id_column=id_column)
     skipping = dict(skip_missing=skip_missing, skip_bad_pictures=skip_bad_pictures)
-    given = _options(reading | skipping, split, batch_size, workers, precision, cpu, rendering)
+    joining = dict(join=join, on=on, on_sky=on_sky)
+    given = _options({**reading, **skipping, **joining}, split, batch_size, workers, precision, cpu, rendering)
     with own_process_state(Embed):
         inference = Inference(**given)
         accelerator = inference.start()
@@ -170,8 +174,8 @@ def embed(
         if found and (backbone, image_size) != (None, None):
             raise BadInput("backbone and image_size: a loaded model has its own")
         loaded, name = found or (backbone_of(str(model), backbone, image_size), str(model))
-        sources = _sources(data, Reading.of(given), split)
         predictor = inference.predictor(loaded, name, accelerator, numbers=False, embeddings=True)
+        sources = _sources(data, Reading.of(given), split, predictor.schema.names)
         with _as_it_was(loaded):
             if out is not None:
                 return _folder(predictor, sources, Path(out))
@@ -179,6 +183,8 @@ def embed(
     features = np.stack(table[EMBEDDING]) if len(table) else np.empty((0, loaded.head.in_features), np.float32)
     columns = [f"feature_{i}" for i in range(features.shape[1])]
     embedded = pd.DataFrame(features, pd.Index(table["id_str"], name="id_str"), columns)
+    for name in table.columns[len(predictor.schema) :]:
+        embedded[name] = table[name].to_numpy()
     embedded.attrs = table.attrs
     return embedded
 

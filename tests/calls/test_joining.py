@@ -62,6 +62,9 @@ def test_pictures_are_joined_by_the_names_of_their_files_and_bad_ones_shift_noth
     table = hf_galaxy.predict(start, folder, cpu=True, join=tmp_path / "t.csv", on="id_str=name")
     assert table["id_str"].tolist() == ["0.jpg", "2.jpg", "3.jpg"]
     np.testing.assert_allclose(table["z"], [np.nan, 0.2, 0.3], rtol=1e-6)
+    features = hf_galaxy.embed(start, folder, cpu=True, join=tmp_path / "t.csv", on="id_str=name")
+    assert list(features.columns[-2:]) == ["feature_63", "z"]
+    np.testing.assert_array_equal(features["z"], table["z"])
     only = hf_galaxy.predict(start, folder / "1.jpg", cpu=True, join=tmp_path / "t.csv", on="id_str=name")
     assert only.empty
     assert "z" in only
