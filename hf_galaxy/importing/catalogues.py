@@ -162,20 +162,15 @@ class Catalogue:
         """(N, 2) right ascension and declination in degrees, NaN where unknown; None: there are no such columns."""
         if not {"ra", "dec"} <= self.dtypes.keys():
             return None
-        return _float64(self.cells.table, ["ra", "dec"])
+        sky = ["ra", "dec"]
+        return _float64(self.cells.columns(sky), sky)
 
     @property
     def total_votes(self) -> np.ndarray | None:
         """(N,) number of votes of each galaxy; None: there are none."""
         if self.tree is None:
             return None
-        parts = [matrix_of(piece, self.tree.columns).sum(axis=1) for _, piece in self._pieces()]
-        return np.concatenate(parts)
-
-    def _pieces(self, rows: int = 10_000) -> Iterator[tuple[int, pa.Table]]:
-        """The first row, and the cells, of some rows at a time."""
-        for first in range(0, len(self), rows):
-            yield first, self.cells.table[first : first + rows]
+        return np.concatenate([matrix_of(piece, self.tree.columns).sum(axis=1) for piece in self.cells.pieces()])
 
     def batch(self, rows: Sequence[int]) -> Batch:
         """These galaxies with their pictures, without those whose picture cannot be read, if these are to be left out.
@@ -220,13 +215,15 @@ class Catalogue:
         """A sentence for each galaxy and question whose votes contradict the tree (`DecisionTree.inconsistencies`)."""
         if self.tree is None:
             return
-        for first, piece in self._pieces():  # a wrong column map breaks every galaxy
+        first = 0
+        for piece in self.cells.pieces():  # a wrong column map breaks every galaxy
             for i in self.tree.inconsistencies(matrix_of(piece, self.tree.columns)):
                 row = first + i.row
                 yield (
                     f"{self.path}, row {self.rows[row]} (id_str {self.ids[row]}): {i.question} has {i.votes} votes, "
                     f"but the answers that lead to it have {i.parent_votes}"
                 )
+            first += len(piece)
 
 
 class _Conversion:

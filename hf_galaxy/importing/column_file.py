@@ -1,11 +1,15 @@
-"""Columns of many rows on the disk, of which any rows are read, so that a catalogue of millions needs no memory."""
+"""Columns of many rows on the disk, of which any rows are read, so that a catalogue of millions needs no memory.
+
+Columns of one type lie row by row, as one column of lists: some rows of hundreds of columns are read from some places of the file, not
+from hundreds of places each.
+"""
 
 from __future__ import annotations
 
 import os
 import tempfile
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +22,10 @@ class ColumnFile:
     """A table in a temporary file, which is removed with this object. Can be pickled: the copies read the same file.
 
     Args:
-        pieces: tables with the same schema, at least one.
+        pieces: tables with the same schema, at least one. Their columns hold texts, numbers or bools, or null.
+
+    Attributes:
+        schema: of the pieces.
     """
 
     def __init__(self, pieces: Iterable[pa.Table]) -> None:
@@ -28,24 +35,89 @@ class ColumnFile:
         writer = None
         with open(handle, "wb") as file:
             for piece in pieces:
+                packed = _packed(piece)
                 if writer is None:
-                    writer = pa.ipc.new_file(file, piece.schema)
-                writer.write_table(piece.combine_chunks())
+                    self.schema, writer = piece.schema, pa.ipc.new_file(file, packed.schema)
+                writer.write(packed)
             assert writer is not None, "a table has at least one piece"
             writer.close()
 
     def __getstate__(self) -> dict:
-        return {"path": self.path}
+        return {"path": self.path, "schema": self.schema}
 
     @cached_property
-    def table(self) -> pa.Table:
-        """All rows. What is not looked at stays on the disk."""
+    def _batches(self) -> list[pa.RecordBatch]:
+        """What is not looked at stays on the disk."""
         with pa.memory_map(str(self.path)) as file:
-            return pa.ipc.open_file(file).read_all()
+            return pa.ipc.open_file(file).read_all().to_batches()
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        """The first row of each batch, and behind the last one the number of rows."""
+        return np.cumsum([0, *(batch.num_rows for batch in self._batches)])
+
+    def pieces(self) -> Iterator[pa.Table]:
+        """All rows in their order, some at a time."""
+        for batch in self._batches:
+            yield _unpacked(pa.Table.from_batches([batch]), self.schema)
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Some columns of all rows."""
+        return pa.concat_tables(piece.select(list(names)) for piece in self.pieces())
 
     def rows(self, rows: Sequence[int]) -> pa.Table:
         """Some rows, in the given order."""
-        return self.table.take(np.asarray(rows, np.int64)) if self.table.num_columns else self.table
+        if not self.schema.names:
+            return self.schema.empty_table()
+        wanted = np.asarray(rows, np.int64)
+        order = np.argsort(wanted, kind="stable")
+        increasing = wanted[order]
+        owners = np.searchsorted(self._starts, increasing, side="right") - 1
+        parts = (
+            [  # of one batch each: to take rows of several at once, Arrow would copy all of them
+                self._batches[owner].take(pa.array(increasing[owners == owner] - self._starts[owner]))
+                for owner in np.unique(owners)
+            ]
+            or [self._batches[0][:0]]
+        )
+        found = pa.Table.from_batches(parts).combine_chunks().take(pa.array(np.argsort(order)))
+        return _unpacked(found, self.schema)
+
+
+def _packed(table: pa.Table) -> pa.RecordBatch:
+    """Texts as they are; the columns of each other type as one column of lists, which has the name of the type."""
+    packed = {name: table[name].combine_chunks() for name in table.column_names if _is_text(table.schema.field(name))}
+    for kind, names in _by_type(table.schema).items():
+        columns = [table[name].combine_chunks() for name in names]
+        missing = np.stack([column.is_null().to_numpy(zero_copy_only=False) for column in columns], axis=1)
+        filled = (column.fill_null(pa.scalar(0).cast(kind)).to_numpy(zero_copy_only=False) for column in columns)
+        values = pa.array(np.stack(list(filled), axis=1).ravel(), kind, mask=missing.ravel())
+        packed[str(kind)] = pa.FixedSizeListArray.from_arrays(values, len(names))
+    return pa.RecordBatch.from_pydict(packed)
+
+
+def _unpacked(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    columns = {name: table[name] for name in schema.names if _is_text(schema.field(name))}
+    for kind, names in _by_type(schema).items():
+        lists = table[str(kind)].combine_chunks().flatten()
+        shape = (table.num_rows, len(names))
+        missing = lists.is_null().to_numpy(zero_copy_only=False).reshape(shape)
+        filled = lists.fill_null(pa.scalar(0).cast(kind)).to_numpy(zero_copy_only=False).reshape(shape)
+        columns |= {name: pa.array(filled[:, k], kind, mask=missing[:, k]) for k, name in enumerate(names)}
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+
+
+def _by_type(schema: pa.Schema) -> dict[pa.DataType, list[str]]:
+    """The columns that are no texts."""
+    found: dict[pa.DataType, list[str]] = {}
+    for field in schema:
+        if not _is_text(field):
+            found.setdefault(field.type, []).append(field.name)
+    return found
+
+
+def _is_text(field: pa.Field) -> bool:
+    return pa.types.is_string(field.type)
 
 
 def _remove(path: Path) -> None:

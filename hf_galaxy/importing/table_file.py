@@ -22,7 +22,7 @@ SIGNATURES: dict[bytes, Kind] = {b"PAR1": "parquet", b"SIMPLE  =": "fits", b"# %
 SEPARATORS = ",;\t|"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # the marks at the beginning of such files, of Excel's "Unicode text"
 BEGINNING = 2**16  # bytes
-ROWS_PER_PIECE = 20_000  # in memory as texts
+ROWS_PER_PIECE = 5_000  # in memory as texts
 DECIMAL_COMMA = r"[+-]?\d*,?\d+(?:[eE][+-]?\d+)?"
 
 

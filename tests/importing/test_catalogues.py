@@ -169,7 +169,7 @@ def test_parquet_keeps_every_digit_beside_an_empty_cell(catalogue_folder):
     catalogue = Catalogue.read(
         catalogue_folder / "votes.parquet", Pictures([catalogue_folder / "pictures"]), columns, TREE
     )
-    assert catalogue.cells.table["z"].to_pylist() == ["587722981741363291", "", "3", "4", "5"]
+    assert catalogue.cells.columns(["z"])["z"].to_pylist() == ["587722981741363291", "", "3", "4", "5"]
 
 
 def test_a_comma_too_many_shifts_nothing(catalogue_folder):

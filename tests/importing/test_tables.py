@@ -98,7 +98,7 @@ def test_every_format_of_a_table_opens(tmp_path, cutouts, suffix, c_loader_off):
     assert tables.is_table(str(path))
     catalogue = tables.open_table(str(path), Reading(images=(cutouts,)))
     assert catalogue.ids == table["iauname"].tolist()
-    assert catalogue.cells.table["objid"].to_pylist() == table["objid"].tolist()
+    assert catalogue.cells.columns(["objid"])["objid"].to_pylist() == table["objid"].tolist()
     assert catalogue.dtypes == {"objid": "int64", "z": "float32"}
 
 
@@ -182,7 +182,7 @@ def test_types_are_those_of_all_filled_cells(cells, dtype):
 def test_cells_have_their_types_and_gaps(tmp_path, cutouts):
     table = survey(objid=["587739505552785605", ""] * 6, good=["True", "N/A"] * 6, z=["0.5", "NULL"] * 6)
     row = read(table, tmp_path / "survey.csv", cutouts)
-    assert [row.cells.table[c].to_pylist()[:2] for c in ("objid", "good", "z")] == [
+    assert [row.cells.columns([c])[c].to_pylist()[:2] for c in ("objid", "good", "z")] == [
         [587739505552785605, None],
         [True, None],
         [0.5, None],
@@ -217,7 +217,10 @@ def test_votes_are_known_by_the_names_of_their_columns(columns, chosen, tree, ca
 def test_votes_with_gaps_are_read_too(tmp_path, cutouts):
     catalogue = read(survey(Ring_Yes=["3", ""] * 6, Ring_No=["4", "0"] * 6), tmp_path / "survey.csv", cutouts)
     assert catalogue.tree is None
-    assert catalogue.cells.table.to_pydict() == {"ring_yes": [3, None] * 6, "ring_no": [4, 0] * 6}
+    assert catalogue.cells.columns(catalogue.cells.schema.names).to_pydict() == {
+        "ring_yes": [3, None] * 6,
+        "ring_no": [4, 0] * 6,
+    }
     assert catalogue.dtypes == {"ring_yes": "int32", "ring_no": "int32"}
 
 
