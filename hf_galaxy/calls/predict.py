@@ -19,6 +19,7 @@ from hf_galaxy.commands.predict import Inference, Predict, write
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import check_new
+from hf_galaxy.importing.joining import JoinedTable
 from hf_galaxy.importing.objects import is_galaxies, name_of
 from hf_galaxy.importing.reading import Reading
 from hf_galaxy.models.model import GalaxyPreTrainedModel
@@ -28,6 +29,8 @@ from hf_galaxy.models.start import backbone_of, load_model
 from hf_galaxy.training.processes import on_main_process
 
 logger = logging.getLogger(__name__)
+# Types of joined columns, with missing cells, that pandas would else make floats and objects of.
+NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
 
 
 def predict(
@@ -107,9 +110,11 @@ def predict(
         accelerator = inference.start()
         if out is not None:
             on_main_process(accelerator, check_new, Path(out))
+        own = Reading.of(given)
+        joined = JoinedTable.of(own)
         loaded, name = _loaded(model) or (load_model(str(model)), str(model))
         predictor = inference.predictor(loaded, name, accelerator, embeddings=embeddings)
-        sources = _sources(data, Reading.of(given), split, predictor.schema.names)
+        sources = _sources(data, own, split, joined, predictor.schema.names)
         with _as_it_was(loaded):
             return _table(predictor, sources) if out is None else _folder(predictor, sources, Path(out), csv)
 
@@ -170,12 +175,14 @@ def embed(
         accelerator = inference.start()
         if out is not None:
             on_main_process(accelerator, check_new, Path(out))
+        own = Reading.of(given)
+        joined = JoinedTable.of(own)
         found = _loaded(model)
         if found and (backbone, image_size) != (None, None):
             raise BadInput("backbone and image_size: a loaded model has its own")
         loaded, name = found or (backbone_of(str(model), backbone, image_size), str(model))
         predictor = inference.predictor(loaded, name, accelerator, numbers=False, embeddings=True)
-        sources = _sources(data, Reading.of(given), split, predictor.schema.names)
+        sources = _sources(data, own, split, joined, predictor.schema.names)
         with _as_it_was(loaded):
             if out is not None:
                 return _folder(predictor, sources, Path(out))
@@ -216,9 +223,11 @@ def _loaded(model: Any) -> tuple[GalaxyPreTrainedModel, str] | None:
     )
 
 
-def _sources(data: Any, reading: Reading, split: str | None, taken: Sequence[str] = ()) -> list[Source]:
+def _sources(
+    data: Any, reading: Reading, split: str | None, joined: JoinedTable | None, taken: Sequence[str]
+) -> list[Source]:
     if is_galaxies(data):
-        data, reading = name_of(data, reading), reading.only_join()
+        data, reading = name_of(data, reading), Reading()
     if isinstance(data, pd.Series | pd.Index) or (isinstance(data, np.ndarray) and data.dtype.kind in "OUT"):
         data = data.tolist()  # such as the paths in a catalogue
     if isinstance(data, np.ndarray) and data.ndim == 4:
@@ -226,7 +235,7 @@ def _sources(data: Any, reading: Reading, split: str | None, taken: Sequence[str
             f"data: an array of shape {data.shape} holds several pictures; pass a list of arrays: list(data)"
         )
     single = isinstance(data, (str, Path, *IN_MEMORY)) or not isinstance(data, Sequence)
-    return sources_of([data] if single else data, reading, split, taken)
+    return sources_of([data] if single else data, reading, split, joined, taken)
 
 
 @contextmanager
@@ -257,7 +266,9 @@ def _table(predictor: Predictor, sources: list[Source]) -> pd.DataFrame:
     own = [(part.file, part.source, table) for part, table in predictor.tables(sources, predictor.own_parts(sources))]
     parts = sorted(gather_object(own), key=lambda part: part[0])
     bad = [each for _, source, table in parts for each in unreadable_in(table.schema.metadata, sources[source])]
-    whole = pa.concat_tables([table.replace_schema_metadata() for *_, table in parts]).to_pandas()
+    whole = pa.concat_tables([table.replace_schema_metadata() for *_, table in parts]).to_pandas(
+        types_mapper=NULLABLE.get
+    )
     whole.attrs["unreadable"] = [dict(zip(UNREADABLE, each, strict=True)) for each in bad]
     if bad:
         _, _, name, reason = bad[0]

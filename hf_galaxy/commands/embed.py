@@ -30,15 +30,17 @@ class Embed(Inference):
 
 
 def main(settings: Embed) -> None:
+    from hf_galaxy.importing.joining import JoinedTable
     from hf_galaxy.models.prediction_inputs import sources_of
     from hf_galaxy.models.start import backbone_of
     from hf_galaxy.training.processes import on_main_process
 
     accelerator = settings.start()
     on_main_process(accelerator, check_new, settings.out)
+    table = JoinedTable.of(settings)
     model = backbone_of(settings.model, settings.backbone, settings.image_size)
     predictor = settings.predictor(model, settings.model, accelerator, numbers=False, embeddings=True)
-    sources = sources_of(settings.dataset, settings, settings.split, predictor.schema.names)
+    sources = sources_of(settings.dataset, settings, settings.split, table, predictor.schema.names)
     counts = write(predictor, sources, settings.out)
     if accelerator.is_main_process:
         report(settings.out, *counts)

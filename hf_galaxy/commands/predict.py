@@ -138,15 +138,17 @@ def report(out: Path, galaxies: int, unreadable: int) -> None:
 
 
 def main(settings: Predict) -> None:
+    from hf_galaxy.importing.joining import JoinedTable
     from hf_galaxy.models.prediction_inputs import sources_of
     from hf_galaxy.models.start import load_model
     from hf_galaxy.training.processes import on_main_process
 
     accelerator = settings.start()
     on_main_process(accelerator, check_new, settings.out)
+    table = JoinedTable.of(settings)
     model = load_model(settings.run)
     predictor = settings.predictor(model, settings.run, accelerator, embeddings=settings.embeddings)
-    sources = sources_of(settings.dataset, settings, settings.split, predictor.schema.names)
+    sources = sources_of(settings.dataset, settings, settings.split, table, predictor.schema.names)
     counts = write(predictor, sources, settings.out, settings.csv)
     if accelerator.is_main_process:
         report(settings.out, *counts)

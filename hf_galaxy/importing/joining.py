@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import datasets
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -285,7 +284,7 @@ def _typed(table: CatalogueTable, keys: Collection[str]) -> pa.Table:
             arrays[column] = pa.array(table[column].where(table[column] != "", None), pa.string())
         else:
             kept = type(table)(table.path, cells.to_frame(column), table.rows)
-            arrays[column] = pa.array(kept.metadata(Metadata(column, dtype)), datasets.Value(dtype).pa_type)
+            arrays[column] = kept.metadata(Metadata(column, dtype))
     if not arrays:
         raise BadInput(f"--join {table.path}: has no further column to bring")
     return pa.table(arrays)

@@ -53,10 +53,6 @@ class Reading:
         """The same, but for the table that is joined."""
         return replace(self, join=None, on=None, on_sky=None)
 
-    def only_join(self) -> Reading:
-        """Of what is known, the table that is joined."""
-        return Reading(join=self.join, on=self.on, on_sky=self.on_sky)
-
     @property
     def campaigns(self) -> tuple[str, ...] | None:
         """Galaxy Zoo campaigns of the votes in a table; None: the names of its columns tell."""

@@ -182,23 +182,26 @@ def fingerprint_of(source: Source) -> str:
 
 
 def sources_of(
-    data: Sequence[Any], reading: Reading | None = None, split: str | None = None, taken: Collection[str] = ()
+    data: Sequence[Any],
+    reading: Reading | None = None,
+    split: str | None = None,
+    table: JoinedTable | None = None,
+    taken: Collection[str] = (),
 ) -> list[Source]:
     """The galaxies of some data.
 
     Args:
         data: either all are pictures: paths, URLs, bytes, PIL images or arrays; or each is a folder of pictures, or a published
             dataset, by its folder or Hub id.
-        reading: how datasets are read (`open_dataset`), and the table that is joined: all sources then have its columns.
+        reading: how datasets are read (`open_dataset`).
         split: of the datasets; None: all of them.
-        taken: names that columns of the joined table cannot have, those of the predictions.
+        table: whose columns all sources then have, that of `reading`.
+        taken: names that these columns cannot have, those of the predictions.
 
     Raises:
         BadInput: there is no such dataset or split, or there are no pictures in it; or none of the galaxies is in the table.
     """
-    reading = reading or Reading()
-    table = JoinedTable.of(reading)
-    reading = reading.without_join()
+    reading = (reading or Reading()).without_join()
     lazy = not isinstance(
         data, list | tuple
     )  # such as a column of a dataset, whose pictures are decoded when they are needed

@@ -24,7 +24,8 @@ def names(mock_dataset):
 @pytest.fixture
 def specz(names, tmp_path):
     """Redshifts of all galaxies but every fifth, and a column that the predictions have, too."""
-    table = pd.DataFrame({"objid": names, "z": np.arange(len(names)) / 100, "id_str": "theirs"})
+    i = np.arange(len(names))
+    table = pd.DataFrame({"objid": names, "z": i / 100, "plate": i + 10**17 + 1, "id_str": "theirs"})
     table.drop(range(0, len(names), 5)).to_csv(tmp_path / "specz.csv", index=False)
     return tmp_path / "specz.csv"
 
@@ -39,14 +40,15 @@ def test_joined_columns_stand_beside_predictions(start, mock_dataset, specz, nam
     table = hf_galaxy.predict(start, mock_dataset, cpu=True, **joined)
     plain = hf_galaxy.predict(start, mock_dataset, cpu=True)
     pd.testing.assert_frame_equal(table[plain.columns], plain, check_exact=True)
-    assert list(table.columns[-2:]) == ["z", "id_str_joined"]
+    assert list(table.columns[-3:]) == ["z", "plate", "id_str_joined"]
+    assert table["plate"].dropna().isin(np.arange(len(names)) + 10**17 + 1).all(), "no digit is lost"
     np.testing.assert_allclose(table["z"], [redshifts(names)[name] for name in table["id_str"]], rtol=1e-6)
     settings = predict_command.Predict(
         run=str(start), dataset=(str(mock_dataset),), out=tmp_path / "out", cpu=True, csv=True, **joined
     )
     predict_command.main(settings)
     written = pd.concat([pq.read_table(file).to_pandas() for file in sorted((tmp_path / "out").glob("part-*.parquet"))])
-    pd.testing.assert_frame_equal(written.reset_index(drop=True), table)
+    pd.testing.assert_frame_equal(written.reset_index(drop=True), table, check_dtype=False)
     as_csv = pd.read_csv(tmp_path / "out/predictions.csv")
     np.testing.assert_allclose(as_csv["z"], table["z"], rtol=1e-6)
     assert as_csv["id_str_joined"].count() == table["id_str_joined"].count() == 76
