@@ -35,6 +35,14 @@ class Reading:
     on_sky: str | None = None
     """Radius, such as 1arcsec, within which the nearest row of --join, by ra and dec in degrees, is the same galaxy."""
 
+    def __post_init__(self) -> None:
+        """Paths may be texts: records and files of tasks have no others."""
+        if self.images is not None:
+            images = [self.images] if isinstance(self.images, str | Path) else self.images
+            object.__setattr__(self, "images", tuple(map(Path, images)))
+        if self.join is not None:
+            object.__setattr__(self, "join", Path(self.join))
+
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
         """How the dataset of a run, or of a task, is read.
@@ -42,12 +50,7 @@ class Reading:
         Args:
             options: of a record, or of a call; those that are no options of reading are ignored.
         """
-        own = {each.name: options[each.name] for each in fields(cls) if options.get(each.name) is not None}
-        if "images" in own:
-            own["images"] = tuple(map(Path, own["images"]))
-        if "join" in own:
-            own["join"] = Path(own["join"])
-        return cls(**own)
+        return cls(**{each.name: options[each.name] for each in fields(cls) if options.get(each.name) is not None})
 
     def without_join(self) -> Self:
         """The same, but for the table that is joined."""

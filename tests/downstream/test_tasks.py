@@ -1,12 +1,17 @@
 """Tasks that we ship are tasks, and files of a user's that are none say what is wrong."""
 
+from pathlib import Path
+
 import datasets
 import pytest
 
 from hf_galaxy.downstream.tasks import TASK_SETS, load_tasks, with_label
 from hf_galaxy.errors import BadInput
+from hf_galaxy.importing.reading import Reading
 from hf_galaxy.reports.measures import MEASURES
+from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.targets import TARGETS, report_class
+from hf_galaxy.training.settings import Settings, settings_of, to_record
 from tests.conftest import ROOT
 
 
@@ -77,3 +82,14 @@ def test_the_only_column_of_classes_is_the_label(mock_dataset, tmp_path):
     file.write_text(f'[mock]\ndataset = "{tmp_path / "two"}"\ntask = "classes"\n')
     with pytest.raises(BadInput, match=r"task mock: .*label column; .* has mock_class, second"):
         with_label(load_tasks(str(file))["mock"])
+
+
+def test_pictures_of_a_task_and_of_a_record_are_paths(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        '[one]\ndataset = "a.csv"\nlabel = "bar"\nimages = "b"\n[two]\ndataset = "a.csv"\nlabel = "bar"\nimages = ["b"]\n'
+    )
+    for task in load_tasks(str(file)).values():
+        settings = Settings(dataset=(task.dataset,), out=tmp_path, **task.options)
+        again = settings_of(RunRecord(command="", settings=to_record(settings)))
+        assert settings.images == again.images == Reading.of(task.options).images == (Path("b"),)
