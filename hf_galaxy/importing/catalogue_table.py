@@ -270,6 +270,8 @@ def _readable(path: Path, name: str) -> Iterator[None]:
         raise BadInput(f"{name} {path}: no such file") from error
     except BadInput:
         raise
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{name} {path}: cannot be read as a table: its text is not UTF-8; save it as UTF-8") from error
     except (OSError, ValueError) as error:  # the errors of pandas', Arrow's and astropy's parsers are ValueErrors
         reason = " ".join(str(error).split())
         raise BadInput(f"{name} {path}: cannot be read as a table ({reason})") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import re
 from collections import Counter
@@ -22,6 +23,7 @@ SIGNATURES: dict[bytes, Kind] = {b"PAR1": "parquet", b"SIMPLE  =": "fits", b"# %
 SEPARATORS = ",;\t|"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # the marks at the beginning of such files, of Excel's "Unicode text"
 BEGINNING = 2**16  # bytes
+BEHIND = "cells behind the last column"
 ROWS_PER_PIECE = 5_000  # in memory as texts
 DECIMAL_COMMA = r"[+-]?\d*,?\d+(?:[eE][+-]?\d+)?"
 
@@ -37,7 +39,12 @@ def column_names(path: Path) -> list[str]:
         return pq.read_schema(path).names
     if kind != "csv":
         return list(_astropy_table(path, kind).colnames)
-    return list(pd.read_csv(path, nrows=0, **_dialect(path, beginning)).columns)
+    return _header(path, _dialect(path, beginning))
+
+
+def _header(path: Path, dialect: dict[str, Any]) -> list[str]:
+    """The columns of a CSV file, without the blanks around them."""
+    return [column.strip() for column in pd.read_csv(path, nrows=0, index_col=False, **dialect).columns]
 
 
 def text_columns(path: Path) -> tuple[list[str], list[str]]:
@@ -107,14 +114,43 @@ def read_pieces(path: Path, wanted: Collection[str], rows: int = ROWS_PER_PIECE)
         return
     dialect = _dialect(path, beginning)
     header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, index_col=False, **dialect)
-    _check_once(path, header.iloc[0].tolist(), wanted)
+    _check_once(path, header.iloc[0].str.strip().tolist(), wanted)
+    names = _header(path, dialect)
+    if _first_width(beginning, dialect) > len(names):
+        names.append(BEHIND)
     # index_col: a comma too many at the end of the rows would shift all columns by one
-    how = dict(dtype=str, keep_default_na=False, usecols=lambda column: column in wanted, index_col=False, **dialect)
+    how = dict(dtype=str, keep_default_na=False, header=0, names=names, index_col=False, **dialect)
+    if not set(names) <= {*wanted, BEHIND}:  # else pandas would accept further rows with too many cells
+        how["usecols"] = lambda column: column in wanted or column == BEHIND
     if dialect["sep"] == ";":
-        yield pd.read_csv(path, **how).apply(_with_decimal_points)
+        yield _without_behind(path, pd.read_csv(path, **how)).apply(_with_decimal_points)
         return
     with pd.read_csv(path, chunksize=rows, **how) as pieces:
-        yield from pieces
+        yield from (_without_behind(path, piece) for piece in pieces)
+
+
+def _first_width(beginning: bytes, dialect: dict[str, Any]) -> int:
+    """The number of cells in the first row of a CSV file below its header; 0 if there is none."""
+    lines = beginning.decode(dialect["encoding"], errors="replace").splitlines(keepends=True)[dialect["skiprows"] :]
+    rows = filter(None, csv.reader(lines, delimiter=dialect["sep"], skipinitialspace=True))
+    next(rows, None)
+    return len(next(rows, []))
+
+
+def _without_behind(path: Path, piece: pd.DataFrame) -> pd.DataFrame:
+    """Rows without the column `BEHIND`, which is for a comma too many; "" where they end too early.
+
+    Raises:
+        BadInput: a row has a cell there.
+    """
+    behind = piece.pop(BEHIND).fillna("") if BEHIND in piece else pd.Series(dtype=str)
+    if (wrong := behind != "").any():
+        row = wrong.idxmax()
+        raise BadInput(
+            f"{path}, row {row + 1}: has more cells than the header has columns, the last {behind[row]!r}; texts with a separator in them "
+            "need quotes"
+        )
+    return piece.fillna("")
 
 
 def _kind(path: Path) -> tuple[Kind, bytes]:
@@ -152,6 +188,7 @@ def _dialect(path: Path, beginning: bytes) -> dict[str, Any]:
         "skiprows": skipped,
         "compression": compression,
         "encoding": encoding,
+        "skipinitialspace": True,
     }
 
 

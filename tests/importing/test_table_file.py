@@ -88,3 +88,29 @@ def test_a_column_of_times_is_refused(tmp_path, c_loader_off):
     Table({"name": ["a"], "when": Time(["2026-01-01"])}).write(tmp_path / "t.ecsv")
     with pytest.raises(BadInput, match=r"t\.ecsv, column when: holds a Time, not texts or numbers"):
         read_texts(tmp_path / "t.ecsv", ["when"])
+
+
+def test_blanks_around_the_cells_of_a_csv_file_are_none_of_them(tmp_path):
+    (tmp_path / "t.csv").write_text('a, b , c d\n1, x, "y, z"\n')
+    assert column_names(tmp_path / "t.csv") == ["a", "b", "c d"]
+    cells = read_texts(tmp_path / "t.csv", ["a", "b", "c d"])
+    assert cells.to_dict("list") == {"a": ["1"], "b": ["x"], "c d": ["y, z"]}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("1,2\n1,2,3\n", "Expected 2 fields in line 3, saw 3"),
+        ("1,2,\n1,2,3\n", "row 2: has more cells than the header has columns, the last '3'"),
+    ],
+)
+def test_a_row_with_too_many_cells_is_refused(tmp_path, rows, message):
+    (tmp_path / "t.csv").write_text(f"a,b\n{rows}")
+    with pytest.raises(ValueError, match=message):
+        read_texts(tmp_path / "t.csv", ["a", "b"])
+
+
+def test_rows_may_end_with_a_separator_or_too_early(tmp_path, recwarn):
+    (tmp_path / "t.csv").write_text("a,b\n1,2,\n3\n")
+    assert read_texts(tmp_path / "t.csv", ["a", "b"]).to_dict("list") == {"a": ["1", "3"], "b": ["2", ""]}
+    assert not recwarn.list
