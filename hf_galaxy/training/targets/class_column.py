@@ -15,6 +15,8 @@ from hf_galaxy.errors import BadInput
 
 TEXT = pa.large_string()
 NO_TEXT = pa.scalar(None, TEXT)
+# Texts of a missing label: pandas writes NaN as text where a column of texts became texts once more.
+MISSING = pa.array(["", "nan", "NaN", "<NA>"], TEXT)
 WHOLE = 2**53  # from here on a float stands for several whole numbers
 
 
@@ -46,7 +48,7 @@ def class_columns(features: Mapping[str, Any]) -> list[str]:
 
 
 def class_texts(table: pa.Table, column: str, feature: Any, galaxy: Callable[[int], str]) -> pa.ChunkedArray:
-    """(N,) texts, the name of the class of each row; null where it is missing: null, NaN, -1, or a blank text.
+    """(N,) texts, the name of the class of each row; null where it is missing: null, NaN (also as a text), -1, or a blank text.
 
     Args:
         feature: the type of the column, one that may hold classes.
@@ -58,7 +60,7 @@ def class_texts(table: pa.Table, column: str, feature: Any, galaxy: Callable[[in
     values = table[column]
     if is_text(feature):
         texts = values.cast(TEXT)
-        return pc.if_else(pc.equal(pc.utf8_trim_whitespace(texts), ""), NO_TEXT, texts)
+        return pc.if_else(pc.is_in(pc.utf8_trim_whitespace(texts), MISSING), NO_TEXT, texts)
     if is_bool(feature):
         return values.cast(TEXT)
 

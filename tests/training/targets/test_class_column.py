@@ -111,7 +111,7 @@ def rows_of(values, kind):
         ([10, 9, -1, 9], "int64", ("9", "10"), [1, 0, -1, 0]),
         ([2.0, 10.0, float("nan"), -1.0], "float64", ("2", "10"), [0, 1, -1, -1]),
         ([True, None, False], "bool", ("false", "true"), [1, -1, 0]),
-        (["b", "", None, " \t", "a"], "large_string", ("a", "b"), [1, -1, -1, -1, 0]),
+        (["b", "", None, " \t", "a", "NaN"], "large_string", ("a", "b"), [1, -1, -1, -1, 0, -1]),
     ],
 )
 def test_classes_are_named_by_their_values_in_the_order_of_numbers(values, kind, names, indices):
