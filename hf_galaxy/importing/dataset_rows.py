@@ -188,8 +188,7 @@ class DatasetRows:
         values = {column: table[column][0].as_py() for column in table.column_names}
         try:
             content, file = self._content(values[self.image])
-            with reading(""):
-                decoded = self.rendering.decode(content)
+            decoded = self.rendering.decode(content)
             encoded, suffix = self.rendering.encode(decoded)
         except BadInput as error:
             if self.skip_bad:

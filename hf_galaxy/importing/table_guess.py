@@ -141,7 +141,7 @@ def _named(
             return table, column
     paths = table.image_files(columns)
     stems = paths.map(_stem)
-    if files and _may_be_names(stems):
+    if files and _may_be_names(stems[stems != ""]):  # rows without a picture are refused or left out
         return _with(table, FILE_NAME, stems), FILE_NAME
     return _with(table, DIGEST, pd.Series(_numbered([_digest(path, pictures) for path in paths]), dtype=str)), DIGEST
 
