@@ -1,9 +1,11 @@
-"""The progress bar of long work: every second in a terminal, all the time in a notebook, a line every half minute in a log file."""
+"""What long work says: a line once, and a progress bar, every second in a terminal, all the time in a notebook, a line every half minute in a log file."""
 
 import importlib
 import importlib.util
+import logging
 import os
 import sys
+from functools import cache
 from typing import Any
 
 from tqdm import tqdm
@@ -21,3 +23,9 @@ def progress(*args: Any, **options: Any) -> tqdm:
         if importlib.util.find_spec("ipywidgets"):  # else tqdm warns, and draws the bar as text
             kind = importlib.import_module("tqdm.auto").tqdm
     return kind(*args, **{"mininterval": interval, "smoothing": 0.05} | options)
+
+
+@cache
+def log_once(logger: logging.Logger, line: str) -> None:
+    """Log a line once in a process, which may come to it several times, as when it opens a dataset again."""
+    logger.info("%s", line)

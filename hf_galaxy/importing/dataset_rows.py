@@ -173,19 +173,28 @@ class DatasetRows:
             yield from values_of(part, self.image)
 
     def batch(self, rows: Sequence[int]) -> Batch:
-        """These galaxies with their pictures."""
-        return batch_of(self.features, map(self.row, rows))
-
-    def row(self, i: int) -> Row | None:
-        """Galaxy i with its picture; None: the picture cannot be read, and is to be left out.
+        """These galaxies with their pictures, without those whose picture cannot be read, if these are to be left out.
 
         Raises:
-            BadInput: the picture cannot be read, or a class is none of the column's.
+            BadInput: a picture cannot be read, or a class is none of the column's.
         """
-        p = int(np.searchsorted(self._starts, i, side="right")) - 1
-        split, part = list(self.parts.items())[p]
-        table = part[[i - int(self._starts[p])]]
-        values = {column: table[column][0].as_py() for column in table.column_names}
+        wanted = np.asarray(rows, np.int64)
+        owners = np.searchsorted(self._starts, wanted, side="right") - 1
+        needed = list(dict.fromkeys([self.image, *(kept.path[0] for kept in self.kept.values())]))
+        values: dict[int, tuple[str, dict[str, Any]]] = {}
+        for p, (split, part) in enumerate(self.parts.items()):
+            own = wanted[owners == p]
+            if len(own):
+                table = part[(own - self._starts[p]).tolist()].select(needed).to_pylist()
+                values |= {i: (split, row) for i, row in zip(own.tolist(), table, strict=True)}
+        return batch_of(self.features, (self._row(i, *values[i]) for i in wanted.tolist()))
+
+    def _row(self, i: int, split: str, values: dict[str, Any]) -> Row | None:
+        """Galaxy i with its picture; None: the picture cannot be read, and is to be left out.
+
+        Args:
+            values: of its row, by column.
+        """
         try:
             content, file = self._content(values[self.image])
             decoded = self.rendering.decode(content)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,6 +23,7 @@ from hf_galaxy.importing.guess import DEC_NAMES, RA_NAMES, named_like
 from hf_galaxy.importing.join_keys import Keys, arcsec_in, degrees_of, names_in, names_of, positions_in
 from hf_galaxy.importing.sky import Matches, match, nearest
 from hf_galaxy.importing.tables import read_table
+from hf_galaxy.progress import log_once
 
 if TYPE_CHECKING:
     from hf_galaxy.data.targets import Rows
@@ -61,7 +61,7 @@ class Brought(NamedTuple):
             name if name == other else f"{name} (here {other})" for name, other in zip(names[:20], new, strict=False)
         ]
         more = f" and {len(new) - 20} more" if len(new) > 20 else ""
-        _say(f"{self.said}; columns {', '.join(shown)}{more}")
+        log_once(logger, f"{self.said}; columns {', '.join(shown)}{more}")
         return self.columns.rename_columns(new)
 
 
@@ -237,12 +237,6 @@ def with_joined(opened: dict[str, Rows], table: JoinedTable, name: str) -> dict[
         joined[split] = rows.joined_with(columns.slice(start, len(rows)))  # type: ignore[union-attr]  # never a datasets.Dataset
         start += len(rows)
     return {**joined}
-
-
-@cache
-def _say(line: str) -> None:
-    """Once in a process, which may open a dataset several times."""
-    logger.info("%s", line)
 
 
 def _described(found: Matches, positions: np.ndarray) -> str:

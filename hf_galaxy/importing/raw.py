@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import zipfile
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,6 +12,7 @@ from hf_galaxy.importing.folders import Contents, is_published
 from hf_galaxy.importing.loaded import LOADERS, loaded_rows, saved_rows
 from hf_galaxy.importing.picture_folders import folder_rows
 from hf_galaxy.importing.tables import is_table, open_table
+from hf_galaxy.progress import log_once
 
 if TYPE_CHECKING:
     from hf_galaxy.importing.dataset_rows import DatasetRows
@@ -31,7 +31,7 @@ class Raw(NamedTuple):
     @classmethod
     def of_rows(cls, rows: DatasetRows) -> Raw:
         """Rows of the datasets library; how they are read is logged once."""
-        log_once(str(rows))
+        log_once(logger, str(rows))
         return cls(rows, rows.splits)
 
 
@@ -68,9 +68,3 @@ def _in_folder(name: str, path: Path, reading: Reading) -> DatasetRows | None:
     asked = reading.image_column or reading.id_column
     parquet = (path / file for file in contents.rows if file.endswith(".parquet"))
     return None if not asked and any(map(is_published, parquet)) else loaded_rows(name, path, reading)
-
-
-@cache
-def log_once(line: str) -> None:
-    """Log a line once in this process."""
-    logger.info(line)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import logging
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 from hf_galaxy.data.picture_files import PictureFiles, Pictures
@@ -15,6 +14,7 @@ from hf_galaxy.importing.catalogues import Catalogue, CatalogueOptions
 from hf_galaxy.importing.reading import Reading
 from hf_galaxy.importing.table_file import holds_pictures
 from hf_galaxy.importing.table_guess import DIGEST, Guess, guess, split_names_of
+from hf_galaxy.progress import log_once
 
 SUFFIXES = (
     ".csv", ".tsv", ".txt", ".dat", ".tab", ".parquet", ".pq", ".ecsv", ".vot", ".votable", ".xml", ".fits", ".fit", ".fts",
@@ -93,7 +93,7 @@ def catalogue_of(guessed: Guess, pictures: PictureFiles, reading: Reading) -> Ca
     catalogue = Catalogue.of(guessed.table, pictures, guessed.columns, guessed.tree, options)
     if guessed.names == DIGEST:
         catalogue = replace(catalogue, split_names=split_names_of(catalogue.ids))
-    _say(guessed.describe(len(catalogue), pictures.place_of(catalogue.files[0])))
+    log_once(logger, guessed.describe(len(catalogue), pictures.place_of(catalogue.files[0])))
     return catalogue
 
 
@@ -103,9 +103,3 @@ def _beside(path: Path) -> list[Path]:
     zips = (path.parent / name for name in ZIPS)
     root = Path(Path.cwd().anchor)  # for absolute paths
     return [path.parent, *(each for each in folders if each.is_dir()), *(each for each in zips if each.is_file()), root]
-
-
-@cache
-def _say(line: str) -> None:
-    """Once in a process, which may open a dataset several times."""
-    logger.info("%s", line)

@@ -38,7 +38,7 @@ from hf_galaxy.progress import progress
 GROUP_BYTES = 16 * 2**20  # of pictures in a row group, without the last of them
 ROWS_PER_GROUP = 1000  # at most
 ROWS_READ = 200  # in memory, when files are read back
-ROWS_PER_BATCH = 40  # that a process makes at once
+ROWS_PER_BATCH = 100  # that a process makes at once
 TINY_SHARE = 0.01  # as in mwalmsley/gz_evo
 TINY_MIN_ROWS = 16  # of each split and campaign
 KINDS = b"kinds of pictures"  # key in the metadata of a Parquet file

@@ -165,7 +165,7 @@ def test_a_16_bit_picture_is_rendered():
     Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20)).save(file, "PNG")
     made = datasets.Dataset.from_dict({"png": [file.getvalue()], "id": ["deep"]})
     source = object_rows("x", made, Reading())
-    assert Image.open(io.BytesIO(source.row(0).columns["image"]["bytes"])).mode == "L"
+    assert Image.open(io.BytesIO(source.batch([0]).table["image"][0].as_py()["bytes"])).mode == "L"
 
 
 def test_integer_names_and_binary_pictures_of_parquet_files_are_imported(tmp_path):
