@@ -10,11 +10,11 @@ import pytest
 from astropy.table import Table
 
 from hf_galaxy.errors import BadInput
-from hf_galaxy.importing import joining
 from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.importing.join_keys import arcsec_in
 from hf_galaxy.importing.joining import JoinedTable
 from hf_galaxy.importing.reading import Reading
+from hf_galaxy.progress import log_once
 from tests.galaxies import Rows, published
 
 NUMBER = 40
@@ -42,7 +42,7 @@ def specz():
 @pytest.fixture
 def log(caplog):
     """The log; what was said in other tests is said again."""
-    joining._say.cache_clear()
+    log_once.cache_clear()
     caplog.set_level("INFO")
     return caplog
 

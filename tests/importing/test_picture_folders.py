@@ -15,8 +15,8 @@ from hf_galaxy.data.targets import column_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.importing.folders import Contents
-from hf_galaxy.importing.raw import log_once
 from hf_galaxy.importing.reading import Reading
+from hf_galaxy.progress import log_once
 from tests.galaxies import jpeg_bytes
 
 

@@ -19,6 +19,7 @@ from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.importing.imported import open_imported
 from hf_galaxy.importing.reading import Reading
 from hf_galaxy.importing.vote_columns import votes_among
+from hf_galaxy.progress import log_once
 from tests.galaxies import Rows, jpeg_bytes, published
 
 NUMBER = 12
@@ -27,7 +28,7 @@ NUMBER = 12
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    tables._say.cache_clear()
+    log_once.cache_clear()
 
 
 @pytest.fixture(scope="module")
