@@ -227,7 +227,10 @@ def _sources(
     data: Any, reading: Reading, split: str | None, joined: JoinedTable | None, taken: Sequence[str]
 ) -> list[Source]:
     if is_galaxies(data):
-        data, reading = name_of(data, reading), Reading()
+        sources = sources_of([name_of(data, reading)], Reading(), split, joined, taken)
+        for source in sources:
+            source.name = type(data).__name__  # not the folder of its import
+        return sources
     if isinstance(data, pd.Series | pd.Index) or (isinstance(data, np.ndarray) and data.dtype.kind in "OUT"):
         data = data.tolist()  # such as the paths in a catalogue
     if isinstance(data, np.ndarray) and data.ndim == 4:

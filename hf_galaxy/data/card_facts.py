@@ -29,7 +29,7 @@ class DatasetFacts:
     """What the card of a dataset states; None for what it does not state.
 
     Attributes:
-        title: the dataset's name; without a card its folder or Hub id.
+        title: the dataset's name; without a card that of its folder or table, or its Hub id.
         license: identifier of huggingface.co/docs/hub/repositories-licenses.
         hub_id: of the dataset; None for a folder.
         telescope: the row of that name.
@@ -49,6 +49,9 @@ class DatasetFacts:
         """Read the card of a dataset, ours or another: a folder or a Hub id."""
         folder = Path(name)
         hub_id = None if folder.exists() else name
+        title = (
+            name if hub_id else folder.resolve().name
+        )  # cards are shown to others, whom the folders above it tell nothing
         try:
             card = DatasetCard.load(name) if hub_id else DatasetCard((folder / "README.md").read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError, EntryNotFoundError) as error:
@@ -59,12 +62,12 @@ class DatasetFacts:
                     "from cards of models",
                     name, reason,
                 )  # fmt: skip
-            return cls(name, hub_id=hub_id)
+            return cls(title, hub_id=hub_id)
         telescope = re.search(r"^\| telescope \| (.+) \|$", card.text, re.MULTILINE)
         citation = re.search(r"```bibtex\n(.*?)```", card.text, re.DOTALL)
         stated = card.data.license
         return cls(
-            card.data.pretty_name or name,
+            card.data.pretty_name or title,
             stated if isinstance(stated, str) and stated != "unknown" else None,
             hub_id,
             telescope and telescope[1],

@@ -10,7 +10,7 @@ import numpy as np
 from hf_galaxy.data.dataset import VALIDATION_SHARE, open_published
 from hf_galaxy.data.targets import column_of
 from hf_galaxy.errors import BadInput, NotPublished
-from hf_galaxy.importing.imported import open_imported
+from hf_galaxy.importing.imported import is_lost, open_imported
 from hf_galaxy.importing.joining import JoinedTable, with_joined
 from hf_galaxy.importing.loaded import loaded_rows
 from hf_galaxy.importing.raw import Raw, raw_galaxies
@@ -45,6 +45,11 @@ def open_dataset(name: str, reading: Reading | None = None, streaming: bool | No
 def _opened(name: str, reading: Reading, streaming: bool | None) -> dict[str, Rows]:
     if raw := raw_galaxies(name, reading):
         return open_imported(raw.source, name, raw.splits, streaming is not False)
+    if is_lost(name):
+        raise BadInput(
+            f"--dataset {name}: was made of galaxies in memory, and is not in the cache of the datasets library any more; make it again by a "
+            "call with the same galaxies, or name another dataset"
+        )
     asked = reading.image_column or reading.id_column
     try:
         if not asked or Path(name).exists():

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hf_galaxy.data.targets import Rows
 
 logger = logging.getLogger(__name__)
+CACHE, DIGITS = "hf_galaxy", 16  # the folder of imports, and how many digits of the digest end their names
 CARD = "README.md"
 LINE = "---\n"  # before and after the YAML of the card
 
@@ -58,16 +59,9 @@ def import_source(source: Source, name: str, splits: Sequence[str] | None = None
     depends_on = f"{source.fingerprint()} {None if splits is None else list(splits)}"
     digest = hashlib.sha256(depends_on.encode()).hexdigest()
     readable = re.sub(r"[^\w.=-]+", "_", Path(name).name)[:60].strip("._-") or "dataset"
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / "hf_galaxy" / f"{readable}-{digest[:16]}"
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(folder.with_name(f".{folder.name}.import")):
-            if not folder.exists():
-                _write(source, _planned(source, name, splits), folder, digest, given=splits is not None)
-    except OSError as error:
-        raise BadInput(
-            f"{name}: its import cannot be written: {error.strerror} ({error.filename}); set HF_HOME to a folder that can be written"
-        ) from error
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / CACHE / f"{readable}-{digest[:DIGITS]}"
+    if not folder.exists():
+        _write_once(source, name, splits, folder, digest)
     text = (folder / CARD).read_text(encoding="utf-8")
     about = yaml.safe_load(text.removeprefix(LINE).removesuffix(LINE))
     for note in about["notes"]:
@@ -77,6 +71,28 @@ def import_source(source: Source, name: str, splits: Sequence[str] | None = None
     return folder
 
 
+def is_lost(name: str) -> bool:
+    """Whether a name is that of an import that is not there any more."""
+    path = Path(name)
+    is_import = path.parent.name == CACHE and re.fullmatch(rf".+-[0-9a-f]{{{DIGITS}}}", path.name)
+    return bool(is_import) and not path.exists()
+
+
+def _write_once(source: Source, name: str, splits: Sequence[str] | None, folder: Path, digest: str) -> None:
+    """Write an import, unless another process does so meanwhile."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.with_name(f".{folder.name}.import")):
+            if not folder.exists():
+                _write(
+                    source, _planned(source, name, splits), folder, digest, Path(name).name, given=splits is not None
+                )
+    except OSError as error:
+        raise BadInput(
+            f"{name}: its import cannot be written: {error.strerror} ({error.filename}); set HF_HOME to a folder that can be written"
+        ) from error
+
+
 def _planned(source: Source, name: str, splits: Sequence[str] | None) -> Plan:
     try:
         return plan(source, splits=splits)
@@ -84,7 +100,7 @@ def _planned(source: Source, name: str, splits: Sequence[str] | None) -> Plan:
         raise BadInput(f"{name}: {error}, of hf-galaxy publish catalogue; or leave out the positions") from error
 
 
-def _write(source: Source, planned: Plan, folder: Path, digest: str, given: bool) -> None:
+def _write(source: Source, planned: Plan, folder: Path, digest: str, name: str, given: bool) -> None:
     with new_folder(folder, digest) as partial:
         counts = write_shards(source, planned.shards, partial, len(available_cores()))
         notes = [*source.notes]
@@ -99,6 +115,7 @@ def _write(source: Source, planned: Plan, folder: Path, digest: str, given: bool
         for shard in planned.shards:
             files.setdefault(shard.split, []).append(shard.path.as_posix())
         about = {
+            "pretty_name": name,
             "configs": [
                 {
                     "config_name": "default",

@@ -102,6 +102,7 @@ def test_a_table_of_galaxies_has_their_names_whether_its_pictures_are_files_or_i
     for data, options in ((frame, {}), (paths, {"images": tmp_path}), (tmp_path / "survey.csv", {})):
         found = run.predict(data, cpu=True, **options).set_index("id_str")
         assert len(found) == len(galaxies)
+        assert data is not frame or set(found["dataset"]) == {"DataFrame"}
         np.testing.assert_allclose(found.loc[names, numbers], table[numbers], rtol=1e-5)
 
 

@@ -1,15 +1,17 @@
 """An imported dataset has the rows that publishing would give, in the same splits and order, and is made once."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import datasets
 import numpy as np
 import pytest
 
+from hf_galaxy.data.card_facts import DatasetFacts
 from hf_galaxy.data.targets import column_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.dataset import open_dataset
-from hf_galaxy.importing.imported import open_imported
+from hf_galaxy.importing.imported import import_source, open_imported
 from tests.galaxies import Rows, published
 
 
@@ -47,6 +49,8 @@ def test_it_is_made_once_even_by_several_at_a_time(cache, caplog):
     assert [len(column_of(each["train"], "id_str")) for each in opened] == [len(opened[0]["train"])] * 4
     assert len(list(cache.glob("catalogue.csv-*"))) == 1
     assert [r.getMessage() for r in caplog.records].count("data/catalogue.csv: 3 rows have no picture.") == 4
+    (folder,) = cache.glob("catalogue.csv-*")
+    assert DatasetFacts.by(str(folder)).title == "catalogue.csv"
     open_imported(Rows(41), "data/catalogue.csv")  # other rows
     assert len(list(cache.glob("catalogue.csv-*"))) == 2
 
@@ -81,3 +85,13 @@ def test_a_field_that_is_too_crowded_is_for_publishing():
     positions = [(0.001 * i, 0.0) for i in range(40)]
     with pytest.raises(BadInput, match=r"^x: .*--same-galaxy-arcsec, such as 1, of hf-galaxy publish catalogue"):
         open_imported(Rows(40, positions=np.array(positions)), "x")
+
+
+def test_an_import_that_is_lost_says_what_it_was(cache):
+    folder = str(import_source(Rows(40), "DataFrame"))
+    assert open_dataset(folder)
+    shutil.rmtree(folder)
+    with pytest.raises(
+        BadInput, match=r"DataFrame-\w+: was made of galaxies in memory, .* call with the same galaxies"
+    ):
+        open_dataset(folder)

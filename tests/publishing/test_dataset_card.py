@@ -148,7 +148,7 @@ def test_a_card_in_a_folder_that_cannot_be_read_is_named(tmp_path, caplog, conte
     if content is not None:
         (tmp_path / "README.md").write_bytes(content)
     said = DatasetFacts.by(str(tmp_path))
-    assert (said.title, said.license, said.citation) == (str(tmp_path), None, None)
+    assert (said.title, said.license, said.citation) == (tmp_path.name, None, None)
     own = [record.message for record in caplog.records if record.name == "hf_galaxy.data.card_facts"]
     assert len(own) == (reason is not None)
     assert all(f"{tmp_path}: its card cannot be read" in message and reason in message for message in own)
