@@ -153,8 +153,9 @@ class DatasetRows:
 
     @property
     def split_names(self) -> list[str] | None:
-        """The pictures, where they are the names, or where the splits are given and may share some."""
-        return self._digests if self.known_ids is None or self.given is not None else None
+        """The pictures, where they are the names, may be in several classes, or where the splits are given and may share some."""
+        decide = self.known_ids is None or self.names.source == "path" or self.given is not None
+        return self._digests if decide else None
 
     @cached_property
     def _digests(self) -> list[str]:

@@ -14,10 +14,11 @@ import datasets
 from hf_galaxy.data.picture_files import Pictures
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.dataset_rows import DatasetRows
-from hf_galaxy.importing.folders import Contents
+from hf_galaxy.importing.folders import Contents, is_picture
 from hf_galaxy.importing.given_splits import usual_split
 from hf_galaxy.importing.picture_metadata import FILE, read_metadata
 from hf_galaxy.importing.reading import Reading
+from hf_galaxy.importing.tables import is_table
 
 LABEL = "label"  # column of the classes
 WHOLE = "all"  # split of a folder without splits
@@ -74,7 +75,7 @@ def _in_class_folders(name: str, contents: Contents, starts: dict[str, str]) -> 
     depth = next(iter(starts)).count("/")  # of a class folder
     for file in contents.pictures:
         if (within := file.count("/") - depth) != 1:
-            raise BadInput(f"--dataset {name}: {file} {_misplaced(within, file)}")
+            raise BadInput(f"--dataset {name}: {file} {_misplaced(within, file)}{_or_table(contents)}")
     classes = sorted({_class_of(file) for file in contents.pictures})
     folders = {PurePosixPath(folder).name for folder in contents.folders if folder.count("/") == depth}
     filled = {PurePosixPath(file).parts[depth] for file in contents.files if file.count("/") > depth}
@@ -82,7 +83,7 @@ def _in_class_folders(name: str, contents: Contents, starts: dict[str, str]) -> 
         raise BadInput(f"--dataset {name}: class folder {empty[0]} is empty; fill it or remove it")
     if len(classes) == 1:
         raise BadInput(
-            f"--dataset {name}: all pictures are of one class, {classes[0]}; make a subfolder for each of several"
+            f"--dataset {name}: all pictures are of one class, {classes[0]}; make a subfolder for each of several{_or_table(contents)}"
         )
     number = {each: i for i, each in enumerate(classes)}
     features = datasets.Features({FILE: datasets.Value("string"), LABEL: datasets.ClassLabel(names=classes)})
@@ -96,6 +97,13 @@ def _in_class_folders(name: str, contents: Contents, starts: dict[str, str]) -> 
 
 def _class_of(file: str) -> str:
     return PurePosixPath(file).parent.name
+
+
+def _or_table(contents: Contents) -> str:
+    """What else to do with a folder that holds a table of its pictures."""
+    others = (file for file in contents.files if contents.path.is_dir() and not is_picture(file))
+    table = next((file for file in others if is_table(str(contents.path / file))), "")
+    return table and f"; or, if {table} is a table of the pictures, give that: --dataset {contents.path / table}"
 
 
 def _misplaced(within: int, file: str) -> str:

@@ -69,6 +69,16 @@ def test_splits_are_folders_above_the_classes(tmp_path):
     }  # fmt: skip
 
 
+def test_a_picture_in_two_classes_is_in_one_split(class_folder):
+    shutil.rmtree(class_folder / "elliptical")
+    shutil.copytree(class_folder / "spiral", class_folder / "barred")
+    found = galaxies(open_dataset(str(class_folder)))
+    spirals = {name: split for name, (split, _) in found.items() if name.startswith("spiral/")}
+    assert len(found) == 2 * len(spirals) == 32
+    assert set(spirals.values()) == {"train", "validation", "test"}
+    assert all(found[name.replace("spiral", "barred")][0] == split for name, split in spirals.items())
+
+
 def test_fits_pictures_are_rendered(class_folder):
     file = io.BytesIO()
     fits.PrimaryHDU(np.random.default_rng(0).normal(size=(20, 20)).astype("f4")).writeto(file)
@@ -116,6 +126,10 @@ def change_class(folder):
         (lambda folder: (folder / "merger").mkdir(), "class folder merger is empty; fill it or remove it"),
         (change_class, "spiral/nested/g00.jpg is in a folder within a class folder; if nested is its class"),
         (lambda folder: (folder / "x.png").write_bytes(b""), "x.png is in no class folder; move each picture"),
+        (
+            lambda folder: [(folder / name).write_bytes(b"") for name in ("x.png", "labels.csv")],
+            "; or, if labels.csv is a table of the pictures, give that: --dataset .*labels.csv",
+        ),
         (lambda folder: (folder / "metadata.csv").write_text("file,z\n"), "has no column file_name"),
         (
             lambda folder: [shutil.rmtree(each) for each in folder.iterdir()],
