@@ -100,26 +100,3 @@ def test_transformers_knows_the_models_in_whatever_order_both_are_imported(tmp_p
     GalaxyForVotes(GalaxyConfig(backbone="test_convnext", tree="gz_rings", image_size=32)).save_pretrained(tmp_path)
     done = run_code(SERVER, tmp_path, json.dumps(ORDERS))
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
-
-
-SPACE = """
-import json, sys
-for name in ("accelerate", "datasets", "galsim"):
-    sys.modules[name] = None  # importing it fails
-sys.path.insert(0, "spaces_app")
-from pathlib import Path
-import app
-from galaxy_models import GalaxyModel
-from picture import read_picture
-
-imported = {name.partition(".")[0] for name, module in sys.modules.items() if module is not None}
-assert not {"sklearn", "timm", "transformers"} & imported, imported
-model = GalaxyModel(Path(sys.argv[1]))
-prediction = model.predict(read_picture("spaces_app/examples/two_arms.jpg"))
-print(prediction.answers.fractions.shape[1] == len(model.tree.columns))
-"""
-
-
-def test_the_space_answers_without_what_only_training_and_publishing_need():
-    """Its first start, which exports the model, included."""
-    assert output_of(SPACE, "spaces_app/models/lite0").splitlines()[-1] == "True"
