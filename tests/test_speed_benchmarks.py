@@ -20,6 +20,7 @@ TABLES = {
          "--workers", 1, "--cpu"],
         ["| from JPEGs / from memory |", "| likelihood, forward and backward |", "| copy in memory |"],
     ),
+    "publishing": (["--rows", 300, "--tree", "gz_rings", "--metadata", 1], ["| publish |", "| check |", "| combine |", "| open |"]),
     "kept_memory": (
         ["--backbones", "test_convnext", "--image-size", 32, "--batch-size", 2, "--steps", 1, "--repeats", 1],
         ["| given back / kept |", "| test_convnext |"],
@@ -42,7 +43,7 @@ def script(name, words, log):
 
 
 # They take longer than all others together.
-LONG = ("training", "onnx_speed")
+LONG = ("training", "onnx_speed", "publishing")
 
 
 @pytest.mark.parametrize(
