@@ -52,10 +52,13 @@ class Pictures:
                 if not source.is_dir():
                     self._archive(source)
             except (OSError, zipfile.BadZipFile) as error:
-                raise BadInput(f"--images {source}: is neither a folder nor a zip file") from error
+                problem = "is neither a folder nor a zip file" if source.exists() else "no such folder or zip file"
+                raise BadInput(f"--images {source}: {problem}") from error
 
     def __str__(self) -> str:
-        return ", ".join(map(str, self.sources))
+        # The root of the disk stands for absolute paths; nobody looks for pictures there.
+        named = [str(source) for source in self.sources if source != Path(source.anchor)]
+        return ", ".join(named or map(str, self.sources))
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_archives": {}}

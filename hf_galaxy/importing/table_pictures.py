@@ -76,6 +76,7 @@ def picture_column(cells: pd.DataFrame, pictures: PictureFiles, name: str, given
         number, best = max(found, key=lambda each: each[0], default=(0, None))  # of equal ones the first
         if number and best:
             return best
+    _refuse_repeated([*usual, *names], cells, pictures, name)
     column = (usual or names or others)[0]
     text = next((text for text in cells[column] if text), "")
     raise BadInput(
@@ -92,6 +93,20 @@ def _with_suffixes(columns: list[str], cells: pd.DataFrame) -> list[PictureColum
     # Classes from 0 to 9 are no pictures, even if there is a 0.jpg.
     possible = [c for c in columns if not set(c) & set("{}[]:!.") and not cells[c].duplicated().any()]
     return [PictureColumn(column, f"{{{column}}}{suffix}") for column in possible for suffix in SUFFIXES]
+
+
+def _refuse_repeated(columns: list[str], cells: pd.DataFrame, pictures: PictureFiles, name: str) -> None:
+    """Refuse names of galaxies that would be names of pictures, but for a row that is there twice."""
+    for column in columns:
+        repeated = cells[column].duplicated().to_numpy()
+        sample = set(cells[column].head(LARGE_SAMPLE)) - {""}
+        if repeated.any() and any(f"{text}{suffix}" in pictures for text in sample for suffix in SUFFIXES):
+            row = int(np.flatnonzero(repeated)[0])
+            more = f" (and {repeated.sum() - 1} more such rows)" if repeated.sum() > 1 else ""
+            raise BadInput(
+                f"{name}, row {row + 1}, column {column}: {cells[column].iloc[row]!r} is in an earlier row too{more}; cells that with a suffix "
+                "name pictures should differ: keep one row of each galaxy, or add a column of the picture files"
+            )
 
 
 def _number_found(candidate: PictureColumn, sample: pd.DataFrame, pictures: PictureFiles) -> int:

@@ -78,9 +78,12 @@ def test_pictures_travel_to_other_processes(tmp_path):
 
 def test_sources_and_members_that_are_no_good(tmp_path, monkeypatch):
     (tmp_path / "notes.txt").write_text("no zip")
-    for source in (tmp_path / "notes.txt", tmp_path / "missing"):
-        with pytest.raises(BadInput, match=rf"^--images {source}: is neither a folder nor a zip file$"):
-            Pictures([tmp_path, source])
+    for source, problem in (
+        ("notes.txt", "is neither a folder nor a zip file"),
+        ("missing", "no such folder or zip file"),
+    ):
+        with pytest.raises(BadInput, match=rf"^--images {tmp_path / source}: {problem}$"):
+            Pictures([tmp_path, tmp_path / source])
     archive = zipped(tmp_path / "c.zip", {"a.jpg": bytes(100), "b.jpg": bytes(101)})
     content = bytearray(archive.read_bytes())
     content[60] ^= 255

@@ -235,6 +235,10 @@ def test_votes_with_gaps_are_read_too(tmp_path, cutouts):
             r"survey\.csv: no picture of its rows is in .*cutouts: neither 'x\.jpg', of the column file, .*--image-column.*--images",
         ),
         (
+            lambda table: table[["iauname"]].replace("J03", "J02"),
+            r"survey\.csv, row 4, column iauname: 'J02' is in an earlier row too; .* keep one row of each galaxy",
+        ),
+        (
             lambda table: table[["file"]].rename(columns={"file": "J00.jpg"}),
             r"survey\.csv: its first line should hold the names of the columns, but 'J00\.jpg' is a picture",
         ),
