@@ -99,6 +99,8 @@ def load_model(folder: str | Path) -> GalaxyPreTrainedModel:
     try:
         model = AutoModel.from_pretrained(folder, use_safetensors=True)
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        if str(folder).count("/") > 1 and not Path(folder).exists():  # a Hub id has one at most
+            raise BadInput(f"{folder}: there is no such folder") from error
         reason = " ".join(str(error).split())[:200]
         raise BadInput(
             f"{folder}: is neither the folder nor a reachable Hub id of a finished run ({reason})"

@@ -234,6 +234,7 @@ def test_threads_predict_one_after_the_other(run, pictures):
     [
         (3, "pictures", {}, "model: a int is none of ours"),
         ("nowhere", "pictures", {}, "nowhere: is neither the folder nor a reachable Hub id of a finished run"),
+        ("not/here/either", "pictures", {}, "not/here/either: there is no such folder"),
         (None, "nowhere", {}, "nowhere: cannot be opened"),
         (None, "nowhere.jpg", {}, "^data nowhere.jpg: there is no such file"),
         (None, [], {}, "^data: there are no pictures"),
