@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
+
+from hf_galaxy.errors import BadInput
+from hf_galaxy.locks import lock_file, remove_lock
+
+PREFIX, SUFFIX = "hf_galaxy-columns-", ".arrow"
+JUST_MADE = 60  # seconds, in which a file may have no lock yet
 
 
 class ColumnFile:
@@ -29,9 +37,13 @@ class ColumnFile:
     """
 
     def __init__(self, pieces: Iterable[pa.Table]) -> None:
-        handle, name = tempfile.mkstemp(prefix="hf_galaxy-", suffix=".arrow")
+        _remove_abandoned()
+        handle, name = tempfile.mkstemp(prefix=PREFIX, suffix=SUFFIX)
         self.path = Path(name)
-        weakref.finalize(self, _remove, self.path)
+        lock = None
+        with suppress(BadInput):
+            lock = lock_file(self.path, required=True)  # until this process ends, however that is
+        weakref.finalize(self, _remove, self.path, lock)
         writer = None
         with open(handle, "wb") as file:
             for piece in pieces:
@@ -120,6 +132,17 @@ def _is_text(field: pa.Field) -> bool:
     return pa.types.is_string(field.type)
 
 
-def _remove(path: Path) -> None:
+def _remove_abandoned() -> None:
+    """Remove the files of processes that were killed, which nobody has locked."""
+    for file in Path(tempfile.gettempdir()).glob(f"{PREFIX}*{SUFFIX}"):
+        with suppress(OSError, BadInput):  # those of other users, or on a file system without locks
+            just_made = time.time() - file.stat().st_mtime < JUST_MADE
+            if not just_made and (lock := lock_file(file, required=True)):
+                remove_lock(lock)
+
+
+def _remove(path: Path, lock: IO[bytes] | None) -> None:
     with suppress(OSError):  # Windows keeps a file that is mapped
         os.unlink(path)
+    if lock:
+        lock.close()

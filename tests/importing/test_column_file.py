@@ -1,6 +1,8 @@
 """Any rows of columns on the disk are what was written, in whatever pieces, and the file goes with the object."""
 
+import os
 import pickle
+import tempfile
 
 import numpy as np
 import pyarrow as pa
@@ -54,6 +56,20 @@ def test_the_file_goes_with_the_object(table):
     assert path.exists(), "of another process"
     del file
     assert not path.exists()
+
+
+def test_files_of_killed_processes_are_removed(table, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    used = ColumnFile([table])
+    left, other = (used.path.with_name(f"{start}left.arrow") for start in ("hf_galaxy-columns-", "mine-"))
+    for path in (left, other):
+        path.touch()
+    just_made = ColumnFile([table])
+    assert left.exists()
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, 0))
+    last = ColumnFile([table])
+    assert set(tmp_path.iterdir()) == {used.path, just_made.path, last.path, other}
 
 
 def test_a_table_without_columns_has_rows_without_columns():
