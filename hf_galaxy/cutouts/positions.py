@@ -18,7 +18,6 @@ from hf_galaxy.cutouts.services import Field, Format
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.catalogue_table import CatalogueTable
 from hf_galaxy.importing.guess import DEC_NAMES, ID_NAMES, RA_NAMES, named_like
-from hf_galaxy.importing.table_file import column_names, read_texts
 
 logger = logging.getLogger(__name__)
 OWN = ("id_str", "image", "ra", "dec", "fov_arcsec", "missing")  # columns of cutouts.csv
@@ -122,11 +121,11 @@ def read_positions(
     Raises:
         BadInput: it cannot be read, lacks a column, or a row has no position, no size, or a name that another has.
     """
-    cells = _read(path)
+    table = CatalogueTable.read_all(path, "catalogue")
+    cells = table.cells
     id_column, ra_column, dec_column = _columns(path, list(cells), columns)
     if size.column is not None and size.column not in cells:
         raise BadInput(f"{path}: has no column {size.column!r}, which --fov-column names; {_first(list(cells))}")
-    table = CatalogueTable(path, cells, np.arange(1, len(cells) + 1))
     ra = _degrees(table, ra_column, right_ascension, (0, 360)) % 360
     dec = _degrees(table, dec_column, declination, (-90, 90))
     sides = size.of(table)
@@ -163,37 +162,6 @@ def _safe(id_str: str, is_shared: bool) -> str:
     if plain == id_str and plain and not is_shared:
         return plain
     return f"{plain or 'galaxy'}-{hashlib.sha256(id_str.encode()).hexdigest()[:12]}"
-
-
-def _read(path: Path) -> pd.DataFrame:
-    """The columns of texts and numbers."""
-    try:
-        names = column_names(path)
-        try:
-            cells = read_texts(path, names)
-        except BadInput:
-            cells = _readable(path, names)
-    except FileNotFoundError as error:
-        raise BadInput(f"{path}: no such file") from error
-    except BadInput:
-        raise
-    except (OSError, ValueError) as error:  # the errors of pandas', Arrow's and astropy's parsers are ValueErrors
-        raise BadInput(f"{path}: cannot be read as a table ({' '.join(str(error).split())})") from error
-    if not len(cells):
-        raise BadInput(f"{path}: has no rows")
-    return cells
-
-
-def _readable(path: Path, names: list[str]) -> pd.DataFrame:
-    """The columns that can be read, one by one; the others are said."""
-    columns, reasons = {}, []
-    for name in names:
-        try:
-            columns |= dict(read_texts(path, [name]).items())
-        except BadInput as error:
-            reasons.append(str(error))
-    logger.info("%d columns are left out: %s", len(reasons), "; ".join(reasons[:3]))
-    return pd.DataFrame(columns)
 
 
 def _columns(

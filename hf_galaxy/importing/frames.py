@@ -17,7 +17,7 @@ from hf_galaxy.data.pixels import encoded
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.catalogue_table import CatalogueTable
 from hf_galaxy.importing.catalogues import Catalogue
-from hf_galaxy.importing.guess import IMAGE_NAMES, columns_named_like
+from hf_galaxy.importing.guess import IMAGE_NAMES, check_named, columns_named_like
 from hf_galaxy.importing.reading import Reading
 from hf_galaxy.importing.table_file import texts_of
 from hf_galaxy.importing.table_guess import guess
@@ -82,8 +82,7 @@ def open_frame(frame: pd.DataFrame, reading: Reading) -> Catalogue:
         raise BadInput(f"{NAME}: has no rows")
     if not all(isinstance(column, str) for column in frame.columns) or not frame.columns.is_unique:
         raise BadInput(f"{NAME}: its columns need names that are texts and differ, not {list(frame.columns)[:8]}")
-    if reading.image_column is not None and reading.image_column not in frame:
-        raise BadInput(f"--image-column {reading.image_column}: {NAME} has no such column")
+    check_named("--image-column", reading.image_column, frame.columns, NAME)
     column = None if reading.images else _column_of_pictures(frame, reading.image_column)
     cells = {}
     for name in frame.columns:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from hf_galaxy.errors import BadInput
+
 # The usual names, the most telling first, as `plain` writes them.
 ID_NAMES = (
     "idstr", "id", "galaxyid", "iauname", "objid", "objectid", "sourceid", "assetid", "dr7objid", "dr8objid", "subjectid", "galaxy",
@@ -21,6 +23,24 @@ DEC_NAMES = ("dec", "decdeg", "dedeg", "decj2000", "dej2000", "deltaj2000", "dec
 def plain(name: str) -> str:
     """A name in small letters and digits only: "File_Name" and "filename" are the same."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def check_named(option: str, column: str | None, columns: Iterable[str], table: str) -> None:
+    """Refuse a column that an option names and a table has not.
+
+    Args:
+        column: None: the option is not given.
+        table: for the message.
+
+    Raises:
+        BadInput: there is no such column; it names the one that is meant, or the first ones.
+    """
+    columns = list(columns)
+    if column is None or column in columns:
+        return
+    near = next((each for each in columns if plain(each) == plain(column)), None)
+    hint = f"; did you mean {near}?" if near else f", only {', '.join(columns[:20])}"
+    raise BadInput(f"{option} {column}: {table} has no such column{hint}")
 
 
 def named_like(columns: Iterable[str], usual: Iterable[str]) -> str | None:

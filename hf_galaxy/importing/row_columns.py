@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import datasets
@@ -10,7 +10,7 @@ import datasets
 from hf_galaxy.data.picture_files import SUFFIXES
 from hf_galaxy.data.schema import is_text
 from hf_galaxy.errors import BadInput
-from hf_galaxy.importing.guess import ID_NAMES, IMAGE_NAMES, named_like, plain
+from hf_galaxy.importing.guess import ID_NAMES, IMAGE_NAMES, check_named, columns_named_like, named_like
 
 RESERVED = ("id_str", "image")
 INTERNAL = ("__url__",)  # of WebDataset: the address of the shard
@@ -49,8 +49,9 @@ def image_column(features: Mapping[str, Any], asked: str | None, first: Callable
     Raises:
         BadInput: there is none.
     """
+    check_named("--image-column", asked, features, name)
     if asked is not None:
-        feature = features[_asked(features, asked, "--image-column", name)]
+        feature = features[asked]
         if not (holds_pictures(feature) or is_binary(feature) or is_text(feature)):
             raise BadInput(
                 f"--image-column {asked}: holds {_described(feature)} in {name}, no pictures, bytes or paths of files"
@@ -62,7 +63,7 @@ def image_column(features: Mapping[str, Any], asked: str | None, first: Callable
         return named_like(images, IMAGE_NAMES) or images[0]
     if usual := named_like([column for column, feature in features.items() if is_binary(feature)], IMAGE_NAMES):
         return usual
-    for column in _usual([column for column, feature in features.items() if is_text(feature)], IMAGE_NAMES):
+    for column in columns_named_like([column for column, feature in features.items() if is_text(feature)], IMAGE_NAMES):
         if str(first(column)).lower().endswith(SUFFIXES):
             return column
     raise BadInput(
@@ -77,15 +78,16 @@ def id_columns(features: Mapping[str, Any], asked: str | None, image: str, name:
     Raises:
         BadInput: there is no such column, or it holds neither texts nor whole numbers.
     """
+    check_named("--id-column", asked, features, name)
     if asked is not None:
-        feature = features[_asked(features, asked, "--id-column", name)]
+        feature = features[asked]
         if not is_text(feature) and not is_whole(feature):
             raise BadInput(
                 f"--id-column {asked}: holds {_described(feature)} in {name}; names are texts or whole numbers"
             )
         return [asked]
     possible = [c for c, feature in features.items() if c != image and (is_text(feature) or is_whole(feature))]
-    return _usual(possible, ID_NAMES)
+    return columns_named_like(possible, ID_NAMES)
 
 
 def kept_columns(features: Mapping[str, Any], used: Collection[str]) -> tuple[dict[str, Kept], list[str]]:
@@ -110,20 +112,6 @@ def kept_columns(features: Mapping[str, Any], used: Collection[str]) -> tuple[di
             else:
                 kept[name] = Kept(own, path)
     return kept, left_out
-
-
-def _asked(features: Mapping[str, Any], column: str, option: str, name: str) -> str:
-    if column not in features:
-        near = next((each for each in features if plain(each) == plain(column)), None)
-        hint = f"; did you mean {near}?" if near else f", only {', '.join(list(features)[:20])}"
-        raise BadInput(f"{option} {column}: {name} has no such column{hint}")
-    return column
-
-
-def _usual(columns: list[str], names: Sequence[str]) -> list[str]:
-    """The columns with usual names, the most telling first."""
-    places = {name: place for place, name in enumerate(names)}
-    return sorted((c for c in columns if plain(c) in places), key=lambda c: places[plain(c)])
 
 
 def _is_plain(feature: object) -> bool:

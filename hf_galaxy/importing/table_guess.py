@@ -12,11 +12,10 @@ import pandas as pd
 
 from hf_galaxy.data.picture_files import PictureFiles
 from hf_galaxy.decision_tree import DecisionTree
-from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.catalogue_table import CatalogueTable
 from hf_galaxy.importing.column_map import ColumnMap, Dtype, Metadata
 from hf_galaxy.importing.column_types import MISSING, ROUNDED, dtype_of, without_missing
-from hf_galaxy.importing.guess import DEC_NAMES, ID_NAMES, RA_NAMES, columns_named_like, named_like
+from hf_galaxy.importing.guess import DEC_NAMES, ID_NAMES, RA_NAMES, check_named, columns_named_like, named_like
 from hf_galaxy.importing.reading import Reading
 from hf_galaxy.importing.table_pictures import PictureColumn, picture_column
 from hf_galaxy.importing.vote_columns import VoteColumns, votes_among
@@ -82,8 +81,7 @@ def guess(table: CatalogueTable, pictures: PictureFiles, reading: Reading, held:
     """
     name = str(table.path)
     for option, column in (("--image-column", reading.image_column), ("--id-column", reading.id_column)):
-        if column is not None and column not in table.cells:
-            raise BadInput(f"{option} {column}: {name} has no such column, only {', '.join(table.cells.columns[:20])}")
+        check_named(option, column, table.cells.columns, name)
     picture = PictureColumn(held, held) if held else picture_column(table.cells, pictures, name, reading.image_column)
     columns = ColumnMap(image=picture.pattern)
     table, names = _named(table, columns, pictures, reading.id_column, files=held is None)
