@@ -24,6 +24,7 @@ from hf_galaxy.importing.catalogue_table import CatalogueTable
 from hf_galaxy.importing.catalogue_votes import read_votes
 from hf_galaxy.importing.column_file import ColumnFile
 from hf_galaxy.importing.column_map import ColumnMap, Metadata
+from hf_galaxy.importing.first_of import first_of
 from hf_galaxy.importing.plan import Batch
 from hf_galaxy.importing.table_file import column_names
 
@@ -309,7 +310,10 @@ def _with_pictures(
         table.refuse(missing, columns.image, f"is not a picture in {pictures}", files, "--skip-missing leaves them out")
     if missing.all():
         raise BadInput(f"{table.path}: no row has a picture in {pictures}")
-    note = f"{missing.sum():,} of the catalogue's {len(table):,} rows have no picture and are left out."
+    without = table.select(missing)
+    names = zip(without[columns.id_str], without.rows, strict=True)
+    lost = first_of([name or f"row {row}" for name, row in names])
+    note = f"{missing.sum():,} of the catalogue's {len(table):,} rows have no picture and are left out: {lost}."
     return table.select(~missing), files[~missing].tolist(), [note]
 
 

@@ -29,13 +29,13 @@ from hf_galaxy.importing.duplicates import (
     groups_on_the_sky,
     pictures_alike,
 )
+from hf_galaxy.importing.first_of import EXAMPLES, first_of
 from hf_galaxy.progress import progress
 from hf_galaxy.publishing.dataset_card import table_row
 
 Level = Literal["ok", "note", "problem"]
 MIN_PIXELS = 32  # with fewer the shape of a galaxy cannot be seen
 ROWS_AT_ONCE = 500  # whose pictures are in memory
-EXAMPLES = 3  # galaxies that a finding names
 
 
 @dataclass(frozen=True)
@@ -138,10 +138,10 @@ def _files(split: str, rows: StreamedRows) -> Iterator[Finding]:
     for file, schema in rows.schemas().items():
         where = f"split {split}, {file.rsplit('/', 1)[-1]}"
         if missing := [name for name in expected.names if name not in schema.names]:
-            yield Finding("problem", "schema", f"{where}: has no column {_first_of(missing)}")
+            yield Finding("problem", "schema", f"{where}: has no column {first_of(missing)}")
         types = {name: schema.field(name).type for name in expected.names if name in schema.names}
         if other := [name for name, t in types.items() if t != expected.field(name).type]:
-            texts = _first_of([f"{name} is {types[name]}" for name in other])
+            texts = first_of([f"{name} is {types[name]}" for name in other])
             wanted = expected.field(other[0]).type
             yield Finding("problem", "schema", f"{where}: {texts}, but the card or the first file has {wanted}")
 
@@ -212,17 +212,17 @@ class _RowChecks:
         """Findings on single pictures."""
         n = len(self.undecodable)
         if n:
-            yield Finding("problem", "pictures", f"{n:,} cannot be decoded: {_first_of(self.undecodable)}")
+            yield Finding("problem", "pictures", f"{n:,} cannot be decoded: {first_of(self.undecodable)}")
         sizes = statistics["pictures"]["sizes"]
         most = ", ".join(f"{count:,} {size}" for size, count in list(sizes.items())[:EXAMPLES])
         more = f" and {len(sizes) - EXAMPLES} further kinds" if len(sizes) > EXAMPLES else ""
         text = f"{self.rows - n:,} decoded to their last pixel: {most}{more}"
         yield Finding("note" if n else "ok", "pictures", text)
         if self.small:
-            text = f"{len(self.small):,} are smaller than {MIN_PIXELS} px: {_first_of(self.small)}"
+            text = f"{len(self.small):,} are smaller than {MIN_PIXELS} px: {first_of(self.small)}"
             yield Finding("note", "pictures", text)
         if self.flat:
-            text = f"{len(self.flat):,} show nothing, all pixels are equal: {_first_of(self.flat)}"
+            text = f"{len(self.flat):,} show nothing, all pixels are equal: {first_of(self.flat)}"
             yield Finding("note", "pictures", text)
 
     def ids(self) -> Iterator[Finding]:
@@ -271,7 +271,7 @@ class _RowChecks:
                     " = ".join(f"{self._name(r)} ({self._split(r)})" for r in rows[:EXAMPLES])
                     for rows in duplicates[:EXAMPLES]
                 ]
-                galaxies, named = sum(map(len, duplicates)), _first_of(examples, len(duplicates))
+                galaxies, named = sum(map(len, duplicates)), first_of(examples, len(duplicates))
                 yield Finding(of_level, check, f"{galaxies:,} galaxies {where} {text}: {named}")
         if not groups:
             yield Finding("ok", check, f"no two galaxies {text}")
@@ -376,16 +376,6 @@ def _tables(statistics: dict[str, Any], tree: DecisionTree | None, card: str | N
     for label, counts in statistics["classes"].items():
         wrong += [f"{label} {name}" for name, n in counts.items() if f"| {name} | {sum(n.values()):,} |" not in card]
     if wrong:
-        yield Finding("problem", "tables", f"the card's table has other numbers for {_first_of(wrong)}")
+        yield Finding("problem", "tables", f"the card's table has other numbers for {first_of(wrong)}")
     else:
         yield Finding("ok", "tables", "the card's tables agree with the data")
-
-
-def _first_of(names: list[str], number: int | None = None) -> str:
-    """The first of some names, and how many more there are.
-
-    Args:
-        number: of all; None: `names` holds all.
-    """
-    more = (len(names) if number is None else number) - EXAMPLES
-    return ", ".join(names[:EXAMPLES]) + (f" and {more:,} more" if more > 0 else "")

@@ -415,7 +415,7 @@ def test_rows_without_a_picture_are_left_out_and_counted_on_the_card(small):
         "g2": (2, 8),
         "g4": (4, 6),
     }
-    assert "2 of the catalogue's 5 rows have no picture and are left out." in (here / "out/README.md").read_text()
+    assert "2 of the catalogue's 5 rows have no picture and are left out: " in (here / "out/README.md").read_text()
 
 
 def test_of_galaxies_at_one_place_the_one_with_most_votes_is_kept(small):

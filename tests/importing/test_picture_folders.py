@@ -143,11 +143,13 @@ def test_what_is_no_folder_of_classes_is_refused_in_words(class_folder, change, 
         open_dataset(str(class_folder))
 
 
-def test_a_picture_that_cannot_be_read_is_named_or_left_out(class_folder):
+def test_a_picture_that_cannot_be_read_is_named_or_left_out(class_folder, caplog):
     (class_folder / "spiral" / "g01.jpg").write_bytes(jpeg_bytes(1)[:700])
     with pytest.raises(BadInput, match=r"spiral/g01.jpg: cannot be read as a picture.*truncated.*--skip-bad-pictures"):
         open_dataset(str(class_folder))
+    caplog.set_level("INFO")
     opened = open_dataset(str(class_folder), Reading(skip_bad_pictures=True))
+    assert "the pictures of 1 of 24 galaxies cannot be read, and are left out: g01." in caplog.text
     assert "g01" not in galaxies(opened)
     assert sum(map(len, opened.values())) == 23
 

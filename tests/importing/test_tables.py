@@ -265,7 +265,7 @@ def test_galaxies_without_a_picture_can_be_left_out(tmp_path, cutouts, caplog):
     opened = open_dataset(written(table, tmp_path / "survey.csv"), Reading(images=(cutouts,), skip_missing=True))
     names = [name for rows in opened.values() for name in column_of(rows, "id_str").to_pylist()]
     assert sorted(names) == [f"J{i:02}" for i in range(NUMBER) if i != 3]
-    assert "1 of the catalogue's 12 rows have no picture and are left out." in caplog.text
+    assert "1 of the catalogue's 12 rows have no picture and are left out: row 4." in caplog.text
 
 
 def test_a_published_dataset_has_its_pictures(tmp_path, cutouts):
