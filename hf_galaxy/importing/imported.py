@@ -64,6 +64,7 @@ def import_source(source: Source, name: str, splits: Sequence[str] | None = None
     folder = Path(datasets.config.HF_DATASETS_CACHE) / CACHE / f"{readable}-{digest[:DIGITS]}"
     if not folder.exists():
         _write_once(source, name, splits, folder, digest)
+        logger.info("%s: imported, into %s", name, folder)
     text = (folder / CARD).read_text(encoding="utf-8")
     about = yaml.safe_load(text.removeprefix(LINE).removesuffix(LINE))
     for note in about["notes"]:

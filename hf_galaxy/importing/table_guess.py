@@ -15,6 +15,7 @@ from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.importing.catalogue_table import CatalogueTable
 from hf_galaxy.importing.column_map import ColumnMap, Dtype, Metadata
 from hf_galaxy.importing.column_types import MISSING, ROUNDED, dtype_of, without_missing
+from hf_galaxy.importing.given_splits import described
 from hf_galaxy.importing.guess import DEC_NAMES, ID_NAMES, RA_NAMES, check_named, columns_named_like, named_like
 from hf_galaxy.importing.reading import Reading
 from hf_galaxy.importing.table_pictures import PictureColumn, picture_column
@@ -62,7 +63,7 @@ class Guess:
             shown += f", {others[0]}{more}"
         if self.votes.tree:
             shown += f", votes of {self.votes.tree.name}"
-        line = f"{self.table.path}: {galaxies:,} galaxies; {shown}; change it with --image-column, --id-column"
+        line = f"{self.table.path}: {galaxies:,} galaxies; {shown}; splits: {described(None)}; change it with --image-column, --id-column"
         if self.votes.campaigns:
             line += f"; some columns may be votes of {', '.join(self.votes.campaigns)}: choose with --tree"
         return line

@@ -30,7 +30,7 @@ class ClassReport(TargetReport):
         return "the classes of galaxies"
 
     def summary(self, record: RunRecord) -> str:
-        return f"Classifies a picture of a galaxy: {', '.join(record.dataset['classes'])}."
+        return f"Classifies a picture of a galaxy, by the column {self.names(record)}: {', '.join(record.dataset['classes'])}."
 
     def usage(self) -> str:
         return "model.config.id2label[answer.logits.argmax().item()]"

@@ -70,7 +70,9 @@ def open_sources(settings: Settings) -> Sources:
         ]
         strata = [own[where] for own, where in zip(strata, chosen, strict=True)]
         splits["train"] = [rows.select(where) for rows, where in zip(splits["train"], chosen, strict=True)]
-    return Sources(facts, splits, target, strata or None)
+    sources = Sources(facts, splits, target, strata or None)
+    logger.info("galaxies: %s", ", ".join(f"{sources.count(split):,} {split}" for split in SPLITS))
+    return sources
 
 
 def _leave_out(settings: Settings, splits: dict[str, list[Rows]]) -> None:

@@ -149,6 +149,7 @@ def test_a_picture_that_cannot_be_read_is_named_or_left_out(class_folder, caplog
         open_dataset(str(class_folder))
     caplog.set_level("INFO")
     opened = open_dataset(str(class_folder), Reading(skip_bad_pictures=True))
+    assert f"{class_folder}: imported, into " in caplog.text
     assert "the pictures of 1 of 24 galaxies cannot be read, and are left out: g01." in caplog.text
     assert "g01" not in galaxies(opened)
     assert sum(map(len, opened.values())) == 23

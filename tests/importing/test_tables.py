@@ -81,7 +81,7 @@ def test_the_guess_is_said_once(tmp_path, cutouts, caplog):
         read(survey(ring=[0, 1] * 6, z=0.5, mass=1.5, **votes), tmp_path / "survey.csv", cutouts)
     assert [record.getMessage() for record in caplog.records] == [
         f"{tmp_path / 'survey.csv'}: 12 galaxies; picture: file (in {cutouts}), name: iauname, ring and 2 other columns, votes of gz_rings; "
-        "change it with --image-column, --id-column"
+        "splits: by a hash of the name; change it with --image-column, --id-column"
     ]
 
 

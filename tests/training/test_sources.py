@@ -49,6 +49,7 @@ def test_named_galaxies_are_in_no_split_but_test(folder, tmp_path, streaming, ca
     assert left["test"] == whole["test"]
     assert caplog.messages[0] == f"2 of the {len(whole['train'])} galaxies of split train of {folder} are left out"
     assert caplog.messages[1].startswith(f"1 of the {len(whole['validation'])} galaxies of split validation")
+    assert caplog.messages[-1] == "galaxies: " + ", ".join(f"{len(found)} {split}" for split, found in left.items())
 
 
 def test_a_subset_is_taken_of_what_is_left(folder, tmp_path):

@@ -61,7 +61,7 @@ def test_a_label_of_any_type_is_learnt_as_a_class_label_is(folder, label, option
     caplog.set_level("INFO", "hf_galaxy")
     _, expected = opened(folder, label.format("named", "1"), **options)
     counted = [message.replace("named", "it") for message in caplog.messages]
-    assert len(counted) == 3, "of each split"
+    assert len(counted) == 4, "of each split, and what is left in all"
     for name, kind in KINDS.items():
         caplog.clear()
         one = {"bool": "true"}.get(kind, "1")
