@@ -49,6 +49,8 @@ def tile_files(source: str, bands: tuple[str, ...]) -> list[tuple[Path, ...]]:
     if len(science) < len(files):
         logger.info("%d files of weights, masks and the like are no tiles, by their names", len(files) - len(science))
     if not bands:
+        if len(science) > 1:
+            logger.info("each of %d files is a tile of its own; --bands joins those of several bands", len(science))
         return [(file,) for file in science]
     groups: dict[tuple[str, ...], dict[str, Path]] = {}
     for file in science:

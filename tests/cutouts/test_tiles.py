@@ -324,7 +324,9 @@ def test_files_of_a_tile_differ_in_the_word_of_their_band(tmp_path, caplog):
     assert "1 files of weights, masks and the like are no tiles" in caplog.text
     assert "1 files have none of the bands g r in their names" in caplog.text
     assert "1 tiles lack a file of one of the bands g r" in caplog.text
+    caplog.set_level("INFO")
     assert len(tile_files(f"{tmp_path}/ls-*.fits.fz", ())) == 2
+    assert "each of 2 files is a tile of its own; --bands joins those of several bands" in caplog.messages
 
 
 @pytest.mark.parametrize(
