@@ -14,7 +14,7 @@ from hf_galaxy.training.settings import Settings, default_settings
 
 @dataclass(frozen=True, kw_only=True)
 class Finetune(Settings):
-    """Finetune a pretrained backbone on a published dataset and write a run folder. Running the command again resumes an unfinished run."""
+    """Finetune a pretrained backbone on galaxies and write a run folder. Needed are --start, --dataset, --out, and what to learn: --label, --values or --labels (without them, votes). Running the command again resumes an unfinished run."""
 
     start: Annotated[str, tyro.conf.arg(aliases=("--model",))] = field()
     """Pretrained weights: a run folder or its Hub id, a .safetensors or .pth file of timm weights, a timm model name with its tag (convnext_atto.d2_in1k), hf_hub:ORG/NAME, or transformers:FOLDER_OR_HUB_ID."""

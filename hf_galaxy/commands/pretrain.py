@@ -14,7 +14,7 @@ from hf_galaxy.training.settings import Settings, default_settings
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrain(Settings):
-    """Pretrain a backbone on a published dataset and write a run folder. Running the command again resumes an unfinished run."""
+    """Pretrain a backbone on galaxies and write a run folder. Running the command again resumes an unfinished run."""
 
     backbone: Annotated[str | None, tyro.conf.arg(aliases=("--model",))] = None
     """Backbone: a timm architecture (such as convnext_atto), or transformers:FOLDER_OR_HUB_ID."""
