@@ -45,11 +45,13 @@ class Pictures:
 
     def __init__(self, sources: list[Path]) -> None:
         self.sources = list(sources)
+        # Asked once: each question is a trip to the server of a shared file system, for each of millions of names.
+        self._folders = {source for source in self.sources if source.is_dir()}
         self._process = os.getpid()
         self._archives: dict[Path, tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]] = {}
         for source in self.sources:
             try:
-                if not source.is_dir():
+                if source not in self._folders:
                     self._archive(source)
             except (OSError, zipfile.BadZipFile) as error:
                 problem = "is neither a folder nor a zip file" if source.exists() else "no such folder or zip file"
@@ -76,7 +78,7 @@ class Pictures:
         with reading(source / name if source else name):
             if not source:
                 raise BadInput(f"is not in {self}")
-            if source.is_dir():
+            if source in self._folders:
                 return (source / name).read_bytes()
             archive, members = self._archive(source)
             member = members[str(PurePosixPath(name))]
@@ -95,8 +97,8 @@ class Pictures:
             status = os.stat(path)
             return path, status.st_size, status.st_mtime_ns
 
-        zips = [stamp(os.path.realpath(source)) for source in self.sources if not source.is_dir()]
-        folders = {source: os.path.realpath(source) for source in self.sources if source.is_dir()}
+        zips = [stamp(os.path.realpath(source)) for source in self.sources if source not in self._folders]
+        folders = {source: os.path.realpath(source) for source in self._folders}
         places = ((folders.get(source), name) for name in names if (source := self._source(name)))
         return zips + [stamp(os.path.join(folder, name)) for folder, name in places if folder]
 
@@ -105,14 +107,14 @@ class Pictures:
         if ".." in name and ".." in Path(name).parts:  # would leave the folder
             return None
         if (os.sep == "\\" or name.startswith("/")) and Path(name).anchor:
-            folders = [source for source in self.sources if source.is_dir()]
+            folders = [source for source in self.sources if source in self._folders]
             places = [
                 (source, place) for source in folders for place in (os.path.abspath(source), os.path.realpath(source))
             ]
             within = (source for source, place in places if Path(name).is_relative_to(place))
             return next((source for source in within if os.path.isfile(name)), None)
         for source in self.sources:
-            if source.is_dir():
+            if source in self._folders:
                 exists = os.path.isfile(
                     os.path.join(source, name)
                 )  # Path.is_file raises where a name is too long for a file
