@@ -45,9 +45,12 @@ class ClassReport(TargetReport):
                 f"{f' of {classes[1]}' if len(classes) == 2 else ', averaged over the classes'}; by chance it is the frequency of "
                 "the class, and 1 is perfect."
             )
+        absent = ""
+        if "auc" in (test := record.results.get("test", {})) and test["auc"]["model"] is None:
+            absent = f" {'Both are' if precision else 'It is'} not measured, as a class has no test galaxy."
         return (
             "the class frequencies of the training split, the same for every galaxy. The loss is the cross-entropy in "
-            f"nats{plain}. An AUC of 0.5 is chance, 1 is perfect.{precision}"
+            f"nats{plain}. An AUC of 0.5 is chance, 1 is perfect.{precision}{absent}"
         )
 
     def sections(self, record: RunRecord) -> list[tuple[str, str]]:

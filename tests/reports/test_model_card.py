@@ -22,6 +22,7 @@ from hf_galaxy.evaluation.vote_metrics import VoteMetrics
 from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
 from hf_galaxy.reports import card_data, model_card, run_figures
 from hf_galaxy.reports.run_record import RunRecord
+from hf_galaxy.reports.target_report import report_of
 
 TREE = load_tree("gz_rings")
 
@@ -251,6 +252,9 @@ def test_a_card_shows_average_precision_where_it_was_measured():
     ours.dataset["classes"].append("c")
     del ours.results["test"]["confusion"]  # of two classes
     assert "mean precision over all recalls, averaged over the classes;" in model_card.model_card(ours)
+    assert "not measured" not in text
+    ours.results["test"]["auc"]["model"] = None
+    assert "Both are not measured, as a class has no test galaxy." in report_of(ours).legend(ours)
     del ours.results["test"]["average_precision"], ours.results["test"]["bootstrap"]["average_precision"]
     earlier = model_card.model_card(ours)
     assert "verage" not in earlier.split("## How good it is")[1].split("###")[0]
