@@ -345,8 +345,9 @@ def _check_positions(piece: CatalogueTable, table: pa.Table, columns: ColumnMap)
     for name, low, high in (("ra", 0, 360), ("dec", -90, 90)):
         values = _float64(table, [name])[:, 0]
         piece.refuse(
-            (values < low) | (values > high), names[name], f"is not a value of {name} in degrees, {low} to {high}"
-        )
+            (values < low) | (values > high), names[name], f"is not a value of {name} in degrees, {low} to {high}",
+            remedy="leave the cell empty where it is unknown",
+        )  # fmt: skip
 
 
 def _check_names(columns: ColumnMap, tree: DecisionTree | None) -> None:

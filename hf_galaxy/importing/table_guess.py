@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,11 +21,15 @@ from hf_galaxy.importing.guess import DEC_NAMES, ID_NAMES, RA_NAMES, check_named
 from hf_galaxy.importing.reading import Reading
 from hf_galaxy.importing.table_pictures import PictureColumn, picture_column
 from hf_galaxy.importing.vote_columns import VoteColumns, votes_among
+from hf_galaxy.progress import log_once
+
+logger = logging.getLogger(__name__)
 
 # Names that are not in the table; tables of people have no such columns.
 FILE_NAME, DIGEST = "name of the picture's file", "digest of the picture"
 COMPRESSED = (".gz", ".fz")
 OURS = ("id_str", "image")
+POSITION = {"ra": RA_NAMES, "dec": DEC_NAMES}
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +102,13 @@ def guess(table: CatalogueTable, pictures: PictureFiles, reading: Reading, held:
     votes = votes_among([column for column, dtype in dtypes.items() if dtype == "int64"], reading.campaigns)
     complete = not any((cells[column] == "").any() for column in votes.columns.values())
     metadata = _metadata(dtypes, votes, complete)
+    texts = [
+        column for usual in POSITION.values() if (column := named_like(dtypes, usual)) and dtypes[column] == "string"
+    ]
+    if texts:
+        log_once(
+            logger, f"{name}: no numbers of degrees are in {' and '.join(texts)}, so the galaxies have no positions"
+        )
     columns = replace(columns, votes=_renamed(votes) if complete else {}, metadata=metadata)
     table = CatalogueTable(table.path, cells, table.rows)
     return Guess(table, columns, votes.tree if complete else None, names, picture.column, votes)
@@ -113,12 +125,12 @@ def _metadata(dtypes: dict[str, Dtype], votes: VoteColumns, complete: bool) -> d
         complete: the votes have no missing cells.
     """
     metadata = {} if complete else {ours: Metadata(column, "int32") for ours, column in votes.columns.items()}
-    for ours, names in (("ra", RA_NAMES), ("dec", DEC_NAMES)):
+    for ours, names in POSITION.items():
         column = named_like(dtypes, names)
         if column and dtypes[column] in ("float32", "float64", "int64"):
             metadata[ours] = Metadata(column, "float64")
     used = {*votes.columns.values(), *(entry.column for entry in metadata.values())}
-    taken = {*OURS, *metadata, *votes.columns}
+    taken = {*OURS, *POSITION, *metadata, *votes.columns}
     for column, dtype in dtypes.items():
         if column not in used:
             metadata[f"{column} of the table" if column in taken else column] = Metadata(column, dtype)

@@ -259,6 +259,14 @@ def test_options_that_name_no_column_are_refused(tmp_path, cutouts):
             read(survey(), tmp_path / "survey.csv", cutouts, **{option: "nose"})
 
 
+def test_positions_that_are_no_numbers_of_degrees_are_texts(tmp_path, cutouts, caplog):
+    caplog.set_level("INFO")
+    catalogue = read(survey(ra="12:30:01.2", dec="+05:10:00"), tmp_path / "survey.csv", cutouts)
+    assert catalogue.positions is None
+    assert catalogue.dtypes == {"ra of the table": "string", "dec of the table": "string"}
+    assert "no numbers of degrees are in ra and dec, so the galaxies have no positions" in caplog.text
+
+
 def test_galaxies_without_a_picture_can_be_left_out(tmp_path, cutouts, caplog):
     caplog.set_level("INFO")
     table = survey().drop(columns="iauname").replace({"file": {"J03.jpg": ""}})
