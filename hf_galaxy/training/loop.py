@@ -250,10 +250,14 @@ class Trainer:
     def _finish(self) -> dict:
         checkpoints.load_weights(self.model, self.best_weights, self.accelerator)
         best = min(self.state.history, key=lambda entry: entry["validation_loss"])
+        best_epoch = round(best["galaxies"] / self.schedule.galaxies, 2)
+        early = self.state.step < self.schedule.steps
+        stopped = f"stopped early, after {self.state.stale} validations without a lower loss; " if early else ""
+        logger.info("%sthe weights are those of epoch %g, with the lowest validation loss", stopped, best_epoch)
         return {
             "history": self.state.history,
             "losses": self.state.losses,
-            "best_epoch": round(best["galaxies"] / self.schedule.galaxies, 2),
+            "best_epoch": best_epoch,
             "seconds": self.state.seconds,
         }
 

@@ -302,12 +302,14 @@ def test_accumulation_does_not_change_the_losses(tmp_path):
         assert [loss for _, loss in curve] == pytest.approx([loss for _, loss in curves[0]], rel=1e-4)
 
 
-def test_patience_stops_training(tmp_path):
+def test_patience_stops_training(tmp_path, caplog):
+    caplog.set_level("INFO")
     values = iter([3.0, 2.0, 2.5, 2.2, 1.0])
     recipe = Recipe(epochs=5, batch_size=8, patience=2)
     _, training = train(tmp_path / "run", recipe, validate=lambda model: next(values))
     assert [entry["validation_loss"] for entry in training["history"]] == [3.0, 2.0, 2.5, 2.2]
     assert training["best_epoch"] == 2
+    assert "stopped early, after 2 validations without a lower loss; the weights are those of epoch 2," in caplog.text
 
 
 def test_validation_has_an_interval_of_its_own(tmp_path):
