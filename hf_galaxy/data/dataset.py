@@ -26,7 +26,10 @@ def open_published(name: str, config: str | None = None, streaming: bool = False
         BadInput: there is no such dataset.
     """
     if Path(name).exists() and not holds_parquet(Path(name)):
-        raise BadInput(f"--dataset {name}: holds no Parquet files; publish it first (hf-galaxy publish)")
+        raise BadInput(
+            f"--dataset {name}: holds no galaxies: it is neither a folder of pictures, of Parquet files or of save_to_disk, nor a zip of "
+            "pictures, nor a table (CSV, Parquet, FITS, VOTable, ECSV)"
+        )
     if Path(name).is_dir():  # the datasets library finds no name in "." and ".."
         name = name if Path(name).name.strip(".") else str(Path(name).resolve())
     try:

@@ -282,6 +282,13 @@ def test_a_published_dataset_has_its_pictures(tmp_path, cutouts):
         open_dataset(str(tmp_path), Reading(images=(cutouts,)))
 
 
+def test_a_picture_is_no_dataset(cutouts):
+    with pytest.raises(
+        BadInput, match=r"J00\.jpg: holds no galaxies: it is neither a folder of pictures, .* nor a table"
+    ):
+        open_dataset(str(cutouts / "J00.jpg"))
+
+
 def test_a_table_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(BadInput, match=r"--dataset .*survey\.csv: no such file"):
         open_dataset(str(tmp_path / "survey.csv"))
