@@ -52,6 +52,7 @@ def predict(
     id_column: str | None = None,
     skip_missing: bool = False,
     skip_bad_pictures: bool = False,
+    same_galaxy_arcsec: float = 20.0,
     join: str | Path | None = None,
     on: str | None = None,
     on_sky: str | None = None,
@@ -81,6 +82,7 @@ def predict(
         images: of a table: folders or zip files of its pictures.
         image_column, id_column: of a table: the columns of the pictures and of the names; by default they are guessed, and the log says it.
         skip_missing, skip_bad_pictures: of a table: leave out galaxies without a picture, or whose picture cannot be read.
+        same_galaxy_arcsec: of a table with positions: rows closer than this are in one split.
         join: a table (CSV, Parquet, FITS, VOTable, ECSV) whose columns follow those of the predictions, missing where a galaxy is not in it.
         on: the column that the galaxies and this table share, such as "id_str"; or "id_str=objid", if the table has another name for it.
         on_sky: instead, the radius within which its nearest row is the same galaxy, such as "1arcsec", by ra and dec of the dataset and of
@@ -100,7 +102,9 @@ def predict(
         >>> table.sort_values("ring_probability").tail()
     """
     reading = dict(config=config, images=images, image_column=image_column, id_column=id_column)
-    skipping = dict(skip_missing=skip_missing, skip_bad_pictures=skip_bad_pictures)
+    skipping = dict(
+        skip_missing=skip_missing, skip_bad_pictures=skip_bad_pictures, same_galaxy_arcsec=same_galaxy_arcsec
+    )
     joining = dict(join=join, on=on, on_sky=on_sky)
     given = _options({**reading, **skipping, **joining}, split, batch_size, workers, precision, cpu, rendering)
     if csv and out is None:
@@ -138,6 +142,7 @@ def embed(
     id_column: str | None = None,
     skip_missing: bool = False,
     skip_bad_pictures: bool = False,
+    same_galaxy_arcsec: float = 20.0,
     join: str | Path | None = None,
     on: str | None = None,
     on_sky: str | None = None,
@@ -150,7 +155,7 @@ def embed(
         model: a run folder or its Hub id, a `Run`, a loaded model; or a pretrained backbone: a timm model name with its tag
             ("convnext_atto.d2_in1k"), "hf_hub:ORG/NAME", "transformers:FOLDER_OR_HUB_ID", or a file of timm weights.
         data, out, config, split, batch_size, workers, precision, cpu, rendering, images, image_column, id_column, skip_missing,
-            skip_bad_pictures, join, on, on_sky: as of `predict`.
+            skip_bad_pictures, same_galaxy_arcsec, join, on, on_sky: as of `predict`.
         backbone: architecture of a file of weights.
         image_size: side of the backbone's input in pixels; by default that of the run, else 224.
 
@@ -167,7 +172,9 @@ def embed(
         >>> sklearn.decomposition.PCA(2).fit_transform(features)
     """
     reading = dict(config=config, images=images, image_column=image_column, id_column=id_column)
-    skipping = dict(skip_missing=skip_missing, skip_bad_pictures=skip_bad_pictures)
+    skipping = dict(
+        skip_missing=skip_missing, skip_bad_pictures=skip_bad_pictures, same_galaxy_arcsec=same_galaxy_arcsec
+    )
     joining = dict(join=join, on=on, on_sky=on_sky)
     given = _options({**reading, **skipping, **joining}, split, batch_size, workers, precision, cpu, rendering)
     with own_process_state(Embed):

@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -26,7 +27,7 @@ class PictureFiles(Protocol):
 
     def __contains__(self, name: str) -> bool: ...
     def read(self, name: str) -> bytes: ...
-    def stamps(self, names: list[str]) -> list[tuple[str, int, int]]:
+    def stamps(self, names: Iterable[str]) -> Iterator[tuple[str, int, int]]:
         """What changes when a picture changes."""
 
     def place_of(self, name: str) -> str:
@@ -90,17 +91,18 @@ class Pictures:
         """The folder or zip that has a file, for messages."""
         return str(Path(name).parent if Path(name).anchor else self._source(name) or self)
 
-    def stamps(self, names: list[str]) -> list[tuple[str, int, int]]:
+    def stamps(self, names: Iterable[str]) -> Iterator[tuple[str, int, int]]:
         """Path, size and time of modification of the zips and of these files in folders, which change when a file changes."""
 
         def stamp(path: str) -> tuple[str, int, int]:
             status = os.stat(path)
             return path, status.st_size, status.st_mtime_ns
 
-        zips = [stamp(os.path.realpath(source)) for source in self.sources if source not in self._folders]
+        yield from (stamp(os.path.realpath(source)) for source in self.sources if source not in self._folders)
         folders = {source: os.path.realpath(source) for source in self._folders}
-        places = ((folders.get(source), name) for name in names if (source := self._source(name)))
-        return zips + [stamp(os.path.join(folder, name)) for folder, name in places if folder]
+        for name in names:
+            if (source := self._source(name)) and source in folders:
+                yield stamp(os.path.join(folders[source], name))
 
     def _source(self, name: str) -> Path | None:
         """The first source that has the file, or None."""

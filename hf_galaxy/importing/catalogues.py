@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -208,9 +209,11 @@ class Catalogue:
 
     def fingerprint(self) -> str:
         """Changes whenever the rows may change; of the pictures it holds paths, sizes and times."""
-        stamps = self.pictures.stamps(self.files)
-        made_of = (stamps, self.ids, self.files, self.columns, self.rendering, self.options.native, self.features)
-        return hashlib.sha256(f"{made_of} {self.digest}".encode()).hexdigest()
+        made_of = (self.columns, self.rendering, self.options.native, self.features, self.digest)
+        digest = hashlib.sha256(repr(made_of).encode())
+        for each in chain(self.pictures.stamps(self.files), zip(self.ids, self.files, strict=True)):
+            digest.update(f"{each}\n".encode())
+        return digest.hexdigest()
 
     def inconsistencies(self) -> Iterator[str]:
         """A sentence for each galaxy and question whose votes contradict the tree (`DecisionTree.inconsistencies`)."""

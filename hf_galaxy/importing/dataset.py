@@ -44,7 +44,7 @@ def open_dataset(name: str, reading: Reading | None = None, streaming: bool | No
 
 def _opened(name: str, reading: Reading, streaming: bool | None) -> dict[str, Rows]:
     if raw := raw_galaxies(name, reading):
-        return open_imported(raw.source, name, raw.splits, streaming is not False)
+        return open_imported(raw.source, name, raw.splits, streaming is not False, reading.same_galaxy_arcsec)
     if is_lost(name):
         raise BadInput(
             f"--dataset {name}: was made of galaxies in memory, and is not in the cache of the datasets library any more; make it again by a "
@@ -68,7 +68,7 @@ def _opened(name: str, reading: Reading, streaming: bool | None) -> dict[str, Ro
             f"--dataset {name}: {why}, so it cannot be streamed; leave out --streaming, and it is downloaded and imported"
         )
     raw = Raw.of_rows(loaded_rows(name, None, reading))
-    return open_imported(raw.source, name, raw.splits, streaming is not False)
+    return open_imported(raw.source, name, raw.splits, streaming is not False, reading.same_galaxy_arcsec)
 
 
 def _with_validation(opened: dict[str, Rows]) -> dict[str, Rows]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,10 @@ class CellPictures:
     def place_of(self, name: str) -> str:
         return str(self)
 
-    def stamps(self, names: list[str]) -> list[tuple[str, int, int]]:
+    def stamps(self, names: Iterable[str]) -> Iterator[tuple[str, int, int]]:
         """Digests of their contents."""
-        contents = [self.read(name) for name in names]
-        return [(hashlib.sha256(content).hexdigest(), len(content), 0) for content in contents]
+        for content in map(self.read, names):
+            yield hashlib.sha256(content).hexdigest(), len(content), 0
 
 
 def open_frame(frame: pd.DataFrame, reading: Reading) -> Catalogue:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from hf_galaxy.cores import available_cores
 from hf_galaxy.data.dataset import open_published
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import new_folder
+from hf_galaxy.importing.duplicates import SAME_GALAXY_ARCSEC
 from hf_galaxy.importing.first_of import first_of
 from hf_galaxy.importing.plan import Plan, Source, plan
 from hf_galaxy.importing.writer import write_shards
@@ -36,7 +38,11 @@ LINE = "---\n"  # before and after the YAML of the card
 
 
 def open_imported(
-    source: Source, name: str, splits: Sequence[str] | None = None, streaming: bool = False
+    source: Source,
+    name: str,
+    splits: Sequence[str] | None = None,
+    streaming: bool = False,
+    arcsec: float = SAME_GALAXY_ARCSEC,
 ) -> dict[str, Rows]:
     """The splits of a source, imported first if need be.
 
@@ -44,26 +50,31 @@ def open_imported(
         source: rows to import.
         name: of the dataset, for messages.
         splits: the split of each row; None: a hash of its name decides.
+        arcsec: rows closer than this in the sky are then in one split.
 
     Raises:
-        BadInput: a row cannot be made, or the cache cannot be written.
+        BadInput: a row cannot be made, the field is too crowded (`plan.plan`), or the cache cannot be written.
     """
-    opened = open_published(str(import_source(source, name, splits)), streaming=streaming)
+    opened = open_published(str(import_source(source, name, splits, arcsec)), streaming=streaming)
     return {split: rows.named(name) for split, rows in opened.items()}  # type: ignore[union-attr]  # never a datasets.Dataset
 
 
-def import_source(source: Source, name: str, splits: Sequence[str] | None = None) -> Path:
+def import_source(
+    source: Source, name: str, splits: Sequence[str] | None = None, arcsec: float = SAME_GALAXY_ARCSEC
+) -> Path:
     """The folder in the cache with the rows of a source; several processes may call it at the same time, and one writes.
 
     Raises:
         BadInput: as `open_imported`.
     """
-    depends_on = f"{source.fingerprint()} {None if splits is None else list(splits)}"
+    if not 0 <= arcsec < math.inf:
+        raise BadInput(f"--same-galaxy-arcsec {arcsec:g}: is no angle")
+    depends_on = f"{source.fingerprint()} {None if splits is None else list(splits)} {arcsec:g}"
     digest = hashlib.sha256(depends_on.encode()).hexdigest()
     readable = re.sub(r"[^\w.=-]+", "_", Path(name).name)[:60].strip("._-") or "dataset"
     folder = Path(datasets.config.HF_DATASETS_CACHE) / CACHE / f"{readable}-{digest[:DIGITS]}"
     if not folder.exists():
-        _write_once(source, name, splits, folder, digest)
+        _write_once(source, name, splits, arcsec, folder, digest)
         logger.info("%s: imported, into %s", name, folder)
     text = (folder / CARD).read_text(encoding="utf-8")
     about = yaml.safe_load(text.removeprefix(LINE).removesuffix(LINE))
@@ -81,14 +92,21 @@ def is_lost(name: str) -> bool:
     return bool(is_import) and not path.exists()
 
 
-def _write_once(source: Source, name: str, splits: Sequence[str] | None, folder: Path, digest: str) -> None:
+def _write_once(
+    source: Source, name: str, splits: Sequence[str] | None, arcsec: float, folder: Path, digest: str
+) -> None:
     """Write an import, unless another process does so meanwhile."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder.with_name(f".{folder.name}.import")):
             if not folder.exists():
                 _write(
-                    source, _planned(source, name, splits), folder, digest, Path(name).name, given=splits is not None
+                    source,
+                    _planned(source, name, splits, arcsec),
+                    folder,
+                    digest,
+                    Path(name).name,
+                    given=splits is not None,
                 )
     except OSError as error:
         raise BadInput(
@@ -96,11 +114,11 @@ def _write_once(source: Source, name: str, splits: Sequence[str] | None, folder:
         ) from error
 
 
-def _planned(source: Source, name: str, splits: Sequence[str] | None) -> Plan:
+def _planned(source: Source, name: str, splits: Sequence[str] | None, arcsec: float) -> Plan:
     try:
-        return plan(source, splits=splits)
-    except BadInput as error:  # it names an option of publishing
-        raise BadInput(f"{name}: {error}, of hf-galaxy publish catalogue; or leave out the positions") from error
+        return plan(source, splits=splits, arcsec=arcsec)
+    except BadInput as error:
+        raise BadInput(f"{name}: {error}") from error
 
 
 def _write(source: Source, planned: Plan, folder: Path, digest: str, name: str, given: bool) -> None:

@@ -33,8 +33,8 @@ def name_of(data: Any, reading: Reading) -> str:
         BadInput: as `open_frame`, `object_rows` and `import_source`; or the data are a stream.
     """
     if isinstance(data, pd.DataFrame):
-        return str(import_source(open_frame(data, reading), NAME))
+        return str(import_source(open_frame(data, reading), NAME, arcsec=reading.same_galaxy_arcsec))
     if isinstance(data, STREAMS):
         raise BadInput(f"data: a {type(data).__name__} is a stream; load the dataset without streaming=True")
     raw = Raw.of_rows(object_rows(type(data).__name__, data, reading))
-    return str(import_source(raw.source, type(data).__name__, raw.splits))
+    return str(import_source(raw.source, type(data).__name__, raw.splits, reading.same_galaxy_arcsec))

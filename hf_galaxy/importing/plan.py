@@ -228,9 +228,12 @@ def choose_rows(pairs: np.ndarray, votes: np.ndarray) -> np.ndarray:
 
 def _pairs_of_equal(names: Sequence[str]) -> np.ndarray:
     """(M, 2) each row whose name an earlier row has, with the first such row."""
-    first: dict[str, int] = {}
-    pairs = [(first.setdefault(name, i), i) for i, name in enumerate(names)]
-    return np.array([pair for pair in pairs if pair[0] != pair[1]], dtype=int).reshape(-1, 2)
+    if not names:
+        return np.empty((0, 2), int)
+    numbers = pa.array(names, pa.large_string()).dictionary_encode().indices.to_numpy()
+    first = np.unique(numbers, return_index=True)[1][numbers]
+    rows = np.arange(len(names))
+    return np.stack([first, rows], axis=1)[first != rows]
 
 
 def _in_train_too(groups: list[list[int]], splits: Sequence[str]) -> int:
@@ -262,7 +265,8 @@ def _shards(source: Source, splits: Sequence[str], rows: np.ndarray) -> list[Sha
     """Files of at most ROWS_PER_FILE rows of one split and campaign."""
     campaigns: Sequence[str | None] = source.campaigns or [None] * len(splits)
     parts: dict[tuple[str | None, str], list[int]] = {}
-    for i in sorted(rows.tolist(), key=lambda i: place_in_order(source.ids[i])):
+    places = np.fromiter((place_in_order(source.ids[i]) for i in rows), float, len(rows))
+    for i in rows[np.argsort(places, kind="stable")].tolist():
         parts.setdefault((campaigns[i], splits[i]), []).append(i)
     shards = []
     for split in dict.fromkeys([*SPLITS, *splits]):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hf_galaxy.command_line import DatasetConfig
+from hf_galaxy.importing.duplicates import SAME_GALAXY_ARCSEC
 
 JOINING = ("join", "on", "on_sky")
 
@@ -28,6 +29,8 @@ class Reading:
     """Leave out the galaxies of a table that have no picture, instead of refusing the table."""
     skip_bad_pictures: bool = False
     """Leave out galaxies whose picture cannot be read, instead of stopping at the first."""
+    same_galaxy_arcsec: float = SAME_GALAXY_ARCSEC
+    """Galaxies of a table that are closer than this in the sky are in one split; a deep field needs a smaller number."""
     join: Path | None = None
     """A table (CSV, Parquet, FITS, VOTable, ECSV) whose columns, such as redshift and mass, are brought to the galaxies: with --on or --on-sky."""
     on: str | None = None

@@ -81,10 +81,12 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
         open_imported(Rows(4), "x")
 
 
-def test_a_field_that_is_too_crowded_is_for_publishing():
+def test_a_field_that_is_too_crowded_needs_a_smaller_angle():
     positions = [(0.001 * i, 0.0) for i in range(40)]
-    with pytest.raises(BadInput, match=r"^x: .*--same-galaxy-arcsec, such as 1, of hf-galaxy publish catalogue"):
+    with pytest.raises(BadInput, match=r"^x: .*--same-galaxy-arcsec, such as 1"):
         open_imported(Rows(40, positions=np.array(positions)), "x")
+    opened = open_imported(Rows(40, positions=np.array(positions)), "x", arcsec=1)
+    assert sum(map(len, opened.values())) == 40
 
 
 def test_an_import_that_is_lost_says_what_it_was(cache):
