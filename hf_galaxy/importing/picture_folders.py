@@ -35,6 +35,10 @@ def folder_rows(name: str, contents: Contents, reading: Reading) -> DatasetRows:
     """
     if reading.config:
         raise BadInput(f"--dataset {name}: is a folder of pictures, which has no configurations")
+    if reading.images:
+        raise BadInput(
+            f"--images {reading.images[0]}: is for a table of galaxies; {name} holds its pictures: leave --images out"
+        )
     if not contents.pictures:
         held = f" (it holds {others})" if (others := contents.others()) else ""
         raise BadInput(

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from hf_galaxy.errors import BadInput
 
-Kind = Literal["parquet", "fits", "votable", "ascii.ecsv", "csv"]
+Kind = Literal["parquet", "fits", "votable", "ascii.ecsv", "ascii", "csv"]
 # The first bytes of files that are not CSV; a VOTable may have an XML declaration and comments before its first element.
 SIGNATURES: dict[bytes, Kind] = {b"PAR1": "parquet", b"SIMPLE  =": "fits", b"# %ECSV": "ascii.ecsv"}
 SEPARATORS = ",;\t|"
@@ -160,7 +160,21 @@ def _kind(path: Path) -> tuple[Kind, bytes]:
     for signature, kind in SIGNATURES.items():
         if beginning.startswith(signature):
             return kind, beginning
-    return ("votable" if b"<VOTABLE" in beginning else "csv"), beginning
+    if b"<VOTABLE" in beginning:
+        return "votable", beginning
+    return ("ascii" if _has_blanks_between(beginning) else "csv"), beginning
+
+
+def _has_blanks_between(beginning: bytes) -> bool:
+    """Whether the columns of a text are apart by blanks alone, as in tables of astronomers; their names may stand behind a #."""
+    if beginning.startswith(UTF_16):
+        return False
+    lines = beginning.decode("utf-8-sig", errors="replace").splitlines()
+    rows = [re.findall(r'"[^"]*"|\S+', line) for line in lines if line.strip() and not line.lstrip().startswith("#")][
+        :2
+    ]
+    widths = {len(words) for words in rows}
+    return len(widths) == 1 and widths != {1} and not any(set(SEPARATORS) & set("".join(words)) for words in rows)
 
 
 def _is_gzipped(path: Path) -> bool:
@@ -248,6 +262,10 @@ def _astropy_table(path: Path, kind: Kind) -> Any:
         from astropy.table import Table
     except ImportError as error:
         raise BadInput(f"{path}: tables of this kind need astropy; pip install astropy") from error
+    if kind == "ascii":
+        from astropy.io.ascii import convert_numpy
+
+        return Table.read(path, format=kind, converters={"*": [convert_numpy(str)]})  # of 00123 the zeros count
     return Table.read(path, format=kind)
 
 

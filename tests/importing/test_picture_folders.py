@@ -184,3 +184,10 @@ def test_a_class_folder_may_be_a_link_but_not_to_what_holds_it(class_folder, tmp
     (class_folder / "spiral").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "above").symlink_to(class_folder)
     assert len(galaxies(open_dataset(str(class_folder)))) == 24
+
+
+def test_a_folder_that_holds_its_pictures_needs_no_others(class_folder):
+    with pytest.raises(
+        BadInput, match=r"--images .*: is for a table of galaxies; .* holds its pictures: leave --images out"
+    ):
+        open_dataset(str(class_folder), Reading(images=(class_folder,)))

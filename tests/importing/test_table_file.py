@@ -114,3 +114,16 @@ def test_rows_may_end_with_a_separator_or_too_early(tmp_path, recwarn):
     (tmp_path / "t.csv").write_text("a,b\n1,2,\n3\n")
     assert read_texts(tmp_path / "t.csv", ["a", "b"]).to_dict("list") == {"a": ["1", "3"], "b": ["2", ""]}
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("header", ["id  ra   file", "# id ra file"])
+def test_columns_may_be_apart_by_blanks(tmp_path, header):
+    (tmp_path / "table.dat").write_text(f'{header}\n00123   10.50 "a 1.jpg"\n  {OBJID} -- b.jpg\n')
+    assert column_names(tmp_path / "table.dat") == ["id", "ra", "file"]
+    expected = {"id": ["00123", str(OBJID)], "ra": ["10.50", "--"], "file": ["a 1.jpg", "b.jpg"]}
+    assert read_texts(tmp_path / "table.dat", ["id", "ra", "file"]).to_dict("list") == expected
+
+
+def test_a_column_whose_name_has_a_blank_is_one_column(tmp_path):
+    (tmp_path / "table.csv").write_text("galaxy name\nNGC1300\nM51\n")
+    assert read_texts(tmp_path / "table.csv", ["galaxy name"]).to_dict("list") == {"galaxy name": ["NGC1300", "M51"]}
