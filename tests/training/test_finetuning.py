@@ -246,5 +246,5 @@ def test_a_head_that_means_something_else_is_not_kept(tmp_path):
         keep_head(make("test_vit", likelihood="multinomial"), str(tmp_path / "votes"))
     with pytest.raises(BadInput, match=r"has none of the columns star, galaxy, ...; leave it out"):
         keep_head(classifier("star", "galaxy"), str(tmp_path / "classes"))
-    with pytest.raises(BadInput, match="reachable Hub id of a finished run"):
+    with pytest.raises(BadInput, match="none: there is no such folder"):
         keep_head(classifier("star", "galaxy"), str(tmp_path / "none"))

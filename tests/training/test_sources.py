@@ -42,6 +42,7 @@ def test_named_galaxies_are_in_no_split_but_test(folder, tmp_path, streaming, ca
     assert len(whole["test"]) > 1
     gone = {whole["train"][0], whole["train"][3], whole["validation"][-1], whole["test"][1]}
     caplog.set_level("INFO", "hf_galaxy")
+    caplog.clear()
     file = written(tmp_path / "overlap.csv", [*gone, *gone, "stranger"])
     left = names(opened(folder, file, streaming=streaming))
     assert left["train"] == [name for name in whole["train"] if name not in gone]

@@ -21,9 +21,9 @@ from tests.galaxies import jpeg_bytes
 # File, a line of it, and what a contributor writes before that line: three lines in all.
 LINES = [
     ("targets.py", "}\n", '    "grades": tuple(f"hf_galaxy.training.targets.grades.{name}" for name in ("Grades", "GradeReport")),\n'),
-    ("training/settings.py", "    tree: tuple[str, ...] | None = None\n", "    grades: tuple[str, ...] | None = None\n"),
+    ("training/settings.py", "    backbone: str | None = None\n", "    grades: tuple[str, ...] | None = None\n"),
     (
-        "training/settings.py", "    tree: tuple[str, ...] | None = None\n",
+        "training/settings.py", "    backbone: str | None = None\n",
         '    """Columns of whole numbers from 0 to 4, one or several, for --task grades."""\n',
     ),
 ]  # fmt: skip
