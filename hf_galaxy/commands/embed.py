@@ -30,6 +30,7 @@ class Embed(Inference):
 
 
 def main(settings: Embed) -> None:
+    settings.check_there(settings.dataset)
     from hf_galaxy.importing.joining import JoinedTable
     from hf_galaxy.models.prediction_inputs import sources_of
     from hf_galaxy.models.start import backbone_of

@@ -38,6 +38,7 @@ class Evaluate(VotesReading):
 
 
 def main(settings: Evaluate) -> None:
+    settings.check_there([settings.dataset] if settings.dataset else [])
     from hf_galaxy.data.dataset import rows_of
     from hf_galaxy.models.start import load_run
     from hf_galaxy.reports import model_card

@@ -31,6 +31,7 @@ class Finetune(Settings):
 
 
 def main(settings: Settings) -> None:
+    settings.check_there(settings.dataset)
     from hf_galaxy.training.run import run_training, show_results
 
     show_results(settings, run_training(settings))

@@ -138,6 +138,7 @@ def report(out: Path, galaxies: int, unreadable: int) -> None:
 
 
 def main(settings: Predict) -> None:
+    settings.check_there(settings.dataset)
     from hf_galaxy.importing.joining import JoinedTable
     from hf_galaxy.models.prediction_inputs import sources_of
     from hf_galaxy.models.start import load_model

@@ -21,6 +21,7 @@ class Pretrain(Settings):
 
 
 def main(settings: Settings) -> None:
+    settings.check_there(settings.dataset)
     from hf_galaxy.training.run import run_training, show_results
 
     show_results(settings, run_training(settings))

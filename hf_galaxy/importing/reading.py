@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
 from hf_galaxy.command_line import DatasetConfig
+from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.duplicates import SAME_GALAXY_ARCSEC
 
+URLS = ("http://", "https://")
+# NAME or ORG/NAME, unless it ends like a file.
+MAY_BE_ON_THE_HUB = re.compile(
+    r"(?!.*\.(csv|tsv|txt|dat|tab|parquet|pq|arrow|ecsv|vot|votable|xml|fits?|fts|gz|zip|tar)$)[A-Za-z0-9][\w.-]*(/[\w.-]+)?",
+    re.IGNORECASE,
+)
 JOINING = ("join", "on", "on_sky")
 
 
@@ -55,6 +64,23 @@ class Reading:
         """
         return cls(**{each.name: options[each.name] for each in fields(cls) if options.get(each.name) is not None})
 
+    def check_there(self, datasets: Iterable[str]) -> None:
+        """Refuse files and folders that are not there. Commands do so before they import what takes seconds.
+
+        Raises:
+            BadInput: names the first, and what it may be meant for. What may be on the Hub is not looked for.
+        """
+        for name in datasets:
+            if not Path(name).exists() and not name.startswith(URLS) and not MAY_BE_ON_THE_HUB.fullmatch(name):
+                raise BadInput(
+                    f"--dataset {name}: no such {'file' if Path(name).suffix else 'folder'}{_meant(Path(name))}"
+                )
+        for path in self.images or ():
+            if not path.exists():
+                raise BadInput(f"--images {path}: no such folder or zip file{_meant(path)}")
+        if self.join is not None and not self.join.exists():
+            raise BadInput(f"--join {self.join}: no such file{_meant(self.join)}")
+
     def without_join(self) -> Self:
         """The same, but for the table that is joined."""
         return replace(self, join=None, on=None, on_sky=None)
@@ -80,3 +106,10 @@ class VotesReading(Reading):
     @property
     def campaigns(self) -> tuple[str, ...] | None:
         return self.tree
+
+
+def _meant(path: Path) -> str:
+    """A hint at something with a similar name."""
+    folder = path.parent
+    near = difflib.get_close_matches(path.name, [each.name for each in folder.iterdir()] if folder.is_dir() else [], 1)
+    return f"; did you mean {folder / near[0]}?" if near else ""
