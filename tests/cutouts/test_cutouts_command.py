@@ -196,6 +196,7 @@ def _cut_slowly(url, words):
     """In a process of its own, which is killed."""
     from hf_galaxy.cutouts import services
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell ignores in the background
     os.environ["TQDM_DISABLE"] = "1"
     services.LegacySurveys.server = url
     command(words)
