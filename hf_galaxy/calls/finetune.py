@@ -44,8 +44,9 @@ def finetune(
 
     Args:
         data: the dataset: a folder made by `hf-galaxy publish`, the Hub id of any dataset with pictures, a folder of pictures with a
-            subfolder for each class, or a `datasets.Dataset` or `DatasetDict`; or a table of galaxies: its file ("survey.csv"), or a pandas DataFrame, with a column of pictures (bytes, PIL images,
-            arrays) or of their paths in `images="cutouts/"`; or a list of several.
+            subfolder for each class, or a `datasets.Dataset` or `DatasetDict`; or a table of galaxies: its file ("survey.csv"), or a
+            pandas DataFrame, with a column of pictures (bytes, PIL images, arrays) or of their paths in `images="cutouts/"`; or a
+            list of several.
         start: pretrained weights: a timm model name with its tag ("convnext_atto.d2_in1k"), a run folder or its Hub id, a `Run`,
             a .safetensors or .pth file of timm weights, "hf_hub:ORG/NAME", or "transformers:FOLDER_OR_HUB_ID".
         target: what is learnt. "votes": those of volunteers, for all questions that the dataset has votes for. A column of texts, of a

@@ -74,7 +74,8 @@ def batch_of(features: datasets.Features, rows: Iterable[Row | None]) -> Batch:
 
 
 class Source(Protocol):
-    """Rows to publish: a `catalogues.Catalogue`, a `simulate.MockSurvey` or `combine.Combined`. Can be pickled.
+    """Rows to import or publish: a `catalogues.Catalogue`, `dataset_rows.DatasetRows`, a `simulate.MockSurvey` or `combine.Combined`. Can be
+    pickled.
 
     Attributes:
         ids: unique names of the galaxies.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from hf_galaxy.decision_tree import DecisionTree, available_trees, load_tree, tree_of_columns
@@ -34,11 +35,9 @@ def votes_among(whole: Collection[str], chosen: Sequence[str] | None) -> VoteCol
         whole: the columns of whole numbers.
         chosen: campaigns of --tree; None: all are possible.
     """
-    try:
-        tree = tree_of_columns(list(whole))  # as published datasets name them, of several campaigns, too
+    with suppress(BadInput):  # as published datasets name them, of several campaigns, too; else by other spellings
+        tree = tree_of_columns(list(whole))
         return VoteColumns(tree, {column: column for column in tree.columns})
-    except BadInput:
-        pass
     trees = [load_tree(name) for name in chosen or available_trees()]
     written = _by_plain_name(whole)
     for with_campaign in (True, False):
