@@ -34,6 +34,8 @@ class Reading:
     """Column of the pictures, or of their files; by default it is guessed, and the guess is said."""
     id_column: str | None = None
     """Column of the galaxies' names; by default it is guessed, and the guess is said. The names decide the splits."""
+    bands: tuple[str, ...] | None = None
+    """Read fluxes in these bands, such as g r i z, as floats instead of 8-bit colour pictures: up to 8 names, in the order of the planes in a file, or as its extensions are called."""
     skip_missing: bool = False
     """Leave out the galaxies of a table that have no picture, instead of refusing the table."""
     skip_bad_pictures: bool = False
@@ -49,6 +51,8 @@ class Reading:
 
     def __post_init__(self) -> None:
         """Paths may be texts: records and files of tasks have no others."""
+        if self.bands is not None:
+            object.__setattr__(self, "bands", tuple(self.bands))
         if self.images is not None:
             images = [self.images] if isinstance(self.images, str | Path) else self.images
             object.__setattr__(self, "images", tuple(map(Path, images)))

@@ -28,6 +28,9 @@ class GalaxyConfig(PreTrainedConfig):
         value_mean, value_std: of each value, in its unit, for standardisation.
         head_dropout: dropout rate of the features before the head; 0.2 as in Zoobot 2.
         drop_path: stochastic depth rate of the backbone.
+        bands: of the fluxes that the model sees, in the order of its channels; None: red, green and blue of 8-bit pictures.
+        band_stretch: from fluxes to brightness: `data.band_stretch.BandStretch` as a dictionary; None without bands.
+        rendering: how the files of its training set became 8-bit pictures: fields of `data.pictures.Rendering`; None: unknown.
         backbone_config, pixel_mean, pixel_std: None: those of the backbone's name (`backbones.architecture`).
     """
 
@@ -47,6 +50,9 @@ class GalaxyConfig(PreTrainedConfig):
     value_std: list | tuple | None = None
     head_dropout: float = 0.2
     drop_path: float = 0.0
+    bands: list | tuple | None = None
+    band_stretch: dict | None = None
+    rendering: dict | None = None
     backbone_config: dict | None = None
     pixel_mean: list | tuple | None = None
     pixel_std: list | tuple | None = None
