@@ -27,6 +27,7 @@ from hf_galaxy.importing.column_file import ColumnFile
 from hf_galaxy.importing.column_map import ColumnMap, Metadata
 from hf_galaxy.importing.first_of import first_of
 from hf_galaxy.importing.plan import Batch
+from hf_galaxy.importing.sky_columns import SkyColumns
 from hf_galaxy.importing.table_file import column_names
 
 
@@ -244,6 +245,7 @@ class _Conversion:
         self.dtypes: dict[str, str] = {}
         self.notes: list[str] = []
         self.digest = hashlib.sha256()
+        self.sky = SkyColumns(columns)
 
     def tables(self, pieces: Iterator[CatalogueTable], kept: np.ndarray) -> Iterator[pa.Table]:
         """The columns of the dataset, except id_str and image.
@@ -272,9 +274,7 @@ class _Conversion:
         self.tree, self.notes = votes.tree, votes.notes
         self.dtypes = votes.dtypes | {column: entry.dtype for column, entry in entries.items()}
         _check_names(columns, self.tree)
-        table = pa.table(data)
-        _check_positions(piece, table, columns)
-        return table
+        return self.sky.checked(piece, pa.table(data))
 
 
 def _check_ids(table: CatalogueTable, column: str) -> None:
@@ -339,18 +339,6 @@ def _content(column: pa.ChunkedArray) -> bytes:
 def _float64(table: pa.Table, columns: Sequence[str]) -> np.ndarray:
     """(N, K), NaN where there is no number."""
     return np.stack([table[column].cast(pa.float64()).to_numpy() for column in columns], axis=1)
-
-
-def _check_positions(piece: CatalogueTable, table: pa.Table, columns: ColumnMap) -> None:
-    if not {"ra", "dec"} <= set(table.column_names):
-        return
-    names = columns.values | {name: entry.column for name, entry in columns.metadata.items()}
-    for name, low, high in (("ra", 0, 360), ("dec", -90, 90)):
-        values = _float64(table, [name])[:, 0]
-        piece.refuse(
-            (values < low) | (values > high), names[name], f"is not a value of {name} in degrees, {low} to {high}",
-            remedy="leave the cell empty where it is unknown",
-        )  # fmt: skip
 
 
 def _check_names(columns: ColumnMap, tree: DecisionTree | None) -> None:

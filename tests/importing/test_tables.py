@@ -1,10 +1,13 @@
 """A table and its pictures open as a dataset: what its columns hold is guessed and said, and what cannot work is refused with its place."""
 
+import re
 import zipfile
+from pathlib import Path
 
 import datasets
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from hf_galaxy import load_tree
@@ -12,12 +15,14 @@ from hf_galaxy.data.picture_files import Pictures
 from hf_galaxy.data.targets import column_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing import tables
+from hf_galaxy.importing.catalogue_table import CatalogueTable
 from hf_galaxy.importing.catalogues import Catalogue
 from hf_galaxy.importing.column_map import ColumnMap, Metadata
 from hf_galaxy.importing.column_types import dtype_of, without_missing
 from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.importing.imported import open_imported
 from hf_galaxy.importing.reading import Reading
+from hf_galaxy.importing.sky_columns import SkyColumns
 from hf_galaxy.importing.vote_columns import votes_among
 from hf_galaxy.progress import log_once
 from tests.galaxies import Rows, jpeg_bytes, published
@@ -265,6 +270,42 @@ def test_positions_that_are_no_numbers_of_degrees_are_texts(tmp_path, cutouts, c
     assert catalogue.positions is None
     assert catalogue.dtypes == {"ra of the table": "string", "dec of the table": "string"}
     assert "no numbers of degrees are in ra and dec, so the galaxies have no positions" in caplog.text
+
+
+def test_right_ascensions_from_minus_180_are_those_from_0_to_360(tmp_path, cutouts, caplog):
+    caplog.set_level("INFO")
+    ra = np.linspace(-180, 165, NUMBER)
+    catalogue = read(survey(ra=ra, dec=np.linspace(-90, 90, NUMBER)), tmp_path / "survey.csv", cutouts)
+    np.testing.assert_allclose(catalogue.positions[:, 0], np.where(ra < 0, ra + 360, ra), atol=1e-9)
+    line = "column ra: right ascensions from -180 to 180 degrees are read as 0 to 360"
+    assert sum(line in record.getMessage() for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("ra", "message"),
+    [
+        ([-99.0, *[200.0] * 11], "row 1, column ra: '-99.0' is not a value of ra in degrees, 0 to 360; leave the cell empty"),
+        ([*[200.0] * 11, -1.0], "row 12, column ra: '-1.0' is not a value of ra"),
+        ([-181.0, *[2.0] * 11], "row 1, column ra: '-181.0' is not a value of ra"),
+    ],
+)  # fmt: skip
+def test_negative_right_ascensions_beside_those_above_180_are_refused(tmp_path, cutouts, ra, message):
+    with pytest.raises(BadInput, match=re.escape(message)):
+        read(survey(ra=ra, dec=0.5), tmp_path / "survey.csv", cutouts)
+
+
+def test_a_right_ascension_above_180_is_refused_behind_negative_rows_read_before(tmp_path, cutouts):
+    columns = ColumnMap("iauname", "file", metadata={name: Metadata(name, "float64") for name in ("ra", "dec")})
+    file = written(survey(ra=[-1.0] * 6 + [181.0] * 6, dec=0.5), tmp_path / "survey.csv")
+    pieces = list(CatalogueTable.pieces(Path(file), {"iauname", "file", "ra", "dec"}))
+    halves = [pieces[0].select(np.arange(NUMBER) < 6), pieces[0].select(np.arange(NUMBER) >= 6)]
+    sky = SkyColumns(columns)
+    tables = [pa.table({name: half.metadata(Metadata(name, "float64")) for name in ("ra", "dec")}) for half in halves]
+    assert sky.checked(halves[0], tables[0])["ra"].to_pylist() == [359.0] * 6
+    with pytest.raises(
+        BadInput, match=r"row 7, column ra: '181\.0' is above 180, while earlier rows are below 0 \(and 5 more"
+    ):
+        sky.checked(halves[1], tables[1])
 
 
 def test_galaxies_without_a_picture_can_be_left_out(tmp_path, cutouts, caplog):
