@@ -22,9 +22,10 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.given_splits import described, given_splits
 from hf_galaxy.importing.plan import Batch, Row, batch_of
 from hf_galaxy.importing.reading import Reading
-from hf_galaxy.importing.row_columns import Kept, id_columns, image_column, kept_columns
+from hf_galaxy.importing.row_columns import Kept, columns_of, id_columns, image_column, kept_columns
+from hf_galaxy.importing.row_positions import position_columns, positions_in
+from hf_galaxy.importing.row_values import arrays_of, files_in, values_of
 
-ROWS_PER_TABLE = 1000  # of pictures that are looked through
 NAMES_OF = {"file": "file name", "path": "path of the file", "content": "digest of the picture"}
 
 
@@ -52,6 +53,7 @@ class DatasetRows:
         given: split of ours for each split; None: a hash of the names decides.
         kept: the further columns.
         notes: sentences on how the rows are read.
+        positions: as of `plan.Source`, by the columns that are named like right ascension and declination.
         skip_bad: leave out galaxies whose picture cannot be read.
     """
 
@@ -64,13 +66,13 @@ class DatasetRows:
     given: dict[str, str] | None
     kept: dict[str, Kept]
     notes: list[str]
+    positions: np.ndarray | None = None
     skip_bad: bool = False
     rendering: ClassVar[Rendering] = Rendering()
     tree: ClassVar[None] = None
     values: ClassVar[tuple[str, ...]] = ()
     caption: ClassVar[str] = "id_str"
     campaigns: ClassVar[None] = None
-    positions: ClassVar[None] = None
     total_votes: ClassVar[None] = None
 
     @classmethod
@@ -97,15 +99,32 @@ class DatasetRows:
         first = next(iter(parts.values()))
         common = {c: f for c, f in first.features.items() if all(part.features.get(c) == f for part in parts.values())}
         image = image_column(common, reading.image_column, lambda column: first[0][column][0].as_py(), name)
-        names, ids = _names(name, parts, common, image, reading.id_column, pictures)
-        kept, left_out = kept_columns(common, {image, names.column})
+        columns = columns_of(common)
+        names, ids = _names(name, parts, columns, image, reading.id_column, pictures)
+        kept, left_out = kept_columns(columns, {image, names.column})
         left_out += [
             f"{c} (not alike in all splits)" for part in parts.values() for c in part.features if c not in common
         ]
         if left_out:
             notes = [*notes, f"columns left out: {', '.join(dict.fromkeys(left_out))}"]
+        positions = None
+        if sky := position_columns(kept):
+            positions = positions_in(parts.values(), sky)
+            if unknown := int(np.isnan(positions[:, 0]).sum()):
+                where = " and ".join(".".join(each.path) for each in sky)
+                notes = [*notes, f"{unknown:,} of {len(positions):,} rows have no position in the sky in {where}"]
         return cls(
-            name, parts, pictures, image, names, ids, given, kept, list(notes), skip_bad=reading.skip_bad_pictures
+            name,
+            parts,
+            pictures,
+            image,
+            names,
+            ids,
+            given,
+            kept,
+            list(notes),
+            positions,
+            skip_bad=reading.skip_bad_pictures,
         )
 
     def __len__(self) -> int:
@@ -249,7 +268,17 @@ class DatasetRows:
         if self.pictures:
             stamps += self.pictures.stamps(ours)
         parts = [(split, len(part), part._fingerprint) for split, part in self.parts.items()]
-        made_of = (parts, stamps, self.image, self.names, self.known_ids, self.kept, self.skip_bad, self.rendering)
+        made_of = (
+            parts,
+            stamps,
+            self.image,
+            self.names,
+            self.known_ids,
+            self.kept,
+            self.skip_bad,
+            self.rendering,
+            self.positions is None,
+        )
         return hashlib.sha256(repr(made_of).encode()).hexdigest()
 
     def _files(self) -> Iterator[str]:
@@ -259,36 +288,8 @@ class DatasetRows:
                 yield from filter(None, files_in(array))
 
 
-def arrays_of(rows: datasets.Dataset, column: str) -> Iterator[pa.Array]:
-    """One column, some rows at a time."""
-    chosen = rows.select_columns([column]).with_format("arrow")
-    for first in range(0, len(rows), ROWS_PER_TABLE):
-        array = chosen[first : first + ROWS_PER_TABLE][column].combine_chunks()
-        yield array.storage if isinstance(array, pa.ExtensionArray) else array
-
-
-def values_of(rows: datasets.Dataset, column: str) -> Iterator[Any]:
-    """The values of one column, some in memory at a time."""
-    for array in arrays_of(rows, column):
-        yield from (value.as_py() for value in array)
-
-
-def files_in(array: pa.Array) -> list[str | None]:
-    """The file of each picture that stands by its path alone, else None."""
-    if pa.types.is_struct(array.type):
-        if "path" not in {field.name for field in array.type}:
-            return [None] * len(array)
-        alone = array.field("bytes").is_null().to_pylist()
-        return [path if by_path else None for path, by_path in zip(array.field("path").to_pylist(), alone, strict=True)]
-    return (
-        array.to_pylist()
-        if pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
-        else [None] * len(array)
-    )
-
-
 def _names(
-    name: str, parts: Mapping[str, datasets.Dataset], features: Mapping[str, Any], image: str, asked: str | None,
+    name: str, parts: Mapping[str, datasets.Dataset], columns: Mapping[str, Kept], image: str, asked: str | None,
     pictures: Pictures | None,
 ) -> tuple[Names, list[str] | None]:  # fmt: skip
     """Where the names of the galaxies come from, and the names; None: they are digests of the pictures.
@@ -296,8 +297,8 @@ def _names(
     Raises:
         BadInput: the column that is asked for has a name twice, or an empty one.
     """
-    for column in id_columns(features, asked, image, name):
-        values = [value for rows in parts.values() for value in values_of(rows, column)]
+    for column in id_columns(columns, asked, image, name):
+        values = [value for rows in parts.values() for value in values_of(rows, *columns[column].path)]
         ids = ["" if value is None else str(value) for value in values]
         if asked is not None:
             _refuse(ids, parts, column, name)

@@ -71,4 +71,5 @@ def object_rows(name: str, loaded: Any, reading: Reading, folders: list[Path] | 
 
 def _not_loaded(name: str, error: Exception) -> BadInput:
     reason = " ".join(str(error.__cause__ or error).split())  # datasets keeps the reason behind its own error
-    return BadInput(f"--dataset {name}: cannot be loaded ({reason})")
+    dots = "; in a .tar the name of a galaxy ends at its first dot: write others in place of those in names, as in J0004-00_5.jpg"
+    return BadInput(f"--dataset {name}: cannot be loaded ({reason}){dots if 'WebDataset format' in reason else ''}")

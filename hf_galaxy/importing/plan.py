@@ -186,7 +186,8 @@ def plan(
     """
     names = source.split_names or source.ids
     near = np.empty((0, 2), int) if source.positions is None else pairs_on_the_sky(source.positions, arcsec)
-    _check_crowding(near, len(names), arcsec)
+    if splits is None:
+        _check_crowding(near, len(names), arcsec)
     groups = _groups(np.concatenate([near, _pairs_of_equal(names)]), len(names))
     in_train_too = 0 if splits is None else _in_train_too(groups, splits)
     splits, moved = assign_splits(names, groups) if splits is None else (splits, 0)

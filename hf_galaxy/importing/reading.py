@@ -41,7 +41,7 @@ class Reading:
     skip_bad_pictures: bool = False
     """Leave out galaxies whose picture cannot be read, instead of stopping at the first."""
     same_galaxy_arcsec: float = SAME_GALAXY_ARCSEC
-    """Galaxies of a table that are closer than this in the sky are in one split; a deep field needs a smaller number."""
+    """Galaxies of a table, or of rows with positions, that are closer than this in the sky are in one split; a deep field needs a smaller number."""
     join: Path | None = None
     """A table (CSV, Parquet, FITS, VOTable, ECSV) whose columns, such as redshift and mass, are brought to the galaxies: with --on or --on-sky."""
     on: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import datasets
 
@@ -17,7 +17,7 @@ INTERNAL = ("__url__",)  # of WebDataset: the address of the shard
 
 
 class Kept(NamedTuple):
-    """A further column of the dataset: its type, and where its values are in a row."""
+    """A column: its type, and where its values are in a row."""
 
     feature: Any
     path: tuple[str, ...]
@@ -72,46 +72,57 @@ def image_column(features: Mapping[str, Any], asked: str | None, first: Callable
     )
 
 
-def id_columns(features: Mapping[str, Any], asked: str | None, image: str, name: str) -> list[str]:
+def columns_of(features: Mapping[str, Any]) -> dict[str, Kept]:
+    """All columns by their names; parts of a structure, such as of the JSON in a WebDataset, are columns of their own."""
+    columns = {column: Kept(feature, (column,)) for column, feature in features.items() if not _is_nested(feature)}
+    for column, feature in features.items():
+        for part, own in feature.items() if _is_nested(feature) else ():
+            columns[f"{column}.{part}" if part in {*features, *columns} else part] = Kept(own, (column, part))
+    return columns
+
+
+def id_columns(columns: Mapping[str, Kept], asked: str | None, image: str, name: str) -> list[str]:
     """Columns that may hold the names of the galaxies, the most telling first; the one that is asked for alone.
 
     Raises:
         BadInput: there is no such column, or it holds neither texts nor whole numbers.
     """
-    check_named("--id-column", asked, features, name)
+    check_named("--id-column", asked, columns, name)
     if asked is not None:
-        feature = features[asked]
+        feature = columns[asked].feature
         if not is_text(feature) and not is_whole(feature):
             raise BadInput(
                 f"--id-column {asked}: holds {_described(feature)} in {name}; names are texts or whole numbers"
             )
         return [asked]
-    possible = [c for c, feature in features.items() if c != image and (is_text(feature) or is_whole(feature))]
+    possible = [
+        c for c, column in columns.items() if c != image and (is_text(column.feature) or is_whole(column.feature))
+    ]
     return columns_named_like(possible, ID_NAMES)
 
 
-def kept_columns(features: Mapping[str, Any], used: Collection[str]) -> tuple[dict[str, Kept], list[str]]:
+def kept_columns(columns: Mapping[str, Kept], used: Collection[str]) -> tuple[dict[str, Kept], list[str]]:
     """The further columns, and descriptions of those that are left out: pictures, lists, and structures of structures.
 
-    Columns of a structure, such as the JSON of a WebDataset, become columns of their own.
-
     Args:
+        columns: as of `columns_of`.
         used: columns that are the picture or the name.
     """
     kept: dict[str, Kept] = {}
     left_out = []
-    for column, feature in features.items():
+    for column, each in columns.items():
         if column in used or column in INTERNAL:
             continue
-        nested = isinstance(feature, dict) and not holds_pictures(feature)
-        for part, own in feature.items() if nested else [("", feature)]:
-            path = (column, part) if nested else (column,)
-            name = part if nested and part not in {*features, *kept, *RESERVED} else ".".join(path)
-            if name in RESERVED or not _is_plain(own):
-                left_out.append(f"{name} ({_described(own)})")
-            else:
-                kept[name] = Kept(own, path)
+        name = ".".join(each.path) if column in RESERVED else column
+        if name in RESERVED or not _is_plain(each.feature):
+            left_out.append(f"{name} ({_described(each.feature)})")
+        else:
+            kept[name] = each
     return kept, left_out
+
+
+def _is_nested(feature: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(feature, dict) and not holds_pictures(feature)
 
 
 def _is_plain(feature: object) -> bool:

@@ -185,3 +185,66 @@ def test_pictures_that_stand_by_path_are_found(class_folder, tmp_path):
     made.cast_column("image", datasets.Image()).to_parquet(tmp_path / "data" / "train.parquet", write_statistics=True)
     found = galaxies(open_dataset(str(tmp_path / "data")))
     assert {row["image"]["bytes"] for _, row in found.values()} == {jpeg_bytes(i) for i in range(24)}
+
+
+SKY = {"RA": [10.0, 10.001, -170.0, 30.0, 189.999 - 360, None], "Dec": [5.0, 5.0, -1.0, 5.0, -1.0, 5.0]}
+
+
+def test_rows_next_to_each_other_in_the_sky_are_in_one_split(tmp_path):
+    names = ["n12", "n13", "n14", "n15", "n16", "n19"]
+    alone = {name: split_of(name) for name in names}
+    assert alone["n12"] != alone["n13"]
+    assert alone["n14"] != alone["n16"]
+    opened = saved(rows(id=names, **SKY), tmp_path / "saved")
+    split = {name: split for name, (split, _) in opened.items()}
+    assert split["n12"] == split["n13"]
+    assert split["n14"] == split["n16"]
+    assert (split["n15"], split["n19"]) == (alone["n15"], alone["n19"])
+    apart = saved(rows(id=names, **SKY), tmp_path / "apart", Reading(same_galaxy_arcsec=1))
+    assert {name: split for name, (split, _) in apart.items()} == alone
+
+
+def test_numbers_that_are_no_positions_are_counted_and_ignored():
+    source = object_rows("rows", rows(ra=[-1.0, 350.0, 361.0, None], dec=[1.0, 2.0, 3.0, 4.0]), Reading())
+    assert "3 of 4 rows have no position in the sky in ra and dec" in source.notes
+    np.testing.assert_array_equal(source.positions, [[np.nan] * 2, [350, 2], [np.nan] * 2, [np.nan] * 2])
+    assert object_rows("rows", rows(ra=["12:00:00"], dec=[1.0]), Reading()).positions is None
+
+
+def test_given_splits_are_kept_even_if_all_rows_are_at_one_place(tmp_path, caplog):
+    made = rows(id=[f"n{i}" for i in range(24)], ra=[1.0] * 24, dec=[1.0] * 24)
+    opened = saved(
+        datasets.DatasetDict(train=made.select(range(20)), test=made.select(range(20, 24))), tmp_path / "saved"
+    )
+    assert sum(split == "test" for split, _ in opened.values()) == 4
+    assert "4 rows of other splits show a galaxy that is in split train too" in caplog.text
+    with pytest.raises(BadInput, match="24 of 24 galaxies are connected by steps of up to 20 arcsec"):
+        saved(made, tmp_path / "one")
+
+
+def test_a_name_in_the_json_of_a_webdataset_is_a_column(tmp_path):
+    with tarfile.open(tmp_path / "galaxies.tar", "w") as shard:
+        for i in range(4):
+            about = json.dumps({"iauname": f"J{i}.5+1.5", "id_str": i, "z": i / 2}).encode()
+            for suffix, content in ((".jpg", jpeg_bytes(i)), (".json", about)):
+                member = tarfile.TarInfo(f"{i:06d}{suffix}")
+                member.size = len(content)
+                shard.addfile(member, io.BytesIO(content))
+    shard = str(tmp_path / "galaxies.tar")
+    assert set(galaxies(open_dataset(shard))) == {"0", "1", "2", "3"}
+    named = galaxies(open_dataset(shard, Reading(id_column="iauname")))
+    assert named["J1.5+1.5"][1] | {"image": None} == {
+        "id_str": "J1.5+1.5", "image": None, "z": 0.5, "json.id_str": 1, "__key__": "000001",
+    }  # fmt: skip
+    with pytest.raises(BadInput, match=r"--id-column IAUName: .* has no such column; did you mean iauname"):
+        open_dataset(shard, Reading(id_column="IAUName"))
+
+
+def test_dots_in_the_names_of_a_webdataset_are_explained(tmp_path):
+    with tarfile.open(tmp_path / "galaxies.tar", "w") as shard:
+        for i in range(2):
+            member = tarfile.TarInfo(f"J{i}.{i}+0{i}.5.jpg")
+            member.size = len(jpeg_bytes(i))
+            shard.addfile(member, io.BytesIO(jpeg_bytes(i)))
+    with pytest.raises(BadInput, match="the name of a galaxy ends at its first dot"):
+        open_dataset(str(tmp_path / "galaxies.tar"))
