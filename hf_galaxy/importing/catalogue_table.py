@@ -14,11 +14,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hf_galaxy.data.picture_files import stem_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.column_map import Classes, ColumnMap, Join, Metadata
 from hf_galaxy.importing.table_file import column_names, read_pieces, read_texts, text_columns
 
 logger = logging.getLogger(__name__)
+FILE_NAME = "name of the picture's file"  # column of names; tables of people have none that is called so
 BOOLS = {"true": True, "false": False}
 
 
@@ -135,6 +137,14 @@ class CatalogueTable:
             return pd.Series([columns.image.format(**row) for row in rows], dtype=str)
         except (KeyError, IndexError, ValueError) as error:
             raise BadInput(f"--columns: image pattern {columns.image!r} does not give a file name ({error})") from error
+
+    def named_by_files(self, columns: ColumnMap) -> CatalogueTable:
+        """The table with a further column `FILE_NAME`, the names of the picture files without suffix; raises as `image_files`."""
+        return self.with_column(FILE_NAME, self.image_files(columns).map(stem_of))
+
+    def with_column(self, column: str, cells: pd.Series) -> CatalogueTable:
+        """The table with a further column."""
+        return CatalogueTable(self.path, self.cells.assign(**{column: cells.to_numpy()}), self.rows)
 
     def numbers(self, column: str, problem: str, empty: float = np.nan, whole: bool = False) -> np.ndarray:
         """(N,) float64 from 0 to 2**31.

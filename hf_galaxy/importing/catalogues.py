@@ -21,7 +21,7 @@ from hf_galaxy.data.schema import row_features
 from hf_galaxy.data.vote_matrix import matrix_of
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
-from hf_galaxy.importing.catalogue_table import CatalogueTable
+from hf_galaxy.importing.catalogue_table import FILE_NAME, CatalogueTable
 from hf_galaxy.importing.catalogue_votes import read_votes
 from hf_galaxy.importing.column_file import ColumnFile
 from hf_galaxy.importing.column_map import ColumnMap, Metadata
@@ -97,7 +97,7 @@ class Catalogue:
         """
         columns = _without_missing_questions(columns, path)
         joined = list(columns.join.on) if columns.join else []
-        names = CatalogueTable.read(path, {columns.id_str, *columns.image_columns, *joined}, columns.join)
+        names = CatalogueTable.read(path, columns.name_columns | {*joined}, columns.join)
         pieces = CatalogueTable.pieces(path, columns.needed(tree), columns.join)
         return cls._of_pieces(names, pieces, pictures, columns, tree, options or CatalogueOptions())
 
@@ -121,9 +121,11 @@ class Catalogue:
             pieces: all columns, of all rows, some rows at a time.
         """
         whole = len(names)
-        names, files, notes = _with_pictures(names, columns, pictures, options.skip_missing)
-        ids = names[columns.id_str]
-        _check_ids(names, columns.id_str)
+        if (column := columns.id_str) is None:
+            names, column = names.named_by_files(columns), FILE_NAME
+        names, files, notes = _with_pictures(names, columns, column, pictures, options.skip_missing)
+        ids = names[column]
+        _check_ids(names, column)
         kept = np.zeros(whole, bool)
         kept[names.rows - 1] = True
         conversion = _Conversion(columns, tree, options.volunteers)
@@ -298,9 +300,13 @@ def _without_missing_questions(columns: ColumnMap, path: Path) -> ColumnMap:
 
 
 def _with_pictures(
-    table: CatalogueTable, columns: ColumnMap, pictures: PictureFiles, skip_missing: bool
+    table: CatalogueTable, columns: ColumnMap, names_in: str, pictures: PictureFiles, skip_missing: bool
 ) -> tuple[CatalogueTable, list[str], list[str]]:
-    """The rows that have a picture, their files, and a note on those without one."""
+    """The rows that have a picture, their files, and a note on those without one.
+
+    Args:
+        names_in: the column of names.
+    """
     files = table.image_files(columns)
     if files.str.contains("\\", regex=False).any():  # paths of Windows
         files = files.map(lambda name: name if name in pictures else name.replace("\\", "/"))
@@ -314,7 +320,7 @@ def _with_pictures(
     if missing.all():
         raise BadInput(f"{table.path}: no row has a picture in {pictures}")
     without = table.select(missing)
-    names = zip(without[columns.id_str], without.rows, strict=True)
+    names = zip(without[names_in], without.rows, strict=True)
     lost = first_of([name or f"row {row}" for name, row in names])
     note = f"{missing.sum():,} of the catalogue's {len(table):,} rows have no picture and are left out: {lost}."
     return table.select(~missing), files[~missing].tolist(), [note]

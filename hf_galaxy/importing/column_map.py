@@ -51,7 +51,7 @@ class ColumnMap:
     """The columns of a catalogue, by the columns of the dataset. The keys of the JSON file are these attributes.
 
     Attributes:
-        id_str: column of unique names.
+        id_str: column of unique names; None (null in JSON): they are the names of the picture files without suffix.
         image: column of picture files, relative to the picture folders or zips; or a pattern that makes them from columns,
             such as "{asset_id}.jpg" or "{iauname:.4}/{iauname}.png".
         join: a second file beside the catalogue, whose columns are added; galaxies that are not in it have empty cells.
@@ -65,7 +65,7 @@ class ColumnMap:
             they are used to find duplicates.
     """
 
-    id_str: str = "id_str"
+    id_str: str | None = "id_str"
     image: str = "image"
     join: Join | None = None
     votes: dict[str, str] = field(default_factory=dict)
@@ -116,9 +116,14 @@ class ColumnMap:
             return [self.image]
         return list({name: None for _, name, _, _ in string.Formatter().parse(self.image) if name})
 
+    @property
+    def name_columns(self) -> set[str]:
+        """The columns that names and picture files are made from."""
+        return {*self.image_columns, *([] if self.id_str is None else [self.id_str])}
+
     def needed(self, tree: DecisionTree | None) -> set[str]:
         """All columns that are read."""
-        columns = {self.id_str, *self.image_columns, *self.values.values(), *(self.join.on if self.join else ())}
+        columns = {*self.name_columns, *self.values.values(), *(self.join.on if self.join else ())}
         columns |= {entry.column for entry in self.classes.values()} | {
             entry.column for entry in self.metadata.values()
         }

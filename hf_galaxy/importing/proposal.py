@@ -13,12 +13,12 @@ import pandas as pd
 from hf_galaxy.data.picture_files import Pictures
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import whole_file
-from hf_galaxy.importing.catalogue_table import CatalogueTable
+from hf_galaxy.importing.catalogue_table import FILE_NAME, CatalogueTable
 from hf_galaxy.importing.column_types import without_missing
 from hf_galaxy.importing.guess import plain
 from hf_galaxy.importing.reading import VotesReading
 from hf_galaxy.importing.table_file import column_names
-from hf_galaxy.importing.table_guess import DIGEST, FILE_NAME, Guess, guess
+from hf_galaxy.importing.table_guess import DIGEST, Guess, guess
 from hf_galaxy.importing.tables import read_table
 
 MAX_CLASSES = 30
@@ -61,8 +61,8 @@ class Proposal:
         table, pictures = read_table(path, "--catalogue"), Pictures(list(images))
         guessed = guess(table, pictures, VotesReading(tree=(tree,) if tree else None))
         names = guessed.names
-        if names in (FILE_NAME, DIGEST):
-            names = guessed.picture  # the names of files are different, too
+        if names == DIGEST:
+            names = guessed.picture  # the paths of files are different, too
             if guessed.table[names].duplicated().any():
                 raise BadInput(
                     f"--catalogue {path}: no column has a different name for each galaxy; add one, and name it id_str"
@@ -73,7 +73,7 @@ class Proposal:
             for ours, entry in guessed.columns.metadata.items()
             if (values := _classes(guessed.table, ours, entry.column))
         }
-        columns: dict[str, Any] = {"id_str": names, "image": guessed.columns.image}
+        columns: dict[str, Any] = {"id_str": None if names == FILE_NAME else names, "image": guessed.columns.image}
         columns |= {"votes": guessed.columns.votes} if guessed.columns.votes else {}
         columns |= {"classes": classes} if classes else {}
         metadata = {
@@ -111,6 +111,8 @@ def _classes(table: CatalogueTable, ours: str, column: str) -> list[str]:
 
 def _sentence(path: Path, guessed: Guess, names: str, classes: list[str], tree: str | None) -> str:
     parts = [f"picture: {guessed.columns.image}", f"name: {names}"]
+    if guessed.names == DIGEST:
+        parts.append("without publication the names are digests of the pictures, and the splits others")
     parts += [f"classes: {', '.join(classes)}"] if classes else []
     parts += [f"votes of {tree}"] if tree else []
     parts += (

@@ -7,13 +7,12 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 
 import pandas as pd
 
 from hf_galaxy.data.picture_files import PictureFiles
 from hf_galaxy.decision_tree import DecisionTree
-from hf_galaxy.importing.catalogue_table import CatalogueTable
+from hf_galaxy.importing.catalogue_table import FILE_NAME, CatalogueTable
 from hf_galaxy.importing.column_map import ColumnMap, Dtype, Metadata
 from hf_galaxy.importing.column_types import MISSING, ROUNDED, dtype_of, without_missing
 from hf_galaxy.importing.given_splits import described
@@ -25,9 +24,7 @@ from hf_galaxy.progress import log_once
 
 logger = logging.getLogger(__name__)
 
-# Names that are not in the table; tables of people have no such columns.
-FILE_NAME, DIGEST = "name of the picture's file", "digest of the picture"
-COMPRESSED = (".gz", ".fz")
+DIGEST = "digest of the picture"  # column of names; tables of people have none that is called so
 OURS = ("id_str", "image")
 POSITION = {"ra": RA_NAMES, "dec": DEC_NAMES}
 
@@ -150,11 +147,12 @@ def _named(
     for column in columns_named_like(table.cells.columns, ID_NAMES):
         if _may_be_names(table[column]):
             return table, column
-    paths = table.image_files(columns)
-    stems = paths.map(_stem)
+    named = table.named_by_files(columns)
+    stems = named[FILE_NAME]
     if files and _may_be_names(stems[stems != ""]):  # rows without a picture are refused or left out
-        return _with(table, FILE_NAME, stems), FILE_NAME
-    return _with(table, DIGEST, pd.Series(_numbered([_digest(path, pictures) for path in paths]), dtype=str)), DIGEST
+        return named, FILE_NAME
+    digests = _numbered([_digest(path, pictures) for path in table.image_files(columns)])
+    return table.with_column(DIGEST, pd.Series(digests, dtype=str)), DIGEST
 
 
 def split_names_of(ids: Sequence[str]) -> list[str]:
@@ -165,11 +163,6 @@ def split_names_of(ids: Sequence[str]) -> list[str]:
 def _may_be_names(cells: pd.Series) -> bool:
     """Whether all cells are filled, different, and no rounded numbers."""
     return not (cells.duplicated().any() or cells.str.lower().isin(MISSING).any() or cells.str.contains(ROUNDED).any())
-
-
-def _stem(file: str) -> str:
-    name = PurePosixPath(file.replace("\\", "/")).name
-    return PurePosixPath(name.removesuffix(next((end for end in COMPRESSED if name.endswith(end)), ""))).stem
 
 
 def _digest(file: str, pictures: PictureFiles) -> str:
@@ -188,7 +181,3 @@ def _numbered(digests: list[str]) -> list[str]:
         seen[digest] += 1
         names.append(digest if seen[digest] == 1 else f"{digest}-{seen[digest]}")
     return names
-
-
-def _with(table: CatalogueTable, column: str, cells: pd.Series) -> CatalogueTable:
-    return CatalogueTable(table.path, table.cells.assign(**{column: cells.to_numpy()}), table.rows)

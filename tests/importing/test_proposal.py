@@ -9,6 +9,8 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.catalogues import Catalogue
 from hf_galaxy.importing.column_map import ColumnMap
 from hf_galaxy.importing.proposal import Proposal, is_standard
+from hf_galaxy.importing.reading import Reading
+from hf_galaxy.importing.tables import open_table
 from tests.galaxies import jpeg_bytes
 
 NUMBER = 12
@@ -47,7 +49,14 @@ def test_a_file_that_is_there_stays(survey):
 
 def test_names_of_files_are_names_if_there_are_no_others(survey):
     survey.write_text(survey.read_text().replace("name", "note").replace(",g1,", ",g0,"))
-    assert Proposal.of(survey, [survey.parent / "cutouts"], None).columns["id_str"] == "file"
+    proposal = Proposal.of(survey, [survey.parent / "cutouts"], None)
+    assert proposal.columns["id_str"] is None
+    assert "; name: name of the picture's file;" in proposal.sentence
+    proposal.write(survey.parent / "columns.json")
+    columns = ColumnMap.load(survey.parent / "columns.json")
+    published = Catalogue.read(survey, Pictures([survey.parent / "cutouts"]), columns)
+    imported = open_table(str(survey), Reading(images=(survey.parent / "cutouts",)))
+    assert published.ids == imported.ids == [f"g{i}" for i in range(NUMBER)]  # so the splits are the same
 
 
 def test_a_table_with_the_columns_of_datasets_needs_no_map(tmp_path, survey):
