@@ -1,7 +1,7 @@
 """From fluxes to brightness, for each band as its sky, noise and brightest parts are in a training set. Legend: B galaxies, C bands."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -26,39 +26,25 @@ class BandStretch:
         sky: of each band, the flux where there is no source.
         noise: its standard deviation there; fluxes of a few times this are shown linearly, larger ones logarithmically.
         saturation: flux that is shown as 1, and the largest that is told apart.
-        mean, std: of the brightness of each band.
     """
 
     sky: tuple[float, ...]
     noise: tuple[float, ...]
     saturation: tuple[float, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
     @classmethod
-    def of(cls, fluxes: Iterable[np.ndarray], bands: Iterable[str]) -> Self:
+    def of(cls, planes: Sequence[np.ndarray], bands: Sequence[str]) -> Self:
         """Measured on some galaxies.
 
         Args:
-            fluxes: of each galaxy (C, H, W), NaN where there is no value.
+            planes: of each band the fluxes of all their pixels, (N,), NaN where there is no value.
             bands: their names, for messages.
 
         Raises:
             BadInput: a band has no values, or all are one number.
         """
-        planes = [
-            np.concatenate(each) for each in zip(*([p.ravel() for p in galaxy] for galaxy in fluxes), strict=True)
-        ]
         measured = [_measured(plane[np.isfinite(plane)], band) for plane, band in zip(planes, bands, strict=True)]
-        sky, noise, saturation = zip(*measured, strict=True)
-        ones = (1.0,) * len(planes)
-        raw = cls(sky, noise, saturation, ones, ones)
-        shown = [
-            raw._select(c).brightness(torch.from_numpy(plane).view(1, 1, 1, -1)).double()
-            for c, plane in enumerate(planes)
-        ]
-        mean, std = (tuple(float(getattr(each, name)()) for each in shown) for name in ("mean", "std"))
-        return cls(sky, noise, saturation, mean, std)
+        return cls(*zip(*measured, strict=True))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -69,16 +55,15 @@ class BandStretch:
         """For JSON."""
         return {name: list(each) for name, each in asdict(self).items()}
 
-    def brightness(self, fluxes: torch.Tensor) -> torch.Tensor:
-        """(B, C, H, W) fluxes -> brightness in [-1, 1], 0 for the sky and where there is no value."""
-        sky, noise, saturation = (
-            torch.tensor(each, dtype=fluxes.dtype, device=fluxes.device).view(-1, 1, 1)
-            for each in (self.sky, self.noise, self.saturation)
-        )
-        return stretched(fluxes, sky, noise, saturation)
+    def of_band(self, c: int) -> Self:
+        """That of one band."""
+        return type(self)(*((each[c],) for each in (self.sky, self.noise, self.saturation)))
 
-    def _select(self, c: int) -> Self:
-        return type(self)(*((each[c],) for each in asdict(self).values()))
+    def brightness(self, fluxes: torch.Tensor) -> torch.Tensor:
+        """(..., C, H, W) fluxes -> brightness in [-1, 1], 0 for the sky and where there is no value."""
+        return stretched(
+            fluxes, *(torch.tensor(each).view(-1, 1, 1) for each in (self.sky, self.noise, self.saturation))
+        )
 
 
 def stretched(fluxes: torch.Tensor, sky: torch.Tensor, noise: torch.Tensor, saturation: torch.Tensor) -> torch.Tensor:

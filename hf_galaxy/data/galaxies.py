@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from hf_galaxy.data.fluxes import FLUX, decode_fluxes, filled
 from hf_galaxy.data.pictures import check_pixels, open_picture, to_rgb
 from hf_galaxy.data.schema import InvalidVotes
 from hf_galaxy.data.targets import Rows, Target, galaxy_of, with_target
@@ -62,7 +63,7 @@ def _reduction(side: int, shorter: int | None) -> int:
     return max((factor for factor in (1, 2, 4, 8) if shorter and side // factor >= shorter), default=1)
 
 
-def decode_batch(contents: list[bytes], shorter: int | None = None) -> np.ndarray | list[np.ndarray]:
+def decode_batch(contents: list[bytes | None], shorter: int | None = None) -> np.ndarray | list[np.ndarray]:
     """(B, H, W, 3) uint8 of pictures of one size, decoded in place; a list of arrays if they have several sizes."""
     first = decode(contents[0], shorter)
     batch = np.empty((len(contents), *first.shape), np.uint8)
@@ -70,12 +71,18 @@ def decode_batch(contents: list[bytes], shorter: int | None = None) -> np.ndarra
     return batch if all(picture.shape == first.shape for picture in pictures) else pictures
 
 
+def picture_column(framing: Framing) -> str:
+    """The column of a dataset that has what these views show."""
+    return FLUX if framing.bands else "image"
+
+
 class Galaxies(Dataset):
-    """Rows as tensors, one batch per call: `pixels` (B, 3, C, C) uint8 canvases beside `votes` (B, A) or `labels`.
+    """Rows as tensors, one batch per call: `pixels` (B, 3, C, C) uint8 canvases, or (B, bands, C, C) float32 of fluxes, beside `votes`
+    (B, A) or `labels`.
 
     Args:
         rows: a split of a published dataset.
-        framing: how pictures are cropped and scaled to canvases.
+        framing: how pictures are cropped and scaled to canvases; with bands, those of their column `flux`.
         target: gives `votes` or `labels` (`Target.tensors`).
         fast: reduce large JPEGs while they are decoded, if they are reduced anyway. For training; otherwise pictures are
             exactly what an image processor returns.
@@ -97,16 +104,17 @@ class Galaxies(Dataset):
         self.framing, self.target, self.shorter = framing, target, framing.scaled if fast else None
         self.keyed, self.named = keyed, keyed and "id_str" in rows.column_names
         names = ["id_str"] if self.named else []
-        self.rows, self._whole = with_target(rows, ["image", *names], target), rows
+        self.column = picture_column(framing)
+        self.rows, self._whole = with_target(rows, [self.column, *names], target), rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, indices: list[int]) -> dict[str, torch.Tensor]:
         table = self.rows[indices]
-        contents = table["image"].combine_chunks().field("bytes").to_pylist()
+        contents = table[self.column].combine_chunks().field("bytes").to_pylist()
         try:
-            pictures = decode_batch(contents, self.shorter)
+            pictures = self._decoded(contents)
         except BadInput:
             self._name_undecodable(indices, contents)
             raise
@@ -120,11 +128,16 @@ class Galaxies(Dataset):
             batch["keys"] = torch.tensor([key_of(name) for name in names])
         return batch
 
+    def _decoded(self, contents: list[bytes | None]) -> np.ndarray | list[np.ndarray]:
+        if not self.framing.bands:
+            return decode_batch(contents, self.shorter)
+        return [filled(decode_fluxes(content, self.framing.bands)) for content in contents]
+
     def _name_undecodable(self, indices: list[int], contents: list[bytes | None]) -> None:
         """Raise BadInput about the first picture that cannot be decoded."""
         for index, content in zip(indices, contents, strict=True):
             try:
-                decode(content, self.shorter)
+                self._decoded([content])
             except BadInput as error:
                 raise BadInput(
                     f"{galaxy_of(self._whole, index)}: its picture cannot be decoded ({error}); "

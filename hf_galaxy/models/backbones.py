@@ -1,4 +1,5 @@
-"""The vision backbones of timm and transformers with one interface: normalised images (B, 3, S, S) -> features (B, D).
+"""The vision backbones of timm and transformers with one interface: normalised images (B, K, S, S) -> features (B, D).
+K is 3 for colour pictures, or the number of bands.
 
 A backbone is named by a timm architecture ("convnext_atto") or by "transformers:" and a folder or Hub id
 ("transformers:facebook/dinov2-small"). The name defines the architecture; `--start` loads weights.
@@ -20,6 +21,8 @@ from hf_galaxy.errors import BadInput
 
 logger = logging.getLogger(__name__)
 TRANSFORMERS = "transformers:"
+RGB = 3  # channels of colour pictures
+CHANNELS = "num_channels"  # what configurations of transformers call them
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class TransformersBackbone(nn.Module):
                 parameter.requires_grad_(False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, S, S) -> (B, D)."""
+        """(B, K, S, S) -> (B, D)."""
         pooled = self.model(pixel_values=images, **self.options).get("pooler_output")
         if pooled is None:
             raise BadInput(f"the model {self.model.config.model_type} of transformers has no pooled features")
@@ -114,44 +117,54 @@ def _processor_normalisation(source: str) -> tuple[tuple[float, ...], tuple[floa
     return tuple(processor.image_mean), tuple(processor.image_std)
 
 
-def build(name: str, config: dict | None, image_size: int, drop_path: float = 0.0) -> tuple[nn.Module, int]:
+def build(
+    name: str, config: dict | None, image_size: int, drop_path: float = 0.0, channels: int = RGB
+) -> tuple[nn.Module, int]:
     """A new backbone with its library's initialisation, and the width D of its features.
 
     Args:
         config: `Architecture.config`.
         image_size: S, for architectures whose position embeddings depend on it.
         drop_path: stochastic depth rate, timm only.
+        channels: K of the images.
 
     Raises:
-        BadInput: it has no pooled features, or does not support pictures of this size.
+        BadInput: it has no pooled features, or does not support pictures of this size, or of so many channels.
     """
     if name.startswith(TRANSFORMERS):
         if drop_path:
             raise BadInput(f"--drop-path {drop_path}: only timm backbones have it")
         config = AutoConfig.for_model(**(config or {}))
-        return TransformersBackbone(config), _pooled_width(name, config, image_size)
+        if channels != RGB:
+            if not hasattr(config, CHANNELS):
+                raise BadInput(
+                    f"backbone {name}: its configuration has no {CHANNELS}, so it takes colour pictures only"
+                )
+            config.update({CHANNELS: channels})
+        return TransformersBackbone(config), _pooled_width(name, config, image_size, channels)
     try:
-        backbone = timm.create_model(name, num_classes=0, **timm_options(name, config, image_size, drop_path))
+        backbone = timm.create_model(name, num_classes=0, **timm_options(name, config, image_size, drop_path, channels))
     except (TypeError, AssertionError) as error:
         raise BadInput(f"backbone {name}: cannot be built for {image_size} px with these options ({error})") from error
     return backbone, backbone.head_hidden_size
 
 
-def _pooled_width(name: str, config: PreTrainedConfig, image_size: int) -> int:
+def _pooled_width(name: str, config: PreTrainedConfig, image_size: int, channels: int) -> int:
     # Configurations use many names for it (hidden_size, hidden_sizes, hidden_dim, neck_hidden_sizes), so it is inferred from
     # the shapes of a forward pass that computes nothing and draws no random number.
     try:
         with torch.device("meta"):
-            return TransformersBackbone(config).eval()(torch.empty(1, 3, image_size, image_size)).shape[1]
+            return TransformersBackbone(config).eval()(torch.empty(1, channels, image_size, image_size)).shape[1]
     except (RuntimeError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise BadInput(f"backbone {name}: cannot be built for pictures of {image_size} px ({reason})") from error
 
 
-def timm_options(name: str, config: dict | None, image_size: int, drop_path: float = 0.0) -> dict:
+def timm_options(name: str, config: dict | None, image_size: int, drop_path: float = 0.0, channels: int = RGB) -> dict:
     """The arguments of `timm.create_model` beside the name; arguments as in `build`."""
     fixed = timm.get_pretrained_cfg(name).fixed_input_size
     size = {"img_size": image_size} if fixed else {}
+    size |= {"in_chans": channels} if channels != RGB else {}
     return (config or {}) | size | ({"drop_path_rate": drop_path} if drop_path else {})
 
 

@@ -31,7 +31,7 @@ class GalaxyConfig(PreTrainedConfig):
         bands: of the fluxes that the model sees, in the order of its channels; None: red, green and blue of 8-bit pictures.
         band_stretch: from fluxes to brightness: `data.band_stretch.BandStretch` as a dictionary; None without bands.
         rendering: how the files of its training set became 8-bit pictures: fields of `data.pictures.Rendering`; None: unknown.
-        backbone_config, pixel_mean, pixel_std: None: those of the backbone's name (`backbones.architecture`).
+        backbone_config, pixel_mean, pixel_std: the latter two of what the backbone sees, in [0, 1]; None: those of the backbone's name (`backbones.architecture`).
     """
 
     model_type = "galaxy"
@@ -66,6 +66,8 @@ class GalaxyConfig(PreTrainedConfig):
             self.tree = self.tree.to_dict()
         elif isinstance(self.tree, str | list | Path):
             self.tree = load_tree(self.tree).to_dict()
+        if self.bands is not None:
+            self._check_bands()
         if self.likelihood not in {"dirichlet_multinomial", "multinomial"}:
             raise BadInput(f"likelihood {self.likelihood!r}: choose dirichlet_multinomial or multinomial")
         if not 0 < self.crop <= 1:
@@ -77,6 +79,17 @@ class GalaxyConfig(PreTrainedConfig):
         if not 0 <= self.label_smoothing < 1:
             raise BadInput(f"label_smoothing {self.label_smoothing}: must be a share, in [0, 1)")
         super().__post_init__(**forget_code(kwargs))
+
+    def _check_bands(self) -> None:
+        bands = self.bands or []
+        if not 0 < len(set(bands)) == len(bands):
+            raise BadInput(f"bands {' '.join(bands)}: must be one or several different names")
+        if self.band_stretch is None or {len(each) for each in self.band_stretch.values()} != {len(bands)}:
+            raise BadInput("band_stretch: must be that of the bands, as data.band_stretch.BandStretch measures it")
+        if not len(self.pixel_mean or []) == len(self.pixel_std or []) == len(bands):
+            raise BadInput(
+                f"pixel_mean {self.pixel_mean}, pixel_std {self.pixel_std}: must be one number for each of {', '.join(bands)}"
+            )
 
     def _check_values(self) -> None:
         values, means, stds = self.values or [], self.value_mean or [], self.value_std or []
@@ -100,4 +113,9 @@ class GalaxyConfig(PreTrainedConfig):
     @property
     def framing(self) -> Framing:
         """How pictures are framed for this model."""
-        return Framing(self.image_size, self.crop)
+        return Framing(self.image_size, self.crop, tuple(self.bands) if self.bands else None)
+
+    @property
+    def channels(self) -> int:
+        """Of the pictures that the backbone sees: as many as bands, else 3."""
+        return len(self.bands or "RGB")

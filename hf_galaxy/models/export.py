@@ -20,6 +20,7 @@ from torch import nn
 from transformers import AutoModel
 from transformers.models.clip import CLIPImageProcessor
 
+from hf_galaxy.data.band_stretch import BandStretch
 from hf_galaxy.data.views import Framing
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import check_new, replaced_folder, whole_file
@@ -58,9 +59,14 @@ def export_encoder(model: GalaxyPreTrainedModel, record: RunRecord, out: Path) -
     `model.backbone` to the bit (but see `_aligned`). The export includes the preprocessing of pictures, with normalisation.
 
     Raises:
-        BadInput: as `check_encoder_folder`; it cannot be written; or its outputs differ.
+        BadInput: as `check_encoder_folder`; it cannot be written; its outputs differ; or it is of a model of fluxes.
     """
     check_encoder_folder(out)
+    if model.config.bands:
+        raise BadInput(
+            "a backbone alone would be given fluxes without their stretch, which neither timm nor transformers has; export the whole model "
+            "with hf-galaxy export onnx, or load the run with transformers.AutoModel, whose `features` takes fluxes"
+        )
     model.eval()
     try:
         with replaced_folder(out.resolve()) as folder:
@@ -181,11 +187,11 @@ def check_onnx_file(out: Path) -> None:
 
 
 def export_onnx(model: GalaxyPreTrainedModel, record: RunRecord, out: Path) -> dict[str, float]:
-    """Write the whole model as one ONNX file: pixel_values (B, 3, S, S) float32 in [0, 1] -> all outputs of the model, and
-    `features` (B, D), the input of its head.
+    """Write the whole model as one ONNX file: pixel_values (B, 3, S, S) float32 in [0, 1], or fluxes (B, K, S, S) of K bands -> all outputs of
+    the model, and `features` (B, D), the input of its head.
 
     B is free, S is that of the run. The metadata of the file hold the names of the columns of the outputs (`columns`, JSON:
-    output -> names; for votes also `tree`; features have no names), the framing of pictures, the backbone and the dataset. The
+    output -> names; for votes also `tree`; features have no names), the `bands` (JSON), if it sees fluxes, the framing of pictures, the backbone and the dataset. The
     outputs are compared with torch, on noise, black, white and mock galaxies, in batches of other sizes than the exported one.
 
     Returns:
@@ -199,6 +205,8 @@ def export_onnx(model: GalaxyPreTrainedModel, record: RunRecord, out: Path) -> d
         raise BadInput(f"--out {out}: an ONNX file is limited to 2 GB, and the weights have more")
     model.eval()
     images = _pictures(model.config.image_size)
+    if model.config.bands:
+        images = _as_fluxes(images, BandStretch.from_dict(model.config.band_stretch))
     with torch.no_grad():
         # Also for its side effects: constants that a model creates in its first call must not be created during tracing.
         expected = {name: values.numpy() for name, values in _outputs(model, images).items()}
@@ -258,6 +266,7 @@ def _metadata(model: GalaxyPreTrainedModel, record: RunRecord, outputs: Iterable
         "shortest_edge": config.framing.scaled, "backbone": config.backbone, "dataset": record.dataset["title"],
     }  # fmt: skip
     facts |= {"tree": config.tree} if config.tree else {}
+    facts |= {"bands": list(config.bands)} if config.bands else {}
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
 
 
@@ -273,6 +282,17 @@ def _differences(file: Path, images: np.ndarray, expected: dict[str, np.ndarray]
         scale = np.abs(of_torch).max(axis=None if name == FEATURES else 0).clip(np.finfo(np.float32).tiny)
         differences[name] = float((np.abs(np.concatenate(of_onnx) - of_torch) / scale).max())
     return differences
+
+
+def _as_fluxes(pictures: torch.Tensor, stretch: BandStretch) -> torch.Tensor:
+    """(B, K, S, S) fluxes that are about as bright as the pictures (B, 3, S, S); of the last the last band is missing."""
+    sky, noise, saturation = (
+        torch.tensor(each).view(-1, 1, 1) for each in (stretch.sky, stretch.noise, stretch.saturation)
+    )
+    colours = pictures[:, [band % pictures.shape[1] for band in range(len(sky))]]
+    fluxes = sky + noise * torch.sinh(colours * torch.asinh((saturation - sky) / noise))
+    fluxes[-1, -1] = torch.nan
+    return fluxes
 
 
 def _pictures(size: int) -> torch.Tensor:

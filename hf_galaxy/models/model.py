@@ -19,6 +19,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.models.clip import CLIPImageProcessor
 from transformers.utils import ModelOutput
 
+from hf_galaxy.data.band_stretch import BandStretch, stretched
 from hf_galaxy.errors import BadInput
 from hf_galaxy.losses import (
     class_cross_entropy,
@@ -92,11 +93,16 @@ class GalaxyPreTrainedModel(PreTrainedModel):
     def __init__(self, config: GalaxyConfig, outputs: int) -> None:
         super().__init__(config)
         # First, so that with the same seed it equals the backbone of its own library.
-        self.backbone, width = build(config.backbone, config.backbone_config, config.image_size, config.drop_path)
+        self.backbone, width = build(
+            config.backbone, config.backbone_config, config.image_size, config.drop_path, config.channels
+        )
         self.dropout = nn.Dropout(config.head_dropout)
         self.head = nn.Linear(width, outputs)
         self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(-1, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(config.pixel_std).view(-1, 1, 1))
+        if config.band_stretch:
+            for name, values in BandStretch.from_dict(config.band_stretch).to_dict().items():
+                self.register_buffer(f"band_{name}", torch.tensor(values).view(-1, 1, 1))
         self.frozen: list[nn.Module] = []
         self.post_init()
 
@@ -135,11 +141,13 @@ class GalaxyPreTrainedModel(PreTrainedModel):
         return self
 
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(B, 3, S, S) RGB or (B, 1, S, S) grey, in [0, 1] -> (B, D): the features of the backbone."""
+        """(B, 3, S, S) RGB or (B, 1, S, S) grey, in [0, 1], or the fluxes (B, K, S, S) of K bands -> (B, D): the features of the backbone."""
+        if self.config.bands:
+            pixel_values = stretched(pixel_values, self.band_sky, self.band_noise, self.band_saturation)
         return self.backbone((pixel_values - self.pixel_mean) / self.pixel_std)  # grey is broadcast to three channels
 
     def head_outputs(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(B, 3 or 1, S, S) in [0, 1] -> (B, outputs of the head), float32 under any autocast."""
+        """(B, 3 or 1, S, S) in [0, 1], or fluxes -> (B, outputs of the head), float32 under any autocast."""
         return self.head(self.dropout(self.features(pixel_values))).float()
 
     @property
@@ -178,9 +186,10 @@ class GalaxyPreTrainedModel(PreTrainedModel):
         """As in transformers; also saves the image processor that frames pictures as in training, and the code."""
         super().save_pretrained(save_directory, **kwargs)
         framing = self.config.framing
-        CLIPImageProcessor(
-            size={"shortest_edge": framing.scaled}, crop_size=framing.size, do_normalize=False  # the model normalises
-        ).save_pretrained(save_directory)  # fmt: skip
+        if not framing.bands:  # image processors know no fluxes
+            CLIPImageProcessor(
+                size={"shortest_edge": framing.scaled}, crop_size=framing.size, do_normalize=False  # the model normalises
+            ).save_pretrained(save_directory)  # fmt: skip
         save_code(Path(save_directory), type(self).__name__)
 
 
@@ -235,7 +244,7 @@ class GalaxyForVotes(GalaxyPreTrainedModel):
         """Expected votes of galaxies, and the loss if their votes are given.
 
         Args:
-            pixel_values: (B, 3, S, S) RGB, or (B, 1, S, S) grey, in [0, 1].
+            pixel_values: (B, 3, S, S) RGB, or (B, 1, S, S) grey, in [0, 1]; of a model of bands their fluxes (B, K, S, S).
             votes: (B, A) counts in the order of `config.decision_tree.columns`.
         """
         outputs = self.head_outputs(pixel_values)
@@ -316,7 +325,7 @@ class GalaxyForImageClassification(GalaxyPreTrainedModel):
         """Class logits (B, C), and the loss if `labels` are passed: in training with smoothing and weights, else the cross-entropy.
 
         Args:
-            pixel_values: (B, 3, S, S) RGB, or (B, 1, S, S) grey, in [0, 1].
+            pixel_values: (B, 3, S, S) RGB, or (B, 1, S, S) grey, in [0, 1]; of a model of bands their fluxes (B, K, S, S).
             labels: (B,) class indices; of a multi-label model (B, C), 1 for yes, 0 for no, NaN where missing.
         """
         logits = self.head_outputs(pixel_values)
@@ -383,7 +392,7 @@ class GalaxyForRegression(GalaxyPreTrainedModel):
         """Values of galaxies, and the loss if their true values are given.
 
         Args:
-            pixel_values: (B, 3, S, S) RGB in [0, 1].
+            pixel_values: (B, 3, S, S) RGB, or (B, 1, S, S) grey, in [0, 1]; of a model of bands their fluxes (B, K, S, S).
             labels: (B, K) true values in the order of `config.values`, NaN where missing.
         """
         outputs = self.head_outputs(pixel_values)

@@ -60,7 +60,7 @@ class FastModel:
         framing, tree: of the model.
 
     Raises:
-        BadInput: there is no such run, it is not finished, or it does not predict votes; the cache cannot be written; or as
+        BadInput: there is no such run, it is not finished, or it does not predict votes, or it sees fluxes; the cache cannot be written; or as
             `export_onnx`.
     """
 
@@ -72,6 +72,8 @@ class FastModel:
             digest = _digest(self.folder)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise BadInput(f"{run}: is not the folder of a finished run ({' '.join(str(error).split())})") from error
+        if config.get("bands"):
+            raise BadInput(f"{run}: sees fluxes in {' '.join(config['bands'])}, and visitors have pictures of 8 bits")
         if tree is None:
             raise BadInput(f"{run}: does not predict votes")
         self.tree = DecisionTree.from_dict(tree)

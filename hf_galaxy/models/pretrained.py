@@ -17,11 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import resample_abs_pos_embed
+from timm.models import adapt_input_conv
 from transformers import AutoModel
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import SAFETENSORS
 from hf_galaxy.models.backbones import (
+    RGB,
     TRANSFORMERS,
     Architecture,
     architecture,
@@ -65,29 +67,34 @@ class PublishedWeights:
         if self.is_file and not Path(self.start).is_file():
             raise BadInput(f"--start {self.start}: no such file")
 
-    def load(self, name: str, image_size: int) -> dict[str, torch.Tensor]:
+    def load(self, name: str, image_size: int, channels: int = RGB) -> dict[str, torch.Tensor]:
         """The weights for the backbone `name`, by the names of its parameters.
 
         Args:
             image_size: of the pictures: position embeddings that depend on it are resampled.
+            channels: of the pictures: the first filters are adapted to them.
 
         Raises:
             BadInput: there are no such weights, or they are of another architecture.
         """
         try:
             if self.repository is not None:
-                arguments, channels = self.repository.architecture.config, self.repository.channels
-                return timm_weights(name, arguments, load_file(_safetensors_of(self.start)), image_size, channels)
+                arguments, trained = self.repository.architecture.config, self.repository.channels
+                return timm_weights(
+                    name, arguments, load_file(_safetensors_of(self.start)), image_size, channels, trained
+                )
             if self.is_file:
                 self.check_file()
                 weights = _read_weights(Path(self.start))
                 if "_conv_stem.weight" in weights:
                     weights = _efficientnet_lite_to_timm(weights, name)
-                return timm_weights(name, None, weights, image_size)
+                return timm_weights(name, None, weights, image_size, channels)
             if self.start.startswith(TRANSFORMERS):
-                return _transformers_weights(self.start.removeprefix(TRANSFORMERS))
+                return transformers_adapted(
+                    _transformers_weights(self.start.removeprefix(TRANSFORMERS)), name, channels
+                )
             published = timm.create_model(self.start, pretrained=True, num_classes=0)
-            return timm_weights(name, None, published.state_dict(), image_size)
+            return timm_weights(name, None, published.state_dict(), image_size, channels)
         except (RuntimeError, OSError, KeyError, TypeError, AssertionError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
             raise BadInput(f"--start {self.start}: its weights cannot be loaded into {name} ({reason})") from error
@@ -127,7 +134,7 @@ class _TimmRepository:
         trained = {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD} | cfg
         # The adapted weights of a model for grey pictures use the mean of the three channels, so normalise all.
         mean, std = (tuple(trained[key]) * (3 // len(trained[key])) for key in ("mean", "std"))
-        # Settings of a run; pictures always have three channels.
+        # Settings of a run.
         ours = ("num_classes", "img_size", "in_chans", "drop_rate", "drop_path_rate")
         arguments = {key: value for key, value in arguments.items() if key not in ours}
         return cls(Architecture(built, arguments or None, mean, std), channels)
@@ -149,10 +156,18 @@ def _file_of(name: str, file: str) -> Path:
     return Path(hf_hub_download(repo, file, revision=revision or None))
 
 
-def timm_weights(name: str, config: dict | None, weights: dict, image_size: int, channels: int = 3) -> dict:
+def timm_weights(
+    name: str, config: dict | None, weights: dict, image_size: int, channels: int = RGB, trained: int = RGB
+) -> dict:
     """Weights of a timm architecture, with or without a head, as `build` needs them for this image size.
 
-    timm resamples position embeddings and tables of relative positions, and adapts the first filters to three channels.
+    timm resamples position embeddings and tables of relative positions, and adapts the first filters to the number of channels: it
+    repeats those of the channels that they were trained on, in turn, and scales them by the ratio of the numbers; for one channel it adds
+    them up.
+
+    Args:
+        channels: of our pictures.
+        trained: of the pictures that the weights were trained on.
 
     Raises:
         RuntimeError: they are of another architecture.
@@ -164,8 +179,8 @@ def timm_weights(name: str, config: dict | None, weights: dict, image_size: int,
     weights = {key: value for key, value in weights.items() if not key.startswith(heads)}
     source = {"state_dict": weights, "custom_load": False, "num_classes": 0, "url": "", "hf_hub_id": None}
     size = timm.get_pretrained_cfg(name).input_size[1:]
-    source |= {"classifier": None, "input_size": (channels, *size)}
-    options = timm_options(name, config, image_size) | {"in_chans": 3}
+    source |= {"classifier": None, "input_size": (trained, *size)}
+    options = timm_options(name, config, image_size, channels=channels) | {"in_chans": channels}
     with torch.device("meta"):  # shapes only
         target = timm.create_model(name, num_classes=0, **options).state_dict()
     for key, value in weights.items():
@@ -178,21 +193,45 @@ def timm_weights(name: str, config: dict | None, weights: dict, image_size: int,
     return model.state_dict()
 
 
-def resized_weights(name: str, config: dict | None, weights: dict, image_size: int) -> dict[str, torch.Tensor]:
-    """Weights of a backbone, resampled for another image size.
+def fitted_weights(
+    name: str, config: dict | None, weights: dict, image_size: int, channels: int = RGB, trained: int = RGB
+) -> dict[str, torch.Tensor]:
+    """Weights of a backbone of ours, for another image size or number of channels; as `timm_weights`.
 
     Position embeddings of timm that depend on the size are resampled; transformers does that itself, in each forward pass.
 
     Raises:
         BadInput: the architecture has other parameters that depend on the image size (MLP-Mixer).
     """
-    if name.startswith(TRANSFORMERS) or not timm.get_pretrained_cfg(name).fixed_input_size:
+    if name.startswith(TRANSFORMERS):
+        return transformers_adapted(weights, name, channels, trained)
+    if channels == trained and not timm.get_pretrained_cfg(name).fixed_input_size:
         return weights
     try:
-        return timm_weights(name, config, weights, image_size)
+        return timm_weights(name, config, weights, image_size, channels, trained)
     except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise BadInput(f"backbone {name}: weights cannot be resampled to {image_size} px ({reason})") from error
+        raise BadInput(
+            f"backbone {name}: weights cannot be fitted to pictures of {image_size} px and {channels} channels ({reason})"
+        ) from error
+
+
+def transformers_adapted(
+    weights: dict[str, torch.Tensor], name: str, channels: int, trained: int = RGB
+) -> dict[str, torch.Tensor]:
+    """Weights of a transformers backbone with its first filters adapted to the number of channels, as timm does it.
+
+    Raises:
+        BadInput: the first layer is no convolution over the channels of pictures.
+    """
+    if channels == trained:
+        return weights
+    first = next((key for key, value in weights.items() if value.ndim == 4), None)
+    if first is None or weights[first].shape[1] != trained:
+        raise BadInput(
+            f"backbone {name}: its first layer is no convolution of {trained} channels, so it cannot be adapted to {channels}"
+        )
+    return weights | {first: adapt_input_conv(channels, weights[first].clone(), trained)}
 
 
 def _safetensors_of(start: str) -> Path:

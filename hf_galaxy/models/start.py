@@ -1,6 +1,8 @@
 """Initialisation of a run: its backbone and weights; loading the models of finished runs."""
 
 import dataclasses
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,27 +13,34 @@ from transformers.models.timm_wrapper import TimmWrapperModel
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models.backbones import TRANSFORMERS, Architecture, architecture
 from hf_galaxy.models.model import GalaxyConfig, GalaxyForImageClassification, GalaxyPreTrainedModel
-from hf_galaxy.models.pretrained import WEIGHT_FILES, PublishedWeights, resized_weights
+from hf_galaxy.models.pretrained import WEIGHT_FILES, PublishedWeights, fitted_weights
 from hf_galaxy.reports.run_record import FILE, RunRecord
 
 
-def check_start(backbone: str | None, start: str | None) -> None:
+def check_start(backbone: str | None, start: str | None, bands: Sequence[str] | None = None) -> None:
     """Refuse what `resolve_start` would refuse by the names alone; no weights are loaded.
 
+    Args:
+        bands: whose fluxes a model is to see; None: colour pictures.
+
     Raises:
-        BadInput: an option is missing, there is no such backbone or repository, or the run in `start` is not finished.
+        BadInput: an option is missing, there is no such backbone or repository, or the run in `start` is not finished, or of other bands.
     """
     if start is None:
         _random_start(backbone)
     elif _is_run(start):
         _check_finished(start)
+        if (config := Path(start) / "config.json").is_file():
+            _check_bands(start, json.loads(config.read_text(encoding="utf-8")).get("bands"), bands)
     else:
         published = PublishedWeights(start)
         _described(published, backbone)
         published.check_file()
 
 
-def resolve_start(backbone: str | None, start: str | None, image_size: int | None) -> tuple[dict, dict | None]:
+def resolve_start(
+    backbone: str | None, start: str | None, image_size: int | None, bands: Sequence[str] | None = None
+) -> tuple[dict, dict | None]:
     """The backbone of a run and its initial weights.
 
     Args:
@@ -39,13 +48,15 @@ def resolve_start(backbone: str | None, start: str | None, image_size: int | Non
         start: 1. None: the library's random initialisation. 2. a run folder, or the Hub id ORG/NAME of one: its
             backbone. 3. any `start` of `pretrained.PublishedWeights`.
         image_size: of the run; None: the default.
+        bands: whose fluxes it is to see; None: what its weights were trained on. Weights of colour pictures are adapted to the number of
+            bands.
 
     Returns:
-        The fields of a GalaxyConfig that describe the backbone (for a run also the framing of pictures), and its weights
-        (None: random).
+        The fields of a GalaxyConfig that describe the backbone (for a run also the framing of pictures, and of one with the same bands
+        their stretch), and its weights (None: random).
 
     Raises:
-        BadInput: an option is missing, or a run has another backbone than `backbone`.
+        BadInput: an option is missing, or a run has another backbone than `backbone`, or other bands.
     """
     if start is None:
         return _fields(_random_start(backbone)), None
@@ -53,16 +64,27 @@ def resolve_start(backbone: str | None, start: str | None, image_size: int | Non
         model = load_model(start)
         if backbone not in (None, model.config.backbone):
             raise BadInput(f"--start {start}: has backbone {model.config.backbone}, not {backbone}; omit --backbone")
-        same = ("backbone", "backbone_config", "pixel_mean", "pixel_std", "image_size", "crop")
-        fields = {field: getattr(model.config, field) for field in same}
+        config = model.config
+        _check_bands(start, config.bands, bands or config.bands)
+        same = ("backbone", "backbone_config", "pixel_mean", "pixel_std", "image_size", "crop", "bands", "band_stretch")
+        fields = {field: getattr(config, field) for field in same}
+        size, channels = image_size or config.image_size, len(bands or "RGB") if not config.bands else config.channels
         weights = model.backbone.state_dict()
-        if image_size not in (None, model.config.image_size):
-            weights = resized_weights(fields["backbone"], fields["backbone_config"], weights, image_size)
+        if (size, channels) != (config.image_size, config.channels):
+            weights = fitted_weights(config.backbone, config.backbone_config, weights, size, channels, config.channels)
         return fields, weights
     published = PublishedWeights(start)
     described = _described(published, backbone)
     size = image_size or GalaxyConfig.image_size
-    return _fields(described), published.load(described.name, size)
+    return _fields(described), published.load(described.name, size, len(bands or "RGB"))
+
+
+def _check_bands(start: str, trained: Sequence[str] | None, bands: Sequence[str] | None) -> None:
+    """Refuse a run that was trained on the fluxes of other bands; a run of colour pictures can be adapted to any."""
+    if trained and list(bands or []) != list(trained):
+        raise BadInput(
+            f"--start {start}: was trained on fluxes in {' '.join(trained)}; give --bands {' '.join(trained)}"
+        )
 
 
 def _random_start(backbone: str | None) -> Architecture:
@@ -138,7 +160,7 @@ def backbone_of(start: str, backbone: str | None = None, image_size: int | None 
             model = GalaxyForImageClassification(GalaxyConfig(num_labels=1, **fields)).eval()
         model.backbone.load_state_dict(weights or {})
         with torch.inference_mode():
-            model.features(torch.zeros(1, 3, model.config.image_size, model.config.image_size))
+            model.features(torch.zeros(1, model.config.channels, model.config.image_size, model.config.image_size))
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:  # each library has its own
         reason = " ".join(str(error).split())[:300]
         raise BadInput(

@@ -54,12 +54,12 @@ USUAL = Augmentation()
 
 
 def train_view(canvases: torch.Tensor, affine: torch.Tensor, framing: Framing) -> torch.Tensor:
-    """(B, 3, C, C) uint8 -> (B, 3, S, S) float32 in [0, 1]: each canvas under its own affine map.
+    """(B, K, C, C) -> (B, K, S, S) float32: each canvas under its own affine map; uint8 becomes [0, 1], fluxes stay fluxes.
 
     Args:
         affine: (B, 2, 3), from `draw_affine`: where in the canvas, in units of half its side, a point of the view lies.
     """
-    views = torch.empty(len(canvases), 3, framing.size, framing.size, device=canvases.device)
+    views = torch.empty(*canvases.shape[:2], framing.size, framing.size, device=canvases.device)
     step = len(canvases)
     if canvases.device.type == "cpu":
         # A few canvases a thread at a time: the floats of a whole batch would leave its caches, at three times the cost.
@@ -68,7 +68,10 @@ def train_view(canvases: torch.Tensor, affine: torch.Tensor, framing: Framing) -
         # Reflection, not zeros: where the canvas is no larger than the view, the corners of a rotated view lie outside,
         # and mirrored sky is closer to `eval_view` than black wedges are.
         view = F.grid_sample(some.float(), _grid(maps, framing.size), padding_mode="reflection", align_corners=False)
-        torch.div(view, 255, out=out).clamp_(0, 1)  # the view is divided, which is smaller than the canvas
+        if canvases.is_floating_point():
+            out.copy_(view)
+        else:
+            torch.div(view, 255, out=out).clamp_(0, 1)  # the view is divided, which is smaller than the canvas
     return views
 
 

@@ -53,7 +53,7 @@ class RunContext:
         shard = ProcessShard.of(
             accelerator.process_index, accelerator.num_processes, settings.batch_size, settings.device_batch
         )
-        check_start(settings.backbone, settings.start)
+        check_start(settings.backbone, settings.start, settings.bands)
         with accelerator.main_process_first():
             sources = open_sources(settings)
         if accelerator.distributed_type == DistributedType.FSDP:
@@ -98,7 +98,7 @@ class ModelSetup:
             BadInput: the backbone does not work with pictures of this size, these weights, or these trainable parts.
         """
         settings = context.settings
-        fields, weights = resolve_start(settings.backbone, settings.start, settings.image_size)
+        fields, weights = resolve_start(settings.backbone, settings.start, settings.image_size, settings.bands)
         model, baseline = model_and_baseline(settings, context.sources, fields)
         flops = _try_out(model, weights)
         parameters = model.parameter_counts()  # before there are adapters, which the finished run does not have
@@ -139,7 +139,7 @@ def _try_out(model: GalaxyPreTrainedModel, weights: dict[str, torch.Tensor] | No
             model.backbone.load_state_dict(weights)
         # Fused attention is not counted.
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            model.eval()(pixel_values=torch.zeros(1, 3, size, size))
+            model.eval()(pixel_values=torch.zeros(1, model.config.channels, size, size))
         return counter.get_total_flops()
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:  # each library has its own
         reason = " ".join(str(error).split())[:300]

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Dataset
 
-from hf_galaxy.data.galaxies import Galaxies
+from hf_galaxy.data.galaxies import Galaxies, picture_column
 from hf_galaxy.data.targets import Rows, Target, tables_of
 from hf_galaxy.data.views import Framing, eval_view
 from hf_galaxy.files import whole_file
@@ -139,14 +139,15 @@ class FeatureStore:
 
     @staticmethod
     def _digest(model: GalaxyPreTrainedModel, name: str, parts: list[Rows]) -> str:
-        """Of the backbone, its framing and its normalisation; of the names of all galaxies; and of the pictures of some."""
+        """Of the backbone, its framing, stretch and normalisation; of the names of all galaxies; and of the pictures of some."""
         digest = hashlib.sha256(f"{name} {model.config.framing}".encode())
-        for values in (*model.backbone.state_dict().values(), model.pixel_mean, model.pixel_std):
+        for values in (*model.backbone.state_dict().values(), *model.buffers(recurse=False)):
             digest.update(values.detach().cpu().contiguous().numpy().tobytes())
         for rows in parts:
             for table in tables_of(rows, ["id_str"]):
                 digest.update("\n".join(table["id_str"].to_pylist()).encode())
-            some = rows.select_columns(["image"]).with_format("arrow")[:10]["image"].combine_chunks()
+            column = picture_column(model.config.framing)
+            some = rows.select_columns([column]).with_format("arrow")[:10][column].combine_chunks()
             for content in some.field("bytes").to_pylist():
                 digest.update(content)
         return digest.hexdigest()[:32]
@@ -155,13 +156,19 @@ class FeatureStore:
 @contextlib.contextmanager
 def without_backbone(model: GalaxyPreTrainedModel) -> Iterator[None]:
     """Within the block the model is its head, and is called with features (B, D) instead of pictures."""
-    parts = model.backbone, model.pixel_mean, model.pixel_std
-    zero = torch.zeros((), device=model.pixel_mean.device)
-    model.backbone, model.pixel_mean, model.pixel_std = nn.Identity(), zero, zero + 1
+    backbone, model.backbone = model.backbone, nn.Identity()
+    model.__dict__["features"] = (
+        _as_they_are  # hides the method of the class: features are neither stretched nor normalised
+    )
     try:
         yield
     finally:
-        model.backbone, model.pixel_mean, model.pixel_std = parts
+        del model.__dict__["features"]
+        model.backbone = backbone
+
+
+def _as_they_are(features: torch.Tensor) -> torch.Tensor:
+    return features
 
 
 def _tables(parts: list[Rows], columns: list[str], target: Target | None = None) -> Iterator[pa.Table]:

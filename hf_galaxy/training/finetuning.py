@@ -69,7 +69,7 @@ def _adaptable(model: GalaxyPreTrainedModel, rank: int) -> list[str]:
     called: set[nn.Module] = set()
     hooks = [layer.register_forward_hook(lambda layer, *_: called.add(layer)) for layer in layers.values()]
     size = model.config.image_size
-    model.eval().features(torch.zeros(1, 3, size, size))
+    model.eval().features(torch.zeros(1, model.config.channels, size, size))
     for hook in hooks:
         hook.remove()
 

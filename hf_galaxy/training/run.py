@@ -118,6 +118,7 @@ def description(setup: ModelSetup, start: str | None) -> dict:
         "base_model": start and hub_id_of(start),
         "image_size": config.image_size,
         "crop": config.crop,
+        **({"bands": list(config.bands)} if config.bands else {}),
         "parameters": setup.parameters,
         "flops": setup.flops,
     }

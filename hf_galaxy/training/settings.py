@@ -142,6 +142,8 @@ class Settings(VotesReading, Recipe):
     """Side of the backbone's input in pixels; by default that of the run in --start, else 224."""
     crop: float | None = None
     """Center crop: fraction of the picture's side; by default that of the run in --start, else 1."""
+    measure_stretch: bool = False
+    """With --bands and a run of these bands in --start: measure sky, noise and saturation anew, on these galaxies, instead of keeping those that the weights were trained with. Without such a run they are always measured."""
     rotate: bool = True
     """Augmentation: random rotations; switch off if the target depends on orientation."""
     flip: bool = True
@@ -209,6 +211,7 @@ class Settings(VotesReading, Recipe):
         pretrained = "--keep-head" if self.keep_head else f"--train {self.train}"
         frozen = "none of them" if kind == "head" else "adapters, all alike"
         rules = [
+            (self.measure_stretch and not self.bands, "--measure-stretch: is for fluxes; name their bands with --bands"),
             (self.start is None and (kind != "all" or self.keep_head), f"{pretrained}: is for pretrained weights; name them with --start"),
             (
                 kind in ("head", "lora") and self.layer_decay != 1,

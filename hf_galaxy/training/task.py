@@ -21,6 +21,7 @@ from hf_galaxy.training.loop import Batch, to_device
 from hf_galaxy.training.sequence import ProcessShard, evaluation_batches
 from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.sources import Sources
+from hf_galaxy.training.stretch import measured_fields, warn_if_far
 from hf_galaxy.training.targets.target import Metrics, TrainingTarget
 
 MetricsT = TypeVar("MetricsT", bound=Metrics)
@@ -36,8 +37,19 @@ def model_and_baseline(settings: Settings, sources: Sources, fields: dict) -> tu
     framing = dict(image_size=settings.image_size, crop=settings.crop)
     fields = fields | {name: value for name, value in framing.items() if value is not None}
     fields |= dict(head_dropout=settings.head_dropout, drop_path=settings.drop_path)
+    if settings.bands:
+        fields |= flux_fields(settings, sources, fields)
     torch.manual_seed(settings.seed)
     return sources.target.model(settings, fields, baseline, sources.strata), baseline
+
+
+def flux_fields(settings: Settings, sources: Sources, fields: dict) -> dict:
+    """The bands of a model and their stretch: that of its start, or measured on the training galaxies."""
+    parts, bands = sources.splits["train"], settings.bands or ()
+    if fields.get("band_stretch") is None or settings.measure_stretch:
+        return {"bands": list(bands), **measured_fields(parts, bands)}
+    warn_if_far(fields["band_stretch"], parts, bands)
+    return {"bands": list(bands)}
 
 
 def target_of(record: RunRecord, config: GalaxyConfig) -> TrainingTarget:

@@ -173,10 +173,12 @@ def test_position_embeddings_are_resampled(tmp_path):
     expected = resample_abs_pos_embed(run.backbone.pos_embed, [6, 6], [4, 4])
     assert torch.equal(weights["pos_embed"], expected)
     hiera, _ = backbones.build("hiera_tiny_224", None, 96)  # timm leaves its embeddings as they are
-    weights = pretrained.resized_weights("hiera_tiny_224", None, hiera.state_dict(), 64)
+    weights = pretrained.fitted_weights("hiera_tiny_224", None, hiera.state_dict(), 64)
     assert torch.equal(weights["pos_embed"], resample_abs_pos_embed(hiera.pos_embed, [16, 16], num_prefix_tokens=0))
     make("mixer_s32_224").save_pretrained(tmp_path / "mixer")
-    with pytest.raises(BadInput, match=r"mixer_s32_224: weights cannot be resampled to 96 px \(.*size mismatch"):
+    with pytest.raises(
+        BadInput, match=r"mixer_s32_224: weights cannot be fitted to pictures of 96 px \(.*size mismatch"
+    ):
         resolve_start(None, str(tmp_path / "mixer"), 96)
 
 

@@ -1,0 +1,74 @@
+"""The stretch of fluxes, measured on the training galaxies of a run."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from hf_galaxy.data.band_stretch import BandStretch
+from hf_galaxy.data.fluxes import FLUX, decode_fluxes
+from hf_galaxy.data.targets import Rows, galaxy_of
+from hf_galaxy.errors import BadInput
+
+GALAXIES = 500  # of all datasets together, at equal distances; datasets are in an order that looks shuffled
+PIXELS = 2**13  # of each galaxy, at most, so that large pictures take no more memory than small ones
+FAR = 3.0  # factor between noises of two surveys from which on a stretch of one is wrong for the other
+
+logger = logging.getLogger(__name__)
+
+
+def measured_fields(parts: Sequence[Rows], bands: Sequence[str]) -> dict:
+    """The fields of a GalaxyConfig that describe the fluxes of some datasets: `band_stretch`, `pixel_mean` and `pixel_std`.
+
+    Args:
+        parts: the training rows of each.
+
+    Raises:
+        BadInput: a picture cannot be read, or a band has no values.
+    """
+    planes = _sample(parts, bands)
+    stretch = BandStretch.of(planes, bands)
+    shown = [
+        stretch.of_band(c).brightness(torch.from_numpy(plane[np.isfinite(plane)]).view(1, 1, -1)).double()
+        for c, plane in enumerate(planes)
+    ]
+    return {
+        "band_stretch": stretch.to_dict(),
+        "pixel_mean": [float(each.mean()) for each in shown],
+        "pixel_std": [float(each.std()) for each in shown],
+    }
+
+
+def warn_if_far(kept: dict, parts: Sequence[Rows], bands: Sequence[str]) -> None:
+    """Log where the noise of some datasets is another than that of a stretch which is kept with the weights.
+
+    Args:
+        kept: `BandStretch` as a dictionary.
+    """
+    ours, theirs = BandStretch.of(_sample(parts, bands), bands), BandStretch.from_dict(kept)
+    ratios = {band: our / their for band, our, their in zip(bands, ours.noise, theirs.noise, strict=True)}
+    far = [f"{band} by {ratio:.3g}" for band, ratio in ratios.items() if not 1 / FAR < ratio < FAR]
+    if far:
+        logger.warning(
+            "the noise of these galaxies differs from that of the galaxies on which --start was trained, in %s: convert their fluxes to "
+            "the same unit, or add --measure-stretch, which takes the sky, noise and saturation of these galaxies",
+            ", ".join(far),
+        )
+
+
+def _sample(parts: Sequence[Rows], bands: Sequence[str]) -> list[np.ndarray]:
+    """(N,) for each band: fluxes of pixels of some galaxies."""
+    total = sum(map(len, parts))
+    pixels: list[np.ndarray] = []
+    for rows in parts:
+        wanted = min(len(rows), max(1, round(GALAXIES * len(rows) / total)))
+        chosen = np.unique(np.linspace(0, len(rows) - 1, wanted).round().astype(int)).tolist()
+        fluxes = rows.select_columns([FLUX]).with_format("arrow")[chosen][FLUX]
+        for index, content in zip(chosen, fluxes.combine_chunks().field("bytes").to_pylist(), strict=True):
+            try:
+                planes = decode_fluxes(content, bands).reshape(len(bands), -1)
+            except BadInput as error:
+                raise BadInput(f"{galaxy_of(rows, index)}: {error}") from error
+            pixels.append(planes[:, :: -(-planes.shape[1] // PIXELS)])
+    return list(np.concatenate(pixels, axis=1))

@@ -1,0 +1,105 @@
+"""Training on fluxes in bands: as on pictures, and with the stretch of the training galaxies."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hf_galaxy.data.band_stretch import BandStretch
+from hf_galaxy.importing.dataset import open_dataset
+from hf_galaxy.models.start import load_model
+from hf_galaxy.training.stretch import measured_fields, warn_if_far
+from tests.fluxes import BANDS, galaxy, publish_fluxes
+from tests.training.runs import assert_bit_equal, finish, run, start, wait_for_checkpoints
+
+CLASSES = dict(task="classes", label="kind", bands=BANDS, backbone="test_resnet")
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    return str(publish_fluxes(tmp_path_factory.mktemp("fluxes") / "set"))
+
+
+@pytest.fixture(scope="module")
+def trained(drawn, tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained") / "run"
+    return out, run(out, dataset=(drawn,), **CLASSES)
+
+
+def test_the_stretch_is_that_of_the_training_galaxies(drawn, trained):
+    out, record = trained
+    config = load_model(out).config
+    names = open_dataset(drawn)["train"].select_columns(["id_str"])[:]["id_str"].to_pylist()
+    planes = []
+    for c, band in enumerate(BANDS):
+        galaxies = [galaxy(number)[band].ravel() for name in names if (number := int(name.split()[1])) % 10 or c < 3]
+        planes.append(np.concatenate(galaxies))
+    expected = BandStretch.of(planes, BANDS)  # but for the few pixels without a value, all that was drawn
+    measured = BandStretch.from_dict(config.band_stretch)
+    for attribute in ("sky", "noise", "saturation"):
+        np.testing.assert_allclose(getattr(measured, attribute), getattr(expected, attribute), rtol=0.01)
+    shown = expected.brightness(torch.from_numpy(np.stack([plane[: len(planes[3])] for plane in planes]))[..., None])
+    np.testing.assert_allclose(config.pixel_mean, shown.mean(dim=(1, 2)), rtol=0.1)
+    np.testing.assert_allclose(config.pixel_std, shown.std(dim=(1, 2)), rtol=0.1)
+    assert record.model["bands"] == list(BANDS)
+    assert "| input | fluxes in g, r, i, z, 32 x 32 pixels" in (out / "README.md").read_text()
+
+
+def test_it_learns(trained):
+    assert trained[1].results["test"]["accuracy"]["model"] > 0.9, "round and flat galaxies are easily told apart"
+
+
+def test_a_killed_run_ends_with_the_bits_of_an_undisturbed_one(drawn, trained, tmp_path):
+    started = start(tmp_path / "killed", dataset=(drawn,), **CLASSES)
+    wait_for_checkpoints(1, tmp_path / "killed", started)
+    for process in started:
+        process.kill()
+        process.join()
+    run(tmp_path / "killed", dataset=(drawn,), **CLASSES)
+    assert_bit_equal(tmp_path / "killed", trained[0])
+
+
+def test_two_processes_train_what_one_does(drawn, trained, tmp_path):
+    finish(start(tmp_path / "two", processes=2, dataset=(drawn,), **CLASSES), tmp_path / "two")
+    one, two = (load_file(out / "model.safetensors") for out in (trained[0], tmp_path / "two"))
+    for name, values in one.items():
+        if name.startswith(("band_", "pixel_")):
+            assert torch.equal(values, two[name]), "both measure the same galaxies"
+
+
+def test_a_head_learns_on_features_of_fluxes(drawn, trained, tmp_path):
+    record = run(
+        tmp_path / "head", dataset=(drawn,), task="values", values=("size",), bands=BANDS, start=str(trained[0]), backbone=None,
+        train="head",
+    )  # fmt: skip
+    ours, theirs = (load_file(out / "model.safetensors") for out in (tmp_path / "head", trained[0]))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours if name.startswith(("backbone.", "band_")))
+    assert record.finished
+
+
+def test_a_survey_with_other_units_is_noticed(drawn, caplog):
+    rows = [open_dataset(drawn)["train"]]
+    kept = measured_fields(rows, BANDS)["band_stretch"]
+    with caplog.at_level(logging.WARNING):
+        warn_if_far(kept, rows, BANDS)
+        assert not caplog.text
+        other = {name: [1000 * each for each in values] for name, values in kept.items()}
+        warn_if_far(other, rows, BANDS)
+    assert "differs" in caplog.text
+    assert "g by 0.001" in caplog.text
+    assert "--measure-stretch" in caplog.text
+
+
+def test_the_stretch_of_a_start_is_kept_or_measured_anew(drawn, trained, tmp_path):
+    folder = publish_fluxes(tmp_path / "other", 60)
+    options = dict(dataset=(str(folder),), task="classes", label="kind", bands=BANDS, start=str(trained[0]), backbone=None, epochs=1)  # fmt: skip
+    run(tmp_path / "kept", **options)
+    run(tmp_path / "anew", **options, measure_stretch=True)
+    first, kept, anew = (
+        json.loads((out / "config.json").read_text()) for out in (trained[0], tmp_path / "kept", tmp_path / "anew")
+    )
+    for name in ("band_stretch", "pixel_mean", "pixel_std"):
+        assert kept[name] == first[name] != anew[name]
