@@ -177,7 +177,7 @@ def test_position_embeddings_are_resampled(tmp_path):
     assert torch.equal(weights["pos_embed"], resample_abs_pos_embed(hiera.pos_embed, [16, 16], num_prefix_tokens=0))
     make("mixer_s32_224").save_pretrained(tmp_path / "mixer")
     with pytest.raises(
-        BadInput, match=r"mixer_s32_224: weights cannot be fitted to pictures of 96 px \(.*size mismatch"
+        BadInput, match=r"mixer_s32_224: weights cannot be fitted to pictures of 96 px and 3 channels \(.*size mismatch"
     ):
         resolve_start(None, str(tmp_path / "mixer"), 96)
 
