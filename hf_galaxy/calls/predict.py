@@ -50,6 +50,7 @@ def predict(
     images: str | Path | Sequence[str | Path] | None = None,
     image_column: str | None = None,
     id_column: str | None = None,
+    bands: Sequence[str] | None = None,
     skip_missing: bool = False,
     skip_bad_pictures: bool = False,
     same_galaxy_arcsec: float = 20.0,
@@ -81,6 +82,7 @@ def predict(
         rendering: how FITS files and 16-bit PNGs become pictures, and which part of a picture is used; that of the training set.
         images: of a table: folders or zip files of its pictures.
         image_column, id_column: of a table: the columns of the pictures and of the names; by default they are guessed, and the log says it.
+        bands: of fluxes: what the planes in files are called, in their order; by default as the model calls them.
         skip_missing, skip_bad_pictures: of a table: leave out galaxies without a picture, or whose picture cannot be read.
         same_galaxy_arcsec: of a table with positions: rows closer than this are in one split.
         join: a table (CSV, Parquet, FITS, VOTable, ECSV) whose columns follow those of the predictions, missing where a galaxy is not in it.
@@ -101,7 +103,7 @@ def predict(
         >>> table = hf_galaxy.predict("runs/rings", "new_pictures/")
         >>> table.sort_values("ring_probability").tail()
     """
-    reading = dict(config=config, images=images, image_column=image_column, id_column=id_column)
+    reading = dict(config=config, images=images, image_column=image_column, id_column=id_column, bands=bands)
     skipping = dict(
         skip_missing=skip_missing, skip_bad_pictures=skip_bad_pictures, same_galaxy_arcsec=same_galaxy_arcsec
     )
@@ -118,7 +120,7 @@ def predict(
         joined = JoinedTable.of(own)
         loaded, name = _loaded(model) or (load_model(str(model)), str(model))
         predictor = inference.predictor(loaded, name, accelerator, embeddings=embeddings)
-        sources = _sources(data, own, split, joined, predictor.schema.names)
+        sources = _sources(data, own.for_model(loaded.config.bands), split, joined, predictor.schema.names)
         with _as_it_was(loaded):
             return _table(predictor, sources) if out is None else _folder(predictor, sources, Path(out), csv)
 
@@ -140,6 +142,7 @@ def embed(
     images: str | Path | Sequence[str | Path] | None = None,
     image_column: str | None = None,
     id_column: str | None = None,
+    bands: Sequence[str] | None = None,
     skip_missing: bool = False,
     skip_bad_pictures: bool = False,
     same_galaxy_arcsec: float = 20.0,
@@ -154,8 +157,8 @@ def embed(
     Args:
         model: a run folder or its Hub id, a `Run`, a loaded model; or a pretrained backbone: a timm model name with its tag
             ("convnext_atto.d2_in1k"), "hf_hub:ORG/NAME", "transformers:FOLDER_OR_HUB_ID", or a file of timm weights.
-        data, out, config, split, batch_size, workers, precision, cpu, rendering, images, image_column, id_column, skip_missing,
-            skip_bad_pictures, same_galaxy_arcsec, join, on, on_sky: as of `predict`.
+        data, out, config, split, batch_size, workers, precision, cpu, rendering, images, image_column, id_column, bands,
+            skip_missing, skip_bad_pictures, same_galaxy_arcsec, join, on, on_sky: as of `predict`.
         backbone: architecture of a file of weights.
         image_size: side of the backbone's input in pixels; by default that of the run, else 224.
 
@@ -171,7 +174,7 @@ def embed(
         >>> features = hf_galaxy.embed("convnext_atto.d2_in1k", "data/rings", split="train")
         >>> sklearn.decomposition.PCA(2).fit_transform(features)
     """
-    reading = dict(config=config, images=images, image_column=image_column, id_column=id_column)
+    reading = dict(config=config, images=images, image_column=image_column, id_column=id_column, bands=bands)
     skipping = dict(
         skip_missing=skip_missing, skip_bad_pictures=skip_bad_pictures, same_galaxy_arcsec=same_galaxy_arcsec
     )
@@ -189,7 +192,7 @@ def embed(
             raise BadInput("backbone and image_size: a loaded model has its own")
         loaded, name = found or (backbone_of(str(model), backbone, image_size), str(model))
         predictor = inference.predictor(loaded, name, accelerator, numbers=False, embeddings=True)
-        sources = _sources(data, own, split, joined, predictor.schema.names)
+        sources = _sources(data, own.for_model(loaded.config.bands), split, joined, predictor.schema.names)
         with _as_it_was(loaded):
             if out is not None:
                 return _folder(predictor, sources, Path(out))
@@ -234,7 +237,7 @@ def _sources(
     data: Any, reading: Reading, split: str | None, joined: JoinedTable | None, taken: Sequence[str]
 ) -> list[Source]:
     if is_galaxies(data):
-        sources = sources_of([name_of(data, reading)], Reading(), split, joined, taken)
+        sources = sources_of([name_of(data, reading)], Reading(bands=reading.bands), split, joined, taken)
         for source in sources:
             source.name = type(data).__name__  # not the folder of its import
         return sources

@@ -41,7 +41,8 @@ def main(settings: Embed) -> None:
     table = JoinedTable.of(settings)
     model = backbone_of(settings.model, settings.backbone, settings.image_size)
     predictor = settings.predictor(model, settings.model, accelerator, numbers=False, embeddings=True)
-    sources = sources_of(settings.dataset, settings, settings.split, table, predictor.schema.names)
+    reading = settings.for_model(model.config.bands)
+    sources = sources_of(settings.dataset, reading, settings.split, table, predictor.schema.names)
     counts = write(predictor, sources, settings.out)
     if accelerator.is_main_process:
         report(settings.out, *counts)

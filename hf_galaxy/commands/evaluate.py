@@ -55,6 +55,7 @@ def main(settings: Evaluate) -> None:
     if settings.dataset is None:
         given = {name: value for name, value in vars(reading).items() if value}
         names, reading = record.settings["dataset"], VotesReading.of(record.settings | given)
+    reading = reading.for_model(model.config.bands)
     splits = [rows_of(_opened(name, reading, settings, record), settings.split, name) for name in names]
     splits = target_of(record, model.config).measurable(splits, names, settings.split)
     model.to(accelerator.device)

@@ -149,7 +149,8 @@ def main(settings: Predict) -> None:
     table = JoinedTable.of(settings)
     model = load_model(settings.run)
     predictor = settings.predictor(model, settings.run, accelerator, embeddings=settings.embeddings)
-    sources = sources_of(settings.dataset, settings, settings.split, table, predictor.schema.names)
+    reading = settings.for_model(model.config.bands)
+    sources = sources_of(settings.dataset, reading, settings.split, table, predictor.schema.names)
     counts = write(predictor, sources, settings.out, settings.csv)
     if accelerator.is_main_process:
         report(settings.out, *counts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -84,6 +84,21 @@ class Reading:
                 raise BadInput(f"--images {path}: no such folder or zip file{_meant(path)}")
         if self.join is not None and not self.join.exists():
             raise BadInput(f"--join {self.join}: no such file{_meant(self.join)}")
+
+    def for_model(self, bands: Sequence[str] | None) -> Self:
+        """The same, for a model.
+
+        Args:
+            bands: whose fluxes it sees; None: it sees colour pictures.
+
+        Raises:
+            BadInput: other bands were asked for.
+        """
+        if self.bands is not None and bands is None:
+            raise BadInput(f"--bands {' '.join(self.bands)}: the model sees colour pictures, no fluxes; leave it out")
+        if missing := [band for band in bands or () if band not in (self.bands or bands or ())]:
+            raise BadInput(f"--bands {' '.join(self.bands or ())}: the model needs {', '.join(missing)}, too")
+        return replace(self, bands=self.bands or (tuple(bands) if bands else None))
 
     def without_join(self) -> Self:
         """The same, but for the table that is joined."""

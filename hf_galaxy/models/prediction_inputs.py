@@ -18,6 +18,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from hf_galaxy.data.dataset import rows_of
+from hf_galaxy.data.fluxes import FLUX, decode_fluxes, filled
 from hf_galaxy.data.galaxies import decode
 from hf_galaxy.data.picture_files import SUFFIXES
 from hf_galaxy.data.pictures import Rendering, to_rgb
@@ -147,11 +148,14 @@ class DatasetSplit:
 
     Args:
         joined: (N rows) columns that are written beside the predictions.
+        column: of the pictures.
     """
 
-    def __init__(self, name: str, split: str, rows: StreamedRows, joined: pa.Table | None = None) -> None:
-        self.name, self.split, self.rows = name, split, rows.select_columns(["id_str", "image"])
-        self.joined = joined
+    def __init__(
+        self, name: str, split: str, rows: StreamedRows, joined: pa.Table | None = None, column: str = "image"
+    ) -> None:
+        self.name, self.split, self.rows = name, split, rows.select_columns(["id_str", column])
+        self.joined, self.column = joined, column
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -164,7 +168,7 @@ class DatasetSplit:
         """Names and encoded pictures of rows `first` to `end`; rows up to `later` will be read next."""
         self.rows.prefetch(np.arange(first, min(later, first + self.rows.window)))
         table = self.rows[list(range(first, end))]
-        contents = table["image"].combine_chunks().field("bytes").to_pylist()
+        contents = table[self.column].combine_chunks().field("bytes").to_pylist()
         yield from zip(table["id_str"].to_pylist(), contents, strict=True)
 
 
@@ -260,7 +264,10 @@ def _sources_in(
         columns = table.bring_to_splits(opened, name).beside(taken)
         firsts = np.cumsum([0, *map(len, opened.values())]).tolist()
         joined = {s: columns.slice(first, len(rows)) for (s, rows), first in zip(opened.items(), firsts, strict=False)}
-    return [DatasetSplit(name, split, cast(StreamedRows, rows), joined.get(split)) for split, rows in chosen.items()]
+    column = FLUX if reading.bands else "image"
+    return [
+        DatasetSplit(name, split, cast(StreamedRows, rows), joined.get(split), column) for split, rows in chosen.items()
+    ]
 
 
 def _with_table(
@@ -291,7 +298,7 @@ def parts_of(sources: list[Source]) -> list[Part]:
 
 
 class Reader(Dataset):
-    """Decoded pictures, one batch per call: `pixels` (B, 3, C, C) uint8 canvases of the readable ones, their `ids` and their `rows` in
+    """Decoded pictures, one batch per call: `pixels` (B, 3, C, C) uint8 canvases, or (B, K, C, C) of fluxes, of the readable ones, their `ids` and their `rows` in
     the source, and `unreadable`, the names and errors of the others."""
 
     def __init__(self, sources: list[Source], parts: list[Part], framing: Framing, rendering: Rendering) -> None:
@@ -312,7 +319,7 @@ class Reader(Dataset):
         return {"ids": ids, "rows": rows, "pixels": pixels, "unreadable": unreadable}
 
     def decoded(self, content: Any) -> np.ndarray:
-        """(H, W, 3) uint8 of what `read` of a source gives.
+        """(H, W, 3) uint8, or fluxes (K, H, W) float32, of what `read` of a source gives.
 
         Raises:
             OSError, ValueError, SyntaxError, DecompressionBombError: it cannot be read.
@@ -321,6 +328,8 @@ class Reader(Dataset):
             raise content
         if content is None:
             raise ValueError("there is no picture")
+        if self.framing.bands:
+            return filled(decode_fluxes(content, self.framing.bands))
         if not isinstance(content, bytes):
             pixels = pixels_of(content, self.rendering)
             return pixels if isinstance(content, str) else np.asarray(self.rendering.reduced(Image.fromarray(pixels)))

@@ -4,11 +4,15 @@ import json
 import logging
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import hf_galaxy
 from hf_galaxy.data.band_stretch import BandStretch
+from hf_galaxy.data.views import eval_view, to_canvases
+from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.models.start import load_model
 from hf_galaxy.training.stretch import measured_fields, warn_if_far
@@ -103,3 +107,21 @@ def test_the_stretch_of_a_start_is_kept_or_measured_anew(drawn, trained, tmp_pat
     )
     for name in ("band_stretch", "pixel_mean", "pixel_std"):
         assert kept[name] == first[name] != anew[name]
+
+
+def test_predictions_are_those_of_the_bands_that_it_was_trained_on(drawn, trained):
+    model = load_model(trained[0]).eval()
+    table = hf_galaxy.predict(trained[0], drawn, split="test").set_index("id_str")
+    for name in table.index[:6]:
+        planes = np.stack(list(galaxy(int(name.split()[1])).values()))
+        if int(name.split()[1]) % 7 and int(name.split()[1]) % 10:
+            fluxes = eval_view(to_canvases([planes], model.config.framing), model.config.framing)
+            with torch.no_grad():
+                expected = model.predictions(fluxes)[0]
+            np.testing.assert_allclose(table.loc[name, ["round_probability", "flat_probability"]].to_list(), expected, rtol=1e-4)  # fmt: skip
+    again = hf_galaxy.predict(model, drawn, split="test", bands=["z", "i", "r", "g"]).set_index("id_str")
+    pd.testing.assert_frame_equal(table, again)
+    with pytest.raises(BadInput, match="--bands g r: the model needs i, z, too"):
+        hf_galaxy.predict(trained[0], drawn, bands=["g", "r"])
+    features = hf_galaxy.embed(trained[0], drawn, split="test")
+    assert features.index.tolist() == table.index.tolist()
