@@ -121,7 +121,7 @@ def test_predictions_are_those_of_the_bands_that_it_was_trained_on(drawn, traine
             np.testing.assert_allclose(table.loc[name, ["round_probability", "flat_probability"]].to_list(), expected, rtol=1e-4)  # fmt: skip
     again = hf_galaxy.predict(model, drawn, split="test", bands=["z", "i", "r", "g"]).set_index("id_str")
     pd.testing.assert_frame_equal(table, again)
-    with pytest.raises(BadInput, match="--bands g r: the model needs i, z, too"):
+    with pytest.raises(BadInput, match="bands g r: the model needs i, z, too"):
         hf_galaxy.predict(trained[0], drawn, bands=["g", "r"])
     features = hf_galaxy.embed(trained[0], drawn, split="test")
     assert features.index.tolist() == table.index.tolist()
