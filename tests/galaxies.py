@@ -53,6 +53,9 @@ class Rows:
         }  # fmt: skip
         return Row(columns)
 
+    def left_out(self, unread):
+        return []
+
     def fingerprint(self):
         return f"{len(self.ids)} rows"
 

@@ -154,6 +154,7 @@ def main(settings: Simulate | Catalogue | Combine | Card) -> None:
 
 def publish(settings: Simulate | Catalogue | Combine) -> None:
     """Write the folder, and print its numbers."""
+    from hf_galaxy.importing.left_out import FILE
     from hf_galaxy.importing.plan import plan
     from hf_galaxy.publishing import publication
     from hf_galaxy.publishing.combine import Combined
@@ -182,6 +183,8 @@ def publish(settings: Simulate | Catalogue | Combine) -> None:
     print(f"{settings.out}: {counts} galaxies{votes}")
     if publication.left_out(planned, statistics) or planned.duplicates.groups:
         print("\n".join(statistics["notes"]))
+    if (settings.out / FILE).exists():
+        print(f"{settings.out / FILE} lists the galaxies that are left out for their pictures, with the reasons")
 
 
 def mock_survey(settings: Simulate) -> tuple[Source, Plan]:

@@ -26,7 +26,8 @@ from hf_galaxy.importing.catalogue_votes import read_votes
 from hf_galaxy.importing.column_file import ColumnFile
 from hf_galaxy.importing.column_map import ColumnMap, Metadata
 from hf_galaxy.importing.first_of import first_of
-from hf_galaxy.importing.plan import Batch
+from hf_galaxy.importing.left_out import reason
+from hf_galaxy.importing.plan import Batch, LeftOut
 from hf_galaxy.importing.sky_columns import SkyColumns
 from hf_galaxy.importing.table_file import column_names
 
@@ -63,6 +64,7 @@ class Catalogue:
         dtypes: those columns that are neither votes nor classes -> type.
         notes: sentences for the card.
         digest: of the cells.
+        missing: the rows without a picture, which are not among the galaxies.
         split_names: as of `plan.Source`.
     """
 
@@ -78,6 +80,7 @@ class Catalogue:
     dtypes: dict[str, str]
     notes: list[str]
     digest: str
+    missing: list[LeftOut]
     split_names: list[str] | None = None
     campaigns: ClassVar[None] = None
 
@@ -123,7 +126,7 @@ class Catalogue:
         whole = len(names)
         if (column := columns.id_str) is None:
             names, column = names.named_by_files(columns), FILE_NAME
-        names, files, notes = _with_pictures(names, columns, column, pictures, options.skip_missing)
+        names, files, missing = _with_pictures(names, columns, column, pictures, options.skip_missing)
         ids = names[column]
         _check_ids(names, column)
         kept = np.zeros(whole, bool)
@@ -132,7 +135,7 @@ class Catalogue:
         file = ColumnFile(conversion.tables(pieces, kept))
         return cls(
             names.path, pictures, columns, options, conversion.tree, names.rows, ids.tolist(), files, file,
-            conversion.dtypes, notes + conversion.notes, conversion.digest.hexdigest(),
+            conversion.dtypes, _notes(missing, whole) + conversion.notes, conversion.digest.hexdigest(), missing,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -209,6 +212,12 @@ class Catalogue:
 
     def _image(self, i: int, content: bytes, suffix: str) -> dict[str, Any]:
         return {"bytes": content, "path": Path(self.files[i]).stem + suffix}
+
+    def left_out(self, unread: Sequence[int]) -> list[LeftOut]:
+        """The rows without a picture, and those of which it cannot be read."""
+        strict = replace(self, options=replace(self.options, skip_bad=False))
+        rows = self.rows.tolist()
+        return self.missing + [LeftOut(self.ids[i], rows[i], self.files[i], reason(strict, i)) for i in unread]
 
     def fingerprint(self) -> str:
         """Changes whenever the rows may change; of the pictures it holds paths, sizes and times."""
@@ -301,8 +310,8 @@ def _without_missing_questions(columns: ColumnMap, path: Path) -> ColumnMap:
 
 def _with_pictures(
     table: CatalogueTable, columns: ColumnMap, names_in: str, pictures: PictureFiles, skip_missing: bool
-) -> tuple[CatalogueTable, list[str], list[str]]:
-    """The rows that have a picture, their files, and a note on those without one.
+) -> tuple[CatalogueTable, list[str], list[LeftOut]]:
+    """The rows that have a picture, their files, and the rows without one.
 
     Args:
         names_in: the column of names.
@@ -320,10 +329,17 @@ def _with_pictures(
     if missing.all():
         raise BadInput(f"{table.path}: no row has a picture in {pictures}")
     without = table.select(missing)
-    names = zip(without[names_in], without.rows, strict=True)
-    lost = first_of([name or f"row {row}" for name, row in names])
-    note = f"{missing.sum():,} of the catalogue's {len(table):,} rows have no picture and are left out: {lost}."
-    return table.select(~missing), files[~missing].tolist(), [note]
+    reason = f"is not a picture in {pictures}"
+    cells = zip(without[names_in], without.rows.tolist(), files[missing], strict=True)
+    return table.select(~missing), files[~missing].tolist(), [LeftOut(*each, reason) for each in cells]
+
+
+def _notes(missing: list[LeftOut], rows: int) -> list[str]:
+    """A sentence on the rows without a picture, if there are such."""
+    names = first_of([each.id_str or f"row {each.row}" for each in missing])
+    return [f"{len(missing):,} of the catalogue's {rows:,} rows have no picture and are left out: {names}."] * bool(
+        missing
+    )
 
 
 def _by_base_names(files: pd.Series, missing: np.ndarray, pictures: PictureFiles) -> tuple[pd.Series, np.ndarray]:

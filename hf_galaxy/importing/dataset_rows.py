@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -20,7 +20,8 @@ from hf_galaxy.data.pictures import Rendering, reading
 from hf_galaxy.data.schema import class_name
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.given_splits import described, given_splits
-from hf_galaxy.importing.plan import Batch, Row, batch_of
+from hf_galaxy.importing.left_out import reason
+from hf_galaxy.importing.plan import Batch, LeftOut, Row, batch_of
 from hf_galaxy.importing.reading import Reading
 from hf_galaxy.importing.row_columns import Kept, columns_of, id_columns, image_column, kept_columns
 from hf_galaxy.importing.row_positions import position_columns, positions_in
@@ -54,6 +55,7 @@ class DatasetRows:
         kept: the further columns.
         notes: sentences on how the rows are read.
         positions: as of `plan.Source`, by the columns that are named like right ascension and declination.
+        missing: rows without a picture, which are not among these.
         skip_bad: leave out galaxies whose picture cannot be read.
     """
 
@@ -67,6 +69,7 @@ class DatasetRows:
     kept: dict[str, Kept]
     notes: list[str]
     positions: np.ndarray | None = None
+    missing: Sequence[LeftOut] = ()
     skip_bad: bool = False
     rendering: ClassVar[Rendering] = Rendering()
     tree: ClassVar[None] = None
@@ -78,7 +81,7 @@ class DatasetRows:
     @classmethod
     def read(
         cls, name: str, splits: Mapping[str, datasets.Dataset], reading: Reading, pictures: Pictures | None = None,
-        notes: Sequence[str] = (),
+        notes: Sequence[str] = (), missing: Sequence[LeftOut] = (),
     ) -> DatasetRows:  # fmt: skip
         """The rows of a dataset; of the pictures only the names of their files are read.
 
@@ -88,6 +91,7 @@ class DatasetRows:
             reading: which columns are the picture and the name.
             pictures: where the files are that a column names.
             notes: sentences on the rows, for the log.
+            missing: rows without a picture, which are not in `splits`.
 
         Raises:
             BadInput: there are no rows; no column holds pictures; a name is empty or there twice.
@@ -124,7 +128,8 @@ class DatasetRows:
             kept,
             list(notes),
             positions,
-            skip_bad=reading.skip_bad_pictures,
+            missing,
+            reading.skip_bad_pictures,
         )
 
     def __len__(self) -> int:
@@ -255,6 +260,22 @@ class DatasetRows:
             raise BadInput(f"{path} is not in {self.pictures or 'any folder; name one with --images'}")
         with reading(path), xopen(path, "rb") as file:  # where the datasets library has it, such as in a zip
             return file.read(), path
+
+    def left_out(self, unread: Sequence[int]) -> list[LeftOut]:
+        """The rows of which the picture is missing, or cannot be read."""
+        strict = replace(self, skip_bad=False, known_ids=self.ids)
+        lost = []
+        for i in unread:
+            split, first = self._part_of(i)
+            value = self.parts[split][i - first][self.image][0].as_py()
+            file = value.get("path") if isinstance(value, dict) else value
+            lost.append(LeftOut(self.ids[i], i - first + 1, file if isinstance(file, str) else "", reason(strict, i)))
+        return [*self.missing, *lost]
+
+    def _part_of(self, i: int) -> tuple[str, int]:
+        """The split of galaxy i, and the first galaxy in it."""
+        owner = int(np.searchsorted(self._starts, i, side="right")) - 1
+        return list(self.parts)[owner], int(self._starts[owner])
 
     def fingerprint(self) -> str:
         """Changes whenever the rows may change; of picture files it holds paths, sizes and times."""

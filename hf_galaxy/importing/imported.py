@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import datasets
-import pyarrow.parquet as pq
 import yaml
 
 from hf_galaxy.cores import available_cores
@@ -24,6 +23,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.files import new_folder
 from hf_galaxy.importing.duplicates import SAME_GALAXY_ARCSEC
 from hf_galaxy.importing.first_of import first_of
+from hf_galaxy.importing.left_out import FILE, write_left_out
 from hf_galaxy.importing.plan import Plan, Source, plan
 from hf_galaxy.importing.writer import write_shards
 from hf_galaxy.locks import locked
@@ -126,9 +126,12 @@ def _write(source: Source, planned: Plan, folder: Path, digest: str, name: str, 
         counts = write_shards(source, planned.shards, partial, len(available_cores()))
         notes = [*source.notes]
         rows = sum(len(shard.rows) for shard in planned.shards)
-        if left_out := rows - sum(counts.galaxies.values()):
-            lost = first_of(_not_written(source, planned, partial))
-            notes.append(f"the pictures of {left_out:,} of {rows:,} galaxies cannot be read, and are left out: {lost}.")
+        lost = write_left_out(source, planned, partial)
+        if unread := rows - sum(counts.galaxies.values()):
+            names = first_of([each.id_str for each in lost[-unread:]])
+            notes.append(f"the pictures of {unread:,} of {rows:,} galaxies cannot be read, and are left out: {names}.")
+        if lost:
+            notes.append(f"{folder / FILE} lists the {len(lost):,} galaxies that are left out, with the reasons.")
         if planned.duplicates.groups and not given:
             notes.append(
                 f"{planned.duplicates.rows:,} rows show {planned.duplicates.groups:,} galaxies several times (the same name, picture or "
@@ -150,13 +153,6 @@ def _write(source: Source, planned: Plan, folder: Path, digest: str, name: str, 
         }
         text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True)
         (partial / CARD).write_text(f"{LINE}{text}{LINE}", encoding="utf-8")
-
-
-def _not_written(source: Source, planned: Plan, folder: Path) -> list[str]:
-    """The names of the planned galaxies that are in no file."""
-    tables = (pq.read_table(folder / shard.path, columns=["id_str"]) for shard in planned.shards)
-    written = {name for table in tables for name in table["id_str"].to_pylist()}
-    return [source.ids[i] for shard in planned.shards for i in shard.rows if source.ids[i] not in written]
 
 
 def _warnings(planned: Plan) -> list[str]:

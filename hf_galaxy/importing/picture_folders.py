@@ -44,19 +44,19 @@ def folder_rows(name: str, contents: Contents, reading: Reading) -> DatasetRows:
         raise BadInput(
             f"--dataset {name}: holds neither Parquet files nor pictures{held}; give a folder with a subfolder of pictures for each class"
         )
-    notes = []
+    notes, missing = [], []
     if contents.hidden:
         notes.append(f"{contents.hidden:,} pictures that are hidden, or in hidden folders, are left out")
     if others := contents.others(contents.metadata):
         notes.append(f"files that are no pictures by their names are left out: {others}")
     pictures, starts = Pictures([contents.path]), _starts_of_splits(contents)
     if contents.metadata:
-        splits, missed = read_metadata(name, contents, pictures, starts, reading.skip_missing)
+        splits, missed, missing = read_metadata(name, contents, pictures, starts, reading.skip_missing)
         if missed:
             notes.append(f"{missed:,} pictures are in no row of {', '.join(contents.metadata)} and are left out")
     else:
         splits = _in_class_folders(name, contents, starts)
-    return DatasetRows.read(name, splits, reading, pictures, notes)
+    return DatasetRows.read(name, splits, reading, pictures, notes, missing)
 
 
 def has_labels(contents: Contents) -> bool:

@@ -13,14 +13,15 @@ from hf_galaxy.data.picture_files import Pictures
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.folders import Contents
 from hf_galaxy.importing.guess import ID_NAMES, plain
+from hf_galaxy.importing.plan import LeftOut
 
 FILE = "file_name"  # column of the pictures' paths, relative to the table
 
 
 def read_metadata(
     name: str, contents: Contents, pictures: Pictures, starts: Mapping[str, str], skip_missing: bool
-) -> tuple[dict[str, datasets.Dataset], int]:
-    """The rows of all tables, by split, and the number of pictures that are in none.
+) -> tuple[dict[str, datasets.Dataset], int, list[LeftOut]]:
+    """The rows of all tables, by split, the number of pictures that are in none, and the rows without a picture.
 
     Args:
         name: of the dataset, for messages.
@@ -31,7 +32,7 @@ def read_metadata(
         BadInput: a table cannot be read, or a row has no picture.
     """
     known = set(contents.pictures)
-    tables = []
+    tables, lost = [], []
     for file in contents.metadata:
         table = _table(name, file, pictures)
         folder = file.rpartition("/")[0]
@@ -43,6 +44,8 @@ def read_metadata(
             raise BadInput(
                 f"--dataset {name}: {file}, row {row + 1}: there is no picture {table[FILE][row]}; --skip-missing leaves such rows out"
             )
+        reason = f"{file}: there is no such picture"
+        lost += [LeftOut("", int(row) + 1, table[FILE][row], reason) for row in missing.to_numpy().nonzero()[0]]
         tables.append(table[~missing])
     rows = pd.concat(tables, ignore_index=True)
     try:
@@ -53,7 +56,7 @@ def read_metadata(
             f"--dataset {name}: {contents.metadata[0]}: a column holds values of several types ({reason})"
         ) from error
     places = {split: rows[FILE].str.startswith(start).to_numpy().nonzero()[0] for start, split in starts.items()}
-    return {split: whole.select(chosen) for split, chosen in places.items()}, len(known - {*rows[FILE]})
+    return {split: whole.select(chosen) for split, chosen in places.items()}, len(known - {*rows[FILE]}), lost
 
 
 def _table(name: str, file: str, pictures: Pictures) -> pd.DataFrame:

@@ -56,6 +56,22 @@ class Batch(NamedTuple):
     kinds: set[str]
 
 
+class LeftOut(NamedTuple):
+    """A galaxy that is in no file.
+
+    Attributes:
+        id_str: its name; empty where it has none, since the name would be made of its picture.
+        row: its row in the table, or in its split, from 1.
+        file: of its picture, as far as it has one.
+        reason: why it is left out.
+    """
+
+    id_str: str
+    row: int
+    file: str
+    reason: str
+
+
 def batch_of(features: datasets.Features, rows: Iterable[Row | None]) -> Batch:
     """Rows one by one as a batch; None stands for a row that is left out."""
     made = [row for row in rows if row is not None]
@@ -116,6 +132,9 @@ class Source(Protocol):
 
     def batch(self, rows: Sequence[int]) -> Batch:
         """These galaxies with their pictures."""
+
+    def left_out(self, unread: Sequence[int]) -> list[LeftOut]:
+        """The galaxies that are in no file: those that had no picture from the first, and those of `unread`, rows that `batch` left out."""
 
     def fingerprint(self) -> str:
         """Changes whenever the rows may change."""

@@ -21,7 +21,7 @@ from hf_galaxy.data.streaming import StreamedRows, open_stream
 from hf_galaxy.data.targets import tables_of
 from hf_galaxy.decision_tree import DecisionTree, Question, tree_of_columns
 from hf_galaxy.errors import BadInput
-from hf_galaxy.importing.plan import Batch
+from hf_galaxy.importing.plan import Batch, LeftOut
 
 ROWS_AT_ONCE = 20_000  # of which names and votes are in memory
 
@@ -133,6 +133,10 @@ class Combined:
         schema = self._schema
         columns = {f.name: own.get(f.name, pa.nulls(len(galaxies), f.type)).cast(f.type) for f in schema}
         return pa.table(columns, schema=schema)
+
+    def left_out(self, unread: Sequence[int]) -> list[LeftOut]:
+        """None: all pictures can be read."""
+        return []
 
     def fingerprint(self) -> str:
         """Changes whenever the rows may change."""

@@ -4,6 +4,7 @@ README.md            the card; its YAML lists the configurations
 statistics.json      the counts, for the card and for hf-galaxy check
 contact_sheet.jpg    some pictures; tree_*.png: the decision trees
 data/, tiny/, ...    Parquet files (`writer`)
+left_out.csv         the galaxies that are in none of them for their pictures, if there are such
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import new_folder, part_of_folder, whole_file, write_json
 from hf_galaxy.importing import writer
+from hf_galaxy.importing.left_out import write_left_out
 from hf_galaxy.importing.plan import Plan, Shard, Source
 from hf_galaxy.publishing.dataset_card import CONTACT_SHEET, Prose, contact_sheet, dataset_card, write_card
 
@@ -64,6 +66,7 @@ def publish(
     """
     with new_folder(out, _fingerprint(source, plan.shards)) as folder:
         counts = writer.write_dataset(source, plan.shards, folder, processes).to_dict()
+        write_left_out(source, plan, folder)
         notes = _notes(source, plan, counts, folder)
         statistics = counts | {
             "license": prose.license, "notes": notes, "arcsec": plan.duplicates.arcsec, "name": name, "command": command,

@@ -16,7 +16,7 @@ import numpy as np
 
 from hf_galaxy.data.schema import row_features
 from hf_galaxy.decision_tree import Question, load_tree
-from hf_galaxy.importing.plan import Batch, Row, batch_of
+from hf_galaxy.importing.plan import Batch, LeftOut, Row, batch_of
 from hf_galaxy.publishing.mock_pictures import Imaging, Morphology, draw
 
 CARD = Path(__file__).parent / "mock_card.md"  # the text of its dataset card, like dataset_cards/*/card.md
@@ -263,6 +263,10 @@ class MockSurvey:
                 "mock_class": mock_class(galaxy),
             }
         )
+
+    def left_out(self, unread: Sequence[int]) -> list[LeftOut]:
+        """None: all pictures can be read."""
+        return []
 
     def fingerprint(self) -> str:
         """Changes whenever the rows may change."""
