@@ -13,7 +13,7 @@ from hf_galaxy.data.schema import is_text
 from hf_galaxy.data.targets import Rows, column_of
 from hf_galaxy.decision_tree import available_trees, load_tree
 from hf_galaxy.errors import BadInput
-from hf_galaxy.importing.dataset import open_dataset
+from hf_galaxy.importing.dataset import open_dataset, reading_of_each
 from hf_galaxy.importing.reading import VotesReading
 from hf_galaxy.targets import TARGETS, column_option, target_class, task_of
 from hf_galaxy.training.targets.class_column import is_bool, may_hold_classes
@@ -48,7 +48,9 @@ def with_target(target: str | Sequence[str], options: Mapping[str, Any]) -> dict
     if task == VOTES:
         raise BadInput(f"target {target!r}: has a column, but task='votes' has none; leave out one of them")
     if task is None:
-        splits = {name: _rows(name, options) for name in options["dataset"]}
+        names = options["dataset"]
+        readings = reading_of_each(names, VotesReading.of(options))
+        splits = {name: _rows(name, reading, options) for name, reading in zip(names, readings, strict=True)}
         task = options["task"] = _task_of(columns, not isinstance(target, str), splits)
     option = column_option(task)
     if option == "label" and len(columns) > 1:
@@ -56,9 +58,9 @@ def with_target(target: str | Sequence[str], options: Mapping[str, Any]) -> dict
     return options | {option: columns[0] if option == "label" else columns}
 
 
-def _rows(dataset: str, options: Mapping[str, Any]) -> Rows:
+def _rows(dataset: str, reading: VotesReading, options: Mapping[str, Any]) -> Rows:
     """Those of its first split."""
-    opened = open_dataset(dataset, VotesReading.of(options), options.get("streaming", False))
+    opened = open_dataset(dataset, reading, options.get("streaming", False))
     return next(iter(opened.values()))
 
 

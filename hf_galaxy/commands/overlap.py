@@ -21,6 +21,7 @@ from hf_galaxy.importing.reading import Reading
 if TYPE_CHECKING:
     import pandas as pd
 
+    from hf_galaxy.importing.dataset import reading_of_each
     from hf_galaxy.publishing.overlap import Listing
 
 
@@ -62,8 +63,11 @@ def main(settings: Find) -> None:
             f"--against {both.pop().name}: is also one of --datasets, and all of its galaxies would be listed"
         )
     check_new(settings.out)
+    every = [*settings.datasets, *settings.against]
+    readings = dict(zip(every, reading_of_each(every, settings), strict=True))
     ours, theirs = (
-        [Listing(name, settings, settings.also) for name in names] for names in (settings.datasets, settings.against)
+        [Listing(name, readings[name], settings.also) for name in names]
+        for names in (settings.datasets, settings.against)
     )
     for column in settings.also:
         if not any(column in listing.columns for listing in (*ours, *theirs)):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -13,7 +15,7 @@ from hf_galaxy.errors import BadInput, NotPublished
 from hf_galaxy.importing.imported import is_lost, open_imported
 from hf_galaxy.importing.joining import JoinedTable, with_joined
 from hf_galaxy.importing.loaded import loaded_rows
-from hf_galaxy.importing.raw import Raw, raw_galaxies
+from hf_galaxy.importing.raw import Raw, holds_its_pictures, raw_galaxies
 from hf_galaxy.importing.reading import Reading
 from hf_galaxy.randomness import hashed_place
 
@@ -40,6 +42,15 @@ def open_dataset(name: str, reading: Reading | None = None, streaming: bool | No
     table = JoinedTable.of(reading)  # whatever is wrong with it is refused before anything is imported
     opened = _with_validation(_opened(name, reading, streaming))
     return with_joined(opened, table, name) if table else opened
+
+
+R = TypeVar("R", bound=Reading)
+
+
+def reading_of_each(names: Sequence[str], reading: R) -> list[R]:
+    """How each of several datasets is read: --images are for those that need them, if there are such, and the others have their pictures."""
+    held = [reading.images is not None and holds_its_pictures(name) for name in names]
+    return [reading if all(held) or not each else replace(reading, images=None) for each in held]
 
 
 def _opened(name: str, reading: Reading, streaming: bool | None) -> dict[str, Rows]:

@@ -59,6 +59,19 @@ def raw_galaxies(name: str, reading: Reading) -> Raw | None:
     return Raw.of_rows(rows) if rows else None
 
 
+def holds_its_pictures(name: str) -> bool:
+    """Whether a dataset has its pictures itself, as published ones, folders and zips of pictures and those of the Hub do."""
+    path = Path(name)
+    if path.is_dir():
+        contents = Contents.of(path)
+        return not contents.is_saved and (not contents.holds_rows or _has_published(path, contents))
+    return zipfile.is_zipfile(path) if path.is_file() else not is_table(name)
+
+
+def _has_published(path: Path, contents: Contents) -> bool:
+    return any(is_published(path / file) for file in contents.rows if file.endswith(".parquet"))
+
+
 def _in_folder(name: str, path: Path, reading: Reading) -> DatasetRows | None:
     contents = Contents.of(path)
     if contents.is_saved:
@@ -66,5 +79,4 @@ def _in_folder(name: str, path: Path, reading: Reading) -> DatasetRows | None:
     if not contents.holds_rows:
         return folder_rows(name, contents, reading)
     asked = reading.image_column or reading.id_column
-    parquet = (path / file for file in contents.rows if file.endswith(".parquet"))
-    return None if not asked and any(map(is_published, parquet)) else loaded_rows(name, path, reading)
+    return None if not asked and _has_published(path, contents) else loaded_rows(name, path, reading)

@@ -27,7 +27,7 @@ from hf_galaxy.data.streaming import StreamedRows
 from hf_galaxy.data.targets import tables_of
 from hf_galaxy.data.views import Framing, to_canvases
 from hf_galaxy.errors import BadInput
-from hf_galaxy.importing.dataset import open_dataset
+from hf_galaxy.importing.dataset import open_dataset, reading_of_each
 from hf_galaxy.importing.folders import Contents
 from hf_galaxy.importing.joining import JoinedTable
 from hf_galaxy.importing.picture_folders import has_labels
@@ -223,7 +223,8 @@ def sources_of(
         raise BadInput(
             f"--dataset: {first} is a picture and {other} is none; give pictures alone, or folders and datasets"
         )
-    sources = [source for name in data for source in _sources_in(str(name), reading, split, table, taken)]
+    named = [(str(name), own) for name, own in zip(data, reading_of_each([*map(str, data)], reading), strict=True)]
+    sources = [source for name, own in named for source in _sources_in(name, own, split, table, taken)]
     if not any(map(len, sources)):
         where = f": split {split}" if split else ""
         raise BadInput(f"--dataset {', '.join(map(str, data))}{where}: has no galaxies")

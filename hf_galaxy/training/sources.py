@@ -11,7 +11,7 @@ from hf_galaxy.data.dataset import rows_of
 from hf_galaxy.data.splits import in_fold, subset
 from hf_galaxy.data.targets import Rows, tables_of
 from hf_galaxy.errors import BadInput
-from hf_galaxy.importing.dataset import open_dataset
+from hf_galaxy.importing.dataset import open_dataset, reading_of_each
 from hf_galaxy.targets import target_class
 from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.targets.target import TrainingTarget
@@ -47,7 +47,11 @@ def open_sources(settings: Settings) -> Sources:
     Raises:
         BadInput: one cannot be opened, lacks a split or the target, or they do not go together.
     """
-    opened = [open_dataset(name, settings, settings.streaming) for name in settings.dataset]
+    readings = reading_of_each(settings.dataset, settings)
+    opened = [
+        open_dataset(name, reading, settings.streaming)
+        for name, reading in zip(settings.dataset, readings, strict=True)
+    ]
     if settings.fold is not None:
         opened = [in_fold(each, settings.fold, name) for each, name in zip(opened, settings.dataset, strict=True)]
     named = list(zip(settings.dataset, opened, strict=True))

@@ -36,6 +36,21 @@ def written(path, ids, other="split,how\n", rest="train,name"):
     return path
 
 
+def test_images_are_for_the_tables_among_the_datasets(folder, tmp_path):
+    (tmp_path / "cutouts").mkdir()
+    for i in range(40):
+        (tmp_path / f"cutouts/{i}.jpg").write_bytes(jpeg_bytes(i))
+    table = tmp_path / "survey.csv"
+    table.write_text("name,file,kind\n" + "".join(f"g{i},{i}.jpg,{'ab'[i % 2]}\n" for i in range(40)))
+    images = {"images": (tmp_path / "cutouts",)}
+    found = names(opened(folder, dataset=(str(table), str(folder)), **images))
+    assert {name for of_split in found.values() for name in of_split} == {f"g{i}" for i in range(40)} | {
+        f"galaxy-{i}" for i in range(60)
+    }
+    with pytest.raises(BadInput, match=r"--images .*cutouts: is for a table of galaxies; .* leave --images out"):
+        opened(folder, dataset=(str(folder), str(folder)), **images)
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_named_galaxies_are_in_no_split_but_test(folder, tmp_path, streaming, caplog):
     whole = names(opened(folder, streaming=streaming))
