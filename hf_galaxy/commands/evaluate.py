@@ -4,15 +4,11 @@ hf-galaxy evaluate --run runs/rings
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from hf_galaxy.command_line import Command, RunFolder
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.reading import VotesReading
-
-if TYPE_CHECKING:
-    from hf_galaxy.data.targets import Rows
-    from hf_galaxy.reports.run_record import RunRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +36,13 @@ class Evaluate(VotesReading):
 def main(settings: Evaluate) -> None:
     settings.check_there([settings.dataset] if settings.dataset else [])
     from hf_galaxy.data.dataset import rows_of
+    from hf_galaxy.data.splits import in_fold
+    from hf_galaxy.importing.dataset import open_dataset, reading_of_each
     from hf_galaxy.models.start import load_run
     from hf_galaxy.reports import model_card
     from hf_galaxy.reports.run_folder import rewrite
     from hf_galaxy.training.processes import start_accelerator
+    from hf_galaxy.training.run_paths import is_same_dataset, located, located_reading
     from hf_galaxy.training.sequence import default_workers
     from hf_galaxy.training.task import measure, target_of
 
@@ -51,12 +50,20 @@ def main(settings: Evaluate) -> None:
         raise BadInput("--batch-size must be at least 1, --workers must not be negative")
     accelerator = start_accelerator(settings.precision, settings.cpu)
     model, record = load_run(settings.run)
+    trained = [located(name, settings.run, record.paths) for name in record.settings["dataset"]]
     names, reading = [settings.dataset or ""], VotesReading.of(vars(settings))
     if settings.dataset is None:
         given = {name: value for name, value in vars(reading).items() if value}
-        names, reading = record.settings["dataset"], VotesReading.of(record.settings | given)
+        recorded = vars(located_reading(VotesReading.of(record.settings), settings.run, record.paths))
+        names, reading = trained, VotesReading.of(recorded | given)
     reading = reading.for_model(model.config.bands)
-    splits = [rows_of(_opened(name, reading, settings, record), settings.split, name) for name in names]
+    fold = record.settings.get("fold")
+    splits = []
+    for name, own in zip(names, reading_of_each(names, reading), strict=True):
+        opened = open_dataset(name, own, settings.streaming)
+        if fold is not None and any(is_same_dataset(name, other) for other in trained):
+            opened = in_fold(opened, fold, name)  # published test splits have training galaxies
+        splits.append(rows_of(opened, settings.split, name))
     splits = target_of(record, model.config).measurable(splits, names, settings.split)
     model.to(accelerator.device)
     workers = default_workers(accelerator.device) if settings.workers is None else settings.workers
@@ -65,15 +72,6 @@ def main(settings: Evaluate) -> None:
         print(model_card.metrics_table(results, record.task))
         split = settings.split if settings.dataset is None else f"{settings.dataset}, {settings.split}"
         rewrite(settings.run, lambda record: record.results.update({split: results}))
-
-
-def _opened(name: str, reading: VotesReading, settings: Evaluate, record: "RunRecord") -> "dict[str, Rows]":
-    """The splits of a dataset; those of the fold for a dataset of the training, where published test splits have training galaxies."""
-    from hf_galaxy.data.splits import in_fold
-    from hf_galaxy.importing.dataset import open_dataset
-
-    opened, fold = open_dataset(name, reading, settings.streaming), record.settings.get("fold")
-    return in_fold(opened, fold, name) if fold is not None and name in record.settings["dataset"] else opened
 
 
 command = Command(Evaluate, main)

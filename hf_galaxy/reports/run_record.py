@@ -29,6 +29,7 @@ class RunRecord:
         publication: choices of the person who published it: `license`, and the Hub ids `repo`, `datasets` and `base_model`.
         card: SHA-256 of the card that was last made from this record; a card with another one was edited by a person.
         scaling: results for its backbone of the study that it belongs to: `title`, and the part of its `laws` that the card shows.
+        paths: of the datasets and their files that were typed as relative paths: relative to the run folder.
         finished: False while training; only a finished run can be loaded or evaluated.
     """
 
@@ -44,6 +45,7 @@ class RunRecord:
     publication: dict = field(default_factory=dict)
     card: str | None = None
     finished: bool = False
+    paths: dict = field(default_factory=dict)
 
     @property
     def task(self) -> str:

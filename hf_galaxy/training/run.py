@@ -19,6 +19,7 @@ from hf_galaxy.training.finetuning import merge_adapters
 from hf_galaxy.training.loop import Checkpointing
 from hf_galaxy.training.processes import on_main_process
 from hf_galaxy.training.run_folder import check_folder, claimed_folder, save
+from hf_galaxy.training.run_paths import recorded_paths
 from hf_galaxy.training.settings import Settings, to_record
 
 LIBRARIES = ("hf_galaxy", "torch", "timm", "transformers", "datasets", "accelerate")
@@ -102,6 +103,7 @@ def new_record(context: RunContext, command: str | None = None) -> RunRecord:
             **sources.target.description(),
         },
         environment=environment(accelerator),
+        paths=recorded_paths(settings.dataset, settings, settings.out),
     )
 
 

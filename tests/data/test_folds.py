@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import os
 import runpy
 import sys
 
@@ -107,8 +108,9 @@ def test_what_cannot_be_divided_is_refused(folder):
             Settings(**settings, fold=fold).check()
 
 
-def test_a_run_learns_and_is_measured_again_on_the_splits_of_its_fold(folder, tmp_path, monkeypatch):
-    settings = dict(dataset=(str(folder),), task="classes", label="kind", epochs=1, fold=3)
+def test_a_run_is_measured_again_on_the_splits_of_its_fold_from_wherever_and_by_any_name(folder, tmp_path, monkeypatch):
+    typed = os.path.relpath(folder)
+    settings = dict(dataset=(typed,), task="classes", label="kind", epochs=1, fold=3)
     sources = open_sources(Settings(**settings, out=tmp_path / "none"))
     expected = in_fold(open_dataset(str(folder)), 3, "x")
     for split, (rows,) in sources.splits.items():
@@ -117,11 +119,13 @@ def test_a_run_learns_and_is_measured_again_on_the_splits_of_its_fold(folder, tm
     assert record.settings["fold"] == 3
     assert record.dataset["splits"] == {split: len(rows) for split, rows in expected.items()}
     assert "| fold | 3 |" in (tmp_path / "run/README.md").read_text()
-    for named in ([], ["--dataset", str(folder)]):
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    for named in ([], ["--dataset", str(folder)], ["--dataset", "link/"]):
         command = ["evaluate", "--run", str(tmp_path / "run"), "--workers", "0", "--cpu", *named]
         monkeypatch.setattr(sys, "argv", command)
         runpy.run_path(str(ROOT / "scripts/evaluate.py"), run_name="__main__")
     after = RunRecord.load(tmp_path / "run").results
-    for again in (after["test"], after[f"{folder}, test"]):
+    for again in (after["test"], after[f"{folder}, test"], after["link/, test"]):
         assert again["confusion"] == record.results["test"]["confusion"]
         assert again["loss"]["model"] == pytest.approx(record.results["test"]["loss"]["model"], rel=1e-5)
