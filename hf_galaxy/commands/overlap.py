@@ -21,7 +21,6 @@ from hf_galaxy.importing.reading import Reading
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hf_galaxy.importing.dataset import reading_of_each
     from hf_galaxy.publishing.overlap import Listing
 
 
@@ -51,6 +50,7 @@ def main(settings: Find) -> None:
     """Compare each dataset with each of the others, and write all pairs."""
     import pandas as pd
 
+    from hf_galaxy.importing.dataset import reading_of_each
     from hf_galaxy.publishing.overlap import Listing, check_scales, overlap
 
     check_scales(settings.scales)
