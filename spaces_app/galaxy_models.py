@@ -65,12 +65,12 @@ class GalaxyModel:
         return list(self.tree.campaigns)
 
     def predict(self, picture: Picture, zoom: float = 1.0) -> Prediction:
-        """Predict the answers for the centre of a picture.
+        """Predict the answers for the centre of a picture, which is rendered like the training set.
 
         Raises:
-            BadInput: as `zoomed`.
+            BadInput: as `zoomed`, or as `Picture.rendered`.
         """
-        view = self.fast.view(zoomed(picture.pixels, zoom))
+        view = self.fast.view(zoomed(picture.rendered(self.fast.rendering), zoom))
         answers = self.fast.answer(view[None])
         unlikeness = self.familiarity.ood_score(answers.features, looks_of(view[None]))
         return Prediction(view, answers, float(unlikeness[0]))

@@ -20,8 +20,8 @@ import numpy as np
 from astropy.io import fits
 from PIL import Image
 
-from hf_galaxy.data.pictures import FITS_START, GZIP_START, PNG_START, kind_of
-from hf_galaxy.data.pixels import pixels_of
+from hf_galaxy.data.pictures import FITS_START, GZIP_START, PNG_START, Rendering, kind_of
+from hf_galaxy.data.pixels import DEFAULT, pixels_of
 from hf_galaxy.errors import BadInput
 from text import sentence
 
@@ -51,15 +51,33 @@ class Picture:
 
     Attributes:
         name: of the file, without its folder. It may have any characters, so a page must escape it.
+        content: the file's bytes, unzipped.
         pixels: (H, W, 3) uint8.
     """
 
     name: str
+    content: bytes
     pixels: np.ndarray
+
+    def rendered(self, rendering: Rendering) -> np.ndarray:
+        """(H, W, 3) uint8 as the training set of a model would hold it.
+
+        Raises:
+            BadInput: it cannot be rendered so, in words for the visitor.
+        """
+        if rendering == DEFAULT:
+            return self.pixels
+        try:
+            with _turn, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return pixels_of(self.content, rendering)
+        except Exception as error:
+            raise refusal("not_rendered") from error
 
 
 def read_picture(file: str | Path | bytes, name: str = "") -> Picture:
-    """Read a JPEG, PNG or FITS file, gzipped or not, with the same pixels as in hf-galaxy predict; or a WebP file.
+    """Read a JPEG, PNG or FITS file, gzipped or not, with the same pixels as in hf-galaxy predict, for a model whose training set was
+    rendered by default; or a WebP file.
 
     FITS images compressed tile by tile (fpack), which predict.py reads, are refused.
 
@@ -79,7 +97,8 @@ def read_picture(file: str | Path | bytes, name: str = "") -> Picture:
         raise refusal("too_large", limit=f"{MAX_BYTES / 1e6:.0f} MB")
     with _turn, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about metadata; visitors would not see them
-        return Picture(plain_name(name), _pixels(file))
+        content = _expanded(file) if file.startswith(GZIP_START) else file
+        return Picture(plain_name(name), content, _pixels(content))
 
 
 def plain_name(name: str) -> str:
@@ -102,8 +121,6 @@ def _content(path: Path) -> bytes:
 
 
 def _pixels(content: bytes) -> np.ndarray:
-    if content.startswith(GZIP_START):
-        content = _expanded(content)
     if content.startswith(FITS_START):
         return _fits_pixels(content)
     if content.startswith(PNG_START):

@@ -79,8 +79,6 @@ def _converted(value: Any, kind: Any) -> Any:
         return float(value)
     elif kind in (str, Path) and isinstance(value, str | Path):
         return kind(value)
-    elif dataclasses.is_dataclass(kind) and isinstance(value, kind):  # type: ignore[arg-type]
-        return value
     raise TypeError
 
 

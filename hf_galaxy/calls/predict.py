@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def predict(
     workers: int = 1,
     precision: str | None = None,
     cpu: bool = False,
-    rendering: Rendering | None = None,
+    rendering: Rendering | Mapping[str, Any] | None = None,
     images: str | Path | Sequence[str | Path] | None = None,
     image_column: str | None = None,
     id_column: str | None = None,
@@ -79,7 +80,10 @@ def predict(
         workers: processes that decode pictures; at most one for a published dataset.
         precision: "no", "bf16" or "fp16"; None: that of `accelerate config`.
         cpu: predict on the CPU even if there is a GPU.
-        rendering: how FITS files and 16-bit PNGs become pictures, and which part of a picture is used; that of the training set.
+        rendering: how files, and pictures in memory, become pictures such as those of the training set: stretch, part and size of each. None:
+            as it was for the training set, as far as its card says so. A dictionary has some other values, such as {"stretch": "sqrt"}; a
+            `data.pictures.Rendering` has all of them. The pictures of a published dataset have been rendered, and are as they are; so name it,
+            since a list of its pictures is taken for pictures to render.
         images: of a table: folders or zip files of its pictures.
         image_column, id_column: of a table: the columns of the pictures and of the names; by default they are guessed, and the log says it.
         bands: of fluxes: what the planes in files are called, in their order; by default as the model calls them.
@@ -116,11 +120,10 @@ def predict(
         accelerator = inference.start()
         if out is not None:
             on_main_process(accelerator, check_new, Path(out))
-        own = Reading.of(given)
-        joined = JoinedTable.of(own)
+        joined = JoinedTable.of(inference)
         loaded, name = _loaded(model) or (load_model(str(model)), str(model))
         predictor = inference.predictor(loaded, name, accelerator, embeddings=embeddings)
-        sources = _sources(data, own.for_model(loaded.config.bands), split, joined, predictor.schema.names)
+        sources = _sources(data, inference.for_model(loaded.config.bands), joined, predictor)
         with _as_it_was(loaded):
             return _table(predictor, sources) if out is None else _folder(predictor, sources, Path(out), csv)
 
@@ -138,7 +141,7 @@ def embed(
     workers: int = 1,
     precision: str | None = None,
     cpu: bool = False,
-    rendering: Rendering | None = None,
+    rendering: Rendering | Mapping[str, Any] | None = None,
     images: str | Path | Sequence[str | Path] | None = None,
     image_column: str | None = None,
     id_column: str | None = None,
@@ -185,14 +188,13 @@ def embed(
         accelerator = inference.start()
         if out is not None:
             on_main_process(accelerator, check_new, Path(out))
-        own = Reading.of(given)
-        joined = JoinedTable.of(own)
+        joined = JoinedTable.of(inference)
         found = _loaded(model)
         if found and (backbone, image_size) != (None, None):
             raise BadInput("backbone and image_size: a loaded model has its own")
         loaded, name = found or (backbone_of(str(model), backbone, image_size), str(model))
         predictor = inference.predictor(loaded, name, accelerator, numbers=False, embeddings=True)
-        sources = _sources(data, own.for_model(loaded.config.bands), split, joined, predictor.schema.names)
+        sources = _sources(data, inference.for_model(loaded.config.bands), joined, predictor)
         with _as_it_was(loaded):
             if out is not None:
                 return _folder(predictor, sources, Path(out))
@@ -213,11 +215,16 @@ def _options(
     workers: int,
     precision: str | None,
     cpu: bool,
-    rendering: Rendering | None,
+    rendering: Rendering | Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The options of the commands."""
     values = dict(split=split, batch_size=batch_size, workers=workers, precision=precision, cpu=cpu)
-    return checked(Inference, {**reading, **values, "rendering": rendering or Rendering()})
+    rendered = asdict(rendering) if isinstance(rendering, Rendering) else dict(rendering or {})
+    if unknown := rendered.keys() - set(Inference.of_rendering):
+        raise BadInput(f"rendering: {sorted(map(str, unknown))[0]} is none of {', '.join(Inference.of_rendering)}")
+    if "size" in rendered:
+        rendered["size"] = rendered["size"] or 0  # as None stands for what is not given
+    return checked(Inference, {**reading, **values, **rendered})
 
 
 def _loaded(model: Any) -> tuple[GalaxyPreTrainedModel, str] | None:
@@ -233,11 +240,10 @@ def _loaded(model: Any) -> tuple[GalaxyPreTrainedModel, str] | None:
     )
 
 
-def _sources(
-    data: Any, reading: Reading, split: str | None, joined: JoinedTable | None, taken: Sequence[str]
-) -> list[Source]:
+def _sources(data: Any, inference: Inference, joined: JoinedTable | None, predictor: Predictor) -> list[Source]:
+    split, taken, rendering = inference.split, predictor.schema.names, predictor.rendering
     if is_galaxies(data):
-        sources = sources_of([name_of(data, reading)], Reading(bands=reading.bands), split, joined, taken)
+        sources = sources_of([name_of(data, inference, rendering)], Reading(bands=inference.bands), split, joined, taken)
         for source in sources:
             source.name = type(data).__name__  # not the folder of its import
         return sources
@@ -248,7 +254,7 @@ def _sources(
             f"data: an array of shape {data.shape} holds several pictures; pass a list of arrays: list(data)"
         )
     single = isinstance(data, (str, Path, *IN_MEMORY)) or not isinstance(data, Sequence)
-    return sources_of([data] if single else data, reading, split, joined, taken)
+    return sources_of([data] if single else data, inference, split, joined, taken, rendering)
 
 
 @contextmanager

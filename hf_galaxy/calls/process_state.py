@@ -1,6 +1,5 @@
 """The state of the process around a call: a notebook goes on as if nothing had been trained in it, and its user sees what happens."""
 
-import dataclasses
 import logging
 import os
 import random
@@ -70,9 +69,6 @@ def _names_of(command: type) -> dict[str, str]:
     names = {}
     for field, hint in typing.get_type_hints(command, include_extras=True).items():
         kind, *extras = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else [hint]
-        if dataclasses.is_dataclass(kind):  # such as the rendering of pictures, whose options the command has, too
-            names |= _names_of(typing.cast(type, kind))
-            continue
         python = NAMES.get(field, field)
         aliases = [alias for extra in extras for alias in getattr(extra, "aliases", None) or ()]
         renamed = [extra.name for extra in extras if getattr(extra, "name", None)]

@@ -53,14 +53,14 @@ def main(settings: Evaluate) -> None:
     trained = [located(name, settings.run, record.paths) for name in record.settings["dataset"]]
     names, reading = [settings.dataset or ""], VotesReading.of(vars(settings))
     if settings.dataset is None:
-        given = {name: value for name, value in vars(reading).items() if value}
+        given = {name: value for name, value in vars(reading).items() if value is not None and value is not False}
         recorded = vars(located_reading(VotesReading.of(record.settings), settings.run, record.paths))
         names, reading = trained, VotesReading.of(recorded | given)
     reading = reading.for_model(model.config.bands)
     fold = record.settings.get("fold")
     splits = []
     for name, own in zip(names, reading_of_each(names, reading), strict=True):
-        opened = open_dataset(name, own, settings.streaming)
+        opened = open_dataset(name, own, settings.streaming, model.config.file_rendering)
         if fold is not None and any(is_same_dataset(name, other) for other in trained):
             opened = in_fold(opened, fold, name)  # published test splits have training galaxies
         splits.append(rows_of(opened, settings.split, name))

@@ -5,14 +5,11 @@ hf-galaxy predict --run runs/ceers --dataset data/ceers --out predictions/ceers
 
 import hashlib
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import tyro
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hf_galaxy.command_line import Command, OutputPath, RunName
-from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import check_new, new_folder
 from hf_galaxy.importing.reading import Reading
@@ -39,8 +36,20 @@ class Inference(Reading):
     """Mixed precision; by default that of `accelerate launch` or `accelerate config`."""
     cpu: bool = False
     """Predict on the CPU even if there is a GPU."""
-    rendering: Annotated[Rendering, tyro.conf.arg(name="")] = field(default_factory=Rendering)
-    """How files become pictures; use the same options as for the training set."""
+    crop: float | None = None
+    """Share of a picture's shorter side that is kept, as a square from its centre; by default that of the model's training set."""
+    size: int | None = None
+    """Shorter side in pixels to which larger pictures are reduced, 0 to leave them as they are; by default that of the model's training set."""
+    quality: int | None = None
+    """Quality of the JPEGs that cropped and reduced pictures become; by default that of the model's training set."""
+
+    of_rendering: ClassVar[tuple[str, ...]] = (*Reading.of_rendering, "crop", "size", "quality")
+
+    @property
+    def rendering_options(self) -> dict[str, Any]:
+        """As of `Reading`; pictures of any size are a `Rendering` without one."""
+        options = super().rendering_options
+        return options | ({"size": self.size or None} if "size" in options else {})
 
     def check(self) -> None:
         """Refuse options that no prediction can be made with.
@@ -50,7 +59,7 @@ class Inference(Reading):
         """
         if self.batch_size < 1 or self.workers < 0:
             raise BadInput("--batch-size must be at least 1, --workers must not be negative")
-        self.rendering.check()
+        self.rendering()
 
     def start(self) -> "Accelerator":
         """The accelerator; raises as `check`."""
@@ -78,7 +87,8 @@ class Inference(Reading):
         digest = weights_digest(model if numbers else model.backbone)
         about = {"model": name, "weights_sha256": digest, "precision": accelerator.mixed_precision}
         schema = schema_of(model, about, numbers, embeddings)
-        return Predictor(model, accelerator, schema, self.batch_size, self.workers, self.rendering)
+        rendering = self.rendering(model.config.file_rendering)
+        return Predictor(model, accelerator, schema, self.batch_size, self.workers, rendering)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +160,9 @@ def main(settings: Predict) -> None:
     model = load_model(settings.run)
     predictor = settings.predictor(model, settings.run, accelerator, embeddings=settings.embeddings)
     reading = settings.for_model(model.config.bands)
-    sources = sources_of(settings.dataset, reading, settings.split, table, predictor.schema.names)
+    sources = sources_of(
+        settings.dataset, reading, settings.split, table, predictor.schema.names, predictor.rendering
+    )
     counts = write(predictor, sources, settings.out, settings.csv)
     if accelerator.is_main_process:
         report(settings.out, *counts)

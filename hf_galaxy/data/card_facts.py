@@ -1,9 +1,10 @@
-"""Facts from a dataset's card, for the cards of models trained on it."""
+"""Facts from a dataset's card, for the models trained on it and their cards."""
 
 import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from huggingface_hub import DatasetCard
@@ -13,6 +14,10 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
+
+from hf_galaxy.data.pictures import Rendering
+from hf_galaxy.data.schema import NATIVE
+from hf_galaxy.errors import BadInput
 
 logger = logging.getLogger(__name__)
 STATISTICS = "statistics.json"  # beside a dataset's card
@@ -35,6 +40,7 @@ class DatasetFacts:
         telescope: the row of that name.
         problems: the section "Known problems".
         citation: the BibTeX entry.
+        rendering: how files became its pictures, as of `Rendering.to_dict`.
     """
 
     title: str
@@ -43,10 +49,16 @@ class DatasetFacts:
     telescope: str | None = None
     problems: str | None = None
     citation: str | None = None
+    rendering: dict[str, Any] | None = None
 
     @classmethod
-    def by(cls, name: str) -> "DatasetFacts":
-        """Read the card of a dataset, ours or another: a folder or a Hub id."""
+    def by(cls, name: str, config: str | None = None) -> "DatasetFacts":
+        """Read the card of a dataset, ours or another.
+
+        Args:
+            name: a folder or a Hub id.
+            config: its configuration; None: the default one.
+        """
         folder = Path(name)
         hub_id = None if folder.exists() else name
         title = (
@@ -59,7 +71,7 @@ class DatasetFacts:
                 reason = " ".join(str(error).split())
                 logger.warning(
                     "%s: its card cannot be read (%s), so its licence, telescope, known problems and citation will be missing "
-                    "from cards of models",
+                    "from cards of models, and its rendering from models",
                     name, reason,
                 )  # fmt: skip
             return cls(title, hub_id=hub_id)
@@ -73,7 +85,20 @@ class DatasetFacts:
             telescope and telescope[1],
             card_section(card.text, "Known problems") or None,
             citation and citation[1].strip(),
+            _rendering(name, card.data.to_dict().get("rendering"), config),
         )
+
+
+def _rendering(name: str, stated: Any, config: str | None) -> dict[str, Any] | None:
+    """What a card states of the rendering of its pictures; None if it is no such thing, which only cards of others can be."""
+    try:
+        rendering = Rendering.of(stated) if stated else None
+    except (BadInput, AttributeError, TypeError, ValueError) as error:
+        logger.warning("%s: its card states a rendering that is unknown here (%s), and that is not used", name, error)
+        return None
+    if rendering is None:
+        return None
+    return (rendering.whole if config == NATIVE else rendering).to_dict()
 
 
 def _is_absent(error: Exception) -> bool:

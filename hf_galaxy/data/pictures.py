@@ -5,13 +5,13 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -86,6 +86,40 @@ class Rendering:
     rgb: tuple[int, int, int] = (2, 1, 0)
     quality: int = 95
 
+    @classmethod
+    def of(cls, stated: Mapping[str, Any] | None) -> Self:
+        """The rendering that a card or a configuration states, as `to_dict` writes it; None, unknown: the default one.
+
+        Raises:
+            BadInput: as `with_values`.
+        """
+        return cls().with_values(stated or {})
+
+    def with_values(self, values: Mapping[str, Any]) -> Self:
+        """The same, but for these values, by the names of the attributes.
+
+        Raises:
+            BadInput: there is no such attribute, or a value is invalid.
+        """
+        names = [field.name for field in fields(self)]
+        if unknown := [str(name) for name in values if name not in names]:
+            raise BadInput(f"pictures: {unknown[0]} is none of {', '.join(names)}")
+        try:
+            changed = replace(self, **{**values, **({"rgb": tuple(values["rgb"])} if "rgb" in values else {})})
+            changed.check()
+        except TypeError as error:
+            raise BadInput(f"pictures: {dict(values)} has a value of a wrong type") from error
+        return changed
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON and YAML hold it."""
+        return asdict(self) | {"rgb": list(self.rgb)}
+
+    @property
+    def whole(self) -> Self:
+        """The same, without what leaves out a part of a picture or reduces it."""
+        return replace(self, crop=1.0, size=None)
+
     def check(self) -> None:
         """Check the values.
 
@@ -124,14 +158,13 @@ class Rendering:
         """
         with reading(decoded.name):
             picture = self.reduced(decoded.pixels)
-            if picture is decoded.pixels and decoded.kind in UNCHANGED:
+            if picture is not decoded.pixels:
+                return self._jpeg(picture), ".jpg"
+            if decoded.kind in UNCHANGED:
                 return decoded.content, ".jpg" if decoded.kind == "jpeg" else ".png"
             file = io.BytesIO()
-            if picture is decoded.pixels:
-                picture.save(file, "PNG")
-                return file.getvalue(), ".png"
-            picture.save(file, "JPEG", quality=self.quality, subsampling=0)  # 4:4:4: blue knots are small
-            return file.getvalue(), ".jpg"
+            picture.save(file, "PNG")
+            return file.getvalue(), ".png"
 
     def render(self, content: bytes, name: str = "") -> tuple[bytes, str]:
         """The bytes that a dataset holds of a file, and their suffix.
@@ -142,61 +175,22 @@ class Rendering:
         return self.encode(self.decode(content, name))
 
     def open(self, content: bytes, name: str = "") -> Image.Image:
-        """The picture that `render` writes, grey (L) or RGB.
+        """The picture that `render` writes, grey (L) or RGB, to the bit.
 
         Raises:
             BadInput: as `decode`.
         """
-        return self.reduced(self.decode(content, name).pixels)
+        return self.shown(self.decode(content, name).pixels)
 
-    def describe(self, kinds: set[str]) -> str:
-        """How files of these kinds (of `kind_of`) were rendered, for a card."""
-        sentences = []
-        names = {
-            "fits1": "FITS images",
-            "fits3": "FITS images of three bands",
-            "png16": "grey PNGs and TIFFs of 16 bits or more",
-        }
-        if values := [name for kind, name in names.items() if kind in kinds]:
-            stretch = f"{self.stretch} stretch"
-            if self.stretch == "asinh":
-                stretch += f" with softening {self.softening:g}"
-            elif self.stretch == "lupton":
-                stretch += f" (Lupton et al. 2004, Q = {self.lupton_q:g})"
-            sentences.append(
-                f"{', '.join(values)} were converted to pictures by the {stretch} between percentiles {self.low:g} (black) "
-                f"and {self.high:g} (white) of each file's finite values."
-            )
-        if "fits3" in kinds:
-            red, green, blue = (("first", "second", "third")[band] for band in self.rgb)
-            sentences.append(
-                f"The bands share one interval; the {red} band is red, the {green} green and the {blue} blue."
-            )
-        if "png16rgb" in kinds:
-            sentences.append("PNGs with 16 bits per band and colour or transparency keep only their upper 8 bits.")
-        if kinds & {"other8", "png16rgb"}:
-            sentences.append(
-                "Palettes and other colour spaces were converted to RGB, and transparent pixels lie over black."
-            )
-        if self.crop < 1:
-            reduced = f", reduced to {self.size} pixels (bicubic) if it was larger" if self.size else ""
-            sentences.append(
-                f"Each picture was cropped to a square in its centre, whose side is {self.crop:g} of the picture's shorter "
-                f"side{reduced}, and written as JPEG of quality {self.quality}."
-            )
-            return " ".join(sentences)  # no file is unchanged
-        if self.size:
-            sentences.append(
-                f"Pictures whose shorter side was longer than {self.size} pixels were reduced to that (bicubic) and "
-                f"written as JPEG of quality {self.quality}."
-            )
-        other = "other " if self.size else ""
-        if kinds - UNCHANGED:
-            sentences.append(f"The {other}converted pictures are PNGs, without further loss.")
-        if kinds & UNCHANGED:
-            files = "8-bit JPEG and PNG files" if kinds - UNCHANGED else "pictures"
-            sentences.append(f"The {other}{files} are the original files, byte for byte.")
-        return " ".join(sentences)
+    def shown(self, picture: Image.Image) -> Image.Image:
+        """A whole picture, grey (L) or RGB, as a dataset shows it: itself, or what is kept of it, as the JPEG holds it."""
+        kept = self.reduced(picture)
+        return picture if kept is picture else Image.open(io.BytesIO(self._jpeg(kept)), formats=["JPEG"])
+
+    def _jpeg(self, picture: Image.Image) -> bytes:
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=self.quality, subsampling=0)  # 4:4:4: blue knots are small
+        return file.getvalue()
 
     def _decode(self, kind: str, opened: Any) -> Image.Image:
         """The whole picture, L or RGB, of what `_opened` gives."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hf_galaxy.data.pictures import MAX_BYTES, Rendering, to_rgb
+from hf_galaxy.data.pictures import MAX_BYTES, Rendering, reading, to_rgb
 from hf_galaxy.download import download
 from hf_galaxy.errors import BadInput
 
@@ -22,6 +22,8 @@ def pixels_of(picture: Any, rendering: Rendering = DEFAULT, timeout: float = 20)
         picture: path or http(s) URL of a JPEG, PNG, WebP, TIFF, GIF, BMP or FITS file, its bytes, or a PIL image; or an array (H, W), (H, W, 1) or
             (H, W, 3) of uint8, of uint16 (grey, rendered as a 16-bit PNG), or of floats from 0 (black) to 1 (white), as
             matplotlib shows them. Raw fluxes are for FITS files.
+        rendering: how it becomes a picture of a dataset, of which all kinds are cropped and reduced.
+        timeout: seconds that a download may take.
 
     Raises:
         BadInput: it cannot be read, or has another type or shape.
@@ -43,7 +45,7 @@ def pixels_of(picture: Any, rendering: Rendering = DEFAULT, timeout: float = 20)
 
 
 def encoded(picture: Any) -> bytes:
-    """The bytes of a picture in memory: those that it has, or a PNG with the pixels that `pixels_of` gives.
+    """The bytes of a picture in memory: those that it has, or a PNG with the pixels that `pixels_of` gives; one of 16 bits keeps them.
 
     Args:
         picture: bytes, {"bytes": bytes}, a PIL image, or an array.
@@ -54,8 +56,19 @@ def encoded(picture: Any) -> bytes:
     content = picture.get("bytes") if isinstance(picture, dict) else picture
     if isinstance(content, bytes):
         return content
+    if isinstance(content, Image.Image) and _is_deep(content):
+        with reading(str(content)):
+            content = _values_of(content)
+    if isinstance(content, np.ndarray) and _is_grey16(content):
+        return _png(content.reshape(content.shape[:2]))
     file = io.BytesIO()
     Image.fromarray(pixels_of(content)).save(file, "PNG")
+    return file.getvalue()
+
+
+def _png(values: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(values)).save(file, "PNG", compress_level=0)
     return file.getvalue()
 
 
@@ -80,23 +93,36 @@ def _rgb(picture: Image.Image) -> np.ndarray:
 def _of_image(picture: Image.Image, rendering: Rendering) -> np.ndarray:
     try:
         picture.load()
-        if picture.mode.startswith(("I", "F")):
-            values = np.asarray(picture)
-            fits_uint16 = picture.mode.startswith("I") and values.min() >= 0 and values.max() < 2**16
-            return _of_array(values.astype(np.uint16) if fits_uint16 else values, rendering)
-        return _rgb(picture)
+        if _is_deep(picture):
+            return _of_array(_values_of(picture), rendering)
+        is_grey = picture.mode == "L" and not picture.has_transparency_data
+        return _rgb(rendering.shown(picture if is_grey else to_rgb(picture)))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadInput(f"{picture}: cannot be read ({error})") from error
+
+
+def _is_deep(picture: Image.Image) -> bool:
+    """Whether it has more than 8 bits."""
+    return picture.mode.startswith(("I", "F"))
+
+
+def _values_of(picture: Image.Image) -> np.ndarray:
+    """(H, W) of a picture of more than 8 bits: uint16, if that holds its whole numbers."""
+    values = np.asarray(picture)
+    fits_uint16 = picture.mode.startswith("I") and values.min() >= 0 and values.max() < 2**16
+    return values.astype(np.uint16) if fits_uint16 else values
+
+
+def _is_grey16(values: np.ndarray) -> bool:
+    return values.dtype == np.uint16 and values.size > 0 and (values.ndim == 2 or values.shape[2:] == (1,))
 
 
 def _of_array(values: np.ndarray, rendering: Rendering) -> np.ndarray:
     bands = values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
     if not (bands.ndim == 2 or (bands.ndim == 3 and bands.shape[-1] == 3)) or not bands.size:
         raise BadInput(f"an array of shape {values.shape} is not a picture; it must be (H, W), (H, W, 1) or (H, W, 3)")
-    if bands.dtype == np.uint16 and bands.ndim == 2:
-        file = io.BytesIO()
-        Image.fromarray(np.ascontiguousarray(bands)).save(file, "PNG", compress_level=0)
-        return _rgb(rendering.open(file.getvalue(), "an array of uint16"))
+    if _is_grey16(bands):
+        return _rgb(rendering.open(_png(bands), "an array of uint16"))
     if np.issubdtype(bands.dtype, np.floating):
         if not (bands.min() >= 0 and bands.max() <= 1):  # in this form NaN raises the error too
             raise BadInput(
@@ -106,4 +132,4 @@ def _of_array(values: np.ndarray, rendering: Rendering) -> np.ndarray:
         bands = np.rint(bands * 255).astype(np.uint8)
     if bands.dtype != np.uint8:
         raise BadInput(f"an array {values.shape} of {values.dtype} is not a picture; pass uint8, or floats from 0 to 1")
-    return bands if bands.ndim == 3 else np.repeat(bands[..., None], 3, axis=2)
+    return _rgb(rendering.shown(Image.fromarray(np.ascontiguousarray(bands))))

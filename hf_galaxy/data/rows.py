@@ -15,6 +15,7 @@ class BlockRows:
 
     Attributes:
         name: of the dataset, for messages.
+        place: the folder or Hub id with its files and its card.
         features: the schema of the selected columns and votes.
         column_names: the selected columns.
         votes: further columns, which are read as one (`vote_matrix`).
@@ -25,7 +26,7 @@ class BlockRows:
     """
 
     def __init__(self, blocks: list[tuple], sizes: Sequence[int], features: datasets.Features, name: str) -> None:
-        self.name, self.features, self.column_names = name, features, list(features)
+        self.name, self.place, self.features, self.column_names = name, name, features, list(features)
         self.votes: tuple[str, ...] = ()
         self.joined: pa.Table | None = None
         self.blocks = blocks

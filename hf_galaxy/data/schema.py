@@ -18,6 +18,7 @@ from hf_galaxy.randomness import hashed_place
 
 # 20 % test as in GZ Evo; the validation split is part of the rest.
 SPLITS = {"train": 0.7, "validation": 0.1, "test": 0.2}
+NATIVE = "native"  # configuration with the pictures at their original size, where the others have reduced ones
 
 
 def split_of(id_str: str) -> str:

@@ -165,6 +165,10 @@ class Catalogue:
         """How the pictures are made."""
         return self.options.rendering
 
+    def rendered(self, rendering: Rendering) -> Catalogue:
+        """The same rows, whose files become pictures so."""
+        return replace(self, options=replace(self.options, rendering=rendering))
+
     @property
     def positions(self) -> np.ndarray | None:
         """(N, 2) right ascension and declination in degrees, NaN where unknown; None: there are no such columns."""
@@ -203,8 +207,11 @@ class Catalogue:
         try:
             decoded = self.rendering.decode(self.pictures.read(file), file)
             image = self._image(i, *self.rendering.encode(decoded))
-            whole = replace(self.rendering, size=None, crop=1.0)
-            return image, self._image(i, *whole.encode(decoded)) if self.options.native else None, decoded.kind
+            return (
+                image,
+                self._image(i, *self.rendering.whole.encode(decoded)) if self.options.native else None,
+                decoded.kind,
+            )
         except BadInput as error:
             if self.options.skip_bad:
                 return None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from hf_galaxy.data.dataset import VALIDATION_SHARE, open_published
+from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.targets import column_of
 from hf_galaxy.errors import BadInput, NotPublished
 from hf_galaxy.importing.imported import is_lost, open_imported
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from hf_galaxy.data.targets import Rows
 
 
-def open_dataset(name: str, reading: Reading | None = None, streaming: bool | None = False) -> dict[str, Rows]:
+def open_dataset(
+    name: str, reading: Reading | None = None, streaming: bool | None = False, rendering: Rendering | None = None
+) -> dict[str, Rows]:
     """The splits of a dataset.
 
     If there is no validation split, an eighth of the train split becomes one, selected by a hash of `id_str`.
@@ -33,6 +36,8 @@ def open_dataset(name: str, reading: Reading | None = None, streaming: bool | No
         reading: how it is read; None: as a published dataset in its default configuration, or by what its columns are called.
         streaming: read Parquet files in place, as far as they are needed, instead of copying them to a cache first; None: those
             that can be read so. What is imported is read from the files of its import.
+        rendering: how files become pictures, as far as `reading` does not say so: that of a model which is to see them; None: the
+            default one. The pictures of a published dataset have been rendered, and are as they are.
 
     Raises:
         BadInput: as `open_published`, `raw_galaxies`, `open_imported`, `JoinedTable.of` and `with_joined`; or a dataset of the Hub
@@ -40,7 +45,7 @@ def open_dataset(name: str, reading: Reading | None = None, streaming: bool | No
     """
     reading = reading or Reading()
     table = JoinedTable.of(reading)  # whatever is wrong with it is refused before anything is imported
-    opened = _with_validation(_opened(name, reading, streaming))
+    opened = _with_validation(_opened(name, reading, streaming, reading.rendering(rendering)))
     return with_joined(opened, table, name) if table else opened
 
 
@@ -53,8 +58,9 @@ def reading_of_each(names: Sequence[str], reading: R) -> list[R]:
     return [reading if all(held) or not each else replace(reading, images=None) for each in held]
 
 
-def _opened(name: str, reading: Reading, streaming: bool | None) -> dict[str, Rows]:
+def _opened(name: str, reading: Reading, streaming: bool | None, rendering: Rendering) -> dict[str, Rows]:
     if raw := raw_galaxies(name, reading):
+        raw = raw.rendered(rendering)
         return open_imported(raw.source, name, raw.splits, streaming is not False, reading.same_galaxy_arcsec)
     if is_lost(name):
         raise BadInput(
@@ -70,6 +76,11 @@ def _opened(name: str, reading: Reading, streaming: bool | None) -> dict[str, Ro
                     f"--images {' '.join(map(str, reading.images))}: is for a table of galaxies; {name} is a published dataset, which "
                     "holds its pictures: leave --images out"
                 )
+            if given := next(iter(reading.rendering_options), None):
+                raise BadInput(
+                    f"--{given.replace('_', '-')}: is for files that become pictures; {name} is a published dataset, whose pictures stay as "
+                    "they are: leave it out"
+                )
             return opened
         why = f"is not read as it is, with {'--image-column' if reading.image_column else '--id-column'}"
     except NotPublished as error:
@@ -78,7 +89,7 @@ def _opened(name: str, reading: Reading, streaming: bool | None) -> dict[str, Ro
         raise BadInput(
             f"--dataset {name}: {why}, so it cannot be streamed; leave out --streaming, and it is downloaded and imported"
         )
-    raw = Raw.of_rows(loaded_rows(name, None, reading))
+    raw = Raw.of_rows(loaded_rows(name, None, reading)).rendered(rendering)
     return open_imported(raw.source, name, raw.splits, streaming is not False, reading.same_galaxy_arcsec)
 
 

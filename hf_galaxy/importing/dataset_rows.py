@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -57,6 +57,7 @@ class DatasetRows:
         positions: as of `plan.Source`, by the columns that are named like right ascension and declination.
         missing: rows without a picture, which are not among these.
         skip_bad: leave out galaxies whose picture cannot be read.
+        rendering: how files become pictures.
     """
 
     name: str
@@ -71,7 +72,7 @@ class DatasetRows:
     positions: np.ndarray | None = None
     missing: Sequence[LeftOut] = ()
     skip_bad: bool = False
-    rendering: ClassVar[Rendering] = Rendering()
+    rendering: Rendering = field(default_factory=Rendering)
     tree: ClassVar[None] = None
     values: ClassVar[tuple[str, ...]] = ()
     caption: ClassVar[str] = "id_str"
@@ -131,6 +132,18 @@ class DatasetRows:
             missing,
             reading.skip_bad_pictures,
         )
+
+    def rendered(self, rendering: Rendering) -> DatasetRows:
+        """The same rows, whose files become pictures so; of those of a published dataset, nothing is cropped or reduced a second time."""
+        return replace(self, rendering=rendering.whole if self._are_published else rendering)
+
+    @property
+    def _are_published(self) -> bool:
+        """Whether they have the form of a published dataset, which `open_published` would read as it is."""
+        if self.image != "image" or self.names.column != "id_str":
+            return False
+        first = next(self._values())
+        return isinstance(first, dict) and first["bytes"] is not None
 
     def __len__(self) -> int:
         return int(self._starts[-1])

@@ -148,6 +148,7 @@ def _write(source: Source, planned: Plan, folder: Path, digest: str, name: str, 
                     "data_files": [{"split": split, "path": paths} for split, paths in files.items()],
                 }
             ],
+            "rendering": source.rendering and source.rendering.to_dict(),
             "notes": notes,
             "warnings": _warnings(planned),
         }

@@ -7,6 +7,7 @@ from typing import Any
 import datasets
 import pandas as pd
 
+from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.frames import NAME, open_frame
 from hf_galaxy.importing.imported import import_source
@@ -22,19 +23,22 @@ def is_galaxies(data: Any) -> bool:
     return isinstance(data, pd.DataFrame | datasets.Dataset | datasets.DatasetDict | STREAMS)
 
 
-def name_of(data: Any, reading: Reading) -> str:
+def name_of(data: Any, reading: Reading, rendering: Rendering | None = None) -> str:
     """The folder of the dataset that is made of galaxies in memory, once; whoever is given it later opens the same galaxies.
 
     Args:
         data: as of `is_galaxies`.
         reading: which of its columns are the picture and the name, and where the pictures are.
+        rendering: as of `open_dataset`.
 
     Raises:
         BadInput: as `open_frame`, `object_rows` and `import_source`; or the data are a stream.
     """
+    rendering = reading.rendering(rendering)
     if isinstance(data, pd.DataFrame):
-        return str(import_source(open_frame(data, reading), NAME, arcsec=reading.same_galaxy_arcsec))
+        catalogue = open_frame(data, reading).rendered(rendering)
+        return str(import_source(catalogue, NAME, arcsec=reading.same_galaxy_arcsec))
     if isinstance(data, STREAMS):
         raise BadInput(f"data: a {type(data).__name__} is a stream; load the dataset without streaming=True")
-    raw = Raw.of_rows(object_rows(type(data).__name__, data, reading))
+    raw = Raw.of_rows(object_rows(type(data).__name__, data, reading)).rendered(rendering)
     return str(import_source(raw.source, type(data).__name__, raw.splits, reading.same_galaxy_arcsec))

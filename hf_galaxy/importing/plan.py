@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hf_galaxy.decision_tree import DecisionTree
 
 ROWS_PER_FILE = 5000
+AS_IT_WAS = "as it was"  # kind of a picture that was not made from a file
 # Chains of neighbours longer than both of these are not duplicates but a crowded field.
 MAX_GROUP_SIZE, MAX_GROUP_SHARE = 10, 0.01
 
@@ -39,7 +40,7 @@ class Row(NamedTuple):
 
     columns: dict[str, Any]
     native: dict[str, Any] | None = None
-    kind: str = "as it was"
+    kind: str = AS_IT_WAS
 
 
 class Batch(NamedTuple):
@@ -104,7 +105,7 @@ class Source(Protocol):
         positions: (N, 2) right ascension and declination in degrees; None: unknown.
         total_votes: (N,) number of votes of each galaxy; None: there are none.
         notes: sentences for the card, on how the data were processed.
-        rendering: how the pictures were made, for the card; None: nothing to report.
+        rendering: how files became the pictures; None: unknown, or there were no files.
     """
 
     @property

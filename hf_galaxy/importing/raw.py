@@ -15,8 +15,9 @@ from hf_galaxy.importing.tables import is_table, open_table
 from hf_galaxy.progress import log_once
 
 if TYPE_CHECKING:
+    from hf_galaxy.data.pictures import Rendering
+    from hf_galaxy.importing.catalogues import Catalogue
     from hf_galaxy.importing.dataset_rows import DatasetRows
-    from hf_galaxy.importing.plan import Source
     from hf_galaxy.importing.reading import Reading
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 class Raw(NamedTuple):
     """Rows to import, and the split of each if it is given."""
 
-    source: Source
+    source: Catalogue | DatasetRows
     splits: Sequence[str] | None = None
 
     @classmethod
@@ -33,6 +34,10 @@ class Raw(NamedTuple):
         """Rows of the datasets library; how they are read is logged once."""
         log_once(logger, str(rows))
         return cls(rows, rows.splits)
+
+    def rendered(self, rendering: Rendering) -> Raw:
+        """The same rows, whose files become pictures so."""
+        return self._replace(source=self.source.rendered(rendering))
 
 
 def raw_galaxies(name: str, reading: Reading) -> Raw | None:

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from hf_galaxy.command_line import DatasetConfig
+from hf_galaxy.data.pictures import Rendering, Stretch
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.duplicates import SAME_GALAXY_ARCSEC
 
@@ -36,6 +37,18 @@ class Reading:
     """Column of the galaxies' names; by default it is guessed, and the guess is said. The names decide the splits."""
     bands: tuple[str, ...] | None = None
     """Read fluxes in these bands, such as g r i z, as floats instead of 8-bit colour pictures: up to 8 names, in the order of the planes in a file, or as its extensions are called."""
+    stretch: Stretch | None = None
+    """From values to brightness, for FITS files and grey pictures of 16 bits; lupton is for three bands, and keeps the hue. By default asinh, or that of the model's training set."""
+    low: float | None = None
+    """Percentile of a file's finite values that becomes black; by default 0.25, or that of the model's training set."""
+    high: float | None = None
+    """Percentile that becomes white; by default 99.75, or that of the model's training set."""
+    softening: float | None = None
+    """Of the asinh stretch: share of the interval below which it is linear; by default 0.1, or that of the model's training set."""
+    lupton_q: float | None = None
+    """Inverse of the softening of lupton; by default 8, or that of the model's training set."""
+    rgb: tuple[int, int, int] | None = None
+    """The bands of a FITS file, counted from 0, that are red, green and blue; by default 2 1 0, or those of the model's training set."""
     skip_missing: bool = False
     """Leave out the galaxies of a table that have no picture, instead of refusing the table."""
     skip_bad_pictures: bool = False
@@ -49,10 +62,14 @@ class Reading:
     on_sky: str | None = None
     """Radius, such as 1arcsec, within which the nearest row of --join, by ra and dec in degrees, is the same galaxy."""
 
+    of_rendering: ClassVar[tuple[str, ...]] = ("stretch", "low", "high", "softening", "lupton_q", "rgb")
+
     def __post_init__(self) -> None:
         """Paths may be texts: records and files of tasks have no others."""
         if self.bands is not None:
             object.__setattr__(self, "bands", tuple(self.bands))
+        if self.rgb is not None:
+            object.__setattr__(self, "rgb", tuple(self.rgb))
         if self.images is not None:
             images = [self.images] if isinstance(self.images, str | Path) else self.images
             object.__setattr__(self, "images", tuple(map(Path, images)))
@@ -99,6 +116,22 @@ class Reading:
         if missing := [band for band in bands or () if band not in (self.bands or bands or ())]:
             raise BadInput(f"--bands {' '.join(self.bands or ())}: the model needs {', '.join(missing)}, too")
         return replace(self, bands=self.bands or (tuple(bands) if bands else None))
+
+    @property
+    def rendering_options(self) -> dict[str, Any]:
+        """The options that say how files become pictures, without those that are not given."""
+        return {name: value for name in self.of_rendering if (value := getattr(self, name)) is not None}
+
+    def rendering(self, default: Rendering | None = None) -> Rendering:
+        """How files become pictures.
+
+        Args:
+            default: whatever is not given; None: the default one.
+
+        Raises:
+            BadInput: as `Rendering.with_values`.
+        """
+        return (default or Rendering()).with_values(self.rendering_options)
 
     def without_join(self) -> Self:
         """The same, but for the table that is joined."""

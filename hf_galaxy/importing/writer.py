@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from hf_galaxy.data.schema import SPLITS
+from hf_galaxy.data.schema import NATIVE, SPLITS
 from hf_galaxy.files import whole_file
 from hf_galaxy.fresh_processes import end_with_parent, fresh_context
 from hf_galaxy.importing.counts import Statistics
@@ -110,7 +110,7 @@ def _make_batch(rows: list[int]) -> Batch:
 
 def _write_shard(make: Make, shard: Shard, folder: Path, counts: Statistics, show: tqdm) -> None:
     """Write a file, and its twin of native pictures if the rows have them. The file comes last: it marks both as complete."""
-    path, native_path = folder / shard.path, folder / "native" / shard.path.relative_to("data")
+    path, native_path = folder / shard.path, folder / NATIVE / shard.path.relative_to("data")
     features = counts.features
     with ExitStack() as stack:
         partial = stack.enter_context(whole_file(path))
@@ -258,8 +258,8 @@ def configs_of(
     columns = columns or {}
     folders = {"default": [f"data/{c}" for c in campaigns] or ["data"], "tiny": ["tiny"]}
     folders |= {campaign: [f"data/{campaign}"] for campaign in campaigns}
-    if (folder / "native").exists():
-        folders["native"] = [f"native/{c}" for c in campaigns] or ["native"]
+    if (folder / NATIVE).exists():
+        folders[NATIVE] = [f"{NATIVE}/{c}" for c in campaigns] or [NATIVE]
     features = features_of(folder)
     return {
         name: _config(folder, places, features, columns.get(name, list(features))) for name, places in folders.items()

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_galaxy.data.dataset import rows_of
+from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.vote_matrix import matrix_of
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.importing.dataset import open_dataset
@@ -37,7 +38,7 @@ def compared(model: GalaxyPreTrainedModel, dataset: str, label: str, number: int
     chosen = in_turns(table["id_str"].to_pylist(), table[label].to_pylist(), volunteers_of(votes, model.tree), number)
     pictures = [table["image"][i].as_py()["bytes"] for i in chosen]
     ask = GalaxyMorphologyPipeline(model)
-    answers = [ask(picture, asked=0) for picture in pictures]
+    answers = [ask(picture, asked=0, rendering=Rendering()) for picture in pictures]  # they have been rendered
     return [
         _galaxy(table, i, names[table[label][i].as_py()], picture, answer, votes[i], model.tree)
         for i, picture, answer in zip(chosen, pictures, answers, strict=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.views import Framing
 from hf_galaxy.decision_tree import DecisionTree, load_tree
 from hf_galaxy.errors import BadInput
@@ -119,3 +120,8 @@ class GalaxyConfig(PreTrainedConfig):
     def channels(self) -> int:
         """Of the pictures that the backbone sees: as many as bands, else 3."""
         return len(self.bands or "RGB")
+
+    @property
+    def file_rendering(self) -> Rendering:
+        """How files become pictures for this model: as those of its training set, or by default where that is unknown."""
+        return Rendering.of(self.rendering)

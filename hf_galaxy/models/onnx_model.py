@@ -14,6 +14,7 @@ import numpy as np
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HFValidationError
 
+from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.views import Framing, eval_view, to_canvases
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
@@ -58,6 +59,7 @@ class FastModel:
     Attributes:
         folder: local folder of the run.
         framing, tree: of the model.
+        rendering: how files become pictures for it (`GalaxyConfig.file_rendering`).
 
     Raises:
         BadInput: there is no such run, it is not finished, or it does not predict votes, or it sees fluxes; the cache cannot be written; or as
@@ -69,6 +71,7 @@ class FastModel:
         try:
             config = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
             self.framing, tree = Framing(config["image_size"], config["crop"]), config["tree"]
+            self.rendering = Rendering.of(config.get("rendering"))
             digest = _digest(self.folder)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise BadInput(f"{run}: is not the folder of a finished run ({' '.join(str(error).split())})") from error

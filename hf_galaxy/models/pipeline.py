@@ -3,6 +3,7 @@
 Legend of shapes: S side of the view.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from transformers import Pipeline, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from hf_galaxy.data.pictures import Rendering
-from hf_galaxy.data.pixels import DEFAULT, pixels_of
+from hf_galaxy.data.pixels import pixels_of
 from hf_galaxy.data.views import eval_view, to_canvases
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models.morphology import check_options, morphology
@@ -26,7 +27,9 @@ class GalaxyMorphologyPipeline(Pipeline):
 
     Args:
         asked, credible, campaign, volunteers: options of `morphology`; here or in each call.
-        rendering: `pictures.Rendering` of FITS files and 16-bit PNGs; use that of the training set.
+        rendering: how a picture becomes one such as those of the training set: a `pictures.Rendering`, or a dictionary with some of its
+            values, such as {"stretch": "sqrt"}, beside those of the model. By default that of the training set, as far as it is known. Pictures
+            that a published dataset holds have been rendered: of these, give {"crop": 1} if the dataset was cropped.
         timeout: seconds that a download may take; 20 by default.
 
     Raises:
@@ -49,7 +52,7 @@ class GalaxyMorphologyPipeline(Pipeline):
         super().__init__(model.eval(), **kwargs)
 
     def _sanitize_parameters(
-        self, rendering: Rendering | None = None, timeout: float | None = None, **options: Any
+        self, rendering: Rendering | Mapping[str, Any] | None = None, timeout: float | None = None, **options: Any
     ) -> tuple[dict, dict, dict]:
         if unknown := options.keys() - OPTIONS:
             options_of_all = ", ".join([*OPTIONS, "rendering", "timeout"])
@@ -57,15 +60,20 @@ class GalaxyMorphologyPipeline(Pipeline):
                 f"galaxy-morphology has no option {', '.join(sorted(unknown))}; its options are {options_of_all}"
             )
         check_options(self.model.tree, **options)
-        if rendering is not None:
+        if isinstance(rendering, Mapping):
+            rendering = self.model.config.file_rendering.with_values(rendering)
+        elif rendering is not None:
             rendering.check()
         reading = {"rendering": rendering, "timeout": timeout}
         return {name: value for name, value in reading.items() if value is not None}, {}, options
 
-    def preprocess(self, picture: Any, rendering: Rendering = DEFAULT, timeout: float = 20) -> dict[str, torch.Tensor]:
+    def preprocess(
+        self, picture: Any, rendering: Rendering | None = None, timeout: float = 20
+    ) -> dict[str, torch.Tensor]:
         """`pixel_values` (1, 3, S, S) of one picture."""
-        framing = self.model.config.framing
-        view = eval_view(to_canvases([pixels_of(picture, rendering, timeout)], framing), framing)
+        config = self.model.config
+        pixels = pixels_of(picture, rendering or config.file_rendering, timeout)
+        view = eval_view(to_canvases([pixels], config.framing), config.framing)
         return {"pixel_values": view.to(self.dtype)}
 
     def _forward(self, inputs: dict[str, torch.Tensor]) -> ModelOutput:

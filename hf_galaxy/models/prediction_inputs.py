@@ -22,7 +22,7 @@ from hf_galaxy.data.fluxes import FLUX, decode_fluxes, filled
 from hf_galaxy.data.galaxies import decode
 from hf_galaxy.data.picture_files import SUFFIXES
 from hf_galaxy.data.pictures import Rendering, to_rgb
-from hf_galaxy.data.pixels import pixels_of
+from hf_galaxy.data.pixels import DEFAULT, pixels_of
 from hf_galaxy.data.streaming import StreamedRows
 from hf_galaxy.data.targets import tables_of
 from hf_galaxy.data.views import Framing, to_canvases
@@ -144,7 +144,7 @@ class PictureList:
 
 
 class DatasetSplit:
-    """One split of a published dataset, read in place.
+    """One split of a published or an imported dataset, read in place: files were rendered when it was made.
 
     Args:
         joined: (N rows) columns that are written beside the predictions.
@@ -191,6 +191,7 @@ def sources_of(
     split: str | None = None,
     table: JoinedTable | None = None,
     taken: Collection[str] = (),
+    rendering: Rendering = DEFAULT,
 ) -> list[Source]:
     """The galaxies of some data.
 
@@ -201,6 +202,7 @@ def sources_of(
         split: of the datasets; None: all of them.
         table: whose columns all sources then have, that of `reading`.
         taken: names that these columns cannot have, those of the predictions.
+        rendering: of what is imported.
 
     Raises:
         BadInput: there is no such dataset or split, or there are no pictures in it; or none of the galaxies is in the table.
@@ -224,7 +226,7 @@ def sources_of(
             f"--dataset: {first} is a picture and {other} is none; give pictures alone, or folders and datasets"
         )
     named = [(str(name), own) for name, own in zip(data, reading_of_each([*map(str, data)], reading), strict=True)]
-    sources = [source for name, own in named for source in _sources_in(name, own, split, table, taken)]
+    sources = [source for name, own in named for source in _sources_in(name, own, split, table, taken, rendering)]
     if not any(map(len, sources)):
         where = f": split {split}" if split else ""
         raise BadInput(f"--dataset {', '.join(map(str, data))}{where}: has no galaxies")
@@ -246,8 +248,9 @@ def _is_picture(data: Any) -> bool:
 
 
 def _sources_in(
-    name: str, reading: Reading, split: str | None, table: JoinedTable | None, taken: Collection[str]
-) -> list[Source]:
+    name: str, reading: Reading, split: str | None, table: JoinedTable | None, taken: Collection[str],
+    rendering: Rendering,
+) -> list[Source]:  # fmt: skip
     """The galaxies of a folder of pictures, or of one or all splits of a dataset, with what a table has of them.
 
     Of a folder with labels only a split is a dataset: all of it are pictures, which may have subfolders for whatever reason.
@@ -258,7 +261,7 @@ def _sources_in(
             if split or reading.config:
                 raise BadInput(f"--dataset {name}: is a folder of pictures, which has no splits and configurations")
             return [_with_table(PictureFolder(name), table, taken)]
-    opened = open_dataset(name, reading, streaming=None)
+    opened = open_dataset(name, reading, streaming=None, rendering=rendering)
     chosen = {split: rows_of(opened, split, name)} if split else opened
     joined: dict[str, pa.Table] = {}
     if table is not None:  # all splits are compared with it, whichever are predicted
@@ -309,9 +312,12 @@ class Reader(Dataset):
         p, first, end = batch
         part = self.parts[p]
         ids, rows, pictures, unreadable = [], [], [], []
-        for row, (name, content) in enumerate(self.sources[part.source].read(first, end, part.end), first):
+        source = self.sources[part.source]
+        is_rendered = isinstance(source, DatasetSplit) and not self.framing.bands
+        picture_of = decode if is_rendered else self.decoded
+        for row, (name, content) in enumerate(source.read(first, end, part.end), first):
             try:
-                pictures.append(self.decoded(content))
+                pictures.append(picture_of(content))
                 ids.append(name)
                 rows.append(row)
             except UNREADABLE as error:
@@ -320,7 +326,8 @@ class Reader(Dataset):
         return {"ids": ids, "rows": rows, "pixels": pixels, "unreadable": unreadable}
 
     def decoded(self, content: Any) -> np.ndarray:
-        """(H, W, 3) uint8, or fluxes (K, H, W) float32, of what `read` of a source gives.
+        """(H, W, 3) uint8 of a file or a picture in memory, as `read` of a source gives it: the pixels that it has when it is published; or
+        fluxes (K, H, W) float32.
 
         Raises:
             OSError, ValueError, SyntaxError, DecompressionBombError: it cannot be read.
@@ -332,9 +339,8 @@ class Reader(Dataset):
         if self.framing.bands:
             return filled(decode_fluxes(content, self.framing.bands))
         if not isinstance(content, bytes):
-            pixels = pixels_of(content, self.rendering)
-            return pixels if isinstance(content, str) else np.asarray(self.rendering.reduced(Image.fromarray(pixels)))
-        if content.startswith(JPEG_START) and self.rendering.size is None and self.rendering.crop == 1:
+            return pixels_of(content, self.rendering)
+        if content.startswith(JPEG_START) and self.rendering == self.rendering.whole:
             return decode(content)  # the same pixels, in half the time if simplejpeg is installed
         return np.asarray(to_rgb(self.rendering.open(content)))
 

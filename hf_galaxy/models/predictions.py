@@ -62,7 +62,7 @@ class Predictor:
     Attributes:
         schema: of its tables (`schema_of`); the columns that a source has joined follow.
         workers: processes that decode pictures; at most one for a dataset, since each would read all of it.
-        rendering: of FITS files and 16-bit PNGs.
+        rendering: how files and pictures in memory become pictures such as those of its training set.
     """
 
     model: GalaxyPreTrainedModel

@@ -66,7 +66,9 @@ def resolve_start(
             raise BadInput(f"--start {start}: has backbone {model.config.backbone}, not {backbone}; omit --backbone")
         config = model.config
         _check_bands(start, config.bands, bands or config.bands)
-        same = ("backbone", "backbone_config", "pixel_mean", "pixel_std", "image_size", "crop", "bands", "band_stretch")
+        same = (
+            "backbone", "backbone_config", "pixel_mean", "pixel_std", "image_size", "crop", "bands", "band_stretch", "rendering",
+        )  # fmt: skip
         fields = {field: getattr(config, field) for field in same}
         size, channels = image_size or config.image_size, len(bands or "RGB") if not config.bands else config.channels
         weights = model.backbone.state_dict()

@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_galaxy.data.card_facts import STATISTICS
-from hf_galaxy.data.schema import SPLITS, InvalidVotes, class_name, row_features, votes_in
+from hf_galaxy.data.pictures import Rendering
+from hf_galaxy.data.schema import NATIVE, SPLITS, InvalidVotes, class_name, row_features, votes_in
 from hf_galaxy.data.streaming import StreamedRows, open_stream
 from hf_galaxy.data.targets import tables_of
 from hf_galaxy.decision_tree import DecisionTree, Question, tree_of_columns
 from hf_galaxy.errors import BadInput
-from hf_galaxy.importing.plan import Batch, LeftOut
+from hf_galaxy.importing.plan import AS_IT_WAS, Batch, LeftOut
 
 ROWS_AT_ONCE = 20_000  # of which names and votes are in memory
 
@@ -46,7 +47,6 @@ class Combined:
     features: datasets.Features
     values: ClassVar[Sequence[str]] = ()
     caption: ClassVar[str] = "dataset_name"
-    rendering: ClassVar[None] = None
 
     @classmethod
     def read(cls, folders: Sequence[Path]) -> Combined:
@@ -95,6 +95,12 @@ class Combined:
         return licenses.pop() if len(licenses) == 1 else "other"
 
     @property
+    def rendering(self) -> Rendering | None:
+        """How the pictures of all datasets were made; None: they were made in several ways, or it is unknown."""
+        stated = [part.statistics.get("rendering") for part in self.parts]
+        return Rendering.of(stated[0]) if stated[0] and all(each == stated[0] for each in stated) else None
+
+    @property
     def notes(self) -> list[str]:
         """Sentences for the card."""
         names = [part.folder.name for part in self.parts]
@@ -102,7 +108,7 @@ class Combined:
         if several := sum(n > 1 for n in Counter(self.split_names).values()):
             notes.append(f"{several:,} names are in several of them; these rows are named `dataset/name`.")
         notes += [f"{part.folder.name}: {note}" for part in self.parts for note in part.statistics.get("notes", [])]
-        if native := [part.folder.name for part in self.parts if (part.folder / "native").exists()]:
+        if native := [part.folder.name for part in self.parts if (part.folder / NATIVE).exists()]:
             notes.append(f"The configuration `native` of {', '.join(native)} is not joined.")
         return notes
 
@@ -115,7 +121,7 @@ class Combined:
             self._rows_of(p, galaxies[order][datasets_of[order] == p])
             for p in dict.fromkeys(datasets_of[order].tolist())
         ]
-        return Batch(pa.concat_tables(tables).take(np.argsort(order)), None, {"as it was"})
+        return Batch(pa.concat_tables(tables).take(np.argsort(order)), None, {AS_IT_WAS})
 
     def _rows_of(self, p: int, galaxies: np.ndarray) -> pa.Table:
         """Some galaxies of one dataset, with the columns of all."""

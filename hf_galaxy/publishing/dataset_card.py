@@ -118,7 +118,7 @@ def dataset_card(
 
     Args:
         tree: decision tree of the votes.
-        statistics: the content of statistics.json, of which `notes` and `command` may be missing; None: the card has
+        statistics: the content of statistics.json, of which `notes`, `command` and `rendering` may be missing; None: the card has
             "not measured" instead of numbers.
         configs: the configurations; None: the data are not in this folder.
         name: the folder or Hub id from which a reader loads the dataset.
@@ -130,6 +130,7 @@ def dataset_card(
         annotations_creators=[prose.annotations] if prose.annotations else None,
         tags=list(dict.fromkeys([*COMMON_TAGS, *prose.tags, *(f"arxiv:{number}" for number in prose.arxiv)])),
         size_categories=None if galaxies is None else [next(name for edge, name in SIZES if galaxies < edge)],
+        rendering=(statistics or {}).get("rendering"),
     )  # fmt: skip
     if configs:
         _add_configs(data, configs)

@@ -23,8 +23,9 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.files import new_folder, part_of_folder, whole_file, write_json
 from hf_galaxy.importing import writer
 from hf_galaxy.importing.left_out import write_left_out
-from hf_galaxy.importing.plan import Plan, Shard, Source
+from hf_galaxy.importing.plan import AS_IT_WAS, Plan, Shard, Source
 from hf_galaxy.publishing.dataset_card import CONTACT_SHEET, Prose, contact_sheet, dataset_card, write_card
+from hf_galaxy.publishing.rendering_text import in_words
 
 SHEET_GALAXIES = 48
 
@@ -70,6 +71,7 @@ def publish(
         notes = _notes(source, plan, counts, folder)
         statistics = counts | {
             "license": prose.license, "notes": notes, "arcsec": plan.duplicates.arcsec, "name": name, "command": command,
+            "rendering": source.rendering and source.rendering.to_dict(),
         }  # fmt: skip
         write_json(folder / STATISTICS, statistics)
         _write_contact_sheet(folder, source)
@@ -145,8 +147,9 @@ def _notes(source: Source, plan: Plan, counts: dict[str, Any], folder: Path) -> 
         notes.append(str(plan.duplicates))
     if missing := left_out(plan, counts):
         notes.append(f"{missing:,} galaxies whose picture cannot be read are left out.")
-    if source.rendering is not None:
-        notes.append(source.rendering.describe(writer.kinds_of_pictures(folder)))
+    kinds = writer.kinds_of_pictures(folder)
+    if source.rendering is not None and AS_IT_WAS not in kinds:
+        notes.append(in_words(source.rendering, kinds))
     return notes
 
 

@@ -1,7 +1,8 @@
 """The datasets of a run: opened, checked for its target, and reduced to the galaxies that its settings choose."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,17 @@ class Sources:
     target: TrainingTarget
     strata: list[np.ndarray] | None
 
+    @property
+    def rendering(self) -> dict[str, Any]:
+        """The field of a `GalaxyConfig` of that name: how files became the pictures of all datasets.
+
+        None for datasets that differ in it; without the field if none of them states it.
+        """
+        stated = [facts.rendering for facts in self.facts]
+        if not any(stated):
+            return {}
+        return {"rendering": stated[0] if all(each == stated[0] for each in stated) else None}
+
     def count(self, split: str) -> int:
         """Galaxies in a split of all datasets together."""
         return sum(map(len, self.splits[split]))
@@ -58,7 +70,7 @@ def open_sources(settings: Settings) -> Sources:
     splits = {split: [rows_of(each, split, name) for name, each in named] for split in SPLITS}
     if settings.leave_out is not None:
         _leave_out(settings, splits)
-    facts = [DatasetFacts.by(name) for name in settings.dataset]
+    facts = [_facts_of(name, next(iter(each.values())), settings.config) for name, each in named]
     target = target_class(settings.task).of(settings, splits)
     if notice := target.notice():
         logger.info(notice)
@@ -75,8 +87,19 @@ def open_sources(settings: Settings) -> Sources:
         strata = [own[where] for own, where in zip(strata, chosen, strict=True)]
         splits["train"] = [rows.select(where) for rows, where in zip(splits["train"], chosen, strict=True)]
     sources = Sources(facts, splits, target, strata or None)
+    if "rendering" in sources.rendering and sources.rendering["rendering"] is None:
+        logger.info(
+            "the datasets differ in how files became their pictures, so the model takes none of it over (%s)",
+            "; ".join(f"{name}: {each.rendering or 'unknown'}" for name, each in zip(settings.dataset, facts, strict=True)),
+        )  # fmt: skip
     logger.info("galaxies: %s", ", ".join(f"{sources.count(split):,} {split}" for split in SPLITS))
     return sources
+
+
+def _facts_of(name: str, rows: Rows, config: str | None) -> DatasetFacts:
+    """What the card of a dataset states; of one that was imported, its import states the rendering."""
+    facts = DatasetFacts.by(name, config)
+    return facts if rows.place == name else replace(facts, rendering=DatasetFacts.by(rows.place, config).rendering)
 
 
 def _leave_out(settings: Settings, splits: dict[str, list[Rows]]) -> None:

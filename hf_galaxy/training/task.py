@@ -36,9 +36,9 @@ def model_and_baseline(settings: Settings, sources: Sources, fields: dict) -> tu
     baseline = sources.target.baseline(settings, sources.splits["train"], sources.strata)
     framing = dict(image_size=settings.image_size, crop=settings.crop)
     fields = fields | {name: value for name, value in framing.items() if value is not None}
-    fields |= dict(head_dropout=settings.head_dropout, drop_path=settings.drop_path)
+    fields |= sources.rendering | dict(head_dropout=settings.head_dropout, drop_path=settings.drop_path)
     if settings.bands:
-        fields |= flux_fields(settings, sources, fields)
+        fields |= flux_fields(settings, sources, fields) | {"rendering": None}
     torch.manual_seed(settings.seed)
     return sources.target.model(settings, fields, baseline, sources.strata), baseline
 

@@ -2,12 +2,16 @@
 
 import gzip
 import io
+import json
 import pickle
+import re
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 from PIL import Image
@@ -51,6 +55,12 @@ def fits_file(*hdus):
 
 def pixels_of(content, **settings):
     return np.asarray(Rendering(**settings).open(content, "a.file"))
+
+
+def kept_of(content, **settings):
+    """What is kept of the pixels of a file, before it is written as JPEG."""
+    rendering = Rendering(**settings)
+    return np.asarray(rendering.reduced(rendering.decode(content).pixels))
 
 
 def interval(values):
@@ -97,7 +107,7 @@ def test_a_larger_picture_is_reduced_and_grey_stays_grey(form, mode):
     assert "icc_profile" not in picture.info
     assert [layer[1:3] for layer in picture.layer] == [(1, 1)] * len(mode)  # no band is coarser than the others
     expected = Image.open(io.BytesIO(content)).resize((30, 20), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(pixels_of(content, size=20), np.asarray(expected))
+    np.testing.assert_array_equal(kept_of(content, size=20), np.asarray(expected))
     assert result == saved(expected, "JPEG", quality=90, subsampling=0)
 
 
@@ -122,7 +132,7 @@ def test_the_shorter_side_is_exact_in_either_orientation():
 def test_a_crop_keeps_the_square_in_the_centre(shape, crop, rows, columns, mode):
     pixels = RNG.integers(0, 256, (*shape, 3)[: 2 if mode == "L" else 3], dtype=np.uint8)
     content = saved(pixels)
-    np.testing.assert_array_equal(pixels_of(content, crop=crop), pixels[rows, columns])
+    np.testing.assert_array_equal(kept_of(content, crop=crop), pixels[rows, columns])
     result, suffix = Rendering(crop=crop, quality=90).render(content)
     assert suffix == ".jpg"
     assert result == saved(np.ascontiguousarray(pixels[rows, columns]), "JPEG", quality=90, subsampling=0)
@@ -131,15 +141,31 @@ def test_a_crop_keeps_the_square_in_the_centre(shape, crop, rows, columns, mode)
 def test_a_crop_is_reduced_if_it_is_larger_than_the_size():
     middle = Image.fromarray(COLOURS[5:35, 15:45])
     expected = np.asarray(middle.resize((20, 20), Image.Resampling.BICUBIC))
-    np.testing.assert_array_equal(pixels_of(saved(COLOURS), crop=0.75, size=20), expected)
-    np.testing.assert_array_equal(pixels_of(saved(COLOURS), crop=0.75, size=30), np.asarray(middle))
-    np.testing.assert_array_equal(pixels_of(saved(COLOURS), crop=0.75, size=35), np.asarray(middle))
+    np.testing.assert_array_equal(kept_of(saved(COLOURS), crop=0.75, size=20), expected)
+    np.testing.assert_array_equal(kept_of(saved(COLOURS), crop=0.75, size=30), np.asarray(middle))
+    np.testing.assert_array_equal(kept_of(saved(COLOURS), crop=0.75, size=35), np.asarray(middle))
 
 
 def test_a_crop_of_fits_has_the_brightness_of_the_whole():
     whole = pixels_of(fits_file(SKY))
-    np.testing.assert_array_equal(pixels_of(fits_file(SKY), crop=0.5), whole[10:30, 20:40])
+    np.testing.assert_array_equal(kept_of(fits_file(SKY), crop=0.5), whole[10:30, 20:40])
     assert Rendering(crop=0.5).render(fits_file(SKY))[1] == ".jpg"
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "FITS"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize(
+    "options", [{}, {"crop": 0.6}, {"size": 20}, {"crop": 0.9, "size": 30, "quality": 70}, {"size": 40}]
+)
+def test_what_is_opened_is_what_a_dataset_holds_to_the_bit(form, mode, options):
+    content = fits_file(SKY if mode == "L" else CUBE) if form == "FITS" else saved(COLOURS, form, mode)
+    opened, published = (
+        Rendering(**options).open(content),
+        Image.open(io.BytesIO(Rendering(**options).render(content)[0])),
+    )
+    assert opened.mode == published.mode == mode
+    np.testing.assert_array_equal(np.asarray(opened), np.asarray(published))
+    np.testing.assert_array_equal(decode(Rendering(**options).render(content)[0]), np.asarray(opened.convert("RGB")))
 
 
 # Other 8-bit files
@@ -447,37 +473,34 @@ def test_possible_settings_pass():
     Rendering(0.01, 8, "lupton", 0, 100, 2, 1, (0, 1, 2), 100).check()
 
 
-# Cards
+@pytest.mark.parametrize(
+    ("stated", "rendering"),
+    [
+        (None, Rendering()),
+        ({}, Rendering()),
+        ({"low": 1, "rgb": [0, 2, 1]}, Rendering(low=1, rgb=(0, 2, 1))),
+        (Rendering(0.5, 64, "lupton", 0, 99, 0.2, 5, (0, 1, 2), 80).to_dict(),) * 2,
+    ],
+)
+def test_a_stated_rendering_is_read_again(stated, rendering):
+    rendering = (
+        rendering if isinstance(rendering, Rendering) else Rendering(0.5, 64, "lupton", 0, 99, 0.2, 5, (0, 1, 2), 80)
+    )
+    assert Rendering.of(stated) == rendering
+    assert Rendering.of(json.loads(json.dumps(rendering.to_dict()))) == rendering
+    assert Rendering.of(yaml.safe_load(yaml.safe_dump(rendering.to_dict()))) == rendering
+    assert rendering.whole == replace(rendering, crop=1, size=None)
 
 
-def test_the_card_says_what_was_done_and_no_more():
-    assert Rendering().describe({"jpeg", "png"}) == "The pictures are the original files, byte for byte."
-    assert Rendering(size=424).describe({"jpeg"}) == (
-        "Pictures whose shorter side was longer than 424 pixels were reduced to that (bicubic) and written as JPEG of "
-        "quality 95. The other pictures are the original files, byte for byte."
-    )
-    fits = Rendering().describe({"fits3"})
-    for fact in ("FITS images of three bands", "asinh stretch with softening 0.1", "percentiles 0.25 (black) and 99.75 (white)",
-                 "the third band is red, the second green and the first blue", "PNGs, without further loss"):  # fmt: skip
-        assert fact in fits
-    mixed = Rendering(stretch="lupton", lupton_q=5).describe({"fits1", "png16", "png16rgb", "other8", "png"})
-    for fact in ("FITS images, grey PNGs and TIFFs of 16 bits or more", "lupton stretch (Lupton et al. 2004, Q = 5)", "upper 8 bits",
-                 "transparent pixels lie over black", "The 8-bit JPEG and PNG files are the original files"):  # fmt: skip
-        assert fact in mixed
-    assert "softening" not in mixed
-    assert "red" not in mixed.replace("were", "")
-    assert "stretch" not in Rendering().describe({"other8"})
-    cropped = Rendering(crop=0.6).describe({"jpeg", "png"})
-    assert (
-        "a square in its centre, whose side is 0.6 of the picture's shorter side, and written as JPEG of quality 95"
-        in cropped
-    )
-    assert "original" not in cropped
-    both = Rendering(crop=0.604, size=88, quality=90).describe({"other8"})
-    for fact in (
-        "0.604 of the picture's shorter side",
-        "reduced to 88 pixels (bicubic) if it was larger",
-        "quality 90",
-        "RGB",
-    ):
-        assert fact in both
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"zoom": 2}, "zoom is none of crop, size, stretch"),
+        ({"stretch": "cubic"}, "stretch 'cubic' is not one of"),
+        ({"rgb": 3}, "has a value of a wrong type"),
+        ({"low": "little"}, "has a value of a wrong type"),
+    ],
+)
+def test_values_that_are_none_are_refused(values, reason):
+    with pytest.raises(BadInput, match=f"^pictures: .*{re.escape(reason)}"):
+        Rendering.of(values)

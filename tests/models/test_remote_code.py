@@ -47,6 +47,7 @@ with open(out + "/answers.json", "w") as file:
 """
 
 
+RENDERING = {"crop": 0.75, "size": 20}  # which needs the saved code, too
 WORDS, NUMBERS = re.compile(r'"[^"]*"'), re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 
 
@@ -55,7 +56,9 @@ def models():
     torch.manual_seed(2)
     of_classes = dict(id2label={0: "ring", 1: "none"}, label2id={"ring": 0, "none": 1})
     made = {
-        "votes": GalaxyForVotes(GalaxyConfig(backbone="test_convnext", tree="gz_rings", image_size=32)),
+        "votes": GalaxyForVotes(
+            GalaxyConfig(backbone="test_convnext", tree="gz_rings", image_size=32, rendering=RENDERING)
+        ),
         "classes": GalaxyForImageClassification(GalaxyConfig(backbone="test_vit", image_size=32, **of_classes)),
     }
     return {name: model.eval() for name, model in made.items()}
