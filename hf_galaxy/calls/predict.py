@@ -243,7 +243,9 @@ def _loaded(model: Any) -> tuple[GalaxyPreTrainedModel, str] | None:
 def _sources(data: Any, inference: Inference, joined: JoinedTable | None, predictor: Predictor) -> list[Source]:
     split, taken, rendering = inference.split, predictor.schema.names, predictor.rendering
     if is_galaxies(data):
-        sources = sources_of([name_of(data, inference, rendering)], Reading(bands=inference.bands), split, joined, taken)
+        sources = sources_of(
+            [name_of(data, inference, rendering)], Reading(bands=inference.bands), split, joined, taken
+        )
         for source in sources:
             source.name = type(data).__name__  # not the folder of its import
         return sources

@@ -54,7 +54,7 @@ def main(settings: Measure) -> None:
     if settings.dataset is not None:
         run_settings = dataclasses.replace(run_settings, dataset=settings.dataset)
     with accelerator.main_process_first():
-        sources = open_sources(run_settings)
+        sources = open_sources(run_settings, model.config.file_rendering)
     share = ProcessShard(accelerator.process_index, accelerator.num_processes)
     features = features_of(model, sources.splits, sources.target, BATCH, share, settings.workers, accelerator)
     framing = model.config.framing

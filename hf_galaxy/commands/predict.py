@@ -160,9 +160,7 @@ def main(settings: Predict) -> None:
     model = load_model(settings.run)
     predictor = settings.predictor(model, settings.run, accelerator, embeddings=settings.embeddings)
     reading = settings.for_model(model.config.bands)
-    sources = sources_of(
-        settings.dataset, reading, settings.split, table, predictor.schema.names, predictor.rendering
-    )
+    sources = sources_of(settings.dataset, reading, settings.split, table, predictor.schema.names, predictor.rendering)
     counts = write(predictor, sources, settings.out, settings.csv)
     if accelerator.is_main_process:
         report(settings.out, *counts)

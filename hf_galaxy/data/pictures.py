@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
+from operator import index
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, Self, get_args
@@ -105,7 +106,9 @@ class Rendering:
         if unknown := [str(name) for name in values if name not in names]:
             raise BadInput(f"pictures: {unknown[0]} is none of {', '.join(names)}")
         try:
-            changed = replace(self, **{**values, **({"rgb": tuple(values["rgb"])} if "rgb" in values else {})})
+            whole = {name: index(values[name]) for name in ("size", "quality") if values.get(name) is not None}
+            bands = {"rgb": tuple(map(index, values["rgb"]))} if "rgb" in values else {}
+            changed = replace(self, **{**values, **whole, **bands})
             changed.check()
         except TypeError as error:
             raise BadInput(f"pictures: {dict(values)} has a value of a wrong type") from error

@@ -9,6 +9,7 @@ import pandas as pd
 
 from hf_galaxy.data.card_facts import DatasetFacts
 from hf_galaxy.data.dataset import rows_of
+from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.splits import in_fold, subset
 from hf_galaxy.data.targets import Rows, tables_of
 from hf_galaxy.errors import BadInput
@@ -53,15 +54,18 @@ class Sources:
         return sum(map(len, self.splits[split]))
 
 
-def open_sources(settings: Settings) -> Sources:
+def open_sources(settings: Settings, rendering: Rendering | None = None) -> Sources:
     """Open the datasets of a run, and choose the galaxies that its settings ask for.
+
+    Args:
+        rendering: as of `open_dataset`, for a run that is finished.
 
     Raises:
         BadInput: one cannot be opened, lacks a split or the target, or they do not go together.
     """
     readings = reading_of_each(settings.dataset, settings)
     opened = [
-        open_dataset(name, reading, settings.streaming)
+        open_dataset(name, reading, settings.streaming, rendering)
         for name, reading in zip(settings.dataset, readings, strict=True)
     ]
     if settings.fold is not None:

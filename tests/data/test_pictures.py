@@ -499,6 +499,9 @@ def test_a_stated_rendering_is_read_again(stated, rendering):
         ({"stretch": "cubic"}, "stretch 'cubic' is not one of"),
         ({"rgb": 3}, "has a value of a wrong type"),
         ({"low": "little"}, "has a value of a wrong type"),
+        ({"size": 64.5}, "has a value of a wrong type"),
+        ({"quality": "95"}, "has a value of a wrong type"),
+        ({"rgb": [0.0, 1.0, 2.0]}, "has a value of a wrong type"),
     ],
 )
 def test_values_that_are_none_are_refused(values, reason):
