@@ -14,6 +14,7 @@ from astropy.io import fits
 from PIL import Image
 
 from hf_galaxy.data.pictures import Rendering
+from hf_galaxy.data.views import Framing
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models.prediction_inputs import Reader
 from picture import Picture, plain_name, read_picture
@@ -83,7 +84,7 @@ GOOD = {
 
 @pytest.mark.parametrize("name", GOOD)
 def test_pixels_are_those_of_predict(name, tmp_path):
-    read = Reader([], [], None, Rendering()).decoded(GOOD[name])
+    read = Reader([], [], Framing(32), Rendering()).decoded(GOOD[name])
     (tmp_path / "a.png").write_bytes(GOOD[name])
     for file in (GOOD[name], tmp_path / "a.png", str(tmp_path / "a.png")):
         picture = read_picture(file)
