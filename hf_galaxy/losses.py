@@ -94,7 +94,7 @@ def class_cross_entropy(
     their batch, so that they do not depend on how galaxies are divided into batches and among processes.
 
     Args:
-        labels: (B,) class indices y.
+        labels: (B,) class indices y; or (B, C) shares of the classes, over which the formula is averaged.
         logits: (B, C).
         smoothing: s in [0, 1).
         weights: (C,) w; None: all 1.

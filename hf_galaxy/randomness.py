@@ -17,6 +17,11 @@ def hashed_place(id_str: str) -> float:
     return int.from_bytes(hashlib.sha256(id_str.encode()).digest()[:8], "big") / 2**64
 
 
+def seed_for(purpose: str, seed: int) -> int:
+    """64 bits: another seed for each purpose, so that what is drawn for one leaves what is drawn for the others as it is."""
+    return int.from_bytes(hashlib.sha256(f"{purpose} of seed {seed}".encode()).digest()[:8], "big")
+
+
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio: the step of SplitMix64
 
 

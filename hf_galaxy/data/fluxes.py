@@ -62,6 +62,23 @@ def arcsec_per_pixel_of(content: bytes) -> float | None:
     return None if scale is None else float(scale)
 
 
+def arcsec_of(content: bytes | None) -> float:
+    """The side of a pixel of an encoded picture, which must be known.
+
+    Raises:
+        BadInput: it is not, or there is no picture.
+    """
+    if content is None:
+        raise BadInput("there is no picture of fluxes")
+    try:
+        scale = arcsec_per_pixel_of(content)
+    except ValueError as error:
+        raise BadInput(f"its fluxes cannot be read ({error})") from error
+    if scale is None:
+        raise BadInput("the side of its pixels in arcsec is not known, which a header with a WCS gives")
+    return scale
+
+
 def filled(planes: np.ndarray) -> np.ndarray:
     """The same with the median of a plane's other pixels where it has no value: (C, H, W).
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from hf_galaxy.data.fluxes import FLUX, decode_fluxes, filled
+from hf_galaxy.data.fluxes import FLUX, arcsec_of, decode_fluxes, filled
 from hf_galaxy.data.pictures import check_pixels, open_picture, to_rgb
 from hf_galaxy.data.schema import InvalidVotes
 from hf_galaxy.data.targets import Rows, Target, galaxy_of, with_target
@@ -88,6 +88,7 @@ class Galaxies(Dataset):
             exactly what an image processor returns.
         keyed: also give `keys` (B,) int64, derived from the galaxies' names (`randomness.key_of`), or from their row numbers
             if they have no `id_str`.
+        scales: also give `arcsec` (B,) float32, the side of a pixel of the canvas; for fluxes.
 
     Raises:
         BadInput: as `Target.columns_of`.
@@ -100,9 +101,10 @@ class Galaxies(Dataset):
         target: Target,
         fast: bool = False,
         keyed: bool = False,
+        scales: bool = False,
     ) -> None:
         self.framing, self.target, self.shorter = framing, target, framing.scaled if fast else None
-        self.keyed, self.named = keyed, keyed and "id_str" in rows.column_names
+        self.scales, self.keyed, self.named = scales, keyed, keyed and "id_str" in rows.column_names
         names = ["id_str"] if self.named else []
         self.column = picture_column(framing)
         self.rows, self._whole = with_target(rows, [self.column, *names], target), rows
@@ -123,6 +125,8 @@ class Galaxies(Dataset):
             batch = {"pixels": pixels, **self.target.tensors(table, self.rows.features)}
         except InvalidVotes as error:
             raise BadInput(f"{galaxy_of(self._whole, indices[error.row])}, {error.reason}") from error
+        if self.scales:
+            batch["arcsec"] = self._scales(indices, contents, pictures)
         if self.keyed:
             names = table["id_str"].to_pylist() if self.named else map(str, indices)
             batch["keys"] = torch.tensor([key_of(name) for name in names])
@@ -132,6 +136,18 @@ class Galaxies(Dataset):
         if not self.framing.bands:
             return decode_batch(contents, self.shorter)
         return [filled(decode_fluxes(content, self.framing.bands)) for content in contents]
+
+    def _scales(
+        self, indices: list[int], contents: list[bytes | None], pictures: np.ndarray | list[np.ndarray]
+    ) -> torch.Tensor:
+        """(B,) float32: the side in arcsec of a pixel of each canvas."""
+        scales = []
+        for index, content, picture in zip(indices, contents, pictures, strict=True):
+            try:
+                scales.append(arcsec_of(content) * min(picture.shape[1:]) / self.framing.scaled)
+            except BadInput as error:
+                raise BadInput(f"{galaxy_of(self._whole, index)}: {error}; leave out --blur, or the galaxy") from error
+        return torch.tensor(scales, dtype=torch.float32)
 
     def _name_undecodable(self, indices: list[int], contents: list[bytes | None]) -> None:
         """Raise BadInput about the first picture that cannot be decoded."""

@@ -326,7 +326,7 @@ class GalaxyForImageClassification(GalaxyPreTrainedModel):
 
         Args:
             pixel_values: (B, 3, S, S) RGB, or (B, 1, S, S) grey, in [0, 1]; of a model of bands their fluxes (B, K, S, S).
-            labels: (B,) class indices; of a multi-label model (B, C), 1 for yes, 0 for no, NaN where missing.
+            labels: (B,) class indices, or (B, C) shares of the classes; of a multi-label model (B, C), 1 for yes, 0 for no, NaN where missing.
         """
         logits = self.head_outputs(pixel_values)
         loss = None

@@ -9,16 +9,19 @@ import torch.nn.functional as F
 
 from hf_galaxy.data.views import Framing
 from hf_galaxy.errors import BadInput
-from hf_galaxy.randomness import uniforms
+from hf_galaxy.randomness import seed_for, uniforms
 
 CACHED = 2**16  # pixels that are in the caches of a core as canvas, grid and view together
-
-# Both differ from `size` by an even number, so that the centre of one is the centre of the other, to the pixel.
+ERASED_AREA = (0.02, 0.2)  # of the view
+ERASED_SHAPE = (0.3, 1 / 0.3)  # height to width; with these areas no rectangle is larger than the view
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """How training views differ from the evaluation view; with all of it off they are equal.
+
+    Every number is drawn by the seed and the position alone, and those of one change by a generator of their own: so views depend
+    neither on processes, micro-batches and workers, nor on what else is switched on.
 
     Galaxies have no preferred orientation, so rotations and reflections do not change the answers of volunteers, except about the
     handedness of spirals, which a reflection swaps. The ranges are milder than Zoobot's (zoom 1.2 to 1.4, shear 20 degrees:
@@ -29,12 +32,28 @@ class Augmentation:
         flip: reflect half of the views.
         zoom: minimum and maximum magnification; (1, 1): none.
         shift: maximum in each direction, as a fraction of the view; 0: none.
+        shear: maximum angle in degrees, in any direction; 0: none.
+        erase: share of the views of which a rectangle is erased.
+        blur: maximum FWHM in arcsec of the Gaussian with which fluxes are convolved; 0: none.
+        noise: maximum standard deviation of the noise that is added to fluxes, in units of that of their sky; 0: none.
+        mixup, cutmix: alpha of the Beta distribution of the share of one galaxy in a mixture of two; 0: none.
     """
 
     rotate: bool = True
     flip: bool = True
     zoom: tuple[float, float] = (0.9, 1.1)
     shift: float = 0.05
+    shear: float = 0.0
+    erase: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    @property
+    def mixes(self) -> bool:
+        """Whether views are mixtures of two galaxies."""
+        return self.mixup > 0 or self.cutmix > 0
 
     def check(self) -> None:
         """Refuse wrong ranges.
@@ -48,6 +67,13 @@ class Augmentation:
             )
         if not 0 <= self.shift < 1:
             raise BadInput(f"--shift {self.shift}: is a fraction of the view, in [0, 1)")
+        if not 0 <= self.shear < 90:
+            raise BadInput(f"--shear {self.shear}: is an angle in degrees, in [0, 90)")
+        if not 0 <= self.erase <= 1:
+            raise BadInput(f"--erase {self.erase}: is a share of the views, in [0, 1]")
+        for name in ("blur", "noise", "mixup", "cutmix"):
+            if not 0 <= (value := getattr(self, name)) < np.inf:
+                raise BadInput(f"--{name} {value}: must not be negative")
 
 
 USUAL = Augmentation()
@@ -98,4 +124,59 @@ def draw_affine(
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     shift = (np.stack([right, down], axis=1) * 2 - 1) * augmentation.shift
     turned = np.stack([cos * mirror, -sin, sin * mirror, cos], axis=1).reshape(-1, 2, 2)
+    if augmentation.shear:
+        turned = turned @ _shears(seed, positions, augmentation.shear)
     return np.concatenate([turned, (shift * 2 * scale[:, None])[..., None]], axis=2).astype(np.float32)
+
+
+def _shears(seed: int, positions: Sequence[int], degrees: float) -> np.ndarray:
+    """(B, 2, 2) shears of any direction d and by angles a up to some degrees, which keep areas: 1 + tan(a) d n, with n normal to d."""
+    direction, size = uniforms(seed_for("shear", seed), positions, 2).T
+    tangent = np.tan(np.radians(degrees) * (2 * size - 1))
+    cos, sin = np.cos(np.pi * direction), np.sin(np.pi * direction)
+    along, normal = np.stack([cos, sin], axis=1), np.stack([-sin, cos], axis=1)
+    return np.eye(2) + tangent[:, None, None] * along[:, :, None] * normal[:, None, :]
+
+
+def draw_erased(seed: int, positions: Sequence[int], size: int, share: float) -> np.ndarray:
+    """(B, 4) int64: the rectangle that is erased of each view, as first row, row after the last, and the same of columns; empty
+    where nothing is. Areas are uniform, shapes log-uniform, as in Random Erasing (huggingface.co/papers/1708.04896).
+
+    Args:
+        size: side of the view in pixels.
+        share: of the views, with a rectangle.
+    """
+    erase, area, shape, *places = uniforms(seed_for("erase", seed), positions, 5).T
+    area = (ERASED_AREA[0] + (ERASED_AREA[1] - ERASED_AREA[0]) * area) * (erase < share)
+    ratio = ERASED_SHAPE[0] * (ERASED_SHAPE[1] / ERASED_SHAPE[0]) ** shape
+    edges = []
+    for length, place in zip((np.sqrt(area * ratio), np.sqrt(area / ratio)), places, strict=True):
+        pixels = (size * length).round()
+        first = np.floor(place * (size - pixels + 1))
+        edges += [first, first + pixels]
+    return np.stack(edges, axis=1).astype(np.int64)
+
+
+def inside(rectangles: torch.Tensor, size: int) -> torch.Tensor:
+    """(B, 4) rectangles, as `draw_erased` gives them -> (B, 1, S, S) bool: the pixels in them."""
+    first_row, end_row, first_column, end_column = rectangles.view(-1, 4, 1, 1).unbind(1)
+    places = torch.arange(size, device=rectangles.device)
+    rows, columns = places.view(1, -1, 1), places.view(1, 1, -1)
+    return ((first_row <= rows) & (rows < end_row) & (first_column <= columns) & (columns < end_column))[:, None]
+
+
+def erased(views: torch.Tensor, rectangles: torch.Tensor, fluxes: bool) -> torch.Tensor:
+    """The views (B, K, S, S) with sky in a rectangle of each.
+
+    Fluxes have no value there, which models take for sky. Pictures of 8 bits have the median of the view, channel by channel: that is
+    the sky wherever the galaxy fills less than half of it, also if it is white or coloured, where black would be a new object.
+
+    Args:
+        rectangles: of `draw_erased`.
+    """
+    if fluxes:
+        return views.masked_fill(inside(rectangles, views.shape[-1]), torch.nan)
+    some = (
+        views[..., ::4, ::4].flatten(2).sort().values
+    )  # a sixteenth of the pixels has the same median, to little more than the noise
+    return torch.where(inside(rectangles, views.shape[-1]), some[..., some.shape[-1] // 2, None, None], views)

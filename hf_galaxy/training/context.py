@@ -53,6 +53,11 @@ class RunContext:
         shard = ProcessShard.of(
             accelerator.process_index, accelerator.num_processes, settings.batch_size, settings.device_batch
         )
+        if settings.augmentation.mixes and shard.micro_batch(settings.batch_size) % 2:
+            raise BadInput(
+                f"{'--mixup' if settings.mixup else '--cutmix'}: mixes pairs of galaxies, but of --batch-size {settings.batch_size} each "
+                f"process has {shard.micro_batch(settings.batch_size)} at once; choose --batch-size and --device-batch so that it is even"
+            )
         check_start(settings.backbone, settings.start, settings.bands)
         with accelerator.main_process_first():
             sources = open_sources(settings)

@@ -18,10 +18,11 @@ from hf_galaxy.training.features import GalaxyFeatures, features_of, without_bac
 from hf_galaxy.training.loop import Batch, Checkpointing, Trainer
 from hf_galaxy.training.mixture import mixed
 from hf_galaxy.training.optimizers import make_optimizer, parameter_groups
+from hf_galaxy.training.random_views import random_views, target_of_views
 from hf_galaxy.training.schedule import Schedule
 from hf_galaxy.training.sequence import Positions, TrainingSequence, training_batches
 from hf_galaxy.training.settings import Settings
-from hf_galaxy.training.task import measure, model_inputs, view_batch
+from hf_galaxy.training.task import measure, model_inputs
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,10 @@ class GalaxyData:
         return training_batches(self.sequence, context.settings.batch_size, steps, context.shard, self.workers)
 
     def to_inputs(self, batch: Batch) -> Batch:
-        """Pictures become the random or central view of them."""
-        return model_inputs(batch, view_batch(batch, self.model.config.framing))
+        """Pictures become random views of them, features stay as they are."""
+        if "features" in batch:
+            return model_inputs(batch, batch["features"])
+        return model_inputs(target_of_views(batch, self.model), random_views(batch, self.model))
 
     def validate(self, model: nn.Module) -> float:
         """The loss on the validation split."""
@@ -82,7 +85,10 @@ class WholeModel:
             splits: "validation" is validated on; the training galaxies are always those of the run.
         """
         sources, framing = self.context.sources, self.model.config.framing
-        pictures = [Galaxies(rows, framing, sources.target, fast=True) for rows in sources.splits["train"]]
+        scales = settings.blur > 0
+        pictures = [
+            Galaxies(rows, framing, sources.target, fast=True, scales=scales) for rows in sources.splits["train"]
+        ]
         sequence = self._sequence(pictures, sources.strata)
         return self._fit(settings, galaxies, sequence, splits["validation"], self.context.workers, checkpointing)
 

@@ -58,7 +58,7 @@ class Mixture(Dataset):
         batch = next(iter(batches.values()))
         if len(batches) > 1:
             batch = {name: torch.cat([batches[g][name][i : i + 1] for g, i in places]) for name in batch}
-        return batch | {"affine": self.parts[0].views(positions)}
+        return self.parts[0].with_views(batch, positions)
 
     def row(self, position: int) -> tuple[int, int]:
         """The part that a position belongs to, and the row of its dataset."""

@@ -19,7 +19,8 @@ from hf_galaxy.cores import available_cores
 from hf_galaxy.data.galaxies import Galaxies
 from hf_galaxy.data.streaming import StreamedRows
 from hf_galaxy.errors import BadInput
-from hf_galaxy.training.augmentation import USUAL, Augmentation, draw_affine
+from hf_galaxy.training.augmentation import USUAL, Augmentation
+from hf_galaxy.training.random_views import draw_views
 
 FEW_CORES = (
     3  # up to which training is fastest without workers: measured for 2, computed for more (benchmarks/README.md)
@@ -82,7 +83,7 @@ class Positions(Protocol):
 class TrainingSequence(Dataset):
     """The endless sequence of training galaxies: one shuffle of the rows after another.
 
-    Position p determines the row and the random view (`affine`, (B, 2, 3)), by the seed alone. So a run does not depend on
+    Position p determines the row and the random view (`random_views.draw_views`), by the seed alone. So a run does not depend on
     the distribution of positions over processes, micro-batches and loader workers, and resumes exactly where it stopped.
 
     A stream is divided among the processes, so that each reads a part of it: from every shuffle each process sees an equal
@@ -119,15 +120,16 @@ class TrainingSequence(Dataset):
     def __getitem__(self, positions: list[int]) -> dict[str, torch.Tensor]:
         rows = [self.row(p) for p in positions]
         self.prefetch(*self.lane(positions[0]))
-        return self.galaxies[rows] | {"affine": self.views(positions)}
+        return self.with_views(self.galaxies[rows], positions)
 
     def row(self, position: int) -> int:
         """The row at a position."""
         return self.row_in(*self.lane(position))
 
-    def views(self, positions: list[int]) -> torch.Tensor:
-        """(B, 2, 3): the random view of each position."""
-        return torch.from_numpy(draw_affine(self.seed, positions, self.galaxies.framing, self.augmentation))
+    def with_views(self, batch: dict[str, torch.Tensor], positions: list[int]) -> dict[str, torch.Tensor]:
+        """A batch of galaxies, with the random numbers of the view of each position."""
+        arcsec = batch.pop("arcsec", None)
+        return batch | draw_views(self.seed, positions, self.galaxies.framing, self.augmentation, arcsec)
 
     def lane(self, position: int) -> tuple[int, int]:
         """The lane of a position, and the number of positions of that lane before it.

@@ -1,6 +1,7 @@
 """The settings of a training run: the options of hf-galaxy pretrain and hf-galaxy finetune, as run.json holds them."""
 
 import importlib.util
+import itertools
 import json
 import math
 import re
@@ -152,6 +153,18 @@ class Settings(VotesReading, Recipe):
     """Augmentation: minimum and maximum of random magnifications; milder than Zoobot's, which change the apparent size of a galaxy."""
     shift: float = 0.05
     """Augmentation: maximum of random shifts, as a fraction of the view."""
+    shear: float = 0.0
+    """Augmentation: maximum of random shears, in degrees, in any direction; 0: none. A shear changes how round a galaxy looks: by 20 degrees, a circle becomes an ellipse with an axis ratio of 0.70."""
+    erase: float = 0.0
+    """Augmentation: share of the views of which a random rectangle, 0.02 to 0.2 of its area, is replaced by sky (random erasing)."""
+    blur: float = 0.0
+    """Augmentation, for fluxes (--bands): maximum FWHM in arcsec of a random Gaussian with which a view is convolved, in addition to the seeing that it has; needs files that know their arcsec per pixel."""
+    noise: float = 0.0
+    """Augmentation, for fluxes (--bands): maximum standard deviation of random Gaussian noise in each pixel of the view, in units of the noise of the sky in each band, as it was measured on the pictures of the dataset."""
+    mixup: float = 0.0
+    """For classes and labels: mixup, alpha of the Beta distribution of the share of one galaxy in a mixture of two (0.2 in the paper); 0: none. With --cutmix each pair is mixed in one of both ways."""
+    cutmix: float = 0.0
+    """For classes and labels: cutmix, alpha of the Beta distribution of the share of a view that stays, while a square of it is that of another galaxy (1 in the paper); 0: none."""
     likelihood: Literal["dirichlet_multinomial", "multinomial"] = "dirichlet_multinomial"
     """For votes: likelihood used as training loss."""
     head_dropout: float = 0.2
@@ -192,7 +205,7 @@ class Settings(VotesReading, Recipe):
         """Random changes of training pictures."""
         from hf_galaxy.training.augmentation import Augmentation
 
-        return Augmentation(self.rotate, self.flip, self.zoom, self.shift)
+        return Augmentation(**{each.name: getattr(self, each.name) for each in fields(Augmentation)})
 
     def check(self) -> None:
         """As in `Recipe`, and for the settings that are added here."""
@@ -203,7 +216,7 @@ class Settings(VotesReading, Recipe):
         folds = (("fold",), lambda value: 1 <= value <= FOLDS, f"is the number of a fold, 1 to {FOLDS}")
         check_ranges(self, [*RANGES, folds])
         check_optimizer(self.optimizer)
-        self.augmentation.check()
+        self._check_augmentation()
         if self.weights is not None:
             check_weights(list(self.weights), len(self.dataset))
         self._check_target()
@@ -233,18 +246,30 @@ class Settings(VotesReading, Recipe):
             if broken:
                 raise BadInput(message)
 
+    def _check_augmentation(self) -> None:
+        """Refuse ranges that are none, and changes that the pictures or the trainable parts do not allow."""
+        self.augmentation.check()
+        frozen = TrainableParts.parse(self.train).kind == "head"
+        for name in ("shear", "erase", "blur", "noise", "mixup", "cutmix"):
+            value = getattr(self, name)
+            if value and frozen:
+                raise BadInput(
+                    f"--{name} {value}: --train head learns from features that are computed once, without augmentation; leave it out"
+                )
+            if value and name in ("blur", "noise") and not self.bands:
+                raise BadInput(f"--{name} {value}: is for fluxes, not for 8-bit pictures; name bands with --bands")
+
     def _check_target(self) -> None:
         """Refuse options of another target, and those that this one cannot work with."""
-        target = target_class(self.task)
-        own = target.options + target.loss_options
-        for task in TARGETS:
-            for name in target_class(task).options + target_class(task).loss_options:
-                if getattr(self, name) and name not in own:
-                    raise BadInput(
-                        f"--{name.replace('_', '-')}: is for --task {task}; --task {self.task} has "
-                        f"{', '.join('--' + each.replace('_', '-') for each in own)}"
-                    )
-        target.check(self)
+        options = {task: target_class(task).options + target_class(task).loss_options for task in TARGETS}
+        for name in dict.fromkeys(itertools.chain(*options.values())):
+            if getattr(self, name) and name not in options[self.task]:
+                tasks = " and ".join(task for task, names in options.items() if name in names)
+                raise BadInput(
+                    f"--{name.replace('_', '-')}: is for --task {tasks}; --task {self.task} has "
+                    f"{', '.join('--' + each.replace('_', '-') for each in options[self.task])}"
+                )
+        target_class(self.task).check(self)
 
 
 def default_settings(settings: type[Settings], arguments: list[str]) -> Settings:

@@ -1,7 +1,7 @@
 """The stretch of fluxes, measured on the training galaxies of a run."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -57,18 +57,24 @@ def warn_if_far(kept: dict, parts: Sequence[Rows], bands: Sequence[str]) -> None
         )
 
 
-def _sample(parts: Sequence[Rows], bands: Sequence[str]) -> list[np.ndarray]:
-    """(N,) for each band: fluxes of pixels of some galaxies."""
+def sampled_fluxes(parts: Sequence[Rows]) -> Iterator[tuple[Rows, int, bytes | None]]:
+    """The encoded fluxes of some galaxies of every dataset, with the rows and the index at which they are."""
     total = sum(map(len, parts))
-    pixels: list[np.ndarray] = []
     for rows in parts:
         wanted = min(len(rows), max(1, round(GALAXIES * len(rows) / total)))
         chosen = np.unique(np.linspace(0, len(rows) - 1, wanted).round().astype(int)).tolist()
         fluxes = rows.select_columns([FLUX]).with_format("arrow")[chosen][FLUX]
         for index, content in zip(chosen, fluxes.combine_chunks().field("bytes").to_pylist(), strict=True):
-            try:
-                planes = decode_fluxes(content, bands).reshape(len(bands), -1)
-            except BadInput as error:
-                raise BadInput(f"{galaxy_of(rows, index)}: {error}") from error
-            pixels.append(planes[:, :: -(-planes.shape[1] // PIXELS)])
+            yield rows, index, content
+
+
+def _sample(parts: Sequence[Rows], bands: Sequence[str]) -> list[np.ndarray]:
+    """(N,) for each band: fluxes of pixels of some galaxies."""
+    pixels: list[np.ndarray] = []
+    for rows, index, content in sampled_fluxes(parts):
+        try:
+            planes = decode_fluxes(content, bands).reshape(len(bands), -1)
+        except BadInput as error:
+            raise BadInput(f"{galaxy_of(rows, index)}: {error}") from error
+        pixels.append(planes[:, :: -(-planes.shape[1] // PIXELS)])
     return list(np.concatenate(pixels, axis=1))

@@ -15,9 +15,9 @@ from hf_galaxy.data.views import Framing, eval_view
 from hf_galaxy.models.model import GalaxyConfig, GalaxyPreTrainedModel
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.targets import target_class
-from hf_galaxy.training.augmentation import train_view
 from hf_galaxy.training.features import GalaxyFeatures
 from hf_galaxy.training.loop import Batch, to_device
+from hf_galaxy.training.observing import check_scales
 from hf_galaxy.training.sequence import ProcessShard, evaluation_batches
 from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.sources import Sources
@@ -46,6 +46,8 @@ def model_and_baseline(settings: Settings, sources: Sources, fields: dict) -> tu
 def flux_fields(settings: Settings, sources: Sources, fields: dict) -> dict:
     """The bands of a model and their stretch: that of its start, or measured on the training galaxies."""
     parts, bands = sources.splits["train"], settings.bands or ()
+    if settings.blur:
+        check_scales(parts)
     if fields.get("band_stretch") is None or settings.measure_stretch:
         return {"bands": list(bands), **measured_fields(parts, bands)}
     warn_if_far(fields["band_stretch"], parts, bands)
@@ -106,12 +108,8 @@ def evaluate(
 
 
 def view_batch(batch: dict[str, torch.Tensor], framing: Framing) -> torch.Tensor:
-    """The input of the model: features if the batch has them, else a random view if one was drawn, else the evaluation view."""
-    if "features" in batch:
-        return batch["features"]
-    if "affine" in batch:
-        return train_view(batch["pixels"], batch["affine"], framing)
-    return eval_view(batch["pixels"], framing)
+    """The input of the model in evaluation: features if the batch has them, else the centre of each canvas."""
+    return batch["features"] if "features" in batch else eval_view(batch["pixels"], framing)
 
 
 def model_inputs(batch: dict[str, torch.Tensor], pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:

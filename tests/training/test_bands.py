@@ -74,6 +74,46 @@ def test_two_processes_train_what_one_does(drawn, trained, tmp_path):
             assert torch.equal(values, two[name]), "both measure the same galaxies"
 
 
+AUGMENTED = dict(shear=10.0, erase=0.5, blur=2.0, noise=1.0, mixup=0.4, cutmix=1.0, head_dropout=0.0, epochs=2)
+
+
+@pytest.fixture(scope="module")
+def augmented(drawn, tmp_path_factory):
+    out = tmp_path_factory.mktemp("augmented") / "run"
+    return out, run(out, dataset=(drawn,), **CLASSES, **AUGMENTED)
+
+
+def test_with_every_augmentation_a_killed_run_ends_with_the_same_bits_and_workers_do_not_matter(
+    drawn, augmented, tmp_path
+):
+    options = dict(dataset=(drawn,), **CLASSES, **AUGMENTED, workers=1)
+    started = start(tmp_path / "killed", **options)
+    wait_for_checkpoints(1, tmp_path / "killed", started)
+    for process in started:
+        process.kill()
+        process.join()
+    again = run(tmp_path / "killed", **options)
+    assert "resuming at step" in (tmp_path / "killed.log").read_text()
+    assert_bit_equal(tmp_path / "killed", augmented[0])
+    assert again.training["losses"] == augmented[1].training["losses"]
+
+
+def test_with_every_augmentation_losses_do_not_depend_on_how_a_batch_is_divided(drawn, tmp_path):
+    options = dict(dataset=(drawn,), **CLASSES, **AUGMENTED) | dict(backbone="test_convnext")  # without batch norms
+    whole, divided = run(tmp_path / "whole", **options), run(tmp_path / "both", **options, processes=2, device_batch=4)
+    ours, theirs = (torch.tensor(record.training["losses"]) for record in (whole, divided))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=0)
+
+
+def test_galaxies_are_not_divided_so_that_pairs_are_torn(drawn, tmp_path):
+    (process,) = start(tmp_path / "odd", dataset=(drawn,), **CLASSES, mixup=0.2, batch_size=18, device_batch=9)
+    process.join()
+    assert (
+        "--mixup: mixes pairs of galaxies, but of --batch-size 18 each process has 9 at once"
+        in (tmp_path / "odd.log").read_text()
+    )
+
+
 def test_a_head_learns_on_features_of_fluxes(drawn, trained, tmp_path):
     record = run(
         tmp_path / "head", dataset=(drawn,), task="values", values=("size",), bands=BANDS, start=str(trained[0]), backbone=None,

@@ -118,7 +118,7 @@ def test_a_position_has_the_galaxy_of_its_row_and_no_votes_for_the_others_questi
         owners.append(part)
     assert 0 < sum(owners) < 40
     assert len(batch["affine"].unique(dim=0)) == 40
-    np.testing.assert_array_equal(batch["affine"], mixture.parts[1].views(list(range(40, 80))))
+    np.testing.assert_array_equal(batch["affine"], mixture.parts[1].with_views({}, list(range(40, 80)))["affine"])
 
 
 def batches_of(mixture, steps, share=ProcessShard(), workers=0):  # noqa: B008

@@ -256,7 +256,7 @@ def test_views_optimiser_and_decay_as_set_are_what_trains(mock_dataset, tmp_path
     settings = dict(dataset=(str(mock_dataset),), epochs=1)
     curves = [run(tmp_path / "plain", **settings).training["losses"]]
     options = [dict(optimizer="lion"), dict(layer_decay=0.5), dict(rotate=False), dict(flip=False), dict(zoom=(1.0, 1.5)),
-               dict(shift=0.3), dict(schedule="constant"), dict(weight_decay=0.9), dict(clip_norm=0.01), dict(subset=0.9)]  # fmt: skip
+               dict(shift=0.3), dict(schedule="constant"), dict(weight_decay=0.9), dict(clip_norm=0.01), dict(subset=0.9), dict(shear=20.0), dict(erase=0.5)]  # fmt: skip
     for number, option in enumerate(options):
         curves.append(run(tmp_path / str(number), **settings, **option).training["losses"])
         assert curves[-1] not in curves[:-1], option

@@ -52,7 +52,7 @@ class Classes(TrainingTarget):
     positive: str | None = None
 
     options: ClassVar = ("label",)
-    loss_options: ClassVar = ("label_smoothing", "class_weights")
+    loss_options: ClassVar = ("label_smoothing", "class_weights", "mixup", "cutmix")
 
     @classmethod
     def inferred_options(cls, options: Mapping[str, Any], rows: Callable[[], Rows]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ class Labels(ColumnsTarget):
     """Columns of yes (1) and no (0): bool, numbers, or a ClassLabel of two classes. Null, NaN and -1 are missing labels."""
 
     options: ClassVar = ("labels",)
+    loss_options: ClassVar = ("mixup", "cutmix")
     usual: ClassVar = ("bool", "int")
     kind: ClassVar = "yes/no column (bool, 0 and 1, or a ClassLabel of two classes)"
 
