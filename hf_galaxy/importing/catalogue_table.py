@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,13 +116,8 @@ class CatalogueTable:
         Raises:
             BadInput: names the first such row, and the number of the others.
         """
-        rows = np.flatnonzero(wrong)
-        if len(rows):
-            more = f" (and {len(rows) - 1} more such rows)" if len(rows) > 1 else ""
-            value = (self[column] if values is None else values).iloc[rows[0]]
-            raise BadInput(
-                f"{self.path}, row {self.rows[rows[0]]}, column {column}: {value!r} {problem}{more}{remedy and '; '}{remedy}"
-            )
+        cells = (self[column] if values is None else values).to_numpy()
+        refuse_rows(self.path, self.rows, np.asarray(wrong), column, problem, cells, remedy)
 
     def image_files(self, columns: ColumnMap) -> pd.Series:
         """(N,) the picture file of each row.
@@ -203,6 +198,33 @@ class CatalogueTable:
             numbers.append(number)
         self.refuse(wrong, entry.column, f"is not a number of type {entry.dtype}")
         return pa.array(numbers, _arrow_type(entry.dtype))
+
+
+def refuse_rows(
+    path: Path,
+    rows: np.ndarray,
+    wrong: np.ndarray,
+    column: str,
+    problem: str,
+    values: Sequence[str] | np.ndarray,
+    remedy: str = "",
+) -> None:
+    """Refuse a table if `wrong`, (N,) bool, is true in any row.
+
+    Args:
+        rows: (N,) number of each row in the table, from 1.
+        problem, remedy: as of `CatalogueTable.refuse`.
+        values: what the message quotes.
+
+    Raises:
+        BadInput: names the first such row, and the number of the others.
+    """
+    found = np.flatnonzero(wrong)
+    if len(found):
+        more = f" (and {len(found) - 1} more such rows)" if len(found) > 1 else ""
+        raise BadInput(
+            f"{path}, row {rows[found[0]]}, column {column}: {values[found[0]]!r} {problem}{more}{remedy and '; '}{remedy}"
+        )
 
 
 def _arrow_type(dtype: str) -> pa.DataType:

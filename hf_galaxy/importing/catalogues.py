@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import datasets
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from hf_galaxy.data.picture_files import PictureFiles
@@ -21,11 +20,11 @@ from hf_galaxy.data.schema import row_features
 from hf_galaxy.data.vote_matrix import matrix_of
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
-from hf_galaxy.importing.catalogue_table import FILE_NAME, CatalogueTable
+from hf_galaxy.importing.catalogue_names import CatalogueNames
+from hf_galaxy.importing.catalogue_table import CatalogueTable
 from hf_galaxy.importing.catalogue_votes import read_votes
-from hf_galaxy.importing.column_file import ColumnFile
+from hf_galaxy.importing.column_file import ColumnFile, Texts
 from hf_galaxy.importing.column_map import ColumnMap, Metadata
-from hf_galaxy.importing.first_of import first_of
 from hf_galaxy.importing.left_out import reason
 from hf_galaxy.importing.plan import Batch, LeftOut
 from hf_galaxy.importing.sky_columns import SkyColumns
@@ -74,8 +73,8 @@ class Catalogue:
     options: CatalogueOptions
     tree: DecisionTree | None
     rows: np.ndarray
-    ids: list[str]
-    files: list[str]
+    ids: Texts
+    files: Texts
     cells: ColumnFile
     dtypes: dict[str, str]
     notes: list[str]
@@ -100,9 +99,9 @@ class Catalogue:
         """
         columns = _without_missing_questions(columns, path)
         joined = list(columns.join.on) if columns.join else []
-        names = CatalogueTable.read(path, columns.name_columns | {*joined}, columns.join)
+        names = CatalogueTable.pieces(path, columns.name_columns | {*joined}, columns.join)
         pieces = CatalogueTable.pieces(path, columns.needed(tree), columns.join)
-        return cls._of_pieces(names, pieces, pictures, columns, tree, options or CatalogueOptions())
+        return cls._of_pieces(path, names, pieces, pictures, columns, tree, options or CatalogueOptions())
 
     @classmethod
     def of(
@@ -110,32 +109,27 @@ class Catalogue:
         options: CatalogueOptions | None = None,
     ) -> Catalogue:  # fmt: skip
         """The catalogue in a table that has been read; as `read`."""
-        return cls._of_pieces(table, iter([table]), pictures, columns, tree, options or CatalogueOptions())
+        names, pieces = iter([table]), iter([table])
+        return cls._of_pieces(table.path, names, pieces, pictures, columns, tree, options or CatalogueOptions())
 
     @classmethod
     def _of_pieces(
-        cls, names: CatalogueTable, pieces: Iterator[CatalogueTable], pictures: PictureFiles, columns: ColumnMap,
-        tree: DecisionTree | None, options: CatalogueOptions,
+        cls, path: Path, names: Iterator[CatalogueTable], pieces: Iterator[CatalogueTable], pictures: PictureFiles,
+        columns: ColumnMap, tree: DecisionTree | None, options: CatalogueOptions,
     ) -> Catalogue:  # fmt: skip
         """The catalogue.
 
         Args:
-            names: the columns of names and pictures, of all rows.
+            names: the columns of names and pictures, of all rows, some rows at a time.
             pieces: all columns, of all rows, some rows at a time.
         """
-        whole = len(names)
-        if (column := columns.id_str) is None:
-            names, column = names.named_by_files(columns), FILE_NAME
-        names, files, missing = _with_pictures(names, columns, column, pictures, options.skip_missing)
-        ids = names[column]
-        _check_ids(names, column)
-        kept = np.zeros(whole, bool)
-        kept[names.rows - 1] = True
+        galaxies = CatalogueNames.of(path, names, columns, pictures, options.skip_missing)
         conversion = _Conversion(columns, tree, options.volunteers)
-        file = ColumnFile(conversion.tables(pieces, kept))
+        file = ColumnFile(conversion.tables(pieces, galaxies.kept))
         return cls(
-            names.path, pictures, columns, options, conversion.tree, names.rows, ids.tolist(), files, file,
-            conversion.dtypes, _notes(missing, whole) + conversion.notes, conversion.digest.hexdigest(), missing,
+            path, pictures, columns, options, conversion.tree, np.flatnonzero(galaxies.kept).astype(np.int32) + 1,
+            galaxies.ids, galaxies.files, file, conversion.dtypes, galaxies.notes + conversion.notes,
+            conversion.digest.hexdigest(), galaxies.missing,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -174,8 +168,12 @@ class Catalogue:
         """(N, 2) right ascension and declination in degrees, NaN where unknown; None: there are no such columns."""
         if not {"ra", "dec"} <= self.dtypes.keys():
             return None
-        sky = ["ra", "dec"]
-        return _float64(self.cells.columns(sky), sky)
+        positions = np.empty((len(self), 2))
+        first = 0
+        for piece in self.cells.pieces():
+            positions[first : first + len(piece)] = _float64(piece, ["ra", "dec"])
+            first += len(piece)
+        return positions
 
     @property
     def total_votes(self) -> np.ndarray | None:
@@ -223,8 +221,9 @@ class Catalogue:
     def left_out(self, unread: Sequence[int]) -> list[LeftOut]:
         """The rows without a picture, and those of which it cannot be read."""
         strict = replace(self, options=replace(self.options, skip_bad=False))
-        rows = self.rows.tolist()
-        return self.missing + [LeftOut(self.ids[i], rows[i], self.files[i], reason(strict, i)) for i in unread]
+        return self.missing + [
+            LeftOut(self.ids[i], int(self.rows[i]), self.files[i], reason(strict, i)) for i in unread
+        ]
 
     def fingerprint(self) -> str:
         """Changes whenever the rows may change; of the pictures it holds paths, sizes and times."""
@@ -295,14 +294,6 @@ class _Conversion:
         return self.sky.checked(piece, pa.table(data))
 
 
-def _check_ids(table: CatalogueTable, column: str) -> None:
-    ids = table[column]
-    table.refuse(ids == "", column, "is empty")
-    rounded = ids.str.fullmatch(r"\d\.\d+[eE]\+?\d+")
-    table.refuse(rounded, column, "was once a number of many digits and has lost some: write the names as texts")
-    table.refuse(ids.duplicated(), column, "is in an earlier row too")
-
-
 def _without_missing_questions(columns: ColumnMap, path: Path) -> ColumnMap:
     """The map without the questions of which the catalogue has no fractions."""
     if not columns.fractions:
@@ -313,48 +304,6 @@ def _without_missing_questions(columns: ColumnMap, path: Path) -> ColumnMap:
         return columns  # reading the table will report it
     questions = {q: answers for q, answers in columns.fractions.questions.items() if available & set(answers.values())}
     return replace(columns, fractions=replace(columns.fractions, questions=questions))
-
-
-def _with_pictures(
-    table: CatalogueTable, columns: ColumnMap, names_in: str, pictures: PictureFiles, skip_missing: bool
-) -> tuple[CatalogueTable, list[str], list[LeftOut]]:
-    """The rows that have a picture, their files, and the rows without one.
-
-    Args:
-        names_in: the column of names.
-    """
-    files = table.image_files(columns)
-    if files.str.contains("\\", regex=False).any():  # paths of Windows
-        files = files.map(lambda name: name if name in pictures else name.replace("\\", "/"))
-    missing = ~files.map(lambda name: name in pictures).to_numpy(bool)
-    if missing.any():
-        files, missing = _by_base_names(files, missing, pictures)
-    if not missing.any():
-        return table, files.tolist(), []
-    if not skip_missing:
-        table.refuse(missing, columns.image, f"is not a picture in {pictures}", files, "--skip-missing leaves them out")
-    if missing.all():
-        raise BadInput(f"{table.path}: no row has a picture in {pictures}")
-    without = table.select(missing)
-    reason = f"is not a picture in {pictures}"
-    cells = zip(without[names_in], without.rows.tolist(), files[missing], strict=True)
-    return table.select(~missing), files[~missing].tolist(), [LeftOut(*each, reason) for each in cells]
-
-
-def _notes(missing: list[LeftOut], rows: int) -> list[str]:
-    """A sentence on the rows without a picture, if there are such."""
-    names = first_of([each.id_str or f"row {each.row}" for each in missing])
-    return [f"{len(missing):,} of the catalogue's {rows:,} rows have no picture and are left out: {names}."] * bool(
-        missing
-    )
-
-
-def _by_base_names(files: pd.Series, missing: np.ndarray, pictures: PictureFiles) -> tuple[pd.Series, np.ndarray]:
-    """Files that were in other folders when the table was written, by their names alone if these differ; and which rows lack one."""
-    names = files.map(lambda name: name.rpartition("/")[2])
-    here = missing & ~names.duplicated(keep=False).to_numpy(bool)
-    here &= names.where(here, "").map(lambda name: name in pictures).to_numpy(bool)
-    return files.where(~here, names), missing & ~here
 
 
 def _content(column: pa.ChunkedArray) -> bytes:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -77,6 +77,10 @@ class ColumnFile:
         """Some columns of all rows."""
         return pa.concat_tables(piece.select(list(names)) for piece in self.pieces())
 
+    def texts(self, name: str) -> pa.ChunkedArray:
+        """A column of texts, none of which is in memory."""
+        return pa.chunked_array([batch[name] for batch in self._batches], pa.string())
+
     def rows(self, rows: Sequence[int]) -> pa.Table:
         """Some rows, in the given order."""
         if not self.schema.names:
@@ -94,6 +98,39 @@ class ColumnFile:
         )
         found = pa.Table.from_batches(parts).combine_chunks().take(pa.array(np.argsort(order)))
         return _unpacked(found, self.schema)
+
+
+class Texts(Sequence[str]):
+    """The texts of one column of a file, which stay on the disk. Can be pickled.
+
+    Args:
+        column: the name of the column.
+    """
+
+    def __init__(self, file: ColumnFile, column: str) -> None:
+        self.file, self.column = file, column
+
+    def __getstate__(self) -> dict:
+        return {"file": self.file, "column": self.column}
+
+    @cached_property
+    def _array(self) -> pa.ChunkedArray:
+        return self.file.texts(self.column)
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, chosen: Any) -> Any:
+        return self._array[chosen].to_pylist() if isinstance(chosen, slice) else self._array[int(chosen)].as_py()
+
+    def __iter__(self) -> Iterator[str]:
+        for piece in self.pieces():
+            yield from piece
+
+    def pieces(self) -> Iterator[list[str]]:
+        """All texts in their order, some at a time."""
+        for array in self._array.chunks:
+            yield array.to_pylist()
 
 
 def _packed(table: pa.Table) -> pa.RecordBatch:

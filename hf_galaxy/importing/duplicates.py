@@ -1,11 +1,12 @@
 """Rows of the same galaxy: by position in the sky, and by picture."""
 
 import tempfile
-from typing import Self
+from typing import IO, Self
 
 import numpy as np
 from PIL import Image
 
+from hf_galaxy.importing.groups import Groups
 from hf_galaxy.importing.sky import pairs_within
 
 # As in the data of huggingface.co/papers/2404.02973: rows closer than this are the same galaxy.
@@ -13,6 +14,7 @@ SAME_GALAXY_ARCSEC = 20.0
 SIDE = 32  # pixels
 MIN_SIMILARITY = 0.85  # of the fine structures of one picture
 BANDS, BITS = 48, 16
+PROJECTED = 4096  # fine structures at once
 
 
 def pairs_on_the_sky(positions: np.ndarray, arcsec: float = SAME_GALAXY_ARCSEC) -> np.ndarray:
@@ -24,9 +26,9 @@ def pairs_on_the_sky(positions: np.ndarray, arcsec: float = SAME_GALAXY_ARCSEC) 
     return pairs_within(positions, arcsec)
 
 
-def groups_on_the_sky(positions: np.ndarray, arcsec: float = SAME_GALAXY_ARCSEC) -> np.ndarray:
-    """(N,) group number of each row, from 0: groups are rows within `arcsec` of each other, directly or through others."""
-    return groups_of_pairs(pairs_on_the_sky(positions, arcsec), len(positions))
+def groups_on_the_sky(positions: np.ndarray, arcsec: float = SAME_GALAXY_ARCSEC) -> Groups:
+    """Rows within `arcsec` of each other, directly or through others."""
+    return Groups.of_pairs(pairs_on_the_sky(positions, arcsec))
 
 
 def fine_structure(picture: Image.Image) -> np.ndarray:
@@ -85,35 +87,31 @@ def pictures_alike(structures: np.ndarray) -> np.ndarray:
     Returns:
         Pairs that connect all copies: of many equal pictures each is paired with the first of them.
     """
-    filled = np.array([i for i, structure in enumerate(structures) if structure.any()], int)
-    hashes = np.array([hash(structures[i].tobytes()) for i in filled], np.int64)
-    _, firsts, same = np.unique(hashes, return_index=True, return_inverse=True)
-    earlier = filled[firsts[same]]
-    equal = np.stack([earlier, filled], axis=1)[earlier != filled]
-    different = filled[np.sort(firsts)]
+    filled = np.flatnonzero(np.fromiter((structure.any() for structure in structures), bool, len(structures)))
+    hashes = np.fromiter((hash(structures[i].tobytes()) for i in filled), np.int64, len(filled))
+    same = Groups.of_equal(hashes)
+    equal, alike = filled[same.pairs()], [np.empty((0, 2), np.int64)]
+    is_first = np.ones(len(filled), bool)
+    is_first[same.pairs()[:, 1]] = False
+    different = filled[is_first]
+    del filled, hashes, same, is_first
+    with tempfile.TemporaryFile(prefix="hf_galaxy-") as file:
+        for band in _codes(structures, different, file):
+            order = np.argsort(band, kind="stable")
+            for group in np.split(order, np.flatnonzero(np.diff(band[order])) + 1):
+                if len(group) > 1:
+                    near = structures[different[group]].astype(np.float32)
+                    pairs = different[group[np.argwhere(np.triu(near @ near.T > MIN_SIMILARITY, 1))]]
+                    alike.append(np.sort(pairs, axis=1))
+    return np.concatenate([equal, np.unique(np.concatenate(alike), axis=0)])
+
+
+def _codes(structures: np.ndarray, rows: np.ndarray, file: IO[bytes]) -> np.ndarray:
+    """(BANDS, len(rows)) uint16 on the disk: on which side of BITS random planes each fine structure is."""
+    shape = (BANDS, len(rows))
     planes = np.random.default_rng(0).standard_normal((structures.shape[1], BANDS * BITS)).astype(np.float32)
-    codes = np.concatenate(
-        [
-            np.packbits(structures[different[i : i + 4096]].astype(np.float32) @ planes > 0, axis=1)
-            for i in range(0, len(different), 4096)
-        ]
-        or [np.empty((0, BANDS * BITS // 8), np.uint8)]
-    ).view(np.uint16)  # BITS bits each
-    pairs = [equal]
-    for band in codes.T:
-        order = np.argsort(band, kind="stable")
-        for group in np.split(order, np.flatnonzero(np.diff(band[order])) + 1):
-            if len(group) > 1:
-                near = structures[different[group]].astype(np.float32)
-                alike = different[group[np.argwhere(np.triu(near @ near.T > MIN_SIMILARITY, 1))]]
-                pairs.append(np.sort(alike, axis=1))
-    return np.unique(np.concatenate(pairs), axis=0)
-
-
-def groups_of_pairs(pairs: np.ndarray, rows: int) -> np.ndarray:
-    """(rows,) group number of each row, from 0: groups are rows that pairs connect, directly or through others."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    links = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(rows, rows))
-    return connected_components(links, directed=False)[1]
+    codes = np.memmap(file, np.uint16, "w+", shape=shape) if len(rows) else np.empty(shape, np.uint16)
+    for i in range(0, len(rows), PROJECTED):
+        sides = structures[rows[i : i + PROJECTED]].astype(np.float32) @ planes > 0
+        codes[:, i : i + PROJECTED] = np.packbits(sides, axis=1).view(np.uint16).T
+    return codes

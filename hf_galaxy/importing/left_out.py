@@ -52,7 +52,7 @@ def _not_written(source: Source, planned: Plan, folder: Path) -> Iterator[int]:
                 continue
             written = iter(file.read(["id_str"])["id_str"].to_pylist())
         name = next(written, None)
-        for row in shard.rows:
+        for row in shard.rows.tolist():
             if source.ids[row] == name:
                 name = next(written, None)
             else:

@@ -15,7 +15,9 @@ import pyarrow as pa
 
 from hf_galaxy.data.schema import SPLITS, place_in_order, split_of
 from hf_galaxy.errors import BadInput
-from hf_galaxy.importing.duplicates import SAME_GALAXY_ARCSEC, groups_of_pairs, pairs_on_the_sky
+from hf_galaxy.importing.categories import Categories
+from hf_galaxy.importing.duplicates import SAME_GALAXY_ARCSEC, pairs_on_the_sky
+from hf_galaxy.importing.groups import Groups, hashes_of
 
 if TYPE_CHECKING:
     import datasets
@@ -101,7 +103,7 @@ class Source(Protocol):
         values: columns of numbers that the statistics summarise.
         caption: column that the contact sheet prints below each picture.
         split_names: the names that decide the split, where these are not `ids`; rows with the same name are the same galaxy.
-        campaigns: campaign of each galaxy; None: there is only one.
+        campaigns: campaign of each galaxy, as `Categories` if they are many; None: there is only one.
         positions: (N, 2) right ascension and declination in degrees; None: unknown.
         total_votes: (N,) number of votes of each galaxy; None: there are none.
         notes: sentences for the card, on how the data were processed.
@@ -109,7 +111,7 @@ class Source(Protocol):
     """
 
     @property
-    def ids(self) -> list[str]: ...
+    def ids(self) -> Sequence[str]: ...
     @property
     def features(self) -> datasets.Features: ...
     @property
@@ -119,9 +121,9 @@ class Source(Protocol):
     @property
     def caption(self) -> str: ...
     @property
-    def split_names(self) -> list[str] | None: ...
+    def split_names(self) -> Sequence[str] | None: ...
     @property
-    def campaigns(self) -> list[str] | None: ...
+    def campaigns(self) -> Sequence[str] | None: ...
     @property
     def positions(self) -> np.ndarray | None: ...
     @property
@@ -173,12 +175,12 @@ class Duplicates:
 
 @dataclass(frozen=True)
 class Shard:
-    """One Parquet file: its path in the folder, and its rows in order."""
+    """One Parquet file: its path in the folder, and its rows in order, (R,) int32."""
 
     path: Path
     campaign: str | None
     split: str
-    rows: list[int]
+    rows: np.ndarray
 
 
 class Plan(NamedTuple):
@@ -205,29 +207,37 @@ def plan(
         BadInput: the galaxies are so dense that chains of neighbours connect a large part of the field.
     """
     names = source.split_names or source.ids
-    near = np.empty((0, 2), int) if source.positions is None else pairs_on_the_sky(source.positions, arcsec)
+    positions = source.positions
+    near = np.empty((0, 2), int) if positions is None else pairs_on_the_sky(positions, arcsec)
+    del positions
     if splits is None:
         _check_crowding(near, len(names), arcsec)
-    groups = _groups(np.concatenate([near, _pairs_of_equal(names)]), len(names))
-    in_train_too = 0 if splits is None else _in_train_too(groups, splits)
-    splits, moved = assign_splits(names, groups) if splits is None else (splits, 0)
-    votes = np.zeros(len(names), int) if source.total_votes is None else source.total_votes
-    kept = choose_rows(near, votes) if drop_duplicates else np.ones(len(names), bool)
-    duplicates = Duplicates(arcsec, len(groups), sum(map(len, groups)), moved, int((~kept).sum()), in_train_too)
-    return Plan(_shards(source, splits, np.flatnonzero(kept)), duplicates)
+    groups = Groups.of_pairs(np.concatenate([near, Groups.of_equal(hashes_of(names)).pairs()]))
+    moved = in_train_too = 0
+    if splits is None:
+        chosen, moved = assign_splits(names, groups)
+    else:
+        chosen = Categories.of(splits)
+        in_train_too = _in_train_too(groups, chosen)
+    kept = np.ones(len(names), bool)
+    if drop_duplicates:
+        votes = source.total_votes
+        kept = choose_rows(near, np.zeros(len(names), int) if votes is None else votes)
+    duplicates = Duplicates(arcsec, len(groups), len(groups.rows), moved, int((~kept).sum()), in_train_too)
+    return Plan(_shards(source, chosen, kept), duplicates)
 
 
-def assign_splits(names: Sequence[str], groups: list[list[int]]) -> tuple[list[str], int]:
+def assign_splits(names: Sequence[str], groups: Groups) -> tuple[Categories, int]:
     """The split of each row, by its name or, in a group, by the name of one of the group; and how many rows that moved."""
-    splits = [split_of(name) for name in names]
-    moved = 0
-    for rows in groups:
-        # Not the least `hashed_place`, which decides the split: of several numbers the least is nearly always train's.
-        leader = min(rows, key=lambda i: place_in_order(names[i]))
-        moved += sum(splits[i] != splits[leader] for i in rows)
-        for i in rows:
-            splits[i] = splits[leader]
-    return splits, moved
+    numbers = {split: number for number, split in enumerate(SPLITS)}
+    codes = np.fromiter((numbers[split_of(name)] for name in names), np.uint8, len(names))
+    # Not the least `hashed_place`, which decides the split: of several numbers the least is nearly always train's.
+    places = np.fromiter((place_in_order(names[i]) for i in groups.rows), float, len(groups.rows))
+    leaders = groups.rows[np.lexsort((places, groups.numbers))[groups.starts]]
+    together = np.repeat(codes[leaders], groups.sizes)
+    moved = int((codes[groups.rows] != together).sum())
+    codes[groups.rows] = together
+    return Categories(codes, list(SPLITS)), moved
 
 
 def choose_rows(pairs: np.ndarray, votes: np.ndarray) -> np.ndarray:
@@ -248,52 +258,36 @@ def choose_rows(pairs: np.ndarray, votes: np.ndarray) -> np.ndarray:
     return kept
 
 
-def _pairs_of_equal(names: Sequence[str]) -> np.ndarray:
-    """(M, 2) each row whose name an earlier row has, with the first such row."""
-    if not names:
-        return np.empty((0, 2), int)
-    numbers = pa.array(names, pa.large_string()).dictionary_encode().indices.to_numpy()
-    first = np.unique(numbers, return_index=True)[1][numbers]
-    rows = np.arange(len(names))
-    return np.stack([first, rows], axis=1)[first != rows]
-
-
-def _in_train_too(groups: list[list[int]], splits: Sequence[str]) -> int:
+def _in_train_too(groups: Groups, splits: Categories) -> int:
     """The number of rows in other splits than train whose galaxy has a row in train."""
-    of_groups = ([splits[i] for i in rows] for rows in groups)
-    return sum(len(held) - held.count("train") for held in of_groups if "train" in held)
+    in_train = splits.codes[groups.rows] == (splits.names.index("train") if "train" in splits.names else -1)
+    galaxies = np.bincount(groups.numbers, in_train, len(groups)) > 0
+    return int((np.repeat(galaxies, groups.sizes) & ~in_train).sum())
 
 
 def _check_crowding(near: np.ndarray, rows: int, arcsec: float) -> None:
-    sizes = np.bincount(groups_of_pairs(near, rows)) if len(near) else np.zeros(1, int)
-    if sizes.max() > max(MAX_GROUP_SIZE, rows * MAX_GROUP_SHARE):
+    largest = Groups.of_pairs(near).sizes.max(initial=0)
+    if largest > max(MAX_GROUP_SIZE, rows * MAX_GROUP_SHARE):
         raise BadInput(
-            f"{sizes.max():,} of {rows:,} galaxies are connected by steps of up to {arcsec:g} arcsec and would all be in one "
+            f"{largest:,} of {rows:,} galaxies are connected by steps of up to {arcsec:g} arcsec and would all be in one "
             "split: the field is too crowded for that; use a smaller --same-galaxy-arcsec, such as 1"
         )
 
 
-def _groups(pairs: np.ndarray, rows: int) -> list[list[int]]:
-    """The rows of each group of two and more that pairs connect, directly or through others."""
-    group = groups_of_pairs(pairs, rows)
-    sizes = np.bincount(group)
-    members: dict[int, list[int]] = {}
-    for i in np.flatnonzero(sizes[group] > 1).tolist():
-        members.setdefault(int(group[i]), []).append(i)
-    return list(members.values())
+def _shards(source: Source, splits: Categories, kept: np.ndarray) -> list[Shard]:
+    """Files of at most ROWS_PER_FILE rows of one split and campaign.
 
-
-def _shards(source: Source, splits: Sequence[str], rows: np.ndarray) -> list[Shard]:
-    """Files of at most ROWS_PER_FILE rows of one split and campaign."""
-    campaigns: Sequence[str | None] = source.campaigns or [None] * len(splits)
-    parts: dict[tuple[str | None, str], list[int]] = {}
-    places = np.fromiter((place_in_order(source.ids[i]) for i in rows), float, len(rows))
-    for i in rows[np.argsort(places, kind="stable")].tolist():
-        parts.setdefault((campaigns[i], splits[i]), []).append(i)
+    Args:
+        kept: (N,) bool, the rows that are written.
+    """
+    order = np.argsort(np.fromiter(map(place_in_order, source.ids), float, len(kept)), kind="stable").astype(np.int32)
+    order = order[kept[order]]
+    campaigns = None if source.campaigns is None else Categories.of(source.campaigns)
     shards = []
-    for split in dict.fromkeys([*SPLITS, *splits]):
-        for campaign in dict.fromkeys(campaigns):
-            of_part = parts.get((campaign, split), [])
+    for split in dict.fromkeys([*SPLITS, *splits.names]):
+        of_split = order[splits.codes[order] == splits.names.index(split)] if split in splits.names else order[:0]
+        for code, campaign in enumerate([None] if campaigns is None else campaigns.names):
+            of_part = of_split if campaigns is None else of_split[campaigns.codes[of_split] == code]
             for number, first in enumerate(range(0, len(of_part), ROWS_PER_FILE)):
                 path = Path("data", campaign or "", f"{split}-{number:05d}.parquet")
                 shards.append(Shard(path, campaign, split, of_part[first : first + ROWS_PER_FILE]))

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 # Rings around galaxies, in radii of a match, where the rows of another table that are there by chance are counted.
 RING = (5.0, 20.0)
+ROWS_OF_BAND = 50_000
 
 
 def on_sphere(positions: np.ndarray) -> np.ndarray:
@@ -34,13 +35,28 @@ def arcsec_of(chords: np.ndarray) -> np.ndarray:
 
 
 def pairs_within(positions: np.ndarray, arcsec: float) -> np.ndarray:
-    """(K, 2) pairs of rows within `arcsec` of each other.
+    """(K, 2) pairs of rows within `arcsec` of each other, in bands of declination: a tree of all rows would need some 100 bytes for each.
 
     Args:
         positions: (N, 2) right ascension and declination in degrees; a row with NaN has no neighbour.
     """
-    known, tree = _tree(positions)
-    return known[tree.query_pairs(chord_of(arcsec), output_type="ndarray")]
+    known = np.flatnonzero(np.isfinite(positions[:, 0]) & np.isfinite(positions[:, 1])).astype(np.int32)
+    declinations = positions[known, 1]
+    order = np.argsort(declinations, kind="stable")
+    declinations, order = declinations[order], known[order]
+    del known
+    pairs = [np.empty((0, 2), np.int64)]
+    for first in range(0, len(order), ROWS_OF_BAND):
+        end = min(first + ROWS_OF_BAND, len(order))
+        # A margin for the rounding of chords, which near the poles tells more than that of declinations.
+        beyond = declinations[end - 1] + arcsec / 3600 * (1 + 1e-6) + 1e-9
+        last = int(np.searchsorted(declinations, beyond, side="right"))
+        band = order[first:last]
+        _, tree = _tree(positions[band])
+        near = tree.query_pairs(chord_of(arcsec), output_type="ndarray")
+        own = near.min(axis=1, initial=len(band)) < end - first  # other pairs are of the next band
+        pairs.append(band[near[own]])
+    return np.concatenate(pairs)
 
 
 class Matches(NamedTuple):

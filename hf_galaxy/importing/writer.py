@@ -116,7 +116,7 @@ def _write_shard(make: Make, shard: Shard, folder: Path, counts: Statistics, sho
         partial = stack.enter_context(whole_file(path))
         writer = stack.enter_context(_Writer(partial, features, lambda table: counts.add(shard.split, table)))
         native = None
-        parts = [shard.rows[i : i + ROWS_PER_BATCH] for i in range(0, len(shard.rows), ROWS_PER_BATCH)]
+        parts = [shard.rows[i : i + ROWS_PER_BATCH].tolist() for i in range(0, len(shard.rows), ROWS_PER_BATCH)]
         for rows, batch in zip(parts, make(parts), strict=True):
             show.update(len(rows))
             if batch.native is not None:
@@ -214,8 +214,15 @@ def _write_tiny(shards: list[Shard], features: datasets.Features, folder: Path) 
 def sample(folder: Path, columns: list[str], galaxies: int) -> list[dict[str, Any]]:
     """Rows of all campaigns at equal distances in `tiny/`."""
     files = [file for split in SPLITS for file in sorted((folder / "tiny").glob(f"{split}-*.parquet"))]
-    rows = pa.concat_tables(pq.read_table(file, columns=columns) for file in files)
-    return rows.take(np.unique(np.linspace(0, rows.num_rows - 1, galaxies).round().astype(int))).to_pylist()
+    total = sum(pq.read_metadata(file).num_rows for file in files)
+    wanted = np.unique(np.linspace(0, total - 1, galaxies).round().astype(int))
+    rows, first = [], 0
+    for file in files:
+        for batch in pq.ParquetFile(file).iter_batches(ROWS_READ, columns=columns):
+            here = wanted[(wanted >= first) & (wanted < first + len(batch))] - first
+            rows += batch.take(pa.array(here)).to_pylist()
+            first += len(batch)
+    return rows
 
 
 def kinds_of_pictures(folder: Path) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,7 +11,6 @@ from typing import Any, Literal
 import datasets
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from PIL import Image
 
 from hf_galaxy.data.pictures import open_picture, to_rgb
@@ -25,11 +24,11 @@ from hf_galaxy.importing.duplicates import (
     SAME_GALAXY_ARCSEC,
     FineStructures,
     fine_structure,
-    groups_of_pairs,
     groups_on_the_sky,
     pictures_alike,
 )
-from hf_galaxy.importing.first_of import EXAMPLES, first_of
+from hf_galaxy.importing.first_of import EXAMPLES, Examples, first_of
+from hf_galaxy.importing.groups import Groups, hashes_of
 from hf_galaxy.progress import progress
 from hf_galaxy.publishing.dataset_card import table_row
 
@@ -82,7 +81,7 @@ def check_dataset(
     counts = Statistics(features, tree, [column for column in own.get("values", {}) if column in floats])
     total = sum(map(len, splits.values()))
     with FineStructures() as structures:
-        rows_read = _RowChecks(features, tree, structures)
+        rows_read = _RowChecks(splits, features, tree, structures)
         with ThreadPoolExecutor(threads) as pool, progress(total=total, desc="checking", unit=" galaxies") as show:
             for split, rows in splits.items():
                 for table in rows.batches(ROWS_AT_ONCE):
@@ -149,17 +148,21 @@ def _files(split: str, rows: StreamedRows) -> Iterator[Finding]:
 class _RowChecks:
     """Collects what the checks need of each row."""
 
-    def __init__(self, features: datasets.Features, tree: DecisionTree | None, structures: FineStructures) -> None:
-        self.features, self.tree = features, tree
-        self.ends: dict[str, int] = {}  # split -> the row behind its last one
-        self.rows = 0
-        self.names: list[pa.Array] = []
-        self.hashes_of_files: list[int] = []  # of each picture that could be decoded
-        self.decoded: list[int] = []  # their rows
+    def __init__(
+        self,
+        splits: dict[str, StreamedRows],
+        features: datasets.Features,
+        tree: DecisionTree | None,
+        structures: FineStructures,
+    ) -> None:
+        self.splits, self.features, self.tree = splits, features, tree
+        self.starts = np.cumsum([0, *map(len, splits.values())])  # the first row of each split
+        self.rows = self.empty_names = 0
+        self.names: list[np.ndarray] = []  # hashes of them
+        self.files: list[np.ndarray] = []  # hashes of each picture that could be decoded
+        self.decoded: list[np.ndarray] = []  # their rows
         self.structures = structures
-        self.undecodable: list[str] = []
-        self.small: list[str] = []
-        self.flat: list[str] = []
+        self.undecodable, self.small, self.flat = Examples(), Examples(), Examples()
         self.sky: list[np.ndarray] = []
         self.column_findings: Counter[tuple[Level, str, str]] = Counter()
 
@@ -172,21 +175,24 @@ class _RowChecks:
         ids = table["id_str"].fill_null("").combine_chunks()
         names = ids.to_pylist()
         first, self.rows = self.rows, self.rows + len(names)
-        self.names.append(ids)
-        self.ends[split] = self.rows
+        self.names.append(hashes_of(names))
+        self.empty_names += names.count("")
+        hashes, rows = [], []
         contents = table["image"].combine_chunks().field("bytes").to_pylist()
         for i, (name, picture) in enumerate(zip(names, parallel_map(_decoded, contents), strict=True)):
             if isinstance(picture, str):
-                self.undecodable.append(f"{name} ({picture})")
+                self.undecodable.add(f"{name} ({picture})")
                 continue
             shorter, structure = picture
-            self.hashes_of_files.append(hash(contents[i]))
+            hashes.append(hash(contents[i]))
             self.structures.append(structure)
-            self.decoded.append(first + i)
+            rows.append(first + i)
             if not structure.any():
-                self.flat.append(name)
+                self.flat.add(name)
             if shorter < MIN_PIXELS:
-                self.small.append(name)
+                self.small.add(name)
+        self.files.append(np.array(hashes, np.int64))
+        self.decoded.append(np.array(rows, np.int32))
         if {"ra", "dec"} <= set(self.features):
             self.sky.append(np.stack([_float64(table, c) for c in ("ra", "dec")], axis=1))
         for question in self.tree.questions if self.tree else ():
@@ -210,70 +216,71 @@ class _RowChecks:
 
     def pictures(self, statistics: dict[str, Any]) -> Iterator[Finding]:
         """Findings on single pictures."""
-        n = len(self.undecodable)
+        n = self.undecodable.number
         if n:
-            yield Finding("problem", "pictures", f"{n:,} cannot be decoded: {first_of(self.undecodable)}")
+            yield Finding("problem", "pictures", f"{n:,} cannot be decoded: {self.undecodable}")
         sizes = statistics["pictures"]["sizes"]
         most = ", ".join(f"{count:,} {size}" for size, count in list(sizes.items())[:EXAMPLES])
         more = f" and {len(sizes) - EXAMPLES} further kinds" if len(sizes) > EXAMPLES else ""
         text = f"{self.rows - n:,} decoded to their last pixel: {most}{more}"
         yield Finding("note" if n else "ok", "pictures", text)
-        if self.small:
-            text = f"{len(self.small):,} are smaller than {MIN_PIXELS} px: {first_of(self.small)}"
+        if self.small.number:
+            text = f"{self.small.number:,} are smaller than {MIN_PIXELS} px: {self.small}"
             yield Finding("note", "pictures", text)
-        if self.flat:
-            text = f"{len(self.flat):,} show nothing, all pixels are equal: {first_of(self.flat)}"
+        if self.flat.number:
+            text = f"{self.flat.number:,} show nothing, all pixels are equal: {self.flat}"
             yield Finding("note", "pictures", text)
 
     def ids(self) -> Iterator[Finding]:
         """Galaxies with the same name."""
-        names = pa.chunked_array(self.names, pa.string())
-        if empty := pc.sum(pc.equal(names, "")).as_py():
-            yield Finding("problem", "ids", f"{empty:,} galaxies have no id_str")
-        groups = _members(names.dictionary_encode().combine_chunks().indices.to_numpy())
-        yield from self._duplicates("ids", "have the same id_str", [g for g in groups if self._name(g[0])], "problem")
+        if self.empty_names:
+            yield Finding("problem", "ids", f"{self.empty_names:,} galaxies have no id_str")
+        groups = Groups.of_equal(np.concatenate([np.empty(0, np.uint64), *self.names]))
+        if self.empty_names:
+            empty = hashes_of([""])[0]
+            groups = groups.where(np.concatenate(self.names)[groups.rows[groups.starts]] != empty)
+        yield from self._duplicates("ids", "have the same id_str", groups, "problem")
 
     def positions(self, arcsec: float) -> Iterator[Finding]:
         """Galaxies at the same position in the sky."""
         if not self.sky:
             return
-        groups = _members(groups_on_the_sky(np.concatenate(self.sky), arcsec))
+        groups = groups_on_the_sky(np.concatenate(self.sky), arcsec)
         yield from self._duplicates("positions", f"are within {arcsec:g} arcsec of another", groups, "note")
 
     def same_pictures(self) -> Iterator[Finding]:
         """Galaxies with the same picture."""
-        same_files = _members(np.unique(np.array(self.hashes_of_files, np.int64), return_inverse=True)[1])
-        alike = _members(groups_of_pairs(pictures_alike(self.structures.all()), len(self.decoded)))
+        decoded = np.concatenate([np.empty(0, np.int32), *self.decoded])
+        same_files = Groups.of_equal(np.concatenate([np.empty(0, np.int64), *self.files]))
+        alike = Groups.of_pairs(pictures_alike(self.structures.all()))
         for check, text, groups in (
             ("files", "have the same picture file", same_files),
             ("looks", "have the same picture, perhaps encoded or scaled otherwise", alike),
         ):
-            rows = [[self.decoded[i] for i in group] for group in groups]
-            yield from self._duplicates(check, text, rows, "note")
+            yield from self._duplicates(check, text, Groups(decoded[groups.rows], groups.starts), "note")
 
-    def _name(self, row: int) -> str:
-        return pa.chunked_array(self.names, pa.string())[row].as_py()
+    def _described(self, row: int) -> str:
+        """Name and split of a galaxy."""
+        number = int(np.searchsorted(self.starts, row, side="right")) - 1
+        split = list(self.splits)[number]
+        table = self.splits[split].select_columns(["id_str"])[[row - int(self.starts[number])]]
+        return f"{table['id_str'][0].as_py() or ''} ({split})"
 
-    def _split(self, row: int) -> str:
-        return next(split for split, end in self.ends.items() if row < end)
-
-    def _duplicates(self, check: str, text: str, groups: Collection[list[int]], level: Level) -> Iterator[Finding]:
+    def _duplicates(self, check: str, text: str, groups: Groups, level: Level) -> Iterator[Finding]:
         """Duplicates in different splits are a problem, those in one split a finding of this level."""
-        leaking = [rows for rows in groups if len({self._split(row) for row in rows}) > 1]
-        inside = [rows for rows in groups if len({self._split(row) for row in rows}) == 1]
-        in_splits: tuple[tuple[Level, list[list[int]], str], ...] = (
-            ("problem", leaking, "in different splits"),
-            (level, inside, "in one split"),
+        # Rows increase within a group, so that the first and the last tell whether there are several splits.
+        ends = [groups.rows[places] for places in (groups.starts, groups.starts + groups.sizes - 1)]
+        first_split, last_split = (np.searchsorted(self.starts, rows, side="right") for rows in ends)
+        in_splits: tuple[tuple[Level, Groups, str], ...] = (
+            ("problem", groups.where(first_split != last_split), "in different splits"),
+            (level, groups.where(first_split == last_split), "in one split"),
         )
         for of_level, duplicates, where in in_splits:
-            if duplicates:
-                examples = [
-                    " = ".join(f"{self._name(r)} ({self._split(r)})" for r in rows[:EXAMPLES])
-                    for rows in duplicates[:EXAMPLES]
-                ]
-                galaxies, named = sum(map(len, duplicates)), first_of(examples, len(duplicates))
+            if len(duplicates):
+                examples = [" = ".join(map(self._described, rows)) for rows in duplicates.first(EXAMPLES, EXAMPLES)]
+                galaxies, named = len(duplicates.rows), first_of(examples, len(duplicates))
                 yield Finding(of_level, check, f"{galaxies:,} galaxies {where} {text}: {named}")
-        if not groups:
+        if not len(groups):
             yield Finding("ok", check, f"no two galaxies {text}")
 
 
@@ -313,13 +320,6 @@ def _fraction_findings(
 
 def _float64(table: pa.Table, column: str) -> np.ndarray:
     return table[column].cast(pa.float64()).to_numpy()
-
-
-def _members(group_of_row: np.ndarray) -> list[list[int]]:
-    """The rows of each group of two and more; groups in the order of their first rows."""
-    order = np.argsort(group_of_row, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(group_of_row[order])) + 1)
-    return sorted(group.tolist() for group in groups if len(group) > 1)
 
 
 def _decoded(content: bytes | None) -> tuple[int, np.ndarray] | str:

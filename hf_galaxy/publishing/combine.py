@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +21,12 @@ from hf_galaxy.data.streaming import StreamedRows, open_stream
 from hf_galaxy.data.targets import tables_of
 from hf_galaxy.decision_tree import DecisionTree, Question, tree_of_columns
 from hf_galaxy.errors import BadInput
+from hf_galaxy.importing.categories import Categories
+from hf_galaxy.importing.column_file import ColumnFile, Texts
+from hf_galaxy.importing.groups import Groups, hashes_of
 from hf_galaxy.importing.plan import AS_IT_WAS, Batch, LeftOut
 
+NAME = "id_str"
 ROWS_AT_ONCE = 20_000  # of which names and votes are in memory
 
 
@@ -39,12 +42,16 @@ class Combined:
         parts: the datasets.
         tree: all their campaigns.
         ids, features: as of `plan.Source`.
+        split_names: the name decides the split as in each dataset, and rows of one name stay together.
+        repeated: number of names that several galaxies have.
     """
 
     parts: list[Part]
     tree: DecisionTree
-    ids: list[str]
+    ids: Sequence[str]
     features: datasets.Features
+    split_names: Texts
+    repeated: int
     values: ClassVar[Sequence[str]] = ()
     caption: ClassVar[str] = "dataset_name"
 
@@ -57,32 +64,41 @@ class Combined:
         """
         parts = [Part.read(folder) for folder in folders]
         tree = _joined_tree(parts)
-        return cls(parts, tree, _unique_ids(parts), _joined_features(parts, tree))
-
-    @cached_property
-    def split_names(self) -> list[str]:
-        """The name decides the split as in each dataset, and rows of one name stay together."""
-        return [name for part in self.parts for name in part.ids]
+        names = ColumnFile(piece.select([NAME]) for part in parts for piece in part.galaxies.pieces())
+        ids, repeated = _unique_ids(parts, Texts(names, NAME))
+        return cls(parts, tree, ids, _joined_features(parts, tree), Texts(names, NAME), repeated)
 
     @cached_property
     def starts(self) -> np.ndarray:
         """The first galaxy of each dataset, and behind the last one the number of galaxies."""
-        return np.cumsum([0, *(len(part.ids) for part in self.parts)])
+        return np.cumsum([0, *(len(part.rows) for part in self.parts)])
 
-    @cached_property
-    def campaigns(self) -> list[str]:
+    @property
+    def campaigns(self) -> Categories:
         """The campaign in which each galaxy has the most votes."""
-        return [campaign for part in self.parts for campaign in part.campaigns]
+        names = list(self.tree.campaigns)
+        codes = [self._numbers(part, "campaign", np.uint8) for part in self.parts]
+        numbers = [np.array([names.index(name) for name in part.tree.campaigns], np.uint8) for part in self.parts]
+        own = [of_tree[code] for of_tree, code in zip(numbers, codes, strict=True)]
+        return Categories.of_codes(np.concatenate(own), names)
 
-    @cached_property
+    @property
     def positions(self) -> np.ndarray:
         """(N, 2) right ascension and declination in degrees, NaN where unknown."""
-        return np.concatenate([part.positions for part in self.parts])
+        positions = np.empty((len(self.ids), 2))
+        for k, column in enumerate(("ra", "dec")):
+            np.concatenate([self._numbers(part, column, np.float64) for part in self.parts], out=positions[:, k])
+        return positions
 
-    @cached_property
+    @property
     def total_votes(self) -> np.ndarray:
         """(N,) number of votes in all campaigns, to choose among duplicates."""
-        return np.concatenate([part.total_votes for part in self.parts])
+        return np.concatenate([self._numbers(part, "votes", np.int64) for part in self.parts])
+
+    def _numbers(self, part: Part, column: str, dtype: type) -> np.ndarray:
+        """A column of numbers of the galaxies of a dataset."""
+        pieces = [piece[column].to_numpy().astype(dtype) for piece in part.galaxies.pieces()]
+        return np.concatenate([np.empty(0, dtype), *pieces])
 
     @cached_property
     def _schema(self) -> pa.Schema:
@@ -105,8 +121,8 @@ class Combined:
         """Sentences for the card."""
         names = [part.folder.name for part in self.parts]
         notes = [f"Joined from {', '.join(names)}; pictures are kept byte for byte."]
-        if several := sum(n > 1 for n in Counter(self.split_names).values()):
-            notes.append(f"{several:,} names are in several of them; these rows are named `dataset/name`.")
+        if self.repeated:
+            notes.append(f"{self.repeated:,} names are in several of them; these rows are named `dataset/name`.")
         notes += [f"{part.folder.name}: {note}" for part in self.parts for note in part.statistics.get("notes", [])]
         if native := [part.folder.name for part in self.parts if (part.folder / NATIVE).exists()]:
             notes.append(f"The configuration `native` of {', '.join(native)} is not joined.")
@@ -157,8 +173,8 @@ class Part:
         tree: decision tree of the votes.
         statistics: the content of statistics.json; empty if there is none.
         files: path, size and time of the files.
-        ids, total_votes, positions: of each galaxy.
-        campaigns: the one in which each galaxy has the most votes.
+        galaxies: of each galaxy its name, the number of the campaign of the tree in which it has the most `votes`, these, and its
+            `ra` and `dec`, NaN where unknown.
     """
 
     folder: Path
@@ -166,10 +182,7 @@ class Part:
     tree: DecisionTree
     statistics: dict[str, Any]
     files: list[tuple[str, int, int]]
-    ids: list[str]
-    campaigns: list[str]
-    total_votes: np.ndarray
-    positions: np.ndarray
+    galaxies: ColumnFile
 
     @classmethod
     def read(cls, folder: Path) -> Part:
@@ -188,24 +201,26 @@ class Part:
         own = folder / STATISTICS
         statistics = json.loads(own.read_text(encoding="utf-8")) if own.exists() else {}
         files = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in sorted((folder / "data").rglob("*.parquet"))]
-        sky = [column for column in ("ra", "dec") if column in rows.features]
-        ids: list[str] = []
-        campaigns: list[str] = []
-        totals, positions = [np.empty(0, np.int64)], [np.empty((0, 2))]
-        for table in tables_of(rows, ["id_str", *sky, *tree.columns], size=ROWS_AT_ONCE):
-            names = table["id_str"].to_pylist()
-            try:
-                votes = votes_in(table, tree)
-            except InvalidVotes as error:
-                raise BadInput(f"{folder}, id_str {names[error.row]}, {error.reason}") from error
-            ids += names
-            campaigns += _campaigns_of(votes, tree)
-            totals.append(votes.sum(axis=1))
-            known = [table[column].cast(pa.float64()).to_numpy() for column in sky] if len(sky) == 2 else []
-            positions.append(np.stack(known, axis=1) if known else np.full((len(names), 2), np.nan))
-        return cls(
-            folder, rows, tree, statistics, files, ids, campaigns, np.concatenate(totals), np.concatenate(positions)
-        )
+        return cls(folder, rows, tree, statistics, files, ColumnFile(_galaxies_of(folder, rows, tree)))
+
+
+def _galaxies_of(folder: Path, rows: StreamedRows, tree: DecisionTree) -> Iterator[pa.Table]:
+    """What `Part.galaxies` holds, some rows at a time.
+
+    Raises:
+        BadInput: a number is no number of votes.
+    """
+    sky = [column for column in ("ra", "dec") if column in rows.features]
+    for table in tables_of(rows, ["id_str", *sky, *tree.columns], size=ROWS_AT_ONCE):
+        names = table["id_str"].combine_chunks().cast(pa.string())
+        try:
+            votes = votes_in(table, tree)
+        except InvalidVotes as error:
+            raise BadInput(f"{folder}, id_str {names[error.row]}, {error.reason}") from error
+        unknown = np.full(len(names), np.nan)
+        positions = [table[column].cast(pa.float64()).to_numpy() for column in sky] if len(sky) == 2 else [unknown] * 2
+        columns = {NAME: names, "campaign": _campaigns_of(votes, tree), "votes": votes.sum(axis=1, dtype=np.int64)}
+        yield pa.table(columns | dict(zip(("ra", "dec"), positions, strict=True)))
 
 
 def _labels(column: pa.ChunkedArray, feature: datasets.ClassLabel) -> pa.ChunkedArray:
@@ -215,11 +230,10 @@ def _labels(column: pa.ChunkedArray, feature: datasets.ClassLabel) -> pa.Chunked
     return pc.if_else(pc.less(column, 0), pa.scalar(None, column.type), column)
 
 
-def _campaigns_of(votes: np.ndarray, tree: DecisionTree) -> list[str]:
-    """The campaign in which each galaxy has the most votes."""
+def _campaigns_of(votes: np.ndarray, tree: DecisionTree) -> np.ndarray:
+    """(N,) uint8: the number of the campaign in which each galaxy has the most votes."""
     totals = [sum(votes[:, tree.slices[q]].sum(axis=1) for q in questions) for questions in tree.campaigns.values()]
-    names = list(tree.campaigns)
-    return [names[best] for best in np.stack(totals, axis=1).argmax(axis=1)]
+    return np.stack(totals, axis=1).argmax(axis=1).astype(np.uint8)
 
 
 def _joined_tree(parts: list[Part]) -> DecisionTree:
@@ -233,13 +247,27 @@ def _joined_tree(parts: list[Part]) -> DecisionTree:
     return DecisionTree("+".join(campaigns), tuple(q for questions in campaigns.values() for q in questions))
 
 
-def _unique_ids(parts: list[Part]) -> list[str]:
-    """The names of the galaxies, with the name of the dataset where several have one."""
-    counts = Counter(name for part in parts for name in part.ids)
-    ids = [f"{part.folder.name}/{name}" if counts[name] > 1 else name for part in parts for name in part.ids]
-    if len(set(ids)) < len(ids):
+def _unique_ids(parts: list[Part], names: Texts) -> tuple[Texts, int]:
+    """The names of the galaxies, with the name of the dataset where several have one; and how many names several have."""
+    repeated = Groups.of_equal(hashes_of(names))
+    if not len(repeated):
+        return names, 0
+    is_repeated = np.zeros(len(names), bool)
+    is_repeated[repeated.rows] = True
+
+    def pieces() -> Iterator[pa.Table]:
+        first = 0
+        for part in parts:
+            for piece in part.galaxies.pieces():
+                own = pa.array(is_repeated[first : first + len(piece)])
+                longer = pc.binary_join_element_wise(part.folder.name, piece[NAME], "/")
+                yield pa.table({NAME: pc.if_else(own, longer, piece[NAME])})
+                first += len(piece)
+
+    ids = Texts(ColumnFile(pieces()), NAME)
+    if len(Groups.of_equal(hashes_of(ids))):
         raise BadInput("two datasets have folders of the same name, and galaxies of the same name; rename a folder")
-    return ids
+    return ids, len(repeated)
 
 
 def _joined_features(parts: list[Part], tree: DecisionTree) -> datasets.Features:

@@ -136,8 +136,10 @@ def rename(folder: Path, repo: str, command: str, prose: Prose, tree: DecisionTr
 
 
 def _fingerprint(source: Source, shards: Sequence[Shard]) -> str:
-    rows = f"{source.fingerprint()} {[(str(shard.path), shard.rows) for shard in shards]}"
-    return hashlib.sha256(rows.encode()).hexdigest()
+    digest = hashlib.sha256(source.fingerprint().encode())
+    for shard in shards:
+        digest.update(f"{shard.path} ".encode() + shard.rows.tobytes())
+    return digest.hexdigest()
 
 
 def _notes(source: Source, plan: Plan, counts: dict[str, Any], folder: Path) -> list[str]:

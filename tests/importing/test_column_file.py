@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hf_galaxy.importing.column_file import ColumnFile
+from hf_galaxy.importing.column_file import ColumnFile, Texts
 
 
 @pytest.fixture
@@ -74,3 +74,13 @@ def test_files_of_killed_processes_are_removed(table, tmp_path, monkeypatch):
 
 def test_a_table_without_columns_has_rows_without_columns():
     assert ColumnFile([pa.table({})]).rows([3, 1]).num_columns == 0
+
+
+@pytest.mark.parametrize("size", [1, 7, 40])
+def test_texts_are_a_sequence_that_may_be_copied(table, size):
+    texts = Texts(ColumnFile(table[first : first + size] for first in range(0, 40, size)), "text")
+    expected = table["text"].to_pylist()
+    for each in (texts, pickle.loads(pickle.dumps(texts))):
+        assert list(each) == [each[np.int32(i)] for i in range(len(each))] == expected
+        assert each[5:30] == expected[5:30]
+    assert [text for piece in texts.pieces() for text in piece] == expected

@@ -7,11 +7,11 @@ import pytest
 from astropy.coordinates import angular_separation, offset_by
 from PIL import Image, ImageOps
 
+from hf_galaxy.importing import sky
 from hf_galaxy.importing.duplicates import (
     MIN_SIMILARITY,
     SIDE,
     fine_structure,
-    groups_of_pairs,
     groups_on_the_sky,
     pictures_alike,
 )
@@ -38,9 +38,9 @@ def brute_force(positions, arcsec=20.0):
 
 
 def found(positions, *arguments):
-    numbers = groups_on_the_sky(np.asarray(positions, float), *arguments)
-    assert set(numbers.tolist()) == set(range(len(set(numbers.tolist())))), "counted from 0"
-    return {frozenset(np.flatnonzero(numbers == n).tolist()) for n in set(numbers.tolist())}
+    groups = groups_on_the_sky(np.asarray(positions, float), *arguments)
+    several = {frozenset(rows) for rows in groups.first(len(groups), len(positions))}
+    return several | {frozenset([row]) for row in set(range(len(positions))).difference(*several)}
 
 
 def scattered(ra, dec, rng, galaxies=300, arcsec=200.0):
@@ -55,7 +55,9 @@ def scattered(ra, dec, rng, galaxies=300, arcsec=200.0):
     [(150.0, 2.0), (0.0, 0.0), (360.0, -30.0), (0.001, 75.0), (12.0, 89.99), (12.0, 90.0), (200.0, -90.0)],
     ids=["anywhere", "ra 0", "ra 360", "ra 0 in the north", "near the pole", "north pole", "south pole"],
 )
-def test_groups_are_those_of_all_pairs(ra, dec):
+@pytest.mark.parametrize("rows_of_band", [50_000, 37, 1])
+def test_groups_are_those_of_all_pairs(ra, dec, rows_of_band, monkeypatch):
+    monkeypatch.setattr(sky, "ROWS_OF_BAND", rows_of_band)
     positions = scattered(ra, dec, np.random.default_rng(0))
     expected = brute_force(positions)
     assert 10 < len(expected) < 290, "some are near others, some are not"
@@ -63,11 +65,13 @@ def test_groups_are_those_of_all_pairs(ra, dec):
     assert found(positions, 5.0) == brute_force(positions, 5.0) != expected
 
 
-def test_groups_of_a_whole_sky_with_duplicates_are_those_of_all_pairs():
+@pytest.mark.parametrize("rows_of_band", [50_000, 100])
+def test_groups_of_a_whole_sky_with_duplicates_are_those_of_all_pairs(rows_of_band, monkeypatch):
+    monkeypatch.setattr(sky, "ROWS_OF_BAND", rows_of_band)
     rng = np.random.default_rng(1)
-    sky = np.stack([rng.uniform(0, 360, 400), np.degrees(np.arcsin(rng.uniform(-1, 1, 400)))], axis=1)
-    again = sky[:150] + rng.normal(0, 12 * ARCSEC, (150, 2))
-    positions = rng.permutation(np.concatenate([sky, again, sky[:20]]))
+    once = np.stack([rng.uniform(0, 360, 400), np.degrees(np.arcsin(rng.uniform(-1, 1, 400)))], axis=1)
+    again = once[:150] + rng.normal(0, 12 * ARCSEC, (150, 2))
+    positions = rng.permutation(np.concatenate([once, again, once[:20]]))
     assert found(positions) == brute_force(positions)
 
 
@@ -92,7 +96,7 @@ def test_galaxies_without_a_position_are_alone():
     positions = [[1, 1], [np.nan, 1], [1, np.nan], [np.nan, np.nan], [1, 1], [np.inf, 1], [361, 1]]
     assert found(positions) == {frozenset(group) for group in ([0, 4, 6], [1], [2], [3], [5])}
     assert len(found([[np.nan, np.nan]] * 3)) == 3
-    assert groups_on_the_sky(np.empty((0, 2))).tolist() == []
+    assert len(groups_on_the_sky(np.empty((0, 2)))) == 0
 
 
 @pytest.fixture(scope="module")
@@ -160,11 +164,3 @@ def test_pictures_of_one_brightness_are_like_no_other(pictures):
     assert not detail(flat).any()
     assert len(pictures_alike(detail([*flat, *pictures]))) == 0
     assert pictures_alike(np.empty((0, SIDE * SIDE), np.float16)).shape == (0, 2)
-
-
-def test_groups_of_pairs_are_linked_through_others():
-    groups = groups_of_pairs(np.array([[0, 3], [3, 5], [1, 4]]), 7)
-    assert [groups[0] == groups[i] for i in range(7)] == [True, False, False, True, False, True, False]
-    assert groups[1] == groups[4]
-    assert sorted(set(groups.tolist())) == [0, 1, 2, 3]
-    assert groups_of_pairs(np.empty((0, 2), int), 3).tolist() == [0, 1, 2]

@@ -68,7 +68,7 @@ def test_equal_frames_have_the_same_name_and_open_alike(tmp_path):
 def test_without_names_the_content_of_a_picture_names_it_and_an_index_with_a_name_is_a_column():
     table = frame(pictures("bytes"))
     assert len(set(open_frame(table.drop(columns="objid"), Reading()).ids[0])) > 8
-    assert open_frame(table.set_index("objid"), Reading()).ids == table["objid"].astype(str).tolist()
+    assert open_frame(table.set_index("objid"), Reading()).ids[:] == table["objid"].astype(str).tolist()
 
 
 @pytest.mark.parametrize(

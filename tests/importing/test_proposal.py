@@ -56,7 +56,7 @@ def test_names_of_files_are_names_if_there_are_no_others(survey):
     columns = ColumnMap.load(survey.parent / "columns.json")
     published = Catalogue.read(survey, Pictures([survey.parent / "cutouts"]), columns)
     imported = open_table(str(survey), Reading(images=(survey.parent / "cutouts",)))
-    assert published.ids == imported.ids == [f"g{i}" for i in range(NUMBER)]  # so the splits are the same
+    assert list(published.ids) == list(imported.ids) == [f"g{i}" for i in range(NUMBER)]  # so the splits are the same
 
 
 def test_a_table_with_the_columns_of_datasets_needs_no_map(tmp_path, survey):
