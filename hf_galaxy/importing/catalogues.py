@@ -168,7 +168,7 @@ class Catalogue:
         """(N, 2) right ascension and declination in degrees, NaN where unknown; None: there are no such columns."""
         if not {"ra", "dec"} <= self.dtypes.keys():
             return None
-        positions = np.empty((len(self), 2))
+        positions = np.empty((2, len(self))).T  # each column in one piece, for sorting
         first = 0
         for piece in self.cells.pieces():
             positions[first : first + len(piece)] = _float64(piece, ["ra", "dec"])

@@ -40,17 +40,15 @@ def pairs_within(positions: np.ndarray, arcsec: float) -> np.ndarray:
     Args:
         positions: (N, 2) right ascension and declination in degrees; a row with NaN has no neighbour.
     """
-    known = np.flatnonzero(np.isfinite(positions[:, 0]) & np.isfinite(positions[:, 1])).astype(np.int32)
-    declinations = positions[known, 1]
-    order = np.argsort(declinations, kind="stable")
-    declinations, order = declinations[order], known[order]
-    del known
+    order = np.argsort(positions[:, 1]).astype(np.int32)
+    order = order[(np.isfinite(positions[:, 0]) & np.isfinite(positions[:, 1]))[order]]
     pairs = [np.empty((0, 2), np.int64)]
     for first in range(0, len(order), ROWS_OF_BAND):
-        end = min(first + ROWS_OF_BAND, len(order))
+        end = last = min(first + ROWS_OF_BAND, len(order))
         # A margin for the rounding of chords, which near the poles tells more than that of declinations.
-        beyond = declinations[end - 1] + arcsec / 3600 * (1 + 1e-6) + 1e-9
-        last = int(np.searchsorted(declinations, beyond, side="right"))
+        beyond = positions[order[end - 1], 1] + arcsec / 3600 * (1 + 1e-6) + 1e-9
+        while last < len(order) and positions[order[last], 1] <= beyond:
+            last += int(np.searchsorted(positions[order[last : last + ROWS_OF_BAND], 1], beyond, side="right"))
         band = order[first:last]
         _, tree = _tree(positions[band])
         near = tree.query_pairs(chord_of(arcsec), output_type="ndarray")

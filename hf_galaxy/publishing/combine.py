@@ -85,7 +85,7 @@ class Combined:
     @property
     def positions(self) -> np.ndarray:
         """(N, 2) right ascension and declination in degrees, NaN where unknown."""
-        positions = np.empty((len(self.ids), 2))
+        positions = np.empty((2, len(self.ids))).T  # each column in one piece, for sorting
         for k, column in enumerate(("ra", "dec")):
             np.concatenate([self._numbers(part, column, np.float64) for part in self.parts], out=positions[:, k])
         return positions
