@@ -16,6 +16,7 @@ from hf_galaxy.models.model import GalaxyForImageClassification
 from hf_galaxy.training.augmentation import Augmentation, draw_affine, draw_erased, erased, train_view
 from hf_galaxy.training.random_views import draw_views, random_views, target_of_views
 from hf_galaxy.training.settings import Settings
+from tests.training.second_device import second_device
 
 STILL = Augmentation(rotate=False, flip=False, zoom=(1, 1), shift=0)
 EVERYTHING = Augmentation(shear=15, erase=0.5, blur=2, noise=1, mixup=0.4, cutmix=1)
@@ -130,17 +131,22 @@ def test_the_draws_of_positions_do_not_depend_on_their_batch():
     assert all(not torch.equal(other[name], whole[name]) for name in whole)
 
 
+def model_and_galaxies(bands):
+    stretch = BandStretch((5.0, 10.0), (1.0, 2.0), (100.0, 200.0)).to_dict()
+    fields = dict(bands=list(bands), band_stretch=stretch, pixel_mean=[0.0] * 2, pixel_std=[1.0] * 2) if bands else {}
+    model = GalaxyForImageClassification(GalaxyConfig(backbone="test_resnet", image_size=32, num_labels=3, **fields))
+    side = model.config.framing.canvas
+    light = 60 * torch.rand(8, 2 if bands else 3, side, side)
+    return model, {"pixels": light if bands else light.byte(), "labels": torch.arange(8) % 3}
+
+
 @pytest.mark.parametrize("bands", [None, ("g", "z")], ids=["8 bits", "fluxes"])
 @pytest.mark.parametrize("name", ["shear", "erase", "blur", "noise", "mixup", "cutmix"])
 def test_each_change_is_seen_by_the_model(name, bands):
     if bands is None and name in ("blur", "noise"):
         pytest.skip("is for fluxes")
-    stretch = BandStretch((5.0, 10.0), (1.0, 2.0), (100.0, 200.0)).to_dict()
-    fields = dict(bands=list(bands), band_stretch=stretch, pixel_mean=[0.0] * 2, pixel_std=[1.0] * 2) if bands else {}
-    model = GalaxyForImageClassification(GalaxyConfig(backbone="test_resnet", image_size=32, num_labels=3, **fields))
+    model, batch = model_and_galaxies(bands)
     framing = model.config.framing
-    light = 60 * torch.rand(8, 2 if bands else 3, framing.canvas, framing.canvas)
-    batch = {"pixels": light if bands else light.byte(), "labels": torch.arange(8) % 3}
     seen = []
     for augmentation in (Augmentation(), dataclasses.replace(Augmentation(), **{name: 1.0})):
         drawn = draw_views(0, range(8), framing, augmentation, torch.full((8,), 0.3))
@@ -156,6 +162,20 @@ def test_each_change_is_seen_by_the_model(name, bands):
     else:
         assert torch.equal(targets, labels)
     assert model(views, labels=targets).loss.isfinite()
+
+
+@pytest.mark.parametrize("bands", [None, ("g", "z")], ids=["8 bits", "fluxes"])
+def test_views_are_made_on_the_device_of_the_galaxies(bands):
+    model, batch = model_and_galaxies(bands)
+    everything = EVERYTHING if bands else dataclasses.replace(EVERYTHING, blur=0, noise=0)
+    batch |= draw_views(0, range(8), model.config.framing, everything, torch.full((8,), 0.3))
+    views, labels = random_views(batch, model), target_of_views(batch, model)["labels"]
+    with second_device() as device:
+        batch = {name: values.to(device) for name, values in batch.items()}
+        for name, values in model.named_buffers(recurse=False):
+            setattr(model, name, values.to(device))
+        assert torch.equal(random_views(batch, model).values, views)
+        assert torch.equal(target_of_views(batch, model)["labels"].values, labels)
 
 
 CLASSES = dict(task="classes", label="kind")
