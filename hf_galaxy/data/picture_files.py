@@ -1,6 +1,7 @@
 """Files of pictures in folders and zips, by name."""
 
 import os
+import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -14,12 +15,21 @@ SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fits.fz",
 )  # fmt: skip
 
+# Of further files, which hold fluxes.
+FLUX_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".safetensors", ".npy.gz")
+FILES = "\n"  # between the names of several files of one galaxy, one for each band
+
 
 def stem_of(path: str) -> str:
-    """The name of a file without the suffix of a picture; "J0004+0209.0" has none."""
+    """The name of a file without the suffix of a picture; "J0004+0209.0" has none. Of several files, what their names share."""
+    if FILES in path:
+        stems = [stem_of(each) for each in path.split(FILES)]
+        words = [re.split(r"([_\-. ])", stem) for stem in stems]
+        shared = "".join(each[0] for each in zip(*words, strict=False) if len(set(each)) == 1).strip("_-. ")
+        return shared or stems[0]
     name = PurePosixPath(path.replace("\\", "/")).name
-    suffix = max((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), key=len, default="")
-    return name[: len(name) - len(suffix)] or name
+    suffixes = (suffix for suffix in (*SUFFIXES, *FLUX_SUFFIXES) if name.lower().endswith(suffix))
+    return name[: len(name) - len(max(suffixes, key=len, default=""))] or name
 
 
 class PictureFiles(Protocol):
@@ -140,3 +150,26 @@ class Pictures:
                 members = {name.partition("/")[2]: i for name, i in members.items()} | members
             self._archives[source] = archive, members
         return self._archives[source]
+
+
+class FilesOfBands:
+    """`PictureFiles` where a name may be those of several files of one galaxy, one for each band, with `FILES` between them."""
+
+    def __init__(self, pictures: PictureFiles) -> None:
+        self.pictures = pictures
+
+    def __str__(self) -> str:
+        return str(self.pictures)
+
+    def __contains__(self, name: str) -> bool:
+        return all(each in self.pictures for each in name.split(FILES))
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file."""
+        return self.pictures.read(name)
+
+    def place_of(self, name: str) -> str:
+        return self.pictures.place_of(name.split(FILES)[0])
+
+    def stamps(self, names: Iterable[str]) -> Iterator[tuple[str, int, int]]:
+        return self.pictures.stamps(each for name in names for each in name.split(FILES))

@@ -22,14 +22,8 @@ from hf_galaxy.errors import BadInput
 Stretch = Literal["asinh", "linear", "sqrt", "log", "lupton"]
 UNCHANGED = {"jpeg", "png"}  # kinds of files that are published byte for byte
 MAX_BYTES = 2**30  # that a compressed file may expand to
-FORMATS = (
-    "JPEG",
-    "PNG",
-    "WEBP",
-    "TIFF",
-    "GIF",
-    "BMP",
-)  # Pillow would also open those that run another program, such as EPS
+# Pillow would also open those that run another program, such as EPS.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
 # Names of extensions that belong to a science image, as surveys call them.
 NOT_SCIENCE = re.compile(
     r"(?i:.*(MASK|WEIGHT|ERROR|FLAG|SEGM).*|MSK|DQ|WHT|ERR|RMS|SIGMA|VAR|VARIANCE|IVAR|INVVAR|SEG|PSF|BKG|CTX|CON|NEXP|EXP)"
@@ -199,17 +193,17 @@ class Rendering:
         """The whole picture, L or RGB, of what `_opened` gives."""
         if kind in ("fits1", "fits3"):
             # FITS counts rows from the bottom, pictures from the top.
-            return self._stretched(opened.data.reshape(int(kind[-1]), *opened.shape[-2:])[:, ::-1])
+            return self.stretched(opened.data.reshape(int(kind[-1]), *opened.shape[-2:])[:, ::-1])
         picture = opened
         picture.load()
         if kind == "png16":
-            return self._stretched(np.asarray(picture)[None])
+            return self.stretched(np.asarray(picture)[None])
         if picture.has_transparency_data or picture.mode != "L":
             picture = to_rgb(picture)
         picture.info = {}  # else Pillow writes the colour profile, which no longer applies
         return picture
 
-    def _stretched(self, bands: np.ndarray) -> Image.Image:
+    def stretched(self, bands: np.ndarray) -> Image.Image:
         """Values of shape (1 or 3, height, width) -> 8-bit picture."""
         visualization = _astropy().visualization
         stretch = {
@@ -380,8 +374,12 @@ def _fits_image(
             return hdu, 1 if len(shape) == 2 else shape[0]
     if images:
         shapes = ", ".join(str(shape) for _, shape in images)
+        several = [shape[0] for _, shape in images if len(shape) == 3 and shape[0] <= 8]
+        advice = (
+            several and f"; --bands with the names of its {several[0]} bands, such as --bands g r i z, reads fluxes"
+        )
         raise BadInput(
-            f"its image has the shape {shapes}, not (height, width), (1, height, width) or (3, height, width)"
+            f"its image has the shape {shapes}, not (height, width), (1, height, width) or (3, height, width){advice or ''}"
         )
     raise BadInput("has no image")
 

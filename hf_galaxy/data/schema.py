@@ -1,16 +1,17 @@
 """The columns of a published dataset, and the split of each galaxy.
 
-A row holds `id_str`, `image` (an encoded picture), one int32 column per answer of the tree, ClassLabel columns, float32
+A row holds `id_str`, `image` (an encoded picture), perhaps `flux` (its fluxes in several bands, `fluxes`), one int32 column per answer of the tree, ClassLabel columns, float32
 columns of values to predict, and metadata such as `ra` and `dec` in degrees.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import datasets
 import numpy as np
 import pyarrow as pa
 
+from hf_galaxy.data.fluxes import FLUX
 from hf_galaxy.data.vote_matrix import INVALID, columns_in, matrix_of
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
@@ -43,6 +44,7 @@ def row_features(
     tree: DecisionTree | None = None,
     classes: dict[str, list[str]] | None = None,
     metadata: dict[str, str] | None = None,
+    fluxes: bool = False,
 ) -> datasets.Features:
     """The schema of a dataset.
 
@@ -50,13 +52,26 @@ def row_features(
         tree: one int32 column of votes per answer.
         classes: label column -> names of its classes.
         metadata: further column -> dtype ("string", "float32", ...).
+        fluxes: with the column of fluxes.
     """
     return datasets.Features(
         {"id_str": datasets.Value("string"), "image": datasets.Image()}
+        | ({FLUX: flux_feature()} if fluxes else {})
         | {column: datasets.Value("int32") for column in (tree.columns if tree else [])}
         | {column: datasets.ClassLabel(names=names) for column, names in (classes or {}).items()}
         | {column: datasets.Value(dtype) for column, dtype in (metadata or {}).items()}
     )
+
+
+def flux_feature() -> dict[str, datasets.Value]:
+    """The type of the column `flux`."""
+    return {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+
+
+def has_fluxes(features: Mapping[str, object]) -> bool:
+    """Whether rows with these columns hold fluxes; a column of that name may also be a number."""
+    feature = features.get(FLUX)
+    return isinstance(feature, dict) and "bytes" in feature
 
 
 def is_text(feature: object) -> bool:

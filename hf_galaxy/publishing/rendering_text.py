@@ -9,6 +9,7 @@ def in_words(rendering: Rendering, kinds: set[str]) -> str:
     names = {
         "fits1": "FITS images",
         "fits3": "FITS images of three bands",
+        "bands": "Fluxes",
         "png16": "grey PNGs and TIFFs of 16 bits or more",
     }
     if values := [name for kind, name in names.items() if kind in kinds]:
