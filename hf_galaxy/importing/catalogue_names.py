@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from hf_galaxy.data.picture_files import PictureFiles
+from hf_galaxy.data.picture_files import FILES, PictureFiles
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.catalogue_table import FILE_NAME, CatalogueTable, refuse_rows
 from hf_galaxy.importing.column_file import ColumnFile, Texts
@@ -63,13 +64,14 @@ class CatalogueNames:
         missing: list[LeftOut] = []
         if not kept.all():
             reason = f"is not a picture in {pictures}"
+            absent = _Changed(files, partial(_absent, pictures=pictures))
             if not skip_missing:
-                remedy = "--skip-missing leaves them out"
-                refuse_rows(path, np.arange(1, len(kept) + 1), ~kept, columns.image, reason, files, remedy)
+                remedy, column = "--skip-missing leaves them out", columns.image.replace(FILES, ", ")
+                refuse_rows(path, np.arange(1, len(kept) + 1), ~kept, column, reason, absent, remedy)
             if not kept.any():
                 raise BadInput(f"{path}: no row has a picture in {pictures}")
             names = Texts(written, NAME)
-            missing = [LeftOut(names[row], row + 1, files[row], reason) for row in np.flatnonzero(~kept).tolist()]
+            missing = [LeftOut(names[row], row + 1, absent[row], reason) for row in np.flatnonzero(~kept).tolist()]
         if missing or by_base_name.any():
             written = ColumnFile(_chosen(written, kept, by_base_name))
         ids = Texts(written, NAME)
@@ -97,6 +99,11 @@ def _tables(
         yield _table(names, files)
 
 
+def _absent(file: str, pictures: PictureFiles) -> str:
+    """Of the files of several bands those that are missing."""
+    return ", ".join(each for each in file.split(FILES) if each not in pictures)
+
+
 def _as_here(file: str, pictures: PictureFiles) -> str:
     """A path of Windows with the separators of others."""
     return file.replace("\\", "/") if "\\" in file and file not in pictures else file
@@ -113,28 +120,29 @@ def _with_base_names(files: Texts, there: np.ndarray, pictures: PictureFiles) ->
         there: (N,) bool, rows whose files are here by their paths.
     """
     alone = ~there
-    alone[Groups.of_equal(hashes_of(_BaseNames(files))).rows] = False
+    alone[Groups.of_equal(hashes_of(_Changed(files, _base_name))).rows] = False
     for row in np.flatnonzero(alone).tolist():
         alone[row] = _base_name(files[row]) in pictures
     return alone
 
 
-class _BaseNames(Sequence[str]):
-    """The names of files without their folders."""
+class _Changed(Sequence[str]):
+    """Texts on the disk, each changed when it is read."""
 
-    def __init__(self, files: Texts) -> None:
-        self.files = files
+    def __init__(self, files: Texts, change: Callable[[str], str]) -> None:
+        self.files, self.change = files, change
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, chosen: Any) -> Any:
         found = self.files[chosen]
-        return [_base_name(file) for file in found] if isinstance(chosen, slice) else _base_name(found)
+        return list(map(self.change, found)) if isinstance(chosen, slice) else self.change(found)
 
 
 def _base_name(file: str) -> str:
-    return file.rpartition("/")[2]
+    """The name of a file, or of those of several bands, without folders."""
+    return FILES.join(each.rpartition("/")[2] for each in file.split(FILES))
 
 
 def _chosen(written: ColumnFile, kept: np.ndarray, by_base_name: np.ndarray) -> Iterator[pa.Table]:

@@ -14,7 +14,9 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from hf_galaxy.data.picture_files import PictureFiles
+from hf_galaxy.data.band_pictures import described_bands, flux_columns, read_fluxes
+from hf_galaxy.data.fluxes import FLUX
+from hf_galaxy.data.picture_files import FILES, PictureFiles, stem_of
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.schema import row_features
 from hf_galaxy.data.vote_matrix import matrix_of
@@ -26,7 +28,7 @@ from hf_galaxy.importing.catalogue_votes import read_votes
 from hf_galaxy.importing.column_file import ColumnFile, Texts
 from hf_galaxy.importing.column_map import ColumnMap, Metadata
 from hf_galaxy.importing.left_out import reason
-from hf_galaxy.importing.plan import Batch, LeftOut
+from hf_galaxy.importing.plan import Batch, LeftOut, Row
 from hf_galaxy.importing.sky_columns import SkyColumns
 from hf_galaxy.importing.table_file import column_names
 
@@ -41,6 +43,7 @@ class CatalogueOptions:
         volunteers: number of volunteers assumed for each galaxy, for a catalogue of fractions without that number.
         skip_missing: leave out galaxies without a picture instead of refusing the catalogue.
         skip_bad: leave out galaxies whose picture cannot be read.
+        bands: of the fluxes that are read; None: pictures are.
     """
 
     rendering: Rendering = field(default_factory=Rendering)
@@ -48,6 +51,7 @@ class CatalogueOptions:
     volunteers: int | None = None
     skip_missing: bool = False
     skip_bad: bool = False
+    bands: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,11 +101,12 @@ class Catalogue:
         Raises:
             BadInput: names the first row that is wrong, and the number of further ones.
         """
-        columns = _without_missing_questions(columns, path)
+        options = options or CatalogueOptions()
+        columns = _without_missing_questions(columns, path).of_bands(options.bands)
         joined = list(columns.join.on) if columns.join else []
         names = CatalogueTable.pieces(path, columns.name_columns | {*joined}, columns.join)
         pieces = CatalogueTable.pieces(path, columns.needed(tree), columns.join)
-        return cls._of_pieces(path, names, pieces, pictures, columns, tree, options or CatalogueOptions())
+        return cls._of_pieces(path, names, pieces, pictures, columns, tree, options)
 
     @classmethod
     def of(
@@ -109,8 +114,9 @@ class Catalogue:
         options: CatalogueOptions | None = None,
     ) -> Catalogue:  # fmt: skip
         """The catalogue in a table that has been read; as `read`."""
+        options = options or CatalogueOptions()
         names, pieces = iter([table]), iter([table])
-        return cls._of_pieces(table.path, names, pieces, pictures, columns, tree, options or CatalogueOptions())
+        return cls._of_pieces(table.path, names, pieces, pictures, columns.of_bands(options.bands), tree, options)
 
     @classmethod
     def _of_pieces(
@@ -124,7 +130,7 @@ class Catalogue:
             pieces: all columns, of all rows, some rows at a time.
         """
         galaxies = CatalogueNames.of(path, names, columns, pictures, options.skip_missing)
-        conversion = _Conversion(columns, tree, options.volunteers)
+        conversion = _Conversion(columns, tree, options)
         file = ColumnFile(conversion.tables(pieces, galaxies.kept))
         return cls(
             path, pictures, columns, options, conversion.tree, np.flatnonzero(galaxies.kept).astype(np.int32) + 1,
@@ -138,7 +144,7 @@ class Catalogue:
     @cached_property
     def features(self) -> datasets.Features:
         """Schema of the rows."""
-        return row_features(self.tree, self.columns.class_names, self.dtypes)
+        return row_features(self.tree, self.columns.class_names, self.dtypes, self.options.bands is not None)
 
     @cached_property
     def _schema(self) -> pa.Schema:
@@ -188,28 +194,32 @@ class Catalogue:
         Raises:
             BadInput: a picture cannot be read.
         """
-        made = [(i, picture) for i in rows if (picture := self._picture(i))]
+        made = [(i, each) for i in rows if (each := self._pictures(i))]
         schema = self._schema
-        kept, kinds = [i for i, _ in made], {kind for _, (_, _, kind) in made}
-        pictures = [[picture[k] for _, picture in made] for k in (0, 1)]
-        images, native = (pa.array(each, schema.field("image").type) for each in pictures)
+        kept, kinds = [i for i, _ in made], {kind for _, each in made for kind in each.kinds}
         cells = self.cells.rows(kept)
-        columns = {"id_str": pa.array([self.ids[i] for i in kept], pa.string()), "image": images}
+        columns = {"id_str": pa.array([self.ids[i] for i in kept], pa.string())}
+        for name in ("image", FLUX) if self.options.bands else ("image",):
+            columns[name] = pa.array([each.columns[name] for _, each in made], schema.field(name).type)
         columns |= {name: cells[name] for name in cells.column_names}
         table = pa.table({name: columns[name] for name in schema.names}, schema=schema)
-        return Batch(table, native if self.options.native else None, kinds)
+        native = (
+            pa.array([each.native for _, each in made], schema.field("image").type) if self.options.native else None
+        )
+        return Batch(table, native, kinds)
 
-    def _picture(self, i: int) -> tuple[dict[str, Any], dict[str, Any] | None, str] | None:
-        """Galaxy i's picture, that at the original size if it is kept too, and the kind of the file; None: it is left out."""
+    def _pictures(self, i: int) -> Row | None:
+        """The columns of galaxy i that are made of its picture; None: it is left out."""
         file = self.files[i]
         try:
+            if self.options.bands:
+                picture = read_fluxes(self.pictures, file, self.options.bands)
+                columns, kinds = flux_columns(picture, self.rendering, stem_of(file))
+                return Row(columns, kinds=kinds)
             decoded = self.rendering.decode(self.pictures.read(file), file)
             image = self._image(i, *self.rendering.encode(decoded))
-            return (
-                image,
-                self._image(i, *self.rendering.whole.encode(decoded)) if self.options.native else None,
-                decoded.kind,
-            )
+            native = self._image(i, *self.rendering.whole.encode(decoded)) if self.options.native else None
+            return Row({"image": image}, native, {decoded.kind})
         except BadInput as error:
             if self.options.skip_bad:
                 return None
@@ -222,12 +232,15 @@ class Catalogue:
         """The rows without a picture, and those of which it cannot be read."""
         strict = replace(self, options=replace(self.options, skip_bad=False))
         return self.missing + [
-            LeftOut(self.ids[i], int(self.rows[i]), self.files[i], reason(strict, i)) for i in unread
+            LeftOut(self.ids[i], int(self.rows[i]), self.files[i].replace(FILES, ", "), reason(strict, i))
+            for i in unread
         ]
 
     def fingerprint(self) -> str:
         """Changes whenever the rows may change; of the pictures it holds paths, sizes and times."""
         made_of = (self.columns, self.rendering, self.options.native, self.features, self.digest)
+        if self.options.bands:
+            made_of = (*made_of, self.options.bands)
         digest = hashlib.sha256(repr(made_of).encode())
         for each in chain(self.pictures.stamps(self.files), zip(self.ids, self.files, strict=True)):
             digest.update(f"{each}\n".encode())
@@ -256,8 +269,8 @@ class _Conversion:
         digest: of all values so far.
     """
 
-    def __init__(self, columns: ColumnMap, tree: DecisionTree | None, volunteers: int | None) -> None:
-        self.columns, self.volunteers = columns, volunteers
+    def __init__(self, columns: ColumnMap, tree: DecisionTree | None, options: CatalogueOptions) -> None:
+        self.columns, self.options = columns, options
         self.given, self.tree = tree, tree
         self.dtypes: dict[str, str] = {}
         self.notes: list[str] = []
@@ -281,16 +294,17 @@ class _Conversion:
 
     def _converted(self, piece: CatalogueTable) -> pa.Table:
         columns = self.columns
-        votes = read_votes(piece, columns, self.given, self.volunteers)
+        bands = [described_bands(self.options.bands)] if self.options.bands else []
+        votes = read_votes(piece, columns, self.given, self.options.volunteers)
         entries = {ours: Metadata(column, "float32") for ours, column in columns.values.items()} | columns.metadata
         data = (
             votes.data
             | {column: piece.classes(entry) for column, entry in columns.classes.items()}
             | {column: piece.metadata(entry) for column, entry in entries.items()}
         )
-        self.tree, self.notes = votes.tree, votes.notes
+        self.tree, self.notes = votes.tree, votes.notes + bands
         self.dtypes = votes.dtypes | {column: entry.dtype for column, entry in entries.items()}
-        _check_names(columns, self.tree)
+        _check_names(columns, self.tree, [FLUX] if self.options.bands else [])
         return self.sky.checked(piece, pa.table(data))
 
 
@@ -319,8 +333,8 @@ def _float64(table: pa.Table, columns: Sequence[str]) -> np.ndarray:
     return np.stack([table[column].cast(pa.float64()).to_numpy() for column in columns], axis=1)
 
 
-def _check_names(columns: ColumnMap, tree: DecisionTree | None) -> None:
+def _check_names(columns: ColumnMap, tree: DecisionTree | None, fluxes: list[str]) -> None:
     votes = tree.columns if tree else []
-    names = ["id_str", "image", *votes, *columns.classes, *columns.values, *columns.metadata]
+    names = ["id_str", "image", *fluxes, *votes, *columns.classes, *columns.values, *columns.metadata]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise BadInput(f"--columns: {', '.join(twice)} would be in the dataset twice; rename the labels")

@@ -1,16 +1,19 @@
 """The columns of a catalogue: a JSON file, checked field by field when it is read."""
 
 import string
-from dataclasses import field
+from collections.abc import Sequence
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
+from hf_galaxy.data.picture_files import FILES
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 
+BAND = "{band}"  # in the name of a picture file
 Dtype = Literal["string", "bool", "int32", "int64", "float32", "float64"]
 
 
@@ -53,7 +56,8 @@ class ColumnMap:
     Attributes:
         id_str: column of unique names; None (null in JSON): they are the names of the picture files without suffix.
         image: column of picture files, relative to the picture folders or zips; or a pattern that makes them from columns,
-            such as "{asset_id}.jpg" or "{iauname:.4}/{iauname}.png".
+            such as "{asset_id}.jpg" or "{iauname:.4}/{iauname}.png". For fluxes in a file of each band: "{asset_id}_{band}.fits", or
+            a pattern for each of the bands, with line breaks between them.
         join: a second file beside the catalogue, whose columns are added; galaxies that are not in it have empty cells.
         votes: column of the dataset -> column of the catalogue, for every answer of the tree whose columns differ.
         fractions: instead of votes, for a catalogue of vote fractions, joint or conditional
@@ -103,6 +107,23 @@ class ColumnMap:
             where = "".join(f"{part}." for part in first["loc"]).rstrip(".")
             what = first["msg"].removeprefix("Value error, ")
             raise BadInput(f"--columns {path}: is not a column map ({where + ': ' if where else ''}{what})") from error
+
+    def of_bands(self, bands: Sequence[str] | None) -> "ColumnMap":
+        """The map with a pattern for each of the bands, if each has files of its own.
+
+        Raises:
+            BadInput: the bands are not known, or not as many as there are patterns.
+        """
+        if BAND in self.image and not bands:
+            raise BadInput(
+                f"--columns: image {self.image!r} is files of several bands; name these, such as --bands g r i z"
+            )
+        if not bands:
+            return self
+        image = FILES.join(self.image.replace(BAND, band) for band in bands) if BAND in self.image else self.image
+        if FILES in image and image.count(FILES) + 1 != len(bands):
+            raise BadInput(f"--columns: image has {image.count(FILES) + 1} lines, but there are {len(bands)} --bands")
+        return replace(self, image=image)
 
     @property
     def class_names(self) -> dict[str, list[str]]:

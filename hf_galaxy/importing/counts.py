@@ -10,9 +10,11 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
+from hf_galaxy.data.fluxes import FLUX
 from hf_galaxy.data.pictures import open_picture
-from hf_galaxy.data.schema import class_name, votes_in
+from hf_galaxy.data.schema import class_name, has_fluxes, votes_in
 from hf_galaxy.decision_tree import DecisionTree
+from hf_galaxy.importing.flux_counts import FluxCounts
 
 ENOUGH_VOTES = 20  # vote fractions of fewer are too noisy to measure errors on, as in GZ Evo
 
@@ -41,6 +43,7 @@ class Statistics:
             if isinstance(feature, datasets.ClassLabel)
         }
         self.values: dict[str, list[np.ndarray]] = {column: [] for column in values}
+        self.fluxes = FluxCounts() if has_fluxes(features) else None
 
     def add(self, split: str, table: pa.Table) -> None:
         """Count some rows of a split."""
@@ -48,6 +51,8 @@ class Statistics:
         for content in table["image"].combine_chunks().field("bytes").to_pylist():
             self.picture_bytes += len(content or b"")
             self.sizes[_size(content)] += 1
+        if self.fluxes is not None:
+            self.fluxes.add(table[FLUX].combine_chunks().field("bytes").to_pylist())
         if self.tree:
             self._add_votes(votes_in(table, self.tree, errors="ignore"), self.tree)  # the checker reports invalid ones
         for column, counts in self.classes.items():
@@ -84,9 +89,11 @@ class Statistics:
                 of_splits.update(other.classes[column][name])
         for column, parts in self.values.items():
             parts += other.values[column]
+        if self.fluxes is not None and other.fluxes is not None:
+            self.fluxes.update(other.fluxes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data: `galaxies`, `pictures`, `votes`, `questions`, `inconsistent`, `classes` and `values`."""
+        """Plain data: `galaxies`, `pictures`, `votes`, `questions`, `inconsistent`, `classes`, `values`, and `fluxes` if there are some."""
         questions = self.tree.questions if self.tree else ()
         return {
             "galaxies": dict(self.galaxies),
@@ -99,7 +106,7 @@ class Statistics:
             "inconsistent": {"galaxies": self.inconsistent_galaxies, "questions": dict(self.inconsistent_questions)},
             "classes": {c: {name: dict(n) for name, n in counts.items()} for c, counts in self.classes.items()},
             "values": {column: _summary(np.concatenate(parts)) for column, parts in self.values.items() if parts},
-        }
+        } | ({} if self.fluxes is None else {"fluxes": self.fluxes.to_dict()})
 
 
 def _size(content: bytes | None) -> str:

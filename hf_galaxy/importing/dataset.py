@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from hf_galaxy.data.band_names import check_bands
 from hf_galaxy.data.dataset import VALIDATION_SHARE, open_published
+from hf_galaxy.data.fluxes import FLUX, decode_fluxes
 from hf_galaxy.data.pictures import Rendering
+from hf_galaxy.data.schema import has_fluxes
 from hf_galaxy.data.targets import column_of
 from hf_galaxy.errors import BadInput, NotPublished
 from hf_galaxy.importing.imported import is_lost, open_imported
@@ -44,6 +47,8 @@ def open_dataset(
             cannot be streamed.
     """
     reading = reading or Reading()
+    if reading.bands is not None:
+        check_bands(reading.bands)
     table = JoinedTable.of(reading)  # whatever is wrong with it is refused before anything is imported
     opened = _with_validation(_opened(name, reading, streaming, reading.rendering(rendering)))
     return with_joined(opened, table, name) if table else opened
@@ -81,6 +86,8 @@ def _opened(name: str, reading: Reading, streaming: bool | None, rendering: Rend
                     f"--{given.replace('_', '-')}: is for files that become pictures; {name} is a published dataset, whose pictures stay as "
                     "they are: leave it out"
                 )
+            if reading.bands:
+                _check_fluxes(opened, reading.bands, name)
             return opened
         why = f"is not read as it is, with {'--image-column' if reading.image_column else '--id-column'}"
     except NotPublished as error:
@@ -91,6 +98,24 @@ def _opened(name: str, reading: Reading, streaming: bool | None, rendering: Rend
         )
     raw = Raw.of_rows(loaded_rows(name, None, reading)).rendered(rendering)
     return open_imported(raw.source, name, raw.splits, streaming is not False, reading.same_galaxy_arcsec)
+
+
+def _check_fluxes(opened: dict[str, Rows], bands: Sequence[str], name: str) -> None:
+    """Refuse a dataset without fluxes, or without some of the bands, by its first row."""
+    rows = next((rows for rows in opened.values() if len(rows)), None)
+    if rows is None:
+        return
+    asked = f"--bands {' '.join(bands)}"
+    if not has_fluxes(rows.features):
+        raise BadInput(
+            f"{asked}: {name} has no column {FLUX} with fluxes, but pictures; publish it with {asked} from the files of fluxes, or name a "
+            "column of such files or of arrays with --image-column"
+        )
+    first = rows.select_columns([FLUX])[[0]][FLUX].combine_chunks().field("bytes")[0].as_py()
+    try:
+        decode_fluxes(first, bands)
+    except BadInput as error:
+        raise BadInput(f"{asked}: the first row of {name} {error}") from error
 
 
 def _with_validation(opened: dict[str, Rows]) -> dict[str, Rows]:

@@ -15,15 +15,19 @@ import numpy as np
 import pyarrow as pa
 from datasets.utils.file_utils import xopen
 
+from hf_galaxy.data.band_cells import encoded_cell
+from hf_galaxy.data.band_files import read_bands
+from hf_galaxy.data.band_pictures import described_bands, flux_columns
+from hf_galaxy.data.fluxes import FLUX
 from hf_galaxy.data.picture_files import Pictures, stem_of
 from hf_galaxy.data.pictures import Rendering, reading
-from hf_galaxy.data.schema import class_name
+from hf_galaxy.data.schema import class_name, flux_feature
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.given_splits import described, given_splits
 from hf_galaxy.importing.left_out import reason
 from hf_galaxy.importing.plan import Batch, LeftOut, Row, batch_of
 from hf_galaxy.importing.reading import Reading
-from hf_galaxy.importing.row_columns import Kept, columns_of, id_columns, image_column, kept_columns
+from hf_galaxy.importing.row_columns import Kept, columns_of, holds_arrays, id_columns, image_column, kept_columns
 from hf_galaxy.importing.row_positions import position_columns, positions_in
 from hf_galaxy.importing.row_values import arrays_of, files_in, values_of
 
@@ -57,6 +61,7 @@ class DatasetRows:
         positions: as of `plan.Source`, by the columns that are named like right ascension and declination.
         missing: rows without a picture, which are not among these.
         skip_bad: leave out galaxies whose picture cannot be read.
+        bands: of the fluxes that are read; None: pictures are.
         rendering: how files become pictures.
     """
 
@@ -72,6 +77,7 @@ class DatasetRows:
     positions: np.ndarray | None = None
     missing: Sequence[LeftOut] = ()
     skip_bad: bool = False
+    bands: tuple[str, ...] | None = None
     rendering: Rendering = field(default_factory=Rendering)
     tree: ClassVar[None] = None
     values: ClassVar[tuple[str, ...]] = ()
@@ -103,10 +109,11 @@ class DatasetRows:
         given = given_splits(parts, name)
         first = next(iter(parts.values()))
         common = {c: f for c, f in first.features.items() if all(part.features.get(c) == f for part in parts.values())}
-        image = image_column(common, reading.image_column, lambda column: first[0][column][0].as_py(), name)
-        columns = columns_of(common)
+        fluxes = reading.bands is not None
+        image = image_column(common, reading.image_column, lambda column: first[0][column][0].as_py(), name, fluxes)
+        columns = columns_of({c: f for c, f in common.items() if c != image or not holds_arrays(f)})
         names, ids = _names(name, parts, columns, image, reading.id_column, pictures)
-        kept, left_out = kept_columns(columns, {image, names.column})
+        kept, left_out = kept_columns(columns, {image, names.column}, fluxes)
         left_out += [
             f"{c} (not alike in all splits)" for part in parts.values() for c in part.features if c not in common
         ]
@@ -118,20 +125,14 @@ class DatasetRows:
             if unknown := int(np.isnan(positions[:, 0]).sum()):
                 where = " and ".join(".".join(each.path) for each in sky)
                 notes = [*notes, f"{unknown:,} of {len(positions):,} rows have no position in the sky in {where}"]
+        if reading.bands:
+            notes = [*notes, described_bands(reading.bands)]
+            if holds_arrays(common[image]) and "mask" in str(common[image]):
+                notes.append(f"masks in the cells of {image} are not used, as it cannot be told what they mark")
         return cls(
-            name,
-            parts,
-            pictures,
-            image,
-            names,
-            ids,
-            given,
-            kept,
-            list(notes),
-            positions,
-            missing,
-            reading.skip_bad_pictures,
-        )
+            name, parts, pictures, image, names, ids, given, kept, list(notes), positions, missing,
+            reading.skip_bad_pictures, reading.bands,
+        )  # fmt: skip
 
     def rendered(self, rendering: Rendering) -> DatasetRows:
         """The same rows, whose files become pictures so; of those of a published dataset, nothing is cropped or reduced a second time."""
@@ -140,10 +141,10 @@ class DatasetRows:
     @property
     def _are_published(self) -> bool:
         """Whether they have the form of a published dataset, which `open_published` would read as it is."""
-        if self.image != "image" or self.names.column != "id_str":
+        if self.image not in ("image", FLUX) or self.names.column != "id_str":
             return False
         first = next(self._values())
-        return isinstance(first, dict) and first["bytes"] is not None
+        return isinstance(first, dict) and first.get("bytes") is not None
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -174,7 +175,8 @@ class DatasetRows:
     def features(self) -> datasets.Features:
         """Schema of the rows."""
         kept = {column: each.feature for column, each in self.kept.items()}
-        return datasets.Features({"id_str": datasets.Value("string"), "image": datasets.Image()} | kept)
+        flux = {FLUX: flux_feature()} if self.bands else {}
+        return datasets.Features({"id_str": datasets.Value("string"), "image": datasets.Image()} | flux | kept)
 
     @cached_property
     def ids(self) -> list[str]:
@@ -235,24 +237,32 @@ class DatasetRows:
         """
         try:
             content, file = self._content(values[self.image])
-            decoded = self.rendering.decode(content)
-            encoded, suffix = self.rendering.encode(decoded)
+            made, kinds = self._pictures(content, stem_of(file or self.ids[i]))
         except BadInput as error:
             if self.skip_bad:
                 return None
             where = values[self.image] if self.names.source in ("file", "path") else f"split {split}, {self.ids[i]}"
             where = where if isinstance(where, str) else self.ids[i]
             raise BadInput(f"--dataset {self.name}: {where}: {error}; --skip-bad-pictures leaves out such") from error
-        columns: dict[str, Any] = {
-            "id_str": self.ids[i],
-            "image": {"bytes": encoded, "path": stem_of(file or self.ids[i]) + suffix},
-        }
+        columns: dict[str, Any] = {"id_str": self.ids[i]} | made
         for column, kept in self.kept.items():
             value = _inner(values, kept.path)
             columns[column] = (
                 class_name(kept.feature, value) if isinstance(kept.feature, datasets.ClassLabel) else value
             )
-        return Row(columns, kind=decoded.kind)
+        return Row(columns, kinds=kinds)
+
+    def _pictures(self, content: bytes, stem: str) -> tuple[dict[str, Any], set[str]]:
+        """The columns that are made of a picture, and the kinds of its file.
+
+        Raises:
+            BadInput: it cannot be read.
+        """
+        if self.bands:
+            return flux_columns(read_bands(content, "", self.bands), self.rendering, stem)
+        decoded = self.rendering.decode(content)
+        encoded, suffix = self.rendering.encode(decoded)
+        return {"image": {"bytes": encoded, "path": stem + suffix}}, {decoded.kind}
 
     def _content(self, value: Any) -> tuple[bytes, str]:
         """The bytes of a picture, and the name of its file, if it has one.
@@ -262,6 +272,8 @@ class DatasetRows:
         """
         if isinstance(value, bytes):
             return value, ""
+        if isinstance(value, list) or (isinstance(value, dict) and "bytes" not in value):
+            return encoded_cell(value), ""
         path = value if isinstance(value, str) else (value or {}).get("path")
         if isinstance(value, dict) and value["bytes"] is not None:
             return value["bytes"], path or ""
@@ -302,17 +314,12 @@ class DatasetRows:
         if self.pictures:
             stamps += self.pictures.stamps(ours)
         parts = [(split, len(part), part._fingerprint) for split, part in self.parts.items()]
-        made_of = (
-            parts,
-            stamps,
-            self.image,
-            self.names,
-            self.known_ids,
-            self.kept,
-            self.skip_bad,
-            self.rendering,
+        made_of: tuple = (
+            parts, stamps, self.image, self.names, self.known_ids, self.kept, self.skip_bad, self.rendering,
             self.positions is None,
-        )
+        )  # fmt: skip
+        if self.bands:
+            made_of = (*made_of, self.bands)
         return hashlib.sha256(repr(made_of).encode()).hexdigest()
 
     def _files(self) -> Iterator[str]:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hf_galaxy.data.picture_files import SUFFIXES
+from hf_galaxy.data.picture_files import FLUX_SUFFIXES, SUFFIXES
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.guess import IMAGE_NAMES, named_like
 
@@ -35,16 +35,21 @@ class Contents:
         files: their paths in it, with "/".
         folders: paths of the folders in it.
         hidden: number of pictures that are hidden, or in hidden folders such as .ipynb_checkpoints.
+        suffixes: of the files that are pictures.
     """
 
     path: Path
     files: tuple[str, ...]
     folders: tuple[str, ...]
     hidden: int
+    suffixes: tuple[str, ...] = SUFFIXES
 
     @classmethod
-    def of(cls, path: Path) -> Contents:
+    def of(cls, path: Path, fluxes: bool = False) -> Contents:
         """List them.
+
+        Args:
+            fluxes: files that hold only fluxes, such as .npy, are pictures, too.
 
         Raises:
             BadInput: a zip is damaged, or a folder cannot be read.
@@ -54,13 +59,19 @@ class Contents:
         except (OSError, zipfile.BadZipFile) as error:
             raise BadInput(f"--dataset {path}: cannot be listed ({error})") from error
         visible = sorted(file for file in files if not is_hidden(file))
-        hidden = sum(is_hidden(file) and is_picture(file) for file in files)
-        return cls(path, tuple(visible), tuple(sorted(each for each in folders if not is_hidden(each))), hidden)
+        suffixes = (*SUFFIXES, *FLUX_SUFFIXES) if fluxes else SUFFIXES
+        hidden = sum(is_hidden(file) and file.lower().endswith(suffixes) for file in files)
+        shown = tuple(sorted(each for each in folders if not is_hidden(each)))
+        return cls(path, tuple(visible), shown, hidden, suffixes)
 
     @cached_property
     def pictures(self) -> list[str]:
         """Those that are pictures by their names."""
-        return [file for file in self.files if is_picture(file)]
+        return [file for file in self.files if self.is_picture(file)]
+
+    def is_picture(self, name: str) -> bool:
+        """Whether a file is a picture by its name."""
+        return name.lower().endswith(self.suffixes)
 
     @cached_property
     def metadata(self) -> list[str]:
@@ -89,11 +100,6 @@ class Contents:
         known = {*self.pictures, *used}
         counts = Counter(PurePosixPath(file).suffix.lower() or file for file in self.files if file not in known)
         return ", ".join(f"{number:,} {kind}" for kind, number in counts.most_common(5))
-
-
-def is_picture(name: str) -> bool:
-    """Whether a file is a picture by its name."""
-    return name.lower().endswith(SUFFIXES)
 
 
 def is_hidden(name: str) -> bool:

@@ -13,12 +13,13 @@ import pandas as pd
 import pyarrow as pa
 from PIL import Image
 
-from hf_galaxy.data.picture_files import PictureFiles, Pictures
+from hf_galaxy.data.band_cells import encoded_cell
+from hf_galaxy.data.picture_files import FilesOfBands, PictureFiles, Pictures
 from hf_galaxy.data.pixels import encoded
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.catalogue_table import CatalogueTable
 from hf_galaxy.importing.catalogues import Catalogue
-from hf_galaxy.importing.guess import IMAGE_NAMES, check_named, columns_named_like
+from hf_galaxy.importing.guess import FLUX_NAMES, IMAGE_NAMES, check_named, columns_named_like
 from hf_galaxy.importing.reading import Reading
 from hf_galaxy.importing.table_file import texts_of
 from hf_galaxy.importing.table_guess import guess
@@ -35,15 +36,16 @@ class CellPictures:
     Args:
         cells: None where there is no picture.
         column: their name, for messages.
+        fluxes: they are fluxes, as `band_cells.encoded_cell` reads them.
     """
 
-    def __init__(self, cells: list[Any], column: str) -> None:
-        self.column = column
+    def __init__(self, cells: list[Any], column: str, fluxes: bool = False) -> None:
+        self.column, self.fluxes = column, fluxes
         self.contents = [None if cell is None else self._encoded(cell, row) for row, cell in enumerate(cells, 1)]
 
     def _encoded(self, cell: Any, row: int) -> bytes:
         try:
-            return encoded(cell)
+            return encoded_cell(cell) if self.fluxes else encoded(cell)
         except BadInput as error:
             raise BadInput(f"{NAME}, row {row}, column {self.column}: {error}") from error
 
@@ -84,7 +86,8 @@ def open_frame(frame: pd.DataFrame, reading: Reading) -> Catalogue:
     if not all(isinstance(column, str) for column in frame.columns) or not frame.columns.is_unique:
         raise BadInput(f"{NAME}: its columns need names that are texts and differ, not {list(frame.columns)[:8]}")
     check_named("--image-column", reading.image_column, frame.columns, NAME)
-    column = None if reading.images else _column_of_pictures(frame, reading.image_column)
+    fluxes = reading.bands is not None
+    column = None if reading.images else _column_of_pictures(frame, reading.image_column, fluxes)
     cells = {}
     for name in frame.columns:
         if name != column and (texts := _texts(frame[name])) is not None:
@@ -96,20 +99,26 @@ def open_frame(frame: pd.DataFrame, reading: Reading) -> Catalogue:
     if column is None:
         # Paths are relative to where the program runs, or absolute.
         pictures = Pictures(list(reading.images or (Path(), Path(Path.cwd().anchor))))
+        pictures = FilesOfBands(pictures) if fluxes else pictures
     else:
-        pictures = CellPictures([None if _is_missing(cell) else cell for cell in frame[column]], column)
+        pictures = CellPictures([None if _is_missing(cell) else cell for cell in frame[column]], column, fluxes)
         cells[column] = pd.Series(list(map(str, range(len(frame)))), dtype=str)
     table = CatalogueTable(Path(NAME), pd.DataFrame(cells, dtype=str), np.arange(1, len(frame) + 1))
     return catalogue_of(guess(table, pictures, reading, column), pictures, reading)
 
 
-def _column_of_pictures(frame: pd.DataFrame, given: str | None) -> str | None:
-    """The column that holds pictures; None if none does."""
-    usual = columns_named_like(frame.columns, IMAGE_NAMES)
+def _column_of_pictures(frame: pd.DataFrame, given: str | None, fluxes: bool) -> str | None:
+    """The column that holds pictures; None if none does.
+
+    Args:
+        fluxes: they may be lists or dicts of arrays.
+    """
+    usual = columns_named_like(frame.columns, (*FLUX_NAMES, *IMAGE_NAMES) if fluxes else IMAGE_NAMES)
+    kinds = (bytes, Image.Image, np.ndarray, *((list, dict) if fluxes else ()))
     for column in [given] if given else dict.fromkeys([*usual, *frame.columns]):
         cells = frame[column]
         first = next((cell for cell in cells if not _is_missing(cell)), None) if cells.dtype == object else None
-        if isinstance(first, bytes | Image.Image | np.ndarray) or (isinstance(first, dict) and "bytes" in first):
+        if isinstance(first, kinds) or (isinstance(first, dict) and "bytes" in first):
             return column
     return None
 

@@ -16,6 +16,7 @@ IMAGE_NAMES = (
     "image", "img", "picture", "pixels", "filename", "imagefile", "imagepath", "filepath", "fileloc", "file", "path", "pngloc", "jpgloc",
     "cutout", "jpg", "jpeg", "png", "webp", "fits",
 )  # fmt: skip
+FLUX_NAMES = ("flux", "fluxes", "bands", "planes", "cube", "array", "arrays")
 RA_NAMES = ("ra", "radeg", "raj2000", "alphaj2000", "rightascension", "targetra")
 DEC_NAMES = ("dec", "decdeg", "dedeg", "decj2000", "dej2000", "deltaj2000", "declination", "targetdec")
 

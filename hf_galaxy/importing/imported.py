@@ -18,14 +18,16 @@ import datasets
 import yaml
 
 from hf_galaxy.cores import available_cores
+from hf_galaxy.data.band_pictures import remarks_of
 from hf_galaxy.data.dataset import open_published
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import new_folder
 from hf_galaxy.importing.duplicates import SAME_GALAXY_ARCSEC
 from hf_galaxy.importing.first_of import first_of
+from hf_galaxy.importing.flux_counts import sentence_on_missing
 from hf_galaxy.importing.left_out import FILE, write_left_out
 from hf_galaxy.importing.plan import Plan, Source, plan
-from hf_galaxy.importing.writer import write_shards
+from hf_galaxy.importing.writer import kinds_of_pictures, write_shards
 from hf_galaxy.locks import locked
 
 if TYPE_CHECKING:
@@ -137,6 +139,8 @@ def _write(source: Source, planned: Plan, folder: Path, digest: str, name: str, 
                 f"{planned.duplicates.rows:,} rows show {planned.duplicates.groups:,} galaxies several times (the same name, picture or "
                 "place in the sky); all rows of a galaxy are in one split."
             )
+        if counts.fluxes is not None:
+            notes += [sentence_on_missing(counts.fluxes.to_dict()), *remarks_of(kinds_of_pictures(partial))]
         files = {}
         for shard in planned.shards:
             files.setdefault(shard.split, []).append(shard.path.as_posix())

@@ -7,6 +7,7 @@ from typing import Any
 import datasets
 import pandas as pd
 
+from hf_galaxy.data.band_names import check_bands
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.frames import NAME, open_frame
@@ -32,8 +33,10 @@ def name_of(data: Any, reading: Reading, rendering: Rendering | None = None) -> 
         rendering: as of `open_dataset`.
 
     Raises:
-        BadInput: as `open_frame`, `object_rows` and `import_source`; or the data are a stream.
+        BadInput: as `check_bands`, `open_frame`, `object_rows` and `import_source`; or the data are a stream.
     """
+    if reading.bands is not None:
+        check_bands(reading.bands)
     rendering = reading.rendering(rendering)
     if isinstance(data, pd.DataFrame):
         catalogue = open_frame(data, reading).rendered(rendering)

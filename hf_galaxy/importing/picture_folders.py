@@ -14,7 +14,7 @@ import datasets
 from hf_galaxy.data.picture_files import Pictures
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.dataset_rows import DatasetRows
-from hf_galaxy.importing.folders import Contents, is_picture
+from hf_galaxy.importing.folders import Contents
 from hf_galaxy.importing.given_splits import usual_split
 from hf_galaxy.importing.picture_metadata import FILE, read_metadata
 from hf_galaxy.importing.reading import Reading
@@ -105,7 +105,7 @@ def _class_of(file: str) -> str:
 
 def _or_table(contents: Contents) -> str:
     """What else to do with a folder that holds a table of its pictures."""
-    others = (file for file in contents.files if contents.path.is_dir() and not is_picture(file))
+    others = (file for file in contents.files if contents.path.is_dir() and not contents.is_picture(file))
     table = next((file for file in others if is_table(str(contents.path / file))), "")
     return table and f"; or, if {table} is a table of the pictures, give that: --dataset {contents.path / table}"
 

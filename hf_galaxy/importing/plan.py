@@ -5,7 +5,7 @@ The file of a galaxy and its place in it depend on its name alone, and on the na
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -37,12 +37,12 @@ class Row(NamedTuple):
     Attributes:
         columns: its value in each column; `image` is {"bytes", "path"}.
         native: its picture at the original size, {"bytes", "path"}; None: not published.
-        kind: kind of the original file, as of `pictures.kind_of`.
+        kinds: of the original file, as of `pictures.kind_of` or `band_pictures.flux_columns`.
     """
 
     columns: dict[str, Any]
     native: dict[str, Any] | None = None
-    kind: str = AS_IT_WAS
+    kinds: Collection[str] = (AS_IT_WAS,)
 
 
 class Batch(NamedTuple):
@@ -51,7 +51,7 @@ class Batch(NamedTuple):
     Attributes:
         table: their columns, with the schema of the source.
         native: their pictures at the original size, as structs of bytes and path, null where there is none; None: none has one.
-        kinds: of the original files, as of `pictures.kind_of`.
+        kinds: of the original files, as of `Row`.
     """
 
     table: pa.Table
@@ -88,7 +88,7 @@ def batch_of(features: datasets.Features, rows: Iterable[Row | None]) -> Batch:
     return Batch(
         pa.Table.from_pylist(columns, schema=schema),
         pa.array(native, schema.field("image").type) if any(native) else None,
-        {row.kind for row in made},
+        {kind for row in made for kind in row.kinds},
     )
 
 

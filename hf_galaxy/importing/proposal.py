@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from hf_galaxy.data.picture_files import Pictures
+from hf_galaxy.data.picture_files import FILES, FilesOfBands, PictureFiles, Pictures
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import whole_file
 from hf_galaxy.importing.catalogue_table import FILE_NAME, CatalogueTable
@@ -49,17 +49,22 @@ class Proposal:
     sentence: str
 
     @classmethod
-    def of(cls, path: Path, images: Collection[Path], tree: str | None) -> Proposal:
+    def of(
+        cls, path: Path, images: Collection[Path], tree: str | None, bands: tuple[str, ...] | None = None
+    ) -> Proposal:
         """The map of a table.
 
         Args:
             tree: campaign of its votes, if it is known.
+            bands: of the fluxes that are published; None: pictures are.
 
         Raises:
             BadInput: as `table_guess.guess`; or it has no column of names.
         """
-        table, pictures = read_table(path, "--catalogue"), Pictures(list(images))
-        guessed = guess(table, pictures, VotesReading(tree=(tree,) if tree else None))
+        table = read_table(path, "--catalogue")
+        pictures: PictureFiles = Pictures(list(images))
+        pictures = FilesOfBands(pictures) if bands else pictures
+        guessed = guess(table, pictures, VotesReading(tree=(tree,) if tree else None, bands=bands))
         names = guessed.names
         if names == DIGEST:
             names = guessed.picture  # the paths of files are different, too
@@ -110,7 +115,7 @@ def _classes(table: CatalogueTable, ours: str, column: str) -> list[str]:
 
 
 def _sentence(path: Path, guessed: Guess, names: str, classes: list[str], tree: str | None) -> str:
-    parts = [f"picture: {guessed.columns.image}", f"name: {names}"]
+    parts = [f"picture: {guessed.columns.image.replace(FILES, ', ')}", f"name: {names}"]
     if guessed.names == DIGEST:
         parts.append("without publication the names are digests of the pictures, and the splits others")
     parts += [f"classes: {', '.join(classes)}"] if classes else []

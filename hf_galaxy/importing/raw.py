@@ -54,7 +54,7 @@ def raw_galaxies(name: str, reading: Reading) -> Raw | None:
     if path.is_dir():
         rows = _in_folder(name, path, reading)
     elif path.is_file() and zipfile.is_zipfile(path):
-        rows = folder_rows(name, Contents.of(path), reading)
+        rows = folder_rows(name, Contents.of(path, fluxes=reading.bands is not None), reading)
     elif is_table(name):
         return Raw(open_table(name, reading))
     elif path.is_file() and path.suffix in LOADERS:
@@ -78,7 +78,7 @@ def _has_published(path: Path, contents: Contents) -> bool:
 
 
 def _in_folder(name: str, path: Path, reading: Reading) -> DatasetRows | None:
-    contents = Contents.of(path)
+    contents = Contents.of(path, fluxes=reading.bands is not None)
     if contents.is_saved:
         return saved_rows(name, contents, reading)
     if not contents.holds_rows:

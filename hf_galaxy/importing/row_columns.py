@@ -7,10 +7,11 @@ from typing import Any, NamedTuple, TypeGuard
 
 import datasets
 
-from hf_galaxy.data.picture_files import SUFFIXES
+from hf_galaxy.data.fluxes import FLUX
+from hf_galaxy.data.picture_files import FLUX_SUFFIXES, SUFFIXES
 from hf_galaxy.data.schema import is_text
 from hf_galaxy.errors import BadInput
-from hf_galaxy.importing.guess import ID_NAMES, IMAGE_NAMES, check_named, columns_named_like, named_like
+from hf_galaxy.importing.guess import FLUX_NAMES, ID_NAMES, IMAGE_NAMES, check_named, columns_named_like, named_like
 
 RESERVED = ("id_str", "image")
 INTERNAL = ("__url__",)  # of WebDataset: the address of the shard
@@ -38,13 +39,30 @@ def holds_pictures(feature: object) -> bool:
     return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and is_binary(feature.get("bytes")))
 
 
-def image_column(features: Mapping[str, Any], asked: str | None, first: Callable[[str], Any], name: str) -> str:
+def holds_arrays(feature: Any) -> bool:
+    """Whether a column of this type holds arrays of numbers of two dimensions or more, or such of several bands."""
+    if isinstance(feature, datasets.Array2D | datasets.Array3D | datasets.Array4D):
+        return True
+    if isinstance(feature, dict):
+        return any(map(holds_arrays, feature.values()))
+    within, depth = feature, 0
+    while isinstance(within, datasets.List | datasets.LargeList):
+        within, depth = within.feature, depth + 1
+    if depth and not isinstance(within, datasets.Value):
+        return holds_arrays(within)
+    return depth >= 2 and within.dtype.startswith(("float", "int", "uint"))
+
+
+def image_column(
+    features: Mapping[str, Any], asked: str | None, first: Callable[[str], Any], name: str, fluxes: bool = False
+) -> str:
     """The column of the pictures: bytes, or texts with their paths.
 
     Args:
         asked: --image-column.
         first: a value of a column.
         name: of the dataset, for messages.
+        fluxes: it may hold arrays; these go first.
 
     Raises:
         BadInput: there is none.
@@ -52,11 +70,18 @@ def image_column(features: Mapping[str, Any], asked: str | None, first: Callable
     check_named("--image-column", asked, features, name)
     if asked is not None:
         feature = features[asked]
-        if not (holds_pictures(feature) or is_binary(feature) or is_text(feature)):
+        arrays = fluxes and holds_arrays(feature)
+        if not (arrays or holds_pictures(feature) or is_binary(feature) or is_text(feature)):
             raise BadInput(
                 f"--image-column {asked}: holds {_described(feature)} in {name}, no pictures, bytes or paths of files"
             )
         return asked
+    if fluxes:
+        possible = {c: feature for c, feature in features.items() if holds_pictures(feature) or holds_arrays(feature)}
+        arrays = [column for column, feature in possible.items() if holds_arrays(feature)]
+        if named := named_like(possible, FLUX_NAMES) or named_like(arrays, IMAGE_NAMES) or next(iter(arrays), None):
+            return named
+    suffixes = (*SUFFIXES, *FLUX_SUFFIXES) if fluxes else SUFFIXES
     images = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
     images = images or [column for column, feature in features.items() if holds_pictures(feature)]
     if images:
@@ -64,8 +89,12 @@ def image_column(features: Mapping[str, Any], asked: str | None, first: Callable
     if usual := named_like([column for column, feature in features.items() if is_binary(feature)], IMAGE_NAMES):
         return usual
     for column in columns_named_like([column for column, feature in features.items() if is_text(feature)], IMAGE_NAMES):
-        if str(first(column)).lower().endswith(SUFFIXES):
+        if str(first(column)).lower().endswith(suffixes):
             return column
+    if arrays := [column for column, feature in features.items() if holds_arrays(feature)]:
+        raise BadInput(
+            f"--dataset {name}: no column holds pictures, but {', '.join(arrays)} arrays: name their bands, such as --bands g r i z"
+        )
     raise BadInput(
         f"--dataset {name}: no column holds pictures; name one of pictures, or of their files, with --image-column: it has "
         f"{', '.join(f'{column} ({_described(feature)})' for column, feature in list(features.items())[:20]) or 'none'}"
@@ -101,20 +130,24 @@ def id_columns(columns: Mapping[str, Kept], asked: str | None, image: str, name:
     return columns_named_like(possible, ID_NAMES)
 
 
-def kept_columns(columns: Mapping[str, Kept], used: Collection[str]) -> tuple[dict[str, Kept], list[str]]:
+def kept_columns(
+    columns: Mapping[str, Kept], used: Collection[str], fluxes: bool = False
+) -> tuple[dict[str, Kept], list[str]]:
     """The further columns, and descriptions of those that are left out: pictures, lists, and structures of structures.
 
     Args:
         columns: as of `columns_of`.
         used: columns that are the picture or the name.
+        fluxes: the dataset has a column of fluxes, whose name is taken.
     """
+    reserved = (*RESERVED, FLUX) if fluxes else RESERVED
     kept: dict[str, Kept] = {}
     left_out = []
     for column, each in columns.items():
         if column in used or column in INTERNAL:
             continue
-        name = ".".join(each.path) if column in RESERVED else column
-        if name in RESERVED or not _is_plain(each.feature):
+        name = ".".join(each.path) if column in reserved else column
+        if name in reserved or not _is_plain(each.feature):
             left_out.append(f"{name} ({_described(each.feature)})")
         else:
             kept[name] = each

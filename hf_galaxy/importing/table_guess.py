@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from hf_galaxy.data.picture_files import PictureFiles
+from hf_galaxy.data.fluxes import FLUX
+from hf_galaxy.data.picture_files import FILES, PictureFiles
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.importing.catalogue_table import FILE_NAME, CatalogueTable
 from hf_galaxy.importing.column_map import ColumnMap, Dtype, Metadata
@@ -58,7 +59,7 @@ class Guess:
         votes = self.votes.columns
         others = [ours for ours in self.columns.metadata if ours not in votes]
         others.sort(key=lambda ours: ours in ("ra", "dec"))
-        shown = f"picture: {self.columns.image} (in {where}), name: {self.names}"
+        shown = f"picture: {self.columns.image.replace(FILES, ', ')} (in {where}), name: {self.names}"
         if others:
             number = len(others) - 1
             more = f" and {number} other column{'s' if number > 1 else ''}" if number else ""
@@ -85,11 +86,14 @@ def guess(table: CatalogueTable, pictures: PictureFiles, reading: Reading, held:
     name = str(table.path)
     for option, column in (("--image-column", reading.image_column), ("--id-column", reading.id_column)):
         check_named(option, column, table.cells.columns, name)
-    picture = PictureColumn(held, held) if held else picture_column(table.cells, pictures, name, reading.image_column)
-    columns = ColumnMap(image=picture.pattern)
+    bands = reading.bands
+    picture = (
+        PictureColumn(held, held) if held else picture_column(table.cells, pictures, name, reading.image_column, bands)
+    )
+    columns = ColumnMap(image=picture.pattern).of_bands(bands)
     table, names = _named(table, columns, pictures, reading.id_column, files=held is None)
-    columns = replace(columns, id_str=names)
-    used = {names, picture.column}
+    used = {names, picture.column, *columns.image_columns}
+    columns = replace(columns, id_str=names, image=picture.pattern)
     cleaned, dtypes = {}, {}
     for column in table.cells.columns:
         if column not in used:
@@ -98,7 +102,7 @@ def guess(table: CatalogueTable, pictures: PictureFiles, reading: Reading, held:
     cells = table.cells.assign(**{column: cleaned[column] for column, dtype in dtypes.items() if dtype != "string"})
     votes = votes_among([column for column, dtype in dtypes.items() if dtype == "int64"], reading.campaigns)
     complete = not any((cells[column] == "").any() for column in votes.columns.values())
-    metadata = _metadata(dtypes, votes, complete)
+    metadata = _metadata(dtypes, votes, complete, (*OURS, FLUX) if bands else OURS)
     texts = [
         column for usual in POSITION.values() if (column := named_like(dtypes, usual)) and dtypes[column] == "string"
     ]
@@ -115,19 +119,20 @@ def _renamed(votes: VoteColumns) -> dict[str, str]:
     return {ours: column for ours, column in votes.columns.items() if ours != column}
 
 
-def _metadata(dtypes: dict[str, Dtype], votes: VoteColumns, complete: bool) -> dict[str, Metadata]:
+def _metadata(dtypes: dict[str, Dtype], votes: VoteColumns, complete: bool, ours: Sequence[str]) -> dict[str, Metadata]:
     """All columns that have no other meaning; votes with missing cells, too.
 
     Args:
         complete: the votes have no missing cells.
+        ours: columns that the dataset has anyway.
     """
-    metadata = {} if complete else {ours: Metadata(column, "int32") for ours, column in votes.columns.items()}
-    for ours, names in POSITION.items():
+    metadata = {} if complete else {each: Metadata(column, "int32") for each, column in votes.columns.items()}
+    for position, names in POSITION.items():
         column = named_like(dtypes, names)
         if column and dtypes[column] in ("float32", "float64", "int64"):
-            metadata[ours] = Metadata(column, "float64")
+            metadata[position] = Metadata(column, "float64")
     used = {*votes.columns.values(), *(entry.column for entry in metadata.values())}
-    taken = {*OURS, *POSITION, *metadata, *votes.columns}
+    taken = {*ours, *POSITION, *metadata, *votes.columns}
     for column, dtype in dtypes.items():
         if column not in used:
             metadata[f"{column} of the table" if column in taken else column] = Metadata(column, dtype)
@@ -169,7 +174,8 @@ def _digest(file: str, pictures: PictureFiles) -> str:
     """Of a picture that is not there, the name of its file: the row is refused or left out."""
     for name in (file, file.replace("\\", "/"), file.rpartition("/")[2]):
         if name in pictures:
-            return hashlib.sha256(pictures.read(name)).hexdigest()[:32]
+            content = b"".join(map(pictures.read, name.split(FILES)))
+            return hashlib.sha256(content).hexdigest()[:32]
     return file
 
 

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from hf_galaxy.data.picture_files import PictureFiles
+from hf_galaxy.data.band_names import names_band
+from hf_galaxy.data.picture_files import FILES, FLUX_SUFFIXES, PictureFiles
 from hf_galaxy.errors import BadInput
+from hf_galaxy.importing.column_map import BAND
 from hf_galaxy.importing.guess import ID_NAMES, IMAGE_NAMES, columns_named_like
 
 SUFFIXES = (
-    ".jpg",
-    ".png",
-    ".jpeg",
-    ".fits",
-    ".webp",
-    ".tif",
-    ".tiff",
-    ".fits.gz",
-    ".fits.fz",
-    ".JPG",
-    ".PNG",
-    ".JPEG",
-    ".FITS",
-)
+    ".jpg", ".png", ".jpeg", ".fits", ".webp", ".tif", ".tiff", ".fits.gz", ".fits.fz", ".JPG", ".PNG", ".JPEG", ".FITS",
+)  # fmt: skip
+FORMS = ("{0}_{1}", "{0}-{1}", "{0}.{1}", "{1}/{0}", "{1}_{0}", "{1}-{0}")  # a name, and a band
+UNNAMED = set("{}[]:!.")  # what the names of columns in patterns cannot have
 SAMPLE, LARGE_SAMPLE = 20, 1000  # rows
 
 
@@ -42,16 +35,23 @@ class PictureColumn(NamedTuple):
     pattern: str
 
 
-def picture_column(cells: pd.DataFrame, pictures: PictureFiles, name: str, given: str | None = None) -> PictureColumn:
+def picture_column(
+    cells: pd.DataFrame,
+    pictures: PictureFiles,
+    name: str,
+    given: str | None = None,
+    bands: Sequence[str] | None = None,
+) -> PictureColumn:
     """The column that names pictures, in a sample of the rows.
 
     Columns with usual names go first, then those whose cells are files, then names with a suffix added; of each of these the column
-    that names most pictures.
+    that names most pictures. With bands, columns of a file for each of them go before all, and names with a band added come last.
 
     Args:
         cells: texts.
         name: of the table, for messages.
         given: the column, if it is known.
+        bands: of the fluxes that are read; None: pictures are.
 
     Raises:
         BadInput: none of them names a picture, or the first line has no names of columns.
@@ -63,25 +63,32 @@ def picture_column(cells: pd.DataFrame, pictures: PictureFiles, name: str, given
     usual = [given] if given else columns_named_like(cells.columns, IMAGE_NAMES)
     names = [] if given else columns_named_like(cells.columns, ID_NAMES)
     others = [] if given else [column for column in cells.columns if column not in usual]
+    if bands and not given and (each := _columns_of_bands(cells, pictures, bands)):
+        return each
+    suffixes = (*SUFFIXES, *FLUX_SUFFIXES) if bands else SUFFIXES
     groups: list[tuple[Callable[[], list[PictureColumn]], int]] = [
-        (lambda: [*_as_they_are(usual), *_with_suffixes(usual, cells)], SAMPLE),
+        (lambda: [*_as_they_are(usual), *_with_suffixes(usual, cells, suffixes)], SAMPLE),
         (lambda: _as_they_are(others), SAMPLE),
-        (lambda: _with_suffixes(names, cells), SAMPLE),
-        (lambda: _with_suffixes([column for column in others if column not in names], cells), SAMPLE),
-        (lambda: [*_as_they_are(usual), *_with_suffixes([*usual, *names], cells)], LARGE_SAMPLE),
+        (lambda: _with_suffixes(names, cells, suffixes), SAMPLE),
+        (lambda: _with_suffixes([column for column in others if column not in names], cells, suffixes), SAMPLE),
+        (lambda: [*_as_they_are(usual), *_with_suffixes([*usual, *names], cells, suffixes)], LARGE_SAMPLE),
     ]
+    if bands:
+        groups.append((lambda: _with_bands([*usual, *names], cells), SAMPLE))
+        groups.append((lambda: _with_bands([column for column in others if column not in names], cells), SAMPLE))
     for candidates, size in groups:
         sample = cells.iloc[np.unique(np.linspace(0, len(cells) - 1, size).round().astype(int))]
-        found = [(_number_found(candidate, sample, pictures), candidate) for candidate in candidates()]
+        found = [(_number_found(candidate, sample, pictures, bands or ()), candidate) for candidate in candidates()]
         number, best = max(found, key=lambda each: each[0], default=(0, None))  # of equal ones the first
         if number and best:
             return best
     _refuse_repeated([*usual, *names], cells, pictures, name)
     column = (usual or names or others)[0]
     text = next((text for text in cells[column] if text), "")
+    of_bands = f", or with a band and a suffix, such as _{bands[0]}{SUFFIXES[3]}" if bands else ""
     raise BadInput(
         f"{name}: no picture of its rows is in {pictures}: neither {text!r}, of the column {column}, nor that with a suffix such as "
-        f"{SUFFIXES[0]}; name the column with --image-column, and the folder or zip file of the pictures with --images"
+        f"{SUFFIXES[0]}{of_bands}; name the column with --image-column, and the folder or zip file of the pictures with --images"
     )
 
 
@@ -89,10 +96,39 @@ def _as_they_are(columns: list[str]) -> list[PictureColumn]:
     return [PictureColumn(column, column) for column in columns if "{" not in column]
 
 
-def _with_suffixes(columns: list[str], cells: pd.DataFrame) -> list[PictureColumn]:
+def _with_suffixes(columns: list[str], cells: pd.DataFrame, suffixes: Iterable[str]) -> list[PictureColumn]:
+    possible = _may_be_in_patterns(columns, cells)
+    return [PictureColumn(column, f"{{{column}}}{suffix}") for column in possible for suffix in suffixes]
+
+
+def _may_be_in_patterns(columns: list[str], cells: pd.DataFrame) -> list[str]:
     # Classes from 0 to 9 are no pictures, even if there is a 0.jpg.
-    possible = [c for c in columns if not set(c) & set("{}[]:!.") and not cells[c].duplicated().any()]
-    return [PictureColumn(column, f"{{{column}}}{suffix}") for column in possible for suffix in SUFFIXES]
+    return [c for c in columns if not set(c) & UNNAMED and not cells[c].duplicated().any()]
+
+
+def _with_bands(columns: list[str], cells: pd.DataFrame) -> list[PictureColumn]:
+    """Names with a band added, as people name the files of several bands."""
+    suffixes = ("", *SUFFIXES, *FLUX_SUFFIXES)
+    return [
+        PictureColumn(column, form.format(f"{{{column}}}", BAND) + suffix)
+        for column in _may_be_in_patterns(columns, cells)
+        for form, suffix in product(FORMS, suffixes)
+    ]
+
+
+def _columns_of_bands(cells: pd.DataFrame, pictures: PictureFiles, bands: Sequence[str]) -> PictureColumn | None:
+    """Columns such as image_g, image_r, that name a file for each band; None: there are none."""
+    sample = cells.head(SAMPLE)
+    chosen = []
+    for band in bands:
+        named = [column for column in cells.columns if not set(column) & UNNAMED and names_band(column, band)]
+        of_files = [column for column in named if _number_found(PictureColumn(column, column), sample, pictures, ())]
+        if len(of_files) != 1:
+            return None
+        chosen += of_files
+    if len(bands) == 1 or len(set(chosen)) < len(bands):
+        return None
+    return PictureColumn(chosen[0], FILES.join(f"{{{column}}}" for column in chosen))
 
 
 def _refuse_repeated(columns: list[str], cells: pd.DataFrame, pictures: PictureFiles, name: str) -> None:
@@ -109,9 +145,12 @@ def _refuse_repeated(columns: list[str], cells: pd.DataFrame, pictures: PictureF
             )
 
 
-def _number_found(candidate: PictureColumn, sample: pd.DataFrame, pictures: PictureFiles) -> int:
+def _number_found(candidate: PictureColumn, sample: pd.DataFrame, pictures: PictureFiles, bands: Sequence[str]) -> int:
     if candidate.pattern == candidate.column:
         files = [text.replace("\\", "/") for text in sample[candidate.column] if text]
         return sum(file in pictures or file.rpartition("/")[2] in pictures for file in files)
-    suffix = candidate.pattern.rpartition("}")[2]
-    return sum(f"{text}{suffix}" in pictures for text in sample[candidate.column] if text)
+    patterns = (
+        [candidate.pattern.replace(BAND, band) for band in bands] if BAND in candidate.pattern else [candidate.pattern]
+    )
+    texts = [text for text in sample[candidate.column] if text]
+    return sum(all(p.replace(f"{{{candidate.column}}}", text) in pictures for p in patterns) for text in texts)

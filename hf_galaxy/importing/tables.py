@@ -7,7 +7,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from hf_galaxy.data.picture_files import PictureFiles, Pictures
+from hf_galaxy.data.picture_files import FilesOfBands, PictureFiles, Pictures
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.catalogue_table import CatalogueTable
 from hf_galaxy.importing.catalogues import Catalogue, CatalogueOptions
@@ -67,7 +67,8 @@ def open_table(name: str, reading: Reading) -> Catalogue:
         raise BadInput(f"--dataset-config {reading.config}: {name} is a table, which has no configurations")
     path = Path(name)
     table = read_table(path)
-    pictures = Pictures(list(reading.images) if reading.images else _beside(path))
+    pictures: PictureFiles = Pictures(list(reading.images) if reading.images else _beside(path))
+    pictures = FilesOfBands(pictures) if reading.bands else pictures
     return catalogue_of(guess(table, pictures, reading), pictures, reading)
 
 
@@ -89,7 +90,9 @@ def catalogue_of(guessed: Guess, pictures: PictureFiles, reading: Reading) -> Ca
     Raises:
         BadInput: as `open_table`.
     """
-    options = CatalogueOptions(skip_missing=reading.skip_missing, skip_bad=reading.skip_bad_pictures)
+    options = CatalogueOptions(
+        skip_missing=reading.skip_missing, skip_bad=reading.skip_bad_pictures, bands=reading.bands
+    )
     catalogue = Catalogue.of(guessed.table, pictures, guessed.columns, guessed.tree, options)
     if guessed.names == DIGEST:
         catalogue = replace(catalogue, split_names=split_names_of(catalogue.ids))

@@ -26,7 +26,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from hf_galaxy.data.schema import NATIVE, SPLITS
+from hf_galaxy.data.fluxes import FLUX
+from hf_galaxy.data.schema import NATIVE, SPLITS, has_fluxes
 from hf_galaxy.files import whole_file
 from hf_galaxy.fresh_processes import end_with_parent, fresh_context
 from hf_galaxy.importing.counts import Statistics
@@ -151,9 +152,11 @@ class _Writer:
         self.kinds: set[str] = set()
         # Pictures are compressed already, and rarely equal. Statistics of rows in random order are useless, and those of small
         # pictures would be whole pictures in the footer.
-        packed = [c for c, f in features.items() if not isinstance(f, datasets.Image)]
+        self.pictures = ["image", FLUX] if has_fluxes(features) else ["image"]
+        packed = [c for c in features if c not in self.pictures]
+        compression = dict.fromkeys(packed, "snappy") | dict.fromkeys(self.pictures, "none")
         self.writer = pq.ParquetWriter(
-            path, self.schema, compression={c: "snappy" for c in packed} | {"image": "none"}, use_dictionary=packed,
+            path, self.schema, compression=compression, use_dictionary=packed,
             write_statistics=False, write_page_index=True, use_content_defined_chunking=True,
         )  # fmt: skip
 
@@ -172,8 +175,9 @@ class _Writer:
         """Add rows; a row group ends behind the row that makes it large enough."""
         self.kinds |= kinds
         first = 0
-        for i, size in enumerate(pc.binary_length(pc.struct_field(table["image"], "bytes")).to_pylist()):
-            self.rows, self.bytes = self.rows + 1, self.bytes + (size or 0)
+        sizes = [pc.binary_length(pc.struct_field(table[name], "bytes")).to_pylist() for name in self.pictures]
+        for i, of_row in enumerate(zip(*sizes, strict=True)):
+            self.rows, self.bytes = self.rows + 1, self.bytes + sum(size or 0 for size in of_row)
             if self.rows == ROWS_PER_GROUP or self.bytes >= GROUP_BYTES:
                 self.pending.append(table[first : i + 1])
                 self._flush()

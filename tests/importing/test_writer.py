@@ -198,7 +198,7 @@ class Resized(Rows):
         row = super().row(i)
         return row._replace(
             native={"bytes": jpeg_bytes(1000 + i), "path": f"{i}.jpg"} if i % 2 else None,
-            kind=["survey A", "survey B"][i % 2],
+            kinds=[["survey A", "survey B"][i % 2]],
         )
 
 
