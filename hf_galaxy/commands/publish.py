@@ -87,6 +87,8 @@ class Catalogue(Neighbours, Publish):
     """Campaign of the votes in the catalogue; leave it out if there are no votes."""
     card: Path | None = None
     """Text of the dataset card, like dataset_cards/*/card.md: title, licence, provenance, known problems."""
+    bands: tuple[str, ...] | None = None
+    """Publish fluxes in these bands, such as g r i z, as floats in a column `flux`, beside a preview in `image`: up to 8 names, in the order of the planes in a file, or as its extensions are called. Files may also be npy, npz, HDF5 or safetensors; {band} in a name is for files of one band each."""
     rendering: Annotated[Rendering, tyro.conf.arg(name="")] = field(default_factory=Rendering)
     """How files become pictures."""
     native: bool = False
@@ -181,7 +183,7 @@ def publish(settings: Simulate | Catalogue | Combine) -> None:
     counts = ", ".join(f"{n:,} {split}" for split, n in statistics["galaxies"].items())
     votes = f"; {sum(statistics['votes'].values()):,} votes" if source.tree else ""
     print(f"{settings.out}: {counts} galaxies{votes}")
-    if publication.left_out(planned, statistics) or planned.duplicates.groups:
+    if publication.left_out(planned, statistics) or planned.duplicates.groups or "fluxes" in statistics:
         print("\n".join(statistics["notes"]))
     if (settings.out / FILE).exists():
         print(f"{settings.out / FILE} lists the galaxies that are left out for their pictures, with the reasons")
@@ -200,12 +202,17 @@ def mock_survey(settings: Simulate) -> tuple[Source, Plan]:
 
 def catalogue(settings: Catalogue) -> CatalogueSource:
     """The catalogue, checked."""
-    from hf_galaxy.data.picture_files import Pictures
+    from hf_galaxy.data.band_names import check_bands
+    from hf_galaxy.data.picture_files import FilesOfBands, PictureFiles, Pictures
     from hf_galaxy.importing import catalogues
     from hf_galaxy.importing.column_map import ColumnMap
     from hf_galaxy.importing.proposal import is_standard
 
     settings.rendering.check()
+    if settings.bands is not None:
+        check_bands(settings.bands)
+        if settings.native:
+            raise BadInput("--native keeps 8-bit pictures at their original size; leave it out with --bands")
     if settings.columns is None and not is_standard(settings.catalogue):
         propose(settings)
     columns = ColumnMap.load(settings.columns) if settings.columns else ColumnMap()
@@ -218,9 +225,12 @@ def catalogue(settings: Catalogue) -> CatalogueSource:
         raise BadInput("--native needs --size or --crop: without them all pictures have their original size")
     prose_of(settings)  # refused before the catalogue is read
     options = catalogues.CatalogueOptions(
-        settings.rendering, settings.native, settings.volunteers, settings.skip_missing, settings.skip_bad_pictures
-    )
-    source = catalogues.Catalogue.read(settings.catalogue, Pictures(list(settings.images)), columns, tree, options)
+        settings.rendering, settings.native, settings.volunteers, settings.skip_missing, settings.skip_bad_pictures,
+        settings.bands,
+    )  # fmt: skip
+    pictures: PictureFiles = Pictures(list(settings.images))
+    pictures = FilesOfBands(pictures) if settings.bands else pictures
+    source = catalogues.Catalogue.read(settings.catalogue, pictures, columns, tree, options)
     # Votes made of fractions are consistent with the tree only as far as the fractions are.
     check_votes = not columns.fractions and not settings.allow_inconsistent_votes
     if check_votes and (line := next(source.inconsistencies(), None)):
@@ -236,7 +246,7 @@ def propose(settings: Catalogue) -> NoReturn:
     """
     from hf_galaxy.importing.proposal import Proposal
 
-    proposal = Proposal.of(settings.catalogue, settings.images, settings.tree)
+    proposal = Proposal.of(settings.catalogue, settings.images, settings.tree, settings.bands)
     file = settings.out.with_name(f"{settings.catalogue.name}.columns.json")
     proposal.write(file)
     print(proposal.sentence)

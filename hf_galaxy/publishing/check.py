@@ -6,15 +6,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from hf_galaxy.data.fluxes import FLUX
 from hf_galaxy.data.pictures import open_picture, to_rgb
-from hf_galaxy.data.schema import SPLITS
+from hf_galaxy.data.schema import SPLITS, has_fluxes
 from hf_galaxy.data.streaming import StreamedRows
 from hf_galaxy.data.vote_matrix import matrix_of
 from hf_galaxy.decision_tree import DecisionTree, Question, tree_of_columns
@@ -30,9 +31,9 @@ from hf_galaxy.importing.duplicates import (
 from hf_galaxy.importing.first_of import EXAMPLES, Examples, first_of
 from hf_galaxy.importing.groups import Groups, hashes_of
 from hf_galaxy.progress import progress
+from hf_galaxy.publishing.check_fluxes import FluxChecks, Level
 from hf_galaxy.publishing.dataset_card import table_row
 
-Level = Literal["ok", "note", "problem"]
 MIN_PIXELS = 32  # with fewer the shape of a galaxy cannot be seen
 ROWS_AT_ONCE = 500  # whose pictures are in memory
 
@@ -123,7 +124,7 @@ def _schema(splits: dict[str, StreamedRows]) -> Iterator[Finding]:
     if types - {"int32"}:
         text = f"votes are stored as {', '.join(sorted(types))}; int32 is sufficient and expected"
         yield Finding("note", "schema", text)
-    contents = ["id_str", "image"]
+    contents = ["id_str", "image", *([FLUX] if has_fluxes(first) else [])]
     contents += [f"{len(tree.questions)} questions of {', '.join(tree.campaigns)}"] if tree else []
     contents += [f"class label {c}" for c, f in first.items() if isinstance(f, datasets.ClassLabel)]
     yield Finding("ok", "schema", f"{len(first)} columns: {', '.join(contents)}")
@@ -165,6 +166,7 @@ class _RowChecks:
         self.undecodable, self.small, self.flat = Examples(), Examples(), Examples()
         self.sky: list[np.ndarray] = []
         self.column_findings: Counter[tuple[Level, str, str]] = Counter()
+        self.fluxes = FluxChecks() if has_fluxes(features) else None
 
     def add(self, split: str, table: pa.Table, parallel_map: Callable[..., Iterable[Any]]) -> None:
         """Read some rows.
@@ -193,6 +195,8 @@ class _RowChecks:
                 self.small.add(name)
         self.files.append(np.array(hashes, np.int64))
         self.decoded.append(np.array(rows, np.int32))
+        if self.fluxes is not None:
+            self.fluxes.add(names, table[FLUX].combine_chunks().field("bytes").to_pylist())
         if {"ra", "dec"} <= set(self.features):
             self.sky.append(np.stack([_float64(table, c) for c in ("ra", "dec")], axis=1))
         for question in self.tree.questions if self.tree else ():
@@ -207,7 +211,9 @@ class _RowChecks:
             statistics: the counts of the rows.
         """
         of_pictures = [*self.pictures(statistics), *self.ids(), *self.positions(arcsec), *self.same_pictures()]
-        return [*of_pictures, *self.columns()]
+        of_fluxes = self.fluxes.findings(statistics["fluxes"]) if self.fluxes is not None else ()
+        findings = (Finding(level, "fluxes", text) for level, text in of_fluxes)
+        return [*of_pictures, *findings, *self.columns()]
 
     def columns(self) -> Iterator[Finding]:
         """Findings on columns of votes and fractions."""

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_galaxy.data.card_facts import STATISTICS
+from hf_galaxy.data.fluxes import FLUX
 from hf_galaxy.data.pictures import Rendering
-from hf_galaxy.data.schema import NATIVE, SPLITS, InvalidVotes, class_name, row_features, votes_in
+from hf_galaxy.data.schema import NATIVE, SPLITS, InvalidVotes, class_name, has_fluxes, row_features, votes_in
 from hf_galaxy.data.streaming import StreamedRows, open_stream
 from hf_galaxy.data.targets import tables_of
 from hf_galaxy.decision_tree import DecisionTree, Question, tree_of_columns
@@ -274,9 +275,10 @@ def _joined_features(parts: list[Part], tree: DecisionTree) -> datasets.Features
     features: dict[str, Any] = {}
     classes: dict[str, list[str]] = {}
     metadata = {"dataset_name": "string"}
+    fluxes = _have_fluxes(parts)
     for part in parts:
         for column, feature in part.rows.features.items():
-            if column in ("id_str", "image") or column in tree.columns:
+            if column in ("id_str", "image") or column in tree.columns or (column == FLUX and fluxes):
                 continue
             if features.setdefault(column, feature) != feature:
                 raise BadInput(f"{part.folder}: column {column} has another type than in a dataset before it")
@@ -286,4 +288,26 @@ def _joined_features(parts: list[Part], tree: DecisionTree) -> datasets.Features
                 metadata[column] = feature.dtype
             else:
                 raise BadInput(f"{part.folder}: column {column} holds {feature}; only single values can be joined")
-    return row_features(tree, classes, metadata)
+    return row_features(tree, classes, metadata, fluxes)
+
+
+def _have_fluxes(parts: list[Part]) -> bool:
+    """Whether the datasets have fluxes.
+
+    Raises:
+        BadInput: only some have them, or they are of several sets of bands.
+    """
+    bands = {
+        part.folder: part.statistics.get("fluxes", {}).get("bands") for part in parts if has_fluxes(part.rows.features)
+    }
+    if without := [part.folder for part in parts if part.folder not in bands]:
+        if bands:
+            raise BadInput(
+                f"{without[0]}: has no column {FLUX} with fluxes, in contrast to {next(iter(bands))}; combine datasets that are alike"
+            )
+        return False
+    first = next(iter(bands.values()))
+    if other := next((folder for folder, each in bands.items() if each != first), None):
+        named = " ".join(bands[other] or ["unknown"])
+        raise BadInput(f"{other}: its fluxes are of the bands {named}, not {' '.join(first or ['unknown'])}")
+    return True

@@ -17,11 +17,13 @@ from typing import Any, NamedTuple, Self
 import datasets
 from huggingface_hub import DatasetCard
 
+from hf_galaxy.data.band_pictures import REMARK, remarks_of
 from hf_galaxy.data.card_facts import STATISTICS
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import new_folder, part_of_folder, whole_file, write_json
 from hf_galaxy.importing import writer
+from hf_galaxy.importing.flux_counts import sentence_on_missing
 from hf_galaxy.importing.left_out import write_left_out
 from hf_galaxy.importing.plan import AS_IT_WAS, Plan, Shard, Source
 from hf_galaxy.publishing.dataset_card import CONTACT_SHEET, Prose, contact_sheet, dataset_card, write_card
@@ -150,8 +152,10 @@ def _notes(source: Source, plan: Plan, counts: dict[str, Any], folder: Path) -> 
     if missing := left_out(plan, counts):
         notes.append(f"{missing:,} galaxies whose picture cannot be read are left out.")
     kinds = writer.kinds_of_pictures(folder)
+    if "fluxes" in counts:
+        notes += [sentence_on_missing(counts["fluxes"]), *remarks_of(kinds)]
     if source.rendering is not None and AS_IT_WAS not in kinds:
-        notes.append(in_words(source.rendering, kinds))
+        notes.append(in_words(source.rendering, {kind for kind in kinds if not kind.startswith(REMARK)}))
     return notes
 
 
