@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from hf_galaxy.command_line import DatasetConfig
+from hf_galaxy.data.band_names import check_bands
 from hf_galaxy.data.pictures import Rendering, Stretch
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.duplicates import SAME_GALAXY_ARCSEC
@@ -86,11 +87,13 @@ class Reading:
         return cls(**{each.name: options[each.name] for each in fields(cls) if options.get(each.name) is not None})
 
     def check_there(self, datasets: Iterable[str]) -> None:
-        """Refuse files and folders that are not there. Commands do so before they import what takes seconds.
+        """Refuse names of bands that are none, and files and folders that are not there. Commands do so before they import what takes seconds.
 
         Raises:
             BadInput: names the first, and what it may be meant for. What may be on the Hub is not looked for.
         """
+        if self.bands is not None:
+            check_bands(self.bands)
         for name in datasets:
             if not Path(name).exists() and not name.startswith(URLS) and not MAY_BE_ON_THE_HUB.fullmatch(name):
                 raise BadInput(
