@@ -112,13 +112,15 @@ class Reading:
             bands: whose fluxes it sees; None: it sees colour pictures.
 
         Raises:
-            BadInput: other bands were asked for.
+            BadInput: other bands were asked for, or a stretch of fluxes.
         """
         if self.bands is not None and bands is None:
             raise BadInput(f"--bands {' '.join(self.bands)}: the model sees colour pictures, no fluxes; leave it out")
         if missing := [band for band in bands or () if band not in (self.bands or bands or ())]:
             raise BadInput(f"--bands {' '.join(self.bands or ())}: the model needs {', '.join(missing)}, too")
-        return replace(self, bands=self.bands or (tuple(bands) if bands else None))
+        reading = replace(self, bands=self.bands or (tuple(bands) if bands else None))
+        reading.rendering()
+        return reading
 
     @property
     def rendering_options(self) -> dict[str, Any]:
@@ -132,8 +134,12 @@ class Reading:
             default: whatever is not given; None: the default one.
 
         Raises:
-            BadInput: as `Rendering.with_values`.
+            BadInput: as `Rendering.with_values`, or fluxes are read.
         """
+        if self.bands and (given := next(iter(self.rendering_options), None)):
+            raise BadInput(
+                f"--{given.replace('_', '-')}: is for 8-bit pictures; fluxes in bands ({' '.join(self.bands)}) are read as they are: leave it out"
+            )
         return (default or Rendering()).with_values(self.rendering_options)
 
     def without_join(self) -> Self:

@@ -1,9 +1,12 @@
-"""Files and folders that are not there are refused at once, with what may be meant; what may be on the Hub is not looked for."""
+"""Files and folders that are not there are refused at once, with what may be meant; what may be on the Hub is not looked for. Options say how
+files become pictures."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.reading import Reading
 
@@ -41,3 +44,21 @@ def test_pictures_and_tables_beside_it_are_looked_for():
         Reading(images=(Path("cutout"),)).check_there([])
     with pytest.raises(BadInput, match=r"--join z\.csv: no such file$"):
         Reading(join=Path("z.csv")).check_there([])
+
+
+def test_options_that_are_given_replace_those_of_a_rendering_one_by_one():
+    model = Rendering(crop=0.8, size=64, stretch="lupton", low=1.0, lupton_q=5.0)
+    assert Reading().rendering() == Reading(bands=("g", "r")).rendering() == Rendering()
+    assert Reading().rendering(model) == model
+    assert Reading(low=0.0, rgb=(0, 1, 2)).rendering(model) == replace(model, low=0.0, rgb=(0, 1, 2))
+    with pytest.raises(BadInput, match=r"^pictures: low 99\.8 and high 99\.75 are not increasing"):
+        Reading(low=99.8).rendering(model)
+
+
+def test_fluxes_are_not_stretched():
+    with pytest.raises(
+        BadInput, match=r"^--lupton-q: is for 8-bit pictures; fluxes in bands \(g r\) are read as they are"
+    ):
+        Reading(bands=("g", "r"), lupton_q=5.0).rendering()
+    with pytest.raises(BadInput, match=r"^--stretch: is for 8-bit pictures"):
+        Reading(stretch="sqrt").for_model(["g", "r"])
