@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from hf_galaxy.data.band_cells import encoded_cell
 from hf_galaxy.data.band_files import BandPicture, read_bands, read_file_of_each_band
 from hf_galaxy.data.fluxes import FLUX, filled
 from hf_galaxy.data.picture_files import FILES, PictureFiles
 from hf_galaxy.data.pictures import Decoded, Rendering, reading
+from hf_galaxy.data.pixels import content_of
 
 KIND = "bands"  # of such files, beside those of `pictures.kind_of`
 REMARK = "bands: "  # how the kinds begin that say how files were read
@@ -33,6 +36,25 @@ def read_fluxes(pictures: PictureFiles, file: str, bands: Sequence[str]) -> Band
         return read_bands(pictures.read(file), file, bands)
     names = zip(bands, file.split(FILES), strict=True)
     return read_file_of_each_band({band: (pictures.read(name), name) for band, name in names})
+
+
+def fluxes_of(picture: Any, bands: Sequence[str], rendering: Rendering, timeout: float = 20) -> np.ndarray:
+    """(C, H, W) float32: the fluxes that a dataset would hold of a picture, with `fluxes.filled`.
+
+    Args:
+        picture: path or URL of a file with all bands, or what `band_cells.encoded_cell` takes: its bytes, an array, ...
+        rendering: whose crop and size are applied.
+        timeout: seconds that a download may take.
+
+    Raises:
+        BadInput: as `read_bands`.
+    """
+    if isinstance(picture, str | Path):
+        content, name = content_of(str(picture), timeout), str(picture)
+    else:
+        content, name = encoded_cell(picture), ""
+    shown = reduced(read_bands(content, name, bands), rendering)
+    return filled(np.stack(list(shown.planes.values())))
 
 
 def flux_columns(picture: BandPicture, rendering: Rendering, stem: str) -> tuple[dict[str, Any], set[str]]:

@@ -29,9 +29,7 @@ def pixels_of(picture: Any, rendering: Rendering = DEFAULT, timeout: float = 20)
         BadInput: it cannot be read, or has another type or shape.
     """
     if isinstance(picture, str | Path):
-        name = str(picture)
-        content = _downloaded(name, timeout) if name.startswith(("http://", "https://")) else _content(name)
-        return _rgb(rendering.open(content, name))
+        return _rgb(rendering.open(content_of(str(picture), timeout), str(picture)))
     if isinstance(picture, bytes):
         return _rgb(rendering.open(picture, "bytes"))
     if isinstance(picture, Image.Image):
@@ -72,7 +70,14 @@ def _png(values: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _content(name: str) -> bytes:
+def content_of(name: str, timeout: float = 20) -> bytes:
+    """The bytes of a file, or of what is at a URL.
+
+    Raises:
+        BadInput: it cannot be read.
+    """
+    if name.startswith(("http://", "https://")):
+        return _downloaded(name, timeout)
     try:
         return Path(name).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: not a path

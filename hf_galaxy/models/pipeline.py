@@ -33,7 +33,7 @@ class GalaxyMorphologyPipeline(Pipeline):
         timeout: seconds that a download may take; 20 by default.
 
     Raises:
-        BadInput: the model does not predict votes; a picture cannot be read, which the message names; or an option is invalid.
+        BadInput: the model does not predict votes, or sees fluxes; a picture cannot be read, which the message names; or an option is invalid.
     """
 
     _load_processor = False
@@ -48,6 +48,11 @@ class GalaxyMorphologyPipeline(Pipeline):
             raise BadInput(
                 f"galaxy-morphology needs a model of votes, and a {type(model).__name__} is not one; "
                 'for classes use pipeline("image-classification")'
+            )
+        if model.config.bands:
+            raise BadInput(
+                f"galaxy-morphology reads pictures of 8 bits, and this model sees fluxes in {' '.join(model.config.bands)}; use "
+                "hf_galaxy.predict, or call the model: model(pixel_values=fluxes)"
             )
         super().__init__(model.eval(), **kwargs)
 

@@ -17,10 +17,11 @@ import pyarrow.csv
 from PIL import Image
 from torch.utils.data import Dataset
 
+from hf_galaxy.data.band_pictures import fluxes_of
 from hf_galaxy.data.dataset import rows_of
 from hf_galaxy.data.fluxes import FLUX, decode_fluxes, filled
 from hf_galaxy.data.galaxies import decode
-from hf_galaxy.data.picture_files import SUFFIXES
+from hf_galaxy.data.picture_files import FLUX_SUFFIXES, SUFFIXES
 from hf_galaxy.data.pictures import Rendering, to_rgb
 from hf_galaxy.data.pixels import DEFAULT, pixels_of
 from hf_galaxy.data.streaming import StreamedRows
@@ -47,6 +48,9 @@ ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of an object in memory, in a mess
 class PictureFolder:
     """The pictures in a folder and all its subfolders, apart from hidden ones, sorted by file name.
 
+    Args:
+        suffixes: of their files.
+
     Raises:
         BadInput: there are no pictures.
     """
@@ -54,13 +58,13 @@ class PictureFolder:
     split = None
     joined: pa.Table | None = None
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, suffixes: tuple[str, ...] = SUFFIXES) -> None:
         self.name, self.folder = name, Path(name)
         files = sorted(file for file in self.folder.rglob("*") if not self._is_hidden(file) and file.is_file())
-        self.files = [file for file in files if file.name.lower().endswith(SUFFIXES)]
+        self.files = [file for file in files if file.name.lower().endswith(suffixes)]
         if not self.files:
-            raise BadInput(f"--dataset {name}: holds neither Parquet files nor pictures ({', '.join(SUFFIXES)})")
-        others = Counter(file.suffix.lower() or file.name for file in files if not file.name.lower().endswith(SUFFIXES))
+            raise BadInput(f"--dataset {name}: holds neither Parquet files nor pictures ({', '.join(suffixes)})")
+        others = Counter(file.suffix.lower() or file.name for file in files if not file.name.lower().endswith(suffixes))
         if others:
             counts = ", ".join(f"{number} {suffix}" for suffix, number in others.most_common(5))
             log.warning("--dataset %s: files that are no pictures by their names are left out: %s", name, counts)
@@ -211,7 +215,8 @@ def sources_of(
     lazy = not isinstance(
         data, list | tuple
     )  # such as a column of a dataset, whose pictures are decoded when they are needed
-    kinds = {True} if lazy else {_is_picture(each) for each in data}
+    suffixes = (*SUFFIXES, *FLUX_SUFFIXES) if reading.bands else SUFFIXES
+    kinds = {True} if lazy else {_is_picture(each, suffixes) for each in data}
     if not kinds or not len(data):
         raise BadInput("--dataset: there are no pictures")
     if kinds == {True}:
@@ -220,7 +225,7 @@ def sources_of(
         return [_with_table(PictureList(data), table, taken)]
     if kinds == {True, False}:
         first, other = (
-            next(reprlib.repr(each) for each in data if _is_picture(each) is kind) for kind in (True, False)
+            next(reprlib.repr(each) for each in data if _is_picture(each, suffixes) is kind) for kind in (True, False)
         )
         raise BadInput(
             f"--dataset: {first} is a picture and {other} is none; give pictures alone, or folders and datasets"
@@ -233,11 +238,11 @@ def sources_of(
     return sources
 
 
-def _is_picture(data: Any) -> bool:
+def _is_picture(data: Any, suffixes: tuple[str, ...]) -> bool:
     if isinstance(data, str | Path):
         name = str(data).lower()
         return name.startswith(URLS) or (
-            name.endswith(SUFFIXES) and not Path(data).is_dir() and not is_table(str(data))
+            name.endswith(suffixes) and not Path(data).is_dir() and not is_table(str(data))
         )
     if not isinstance(data, IN_MEMORY):
         raise BadInput(
@@ -256,11 +261,11 @@ def _sources_in(
     Of a folder with labels only a split is a dataset: all of it are pictures, which may have subfolders for whatever reason.
     """
     if Path(name).is_dir():
-        contents = Contents.of(Path(name))
+        contents = Contents.of(Path(name), bool(reading.bands))
         if not contents.holds_rows and not (split and has_labels(contents)):
             if split or reading.config:
                 raise BadInput(f"--dataset {name}: is a folder of pictures, which has no splits and configurations")
-            return [_with_table(PictureFolder(name), table, taken)]
+            return [_with_table(PictureFolder(name, contents.suffixes), table, taken)]
     opened = open_dataset(name, reading, streaming=None, rendering=rendering)
     chosen = {split: rows_of(opened, split, name)} if split else opened
     joined: dict[str, pa.Table] = {}
@@ -313,8 +318,7 @@ class Reader(Dataset):
         part = self.parts[p]
         ids, rows, pictures, unreadable = [], [], [], []
         source = self.sources[part.source]
-        is_rendered = isinstance(source, DatasetSplit) and not self.framing.bands
-        picture_of = decode if is_rendered else self.decoded
+        picture_of = self.published if isinstance(source, DatasetSplit) else self.decoded
         for row, (name, content) in enumerate(source.read(first, end, part.end), first):
             try:
                 pictures.append(picture_of(content))
@@ -324,6 +328,11 @@ class Reader(Dataset):
                 unreadable.append((name, ADDRESS.sub("", " ".join(str(error).split()))))
         pixels = to_canvases(pictures, self.framing) if pictures else None
         return {"ids": ids, "rows": rows, "pixels": pixels, "unreadable": unreadable}
+
+    def published(self, content: bytes | None) -> np.ndarray:
+        """As `decoded`, of what a dataset holds: it is rendered already."""
+        bands = self.framing.bands
+        return filled(decode_fluxes(content, bands)) if bands else decode(content)
 
     def decoded(self, content: Any) -> np.ndarray:
         """(H, W, 3) uint8 of a file or a picture in memory, as `read` of a source gives it: the pixels that it has when it is published; or
@@ -337,7 +346,7 @@ class Reader(Dataset):
         if content is None:
             raise ValueError("there is no picture")
         if self.framing.bands:
-            return filled(decode_fluxes(content, self.framing.bands))
+            return fluxes_of(content, self.framing.bands, self.rendering)
         if not isinstance(content, bytes):
             return pixels_of(content, self.rendering)
         if content.startswith(JPEG_START) and self.rendering == self.rendering.whole:

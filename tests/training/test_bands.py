@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from astropy.io import fits
 from safetensors.torch import load_file
 
 import hf_galaxy
@@ -16,7 +17,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.models.start import load_model
 from hf_galaxy.training.stretch import measured_fields, warn_if_far
-from tests.fluxes import BANDS, galaxy, publish_fluxes
+from tests.fluxes import BANDS, galaxy, picture, publish_fluxes
 from tests.training.runs import assert_bit_equal, finish, run, start, wait_for_checkpoints
 
 CLASSES = dict(task="classes", label="kind", bands=BANDS, backbone="test_resnet")
@@ -165,3 +166,56 @@ def test_predictions_are_those_of_the_bands_that_it_was_trained_on(drawn, traine
         hf_galaxy.predict(trained[0], drawn, bands=["g", "r"])
     features = hf_galaxy.embed(trained[0], drawn, split="test")
     assert features.index.tolist() == table.index.tolist()
+
+
+def write_fits(planes, file):
+    """A file with an extension for each band."""
+    hdus = [fits.ImageHDU(plane, name=band) for band, plane in planes.items()]
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(file)
+
+
+@pytest.fixture(scope="module")
+def survey(tmp_path_factory):
+    """A table of galaxies, and their FITS files."""
+    folder = tmp_path_factory.mktemp("survey")
+    (folder / "cutouts").mkdir()
+    for i in range(60):
+        write_fits(galaxy(i), folder / f"cutouts/J{i:03}.fits")
+    kinds = "\n".join(f"J{i:03},{['round', 'flat'][i % 2]}" for i in range(60))
+    (folder / "survey.csv").write_text(f"id,kind\n{kinds}\n")
+    return folder
+
+
+def test_every_door_sees_the_same_fluxes(survey, tmp_path):
+    table = str(survey / "survey.csv")
+    images = (survey / "cutouts",)
+    run(tmp_path / "run", dataset=(table,), images=images, **CLASSES)
+    of_table = hf_galaxy.predict(tmp_path / "run", table, images=images[0]).set_index("id_str").sort_index()
+    columns = ["flat_probability", "round_probability"]
+    expected = of_table[columns].to_numpy()
+    of_folder = hf_galaxy.predict(tmp_path / "run", survey / "cutouts", workers=0).sort_values("id_str")
+    assert of_folder["id_str"].tolist() == [f"J{i:03}.fits" for i in range(60)]
+    np.testing.assert_array_equal(of_folder[columns], expected)
+    files = [survey / f"cutouts/J{i:03}.fits" for i in range(60)]
+    in_memory = [np.stack(list(galaxy(i).values())) for i in range(60)]
+    for pictures in (files, [file.read_bytes() for file in files], in_memory):
+        np.testing.assert_array_equal(hf_galaxy.predict(tmp_path / "run", pictures, workers=0)[columns], expected)
+    # In another order, the names in the files tell.
+    for i in range(60):
+        planes = dict(reversed(galaxy(i).items()))
+        (tmp_path / "turned").mkdir(exist_ok=True)
+        write_fits(planes, tmp_path / f"turned/J{i:03}.fits")
+    turned = hf_galaxy.predict(tmp_path / "run", tmp_path / "turned", workers=0).sort_values("id_str")
+    np.testing.assert_array_equal(turned[columns], expected)
+
+
+def test_files_without_the_bands_of_a_model_are_listed(survey, trained, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    write_fits(galaxy(1), tmp_path / "pictures/good.fits")
+    write_fits({band: galaxy(1)[band] for band in "gri"}, tmp_path / "pictures/three.fits")
+    (tmp_path / "pictures/colour.png").write_bytes(picture(galaxy(1)))
+    table = hf_galaxy.predict(trained[0], tmp_path / "pictures")
+    assert table["id_str"].tolist() == ["good.fits"]
+    reasons = {each["id_str"]: each["reason"] for each in table.attrs["unreadable"]}
+    assert "has no band z; it has G, R, I" in reasons["three.fits"]
+    assert reasons.keys() == {"three.fits", "colour.png"}
