@@ -31,7 +31,8 @@ class GalaxyConfig(PreTrainedConfig):
         drop_path: stochastic depth rate of the backbone.
         bands: of the fluxes that the model sees, in the order of its channels; None: red, green and blue of 8-bit pictures.
         band_stretch: from fluxes to brightness: `data.band_stretch.BandStretch` as a dictionary; None without bands.
-        rendering: how the files of its training set became 8-bit pictures: fields of `data.pictures.Rendering`; None: unknown.
+        rendering: how the files of its training set became 8-bit pictures, or were cropped and reduced to fluxes: fields of
+            `data.pictures.Rendering`; None: unknown.
         backbone_config, pixel_mean, pixel_std: the latter two of what the backbone sees, in [0, 1]; None: those of the backbone's name (`backbones.architecture`).
     """
 

@@ -38,7 +38,7 @@ def model_and_baseline(settings: Settings, sources: Sources, fields: dict) -> tu
     fields = fields | {name: value for name, value in framing.items() if value is not None}
     fields |= sources.rendering | dict(head_dropout=settings.head_dropout, drop_path=settings.drop_path)
     if settings.bands:
-        fields |= flux_fields(settings, sources, fields) | {"rendering": None}
+        fields |= flux_fields(settings, sources, fields)
     torch.manual_seed(settings.seed)
     return sources.target.model(settings, fields, baseline, sources.strata), baseline
 
