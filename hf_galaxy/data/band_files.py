@@ -162,7 +162,12 @@ def _places(layers: Sequence[Layer], bands: Sequence[str]) -> tuple[list[Place],
         names = [" ".join(each for each in of_layer if each.lower() not in USUAL) for of_layer in texts]
         remarks = [_in_order(bands, names)] if all(names) else []
         return [Place(layer, 0) for layer in single], remarks
-    raise BadInput(f"--bands {' '.join(bands)}: {_held(cubes, single)}")
+    advice = (
+        "; files of one band each need a table that names them, such as NAME_g.fits"
+        if len(single) == 1 and not cubes
+        else ""
+    )
+    raise BadInput(f"--bands {' '.join(bands)}: {_held(cubes, single)}{advice}")
 
 
 def _in_order(bands: Sequence[str], names: Sequence[str]) -> str:

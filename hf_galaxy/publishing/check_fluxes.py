@@ -69,4 +69,5 @@ class FluxChecks:
             sizes = list(counts["sizes"].items())
             most = ", ".join(f"{number:,} of {size} pixels" for size, number in sizes[:EXAMPLES])
             more = f" and {len(sizes) - EXAMPLES} further sizes" if len(sizes) > EXAMPLES else ""
-            yield "ok", f"{' '.join(usual)}: {most}{more}; {sentence_on_missing(counts)[:-1]}"
+            missing = sentence_on_missing(counts)
+            yield "ok", f"{' '.join(usual)}: {most}{more}; {missing[0].lower()}{missing[1:-1]}"

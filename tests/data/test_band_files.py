@@ -156,6 +156,7 @@ def test_the_exact_name_goes_before_one_in_other_letters():
         (fits_file(image(CUBE[0], "g"), image(CUBE[1], "g")), ("g",), "which plane is band g cannot be told; it has g, g"),
         (fits_file(image(CUBE[0], "g"), image(CUBE[1, :3], "r")), ("g", "r"), "several sizes: g 8 x 6, r 8 x 3"),
         (saved(a=CUBE[0], b=CUBE[1]), ("g", "r", "z"), "--bands g r z: it has a, b"),
+        (fits_file(image(CUBE[0], "")), ("g", "r"), "it has 1 plane without names .*; files of one band each need a table"),
         (fits_file(), ("g",), "it has no picture of fluxes"),
         (npy(np.zeros(5)), ("g",), "it has no picture of fluxes"),
         (npy(np.zeros((4, 0, 3))), BANDS, r"an array of shape \(4, 0, 3\) is empty or too large"),

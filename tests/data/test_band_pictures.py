@@ -11,7 +11,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from hf_galaxy.data.band_files import BandPicture, read_bands
-from hf_galaxy.data.band_pictures import flux_columns, preview, preview_bands, reduced
+from hf_galaxy.data.band_pictures import flux_columns, fluxes_of, preview, preview_bands, reduced
 from hf_galaxy.data.fluxes import arcsec_per_pixel_of, decode_fluxes
 from hf_galaxy.data.pictures import Rendering
 
@@ -114,6 +114,17 @@ def test_most_of_a_pixel_must_have_values():
     assert np.isnan(smaller["r"]).all()
     others = reduced(galaxy(40, 40, bands="g"), Rendering(size=10)).planes["g"]
     assert np.array_equal(smaller["g"][3:, 3:], others[3:, 3:])  # beyond the reach of bicubic interpolation
+
+
+@pytest.mark.parametrize("rendering", [Rendering(), Rendering(crop=0.5, size=16)])
+def test_a_file_or_an_array_has_the_fluxes_that_a_dataset_would_hold(rendering):
+    array = stacked(galaxy())
+    content = fits_file(array)
+    columns, _ = flux_columns(read_bands(content, "a", BANDS), rendering, "a")
+    expected = decode_fluxes(columns["flux"]["bytes"], BANDS)
+    assert np.array_equal(fluxes_of(content, BANDS, rendering), expected)
+    if rendering.crop == 1:
+        assert np.array_equal(fluxes_of(array, BANDS, rendering), expected)
 
 
 def test_the_column_holds_the_planes_and_their_scale():
