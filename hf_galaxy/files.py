@@ -9,7 +9,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from hf_galaxy.errors import BadInput
@@ -26,12 +26,12 @@ def check_new(out: Path) -> None:
         BadInput: it exists already and is not empty, or its parent is not writable.
     """
     out = out.resolve()
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise BadInput(f"{out} exists already; remove it or choose another --out")
     try:
+        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+            raise BadInput(f"{out} exists already; remove it or choose another --out")
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(f"{out} cannot be written: {error.strerror} ({error.filename})") from error
+        raise _unwritable(out, error) from error
     if not os.access(out.parent, os.W_OK):
         raise BadInput(f"{out} cannot be written: no permission to write in {out.parent}")
 
@@ -47,8 +47,8 @@ def new_folder(out: Path, fingerprint: str) -> Iterator[Path]:
         fingerprint: a digest of all that the files depend on.
 
     Raises:
-        BadInput: as `check_new`; another process is writing the folder; it holds files of another fingerprint; or the disk
-            is full.
+        InUse: another command is writing the folder.
+        BadInput: as `check_new`; it holds files of another fingerprint; or the disk is full.
     """
     check_new(out)
     out = out.resolve()
@@ -56,12 +56,12 @@ def new_folder(out: Path, fingerprint: str) -> Iterator[Path]:
         with only_writer_of(out):
             check_new(out)  # again: it may have been written meanwhile
             for lock in out.parent.glob(f".{glob.escape(out.name)}.part-*.lock"):
-                with locked(lock, f"{out}: another process is writing a part of this folder now; let it finish"):
+                with locked(lock, f"{out}: another command writes a part of it at this moment; wait for it"):
                     pass
             with _resumed_folder(out, fingerprint) as partial:
                 yield partial
     except OSError as error:
-        raise BadInput(f"{out} cannot be written: {error.strerror} ({error.filename})") from error
+        raise _unwritable(out, error) from error
 
 
 @contextmanager
@@ -78,7 +78,7 @@ def part_of_folder(out: Path, fingerprint: str, part: str) -> Iterator[Path]:
     """
     check_new(out)
     out = out.resolve()
-    refusal = f"{out}: another process is writing this part now; let it finish"
+    refusal = f"{out}: another command writes this part of it at this moment; wait for it"
     try:
         with locked(out.with_name(f".{out.name}.part-{part}.lock"), refusal):
             with locked(_lock_of(out)):  # one of the parts, the first, makes the folder
@@ -86,7 +86,7 @@ def part_of_folder(out: Path, fingerprint: str, part: str) -> Iterator[Path]:
                 partial = _claimed(out, fingerprint)
             yield partial
     except OSError as error:
-        raise BadInput(f"{out} cannot be written: {error.strerror} ({error.filename})") from error
+        raise _unwritable(out, error) from error
 
 
 def _claimed(out: Path, fingerprint: str) -> Path:
@@ -126,11 +126,13 @@ def _resumed_folder(out: Path, fingerprint: str) -> Iterator[Path]:
 def replaced_folder(out: Path) -> Iterator[Path]:
     """A folder with a temporary name, which replaces `out` when the block succeeds, and is removed otherwise.
 
+    The name is not that of `new_folder`, whose finished files stay for the command that resumes them.
+
     Raises:
-        BadInput: another process is writing it.
+        InUse: another command is writing it.
+        BadInput: as `only_writer_of`.
     """
-    partial, earlier = (out.with_name(f".{out.name}.{state}") for state in ("partial", "earlier"))
-    out.parent.mkdir(parents=True, exist_ok=True)
+    partial, earlier = (out.with_name(f".{out.name}.{state}") for state in ("replacement", "earlier"))
     with only_writer_of(out):
         for left in (partial, earlier):
             shutil.rmtree(left, ignore_errors=True)
@@ -145,15 +147,29 @@ def replaced_folder(out: Path) -> Iterator[Path]:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def only_writer_of(out: Path) -> AbstractContextManager[None]:
-    """The lock of a folder, for the time that it is written.
+@contextmanager
+def only_writer_of(out: Path, remedy: str = "wait for it, or choose another --out") -> Iterator[None]:
+    """The lock of a folder or file that a command writes, for that time: every command has the same one. The end of its process frees it.
+
+    Args:
+        remedy: what the user of a second command can do.
 
     Raises:
-        BadInput: another process is writing it.
-        OSError: the lock cannot be created beside it.
+        InUse: another command is writing it.
+        BadInput: the lock cannot be created beside it.
     """
-    refusal = f"{out}: another process is writing this folder now; let it finish, or choose another --out"
-    return locked(_lock_of(out), refusal)
+    with ExitStack() as stack:
+        try:
+            out = out.resolve()
+            out.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(_lock_of(out), f"{out}: another command writes it at this moment; {remedy}"))
+        except OSError as error:
+            raise _unwritable(out, error) from error
+        yield
+
+
+def _unwritable(out: Path, error: OSError) -> BadInput:
+    return BadInput(f"{out} cannot be written: {error.strerror} ({error.filename})")
 
 
 def _lock_of(out: Path) -> Path:

@@ -10,7 +10,7 @@ from typing import IO
 
 from filelock import lock_descriptor
 
-from hf_galaxy.errors import BadInput
+from hf_galaxy.errors import BadInput, InUse
 
 logger = logging.getLogger(__name__)
 _locks: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()
@@ -72,12 +72,12 @@ def locked(path: Path, refusal: str | None = None) -> Iterator[None]:
         refusal: what to say if another process holds the lock; by default it is waited for.
 
     Raises:
-        BadInput: the refusal.
+        InUse: the refusal.
         OSError: the file cannot be created.
     """
     lock = lock_file(path, wait=refusal is None)
     if lock is None:
-        raise BadInput(refusal)
+        raise InUse(refusal)
     try:
         yield
     finally:

@@ -210,6 +210,15 @@ def fill_slowly(context, out, started, end):
         fill(folder, "b.txt")
 
 
+def test_what_an_interrupted_publication_has_finished_is_not_removed_by_what_replaces_a_folder(tmp_path):
+    out = tmp_path / "out"
+    interrupted(out, "x", "a.txt")
+    with replaced_folder(out) as folder:
+        fill(folder, "b.txt")
+    assert everything_in(out) == ["b.txt"]
+    assert (tmp_path / ".out.partial" / "a.txt").read_text() == "content of a.txt"
+
+
 def resumed(out):
     return new_folder(out, "x")
 
@@ -222,7 +231,7 @@ def test_of_two_that_write_one_folder_the_second_is_refused_and_leaves_the_first
     assert started.wait(60)
     before = everything_in(tmp_path)
     for second in (context(out), new_folder(out, "another"), replaced_folder(out)):
-        with pytest.raises(BadInput, match=f"{out}: another process is writing this folder now"), second:
+        with pytest.raises(BadInput, match=f"{out}: another command writes it at this moment"), second:
             pass
         assert everything_in(tmp_path) == before
     end.set()

@@ -109,13 +109,14 @@ def make(settings: Demo) -> None:
     """Make the folder, or what is still missing in it.
 
     Raises:
-        BadInput: another process makes it now, or it cannot be written.
+        InUse: another command makes it at this moment.
+        BadInput: it cannot be written.
     """
     out = settings.out
     with ExitStack() as stack:
         try:
-            out.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(only_writer_of(out.resolve()))
+            stack.enter_context(only_writer_of(out))
+            out.mkdir(exist_ok=True)
             if not (out / MARK).exists():
                 write_json(out / MARK, {"quick": settings.quick})
         except OSError as error:

@@ -6,12 +6,20 @@ On two cores some 10,000 galaxies of 88 px take a minute with an EfficientNet-Li
 """
 
 import dataclasses
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hf_galaxy.command_line import Command, RunFolder
 from hf_galaxy.errors import BadInput
+from hf_galaxy.files import only_writer_of
 from hf_galaxy.models.familiarity import FILE, LEVEL, Descriptors, Familiarity, looks_of
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from hf_galaxy.models.model import GalaxyPreTrainedModel
+    from hf_galaxy.reports.run_record import RunRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,22 +42,32 @@ class Measure:
 
 def main(settings: Measure) -> None:
     """Fit the score, save it in the run folder, and print how many validation and test galaxies are beyond the threshold."""
-    import numpy as np
-    from accelerate.utils import gather_object
-
-    from hf_galaxy.data.galaxies import Galaxies
-    from hf_galaxy.data.views import eval_view
     from hf_galaxy.models.start import load_run
-    from hf_galaxy.training.features import BATCH, features_of
     from hf_galaxy.training.processes import on_main_process, start_accelerator
-    from hf_galaxy.training.sequence import ProcessShard, evaluation_batches
-    from hf_galaxy.training.settings import settings_of
-    from hf_galaxy.training.sources import open_sources
 
     if not 0 < settings.level < 1 or settings.workers < 0:
         raise BadInput("--level must be in (0, 1), --workers must not be negative")
     accelerator = start_accelerator(settings.precision, settings.cpu)
     model, record = load_run(settings.run)
+    with ExitStack() as stack:
+        lock = only_writer_of(settings.run / FILE, "wait for it")
+        on_main_process(accelerator, lambda: stack.enter_context(lock))
+        measure(settings, accelerator, model, record)
+
+
+def measure(settings: Measure, accelerator: "Accelerator", model: "GalaxyPreTrainedModel", record: "RunRecord") -> None:
+    """As `main`, under the lock of the file."""
+    import numpy as np
+    from accelerate.utils import gather_object
+
+    from hf_galaxy.data.galaxies import Galaxies
+    from hf_galaxy.data.views import eval_view
+    from hf_galaxy.training.features import BATCH, features_of
+    from hf_galaxy.training.processes import on_main_process
+    from hf_galaxy.training.sequence import ProcessShard, evaluation_batches
+    from hf_galaxy.training.settings import settings_of
+    from hf_galaxy.training.sources import open_sources
+
     run_settings = settings_of(record)
     if settings.dataset is not None:
         run_settings = dataclasses.replace(run_settings, dataset=settings.dataset)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_galaxy.command_line import Command, OutputPath, typed
 from hf_galaxy.errors import BadInput
-from hf_galaxy.files import write_json
+from hf_galaxy.files import only_writer_of, write_json
 from hf_galaxy.reports import records_file
 from hf_galaxy.reports.run_record import FILE
 
@@ -36,14 +36,20 @@ class FitScaling:
 
 
 def main(settings: FitScaling) -> None:
+    if settings.cards and settings.runs.is_file():
+        raise BadInput(f"--cards: {settings.runs} is a file; give the folder of the runs whose cards are to be written")
+    with only_writer_of(settings.out):
+        write_study(settings)
+
+
+def write_study(settings: FitScaling) -> None:
+    """Fit, and write the folder of the study and, with --cards, the laws into the records of the runs."""
     from hf_galaxy.reports.page import check_page, write_page
     from hf_galaxy.scaling.figures import KINDS, figures_of
     from hf_galaxy.scaling.page import MADE, study_page
     from hf_galaxy.scaling.points import points_in, save_points
     from hf_galaxy.scaling.study import study_of
 
-    if settings.cards and settings.runs.is_file():
-        raise BadInput(f"--cards: {settings.runs} is a file; give the folder of the runs whose cards are to be written")
     check_page(settings.out, MADE)
     points = points_in(settings.runs)
     if len(datasets := sorted(set(points["dataset"]))) > 1:
@@ -65,18 +71,16 @@ def main(settings: FitScaling) -> None:
 
 def write_cards(runs: Path, points: pd.DataFrame, study: dict[str, Any], title: str) -> None:
     """Write the laws of its backbone into the record and the card of each run, or into its record in the records file."""
-    file = runs / records_file.FILE
-    recorded = dict(records_file.read_records(file))
+    scaling = {}
     for name, own in points.groupby("run"):
         about = own.iloc[0][["backbone", "start"]].to_dict()
         laws = [law for law in study["laws"] if about.items() <= law.items()]
-        scaling = {"title": title, "laws": list(map(law_for_card, laws))}
-        if name in recorded:
-            recorded[name] = recorded[name] | {"scaling": scaling}
+        scaling[name] = {"title": title, "laws": list(map(law_for_card, laws))}
         if (runs / name / FILE).exists():
-            write_card(runs / name, scaling)
-    if recorded:
-        records_file.write_records(file, recorded)
+            write_card(runs / name, scaling[name])
+    if (file := runs / records_file.FILE).exists():
+        with records_file.changing(file) as recorded:
+            recorded |= {name: recorded[name] | {"scaling": scaling[name]} for name in scaling.keys() & recorded.keys()}
 
 
 def write_card(run: Path, scaling: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from hf_galaxy.command_line import Command, OutputPath
 from hf_galaxy.errors import BadInput
-from hf_galaxy.files import check_new, whole_file
+from hf_galaxy.files import check_new, only_writer_of, whole_file
 from hf_galaxy.importing.duplicates import MIN_SIMILARITY, SAME_GALAXY_ARCSEC
 from hf_galaxy.importing.reading import Reading
 
@@ -48,10 +48,7 @@ class Find(Reading):
 
 def main(settings: Find) -> None:
     """Compare each dataset with each of the others, and write all pairs."""
-    import pandas as pd
-
-    from hf_galaxy.importing.dataset import reading_of_each
-    from hf_galaxy.publishing.overlap import Listing, check_scales, overlap
+    from hf_galaxy.publishing.overlap import check_scales
 
     check_scales(settings.scales)
     if not settings.arcsec > 0 or not 0 < settings.alike < 1:
@@ -62,7 +59,18 @@ def main(settings: Find) -> None:
         raise BadInput(
             f"--against {both.pop().name}: is also one of --datasets, and all of its galaxies would be listed"
         )
-    check_new(settings.out)
+    with only_writer_of(settings.out):
+        check_new(settings.out)
+        write_pairs(settings)
+
+
+def write_pairs(settings: Find) -> None:
+    """Write the pairs of all datasets."""
+    import pandas as pd
+
+    from hf_galaxy.importing.dataset import reading_of_each
+    from hf_galaxy.publishing.overlap import Listing, overlap
+
     every = [*settings.datasets, *settings.against]
     readings = dict(zip(every, reading_of_each(every, settings), strict=True))
     ours, theirs = (

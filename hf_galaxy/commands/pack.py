@@ -28,7 +28,7 @@ class PackRecords:
 
 def main(settings: PackRecords) -> None:
     from hf_galaxy.downstream.results import CELLS
-    from hf_galaxy.reports.records_file import FILE, read_records, write_records
+    from hf_galaxy.reports.records_file import FILE, changing
     from hf_galaxy.reports.run_record import FILE as RUN
     from hf_galaxy.reports.run_record import RunRecord
 
@@ -46,10 +46,10 @@ def main(settings: PackRecords) -> None:
             raise BadInput(f"{file}: cannot be read as JSON ({error}); remove it, and measure it again") from error
     if not records:
         raise BadInput(f"--study {settings.study}: has no finished run or cell that is not yet in {FILE}")
-    file = settings.study / FILE
-    before = read_records(file)
-    write_records(file, {**before, **records})
-    print(f"{file}: {len(records)} records, and {len(before.keys() - records.keys())} that it held before")
+    with changing(file := settings.study / FILE) as held:
+        before = len(held.keys() - records.keys())
+        held |= records
+    print(f"{file}: {len(records)} records, and {before} that it held before")
     tops = sorted({name.split("/")[0] for name in records if "/" in name})
     print(f"what they were of can be removed, as far as no weights are needed: {', '.join(tops)}")
 

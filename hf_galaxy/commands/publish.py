@@ -147,7 +147,7 @@ def main(settings: Simulate | Catalogue | Combine | Card) -> None:
         publish(settings)
     if settings.push:
         try:
-            with only_writer_of(settings.out.resolve()):  # another push may write another name into the card
+            with only_writer_of(settings.out):  # another push may write another name into the card
                 rename(settings, settings.push)
                 print(f"pushed to {hub.push(settings.out, settings.push)}")
         except OSError as error:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from hf_galaxy.command_line import Command, PushTo, RunFolder
 from hf_galaxy.errors import BadInput
+from hf_galaxy.files import only_writer_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +85,12 @@ def publish(settings: Publish) -> Published:
             "(unknown is possible too)"
         )
 
-    # 2. Update the card and the figures.
-    written = rewrite(settings.run, lambda now: now.publication.update(record.publication), redraw=True)
+    with only_writer_of(settings.run, "wait for it"):  # another push may write another name into the card
+        # 2. Update the card and the figures.
+        written = rewrite(settings.run, lambda now: now.publication.update(record.publication), redraw=True)
 
-    # 3. Upload the folder.
-    return Published(written, hub.push(settings.run, settings.push, "model") if settings.push else None)
+        # 3. Upload the folder.
+        return Published(written, hub.push(settings.run, settings.push, "model") if settings.push else None)
 
 
 def main(settings: Publish) -> None:

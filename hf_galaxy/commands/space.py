@@ -26,6 +26,7 @@ class Publish:
 
 
 def main(settings: Publish) -> None:
+    from hf_galaxy.files import only_writer_of
     from hf_galaxy.publishing import hub, space
 
     if settings.push:
@@ -39,7 +40,8 @@ def main(settings: Publish) -> None:
     size = sum(file.stat().st_size for file in files.values())
     print(f"{settings.out}: {len(files)} files, {size / 1e6:.0f} MB; python {settings.out / 'app.py'} starts it")
     if settings.push:
-        print(f"pushed to {hub.push(settings.out, settings.push, 'space')}")
+        with only_writer_of(settings.out):
+            print(f"pushed to {hub.push(settings.out, settings.push, 'space')}")
 
 
 command = Command(Publish, main)

@@ -50,11 +50,11 @@ class CutoutFolder:
             request: all that decides on a picture, but its galaxy.
 
         Raises:
-            BadInput: it holds something else, another process is writing it, or it cannot be written.
+            InUse: another command is writing it.
+            BadInput: it holds something else, or it cannot be written.
         """
         path = path.resolve()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             with only_writer_of(path):
                 _check_request(path, dict(request))
                 (path / IMAGES).mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ from transformers.models.clip import CLIPImageProcessor
 from hf_galaxy.data.band_stretch import BandStretch
 from hf_galaxy.data.views import Framing
 from hf_galaxy.errors import BadInput
-from hf_galaxy.files import check_new, replaced_folder, whole_file
+from hf_galaxy.files import check_new, only_writer_of, replaced_folder, whole_file
 from hf_galaxy.models.backbones import TransformersBackbone
 from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.reports.card_data import base_model, licence
@@ -59,6 +59,7 @@ def export_encoder(model: GalaxyPreTrainedModel, record: RunRecord, out: Path) -
     `model.backbone` to the bit (but see `_aligned`). The export includes the preprocessing of pictures, with normalisation.
 
     Raises:
+        InUse: another command writes the folder.
         BadInput: as `check_encoder_folder`; it cannot be written; its outputs differ; or it is of a model of fluxes.
     """
     check_encoder_folder(out)
@@ -198,9 +199,16 @@ def export_onnx(model: GalaxyPreTrainedModel, record: RunRecord, out: Path) -> d
         Output -> the largest difference, relative to the column's largest value; for features, to the largest value of all.
 
     Raises:
+        InUse: another command writes the file.
         BadInput: as `check_onnx_file`; the model is too large; torch cannot export it; or a difference exceeds TOLERANCE.
     """
-    check_onnx_file(out)
+    with only_writer_of(out):
+        check_onnx_file(out)
+        return _export_onnx(model, record, out)
+
+
+def _export_onnx(model: GalaxyPreTrainedModel, record: RunRecord, out: Path) -> dict[str, float]:
+    """As `export_onnx`, under the lock of the file."""
     if sum(p.numel() * p.element_size() for p in model.state_dict().values()) > ONNX_BYTES:
         raise BadInput(f"--out {out}: an ONNX file is limited to 2 GB, and the weights have more")
     model.eval()

@@ -16,8 +16,8 @@ STALE = {
     "model": ["*.safetensors", "figures/*", ".eval_results/*"],
     "space": ["*"],
 }
-# Files of a run folder that only training needs, to resume or to branch.
-TRAINING_FILES = (".lock", ".saving*", "*.partial", "checkpoint-*.pt", "kept-checkpoint-*.pt")
+# Files of a run folder that only its writers need: locks, and what training resumes or branches from.
+TRAINING_FILES = ("*.lock", ".saving*", "*.partial", "checkpoint-*.pt", "kept-checkpoint-*.pt")
 # Suffixes of files that can run any code when loaded. NumPy refuses pickles in .npy and .npz by default.
 PICKLES = {"bin", "pth", "pt", "pkl", "pickle", "dill", "ckpt", "joblib"}
 

@@ -6,12 +6,14 @@ what distant records have in common, so that it is 40 % smaller than gzipped lin
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import whole_file
+from hf_galaxy.locks import locked
 
 FILE = "records.parquet"
 NAME = "name"
@@ -32,6 +34,22 @@ def write_records(file: Path, records: Mapping[str, dict]) -> None:
             pa.table({NAME: names, **columns}, schema=schema), partial, compression="zstd", compression_level=19,
             use_dictionary=False, write_statistics=False, row_group_size=max(1, len(names)), data_page_size=2**30,
         )  # fmt: skip
+
+
+@contextmanager
+def changing(file: Path) -> Iterator[dict[str, dict]]:
+    """The records in a file, to change them: they are written when the block succeeds. Of several processes one waits for the other.
+
+    Raises:
+        BadInput: as `read_records`; or the file cannot be written.
+    """
+    try:
+        with locked(file.with_name(f".{file.name}.lock")):
+            records = dict(read_records(file))
+            yield records
+            write_records(file, records)
+    except OSError as error:
+        raise BadInput(f"{file}: cannot be written ({error.strerror})") from error
 
 
 def read_records(file: Path) -> Mapping[str, dict]:

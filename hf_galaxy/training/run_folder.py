@@ -13,7 +13,7 @@ from typing import IO
 import torch
 
 from hf_galaxy.errors import BadInput, InUse, Occupied
-from hf_galaxy.files import fsync_file, remove_partial, whole_file
+from hf_galaxy.files import fsync_file, only_writer_of, remove_partial, whole_file
 from hf_galaxy.locks import lock_file, remove_lock
 from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.reports.run_folder import LOCK, write_figures_and_card
@@ -82,14 +82,20 @@ def claim(out: Path, record: RunRecord) -> IO[bytes]:
 
     Raises:
         BadInput: another run is there, or the folder cannot be written.
-        InUse: another process trains this run.
+        InUse: another command trains this run, or writes something else there.
     """
     check_folder(out, record)  # before anything in it is touched
     with ExitStack() as stack:
         try:
-            out.mkdir(parents=True, exist_ok=True)
+            if not out.exists():
+                with only_writer_of(
+                    out
+                ):  # not while another command, such as a publication, makes a folder of this name
+                    out.mkdir(parents=True, exist_ok=True)
             if (lock := lock_file(out / LOCK)) is None:
-                raise InUse(f"--out {out}: another process is training this run now")
+                raise InUse(
+                    f"--out {out}: another command trains this run at this moment; wait for it, or choose another --out"
+                )
             stack.enter_context(lock)
             remove_partial(out.rglob("*"))
             if not (out / FILE).exists():

@@ -453,5 +453,5 @@ def test_a_second_command_into_one_folder_is_refused_while_the_first_writes(run_
     with new_folder(tmp_path / "out", "the first") as folder:
         (folder / "part-00000-of-00001.parquet").touch()
         line = refused(run_folder, "--dataset", dataset, "--out", tmp_path / "out", "--workers", 0)
-        assert f"{tmp_path / 'out'}: another process is writing this folder now" in line
+        assert f"{tmp_path / 'out'}: another command writes it at this moment" in line
         assert (folder / "part-00000-of-00001.parquet").exists()

@@ -116,7 +116,7 @@ def test_a_folder_holds_pictures_of_one_kind(server, table, tmp_path):
     cut(table, *FAST, "--out", out, "--bands", "g", "r", "z", fails="--bands as by default, not g r z")
     cut(table, *FAST, "--out", tmp_path, fails="exists already")
     with only_writer_of(out.resolve()):
-        cut(table, *FAST, "--out", out, fails="another process is writing this folder now")
+        cut(table, *FAST, "--out", out, fails="another command writes it at this moment")
     assert len(server.asked) == number
 
 

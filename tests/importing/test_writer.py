@@ -395,6 +395,6 @@ def test_a_second_publication_into_one_folder_is_refused_while_the_first_writes(
     monkeypatch.setattr(sys, "argv", ["publish_dataset.py", *words])
     with new_folder(tmp_path / "out", "the first") as folder:
         (folder / "data.parquet").touch()
-        with pytest.raises(SystemExit, match="out: another process is writing this folder now"):
+        with pytest.raises(SystemExit, match="out: another command writes it at this moment"):
             runpy.run_path(str(ROOT / "scripts/publish_dataset.py"), run_name="__main__")
         assert (folder / "data.parquet").exists()

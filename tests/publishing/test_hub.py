@@ -130,7 +130,7 @@ def test_a_folder_that_another_process_writes_is_not_pushed(hub, run_with_hub, p
     with only_writer_of(pushed):
         done = run_with_hub("scripts/publish_dataset.py", *simulate, "--out", pushed, "--push", "lab/renamed")
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
-    assert f"{pushed}: another process is writing this folder now" in done.stderr
+    assert f"{pushed}: another command writes it at this moment" in done.stderr
     assert files_of(pushed) == before
     assert not hub.folder("datasets", "lab/renamed").exists()
 

@@ -95,9 +95,9 @@ def test_parts_that_several_machines_write_are_finished_by_one(folder, tmp_path,
 
     def meanwhile(*arguments):
         """While a part is written, another part may be, but nobody finishes the dataset."""
-        with pytest.raises(BadInput, match="another process is writing a part of this folder now"):
+        with pytest.raises(BadInput, match="another command writes a part of it at this moment"):
             publish(source, planned, out, PROSE, "data/rings", COMMAND)
-        with pytest.raises(BadInput, match="another process is writing this part now"):
+        with pytest.raises(BadInput, match="another command writes this part of it at this moment"):
             publish_part(source, planned, out, Part.parse("3/4"))
         return write(*arguments)
 

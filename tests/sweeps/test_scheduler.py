@@ -90,7 +90,7 @@ if given.how in ("terminated", "advances") and len((given.out / "starts").read_t
 if given.how == "error":
     outcome("bad_input", "--how error: no such thing", 1)
 if given.how == "byhand" and first:
-    outcome("in_use", "--out x: another process is training this run now", 1)
+    outcome("in_use", "--out x: another command trains this run at this moment", 1)
 if given.how == "crashes" or given.how == "crash" and first:
     outcome("crashed", "ValueError: a bug", 1)
 if given.how == "killed" and first:

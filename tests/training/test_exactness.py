@@ -210,6 +210,6 @@ def test_two_trainings_of_one_run_at_the_same_time_are_refused(mock_dataset, tmp
     (second,) = start(tmp_path / "run", **settings)
     second.join(TIMEOUT)
     assert second.exitcode == 1
-    assert "another process is training this run now" in (tmp_path / "run.log").read_text()
+    assert "another command trains this run at this moment" in (tmp_path / "run.log").read_text()
     first[0].kill()
     first[0].join()

@@ -94,7 +94,7 @@ def test_a_claim_that_is_refused_is_given_up(tmp_path):
     with pytest.raises(BadInput, match="another --seed") as refused:
         claim(tmp_path / "run", RunRecord("", {"seed": 2}))
     lock = claim(tmp_path / "run", RunRecord("", {"seed": 1}))
-    with pytest.raises(BadInput, match="another process is training this run now"):
+    with pytest.raises(BadInput, match="another command trains this run at this moment"):
         claim(tmp_path / "run", RunRecord("", {"seed": 1}))
     lock.close()
     del refused
