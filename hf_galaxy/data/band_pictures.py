@@ -14,11 +14,10 @@ from hf_galaxy.data.band_cells import encoded_cell
 from hf_galaxy.data.band_files import BandPicture, read_bands, read_file_of_each_band
 from hf_galaxy.data.fluxes import FLUX, filled
 from hf_galaxy.data.picture_files import FILES, PictureFiles
-from hf_galaxy.data.pictures import Decoded, Rendering, reading
+from hf_galaxy.data.pictures import REMARK, Decoded, Rendering, reading
 from hf_galaxy.data.pixels import content_of
 
 KIND = "bands"  # of such files, beside those of `pictures.kind_of`
-REMARK = "bands: "  # how the kinds begin that say how files were read
 SUFFIX = ".safetensors"
 KNOWN = 0.5  # share of the pixels that become one which must have values
 

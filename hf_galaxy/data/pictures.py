@@ -23,11 +23,14 @@ Stretch = Literal["asinh", "linear", "sqrt", "log", "lupton"]
 UNCHANGED = {"jpeg", "png"}  # kinds of files that are published byte for byte
 MAX_BYTES = 2**30  # that a compressed file may expand to
 # Pillow would also open those that run another program, such as EPS.
+# Pillow would also open those that run another program, such as EPS.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
 # Names of extensions that belong to a science image, as surveys call them.
 NOT_SCIENCE = re.compile(
     r"(?i:.*(MASK|WEIGHT|ERROR|FLAG|SEGM).*|MSK|DQ|WHT|ERR|RMS|SIGMA|VAR|VARIANCE|IVAR|INVVAR|SEG|PSF|BKG|CTX|CON|NEXP|EXP)"
 )
+REMARK = "bands: "  # how the kinds begin that say how files were read
+FIRST_OF_SEVERAL = "files hold several pictures of a galaxy, of which only the first is shown; --bands with their names reads all as fluxes"
 FITS_START, GZIP_START, PNG_START = b"SIMPLE  =", b"\x1f\x8b", b"\x89PNG"
 PNG_END = b"IEND\xaeB`\x82"
 
@@ -41,12 +44,19 @@ class Decoded:
         kind: as of `kind_of`.
         pixels: the whole picture, grey (L) or RGB.
         name: of the file, for messages.
+        remark: what a reader of the data should know of how the file was read; "": nothing.
     """
 
     content: bytes
     kind: str
     pixels: Image.Image
     name: str = ""
+    remark: str = ""
+
+    @property
+    def kinds(self) -> set[str]:
+        """The kind, and the remark as another."""
+        return {self.kind, *([REMARK + self.remark] if self.remark else [])}
 
 
 @dataclass(frozen=True)
@@ -144,8 +154,8 @@ class Rendering:
         """
         with reading(name):
             content = _expanded(content)
-            kind, opened = _opened(content)
-            return Decoded(content, kind, self._decode(kind, opened), name)
+            kind, opened, remark = _opened(content)
+            return Decoded(content, kind, self._decode(kind, opened), name, remark)
 
     def encode(self, decoded: Decoded) -> tuple[bytes, str]:
         """The bytes that a dataset holds, and their suffix, whatever the name of the file.
@@ -340,13 +350,13 @@ def _expanded(content: bytes) -> bytes:
     return content
 
 
-def _opened(content: bytes) -> tuple[str, Any]:
-    """The kind of a file, and its Pillow image or FITS HDU, whose pixels are not decoded."""
+def _opened(content: bytes) -> tuple[str, Any, str]:
+    """The kind of a file, its Pillow image or FITS HDU, whose pixels are not decoded, and a remark (`Decoded`)."""
     if content.startswith(FITS_START):
-        hdu, bands = _fits_image(content)
-        return f"fits{bands}", hdu
+        hdu, bands, others = _fits_image(content)
+        return f"fits{bands}", hdu, FIRST_OF_SEVERAL if others else ""
     picture = open_picture(content)
-    return _kind_of_picture(picture), picture
+    return _kind_of_picture(picture), picture, ""
 
 
 def _kind_of_picture(picture: ImageFile.ImageFile) -> str:
@@ -363,15 +373,18 @@ def _kind_of_picture(picture: ImageFile.ImageFile) -> str:
 
 def _fits_image(
     content: bytes,
-) -> tuple[Any, int]:  # naming the type of astropy would require it where a model is loaded
-    """The first HDU with an image of one or three bands, and the number of bands; masks, weights and errors come last."""
+) -> tuple[Any, int, bool]:  # naming the type of astropy would require it where a model is loaded
+    """The first HDU with an image of one or three bands, the number of bands, and whether there are others that may show the galaxy in
+    further bands; masks, weights and errors come last."""
     hdus = _astropy().fits.open(io.BytesIO(content), memmap=False)
     images = [(hdu, hdu.shape) for hdu in hdus if hdu.is_image and hdu.shape]
     for hdu, shape in sorted(images, key=lambda image: bool(NOT_SCIENCE.fullmatch(image[0].name.strip()))):
         if len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3)):
             if not 0 < math.prod(shape[-2:]) <= Image.MAX_IMAGE_PIXELS:  # checked before a few bytes become gigabytes
                 raise BadInput(f"its image of shape {shape} is empty or too large")
-            return hdu, 1 if len(shape) == 2 else shape[0]
+            alike = [other.name for other, size in images if size == shape and other is not hdu]
+            others = not all(NOT_SCIENCE.fullmatch(name.strip()) for name in alike)
+            return hdu, 1 if len(shape) == 2 else shape[0], others
     if images:
         shapes = ", ".join(str(shape) for _, shape in images)
         several = [shape[0] for _, shape in images if len(shape) == 3 and shape[0] <= 8]

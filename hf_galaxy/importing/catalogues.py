@@ -219,7 +219,7 @@ class Catalogue:
             decoded = self.rendering.decode(self.pictures.read(file), file)
             image = self._image(i, *self.rendering.encode(decoded))
             native = self._image(i, *self.rendering.whole.encode(decoded)) if self.options.native else None
-            return Row({"image": image}, native, {decoded.kind})
+            return Row({"image": image}, native, decoded.kinds)
         except BadInput as error:
             if self.options.skip_bad:
                 return None

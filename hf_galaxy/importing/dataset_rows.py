@@ -262,7 +262,7 @@ class DatasetRows:
             return flux_columns(read_bands(content, "", self.bands), self.rendering, stem)
         decoded = self.rendering.decode(content)
         encoded, suffix = self.rendering.encode(decoded)
-        return {"image": {"bytes": encoded, "path": stem + suffix}}, {decoded.kind}
+        return {"image": {"bytes": encoded, "path": stem + suffix}}, decoded.kinds
 
     def _content(self, value: Any) -> tuple[bytes, str]:
         """The bytes of a picture, and the name of its file, if it has one.

@@ -140,7 +140,8 @@ def _write(source: Source, planned: Plan, folder: Path, digest: str, name: str, 
                 "place in the sky); all rows of a galaxy are in one split."
             )
         if counts.fluxes is not None:
-            notes += [sentence_on_missing(counts.fluxes.to_dict()), *remarks_of(kinds_of_pictures(partial))]
+            notes.append(sentence_on_missing(counts.fluxes.to_dict()))
+        notes += remarks_of(kinds_of_pictures(partial))
         files = {}
         for shard in planned.shards:
             files.setdefault(shard.split, []).append(shard.path.as_posix())

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple, Self
 import datasets
 from huggingface_hub import DatasetCard
 
-from hf_galaxy.data.band_pictures import REMARK, remarks_of
+from hf_galaxy.data.band_pictures import remarks_of
 from hf_galaxy.data.card_facts import STATISTICS
+from hf_galaxy.data.pictures import REMARK
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import new_folder, part_of_folder, whole_file, write_json
@@ -153,7 +154,8 @@ def _notes(source: Source, plan: Plan, counts: dict[str, Any], folder: Path) -> 
         notes.append(f"{missing:,} galaxies whose picture cannot be read are left out.")
     kinds = writer.kinds_of_pictures(folder)
     if "fluxes" in counts:
-        notes += [sentence_on_missing(counts["fluxes"]), *remarks_of(kinds)]
+        notes.append(sentence_on_missing(counts["fluxes"]))
+    notes += remarks_of(kinds)
     if source.rendering is not None and AS_IT_WAS not in kinds:
         notes.append(in_words(source.rendering, {kind for kind in kinds if not kind.startswith(REMARK)}))
     return notes

@@ -392,3 +392,24 @@ def test_files_within_a_zip(survey):
 )  # fmt: skip
 def test_files_of_bands_share_a_name(files, stem):
     assert stem_of(files) == stem
+
+
+def test_files_of_several_bands_are_no_grey_pictures_in_silence(tmp_path, caplog):
+    (tmp_path / "fits").mkdir()
+    for i in range(6):
+        planes = [fits.ImageHDU(np.random.default_rng(i).normal(size=(16, 16)), name=band) for band in "gri"]
+        weight = fits.ImageHDU(np.ones((16, 16)), name="WEIGHT")
+        fits.HDUList([fits.PrimaryHDU(), *planes[: 3 if i < 5 else 1], weight]).writeto(tmp_path / f"fits/J{i}.fits")
+    table = tmp_path / "survey.csv"
+    table.write_text("id,kind\n" + "".join(f"J{i},{i % 2}\n" for i in range(6)))
+    said = "Files hold several pictures of a galaxy, of which only the first is shown; --bands with their names reads all as fluxes."
+    with caplog.at_level("INFO"):
+        open_dataset(str(table), Reading(images=(tmp_path / "fits",)))
+    assert said in caplog.text
+    caplog.clear()
+    for i in range(5):
+        (tmp_path / f"fits/J{i}.fits").unlink()
+    table.write_text("id,kind\nJ5,1\n")
+    with caplog.at_level("INFO"):
+        open_dataset(str(table), Reading(images=(tmp_path / "fits",)))
+    assert said not in caplog.text, "a weight is no picture"
