@@ -134,9 +134,11 @@ class Reading:
             default: whatever is not given; None: the default one.
 
         Raises:
-            BadInput: as `Rendering.with_values`, or fluxes are read.
+            BadInput: as `Rendering.with_values`, or fluxes are read, which are not stretched.
         """
-        if self.bands and (given := next(iter(self.rendering_options), None)):
+        if self.bands and (
+            given := next((name for name in Reading.of_rendering if name in self.rendering_options), None)
+        ):
             raise BadInput(
                 f"--{given.replace('_', '-')}: is for 8-bit pictures; fluxes in bands ({' '.join(self.bands)}) are read as they are: leave it out"
             )

@@ -305,10 +305,15 @@ def test_datasets_that_differ_leave_the_rendering_unknown(raw, dataset, trained,
     assert sum("lupton stretch" in note for note in notes) == 2  # those of the parts
 
 
-def test_a_model_of_fluxes_knows_what_was_left_out(raw, start, tmp_path):
+def test_raw_fluxes_are_cropped_and_reduced_as_the_published_ones(raw, start, tmp_path):
     published = publish(raw, tmp_path / "fluxes", "--bands", "g", "r", "z", "--crop", "0.8", "--size", "32")
     run = hf_galaxy.finetune(published, start=start, out=tmp_path / "run", bands=["g", "r", "z"], **OPTIONS)
     assert run.model.config.file_rendering == Rendering(crop=0.8, size=32)
+    expected = hf_galaxy.predict(run, published, cpu=True, workers=0)
+    ours = hf_galaxy.predict(run, raw / "fits", cpu=True, workers=0)
+    pd.testing.assert_frame_equal(by_name(ours), by_name(expected), check_exact=True)
+    whole = hf_galaxy.predict(run, raw / "fits", cpu=True, workers=0, rendering={"crop": 1})
+    assert (by_name(whole) != by_name(expected)).all(axis=None)
 
 
 def test_a_dataset_that_states_none_leaves_that_of_the_start(mock_dataset, trained, tmp_path):
