@@ -5,6 +5,7 @@ the functions that use it: so --help, and a wrong option, are answered at once.
 """
 
 import contextlib
+import errno
 import inspect
 import io
 import logging
@@ -18,7 +19,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from hf_galaxy import plain_values
 from hf_galaxy.errors import BadInput, Interrupted, InUse
 from hf_galaxy.outcome import STOPPED, Outcome, folder_of_outcome, write_outcome
 
@@ -32,6 +35,23 @@ OutputPath = Annotated[Path, tyro.conf.arg(aliases=("--output-dir",))]
 RunName = Annotated[str, tyro.conf.arg(aliases=("--model",))]
 RunFolder = Annotated[Path, tyro.conf.arg(aliases=("--model",))]
 PushTo = Annotated[str | None, tyro.conf.arg(aliases=("--push-to-hub",))]
+
+NUMBERS = ConstructorRegistry()  # how all options read numbers
+
+
+@NUMBERS.primitive_rule
+def _plain_number(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    read: dict[Any, Callable[[str], Any]] = {int: plain_values.whole_number, float: plain_values.number}
+    if kind.type not in read:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=kind.type.__name__.upper(),
+        instance_from_str=lambda words: read[kind.type](words[0]),
+        is_instance=lambda value: type(value) is kind.type or (kind.type is float and type(value) is int and "~"),
+        str_from_instance=lambda value: [str(value)],
+    )
+
 
 SETTINGS_FILE = (
     "--config FILE reads options from a YAML or JSON file, or from the run.json of a run; options beside it take precedence. "
@@ -71,7 +91,8 @@ class Command:
         description = "\n\n".join(
             filter(None, [inspect.getdoc(self.settings) if isinstance(self.settings, type) else "", SETTINGS_FILE])
         )
-        values = tyro.cli(self.settings, args=words, prog=program, description=description, **options)
+        values = tyro.cli(self.settings, args=words, prog=program, description=description, registry=NUMBERS, **options)
+        plain_values.check_texts("", values)
         if "--print-config" in arguments:
             print(text_of(values), end="")
             raise SystemExit
@@ -97,6 +118,13 @@ class Command:
         except (BadInput, FloatingPointError) as error:
             write_outcome(Outcome("in_use" if isinstance(error, InUse) else "bad_input", _one_line(str(error)), 1))
             sys.exit(f"error: {error}")
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                write_outcome(Outcome("crashed", _one_line(f"{type(error).__name__}: {error}"), 1))
+                raise
+            message = f"{_one_line(str(error.filename))[:80]}: {error.strerror}"
+            write_outcome(Outcome("bad_input", message, 1))
+            sys.exit(f"error: {message}")
         except Interrupted as stopped:
             write_outcome(Outcome("interrupted", _one_line(str(stopped)), STOPPED))
             print(stopped, file=sys.stderr)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hf_galaxy.errors import BadInput
+from hf_galaxy.plain_values import check_texts, checked_number, checked_whole
 
 NAMES = {
     bool: "True or False",
@@ -46,6 +47,9 @@ def checked(settings: type, options: Mapping[str, Any], unnamed: Sequence[str] =
         except TypeError:
             shown = repr(value) if len(repr(value)) < 60 else f"a {type(value).__name__}"
             raise BadInput(f"{name}: {shown} has the wrong type; give {_described(kinds[name])}") from None
+        except ValueError as error:
+            raise BadInput(f"{name}: {error}") from None
+        check_texts(name, values[name])
     return values
 
 
@@ -54,6 +58,7 @@ def _converted(value: Any, kind: Any) -> Any:
 
     Raises:
         TypeError: it is none.
+        ValueError: it is a number that is not finite, or not of 64 bits.
     """
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
@@ -74,9 +79,9 @@ def _converted(value: Any, kind: Any) -> Any:
     elif kind is bool and isinstance(value, bool):
         return value
     elif kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        return int(value)
+        return checked_whole(int(value))
     elif kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
-        return float(value)
+        return checked_number(value)
     elif kind in (str, Path) and isinstance(value, str | Path):
         return kind(value)
     raise TypeError

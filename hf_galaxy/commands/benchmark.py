@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hf_galaxy.command_line import Command, OutputPath
+from hf_galaxy.cores import check_processes
 from hf_galaxy.downstream.benchmark import RATES, Benchmark, Mode, Start, begin, check_unseen
 from hf_galaxy.downstream.tasks import load_tasks, with_label
 from hf_galaxy.errors import BadInput
@@ -78,7 +79,7 @@ def starts_of(settings: Downstream) -> dict[str, Start]:
 
     starts = {}
     for text in settings.starts:
-        name, *backbone, weights = text.split("=") if text != "random" else (text, "")
+        name, *backbone, weights = text.split("=") if "=" in text else (text, "")
         if name in starts or not name or len(backbone) > 1 or (name != "random") != bool(weights):
             raise BadInput(f"--starts {text}: give NAME=WEIGHTS or NAME=BACKBONE=WEIGHTS, each name once, or random")
         starts[name] = start = Start(name, weights or None, *backbone)
@@ -128,8 +129,8 @@ def main(settings: Downstream) -> None:
     """Measure the cells that are not measured yet, and write the page."""
     from hf_galaxy.downstream.page import write_results
 
-    if settings.at_once < 1:
-        raise BadInput(f"--at-once {settings.at_once}: must be at least 1")
+    check_processes("--at-once", settings.at_once)
+    check_processes("--workers", settings.workers, least=0)
     tasks = load_tasks(settings.tasks)
     if unknown := [name for name in settings.only if name not in tasks]:
         raise BadInput(f"--only {unknown[0]}: {settings.tasks} has the tasks {', '.join(tasks)}")

@@ -15,7 +15,7 @@ from typing import Annotated
 import tyro
 
 from hf_galaxy.command_line import Command, DatasetConfig
-from hf_galaxy.cores import available_cores
+from hf_galaxy.cores import available_cores, check_processes
 from hf_galaxy.errors import BadInput
 
 
@@ -37,8 +37,9 @@ def main(settings: Check) -> None:
     """Print all findings; exit with status 1 if there is a problem."""
     from hf_galaxy.publishing.check_published import check_published
 
-    if not 0 <= settings.tolerance <= 1 or settings.threads < 1:
-        raise BadInput("--tolerance is a share, in [0, 1]; --threads must be at least 1")
+    if not 0 <= settings.tolerance <= 1:
+        raise BadInput("--tolerance is a share, in [0, 1]")
+    check_processes("--threads", settings.threads)
     findings = check_published(settings.dataset, settings.config, settings.tolerance, settings.threads)
     for finding in findings:
         print(f"{finding.level:8s}{finding.check:11s} {finding.text}")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from hf_galaxy.command_line import Command, OutputPath
 from hf_galaxy.commands import finetune, pretrain
-from hf_galaxy.cores import available_cores
+from hf_galaxy.cores import available_cores, check_processes
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import only_writer_of, whole_file, write_json
 from hf_galaxy.reports.run_record import FILE as RUN
@@ -95,8 +95,7 @@ class Step:
 
 def main(settings: Demo) -> None:
     out = settings.out
-    if settings.num_proc < 1:
-        raise BadInput("--num-proc must be at least 1")
+    check_processes("--num-proc", settings.num_proc)
     check_folder(out, settings.quick)
     if (out / PAGE).exists():
         print(f"This demo is finished. For another one: --out FOLDER, or remove {out} first.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hf_galaxy.command_line import Command, RunFolder
+from hf_galaxy.cores import check_processes
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.reading import VotesReading
 
@@ -46,8 +47,9 @@ def main(settings: Evaluate) -> None:
     from hf_galaxy.training.sequence import default_workers
     from hf_galaxy.training.task import measure, target_of
 
-    if settings.batch_size < 1 or (settings.workers or 0) < 0:
-        raise BadInput("--batch-size must be at least 1, --workers must not be negative")
+    if settings.batch_size < 1:
+        raise BadInput("--batch-size must be at least 1")
+    check_processes("--workers", settings.workers, least=0)
     accelerator = start_accelerator(settings.precision, settings.cpu)
     model, record = load_run(settings.run)
     trained = [located(name, settings.run, record.paths) for name in record.settings["dataset"]]

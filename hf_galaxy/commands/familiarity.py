@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_galaxy.command_line import Command, RunFolder
+from hf_galaxy.cores import check_processes
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import only_writer_of
 from hf_galaxy.models.familiarity import FILE, LEVEL, Descriptors, Familiarity, looks_of
@@ -45,8 +46,9 @@ def main(settings: Measure) -> None:
     from hf_galaxy.models.start import load_run
     from hf_galaxy.training.processes import on_main_process, start_accelerator
 
-    if not 0 < settings.level < 1 or settings.workers < 0:
-        raise BadInput("--level must be in (0, 1), --workers must not be negative")
+    if not 0 < settings.level < 1:
+        raise BadInput("--level must be in (0, 1)")
+    check_processes("--workers", settings.workers, least=0)
     accelerator = start_accelerator(settings.precision, settings.cpu)
     model, record = load_run(settings.run)
     with ExitStack() as stack:

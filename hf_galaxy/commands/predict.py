@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hf_galaxy.command_line import Command, OutputPath, RunName
+from hf_galaxy.cores import check_processes
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import check_new, new_folder
 from hf_galaxy.importing.reading import Reading
@@ -57,8 +58,9 @@ class Inference(Reading):
         Raises:
             BadInput: names the option.
         """
-        if self.batch_size < 1 or self.workers < 0:
-            raise BadInput("--batch-size must be at least 1, --workers must not be negative")
+        if self.batch_size < 1:
+            raise BadInput("--batch-size must be at least 1")
+        check_processes("--workers", self.workers, least=0)
         self.rendering()
 
     def start(self) -> "Accelerator":

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import tyro
 
 from hf_galaxy.command_line import Command, DatasetConfig, OutputPath, PushTo, typed
-from hf_galaxy.cores import available_cores
+from hf_galaxy.cores import available_cores, check_processes
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.decision_tree import DecisionTree, load_tree, tree_of_columns
 from hf_galaxy.errors import BadInput
@@ -134,8 +134,7 @@ def main(settings: Simulate | Catalogue | Combine | Card) -> None:
 
     if isinstance(settings, Card):
         return write_card(settings)
-    if settings.num_proc < 1:
-        raise BadInput("--num-proc must be at least 1")
+    check_processes("--num-proc", settings.num_proc)
     if settings.part and settings.push:
         raise BadInput("--part: writes a part of the files; --push is for the command without it, which finishes them")
     if settings.push:
@@ -194,8 +193,8 @@ def mock_survey(settings: Simulate) -> tuple[Source, Plan]:
     from hf_galaxy.importing.plan import plan
     from hf_galaxy.publishing.simulate import MockSurvey
 
-    if settings.galaxies < 1 or settings.size < 16 or settings.seed < 0:
-        raise BadInput("--galaxies must be at least 1, --size at least 16, --seed not negative")
+    if not 1 <= settings.galaxies <= 100_000_000 or not 16 <= settings.size <= 4096 or settings.seed < 0:
+        raise BadInput("--galaxies must be from 1 to 100,000,000, --size from 16 to 4096, --seed not negative")
     survey = MockSurvey(settings.galaxies, settings.seed, settings.size)
     return survey, plan(survey)
 

@@ -12,6 +12,7 @@ import tyro
 
 from hf_galaxy.errors import BadInput
 
+MOST = 1_000_000  # epochs, validations, and galaxies in a batch: more is a slip, and would fill the memory with plans for it
 RECIPES = Path(__file__).parent / "recipes"
 Ranges = Sequence[tuple[Sequence[str], Callable[[float], bool], str]]
 # Settings, the condition that the value of each must meet, and the message if it does not.
@@ -21,7 +22,9 @@ RANGES: Ranges = (
         lambda value: value > 0,
         "must be more than 0",
     ),
-    (("weight_decay", "ema_galaxies", "seed"), lambda value: value >= 0, "must not be negative"),
+    (("weight_decay", "ema_galaxies"), lambda value: value >= 0, "must not be negative"),
+    (("seed",), lambda value: 0 <= value < 2**32, "is a whole number from 0 to 4,294,967,295"),
+    (("epochs", "batch_size"), lambda value: value <= MOST, f"is more than {MOST:,}"),
     (("layer_decay",), lambda value: 0 < value <= 1, "is a factor, in (0, 1]"),
     (("warmup",), lambda value: 0 <= value < 1, "is a share of the training, in [0, 1)"),
 )
@@ -86,6 +89,10 @@ class Recipe:
             BadInput: names the setting.
         """
         check_ranges(self, RANGES)
+        if self.epochs / self.validate_every > MOST:
+            raise BadInput(
+                f"--validate-every {self.validate_every}: gives more than {MOST:,} validations; give a larger number of epochs"
+            )
         if 0 < self.ema_galaxies < self.batch_size:
             raise BadInput(f"--ema-galaxies {self.ema_galaxies}: must be at least --batch-size {self.batch_size}")
         if self.schedule == "wsd" and not 0 < self.cooldown <= 1 - self.warmup:

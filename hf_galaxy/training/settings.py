@@ -7,15 +7,16 @@ import math
 import re
 import typing
 from dataclasses import MISSING, asdict, dataclass, fields, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from tyro.constructors import PrimitiveConstructorSpec
 
 from hf_galaxy.command_line import OutputPath
+from hf_galaxy.cores import MOST_PROCESSES
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.reading import VotesReading
+from hf_galaxy.plain_values import share
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.targets import TARGETS, target_class, task_of
 from hf_galaxy.training.recipe import Ranges, Recipe, check_ranges, with_recipe
@@ -62,20 +63,13 @@ def check_weights(weights: list[float], count: int) -> None:
         raise BadInput(f"--weights {' '.join(map(str, weights))}: one number above 0 for each of {count} datasets")
 
 
-def _fraction(text: str) -> float:
-    try:
-        return float(Fraction(text))
-    except ZeroDivisionError as error:
-        raise ValueError(f"{text} is no number") from error
-
-
 # A number that may be written as a fraction, such as 1/64.
 FractionOption = Annotated[
     float,
     PrimitiveConstructorSpec(
         nargs=1,
         metavar="SHARE",
-        instance_from_str=lambda words: _fraction(words[0]),
+        instance_from_str=lambda words: share(words[0]),
         is_instance=lambda value: isinstance(value, float),
         str_from_instance=lambda value: [str(value)],
     ),
@@ -92,8 +86,10 @@ RANGES: Ranges = (
     (("subset",), lambda value: 0 < value <= 1, "is a share of the training galaxies, in (0, 1]"),
     (("balance",), lambda value: 0 <= value <= 1, "is in [0, 1]; 0 leaves classes as they are, 1 makes all equally frequent"),
     (("image_size",), lambda value: value > 0, "must be more than 0"),
+    (("image_size",), lambda value: value <= 8192, "is more than 8,192 pixels"),
     (("min_votes", "keep_checkpoints", "device_batch"), lambda value: value >= 1, "must be at least 1"),
-    (("workers", "checkpoint_minutes"), lambda value: value >= 0, "must not be negative"),
+    (("checkpoint_minutes",), lambda value: value >= 0, "must not be negative"),
+    (("workers",), lambda value: 0 <= value <= MOST_PROCESSES, f"is a number of processes, from 0 to {MOST_PROCESSES}"),
 )  # fmt: skip
 
 

@@ -301,7 +301,7 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(catalogue_folder, spoil, 
 @pytest.mark.parametrize("wrong", [("--galaxies", 0), ("--size", 0), ("--seed", -1)])
 def test_a_survey_that_cannot_be_drawn_is_refused(wrong, tmp_path, monkeypatch):
     line = called(monkeypatch, "publish_dataset", "simulate", *wrong, "--out", tmp_path / "mock")
-    assert line == "error: --galaxies must be at least 1, --size at least 16, --seed not negative"
+    assert line == "error: --galaxies must be from 1 to 100,000,000, --size from 16 to 4096, --seed not negative"
     assert not (tmp_path / "mock").exists()
 
 

@@ -471,5 +471,5 @@ def test_what_is_no_parquet_dataset_is_refused_in_one_line(tmp_path, monkeypatch
 
 def test_settings_that_cannot_be_are_refused(healthy, monkeypatch):
     assert re.fullmatch("error: --tolerance is a share.*", called(monkeypatch, healthy, "--tolerance", 1.5))
-    assert re.fullmatch("error: .*--threads must be.*", called(monkeypatch, healthy, "--threads", 0))
+    assert re.fullmatch("error: --threads 0: must be from 1 to 1024", called(monkeypatch, healthy, "--threads", 0))
     assert re.fullmatch("error: .*no-such.* not found.*", called(monkeypatch, healthy, "--dataset-config", "no-such"))
