@@ -8,6 +8,7 @@ import galsim
 import numpy as np
 import pytest
 from astropy.io import fits
+from PIL import Image
 
 from tests.conftest import ROOT
 
@@ -27,7 +28,7 @@ def survey(draw, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bands")
     (folder / "fits").mkdir()
     rows = [draw.row(i, seed=5, out=folder) for i in range(24)]
-    files = [folder / "fits" / row["file"] for row in rows]
+    files = [folder / row["file"] for row in rows]
     return rows, np.stack([[fits.getdata(file, band) for band in draw.BANDS] for file in files])
 
 
@@ -65,7 +66,7 @@ def test_a_galaxy_depends_on_the_seed_and_its_number_alone(draw, survey, tmp_pat
     rows, pictures = survey
     (tmp_path / "fits").mkdir()
     assert draw.row(7, seed=5, out=tmp_path) == rows[7]
-    again = np.stack([fits.getdata(tmp_path / "fits" / rows[7]["file"], band) for band in draw.BANDS])
+    again = np.stack([fits.getdata(tmp_path / rows[7]["file"], band) for band in draw.BANDS])
     assert np.array_equal(again, pictures[7], equal_nan=True)
 
 
@@ -75,5 +76,26 @@ def test_the_table_is_written(draw, tmp_path, monkeypatch):
     with (tmp_path / "survey.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == ["drawn-0-00000", "drawn-0-00001", "drawn-0-00002"]
-    assert all((tmp_path / "fits" / row["file"]).is_file() for row in rows)
-    assert fits.getheader(tmp_path / "fits" / rows[0]["file"], "z")["BUNIT"] == "nanomaggy"
+    assert all((tmp_path / row["file"]).is_file() for row in rows)
+    assert fits.getheader(tmp_path / rows[0]["file"], "z")["BUNIT"] == "nanomaggy"
+
+
+def test_pictures_of_the_galaxies_are_made_in_three_ways(draw, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["draw.py", "--out", str(tmp_path), "--galaxies", "8"])
+    draw.main()
+    spec = importlib.util.spec_from_file_location("draw_pictures", ROOT / "results/bands/pictures.py")
+    pictures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pictures)
+    monkeypatch.setattr(sys, "argv", ["pictures.py", "--survey", str(tmp_path)])
+    pictures.main()
+    for way in ("asinh", "lupton", "fixed"):
+        with (tmp_path / f"{way}.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == 8
+        shown = [np.asarray(Image.open(tmp_path / row["file"]).convert("RGB")).astype(int) for row in rows]
+        assert {picture.shape for picture in shown} == {(64, 64, 3)}
+    # With one stretch for all a picture is brighter where there is more flux: red is i, and the first row of FITS is the last.
+    flux = np.stack([fits.getdata(tmp_path / "fits" / f"{row['id']}.fits", "i") for row in rows])[:, ::-1]
+    red, known = np.stack(shown)[..., 0], np.isfinite(flux)
+    order = np.argsort(flux[known])
+    assert (np.diff(red[known][order]) >= 0).all()

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from scipy.stats import linregress
 from hf_galaxy.downstream.figures import figures_of as benchmark_figures
 from hf_galaxy.downstream.page import benchmark_page
 from hf_galaxy.downstream.results import read_about, read_cells, results_of
+from hf_galaxy.reports.records_file import read_records
 from hf_galaxy.scaling.figures import figures_of
 from hf_galaxy.scaling.label_budget import budget_of, series_of
 from hf_galaxy.scaling.label_budget_figure import label_budget_figure
@@ -93,11 +95,17 @@ def test_the_page_of_a_label_budget_is_that_of_its_records(page, study, options)
     assert numbers == approximately(read(folder / "budget.json"))
 
 
+def script_of(file):
+    """A script of a study as a module."""
+    spec = importlib.util.spec_from_file_location(f"{file.parent.name}_{file.stem}", file)
+    sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_the_page_of_mock_galaxies_is_that_of_their_records():
     folder = RESULTS / "mock_galaxies"
-    spec = importlib.util.spec_from_file_location("amounts", folder / "amounts.py")
-    amounts = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(amounts)
+    amounts = script_of(folder / "amounts.py")
     about, results = read_about(folder / "benchmark.json"), read(folder / "results.json")
     exponents, mean = amounts.exponents_of(about)
     assert_same_text(amounts.page_of(about, results, exponents, mean), folder / "amounts.md")
@@ -108,6 +116,26 @@ def test_the_page_of_mock_galaxies_is_that_of_their_records():
         losses = [means[task, start]["value"] for start in galaxies]
         assert exponent["value"] == pytest.approx(-linregress(np.log([*galaxies.values()]), np.log(losses)).slope)
         assert exponent["low"] < exponent["value"] < exponent["high"]
+
+
+def test_the_page_of_bands_is_that_of_its_records():
+    folder = RESULTS / "bands"
+    page, records = script_of(folder / "page.py"), read_records(folder / "records.parquet")
+    assert_same_text(page.page_of(records), folder / "README.md")
+    # Independent of the page: the losses are means over seeds, and a reduction is that of these means.
+    losses = {}
+    records = page.epochs_of(records, page.EPOCHS)
+    for record in records.values():
+        values = record["results"]["test"].get("values")
+        if values:
+            losses.setdefault(page.way_of(record), []).append(values["redshift"]["rmse"]["model"])
+    assert losses.keys() == page.WAYS.keys()
+    assert {len(each) for each in losses.values()} == {3}
+    reductions = page.results_of(page.points_of(records))[1]
+    for before, after in page.STEPS:
+        estimate = reductions["redshift", before, after]
+        assert estimate["value"] == pytest.approx(1 - np.mean(losses[after]) / np.mean(losses[before]))
+        assert estimate["low"] < estimate["value"] < estimate["high"]
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the repository, which knows its files")

@@ -1,8 +1,8 @@
 """A drawn survey in four bands: FITS files of fluxes, and a table of what was drawn. Nothing in it is real.
 
-    nice python results/bands/draw.py --out bands                # 3,000 galaxies; 80 s of one core
+    nice python results/bands/draw.py --out data/bands                # 3,000 galaxies; 80 s of one core
 
-Writes bands/survey.csv and bands/fits/*.fits: 64 x 64 pixels of 0.262 arcsec in the extensions g, r, i and z, float32 nanomaggies
+Writes data/bands/survey.csv and data/bands/fits/*.fits: 64 x 64 pixels of 0.262 arcsec in the extensions g, r, i and z, float32 nanomaggies
 (magnitude 22.5), sky subtracted, NaN where there is no value. Galaxy i depends on the seed and i alone.
 
 A galaxy is a de Vaucouleurs bulge with an inclined exponential disk with spiral arms. Its light is that of the templates of
@@ -299,7 +299,7 @@ def row(i: int, seed: int, out: Path) -> dict[str, str | float]:
     name, ra, dec = f"drawn-{seed}-{i:05d}", rng.uniform(0, 360), math.degrees(math.asin(rng.uniform(-0.9, 0.9)))
     write_fits(out / "fits" / f"{name}.fits", picture, ra, dec)
     return {
-        "id": name, "file": f"{name}.fits", "ra": round(ra, 6), "dec": round(dec, 6), "kind": galaxy.kind,
+        "id": name, "file": f"fits/{name}.fits", "ra": round(ra, 6), "dec": round(dec, 6), "kind": galaxy.kind,
         "redshift": round(galaxy.redshift, 5), "bulge_fraction": round(galaxy.bulge_fraction, 5), "radius_arcsec": round(galaxy.radius, 4),
         **{f"mag_{band}": round(22.5 - 2.5 * math.log10(light), 4) for band, light in zip(BANDS, total, strict=True)},
     }  # fmt: skip
