@@ -6,7 +6,7 @@ from torch.utils.data import Dataset
 
 from hf_galaxy.data.fluxes import FLUX, arcsec_of, decode_fluxes, filled
 from hf_galaxy.data.pictures import check_pixels, open_picture, to_rgb
-from hf_galaxy.data.schema import InvalidVotes
+from hf_galaxy.data.schema import InvalidVotes, contents_of
 from hf_galaxy.data.targets import Rows, Target, galaxy_of, with_target
 from hf_galaxy.data.views import Framing, to_canvases
 from hf_galaxy.errors import BadInput
@@ -114,7 +114,7 @@ class Galaxies(Dataset):
 
     def __getitem__(self, indices: list[int]) -> dict[str, torch.Tensor]:
         table = self.rows[indices]
-        contents = table[self.column].combine_chunks().field("bytes").to_pylist()
+        contents = contents_of(table[self.column])
         try:
             pictures = self._decoded(contents)
         except BadInput:

@@ -10,6 +10,7 @@ from typing import Literal
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from hf_galaxy.data.fluxes import FLUX
 from hf_galaxy.data.vote_matrix import INVALID, columns_in, matrix_of
@@ -20,6 +21,11 @@ from hf_galaxy.randomness import hashed_place
 # 20 % test as in GZ Evo; the validation split is part of the rest.
 SPLITS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 NATIVE = "native"  # configuration with the pictures at their original size, where the others have reduced ones
+
+
+def contents_of(pictures: pa.ChunkedArray) -> list[bytes | None]:
+    """The encoded pictures in some rows of a column of them. Its chunks stay apart, as one array holds no more than 2 GiB of pictures."""
+    return pc.struct_field(pictures, "bytes").to_pylist()
 
 
 def split_of(id_str: str) -> str:

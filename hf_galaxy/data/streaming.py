@@ -24,6 +24,7 @@ from hf_galaxy.data.rows import BlockRows
 from hf_galaxy.data.vote_matrix import matrix_of, with_matrix
 from hf_galaxy.errors import BadInput, NotPublished
 
+MAX_ARRAY = 2**31  # bytes of pictures that one array of Arrow can hold
 READERS = 8  # threads that read row groups
 MAX_UNEXPECTED = 8  # row groups that stay in memory although nobody announced that they will be needed again
 TAIL = 65_536  # bytes of the end of a file that are read first: most footers are shorter
@@ -119,8 +120,12 @@ class StreamedRows(BlockRows):
         for first, end in zip([0, *ends], ends, strict=False):  # of one row group each
             group = groups[order[first]]
             parts.append(self._reader().get(int(group)).take(chosen[order[first:end]] - self.starts[group]))
-        rows = pa.concat_tables(parts)
-        return rows if (np.diff(order) == 1).all() else rows.take(np.argsort(order))
+        rows, places = pa.concat_tables(parts), np.argsort(order)
+        if (np.diff(order) == 1).all():
+            return rows
+        if rows.nbytes < MAX_ARRAY:
+            return rows.take(places)
+        return pa.concat_tables(rows.slice(place, 1) for place in places)
 
     def prefetch(self, indices: np.ndarray) -> None:
         """Begin to read the row groups of these rows, and release those of the call before that they do not need."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from hf_galaxy.data.fluxes import FLUX
 from hf_galaxy.data.pictures import open_picture
-from hf_galaxy.data.schema import class_name, has_fluxes, votes_in
+from hf_galaxy.data.schema import class_name, contents_of, has_fluxes, votes_in
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.importing.flux_counts import FluxCounts
 
@@ -48,11 +48,11 @@ class Statistics:
     def add(self, split: str, table: pa.Table) -> None:
         """Count some rows of a split."""
         self.galaxies[split] += table.num_rows
-        for content in table["image"].combine_chunks().field("bytes").to_pylist():
+        for content in contents_of(table["image"]):
             self.picture_bytes += len(content or b"")
             self.sizes[_size(content)] += 1
         if self.fluxes is not None:
-            self.fluxes.add(table[FLUX].combine_chunks().field("bytes").to_pylist())
+            self.fluxes.add(contents_of(table[FLUX]))
         if self.tree:
             self._add_votes(votes_in(table, self.tree, errors="ignore"), self.tree)  # the checker reports invalid ones
         for column, counts in self.classes.items():

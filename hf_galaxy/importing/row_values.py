@@ -20,9 +20,11 @@ def arrays_of(rows: datasets.Dataset, column: str, *within: str) -> Iterator[pa.
     """
     chosen = rows.select_columns([column]).with_format("arrow")
     for first in range(0, len(rows), ROWS_PER_TABLE):
-        array = chosen[first : first + ROWS_PER_TABLE][column].combine_chunks()
-        array = array.storage if isinstance(array, pa.ExtensionArray) else array
-        yield pc.struct_field(array, within) if within else array
+        for array in chosen[first : first + ROWS_PER_TABLE][
+            column
+        ].chunks:  # of pictures together they may be too large for one
+            array = array.storage if isinstance(array, pa.ExtensionArray) else array
+            yield pc.struct_field(array, within) if within else array
 
 
 def values_of(rows: datasets.Dataset, column: str, *within: str) -> Iterator[Any]:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ GROUP_BYTES = 16 * 2**20  # of pictures in a row group, without the last of them
 ROWS_PER_GROUP = 1000  # at most
 ROWS_READ = 200  # in memory, when files are read back
 ROWS_PER_BATCH = 100  # that a process makes at once
+FLUXES_PER_BATCH = 10  # the same, with fluxes, of which a galaxy may have many megabytes
+BATCHES_AHEAD = 2  # for each process, that wait to be written
 TINY_SHARE = 0.01  # as in mwalmsley/gz_evo
 TINY_MIN_ROWS = 16  # of each split and campaign
 KINDS = b"kinds of pictures"  # key in the metadata of a Parquet file
@@ -93,7 +96,17 @@ def _in_processes(stack: ExitStack, source: Source, processes: int) -> Make:
     )  # libraries with threads do not survive a fork of this one
     pool = stack.enter_context(ProcessPoolExecutor(processes, context, _init_worker, (source,)))
     stack.callback(pool.shutdown, cancel_futures=True)  # when a row is bad, do not make the others of its file
-    return lambda parts: pool.map(_make_batch, parts)
+
+    def make(parts: list[list[int]]) -> Iterator[Batch]:
+        waiting: deque[Future[Batch]] = deque()
+        for part in parts:  # not `pool.map`, which makes all that it can while the first is written
+            if len(waiting) == processes * BATCHES_AHEAD:
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(_make_batch, part))
+        while waiting:
+            yield waiting.popleft().result()
+
+    return make
 
 
 worker_source: Source  # of a process that makes rows
@@ -117,7 +130,8 @@ def _write_shard(make: Make, shard: Shard, folder: Path, counts: Statistics, sho
         partial = stack.enter_context(whole_file(path))
         writer = stack.enter_context(_Writer(partial, features, lambda table: counts.add(shard.split, table)))
         native = None
-        parts = [shard.rows[i : i + ROWS_PER_BATCH].tolist() for i in range(0, len(shard.rows), ROWS_PER_BATCH)]
+        size = FLUXES_PER_BATCH if has_fluxes(features) else ROWS_PER_BATCH
+        parts = [shard.rows[i : i + size].tolist() for i in range(0, len(shard.rows), size)]
         for rows, batch in zip(parts, make(parts), strict=True):
             show.update(len(rows))
             if batch.native is not None:

@@ -24,6 +24,7 @@ from hf_galaxy.data.galaxies import decode
 from hf_galaxy.data.picture_files import FLUX_SUFFIXES, SUFFIXES
 from hf_galaxy.data.pictures import Rendering, to_rgb
 from hf_galaxy.data.pixels import DEFAULT, pixels_of
+from hf_galaxy.data.schema import contents_of
 from hf_galaxy.data.streaming import StreamedRows
 from hf_galaxy.data.targets import tables_of
 from hf_galaxy.data.views import Framing, to_canvases
@@ -172,7 +173,7 @@ class DatasetSplit:
         """Names and encoded pictures of rows `first` to `end`; rows up to `later` will be read next."""
         self.rows.prefetch(np.arange(first, min(later, first + self.rows.window)))
         table = self.rows[list(range(first, end))]
-        contents = table[self.column].combine_chunks().field("bytes").to_pylist()
+        contents = contents_of(table[self.column])
         yield from zip(table["id_str"].to_pylist(), contents, strict=True)
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from hf_galaxy.data.fluxes import FLUX
 from hf_galaxy.data.pictures import open_picture, to_rgb
-from hf_galaxy.data.schema import SPLITS, has_fluxes
+from hf_galaxy.data.schema import SPLITS, contents_of, has_fluxes
 from hf_galaxy.data.streaming import StreamedRows
 from hf_galaxy.data.vote_matrix import matrix_of
 from hf_galaxy.decision_tree import DecisionTree, Question, tree_of_columns
@@ -180,7 +180,7 @@ class _RowChecks:
         self.names.append(hashes_of(names))
         self.empty_names += names.count("")
         hashes, rows = [], []
-        contents = table["image"].combine_chunks().field("bytes").to_pylist()
+        contents = contents_of(table["image"])
         for i, (name, picture) in enumerate(zip(names, parallel_map(_decoded, contents), strict=True)):
             if isinstance(picture, str):
                 self.undecodable.add(f"{name} ({picture})")
@@ -196,7 +196,7 @@ class _RowChecks:
         self.files.append(np.array(hashes, np.int64))
         self.decoded.append(np.array(rows, np.int32))
         if self.fluxes is not None:
-            self.fluxes.add(names, table[FLUX].combine_chunks().field("bytes").to_pylist())
+            self.fluxes.add(names, contents_of(table[FLUX]))
         if {"ra", "dec"} <= set(self.features):
             self.sky.append(np.stack([_float64(table, c) for c in ("ra", "dec")], axis=1))
         for question in self.tree.questions if self.tree else ():

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from hf_galaxy.data.pictures import open_picture, to_rgb
+from hf_galaxy.data.schema import contents_of
 from hf_galaxy.data.targets import tables_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.dataset import open_dataset
@@ -88,7 +89,7 @@ class Listing:
         for rows, first, end in zip(self.parts, self.starts, self.starts[1:], strict=False):
             here = galaxies[(galaxies >= first) & (galaxies < end)] - first
             if len(here):
-                contents += rows[here.tolist()]["image"].combine_chunks().field("bytes").to_pylist()
+                contents += contents_of(rows[here.tolist()]["image"])
         squares, sides = np.zeros((len(contents), SIDE, SIDE), np.uint8), np.zeros(len(contents), np.float32)
         for i, content in enumerate(contents):
             try:

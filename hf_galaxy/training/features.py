@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from hf_galaxy.data.galaxies import Galaxies, picture_column
+from hf_galaxy.data.schema import contents_of
 from hf_galaxy.data.targets import Rows, Target, tables_of
 from hf_galaxy.data.views import Framing, eval_view
 from hf_galaxy.files import whole_file
@@ -147,9 +148,9 @@ class FeatureStore:
             for table in tables_of(rows, ["id_str"]):
                 digest.update("\n".join(table["id_str"].to_pylist()).encode())
             column = picture_column(model.config.framing)
-            some = rows.select_columns([column]).with_format("arrow")[:10][column].combine_chunks()
-            for content in some.field("bytes").to_pylist():
-                digest.update(content)
+            some = rows.select_columns([column]).with_format("arrow")[:10][column]
+            for content in contents_of(some):
+                digest.update(content or b"")
         return digest.hexdigest()[:32]
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from hf_galaxy.data import streaming
 from hf_galaxy.data.galaxies import Galaxies
+from hf_galaxy.data.schema import contents_of
 from hf_galaxy.data.streaming import StreamedRows, open_stream
 from hf_galaxy.data.views import Framing
 from hf_galaxy.errors import BadInput
@@ -107,6 +108,15 @@ def test_any_rows_can_be_asked_for_in_any_order(stream, copied):
     same(stream[50:75], copied["train"][50:75])
     same(stream[5:200:7], copied["train"][5:200:7])
     same(stream.with_format("arrow")[[4, 2]], copied["train"][[4, 2]])
+
+
+def test_more_pictures_than_an_array_can_hold_stay_apart(stream, copied, monkeypatch):
+    monkeypatch.setattr(streaming, "MAX_ARRAY", 100)
+    indices = np.random.default_rng(0).permutation(279).tolist()
+    same(stream[indices], copied["train"][indices])
+    pictures = stream[indices]["image"]
+    assert pictures.num_chunks > 100
+    assert contents_of(pictures) == pictures.combine_chunks().field("bytes").to_pylist()
 
 
 def test_chosen_rows_and_columns_are_those_of_load_dataset(stream, copied):

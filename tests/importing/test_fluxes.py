@@ -5,6 +5,8 @@ import io
 import json
 import shutil
 import zipfile
+from concurrent.futures import Future
+from contextlib import ExitStack, nullcontext
 
 import datasets
 import numpy as np
@@ -20,6 +22,7 @@ from hf_galaxy.data.streaming import StreamedRows
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing import writer
 from hf_galaxy.importing.dataset import open_dataset
+from hf_galaxy.importing.dataset_rows import DatasetRows
 from hf_galaxy.importing.objects import name_of
 from hf_galaxy.importing.proposal import Proposal
 from hf_galaxy.importing.reading import Reading
@@ -413,3 +416,31 @@ def test_files_of_several_bands_are_no_grey_pictures_in_silence(tmp_path, caplog
     with caplog.at_level("INFO"):
         open_dataset(str(table), Reading(images=(tmp_path / "fits",)))
     assert said not in caplog.text, "a weight is no picture"
+
+
+def test_few_galaxies_are_made_at_once_and_few_wait_to_be_written(tmp_path, monkeypatch):
+    sizes, made = [], []
+    batch = DatasetRows.batch
+    monkeypatch.setattr(DatasetRows, "batch", lambda rows, wanted: sizes.append(len(wanted)) or batch(rows, wanted))
+    cells = [
+        {band: plane.tolist() for band, plane in zip(BANDS, cube_of(i)[:, :4, :4], strict=True)} for i in range(40)
+    ]
+    name_of(
+        datasets.Dataset.from_list([{"id": str(i), "flux": cell} for i, cell in enumerate(cells)]), Reading(bands=BANDS)
+    )
+    assert 1 < max(sizes) <= 10
+
+    class Pool:
+        def submit(self, make, part):
+            made.append(part)
+            done = Future()
+            done.set_result(part)
+            return done
+
+    monkeypatch.setattr(writer, "ProcessPoolExecutor", lambda *options: nullcontext(Pool()))
+    Pool.shutdown = lambda self, **options: None
+    with ExitStack() as stack:
+        for number, part in enumerate(writer._in_processes(stack, source=sizes, processes=2)([[i] for i in range(20)])):
+            assert part == [number]
+            assert len(made) <= number + 4
+    assert len(made) == 20
