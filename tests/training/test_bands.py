@@ -5,6 +5,7 @@ import logging
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from astropy.io import fits
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 import hf_galaxy
 from hf_galaxy.data.band_stretch import BandStretch
+from hf_galaxy.data.fluxes import encode_fluxes
 from hf_galaxy.data.views import eval_view, to_canvases
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.dataset import open_dataset
@@ -133,9 +135,53 @@ def test_a_survey_with_other_units_is_noticed(drawn, caplog):
         assert not caplog.text
         other = {name: [1000 * each for each in values] for name, values in kept.items()}
         warn_if_far(other, rows, BANDS)
-    assert "differs" in caplog.text
-    assert "g by 0.001" in caplog.text
+    assert "these galaxies differ" in caplog.text
+    assert "the noise in g by a factor of 0.001" in caplog.text
     assert "--measure-stretch" in caplog.text
+
+
+def test_another_sky_is_said_and_a_band_without_sources_needs_no_stretch_of_its_own(drawn, caplog):
+    rows = [open_dataset(drawn)["train"]]
+    kept = measured_fields(rows, BANDS)["band_stretch"]
+    with caplog.at_level(logging.WARNING):
+        warn_if_far(
+            kept | {"sky": [sky - 10 * noise for sky, noise in zip(kept["sky"], kept["noise"], strict=True)]},
+            rows,
+            BANDS,
+        )
+        assert "the sky in g by 10 times the noise" in caplog.text
+        caplog.clear()
+        warn_if_far(kept, [_OneBand()], BANDS)
+    assert "band r: has no values in the training set; the stretch of --start is kept for it" in caplog.text
+    assert "these galaxies differ" not in caplog.text
+
+
+class _OneBand:
+    """Galaxies with fluxes in g alone, that tell how many are read at once."""
+
+    column_names = ("flux",)
+    most = 0
+
+    def __len__(self):
+        return 120
+
+    def select_columns(self, names):
+        return self
+
+    def with_format(self, kind):
+        return self
+
+    def __getitem__(self, indices):
+        type(self).most = max(self.most, len(indices))
+        planes = [
+            {band: plane if band == "g" else plane * np.nan for band, plane in galaxy(i).items()} for i in indices
+        ]
+        return pa.table({"flux": pa.array([{"bytes": encode_fluxes(each)} for each in planes])})
+
+
+def test_a_stretch_is_measured_with_few_galaxies_in_memory():
+    measured_fields([_OneBand()], ["g"])
+    assert 0 < _OneBand.most <= 16
 
 
 def test_the_stretch_of_a_start_is_kept_or_measured_anew(drawn, trained, tmp_path):
