@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from hf_galaxy.importing.reading import VotesReading
@@ -20,8 +21,12 @@ def recorded_paths(names: Iterable[str], reading: VotesReading, run: Path) -> di
     typed = [*names, *map(str, reading.images or ()), *([str(reading.join)] if reading.join else [])]
     # The folder may be a link, and ".." goes up from where it leads to.
     start = os.path.realpath(run)
-    here = [each for each in typed if not os.path.isabs(each) and os.path.exists(each)]
-    return {each: Path(os.path.relpath(os.path.abspath(each), start)).as_posix() for each in here}
+    places = {}
+    for each in typed:
+        if not os.path.isabs(each) and os.path.exists(each):
+            with suppress(ValueError):  # on Windows no path leads from one drive to another
+                places[each] = Path(os.path.relpath(os.path.abspath(each), start)).as_posix()
+    return places
 
 
 def located(typed: str, run: Path, paths: dict[str, str]) -> str:

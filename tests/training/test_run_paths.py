@@ -56,3 +56,13 @@ def test_a_dataset_is_the_same_by_any_spelling(project):
     assert is_same_dataset("Lab/Galaxies", "lab/galaxies")
     assert not is_same_dataset("lab/galaxies", "lab/rings")
     assert not is_same_dataset("data/rings", "lab/rings")
+
+
+def test_a_dataset_on_another_drive_is_recorded_as_it_was_typed(tmp_path, monkeypatch):
+    def other_drive(path, start):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "survey").mkdir()
+    monkeypatch.setattr("os.path.relpath", other_drive)  # as on Windows
+    assert recorded_paths(["survey"], VotesReading(), tmp_path / "run") == {}
