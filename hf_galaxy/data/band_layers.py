@@ -27,6 +27,7 @@ FILTERS = ("FILTER", "BAND", "FILTER1", "FILTER2", "FILTNAM")  # in headers of F
 PLANES = ("bands", "band_names", "filters", "channels")  # attributes of HDF5, and arrays of texts in an npz
 MARKED_BITS = ("BAD", "SAT", "NO_DATA", "CR")  # in masks of LSST and HSC; DETECTED marks the galaxies
 DO_NOT_USE = 1  # of the DQ of JWST
+COLOURS = ("red", "green", "blue")  # so that a dataset of colour pictures says which of them its bands are
 MAX_FRAMES = 64  # of a TIFF
 
 
@@ -278,7 +279,7 @@ def _in_picture(content: bytes) -> Iterator[Layer]:
             return
         width, height = picture.size
         if picture.mode == "RGB":
-            yield Layer("", (3, height, width), partial(colours, number))
+            yield Layer("", (3, height, width), partial(colours, number), planes=COLOURS)
         elif picture.mode in ("L", "F") or picture.mode.startswith("I"):
             yield Layer("", (height, width), partial(grey, number))
         else:

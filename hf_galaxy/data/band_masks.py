@@ -40,7 +40,7 @@ def bad_pixels(
 ) -> tuple[list[np.ndarray | None], list[str]]:
     """The pixels of each band (H, W) that have no value by masks and weights, or None; and sentences on those that are not used.
 
-    A weight or inverse variance of 0 or less has no value. A mask is used if its bits are known (`Layer.bits`), or if it holds only 0 and 1,
+    A pixel with a weight or inverse variance of 0 or less, or NaN, has no value. A mask is used if its bits are known (`Layer.bits`), or if it holds only 0 and 1,
     which is bad: bits of unknown meaning may mark the galaxies.
 
     Args:
@@ -53,7 +53,7 @@ def bad_pixels(
     for kind in ("weight", "mask"):
         of_kind = [layer for layer in layers if kind_of_layer(layer, bands) == kind]
         for c, (layer, plane) in _of_bands(of_kind, bands, places, science, remarks).items():
-            marked = layer.values[plane] <= 0 if kind == "weight" else _marked(layer, plane, remarks)
+            marked = ~(layer.values[plane] > 0) if kind == "weight" else _marked(layer, plane, remarks)
             if marked is not None:
                 known = bad[c]
                 bad[c] = marked if known is None else known | marked

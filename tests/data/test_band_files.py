@@ -198,7 +198,10 @@ def test_pictures_of_8_bits_are_floats_as_they_are():
         file = io.BytesIO()
         Image.fromarray(values).save(file, "PNG")
         expected = np.moveaxis(values.reshape(6, 8, -1), -1, 0)
-        assert np.array_equal(planes(file.getvalue(), bands), expected)
+        picture = read_bands(file.getvalue(), "galaxy", bands)
+        assert np.array_equal(np.stack(list(picture.planes.values())), expected)
+        if len(bands) == 3:
+            assert picture.remarks == ("the bands r, g, b are what the files call red, green, blue, in this order",)
 
 
 def test_colours_of_16_bits_and_transparency_are_refused():
@@ -278,6 +281,8 @@ def test_pixels_that_are_not_finite_have_no_value():
 def test_pixels_without_weight_have_no_value_in_all_bands(name):
     missing = where_missing(fits_file(image(CUBE, "SCI"), image(1.0 - BAD, name)))
     assert np.array_equal(missing, np.stack([BAD] * 4).astype(bool))
+    unknown = np.where(BAD, np.nan, 1)
+    assert np.array_equal(where_missing(fits_file(image(CUBE, "SCI"), image(unknown, name))), missing)
 
 
 def test_each_band_has_its_weight_by_plane_by_name_or_by_order():
