@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from datasets.packaged_modules.parquet.parquet import Parquet
 from datasets.table import table_cast
 
+from hf_galaxy.data.fluxes import FLUX
 from hf_galaxy.data.rows import BlockRows
 from hf_galaxy.data.vote_matrix import matrix_of, with_matrix
 from hf_galaxy.errors import BadInput, NotPublished
@@ -29,6 +30,7 @@ READERS = 8  # threads that read row groups
 MAX_UNEXPECTED = 8  # row groups that stay in memory although nobody announced that they will be needed again
 TAIL = 65_536  # bytes of the end of a file that are read first: most footers are shorter
 WINDOW_ROWS = 4096  # rows that are shuffled among each other; their encoded pictures are in memory
+WINDOW_BYTES = 2**30  # of fluxes, of which a galaxy may have many megabytes: then the window has fewer rows
 
 
 def open_stream(name: str, config: str | None = None) -> dict[str, "StreamedRows"]:
@@ -162,21 +164,33 @@ class StreamedRows(BlockRows):
     @property
     def window(self) -> int:
         """The most rows that `shuffled` shuffles among each other."""
-        return WINDOW_ROWS + int(np.diff(self._edges()).max(initial=0))
+        return self._window_rows + int(np.diff(self._edges()).max(initial=0))
+
+    @property
+    def _window_rows(self) -> int:
+        """WINDOW_ROWS, or fewer whose fluxes have WINDOW_BYTES, by the footer of the first file."""
+        if FLUX not in self.column_names or not self.blocks:
+            return WINDOW_ROWS
+        footer = self._footers[self.blocks[0][0]]
+        groups = [footer.row_group(g) for g in range(footer.num_row_groups)]
+        chunks = [group.column(c) for group in groups for c in range(group.num_columns)]
+        size = sum(chunk.total_compressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] == FLUX)
+        return min(WINDOW_ROWS, max(1, WINDOW_BYTES * footer.num_rows // max(1, size)))
 
     def shuffled(self, rng: np.random.Generator) -> np.ndarray:
         """All rows once, in a random order in which neighbours come from few row groups.
 
-        The row groups are shuffled, then the rows within each sequence of groups that has at least WINDOW_ROWS rows.
+        The row groups are shuffled, then the rows within each sequence of groups that has at least WINDOW_ROWS rows, or fewer of
+        large fluxes.
         """
-        edges = self._edges()
+        edges, enough = self._edges(), self._window_rows
         order: list[np.ndarray] = []
         window: list[np.ndarray] = []
         size = 0
         for g in rng.permutation(len(self.blocks)):
             window.append(np.arange(edges[g], edges[g + 1]))
             size += len(window[-1])
-            if size >= WINDOW_ROWS:
+            if size >= enough:
                 order.append(rng.permutation(np.concatenate(window)))
                 window, size = [], 0
         return np.concatenate([*order, rng.permutation(np.concatenate([*window, np.empty(0, int)]))]).astype(int)

@@ -288,6 +288,20 @@ def test_a_shuffle_has_every_row_once_and_neighbours_from_few_row_groups(stream,
     assert len(first) == 2, "and windows are made anew"
 
 
+def test_of_large_fluxes_few_are_in_memory(tmp_path, monkeypatch):
+    pictures = [{"bytes": bytes(10_000), "path": None}] * 60
+    table = pa.table({"id_str": list(map(str, range(60))), "image": pictures, "flux": pictures})
+    pq.write_table(table, tmp_path / "train-00000.parquet", row_group_size=2, use_dictionary=False, compression="none")
+    rows = open_stream(str(tmp_path))["train"]
+    monkeypatch.setattr(streaming, "WINDOW_BYTES", 100_000)
+    assert rows.select_columns(["image"]).window == WINDOW + 2
+    fluxes = rows.select_columns(["flux"])
+    assert 8 <= fluxes.window <= 13
+    order = fluxes.shuffled(np.random.default_rng(0))
+    assert sorted(order) == list(range(60))
+    assert len({row // 2 for row in order[:10]}) <= 5, "the first come from one window of a few row groups"
+
+
 def test_a_row_comes_to_stand_anywhere(stream):
     places = np.stack([np.argsort(stream.shuffled(np.random.default_rng(seed))) for seed in range(400)])
     assert abs(places.mean(axis=0) / 278 - 0.5).max() < 0.1  # 7 standard errors
