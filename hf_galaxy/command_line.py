@@ -5,6 +5,7 @@ the functions that use it: so --help, and a wrong option, are answered at once.
 """
 
 import contextlib
+import copy
 import errno
 import inspect
 import io
@@ -24,6 +25,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from hf_galaxy import plain_values
 from hf_galaxy.errors import BadInput, Interrupted, InUse
 from hf_galaxy.outcome import STOPPED, Outcome, folder_of_outcome, write_outcome
+from hf_galaxy.safe_text import visible
 
 # Where launchers number the processes of a run.
 RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
@@ -117,7 +119,7 @@ class Command:
             self.main(settings, *rest)
         except (BadInput, FloatingPointError) as error:
             write_outcome(Outcome("in_use" if isinstance(error, InUse) else "bad_input", _one_line(str(error)), 1))
-            sys.exit(f"error: {error}")
+            sys.exit(f"error: {visible(' '.join(str(error).splitlines()))}")
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 write_outcome(Outcome("crashed", _one_line(f"{type(error).__name__}: {error}"), 1))
@@ -174,6 +176,16 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())[:300]
 
 
+class _Harmless(logging.Formatter):
+    """Messages with names of others in them, which do not change the terminal; ours are one line, as nobody shall write lines of a log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        shown = copy.copy(record)  # other handlers have the message as it is
+        keep = "" if record.name.startswith("hf_galaxy") else "\n\t"
+        shown.msg, shown.args = visible(record.getMessage(), keep), ()
+        return super().format(shown)
+
+
 def show_log() -> None:
     """Show what hf_galaxy logs from INFO on, and warnings of other libraries, on stderr; a log that is set up stays as it is.
 
@@ -184,8 +196,10 @@ def show_log() -> None:
         from rich.logging import RichHandler
 
         handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False)
-        logging.basicConfig(format="%(message)s", datefmt="%X", handlers=[handler])
+        handler.setFormatter(_Harmless("%(message)s", "%X"))
     else:  # of a file, each message is one line
-        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%X")
+        handler = logging.StreamHandler()
+        handler.setFormatter(_Harmless("%(asctime)s %(levelname)s %(message)s", "%X"))
+    logging.basicConfig(handlers=[handler])
     rank = next((os.environ[name] for name in RANKS if name in os.environ), "0")
     logging.getLogger("hf_galaxy").setLevel(logging.INFO if rank == "0" else logging.WARNING)

@@ -7,9 +7,10 @@ from html import escape
 from pathlib import Path
 
 from hf_galaxy.reports import run_figures
-from hf_galaxy.reports.model_card import sections
+from hf_galaxy.reports.model_card import sections, shown
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.reports.target_report import report_of
+from hf_galaxy.safe_text import cells_of, from_markdown
 
 WIDTH = "max-width:min(100%,50em)"  # of texts and figures; tables may be wider
 LONG = 12  # rows; longer tables are folded
@@ -33,6 +34,7 @@ def html(folder: Path, record: RunRecord) -> str:
         f"<h3>{escape(str(record.model.get('backbone')))}, trained on {escape(str(record.dataset.get('title')))}</h3>"
     ]
     parts.append(f"<p>{escape(str(folder))}: {escape(sentence(record))}</p>")
+    record = shown(record)
     if record.finished:
         parts.append(
             markdown(f"{report.summary(record)}\n\nEach figure is beside its baseline, {report.legend(record)}", {})
@@ -42,7 +44,7 @@ def html(folder: Path, record: RunRecord) -> str:
             for path in (run_figures.LOSS, run_figures.CALIBRATION)
             if (folder / path).exists()
         }
-        parts += [section(split, report.table(results)) for split, results in record.results.items()]
+        parts += [section(from_markdown(split), report.table(results)) for split, results in record.results.items()]
         parts += [section(title, text, figures) for title, text in sections(record, report)]
         if run_figures.LOSS in figures:
             parts.append(section("How it was trained", f"![Training and validation loss]({run_figures.LOSS})", figures))
@@ -69,13 +71,13 @@ def _block(text: str, figures: Mapping[str, str]) -> str:
         source = figures.get(figure[2])
         return f'<img alt="{escape(figure[1])}" src="{source}" style="{WIDTH}">' if source else ""
     if len(lines) > 1 and lines[0].startswith("|") and set(lines[1]) <= set("|-: "):
-        head, *rows = ([cell.strip() for cell in line.strip().strip("|").split("|")] for line in (lines[0], *lines[2:]))
+        head, *rows = (cells_of(line) for line in (lines[0], *lines[2:]))
         whole = f"<table>{_row('th', head)}{''.join(_row('td', row) for row in rows)}</table>"
         title = f"{escape(head[0] or 'table')}: {len(rows)} rows"
         return whole if len(rows) <= LONG else f"<details><summary>{title}</summary>{whole}</details>"
     if all(line.startswith("- ") for line in lines):
-        return f"<ul style='{WIDTH}'>{''.join(f'<li>{escape(line[2:])}</li>' for line in lines)}</ul>"
-    return f"<p style='{WIDTH}'>{escape(text)}</p>"
+        return f"<ul style='{WIDTH}'>{''.join(f'<li>{escape(from_markdown(line[2:]))}</li>' for line in lines)}</ul>"
+    return f"<p style='{WIDTH}'>{escape(from_markdown(text))}</p>"
 
 
 def _row(tag: str, cells: list[str]) -> str:

@@ -17,6 +17,7 @@ import tyro
 from hf_galaxy.command_line import Command, DatasetConfig
 from hf_galaxy.cores import available_cores, check_processes
 from hf_galaxy.errors import BadInput
+from hf_galaxy.safe_text import visible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ def main(settings: Check) -> None:
     check_processes("--threads", settings.threads)
     findings = check_published(settings.dataset, settings.config, settings.tolerance, settings.threads)
     for finding in findings:
-        print(f"{finding.level:8s}{finding.check:11s} {finding.text}")
+        print(f"{finding.level:8s}{finding.check:11s} {visible(finding.text)}")
     problems = sum(finding.level == "problem" for finding in findings)
     print(f"\n{settings.dataset}: {problems or 'no'} problem{'' if problems == 1 else 's'}")
     sys.exit(1 if problems else 0)

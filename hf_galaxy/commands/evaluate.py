@@ -10,6 +10,7 @@ from hf_galaxy.command_line import Command, RunFolder
 from hf_galaxy.cores import check_processes
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.reading import VotesReading
+from hf_galaxy.safe_text import visible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ def main(settings: Evaluate) -> None:
     workers = default_workers(accelerator.device) if settings.workers is None else settings.workers
     results = measure(model, record, splits, settings.batch_size, workers, accelerator, bootstrap=True).compute()
     if accelerator.is_main_process:
-        print(model_card.metrics_table(results, record.task))
+        print(visible(model_card.metrics_table(results, record.task), keep="\n"))
         split = settings.split if settings.dataset is None else f"{settings.dataset}, {settings.split}"
         rewrite(settings.run, lambda record: record.results.update({split: results}))
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import whole_file
 from hf_galaxy.importing.plan import LeftOut, Plan, Source
+from hf_galaxy.safe_text import csv_rows
 
 FILE = "left_out.csv"
 READABLE = "could not be read when the files were written"
@@ -27,7 +28,7 @@ def write_left_out(source: Source, planned: Plan, folder: Path) -> list[LeftOut]
         with whole_file(folder / FILE) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(LeftOut._fields)
-            table.writerows(lost)
+            table.writerows(csv_rows(lost))
     return lost
 
 

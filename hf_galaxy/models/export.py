@@ -27,9 +27,11 @@ from hf_galaxy.files import check_new, only_writer_of, replaced_folder, whole_fi
 from hf_galaxy.models.backbones import TransformersBackbone
 from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.reports.card_data import base_model, licence
+from hf_galaxy.reports.model_card import shown
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.reports.target_report import report_of
 from hf_galaxy.reports.text import TEMPLATES
+from hf_galaxy.safe_text import fenced
 
 MADE = "<!-- Made by hf-galaxy export, which replaces it: write elsewhere. -->"
 MADE_BY = "hf_galaxy"  # what an ONNX file calls its producer
@@ -156,8 +158,8 @@ def encoder_card(record: RunRecord, model: GalaxyPreTrainedModel) -> str:
     options = model.backbone.options if of_transformers else {}
     return str(
         ModelCard.from_template(
-            data, template_path=str(TEMPLATES / "encoder_card.md.jinja"), record=record, made=MADE, licence=licence(record),
-            predicted=report_of(record).phrase(record),
+            data, template_path=str(TEMPLATES / "encoder_card.md.jinja"), record=shown(record), made=MADE, licence=licence(record),
+            predicted=report_of(record).phrase(shown(record)), command=fenced(record.command),
             of_transformers=of_transformers, name=model.config.backbone.split("/")[-1], features=model.head.in_features,
             options="".join(f", {name}={value}" for name, value in options.items()),
         )

@@ -27,6 +27,7 @@ from hf_galaxy.files import whole_file
 from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.models.prediction_inputs import DatasetSplit, Part, Reader, Source, parts_of
 from hf_galaxy.progress import progress
+from hf_galaxy.safe_text import csv_cell, csv_rows
 
 KEY = b"hf_galaxy"  # of the schema's metadata: facts about the model, and the unreadable pictures
 EMBEDDING = "embedding"
@@ -182,14 +183,23 @@ def finish(folder: Path, sources: list[Source], as_csv: bool) -> tuple[int, int]
         unreadable += unreadable_in(footer.metadata, sources[part.source])
     if unreadable:
         with whole_file(folder / "unreadable.csv") as partial, open(partial, "w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([UNREADABLE, *unreadable])
+            csv.writer(file).writerows(csv_rows([UNREADABLE, *unreadable]))
     if as_csv:
         names = [name for name in pq.read_schema(folder / parts[0].file).names if name != EMBEDDING]
         schema = pa.schema([pq.read_schema(folder / parts[0].file).field(name) for name in names])
         with whole_file(folder / "predictions.csv") as partial, pyarrow.csv.CSVWriter(partial, schema) as writer:
             for part in parts:
-                writer.write_table(pq.read_table(folder / part.file, columns=names).cast(schema))
+                writer.write_table(_for_people(pq.read_table(folder / part.file, columns=names).cast(schema)))
     return predicted, len(unreadable)
+
+
+def _for_people(table: pa.Table) -> pa.Table:
+    """The table with `safe_text.csv_cell` for its texts."""
+    for i, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            cells = (text if text is None else csv_cell(text) for text in table[i].to_pylist())
+            table = table.set_column(i, field, pa.array(cells, field.type))
+    return table
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -14,6 +14,7 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, DatasetCardData
 from PIL import Image, ImageDraw
 
+from hf_galaxy import safe_text
 from hf_galaxy.data.card_facts import card_section
 from hf_galaxy.data.pictures import open_picture, to_rgb
 from hf_galaxy.decision_tree import DecisionTree, Question
@@ -146,8 +147,9 @@ def dataset_card(
     return str(
         DatasetCard.from_template(
             data, template_path=str(TEMPLATE), prose=prose, galaxies=galaxies, statistics=statistics, configs=configs or {},
-            campaigns=campaigns, notes=(statistics or {}).get("notes", []), command=(statistics or {}).get("command", ""),
-            sheet=CONTACT_SHEET if sheet else None, name=name,
+            campaigns=campaigns, notes=(statistics or {}).get("notes", []), command=safe_text.fenced((statistics or {}).get("command", "")),
+            sheet=CONTACT_SHEET if sheet else None, name=name, markdown=safe_text.markdown, code=safe_text.code,
+            prose_of=safe_text.prose,
         )
     )  # fmt: skip
 
@@ -180,7 +182,7 @@ def table_row(question: Question, statistics: dict[str, Any] | None) -> str:
         return " | ".join([f"| {question.name}", *["not measured"] * 3, f"{', '.join(question.answers)} |"])
     votes = [statistics["votes"][column] for column in question.columns]
     counts = statistics["questions"][question.name]
-    shares = ", ".join(f"{a}: {n:,}" for a, n in zip(question.answers, votes, strict=True))
+    shares = ", ".join(f"{safe_text.markdown(a)}: {n:,}" for a, n in zip(question.answers, votes, strict=True))
     numbers = (sum(votes), counts["galaxies_asked"], counts["with_enough_votes"])
     return " | ".join([f"| {question.name}", *(f"{number:,}" for number in numbers), f"{shares} |"])
 
@@ -194,5 +196,5 @@ def contact_sheet(rows: Iterable[dict[str, Any]], caption: str, columns: int = 8
         x, y = i % columns * side, i // columns * (side + 16)
         picture = to_rgb(open_picture(row["image"]["bytes"]))
         sheet.paste(picture.resize((side - 2, side - 2), Image.Resampling.BICUBIC), (x, y))
-        pen.text((x + 2, y + side), str(row[caption])[: side // 6], fill="black")
+        pen.text((x + 2, y + side), safe_text.visible(str(row[caption]))[: side // 6], fill="black")
     return sheet

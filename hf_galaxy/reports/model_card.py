@@ -1,5 +1,6 @@
 """The record of a run -> the card of its model. A pure function: no inference, no network."""
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ from hf_galaxy.reports.card_data import base_model, card_data, datasets, licence
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.reports.target_report import Results, TargetReport, report_of
 from hf_galaxy.reports.text import TEMPLATES, interval, table
+from hf_galaxy.safe_text import code, fenced, markdown_inside, prose
 from hf_galaxy.targets import report_class
 
 PAPER = """@misc{walmsley2024scaling,
@@ -24,19 +26,27 @@ PAPER = """@misc{walmsley2024scaling,
 
 def model_card(record: RunRecord) -> str:
     """README.md of a finished run: what it predicts, how to use it, how good it is, its limits, how it was trained."""
-    report = report_of(record)
+    report, header, own = report_of(record), card_data(record), record
+    record = shown(record)
     return str(
         ModelCard.from_template(
-            card_data(record), template_path=str(TEMPLATES / "model_card.md.jinja"), record=record, report=report,
-            folder=record.publication.get("repo") or "path/or/hub-id", cards=record.dataset.get("cards", []),
-            datasets=datasets(record), base_model=base_model(record), licence=licence(record),
+            header, template_path=str(TEMPLATES / "model_card.md.jinja"), record=record, report=report,
+            folder=record.publication.get("repo") or "path/or/hub-id", cards=record.dataset.get("cards", []), command=fenced(own.command),
+            problems=[prose(card["problems"] or "") for card in own.dataset.get("cards", [])], source=code(str(own.dataset["name"])),
+            datasets=datasets(own), base_model=base_model(own), licence=licence(record),
             tables={split: report.table(results) for split, results in record.results.items()},
             sections=list(sections(record, report)), figures=run_figures, test=record.results.get("test", {}),
-            compute=_compute(record), duration=_duration(record.training["seconds"]), citation=_citations(record),
+            compute=_compute(record), duration=_duration(record.training["seconds"]), citation=_citations(own),
             scaling=_scaling_section(**record.scaling) if record.scaling else None,
             settings={name: _setting(value) for name, value in record.settings.items() if value not in (None, [])},
         )
     )  # fmt: skip
+
+
+def shown(record: RunRecord) -> RunRecord:
+    """The record with all texts in it, such as names of classes, as cards show them (`safe_text.markdown`)."""
+    kept = {each.name: getattr(record, each.name) for each in dataclasses.fields(record)}
+    return RunRecord(**{name: value if name == "command" else markdown_inside(value) for name, value in kept.items()})
 
 
 def metrics_table(results: Results, task: str) -> str:
@@ -95,7 +105,7 @@ def _citations(record: RunRecord) -> str:
     entries: dict[str, str] = {}
     for entry in (each for text in [PAPER, *texts] for each in re.split(r"\n(?=@)", text)):
         entries.setdefault(entry.split(",")[0].strip(), entry.strip())
-    return "\n\n".join(entries.values())
+    return fenced("\n\n".join(entries.values()))
 
 
 def _setting(value: object) -> object:

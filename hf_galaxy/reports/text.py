@@ -5,6 +5,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from hf_galaxy.safe_text import markdown
+
 TEMPLATES = Path(__file__).parent / "templates"  # of the cards of models
 NOT_MEASURED = "not measured"
 
@@ -18,7 +20,7 @@ def render(template: Path, **values: object) -> str:
         loader=FileSystemLoader(template.parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         autoescape=template.name.endswith(".html.jinja"),
     )  # fmt: skip
-    environment.filters |= {"number": number, "interval": interval, "percent": percent}
+    environment.filters |= {"number": number, "interval": interval, "percent": percent, "markdown": markdown}
     return environment.get_template(template.name).render(**values)
 
 
