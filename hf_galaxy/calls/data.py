@@ -11,7 +11,7 @@ from hf_galaxy.importing.reading import JOINING, Reading, VotesReading
 
 READING = tuple(field.name for field in fields(Reading))
 # What `name_of` has used; the dataset that it made is read like a published one.
-USED = tuple(name for name in READING if name not in ("config", *JOINING))
+USED = tuple(name for name in READING if name not in ("config", "bands", *JOINING))
 
 
 def named_data(data: Any, options: Mapping[str, Any]) -> tuple[tuple[str, ...], dict[str, Any]]:
