@@ -52,7 +52,9 @@ def test_the_stretch_is_that_of_the_training_galaxies(drawn, trained):
     np.testing.assert_allclose(config.pixel_mean, shown.mean(dim=(1, 2)), rtol=0.1)
     np.testing.assert_allclose(config.pixel_std, shown.std(dim=(1, 2)), rtol=0.1)
     assert record.model["bands"] == list(BANDS)
-    assert "| input | fluxes in g, r, i, z, 32 x 32 pixels" in (out / "README.md").read_text()
+    card = (out / "README.md").read_text()
+    assert "| input | fluxes in g, r, i, z, 32 x 32 pixels" in card
+    assert "--dataset ... --bands g r i z`" in card, "finetuning refuses such a start without its bands"
 
 
 def test_it_learns(trained):
