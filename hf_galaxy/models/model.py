@@ -87,6 +87,8 @@ class GalaxyPreTrainedModel(PreTrainedModel):
     accepts_loss_kwargs = False
     main_input_name = "pixel_values"
     _supports_sdpa = True
+    # Of a model in half precision, too: the sky may be thousands of times its noise. So it takes fluxes in float32.
+    _keep_in_fp32_modules_strict = ("band_sky", "band_noise", "band_saturation")
     supports_gradient_checkpointing = True
     gradient_checkpointing = False  # transformers reads here whether it is enabled
 
@@ -143,7 +145,8 @@ class GalaxyPreTrainedModel(PreTrainedModel):
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(B, 3, S, S) RGB or (B, 1, S, S) grey, in [0, 1], or the fluxes (B, K, S, S) of K bands -> (B, D): the features of the backbone."""
         if self.config.bands:
-            pixel_values = stretched(pixel_values, self.band_sky, self.band_noise, self.band_saturation)
+            brightness = stretched(pixel_values, self.band_sky, self.band_noise, self.band_saturation)
+            pixel_values = brightness.to(self.pixel_mean.dtype)
         return self.backbone((pixel_values - self.pixel_mean) / self.pixel_std)  # grey is broadcast to three channels
 
     def head_outputs(self, pixel_values: torch.Tensor) -> torch.Tensor:

@@ -181,3 +181,20 @@ def test_a_model_of_bands_is_exported_whole(tmp_path):
     model.save_pretrained(tmp_path / "run")
     with pytest.raises(BadInput, match="sees fluxes in g r i z, and visitors have pictures of 8 bits"):
         FastModel(tmp_path / "run")
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_half_of_the_precision_is_enough_for_a_model_whose_sky_is_a_thousand_times_its_noise(half, tmp_path):
+    fields = fields_of("gr")
+    stretch = BandStretch((10_000.0, 30_001.0), (1.0, 2.0), (10_200.0, 30_400.0))
+    config = GalaxyConfig(
+        backbone="test_resnet", tree="gz_rings", image_size=64, **fields | {"band_stretch": stretch.to_dict()}
+    )
+    GalaxyForVotes(config).save_pretrained(tmp_path)
+    fluxes = fluxes_in("gr") + torch.tensor([10_000.0, 30_000.0]).view(-1, 1, 1)
+    whole, rounded = (AutoModel.from_pretrained(tmp_path, dtype=each).eval() for each in (torch.float32, half))
+    assert rounded.head.weight.dtype == half
+    with torch.no_grad():
+        torch.testing.assert_close(
+            rounded(pixel_values=fluxes).fractions, whole(pixel_values=fluxes).fractions, atol=0.01, rtol=0
+        )
