@@ -33,7 +33,11 @@ def download(url: str, timeout: float, max_bytes: int, *handlers: BaseHandler, a
         http.client.HTTPException: the answer is not HTTP.
     """
     parts, size, end = [], 0, time.monotonic() + timeout
-    request = Request(url, headers={"User-Agent": agent})
+    if not url.lower().startswith(("http://", "https://")):
+        raise ValueError(
+            "the address must begin with http:// or https://"
+        )  # urllib would read files of this machine, too
+    request = Request(url, headers={"User-Agent": agent})  # noqa: S310 (checked)
     with build_opener(*handlers).open(request, timeout=timeout) as response:
         while part := response.read1(2**16):
             parts.append(part)

@@ -68,7 +68,7 @@ def read(path: Path) -> dict[str, Any]:
         if path.suffix == ".json":
             content = json.loads(text, object_pairs_hook=lambda pairs: _once(path, pairs))
         else:
-            content = yaml.load(text, _loader(path))
+            content = yaml.load(text, _loader(path))  # noqa: S506 (a loader of texts alone)
     except OSError as error:
         raise BadInput(
             f"--config {path}: {error.strerror}; it is a YAML or JSON file of options (the configuration of a dataset is --dataset-config)"

@@ -130,7 +130,8 @@ class Client:
             if asked_wait > LONGEST_ASKED:
                 raise Unreachable(f"the server is busy, and asks to wait {asked_wait:,.0f} s")
             if attempt < self.retries:
-                wait = max(asked_wait, min(LONGEST_WAIT, FIRST_WAIT * 2**attempt) * random.uniform(0.5, 1.5))
+                jitter = random.uniform(0.5, 1.5)  # noqa: S311 (no secret)
+                wait = max(asked_wait, min(LONGEST_WAIT, FIRST_WAIT * 2**attempt) * jitter)
                 if wait >= SAID_WAIT:
                     logger.info("%s; waiting for %.0f s", failure, wait)
                 if busy or asked_wait:
