@@ -130,6 +130,10 @@ def _write(source: Source, planned: Plan, folder: Path, digest: str, name: str, 
         rows = sum(len(shard.rows) for shard in planned.shards)
         lost = write_left_out(source, planned, partial)
         if unread := rows - sum(counts.galaxies.values()):
+            if unread == rows:
+                raise BadInput(
+                    f"{name}: none of its {rows:,} pictures can be read, such as {lost[-1].id_str}: {lost[-1].reason}"
+                )
             names = first_of([each.id_str for each in lost[-unread:]])
             notes.append(f"the pictures of {unread:,} of {rows:,} galaxies cannot be read, and are left out: {names}.")
         if lost:

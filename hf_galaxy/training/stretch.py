@@ -27,10 +27,13 @@ def measured_fields(parts: Sequence[Rows], bands: Sequence[str]) -> dict:
         parts: the training rows of each.
 
     Raises:
-        BadInput: a picture cannot be read, or a band has no values.
+        BadInput: a picture cannot be read, or a band has no values or shows no sources.
     """
     planes = _sample(parts, bands)
-    stretch = BandStretch.of(planes, bands)
+    try:
+        stretch = BandStretch.of(planes, bands)
+    except BadInput as error:
+        raise BadInput(f"{error}; leave it out of --bands") from error
     shown = [
         stretch.of_band(c).brightness(torch.from_numpy(plane[np.isfinite(plane)]).view(1, 1, -1)).double()
         for c, plane in enumerate(planes)

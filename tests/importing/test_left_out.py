@@ -7,6 +7,7 @@ import datasets
 import pytest
 
 from hf_galaxy.data.picture_files import Pictures
+from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.catalogues import Catalogue, CatalogueOptions
 from hf_galaxy.importing.column_map import ColumnMap
 from hf_galaxy.importing.dataset import open_dataset
@@ -88,3 +89,12 @@ def test_without_lost_galaxies_there_is_no_list(tmp_path):
     assert write_left_out(source, planned, tmp_path) == []
     assert not Path(tmp_path / FILE).exists()
     assert reason(source, 3) == READABLE
+
+
+def test_a_dataset_of_which_no_picture_can_be_read_is_refused(tmp_path):
+    for name in "ab":
+        (tmp_path / "galaxies" / name).mkdir(parents=True)
+        (tmp_path / "galaxies" / name / "1.jpg").write_bytes(TRUNCATED)
+    for _ in range(2):
+        with pytest.raises(BadInput, match=r"galaxies: none of its 2 pictures can be read, such as .*1.*truncated"):
+            open_dataset(str(tmp_path / "galaxies"), LENIENT)

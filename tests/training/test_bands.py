@@ -181,6 +181,11 @@ class _OneBand:
         return pa.table({"flux": pa.array([{"bytes": encode_fluxes(each)} for each in planes])})
 
 
+def test_of_a_band_without_values_it_is_said_what_to_do():
+    with pytest.raises(BadInput, match="band r: has no values in the training set; leave it out of --bands"):
+        measured_fields([_OneBand()], BANDS)
+
+
 def test_a_stretch_is_measured_with_few_galaxies_in_memory():
     measured_fields([_OneBand()], ["g"])
     assert 0 < _OneBand.most <= 16
