@@ -37,13 +37,21 @@ def read_fluxes(pictures: PictureFiles, file: str, bands: Sequence[str]) -> Band
     return read_file_of_each_band({band: (pictures.read(name), name) for band, name in names})
 
 
-def fluxes_of(picture: Any, bands: Sequence[str], rendering: Rendering, timeout: float = 20) -> np.ndarray:
+def fluxes_of(
+    picture: Any,
+    bands: Sequence[str],
+    rendering: Rendering,
+    timeout: float = 20,
+    planes: Sequence[str] | None = None,
+) -> np.ndarray:
     """(C, H, W) float32: the fluxes that a dataset would hold of a picture, with `fluxes.filled`.
 
     Args:
         picture: path or URL of a file with all bands, or what `band_cells.encoded_cell` takes: its bytes, an array, ...
+        bands: C bands, in the order wanted.
         rendering: whose crop and size are applied.
         timeout: seconds that a download may take.
+        planes: what the planes of the picture are called, in their order, if they have no names; all of `bands` are among them. None: `bands`.
 
     Raises:
         BadInput: as `read_bands`.
@@ -52,8 +60,8 @@ def fluxes_of(picture: Any, bands: Sequence[str], rendering: Rendering, timeout:
         content, name = content_of(str(picture), timeout), str(picture)
     else:
         content, name = encoded_cell(picture), ""
-    shown = reduced(read_bands(content, name, bands), rendering)
-    return filled(np.stack(list(shown.planes.values())))
+    shown = reduced(read_bands(content, name, planes or bands), rendering)
+    return filled(np.stack([shown.planes[band] for band in bands]))
 
 
 def flux_columns(picture: BandPicture, rendering: Rendering, stem: str) -> tuple[dict[str, Any], set[str]]:

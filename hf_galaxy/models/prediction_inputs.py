@@ -8,6 +8,7 @@ import re
 import reprlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -51,6 +52,7 @@ class PictureFolder:
 
     Args:
         suffixes: of their files.
+        bands: of fluxes: what the planes of a file without names are called, in their order; None: as the model calls its own.
 
     Raises:
         BadInput: there are no pictures.
@@ -59,8 +61,8 @@ class PictureFolder:
     split = None
     joined: pa.Table | None = None
 
-    def __init__(self, name: str, suffixes: tuple[str, ...] = SUFFIXES) -> None:
-        self.name, self.folder = name, Path(name)
+    def __init__(self, name: str, suffixes: tuple[str, ...] = SUFFIXES, bands: tuple[str, ...] | None = None) -> None:
+        self.name, self.folder, self.bands = name, Path(name), bands
         files = sorted(file for file in self.folder.rglob("*") if not self._is_hidden(file) and file.is_file())
         self.files = [file for file in files if file.name.lower().endswith(suffixes)]
         if not self.files:
@@ -82,7 +84,8 @@ class PictureFolder:
 
     def fingerprint(self) -> str:
         """A digest of the names and sizes of the files."""
-        return _digest(f"{name} {file.stat().st_size}" for name, file in zip(self.ids, self.files, strict=True))
+        files = (f"{name} {file.stat().st_size}" for name, file in zip(self.ids, self.files, strict=True))
+        return _digest([*files, *(self.bands or ())])
 
     def read(self, first: int, end: int, later: int) -> Iterator[tuple[str, bytes | OSError]]:
         """Names and contents of files `first` to `end`, with the error instead of the content of an unreadable file."""
@@ -98,6 +101,7 @@ class PictureList:
 
     Args:
         pictures: what `pixels.pixels_of` reads; those of a sequence that is no list are read when they are needed.
+        bands: as of `PictureFolder`.
 
     Raises:
         BadInput: a file does not exist.
@@ -106,8 +110,8 @@ class PictureList:
     name, split = "pictures", None
     joined: pa.Table | None = None
 
-    def __init__(self, pictures: Sequence[Any]) -> None:
-        self.pictures = pictures
+    def __init__(self, pictures: Sequence[Any], bands: tuple[str, ...] | None = None) -> None:
+        self.pictures, self.bands = pictures, bands
         self.ids = list(map(str, range(len(pictures))))
         if isinstance(pictures, list | tuple):
             self.ids = [
@@ -127,7 +131,9 @@ class PictureList:
         """A digest of the names and sizes of the files, and of the pictures in memory."""
         files = [f"{path} {path.stat().st_size}" for path in self._files()]
         contents = (self._bytes_of(i) for i, name in enumerate(self.ids) if name == str(i))
-        return _digest([*self.ids, *files, *(hashlib.sha256(content).hexdigest() for content in contents)])
+        return _digest(
+            [*self.ids, *files, *(hashlib.sha256(content).hexdigest() for content in contents), *(self.bands or ())]
+        )
 
     def read(self, first: int, end: int, later: int) -> Iterator[tuple[str, Any]]:
         """Names and contents of pictures `first` to `end`, with the error instead of the content of an unreadable one."""
@@ -223,7 +229,7 @@ def sources_of(
     if kinds == {True}:
         if split or reading.config:
             raise BadInput("--dataset: single pictures have no splits and configurations")
-        return [_with_table(PictureList(data), table, taken)]
+        return [_with_table(PictureList(data, reading.bands), table, taken)]
     if kinds == {True, False}:
         first, other = (
             next(reprlib.repr(each) for each in data if _is_picture(each, suffixes) is kind) for kind in (True, False)
@@ -266,7 +272,7 @@ def _sources_in(
         if not contents.holds_rows and not (split and has_labels(contents)):
             if split or reading.config:
                 raise BadInput(f"--dataset {name}: is a folder of pictures, which has no splits and configurations")
-            return [_with_table(PictureFolder(name, contents.suffixes), table, taken)]
+            return [_with_table(PictureFolder(name, contents.suffixes, reading.bands), table, taken)]
     opened = open_dataset(name, reading, streaming=None, rendering=rendering)
     chosen = {split: rows_of(opened, split, name)} if split else opened
     joined: dict[str, pa.Table] = {}
@@ -319,7 +325,7 @@ class Reader(Dataset):
         part = self.parts[p]
         ids, rows, pictures, unreadable = [], [], [], []
         source = self.sources[part.source]
-        picture_of = self.published if isinstance(source, DatasetSplit) else self.decoded
+        picture_of = self.published if isinstance(source, DatasetSplit) else partial(self.decoded, planes=source.bands)
         for row, (name, content) in enumerate(source.read(first, end, part.end), first):
             try:
                 pictures.append(picture_of(content))
@@ -335,9 +341,9 @@ class Reader(Dataset):
         bands = self.framing.bands
         return filled(decode_fluxes(content, bands)) if bands else decode(content)
 
-    def decoded(self, content: Any) -> np.ndarray:
+    def decoded(self, content: Any, planes: tuple[str, ...] | None = None) -> np.ndarray:
         """(H, W, 3) uint8 of a file or a picture in memory, as `read` of a source gives it: the pixels that it has when it is published; or
-        fluxes (K, H, W) float32.
+        fluxes (K, H, W) float32, from a file with these planes (`fluxes_of`).
 
         Raises:
             OSError, ValueError, SyntaxError, DecompressionBombError: it cannot be read.
@@ -347,7 +353,7 @@ class Reader(Dataset):
         if content is None:
             raise ValueError("there is no picture")
         if self.framing.bands:
-            return fluxes_of(content, self.framing.bands, self.rendering)
+            return fluxes_of(content, self.framing.bands, self.rendering, planes=planes)
         if not isinstance(content, bytes):
             return pixels_of(content, self.rendering)
         if content.startswith(JPEG_START) and self.rendering == self.rendering.whole:

@@ -272,3 +272,20 @@ def test_files_without_the_bands_of_a_model_are_listed(survey, trained, tmp_path
     reasons = {each["id_str"]: each["reason"] for each in table.attrs["unreadable"]}
     assert "has no band z; it has G, R, I" in reasons["three.fits"]
     assert reasons.keys() == {"three.fits", "colour.png"}
+
+
+def test_planes_without_names_are_those_that_the_option_names(trained, tmp_path):
+    """In another order than those of the model, and with another band among them, at every door."""
+    columns = ["flat_probability", "round_probability"]
+    own = [np.stack(list(galaxy(i).values())) for i in range(1, 5)]
+    expected = hf_galaxy.predict(trained[0], own)[columns].to_numpy()
+    others = [np.stack([cube[3], cube[0] * 0 + 7, *cube[2::-1]]) for cube in own]
+    (tmp_path / "cubes").mkdir()
+    for i, cube in enumerate(others):
+        np.save(tmp_path / f"cubes/{i}.npy", cube)
+    bands = ["z", "y", "i", "r", "g"]
+    turned = hf_galaxy.predict(trained[0], [cube[::-1] for cube in own], bands=BANDS[::-1])
+    np.testing.assert_array_equal(turned[columns].to_numpy(), expected)
+    for pictures in (others, tmp_path / "cubes", sorted((tmp_path / "cubes").iterdir())):
+        table = hf_galaxy.predict(trained[0], pictures, bands=bands)
+        np.testing.assert_array_equal(table[columns].to_numpy(), expected)
