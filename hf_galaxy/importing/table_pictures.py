@@ -20,7 +20,8 @@ SUFFIXES = (
 )  # fmt: skip
 FORMS = ("{0}_{1}", "{0}-{1}", "{0}.{1}", "{1}/{0}", "{1}_{0}", "{1}-{0}")  # a name, and a band
 UNNAMED = set("{}[]:!.")  # what the names of columns in patterns cannot have
-SAMPLE, LARGE_SAMPLE = 20, 1000  # rows
+SAMPLE, LARGE_SAMPLE, FEW = 20, 1000, 3  # rows
+USUAL_BANDS = tuple("ugrizyYJHK")  # are looked for to explain why there are no pictures
 
 
 class PictureColumn(NamedTuple):
@@ -83,6 +84,7 @@ def picture_column(
         if number and best:
             return best
     _refuse_repeated([*usual, *names], cells, pictures, name)
+    _refuse_other_bands([*usual, *names], cells, pictures, name, bands)
     column = (usual or names or others)[0]
     text = next((text for text in cells[column] if text), "")
     of_bands = f", or with a band and a suffix, such as _{bands[0]}{SUFFIXES[3]}" if bands else ""
@@ -143,6 +145,28 @@ def _refuse_repeated(columns: list[str], cells: pd.DataFrame, pictures: PictureF
                 f"{name}, row {row + 1}, column {column}: {cells[column].iloc[row]!r} is in an earlier row too{more}; cells that with a suffix "
                 "name pictures should differ: keep one row of each galaxy, or add a column of the picture files"
             )
+
+
+def _refuse_other_bands(
+    columns: list[str], cells: pd.DataFrame, pictures: PictureFiles, name: str, bands: Sequence[str] | None
+) -> None:
+    """Refuse files of one band each, if not all of the bands have them, or if bands were not asked for."""
+    sample = cells.head(FEW)
+    candidates = _with_bands(columns, cells)
+    found = [[b for b in bands or USUAL_BANDS if _number_found(each, sample, pictures, [b])] for each in candidates]
+    number, best = max(((len(there), i) for i, there in enumerate(found)), key=lambda each: each[0], default=(0, 0))
+    if not number:
+        return
+    there, (column, pattern) = found[best], candidates[best]
+    files = pattern.replace(f"{{{column}}}", next((text for text in sample[column] if text), ""))
+    has = f"{name}: {pictures} holds files of one band each, such as {files.replace(BAND, there[0])}"
+    if not bands:
+        raise BadInput(f"{has}; --bands with the names of the bands, such as --bands {' '.join(there)}, reads fluxes")
+    missing = [band for band in bands if band not in there]
+    raise BadInput(
+        f"{has}, for {', '.join(there)}, but none for {', '.join(missing)}, such as {files.replace(BAND, missing[0])}; "
+        "name in --bands those that there are, as the files do"
+    )
 
 
 def _number_found(candidate: PictureColumn, sample: pd.DataFrame, pictures: PictureFiles, bands: Sequence[str]) -> int:

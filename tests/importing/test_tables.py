@@ -258,6 +258,25 @@ def test_what_cannot_work_is_refused(tmp_path, cutouts, change, message):
         read(change(survey()), tmp_path / "survey.csv", cutouts)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "files of one band each, such as J00_g.fits; --bands with the names of the bands, such as --bands g r"),
+        (
+            {"bands": ("g", "x", "r")},
+            "such as J00_g.fits, for g, r, but none for x, such as J00_x.fits; name in --bands",
+        ),
+    ],
+)
+def test_files_of_other_bands_are_named(tmp_path, options, message):
+    (tmp_path / "bands").mkdir()
+    for i in range(NUMBER):
+        for band in "gr":
+            (tmp_path / f"bands/J{i:02}_{band}.fits").touch()
+    with pytest.raises(BadInput, match=re.escape(message)):
+        read(survey().drop(columns="file"), tmp_path / "survey.csv", tmp_path / "bands", **options)
+
+
 def test_options_that_name_no_column_are_refused(tmp_path, cutouts):
     for option in ("image_column", "id_column"):
         with pytest.raises(BadInput, match=r"--.*-column nose: .*survey\.csv has no such column, only iauname, file"):
