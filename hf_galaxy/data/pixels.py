@@ -125,7 +125,10 @@ def _is_grey16(values: np.ndarray) -> bool:
 def _of_array(values: np.ndarray, rendering: Rendering) -> np.ndarray:
     bands = values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
     if not (bands.ndim == 2 or (bands.ndim == 3 and bands.shape[-1] == 3)) or not bands.size:
-        raise BadInput(f"an array of shape {values.shape} is not a picture; it must be (H, W), (H, W, 1) or (H, W, 3)")
+        fluxes = "; --bands with the names of its planes reads fluxes" if values.ndim == 3 else ""
+        raise BadInput(
+            f"an array of shape {values.shape} is not a picture; it must be (H, W), (H, W, 1) or (H, W, 3){fluxes}"
+        )
     if _is_grey16(bands):
         return _rgb(rendering.open(_png(bands), "an array of uint16"))
     if np.issubdtype(bands.dtype, np.floating):

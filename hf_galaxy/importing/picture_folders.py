@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 import datasets
 
-from hf_galaxy.data.picture_files import Pictures
+from hf_galaxy.data.picture_files import FLUX_SUFFIXES, Pictures
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.dataset_rows import DatasetRows
 from hf_galaxy.importing.folders import Contents
@@ -41,8 +41,10 @@ def folder_rows(name: str, contents: Contents, reading: Reading) -> DatasetRows:
         )
     if not contents.pictures:
         held = f" (it holds {others})" if (others := contents.others()) else ""
+        fluxes = next((suffix for suffix in FLUX_SUFFIXES if f" {suffix}" in held), None)
+        hint = f", or --bands with the names of the bands to read fluxes from {fluxes} files" if fluxes else ""
         raise BadInput(
-            f"--dataset {name}: holds neither Parquet files nor pictures{held}; give a folder with a subfolder of pictures for each class"
+            f"--dataset {name}: holds neither Parquet files nor pictures{held}; give a folder with a subfolder of pictures for each class{hint}"
         )
     notes, missing = [], []
     if contents.hidden:

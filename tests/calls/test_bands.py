@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 import hf_galaxy
+from hf_galaxy.errors import BadInput
 from tests.calls.conftest import OPTIONS
 from tests.fluxes import BANDS, KINDS, galaxy
 
@@ -25,6 +26,11 @@ def dataset():
     strings = {name: datasets.Value("string") for name in ("id_str", "kind")}
     features = datasets.Features({"cutout": datasets.Array3D((4, 40, 40), "float32"), **strings})
     return datasets.Dataset.from_dict(columns, features=features)
+
+
+def test_a_table_of_arrays_of_planes_is_told_of_the_bands(start, tmp_path):
+    with pytest.raises(BadInput, match=r"shape \(4, 40, 40\) is not a picture;.*; bands with the names of its planes"):
+        hf_galaxy.finetune(frame(), target="kind", start=start, out=tmp_path / "run", **OPTIONS)
 
 
 @pytest.mark.parametrize("made", [frame, dataset])

@@ -135,6 +135,10 @@ def change_class(folder):
             lambda folder: [shutil.rmtree(each) for each in folder.iterdir()],
             "holds neither Parquet files nor pictures;",
         ),
+        (
+            lambda folder: [file.rename(file.with_suffix(".npy")) for file in folder.rglob("*.jpg")],
+            r"or --bands with the names of the bands to read fluxes from \.npy files",
+        ),
     ],
 )
 def test_what_is_no_folder_of_classes_is_refused_in_words(class_folder, change, message):
