@@ -130,3 +130,14 @@ def test_galaxies_give_the_bands_that_are_asked_for(tmp_path):
             assert np.isnan(pixels[0]).all()
     with pytest.raises(BadInput, match=r"galaxy \d+.*has no band y, only g, i, r, z"):
         Galaxies(rows, Framing(40, bands=("y",)), target)[[0]]
+
+
+def test_training_views_of_fluxes_have_nearly_the_noise_of_evaluation_views():
+    framing = Framing(32, crop=0.5, bands=("r",))
+    noise = torch.randn(64, 1, framing.canvas, framing.canvas, generator=torch.Generator().manual_seed(0))
+    turned = Augmentation(zoom=(1, 1))
+    views = train_view(noise, torch.from_numpy(draw_affine(0, range(64), framing, turned)), framing)
+    assert 0.84 < float(views.std()) < 1, "of bilinear interpolation it is 2/3"
+    in_8_bits = (noise * 20 + 128).round().clamp(0, 255).to(torch.uint8)
+    views = train_view(in_8_bits, torch.from_numpy(draw_affine(0, range(64), framing, turned)), framing)
+    assert float(views.std()) * 255 / 20 == pytest.approx(2 / 3, abs=0.02)
