@@ -56,7 +56,9 @@ def test_a_sheared_view_is_that_of_scipy():
     for view, matrix in zip(views[:, 0], affine[:, :, :2] * FRAMING.canvas / FRAMING.size, strict=True):
         rows_first = matrix[::-1, ::-1]
         offset = (FRAMING.canvas - 1) / 2 - rows_first @ np.full(2, (FRAMING.size - 1) / 2)
-        expected = ndimage.affine_transform(picture / 255, rows_first, offset, (FRAMING.size,) * 2, order=1, mode="reflect")
+        expected = ndimage.affine_transform(
+            picture / 255, rows_first, offset, (FRAMING.size,) * 2, order=1, mode="reflect"
+        )
         np.testing.assert_allclose(view, expected, atol=1e-5)
     plain = train_view(canvases, torch.from_numpy(draw_affine(0, range(10), FRAMING, STILL)), FRAMING)
     assert abs(views - plain).max() > 0.1
