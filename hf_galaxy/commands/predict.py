@@ -3,6 +3,7 @@
 hf-galaxy predict --run runs/ceers --dataset data/ceers --out predictions/ceers
 """
 
+import csv
 import hashlib
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -146,7 +147,11 @@ def report(out: Path, galaxies: int, unreadable: int) -> None:
     """Print what was written."""
     print(f"{out}: {galaxies:,} galaxies")
     if unreadable:
-        print(f"{unreadable:,} pictures cannot be read; {out / 'unreadable.csv'} lists them with the reasons")
+        with open(out / "unreadable.csv", encoding="utf-8", newline="") as file:
+            first = next(csv.DictReader(file))
+        print(
+            f"{unreadable:,} pictures cannot be read, such as {first['id_str']}: {first['reason']}; {out / 'unreadable.csv'} lists them"
+        )
 
 
 def main(settings: Predict) -> None:
