@@ -177,11 +177,14 @@ def _one_line(text: str) -> str:
 
 
 class _Harmless(logging.Formatter):
-    """Messages with names of others in them, which do not change the terminal; ours are one line, as nobody shall write lines of a log."""
+    """Messages with names of others in them, which do not change the terminal. Ours are one line, as nobody shall write lines of a log, but for
+    those with the attribute `lines`, such as tables, in which the names are harmless already.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         shown = copy.copy(record)  # other handlers have the message as it is
-        keep = "" if record.name.startswith("hf_galaxy") else "\n\t"
+        ours = record.name.startswith("hf_galaxy") and not hasattr(record, "lines")
+        keep = "" if ours else "\n\t"
         shown.msg, shown.args = visible(record.getMessage(), keep), ()
         return super().format(shown)
 

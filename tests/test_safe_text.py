@@ -184,6 +184,8 @@ def test_a_log_and_an_error_do_not_change_the_terminal(capsys):
     )
     assert formatter.format(ours) == "a\\x1b[2J\\nERROR b\\u202e: cannot be read"
     assert ours.getMessage().startswith("a\x1b"), "other handlers have it as it is"
+    ours.lines, ours.msg, ours.args = True, "| a |\n| - |", ()
+    assert formatter.format(ours) == "| a |\n| - |", "a table has lines"
     theirs = logging.LogRecord("other", logging.INFO, "", 0, "a\nb\x07", (), None)
     assert formatter.format(theirs) == "a\nb\\x07"
 

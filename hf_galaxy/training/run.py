@@ -76,7 +76,7 @@ def show_results(settings: Settings, record: RunRecord | None) -> None:
     """
     if record is not None:
         table = model_card.metrics_table(record.results["test"], record.task)
-        logger.info("\n%s\n\nrun folder: %s", table, settings.out)
+        logger.info("\n%s\n\nrun folder: %s", table, settings.out, extra={"lines": True})
 
 
 def _estimate(context: RunContext, setup: ModelSetup, engine: WholeModel) -> None:

@@ -291,7 +291,6 @@ def test_that_nothing_is_in_both_is_said_too(catalogues, both, monkeypatch, caps
     [
         (("--also", "kaggle"), "--also kaggle: no dataset has such a column"),
         (("--scales", "3", "1"), "--scales 3 1: must be the smallest"),
-        (("--scales", "nan", "1"), "--scales nan 1: must be the smallest"),
         (("--arcsec", "0"), "--arcsec must be above 0"),
         (("--alike", "1"), "--alike in"),
         (("--against", "{one}"), "is also one of --datasets"),
