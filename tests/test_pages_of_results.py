@@ -138,6 +138,29 @@ def test_the_page_of_bands_is_that_of_its_records():
         assert estimate["low"] < estimate["value"] < estimate["high"]
 
 
+def test_the_page_of_views_is_that_of_its_records():
+    folder = RESULTS / "views"
+    page, records = script_of(folder / "page.py"), read_records(folder / "records.parquet")
+    text = page.page_of(records)
+    assert_same_text(text, folder / "README.md")
+    # Independent of the page: a reduction is that of the means over seeds.
+    errors = {}
+    for record in records.values():
+        if "values" not in record["results"]["test"]:
+            errors.setdefault(record["settings"]["mixup"], []).append(
+                1 - record["results"]["test"]["accuracy"]["model"]
+            )
+        assert record["settings"]["dataset"] == ["data/bands/survey.csv"]
+    plain = [
+        1 - record["results"]["test"]["accuracy"]["model"]
+        for record in records.values()
+        if "values" not in record["results"]["test"] and not any(record["settings"][name] for name in page.CHANGES)
+    ]
+    reduction = 100 * (1 - np.mean(errors[0.2]) / np.mean(plain))
+    (line,) = [line for line in text.splitlines() if line.startswith("| `--mixup 0.2`")]
+    assert f"{reduction:.1f} %" in line
+
+
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the repository, which knows its files")
 def test_the_folder_stays_small():
     files = subprocess.run(["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True, check=True)
