@@ -1,6 +1,7 @@
-"""What SECURITY.md says of code and licences is so: no pickle runs code, no shell reads a command, and the licences are those of the packages."""
+"""What SECURITY.md says of code, licences and weights is so: no pickle runs code, no shell reads a command, licences and hashes are those listed."""
 
 import ast
+import hashlib
 import re
 import tomllib
 from importlib.metadata import metadata
@@ -71,6 +72,13 @@ def test_the_licences_of_what_is_installed_with_the_package_are_listed():
     listed = dict(re.findall(r"(?m)^\| ([\w-]+) \| (.+) \|$", (ROOT / "SECURITY.md").read_text(encoding="utf-8")))
     assert (listed.pop("package"), listed.pop("---")) == ("licence", "---")
     assert listed == {package: licence_of(package) for package in packages}
+
+
+def test_shipped_weights_have_the_hashes_that_are_listed():
+    folder = ROOT / "spaces_app/models"
+    listed = [line.split("  ") for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()]
+    weights = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*.safetensors")}
+    assert {name: digest for digest, name in listed} == {n: hashlib.sha256(b).hexdigest() for n, b in weights.items()}
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ import pandas as pd
 from hf_galaxy.cutouts.positions import OWN, Galaxy, Positions
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import check_new, only_writer_of, remove_partial, whole_file, write_json
+from hf_galaxy.safe_text import csv_rows
 
 IMAGES, TABLE, FAILED, REQUEST, JOURNAL = "images", "cutouts.csv", "failed.csv", "request.json", ".journal"
 
@@ -113,9 +114,8 @@ class CutoutFolder:
             (self.path / FAILED).unlink(missing_ok=True)
             return
         with whole_file(self.path / FAILED) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(["id_str", "ra", "dec", "fov_arcsec", "reason"])
-            table.writerows([g.id_str, g.field.ra, g.field.dec, g.field.arcsec, failures[g.id_str]] for g in failed)
+            rows = ([g.id_str, g.field.ra, g.field.dec, g.field.arcsec, failures[g.id_str]] for g in failed)
+            csv.writer(file).writerows(csv_rows([("id_str", "ra", "dec", "fov_arcsec", "reason"), *rows]))
 
 
 def _what(galaxy: Galaxy) -> dict[str, object]:

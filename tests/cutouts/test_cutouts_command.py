@@ -22,7 +22,7 @@ from tests.cutouts.survey_server import jpeg_at
 from tests.forks import SERVER
 
 FAST = ("--survey", "legacy-dr10", "--fov-arcsec", "60", "--size", "32", "--per-second", "1000")
-PLACES = {"well": 5.0, "also": 6.0, "dark": 17.0, "broken": 12.0}
+PLACES = {"well": 5.0, "also": 6.0, "=dark": 17.0, "broken": 12.0}
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ def test_pictures_and_tables(server, table, tmp_path, capsys):
         assert (out / "images" / row["image"]).read_bytes() == jpeg_at(row["ra"], row["dec"], 32)
     failed = read(out / "failed.csv")
     assert list(failed) == ["id_str", "ra", "dec", "fov_arcsec", "reason"]
-    assert failed[["id_str", "ra", "dec"]].to_numpy().tolist() == [["dark", 12.5, 17.0], ["broken", 13.5, 12.0]]
+    assert failed[["id_str", "ra", "dec"]].to_numpy().tolist() == [["'=dark", 12.5, 17.0], ["broken", 13.5, 12.0]]
     assert "outside of its footprint" in failed["reason"][0]
     assert "status 500" in failed["reason"][1]
     assert sorted(os.listdir(out)) == [".journal", "cutouts.csv", "failed.csv", "images", "request.json"]
