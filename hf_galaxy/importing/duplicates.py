@@ -1,6 +1,7 @@
 """Rows of the same galaxy: by position in the sky, and by picture."""
 
 import tempfile
+from collections.abc import Iterator
 from typing import IO, Self
 
 import numpy as np
@@ -87,7 +88,8 @@ def pictures_alike(structures: np.ndarray) -> np.ndarray:
     Returns:
         Pairs that connect all copies: of many equal pictures each is paired with the first of them.
     """
-    filled = np.flatnonzero(np.fromiter((structure.any() for structure in structures), bool, len(structures)))
+    structures = np.asarray(structures)  # taking rows of a memmap would make a memmap each time
+    filled = np.flatnonzero([structure.any() for structure in structures])
     hashes = np.fromiter((hash(structures[i].tobytes()) for i in filled), np.int64, len(filled))
     same = Groups.of_equal(hashes)
     equal, alike = filled[same.pairs()], [np.empty((0, 2), np.int64)]
@@ -97,12 +99,10 @@ def pictures_alike(structures: np.ndarray) -> np.ndarray:
     del filled, hashes, same, is_first
     with tempfile.TemporaryFile(prefix="hf_galaxy-") as file:
         for band in _codes(structures, different, file):
-            order = np.argsort(band, kind="stable")
-            for group in np.split(order, np.flatnonzero(np.diff(band[order])) + 1):
-                if len(group) > 1:
-                    near = structures[different[group]].astype(np.float32)
-                    pairs = different[group[np.argwhere(np.triu(near @ near.T > MIN_SIMILARITY, 1))]]
-                    alike.append(np.sort(pairs, axis=1))
+            for groups in _of_one_code(band):
+                near = structures[different[groups]].astype(np.float32)
+                group, one, other = np.nonzero(np.triu(near @ near.transpose(0, 2, 1) > MIN_SIMILARITY, 1))
+                alike.append(different[np.sort(np.stack([groups[group, one], groups[group, other]], axis=1), axis=1)])
     return np.concatenate([equal, np.unique(np.concatenate(alike), axis=0)])
 
 
@@ -115,3 +115,15 @@ def _codes(structures: np.ndarray, rows: np.ndarray, file: IO[bytes]) -> np.ndar
         sides = structures[rows[i : i + PROJECTED]].astype(np.float32) @ planes > 0
         codes[:, i : i + PROJECTED] = np.packbits(sides, axis=1).view(np.uint16).T
     return codes
+
+
+def _of_one_code(codes: np.ndarray) -> Iterator[np.ndarray]:
+    """Groups of rows that have one code, as (G, k) rows: G groups of the same size k > 1, which one product compares."""
+    order = np.argsort(codes, kind="stable")
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    sizes = np.diff(starts, append=len(order))
+    for size in np.unique(sizes[sizes > 1]):
+        many = max(1, PROJECTED // size)
+        first = starts[sizes == size]
+        for i in range(0, len(first), many):
+            yield order[first[i : i + many, None] + np.arange(size)]
