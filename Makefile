@@ -25,8 +25,9 @@ docs: $(VENV)/ready
 test: lint
 	$(RUN) OMP_NUM_THREADS=1 python -m pytest -n auto --no-loadscope-reorder
 
-# Also what only repeats, at more places and with other seeds, what `make test` has shown.
+# Also what only repeats, at more places, with other seeds and with many more drawn inputs, what `make test` has shown.
 test-nightly: $(VENV)/ready
+	$(PIP) -e '.[fuzz]' || echo "Without atheris, tests/fuzz/test_bytes.py is skipped."
 	$(RUN) OMP_NUM_THREADS=1 python -m pytest -n auto --no-loadscope-reorder -m "nightly or not nightly"
 
 # Those of the Space that click in a Chromium, which `make test` runs, too, where there is one; without it they say so.

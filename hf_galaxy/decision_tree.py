@@ -3,7 +3,6 @@
 Legend of shapes, here and everywhere: B galaxies, A answers, Q questions.
 """
 
-import json
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hf_galaxy.errors import BadInput
+from hf_galaxy.plain_json import mapping_in, mappings_of, text_of, texts_of
 
 TREES = Path(__file__).parent / "trees"
 
@@ -202,11 +202,20 @@ class DecisionTree:
 
     @classmethod
     def from_dict(cls, data: dict) -> "DecisionTree":
-        """The inverse of `to_dict`."""
-        questions = (
-            Question(q["name"], tuple(q["answers"]), tuple(q["parents"]), q["campaign"]) for q in data["questions"]
-        )
-        return cls(data["name"], tuple(questions))
+        """The inverse of `to_dict`.
+
+        Raises:
+            BadInput: it is no tree.
+        """
+        try:
+            name = text_of(data, "name")
+            questions = [
+                Question(text_of(q, "name"), texts_of(q, "answers"), texts_of(q, "parents"), text_of(q, "campaign"))
+                for q in mappings_of(data, "questions")
+            ]
+        except ValueError as error:
+            raise BadInput(f"is not a decision tree ({error})") from error
+        return cls(name, tuple(questions))
 
 
 def available_trees() -> list[str]:
@@ -231,12 +240,19 @@ def load_tree(name: str | Path | list[str]) -> DecisionTree:
     if not path.is_file():
         raise BadInput(f"there is no decision tree {name}; choose {', '.join(available_trees())}, or a .json file")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = mapping_in(path.read_bytes())
         if "campaigns" in data:
-            return DecisionTree(data["name"], load_tree(data["campaigns"]).questions)
-        return DecisionTree(data["name"], tuple(_question(data, entry) for entry in data["questions"]))
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise BadInput(f"{path}: is not a decision tree ({type(error).__name__}: {error})") from error
+            questions = load_tree(list(texts_of(data, "campaigns"))).questions
+        else:
+            questions = tuple(_question(data, entry) for entry in mappings_of(data, "questions"))
+        title = text_of(data, "name")
+    except BadInput:
+        raise
+    except RecursionError as error:
+        raise BadInput(f"{path}: is not a decision tree (it is one of its own campaigns)") from error
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: is not a decision tree ({' '.join(str(error).split())})") from error
+    return DecisionTree(title, questions)
 
 
 def tree_of_columns(columns: list[str]) -> DecisionTree:
@@ -261,11 +277,11 @@ def _union(trees: list[DecisionTree]) -> DecisionTree:
 
 def _question(campaign: dict, entry: dict) -> Question:
     # In the files a parent is "question=answer", without the campaign's suffix.
-    parents = (parent.partition("=")[::2] for parent in entry["asked_after"])
-    suffix = campaign["suffix"]
+    parents = (parent.partition("=")[::2] for parent in texts_of(entry, "asked_after"))
+    suffix = text_of(campaign, "suffix")
     return Question(
-        name=entry["question"] + suffix,
-        answers=tuple(entry["answers"]),
+        name=text_of(entry, "question") + suffix,
+        answers=texts_of(entry, "answers"),
         parents=tuple(f"{question}{suffix}_{answer}" for question, answer in parents),
-        campaign=campaign["name"],
+        campaign=text_of(campaign, "name"),
     )

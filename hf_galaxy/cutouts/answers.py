@@ -7,6 +7,7 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from hf_galaxy.data.packed_fits import image_values
 from hf_galaxy.errors import BadInput
 
 if TYPE_CHECKING:
@@ -132,10 +133,10 @@ def _of_fits(content: bytes) -> tuple[Any, np.ndarray]:
     try:
         with _turn, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of oddities in headers; a file that breaks off is an error below
-            with fits.open(io.BytesIO(content), memmap=False) as hdus:
-                for hdu in hdus:
-                    if hdu.is_image and hdu.data is not None and hdu.data.ndim >= 2:
-                        return hdu.header, hdu.data
+            with fits.open(io.BytesIO(content), memmap=False, uint=False) as hdus:
+                for place, hdu in enumerate(hdus):
+                    if hdu.is_image and len(hdu.shape) >= 2:
+                        return hdu.header, image_values(hdu, place, content)
     except Exception as error:  # astropy raises many kinds
         raise WrongAnswer("the answer is a damaged FITS file") from error
     raise WrongAnswer("the answer is a FITS file without an image")

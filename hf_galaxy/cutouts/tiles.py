@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_galaxy.cutouts.services import Field
+from hf_galaxy.data.packed_fits import image_values
 from hf_galaxy.data.pictures import NOT_SCIENCE
 from hf_galaxy.errors import BadInput
 
@@ -171,7 +172,7 @@ def _image(file: Path) -> Iterator[Image]:
         warnings.filterwarnings("ignore", module="astropy")  # of oddities in headers
         try:
             hdus = stack.enter_context(fits.open(file, memmap=True, do_not_scale_image_data=True))
-            image = next(filter(None, map(_of_hdu, hdus)), None)
+            image = next(filter(None, (_of_hdu(hdu, place, file) for place, hdu in enumerate(hdus))), None)
         except UNREADABLE as error:
             raise BadInput(f"{file}: cannot be read as a FITS file ({' '.join(str(error).split())})") from error
         if image is None:
@@ -179,7 +180,7 @@ def _image(file: Path) -> Iterator[Image]:
         yield image
 
 
-def _of_hdu(hdu: Any) -> Image | None:
+def _of_hdu(hdu: Any, place: int, file: Path) -> Image | None:
     from astropy.wcs import WCS
     from astropy.wcs.utils import proj_plane_pixel_scales
 
@@ -188,14 +189,14 @@ def _of_hdu(hdu: Any) -> Image | None:
     wcs = WCS(hdu.header)
     if not wcs.has_celestial or wcs.naxis != 2:
         return None
-    return Image(_values(hdu), wcs, wcs.to_header(relax=True), proj_plane_pixel_scales(wcs) * 3600)
+    return Image(_values(hdu, place, file), wcs, wcs.to_header(relax=True), proj_plane_pixel_scales(wcs) * 3600)
 
 
-def _values(hdu: Any) -> np.ndarray:
+def _values(hdu: Any, place: int, file: Path) -> np.ndarray:
     """The pixels: mapped into memory where the file has them as they are; else all of them, once, which is faster than parts."""
     header = hdu.header
     scale, zero, is_whole = header.get("BSCALE", 1), header.get("BZERO", 0), header["BITPIX"] > 0
-    stored, blank = hdu.data, header.get("BLANK")
+    stored, blank = image_values(hdu, place, file, scaled=False), header.get("BLANK")
     if (scale, zero) == (1, 0) and not is_whole:
         return stored
     values = (stored * np.float64(scale) + zero).astype(np.float32)

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from hf_galaxy.data.fluxes import SCALE, arcsec_per_pixel_of
+from hf_galaxy.data.packed_fits import image_values
 from hf_galaxy.data.pictures import FITS_START, GZIP_START, MAX_BYTES, kind_of, open_picture
 from hf_galaxy.errors import BadInput
 
@@ -130,15 +131,15 @@ def _of_array(
 def _in_fits(content: bytes) -> Iterator[Layer]:
     from astropy.io import fits
 
-    hdus = fits.open(io.BytesIO(content), memmap=False)
+    hdus = fits.open(io.BytesIO(content), memmap=False, uint=False)
     telescope = str(hdus[0].header.get("TELESCOP", ""))
-    for hdu in hdus:
+    for place, hdu in enumerate(hdus):
         if not hdu.is_image or len(hdu.shape) < 2 or math.prod(hdu.shape[:-3]) != 1:
             continue
         header, shape = hdu.header, hdu.shape[-3:]
         name = str(header.get("EXTNAME", "")).strip()  # hdu.name is in capitals
         yield Layer(
-            name, shape, partial(getattr, hdu, "data"),
+            name, shape, partial(image_values, hdu, place, content),
             filters=tuple(str(header[key]).strip() for key in FILTERS if key in header),
             planes=_planes_of(header, shape[0]) if len(shape) == 3 else (),
             bits=_bits_of(header, name, telescope), scale=_scale_of(header), from_bottom=True,

@@ -1,5 +1,7 @@
 """Rows of a dataset -> decoded pictures and tensors. Legend of shapes: B galaxies, H and W of a picture, C side of the canvas."""
 
+from contextlib import suppress
+
 import numpy as np
 import torch
 from torch.utils.data import Dataset
@@ -39,14 +41,9 @@ def decode(content: bytes | None, shorter: int | None = None, out: np.ndarray | 
 
 def _decoded(content: bytes | None, shorter: int | None, out: np.ndarray | None) -> np.ndarray:
     if simplejpeg and content and simplejpeg.is_jpeg(content):
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
-        check_pixels(width, height)
-        if colours in ("YCbCr", "Gray", "RGB"):  # Pillow decodes CMYK
-            factor = _reduction(min(height, width), shorter)
-            height, width = -(-height // factor), -(-width // factor)
-            smaller = {"min_height": height, "min_width": width} if factor > 1 else {}
-            buffer = out if out is not None and out.shape == (height, width, 3) else None
-            return simplejpeg.decode_jpeg(content, "RGB", buffer=buffer, **smaller)
+        # It refuses bytes too many between the parts of a file, which Pillow, and so a publication, leaves out.
+        with suppress(ValueError):
+            return _decoded_fast(content, shorter, out)
     picture = open_picture(content)
     width, height = picture.size
     factor = _reduction(min(width, height), shorter)
@@ -56,6 +53,24 @@ def _decoded(content: bytes | None, shorter: int | None, out: np.ndarray | None)
     if out is not None and out.shape == pixels.shape:
         out[:] = pixels
     return pixels
+
+
+def _decoded_fast(content: bytes, shorter: int | None, out: np.ndarray | None) -> np.ndarray:
+    """A JPEG as `_decoded` gives it.
+
+    Raises:
+        ValueError: Pillow decodes it, or says what is wrong: there are oddities in it, it is CMYK, or has too many pixels.
+    """
+    assert simplejpeg
+    height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
+    check_pixels(width, height)
+    if colours not in ("YCbCr", "Gray", "RGB"):
+        raise ValueError(colours)
+    factor = _reduction(min(height, width), shorter)
+    height, width = -(-height // factor), -(-width // factor)
+    smaller = {"min_height": height, "min_width": width} if factor > 1 else {}
+    buffer = out if out is not None and out.shape == (height, width, 3) else None
+    return simplejpeg.decode_jpeg(content, "RGB", buffer=buffer, **smaller)
 
 
 def _reduction(side: int, shorter: int | None) -> int:

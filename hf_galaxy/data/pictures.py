@@ -5,10 +5,10 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cache
+from functools import cache, partial
 from operator import index
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,12 +17,12 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 from PIL import Image, ImageFile
 
+from hf_galaxy.data.packed_fits import image_values
 from hf_galaxy.errors import BadInput
 
 Stretch = Literal["asinh", "linear", "sqrt", "log", "lupton"]
 UNCHANGED = {"jpeg", "png"}  # kinds of files that are published byte for byte
 MAX_BYTES = 2**30  # that a compressed file may expand to
-# Pillow would also open those that run another program, such as EPS.
 # Pillow would also open those that run another program, such as EPS.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
 # Names of extensions that belong to a science image, as surveys call them.
@@ -202,8 +202,9 @@ class Rendering:
     def _decode(self, kind: str, opened: Any) -> Image.Image:
         """The whole picture, L or RGB, of what `_opened` gives."""
         if kind in ("fits1", "fits3"):
+            values = opened()
             # FITS counts rows from the bottom, pictures from the top.
-            return self.stretched(opened.data.reshape(int(kind[-1]), *opened.shape[-2:])[:, ::-1])
+            return self.stretched(values.reshape(int(kind[-1]), *values.shape[-2:])[:, ::-1])
         picture = opened
         picture.load()
         if kind == "png16":
@@ -351,10 +352,10 @@ def _expanded(content: bytes) -> bytes:
 
 
 def _opened(content: bytes) -> tuple[str, Any, str]:
-    """The kind of a file, its Pillow image or FITS HDU, whose pixels are not decoded, and a remark (`Decoded`)."""
+    """The kind of a file, its Pillow image or what reads the values of its FITS image, and a remark (`Decoded`)."""
     if content.startswith(FITS_START):
-        hdu, bands, others = _fits_image(content)
-        return f"fits{bands}", hdu, FIRST_OF_SEVERAL if others else ""
+        read, bands, others = _fits_image(content)
+        return f"fits{bands}", read, FIRST_OF_SEVERAL if others else ""
     picture = open_picture(content)
     return _kind_of_picture(picture), picture, ""
 
@@ -371,12 +372,10 @@ def _kind_of_picture(picture: ImageFile.ImageFile) -> str:
     return "png" if stored in ("L", "RGB") and not picture.has_transparency_data else "other8"
 
 
-def _fits_image(
-    content: bytes,
-) -> tuple[Any, int, bool]:  # naming the type of astropy would require it where a model is loaded
-    """The first HDU with an image of one or three bands, the number of bands, and whether there are others that may show the galaxy in
+def _fits_image(content: bytes) -> tuple[Callable[[], np.ndarray], int, bool]:
+    """What reads the first image of one or three bands, the number of bands, and whether there are others that may show the galaxy in
     further bands; masks, weights and errors come last."""
-    hdus = _astropy().fits.open(io.BytesIO(content), memmap=False)
+    hdus = _astropy().fits.open(io.BytesIO(content), memmap=False, uint=False)
     images = [(hdu, hdu.shape) for hdu in hdus if hdu.is_image and hdu.shape]
     for hdu, shape in sorted(images, key=lambda image: bool(NOT_SCIENCE.fullmatch(image[0].name.strip()))):
         if len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3)):
@@ -384,7 +383,7 @@ def _fits_image(
                 raise BadInput(f"its image of shape {shape} is empty or too large")
             alike = [other.name for other, size in images if size == shape and other is not hdu]
             others = not all(NOT_SCIENCE.fullmatch(name.strip()) for name in alike)
-            return hdu, 1 if len(shape) == 2 else shape[0], others
+            return partial(image_values, hdu, hdus.index(hdu), content), 1 if len(shape) == 2 else shape[0], others
     if images:
         shapes = ", ".join(str(shape) for _, shape in images)
         several = [shape[0] for _, shape in images if len(shape) == 3 and shape[0] <= 8]

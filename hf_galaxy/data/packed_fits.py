@@ -1,0 +1,206 @@
+"""The values of a FITS image that is compressed tile by tile (fpack), unpacked in another process.
+
+The C code of astropy (8.0.2) that unpacks them writes beyond its memory if a header is wrong: the process that does it may die, or go on with
+anything in its memory. Hence none unpacks a file after one that is damaged: it is a fork of another one, which has only imported what it takes,
+and forks the next (where there is no fork, it goes on). This file is their program, too, and needs nothing of ours then.
+"""
+
+import atexit
+import gzip
+import io
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+SECONDS, MEMORY = 120.0, 2**33  # that a file may take, and bytes that it may need, where the system limits them
+REQUEST, ANSWER = struct.Struct("<QQ?d"), struct.Struct("<?Q")  # bytes, place, scaled, seconds; success, bytes
+BUNCH = 100  # files that a process unpacks
+GO_ON = 3  # exit status of one after which another can take its place
+FAILED = "its compressed pixels cannot be unpacked"
+
+
+class _Unpacker:
+    """The process that unpacks the files of this process."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._process: subprocess.Popen | None = None
+        self._inherited: list[subprocess.Popen | None] = []  # of processes that this one is a fork of
+
+    def unpack(self, content: bytes, place: int, scaled: bool) -> np.ndarray:
+        """The values of the HDU of this number; raises as `image_values`."""
+        with self._turn:
+            process = self._started()
+            try:
+                assert process.stdin
+                assert process.stdout
+                process.stdin.write(REQUEST.pack(len(content), place, scaled, SECONDS))
+                process.stdin.write(content)
+                process.stdin.flush()
+                good, length = ANSWER.unpack(_exactly(process.stdout, ANSWER.size))
+                answer = _exactly(process.stdout, length)
+            except (OSError, EOFError) as error:
+                self.stop()
+                raise ValueError(FAILED) from error
+        if not good:
+            raise ValueError(f"{FAILED}: {answer.decode(errors='replace')}")
+        return np.load(io.BytesIO(answer), allow_pickle=False)
+
+    def _started(self) -> subprocess.Popen:
+        if self._process is None:
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            command = [sys.executable, "-P", str(Path(__file__).resolve())]
+            # In a session of its own: an interrupt of the terminal is for this process, whose end is the end of its requests.
+            self._process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            )
+        return self._process
+
+    def stop(self) -> None:
+        """End the process, if it is there; the next file starts another."""
+        if process := self._process:
+            self._process = None
+            process.kill()
+            for pipe in (process.stdin, process.stdout):
+                with suppress(OSError):  # what could not be written to it any more
+                    pipe.close()  # type: ignore[union-attr]  # both are pipes
+            process.wait()
+
+    def forget(self) -> None:
+        """In a fork of this process: leave the process to it, whose answers are for it, and the lock that it may hold."""
+        self._inherited.append(self._process)  # else Python would wait for its end
+        self._process, self._turn = None, threading.Lock()
+
+
+_unpacker = _Unpacker()
+atexit.register(_unpacker.stop)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unpacker.forget)
+
+
+def image_values(hdu: Any, place: int, content: bytes | Path, scaled: bool = True) -> np.ndarray:
+    """The values of an image in a FITS file, as `hdu.data` of astropy.
+
+    Args:
+        hdu: an HDU of astropy, of `content`.
+        place: its number in the file.
+        content: the whole file, or its path; it may be gzipped.
+        scaled: BSCALE, BZERO and BLANK are applied, as where a file is opened with uint=False: of unsigned numbers astropy ignores BLANK. Of a
+            compressed image only; others come as `hdu` was opened.
+
+    Raises:
+        ValueError: it is compressed, and cannot be unpacked.
+        OSError: it cannot be read.
+        Exception: as astropy, if it is not compressed.
+    """
+    if not isinstance(hdu, _fits().CompImageHDU):
+        return hdu.data
+    values = _unpacker.unpack(content if isinstance(content, bytes) else content.read_bytes(), place, scaled)
+    if values.shape != hdu.shape:
+        raise ValueError(FAILED)
+    return values
+
+
+def _fits() -> Any:
+    try:
+        from astropy.io import fits
+    except ImportError as error:  # where this file was loaded with a model, astropy may be missing
+        raise ImportError("needs astropy; pip install astropy") from error
+    return fits
+
+
+def _exactly(file: IO[bytes], length: int) -> bytes:
+    """So many bytes of a file.
+
+    Raises:
+        EOFError: there are fewer.
+    """
+    content = file.read(length)
+    if len(content) < length:
+        raise EOFError
+    return content
+
+
+# The program
+
+
+def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
+    """Answer until there are no requests any more, or a process that unpacks dies: it may have written half of an answer."""
+    if not hasattr(os, "fork"):
+        while _answered(requests, answers) is not None:
+            pass
+        return
+    while True:
+        if not (worker := os.fork()):
+            try:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what the C library says when it dies
+                os._exit(GO_ON if _bunch(requests, answers) else 1)
+            finally:  # whatever happens, the parent goes on from here, not this process
+                os._exit(1)
+        if os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) != GO_ON:
+            return
+
+
+def _bunch(requests: IO[bytes], answers: IO[bytes]) -> bool:
+    """Answer some requests, up to the first file that is damaged; whether there may be more."""
+    for _ in range(BUNCH):
+        good = _answered(requests, answers)
+        if not good:
+            return good is not None
+    return True
+
+
+def _answered(requests: IO[bytes], answers: IO[bytes]) -> bool | None:
+    """Answer a request; whether it was unpacked. None: there was no request."""
+    try:
+        length, place, scaled, seconds = REQUEST.unpack(_exactly(requests, REQUEST.size))
+        content = _exactly(requests, length)
+    except EOFError:
+        return None
+    _end_after(seconds)
+    try:
+        answer, good = _unpacked(content, place, scaled), True
+    except Exception as error:
+        answer, good = (" ".join(str(error).split()) or type(error).__name__)[:300].encode(), False
+    _end_after(0)
+    answers.write(ANSWER.pack(good, len(answer)))
+    answers.write(answer)
+    answers.flush()
+    return good
+
+
+def _unpacked(content: bytes, place: int, scaled: bool) -> bytes:
+    content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+    with _fits().open(io.BytesIO(content), memmap=False, uint=False, do_not_scale_image_data=not scaled) as hdus:
+        file = io.BytesIO()
+        np.save(file, hdus[place].data, allow_pickle=False)
+    return file.getvalue()
+
+
+def _end_after(seconds: float) -> None:
+    """End this process then, where the system has alarms; 0: never."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _limit_memory() -> None:
+    with suppress(ImportError, ValueError, OSError):  # not on Windows; a lower limit is there; not on macOS
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+if __name__ == "__main__":
+    _fits()  # before the forks, which then have it
+    warnings.simplefilter("ignore")  # of oddities in headers
+    _limit_memory()
+    serve(sys.stdin.buffer, sys.stdout.buffer)
