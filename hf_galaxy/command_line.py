@@ -6,7 +6,6 @@ the functions that use it: so --help, and a wrong option, are answered at once.
 
 import contextlib
 import copy
-import errno
 import inspect
 import io
 import logging
@@ -14,6 +13,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from hf_galaxy import plain_values
-from hf_galaxy.errors import BadInput, Interrupted, InUse
+from hf_galaxy.errors import BadInput, Interrupted, InUse, system_message
 from hf_galaxy.outcome import STOPPED, Outcome, folder_of_outcome, write_outcome
 from hf_galaxy.safe_text import visible
 
@@ -65,8 +65,9 @@ SETTINGS_FILE = (
 class Command:
     """A command: what it reads from the command line, and what it does with it.
 
-    BadInput, and a loss that is not finite, end it with one line and exit status 1; SIGTERM, if `main` handles it, with
-    one line and 143; every other exception is a bug and shows its traceback.
+    BadInput, a loss that is not finite, and errors of the system that the user can mend, such as a full disk, end it with one line and exit
+    status 1. So do SIGINT and SIGTERM, with one line and the signal itself, or, where `main` handles SIGTERM, 143. Every other
+    exception is a bug and shows its traceback.
 
     Attributes:
         settings: a dataclass, or a union of them as subcommands.
@@ -116,29 +117,55 @@ class Command:
             with _usage_as_outcome():
                 settings = self.read(words, program)
             show_log()
-            self.main(settings, *rest)
+            with _sigterm_as_exception():
+                self.main(settings, *rest)
         except (BadInput, FloatingPointError) as error:
             write_outcome(Outcome("in_use" if isinstance(error, InUse) else "bad_input", _one_line(str(error)), 1))
             sys.exit(f"error: {visible(' '.join(str(error).splitlines()))}")
         except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:
+            if (message := system_message(error)) is None:
                 write_outcome(Outcome("crashed", _one_line(f"{type(error).__name__}: {error}"), 1))
                 raise
-            message = f"{_one_line(str(error.filename))[:80]}: {error.strerror}"
-            write_outcome(Outcome("bad_input", message, 1))
-            sys.exit(f"error: {message}")
+            write_outcome(Outcome("bad_input", _one_line(message), 1))
+            sys.exit(f"error: {visible(_one_line(message))}")
         except Interrupted as stopped:
             write_outcome(Outcome("interrupted", _one_line(str(stopped)), STOPPED))
             print(stopped, file=sys.stderr)
             sys.exit(STOPPED)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stopped:
             print("interrupted; the same command goes on from what is finished", file=sys.stderr)
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            signal.raise_signal(signal.SIGINT)  # so that who started this process sees what ended it
+            number = signal.SIGTERM if isinstance(stopped, _Terminated) else signal.SIGINT
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)  # so that who started this process sees what ended it
         except Exception as error:
             write_outcome(Outcome("crashed", _one_line(f"{type(error).__name__}: {error}"), 1))
             raise
         write_outcome(Outcome("finished", "", 0))
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: what an interrupted command cleans up, it cleans up then, too."""
+
+
+@contextlib.contextmanager
+def _sigterm_as_exception() -> Iterator[None]:
+    """Raise _Terminated on SIGTERM, which else would end this process on the spot; a fork of it ends so."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    process = os.getpid()
+
+    def terminate(*_: object) -> None:
+        if os.getpid() == process:
+            raise _Terminated
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def typed(*left_out: str) -> str:

@@ -1,6 +1,7 @@
 """Files and folders that are written completely or not at all, whatever interrupts the writer."""
 
 import contextlib
+import errno
 import glob
 import json
 import os
@@ -12,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from hf_galaxy.errors import BadInput
-from hf_galaxy.locks import locked
+from hf_galaxy.errors import BadInput, InUse, unwritable
+from hf_galaxy.locks import lock_file, locked
 
 FINGERPRINT = "fingerprint"
 ABANDONED = 24 * 3600  # seconds after which a temporary file has no writer any more
@@ -27,13 +28,16 @@ def check_new(out: Path) -> None:
     """
     out = out.resolve()
     try:
+        if os.path.ismount(out):
+            raise BadInput(f"{out} is the root of a disk; choose a folder in it")  # to which none can be renamed
         if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+            _remove_left_lock(_lock_of(out))  # of a command that was killed when it had written all
             raise BadInput(f"{out} exists already; remove it or choose another --out")
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(out, error) from error
+        raise unwritable(out, error) from error
     if not os.access(out.parent, os.W_OK):
-        raise BadInput(f"{out} cannot be written: no permission to write in {out.parent}")
+        raise unwritable(out, PermissionError(errno.EACCES, "no permission to write", str(out.parent)))
 
 
 @contextmanager
@@ -61,7 +65,7 @@ def new_folder(out: Path, fingerprint: str) -> Iterator[Path]:
             with _resumed_folder(out, fingerprint) as partial:
                 yield partial
     except OSError as error:
-        raise _unwritable(out, error) from error
+        raise unwritable(out, error) from error
 
 
 @contextmanager
@@ -86,7 +90,7 @@ def part_of_folder(out: Path, fingerprint: str, part: str) -> Iterator[Path]:
                 partial = _claimed(out, fingerprint)
             yield partial
     except OSError as error:
-        raise _unwritable(out, error) from error
+        raise unwritable(out, error) from error
 
 
 def _claimed(out: Path, fingerprint: str) -> Path:
@@ -151,6 +155,8 @@ def replaced_folder(out: Path) -> Iterator[Path]:
 def only_writer_of(out: Path, remedy: str = "wait for it, or choose another --out") -> Iterator[None]:
     """The lock of a folder or file that a command writes, for that time: every command has the same one. The end of its process frees it.
 
+    Temporary files that killed processes have left beside `out`, to become it, are removed.
+
     Args:
         remedy: what the user of a second command can do.
 
@@ -163,17 +169,23 @@ def only_writer_of(out: Path, remedy: str = "wait for it, or choose another --ou
             out = out.resolve()
             out.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(_lock_of(out), f"{out}: another command writes it at this moment; {remedy}"))
+            for left in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
+                left.unlink()
         except OSError as error:
-            raise _unwritable(out, error) from error
+            raise unwritable(out, error) from error
         yield
-
-
-def _unwritable(out: Path, error: OSError) -> BadInput:
-    return BadInput(f"{out} cannot be written: {error.strerror} ({error.filename})")
 
 
 def _lock_of(out: Path) -> Path:
     return out.with_name(f".{out.name}.lock")
+
+
+def _remove_left_lock(path: Path) -> None:
+    """Remove the lock of a process that has ended."""
+    with contextlib.suppress(OSError, InUse):
+        if path.exists():
+            with locked(path, "in use"):
+                pass
 
 
 def _finished(folder: Path) -> Iterator[Path]:
@@ -210,6 +222,10 @@ def whole_file(path: Path, is_only_writer: bool = False) -> Iterator[Path]:
         partial.chmod(mode)
         fsync_file(partial)
         os.replace(partial, path)
+    except OSError as error:
+        if error.filename is None or str(error.filename) == str(partial):  # a write to a file does not name it
+            error.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
@@ -218,14 +234,28 @@ def remove_partial(files: Iterable[Path], age: float = 0.0) -> None:
     """Remove temporary files of killed writers.
 
     Args:
-        files: candidates; only temporary files among them are removed.
+        files: candidates; only temporary files among them are removed, and of files with a lock of their own (`only_writer_of`) only
+            those whose lock is free.
         age: in seconds; younger files may still have a writer.
     """
     for file in files:
-        if _is_partial(file) and file.is_file():
+        if _is_partial(file) and file.is_file() and not _is_locked(file):
             with contextlib.suppress(FileNotFoundError):  # another process removes it too, or has renamed it
                 if time.time() - file.stat().st_mtime >= age:
                     file.unlink()
+
+
+def _is_locked(partial: Path) -> bool:
+    """Whether a command holds the lock of the file that a temporary file is to become."""
+    name = partial.name.removesuffix(".partial").rpartition(".")[0]
+    lock = partial.with_name(f"{name}.lock")
+    if not name or not lock.exists():
+        return False
+    with contextlib.suppress(OSError):
+        if (free := lock_file(lock)) is not None:
+            free.close()
+            return False
+    return True
 
 
 def fsync_file(path: Path) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from hf_galaxy.command_line import Command, OutputPath
 from hf_galaxy.commands import finetune, pretrain
 from hf_galaxy.cores import available_cores, check_processes
-from hf_galaxy.errors import BadInput
+from hf_galaxy.errors import BadInput, unwritable
 from hf_galaxy.files import only_writer_of, whole_file, write_json
 from hf_galaxy.reports.run_record import FILE as RUN
 from hf_galaxy.reports.run_record import RunRecord
@@ -119,7 +119,7 @@ def make(settings: Demo) -> None:
             if not (out / MARK).exists():
                 write_json(out / MARK, {"quick": settings.quick})
         except OSError as error:
-            raise BadInput(f"--out {out}: cannot be written: {error.strerror} ({error.filename})") from error
+            raise unwritable(f"--out {out}:", error) from error
         set_up()
         take([step for step in steps_of(settings, QUICK if settings.quick else FULL) if not step.taken])
 

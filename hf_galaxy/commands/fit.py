@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_galaxy.command_line import Command, OutputPath, typed
 from hf_galaxy.errors import BadInput
-from hf_galaxy.files import only_writer_of, write_json
+from hf_galaxy.files import only_writer_of, remove_partial, write_json
 from hf_galaxy.reports import records_file
 from hf_galaxy.reports.run_record import FILE
 
@@ -51,6 +51,7 @@ def write_study(settings: FitScaling) -> None:
     from hf_galaxy.scaling.study import study_of
 
     check_page(settings.out, MADE)
+    remove_partial(settings.out.glob(".*"))
     points = points_in(settings.runs)
     if len(datasets := sorted(set(points["dataset"]))) > 1:
         raise BadInput(f"--runs: are of several datasets ({', '.join(datasets)}); make a study of each")

@@ -24,7 +24,7 @@ from hf_galaxy.command_line import Command, DatasetConfig, OutputPath, PushTo, t
 from hf_galaxy.cores import available_cores, check_processes
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.decision_tree import DecisionTree, load_tree, tree_of_columns
-from hf_galaxy.errors import BadInput
+from hf_galaxy.errors import BadInput, unwritable
 from hf_galaxy.files import check_new, new_folder, only_writer_of
 from hf_galaxy.importing.duplicates import SAME_GALAXY_ARCSEC
 from hf_galaxy.progress import progress
@@ -150,7 +150,7 @@ def main(settings: Simulate | Catalogue | Combine | Card) -> None:
                 rename(settings, settings.push)
                 print(f"pushed to {hub.push(settings.out, settings.push)}")
         except OSError as error:
-            raise BadInput(f"{settings.out} cannot be written: {error.strerror} ({error.filename})") from error
+            raise unwritable(settings.out, error) from error
 
 
 def publish(settings: Simulate | Catalogue | Combine) -> None:

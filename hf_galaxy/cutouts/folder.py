@@ -21,7 +21,7 @@ from typing import IO
 import pandas as pd
 
 from hf_galaxy.cutouts.positions import OWN, Galaxy, Positions
-from hf_galaxy.errors import BadInput
+from hf_galaxy.errors import BadInput, unwritable
 from hf_galaxy.files import check_new, only_writer_of, remove_partial, whole_file, write_json
 from hf_galaxy.safe_text import csv_rows
 
@@ -66,7 +66,7 @@ class CutoutFolder:
                 with open(path / JOURNAL, "ab", buffering=0) as journal:
                     yield cls(path, journal, entries)
         except OSError as error:
-            raise BadInput(f"{path} cannot be written: {error.strerror} ({error.filename})") from error
+            raise unwritable(path, error) from error
 
     def has(self, galaxy: Galaxy) -> bool:
         """Whether the picture of a galaxy is in place, and shows the place and the field that are asked for now."""

@@ -78,7 +78,8 @@ def write_shards(source: Source, shards: list[Shard], folder: Path, processes: i
             if (folder / shard.path).exists():  # by an interrupted publication
                 _count_file(folder / shard.path, shard.split, counts[shard.path])
                 show.update(len(shard.rows))
-                show.initial += len(shard.rows)
+                if not show.disable:
+                    show.initial += len(shard.rows)  # does not count for the speed
             else:
                 _write_shard(make, shard, folder, counts[shard.path], show)
     result = Statistics(source.features, source.tree, source.values)

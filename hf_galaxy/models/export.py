@@ -22,7 +22,7 @@ from transformers.models.clip import CLIPImageProcessor
 
 from hf_galaxy.data.band_stretch import BandStretch
 from hf_galaxy.data.views import Framing
-from hf_galaxy.errors import BadInput
+from hf_galaxy.errors import BadInput, unwritable
 from hf_galaxy.files import check_new, only_writer_of, replaced_folder, whole_file
 from hf_galaxy.models.backbones import TransformersBackbone
 from hf_galaxy.models.model import GalaxyPreTrainedModel
@@ -83,7 +83,7 @@ def export_encoder(model: GalaxyPreTrainedModel, record: RunRecord, out: Path) -
             for file in folder.iterdir():
                 file.chmod(card.stat().st_mode)  # safetensors writes files that only their owner can read
     except (OSError, SafetensorError) as error:
-        raise BadInput(f"--out {out}: cannot be written ({error})") from error
+        raise unwritable(f"--out {out}:", error) from error
 
 
 def _save_timm(model: GalaxyPreTrainedModel, folder: Path) -> None:
@@ -231,7 +231,7 @@ def _export_onnx(model: GalaxyPreTrainedModel, record: RunRecord, out: Path) -> 
                 shares = ", ".join(f"{name} by {share:.1e}" for name, share in differences.items())
                 raise BadInput(f"--out {out}: not written, as outputs of ONNX Runtime differ from torch ({shares})")
     except OSError as error:
-        raise BadInput(f"--out {out}: cannot be written ({error})") from error
+        raise unwritable(f"--out {out}:", error) from error
     return differences
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from hf_galaxy.errors import BadInput
+from hf_galaxy.errors import BadInput, unwritable
 from hf_galaxy.files import SAFETENSORS, whole_file
 
 FILE = "familiarity.safetensors"
@@ -163,7 +163,7 @@ class Familiarity:
             with whole_file(folder / FILE) as partial:
                 save_file(arrays, partial, metadata)
         except (OSError, SafetensorError) as error:
-            raise BadInput(f"{folder / FILE}: cannot be written ({error})") from error
+            raise unwritable(folder / FILE, error) from error
 
     @classmethod
     def load(cls, folder: Path) -> "Familiarity":

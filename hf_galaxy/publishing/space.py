@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 from huggingface_hub import SpaceCard
 
-from hf_galaxy.errors import BadInput
+from hf_galaxy.errors import BadInput, unwritable
 from hf_galaxy.files import check_new, replaced_folder
 from hf_galaxy.models.start import load_run
 from hf_galaxy.publishing.hub import pickles
@@ -134,4 +134,4 @@ def assemble(files: dict[str, Path], out: Path) -> None:
             with open(folder / CARD, "a", encoding="utf-8") as card:
                 card.write(f"\n{MARK}\n")
     except OSError as error:
-        raise BadInput(f"--out {out}: cannot be written ({error})") from error
+        raise unwritable(f"--out {out}:", error) from error

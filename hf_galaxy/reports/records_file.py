@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from hf_galaxy.errors import BadInput
+from hf_galaxy.errors import BadInput, unwritable
 from hf_galaxy.files import whole_file
 from hf_galaxy.locks import locked
 
@@ -49,7 +49,7 @@ def changing(file: Path) -> Iterator[dict[str, dict]]:
             yield records
             write_records(file, records)
     except OSError as error:
-        raise BadInput(f"{file}: cannot be written ({error.strerror})") from error
+        raise unwritable(file, error) from error
 
 
 def read_records(file: Path) -> Mapping[str, dict]:

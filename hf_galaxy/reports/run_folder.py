@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from hf_galaxy.errors import BadInput
+from hf_galaxy.errors import unwritable
 from hf_galaxy.files import remove_partial, whole_file
 from hf_galaxy.locks import locked
 from hf_galaxy.reports import card_data, model_card, run_figures
@@ -31,7 +31,7 @@ def rewrite(out: Path, change: Callable[[RunRecord], None], redraw: bool = False
         with locked(out / LOCK):  # two processes that change the same record must not undo each other's changes
             return _rewrite(out, change, redraw)
     except OSError as error:
-        raise BadInput(f"{out}: cannot be written ({error.strerror})") from error
+        raise unwritable(out, error) from error
 
 
 def _rewrite(out: Path, change: Callable[[RunRecord], None], redraw: bool) -> bool:

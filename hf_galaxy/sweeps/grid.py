@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
-from hf_galaxy.errors import BadInput
+from hf_galaxy.errors import BadInput, unwritable
 from hf_galaxy.files import whole_file
 from hf_galaxy.reports.records_file import recorded
 from hf_galaxy.reports.run_record import RunRecord
@@ -198,7 +198,7 @@ def prepare(out: Path, common: Sequence[str]) -> None:
             with whole_file(file) as partial:
                 partial.write_text("\n".join(common) + "\n", encoding="utf-8")
     except OSError as error:
-        raise BadInput(f"--out {out}: cannot be written ({error.strerror})") from error
+        raise unwritable(f"--out {out}:", error) from error
     check_common(out, common)
 
 

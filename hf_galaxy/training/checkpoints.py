@@ -4,8 +4,10 @@ The weights and the optimiser's state are stored by parameter name and not shard
 one. Only the first process reads and writes, and sends the others what they need.
 """
 
-import shutil
+import sys
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -20,7 +22,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.utils._pytree import tree_map_only
 
-from hf_galaxy.errors import BadInput
+from hf_galaxy.errors import BadInput, unwritable
 from hf_galaxy.files import whole_file
 from hf_galaxy.training.checkpoint_files import list_checkpoints
 from hf_galaxy.training.processes import on_main_process
@@ -28,14 +30,15 @@ from hf_galaxy.training.processes import on_main_process
 
 def save(
     folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, others: dict, accelerator: Accelerator,
-    limit: int, keep: bool = False,
+    limit: int, kept: dict | None = None,
 ) -> None:  # fmt: skip
     """Write a checkpoint and remove all but the newest `limit`. Every process must call it.
 
     Args:
         others: the rest of the checkpoint: `loop` and `scaler`, plain numbers for all processes, and weights.
         limit: number of checkpoints to keep.
-        keep: write a second copy that is not removed, for runs that branch off.
+        kept: what differs from `others` in a second copy that is not removed, for runs that branch off; None: no such copy. Equal
+            content gives equal bytes.
 
     Raises:
         BadInput: it cannot be written, such as on a full disk; earlier checkpoints are unchanged.
@@ -50,18 +53,13 @@ def save(
     def write() -> None:
         path = folder / f"checkpoint-{step:09d}.pt"
         try:
-            with whole_file(path) as partial:
-                torch.save(content, partial)
-                if keep and not (kept := path.with_name(f"kept-{path.name}")).exists():
-                    with whole_file(kept) as copy:
-                        shutil.copyfile(partial, copy)
+            if kept is not None and not (copy := path.with_name(f"kept-{path.name}")).exists():
+                _write(copy, content | kept)  # first: a run that resumes from the other does not come here again
+            _write(path, content)
             for old in list_checkpoints(folder)[:-limit]:
                 old.unlink()
-        except (OSError, RuntimeError) as error:  # torch's writer has RuntimeErrors of its own for a full disk
-            raise BadInput(
-                f"{path}: cannot be written ({' '.join(str(error).split())[:200]}); make room, and the same command resumes "
-                "from the checkpoint before"
-            ) from error
+        except (OSError, RuntimeError) as error:  # torch's writer has one of its own, after that of the system
+            raise unwritable(path, error.__context__ if isinstance(error.__context__, OSError) else error) from error
 
     on_main_process(accelerator, write)
 
@@ -82,6 +80,9 @@ def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, accel
         if not (existing := list_checkpoints(folder)):
             return {}
         try:
+            with zipfile.ZipFile(existing[-1]) as archive:
+                if damaged := archive.testzip():  # torch writes checksums, and does not look at them
+                    raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
             return torch.load(existing[-1], map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file makes the reader raise anything
             raise BadInput(
@@ -103,6 +104,25 @@ def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, accel
             if isinstance(values, torch.Tensor) and values.shape == parameter.shape:
                 moments[name] = torch.empty_like(parameter, dtype=values.dtype).copy_(values)
     return plain[0] | {name: value for name, value in content.items() if name not in ("model", "optimizer")}
+
+
+def _write(path: Path, content: dict) -> None:
+    """Write a checkpoint whose bytes depend on the values in it only.
+
+    Given a path, torch would write its name, a temporary one, into the file; and pickle writes a text again that is equal to an
+    earlier one but not the same object, as those of a resumed run are.
+    """
+    with whole_file(path) as partial, open(partial, "wb") as file:
+        torch.save(_plain(content), file)
+
+
+def _plain(content: Any) -> Any:
+    """The same content, in which no two containers and all equal texts are the same object."""
+    if isinstance(content, dict):
+        return {_plain(key): _plain(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return type(content)(map(_plain, content))
+    return sys.intern(content) if type(content) is str else content
 
 
 def load_weights(model: nn.Module, weights: dict, accelerator: Accelerator) -> None:

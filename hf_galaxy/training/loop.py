@@ -32,6 +32,8 @@ from hf_galaxy.training.recipe import Recipe
 from hf_galaxy.training.schedule import Schedule
 
 Batch = dict[str, torch.Tensor]
+# In the history of a run, but for the part before it branched off from another.
+TIMES = ("galaxies_per_second", "validation_seconds")
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +113,8 @@ class Trainer:
 
         Returns:
             `history`, one entry for each validation; `losses`, [galaxies seen, mean training loss] every few steps; `best_epoch`, the
-            passes over the galaxies up to the best validation; `seconds` in this loop, without interruptions.
+            passes over the galaxies up to the best validation; `seconds` in this loop, without interruptions and without the steps of a run
+            that it has branched off from.
 
         Raises:
             FloatingPointError: the loss or its gradient is not finite; names the step. Checkpoints are older, and finite.
@@ -240,10 +243,8 @@ class Trainer:
         if self.accelerator.scaler is not None:
             others["scaler"] = self.accelerator.scaler.state_dict()
         step, to = self.state.step, self.checkpointing
-        checkpoints.save(
-            to.folder, step, self.model, self.optimizer.optimizer, others, self.accelerator, to.keep,
-            step in self.schedule.keep_after,
-        )  # fmt: skip
+        kept = {"loop": self.state.to_dict(times=False)} if step in self.schedule.keep_after else None
+        checkpoints.save(to.folder, step, self.model, self.optimizer.optimizer, others, self.accelerator, to.keep, kept)
         self.state.lap()
         self.saved_at = self.state.seconds
 
@@ -279,6 +280,7 @@ class State:
         self.step, self.best, self.stale = 0, math.inf, 0
         self.seconds = self.training_seconds = 0.0  # in the loop; in steps since the last validation
         self.round_losses: list[float] = []  # of each step since the last validation
+        self.untimed = 0  # of these steps, those of the run that this one has branched off from
         self.losses: list[list[float]] = []  # [galaxies seen, mean training loss since the entry before]
         self.history: list[dict] = []  # one entry for each validation
 
@@ -299,7 +301,7 @@ class State:
 
     def end_round(self, validation_loss: float, recipe: Recipe, length: float) -> bool:
         """Add a validation to the history; True if it is the best one so far."""
-        galaxies = len(self.round_losses) * recipe.batch_size
+        galaxies = (len(self.round_losses) - self.untimed) * recipe.batch_size
         self.history.append(
             {
                 "galaxies": self.step * recipe.batch_size,
@@ -309,15 +311,23 @@ class State:
                 "validation_seconds": self.lap(),
             }
         )
-        self.round_losses, self.training_seconds = [], 0.0
+        self.round_losses, self.untimed, self.training_seconds = [], 0, 0.0
         if better := validation_loss < self.best:
             self.best = validation_loss
         self.stale = 0 if better or self.step <= recipe.cooldown_start(length) else self.stale + 1
         return better
 
-    def to_dict(self) -> dict:
-        """For a checkpoint."""
-        return {name: value for name, value in vars(self).items() if name != "clock"}
+    def to_dict(self, times: bool = True) -> dict:
+        """For a checkpoint.
+
+        Args:
+            times: False: without the times that it took, which are different each time.
+        """
+        state = {name: value for name, value in vars(self).items() if name != "clock"}
+        if times:
+            return state
+        history = [{name: value for name, value in entry.items() if name not in TIMES} for entry in self.history]
+        return state | {"history": history, "untimed": len(self.round_losses), "seconds": 0.0, "training_seconds": 0.0}
 
 
 def _average_of(model: nn.Module, recipe: Recipe, device: torch.device) -> ModelEmaV3 | None:

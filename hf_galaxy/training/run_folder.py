@@ -12,7 +12,7 @@ from typing import IO
 
 import torch
 
-from hf_galaxy.errors import BadInput, InUse, Occupied
+from hf_galaxy.errors import BadInput, InUse, Occupied, unwritable
 from hf_galaxy.files import fsync_file, only_writer_of, remove_partial, whole_file
 from hf_galaxy.locks import lock_file, remove_lock
 from hf_galaxy.models.model import GalaxyPreTrainedModel
@@ -101,7 +101,7 @@ def claim(out: Path, record: RunRecord) -> IO[bytes]:
             if not (out / FILE).exists():
                 record.save(out)
         except OSError as error:
-            raise BadInput(f"--out {out}: cannot be written ({error.strerror})") from error
+            raise unwritable(f"--out {out}:", error) from error
         earlier = _check_same(out, record)  # once more: it may have been finished since
         stack.pop_all()
     changed = {name: value for name, value in record.environment.items() if value != earlier.environment.get(name)}
@@ -212,9 +212,7 @@ def save(
         partial.rmdir()
         write_figures_and_card(out, record)
     except Exception as error:  # safetensors has an exception of its own for a full disk
-        raise BadInput(
-            f"--out {out}: cannot be written ({error}); make room, and give the same command again"
-        ) from error
+        raise unwritable(f"--out {out}:", error) from error
     _tidy(out, lock)
 
 

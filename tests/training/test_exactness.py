@@ -188,7 +188,7 @@ def test_a_full_disk_at_the_very_beginning_is_reported_in_one_line(tmp_path, mon
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(RunRecord, "save", full)
-    with pytest.raises(BadInput, match=r"run: cannot be written \(No space left on device\)"):
+    with pytest.raises(BadInput, match=r"run: cannot be written: No space left on device; make room"):
         run_folder.claim(tmp_path / "run", RunRecord("", {}, {}, {}, {}, {}))
 
 
