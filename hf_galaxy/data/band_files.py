@@ -22,6 +22,7 @@ from hf_galaxy.errors import BadInput
 
 # Names of arrays that tell no band.
 USUAL = ("", "flux", "fluxes", "image", "images", "sci", "science", "data", "array", "compressed_image", "primary")
+EIGHT_BITS = "the bands have 8 bits: numbers from 0 to 255, as of pictures for people, which are no fluxes"
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +122,8 @@ def _read(content: bytes, name: str, bands: Sequence[str], alone: bool = False) 
                 plane[without] = np.nan
             planes[band] = plane
         first = places[0].layer
-        return BandPicture(planes, first.scale, first.from_bottom, (*(() if alone else remarks), *unused))
+        eight = [EIGHT_BITS] if any(layer.values.dtype == np.uint8 for layer in of_bands) else []
+        return BandPicture(planes, first.scale, first.from_bottom, (*(() if alone else remarks), *eight, *unused))
 
 
 def _check_values(picture: BandPicture, name: str) -> None:

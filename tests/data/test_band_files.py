@@ -200,8 +200,9 @@ def test_pictures_of_8_bits_are_floats_as_they_are():
         expected = np.moveaxis(values.reshape(6, 8, -1), -1, 0)
         picture = read_bands(file.getvalue(), "galaxy", bands)
         assert np.array_equal(np.stack(list(picture.planes.values())), expected)
-        if len(bands) == 3:
-            assert picture.remarks == ("the bands r, g, b are what the files call red, green, blue, in this order",)
+        eight = "the bands have 8 bits: numbers from 0 to 255, as of pictures for people, which are no fluxes"
+        colours = "the bands r, g, b are what the files call red, green, blue, in this order"
+        assert picture.remarks == ((colours, eight) if len(bands) == 3 else (eight,))
 
 
 def test_colours_of_16_bits_and_transparency_are_refused():
