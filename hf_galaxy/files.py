@@ -31,7 +31,7 @@ def check_new(out: Path) -> None:
         if os.path.ismount(out):
             raise BadInput(f"{out} is the root of a disk; choose a folder in it")  # to which none can be renamed
         if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-            _remove_left_lock(_lock_of(out))  # of a command that was killed when it had written all
+            tidy(out)
             raise BadInput(f"{out} exists already; remove it or choose another --out")
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -99,8 +99,9 @@ def _claimed(out: Path, fingerprint: str) -> Path:
     Raises:
         BadInput: it holds finished files of another fingerprint.
     """
-    partial = out.parent / f".{out.name}.partial"
-    mark = partial / FINGERPRINT
+    partial, mark = out.parent / f".{out.name}.partial", _mark_of(out)
+    if (partial / FINGERPRINT).exists():  # where earlier versions had it
+        os.replace(partial / FINGERPRINT, mark)
     if mark.exists() and mark.read_text(encoding="utf-8") != fingerprint and any(_finished(partial)):
         raise BadInput(
             f"{partial} holds the finished files of an interrupted publication with other settings or other data; "
@@ -119,11 +120,15 @@ def _resumed_folder(out: Path, fingerprint: str) -> Iterator[Path]:
     try:
         remove_partial(partial.rglob("*"))
         yield partial
-        (partial / FINGERPRINT).unlink()
         os.replace(partial, out)
     finally:
-        if partial.exists() and not any(_finished(partial)):
+        if not partial.exists():
+            _mark_of(out).unlink(
+                missing_ok=True
+            )  # after the folder has its name: else a kill between would lose all of it
+        elif not any(_finished(partial)):
             shutil.rmtree(partial)
+            _mark_of(out).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -180,16 +185,20 @@ def _lock_of(out: Path) -> Path:
     return out.with_name(f".{out.name}.lock")
 
 
-def _remove_left_lock(path: Path) -> None:
-    """Remove the lock of a process that has ended."""
+def _mark_of(out: Path) -> Path:
+    return out.with_name(f".{out.name}.{FINGERPRINT}")
+
+
+def tidy(out: Path) -> None:
+    """Remove what a command has left beside a folder that was killed when it had finished it."""
     with contextlib.suppress(OSError, InUse):
-        if path.exists():
-            with locked(path, "in use"):
-                pass
+        if _lock_of(out).exists():
+            with locked(_lock_of(out), "in use"):
+                _mark_of(out).unlink(missing_ok=True)
 
 
 def _finished(folder: Path) -> Iterator[Path]:
-    return (file for file in folder.rglob("*") if file.is_file() and file.name != FINGERPRINT and not _is_partial(file))
+    return (file for file in folder.rglob("*") if file.is_file() and not _is_partial(file))
 
 
 def _is_partial(file: Path) -> bool:

@@ -7,12 +7,16 @@ batch: with 300 columns a gigabyte for a million galaxies, in every process. Her
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
 from datasets.arrow_reader import ArrowReader
+from datasets.packaged_modules.parquet.parquet import Parquet
 
 from hf_galaxy.data.record_batch import Layout, LazyBatch
 from hf_galaxy.data.rows import BlockRows
+from hf_galaxy.data.streaming import is_damage
 from hf_galaxy.data.vote_matrix import matrix_of, with_matrix
-from hf_galaxy.errors import BadInput
+from hf_galaxy.errors import CACHE_ELSEWHERE, REMEDIES, BadInput, unwritable
 
 # Decoding one column here takes as long as this many in pyarrow, which always decodes all columns of a record batch.
 COST_OF_COLUMN = 10
@@ -26,6 +30,10 @@ def open_copy(name: str, config: str | None = None) -> dict[str, "CopiedRows"]:
     """
     try:
         builder = datasets.load_dataset_builder(name, config)
+        if isinstance(builder, Parquet):  # which has checksums of its pages if we wrote it
+            builder.config.fragment_scan_options = pyarrow.dataset.ParquetFragmentScanOptions(
+                page_checksum_verification=True
+            )
         builder.download_and_prepare()
         reader, splits = ArrowReader(builder.cache_dir, builder.info), builder.info.splits
         files = {s: reader.get_file_instructions(builder.dataset_name, s, splits.values()) for s in splits}
@@ -34,8 +42,27 @@ def open_copy(name: str, config: str | None = None) -> dict[str, "CopiedRows"]:
             for s, of_split in files.items()
         }
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())  # datasets keeps the reason behind its own error
+        cause = error.__cause__ or error  # datasets keeps the reason behind its own error
+        reason = " ".join(str(cause).split())
+        if is_damage(cause) and (file := _damaged(builder)):
+            raise BadInput(f"--dataset {name}: {file} is damaged; copy or publish it again ({reason})") from error
+        if isinstance(cause, OSError) and cause.errno in REMEDIES:
+            raise unwritable(
+                f"--dataset {name}: its copy in {datasets.config.HF_DATASETS_CACHE}", cause, CACHE_ELSEWHERE
+            ) from error
         raise BadInput(f"--dataset {name}: cannot be loaded ({reason})") from error
+
+
+def _damaged(builder: Parquet) -> str | None:
+    """The first file of a dataset that is not as it was written."""
+    for file in (file for files in builder.config.data_files.values() for file in map(str, files)):
+        try:
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            for group in range(parquet.num_row_groups):
+                parquet.read_row_group(group)
+        except (OSError, pa.ArrowException):
+            return file
+    return None
 
 
 class CopiedRows(BlockRows):

@@ -33,6 +33,11 @@ WINDOW_ROWS = 4096  # rows that are shuffled among each other; their encoded pic
 WINDOW_BYTES = 2**30  # of fluxes, of which a galaxy may have many megabytes: then the window has fewer rows
 
 
+def is_damage(error: BaseException) -> bool:
+    """Whether an error of Arrow says that the pages of a file are not those that were written."""
+    return "page integrity" in str(error) or "Corrupt" in str(error)
+
+
 def open_stream(name: str, config: str | None = None) -> dict[str, "StreamedRows"]:
     """The splits of a dataset of Parquet files (a folder or a Hub id); only the footers of the files are read.
 
@@ -143,9 +148,14 @@ class StreamedRows(BlockRows):
         """Row groups of one file."""
         file, _ = self.blocks[groups[0]]
         with _opened(file) as opened:
-            parquet = pq.ParquetFile(opened, metadata=self._footers[file], pre_buffer=True)
-            columns = [*self._stored_features]
-            rows = parquet.read_row_groups([self.blocks[g][1] for g in groups], columns=columns)
+            footer, columns = self._footers[file], [*self._stored_features]
+            parquet = pq.ParquetFile(opened, metadata=footer, pre_buffer=True, page_checksum_verification=True)
+            try:
+                rows = parquet.read_row_groups([self.blocks[g][1] for g in groups], columns=columns)
+            except (OSError, pa.ArrowException) as error:
+                if not is_damage(error):
+                    raise
+                raise BadInput(f"{file}: is damaged; copy or publish it again ({error})") from error
         try:
             # As load_dataset does: files may differ in their types.
             return self._with_vote_matrix(table_cast(rows, self._stored_features.arrow_schema))

@@ -6,6 +6,7 @@ same from both. They are made once: their folder is named after a digest of all 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import math
@@ -20,8 +21,8 @@ import yaml
 from hf_galaxy.cores import available_cores
 from hf_galaxy.data.band_pictures import remarks_of
 from hf_galaxy.data.dataset import open_published
-from hf_galaxy.errors import BadInput
-from hf_galaxy.files import new_folder
+from hf_galaxy.errors import CACHE_ELSEWHERE, BadInput, unwritable
+from hf_galaxy.files import new_folder, tidy
 from hf_galaxy.importing.duplicates import SAME_GALAXY_ARCSEC
 from hf_galaxy.importing.first_of import first_of
 from hf_galaxy.importing.flux_counts import sentence_on_missing
@@ -78,6 +79,11 @@ def import_source(
     if not folder.exists():
         _write_once(source, name, splits, arcsec, folder, digest)
         logger.info("%s: imported, into %s", name, folder)
+    elif (
+        left := _lock_of(folder)
+    ).exists():  # by a process that was killed when it had all but ended, or by one that has
+        with contextlib.suppress(OSError), locked(left):
+            tidy(folder)
     text = (folder / CARD).read_text(encoding="utf-8")
     about = yaml.safe_load(text.removeprefix(LINE).removesuffix(LINE))
     for note in about["notes"]:
@@ -85,6 +91,10 @@ def import_source(
     for warning in about["warnings"]:
         logger.warning("%s: %s", name, warning)
     return folder
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.import")
 
 
 def is_lost(name: str) -> bool:
@@ -100,7 +110,7 @@ def _write_once(
     """Write an import, unless another process does so meanwhile."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(folder.with_name(f".{folder.name}.import")):
+        with locked(_lock_of(folder)):
             if not folder.exists():
                 _write(
                     source,
@@ -111,9 +121,7 @@ def _write_once(
                     given=splits is not None,
                 )
     except OSError as error:
-        raise BadInput(
-            f"{name}: its import cannot be written: {error.strerror} ({error.filename}); set HF_HOME to a folder that can be written"
-        ) from error
+        raise unwritable(f"{name}: its import", error, CACHE_ELSEWHERE) from error
 
 
 def _planned(source: Source, name: str, splits: Sequence[str] | None, arcsec: float) -> Plan:

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from hf_galaxy.data.fluxes import FLUX
 from hf_galaxy.data.schema import NATIVE, SPLITS, has_fluxes
+from hf_galaxy.errors import BadInput
 from hf_galaxy.files import whole_file
 from hf_galaxy.fresh_processes import end_with_parent, fresh_context
 from hf_galaxy.importing.counts import Statistics
@@ -146,8 +147,13 @@ def _write_shard(make: Make, shard: Shard, folder: Path, counts: Statistics, sho
 
 
 def _count_file(path: Path, split: str, counts: Statistics) -> None:
-    for batch in pq.ParquetFile(path).iter_batches(ROWS_READ):
-        counts.add(split, pa.Table.from_batches([batch]))
+    try:
+        for batch in pq.ParquetFile(path, page_checksum_verification=True).iter_batches(ROWS_READ):
+            counts.add(split, pa.Table.from_batches([batch]))
+    except (OSError, pa.ArrowException) as error:
+        raise BadInput(
+            f"{path}: has been damaged since it was written ({error}); remove it, and the same command writes it again"
+        ) from error
 
 
 class _Writer:
@@ -172,7 +178,7 @@ class _Writer:
         compression = dict.fromkeys(packed, "snappy") | dict.fromkeys(self.pictures, "none")
         self.writer = pq.ParquetWriter(
             path, self.schema, compression=compression, use_dictionary=packed,
-            write_statistics=False, write_page_index=True, use_content_defined_chunking=True,
+            write_statistics=False, write_page_index=True, write_page_checksum=True, use_content_defined_chunking=True,
         )  # fmt: skip
 
     def __enter__(self) -> _Writer:

@@ -75,10 +75,10 @@ class Predictor:
 
     def write(self, sources: list[Source], folder: Path) -> None:
         """Write those parts of this process that are not in the folder yet."""
-        parts = [part for part in self.own_parts(sources) if not (folder / part.file).exists()]
+        parts = [part for part in self.own_parts(sources) if not _is_whole(folder / part.file)]
         for part, table in self.tables(sources, parts):
             with whole_file(folder / part.file) as partial:
-                pq.write_table(table, partial, compression="zstd")
+                pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
 
     def own_parts(self, sources: list[Source]) -> list[Part]:
         """The parts of this process."""
@@ -145,6 +145,16 @@ class Predictor:
         facts = json.loads(self.schema.metadata[KEY]) | {"unreadable": unreadable}
         table = pa.concat_tables(rows).combine_chunks() if rows else _beside(self.schema.empty_table(), source, [])
         return table.replace_schema_metadata(self.schema.metadata | {KEY: json.dumps(facts)})
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a part is there, from an interrupted command, and as it was written."""
+    try:
+        for _ in pq.ParquetFile(file, page_checksum_verification=True).iter_batches():
+            pass
+    except (OSError, pa.ArrowException):
+        return False
+    return True
 
 
 def _beside(table: pa.Table, source: Source, rows: list[int]) -> pa.Table:

@@ -14,7 +14,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.models.backbones import TRANSFORMERS, Architecture, architecture
 from hf_galaxy.models.model import GalaxyConfig, GalaxyForImageClassification, GalaxyPreTrainedModel
 from hf_galaxy.models.pretrained import WEIGHT_FILES, PublishedWeights, fitted_weights
-from hf_galaxy.reports.run_record import FILE, RunRecord
+from hf_galaxy.reports.run_record import FILE, RunRecord, check_weights
 
 
 def check_start(backbone: str | None, start: str | None, bands: Sequence[str] | None = None) -> None:
@@ -120,6 +120,8 @@ def load_model(folder: str | Path) -> GalaxyPreTrainedModel:
         BadInput: there is no model, its run is not finished, or it cannot be read.
     """
     _check_finished(folder)
+    if (Path(folder) / FILE).is_file():
+        check_weights(Path(folder), RunRecord.load(Path(folder)))
     try:
         model = AutoModel.from_pretrained(folder, use_safetensors=True)
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:

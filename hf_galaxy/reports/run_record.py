@@ -1,6 +1,7 @@
 """RunRecord <-> run.json: everything that is recorded of a run. Cards, scaling laws and evaluations read it; no log is parsed."""
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +19,11 @@ class RunRecord:
     Attributes:
         command: as typed.
         settings: the script's resolved settings: with the data, the run is a function of them.
-        dataset: name, title, facts of their `cards` (`card_facts.DatasetFacts`), galaxies in each split; tree and questions, classes,
+        dataset: name, title, facts of their `cards` (`card_facts.DatasetFacts`), `bytes` of their files, galaxies in each split; tree and questions, classes,
             or values.
         model: backbone, the start of its weights, with the Hub id if it has one (`base_model`), the framing of pictures, numbers of
-            parameters (`trained`: of all, with adapters), and floating-point operations of one forward pass.
+            parameters (`trained`: of all, with adapters), floating-point operations of one forward pass, and of a finished run the
+            SHA-256 of its files of `weights`, which have no checksum of their own.
         environment: versions, device, processes, precision.
         baseline: the constant prediction that every metric is compared with, from the training split.
         training: history, losses, best epoch, seconds (`loop.Trainer`); of a head alone, also the cost of its `features`.
@@ -69,3 +71,28 @@ class RunRecord:
             raise BadInput(f"{folder}: is no run folder (it has no {FILE})") from error
         except (json.JSONDecodeError, TypeError) as error:
             raise BadInput(f"{folder / FILE}: is no run record ({error})") from error
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file of weights in a folder."""
+    return {file.name: _digest(file) for file in sorted(folder.glob("*.safetensors"))}
+
+
+def check_weights(folder: Path, record: RunRecord) -> None:
+    """Refuse weights that are not those that a run has written.
+
+    Raises:
+        BadInput: names the file.
+    """
+    for name, digest in record.model.get("weights", {}).items():
+        file = folder / name
+        if file.is_file() and _digest(file) != digest:
+            raise BadInput(
+                f"{file}: is not as the run has written it; copy it again, or train again (if you have changed it yourself, remove "
+                f'"weights" from {folder / FILE})'
+            )
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

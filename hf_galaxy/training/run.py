@@ -99,6 +99,7 @@ def new_record(context: RunContext, command: str | None = None) -> RunRecord:
             "name": " ".join(settings.dataset),
             "title": " and ".join(facts.title for facts in sources.facts),
             "cards": [vars(facts) for facts in sources.facts],
+            "bytes": sources.bytes,
             "splits": {split: sources.count(split) for split in sources.splits},
             **sources.target.description(),
         },

@@ -1,6 +1,7 @@
 """The folder of a run: its lock, the checkpoint that it branches off from, and its files at the end."""
 
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -8,7 +9,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
 
@@ -17,7 +18,7 @@ from hf_galaxy.files import fsync_file, only_writer_of, remove_partial, whole_fi
 from hf_galaxy.locks import lock_file, remove_lock
 from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.reports.run_folder import LOCK, write_figures_and_card
-from hf_galaxy.reports.run_record import FILE, RunRecord
+from hf_galaxy.reports.run_record import FILE, RunRecord, digests_of
 from hf_galaxy.training import checkpoints
 from hf_galaxy.training.checkpoint_files import list_checkpoints, step_of
 from hf_galaxy.training.context import RunContext
@@ -150,11 +151,29 @@ def _differing(earlier: RunRecord, record: RunRecord, ignore: Sequence[str] = ()
     before = as_recorded(earlier.settings)
     names = [name for name, value in record.settings.items() if value != before.get(name)]
     differing = [f"--{name.replace('_', '-')}" for name in sorted(set(names) - NOT_PART_OF_RESULT - set(ignore))]
-    if not differing and any(
-        earlier.dataset.get(key) != value for key, value in record.dataset.items() if key not in FROM_CARD
-    ):
-        differing = ["content of --dataset than now"]
+    if not differing:
+        known = earlier.dataset.keys() | {
+            key for key in record.dataset if key != "bytes"
+        }  # of which older records say nothing
+        changed = any(
+            earlier.dataset.get(key) != record.dataset[key] for key in record.dataset.keys() & known - FROM_CARD
+        )
+        if changed or not _alike(earlier.baseline, record.baseline):
+            differing = ["content of --dataset than now"]
     return differing
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two baselines are the same, which machines may compute with other roundings; one may not be known yet."""
+    if not one or not other:
+        return True
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-4, abs_tol=1e-6)
+    return one == other
 
 
 def branch_point(trunk: Path, settings: Settings, record: RunRecord, galaxies: int) -> Path:
@@ -204,6 +223,7 @@ def save(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         model.save_pretrained(partial, state_dict=weights)
+        record.model["weights"] = digests_of(partial)
         mode = (out / FILE).stat().st_mode  # safetensors lets nobody else read what it writes
         for file in partial.iterdir():
             file.chmod(mode)

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,14 @@ class Sources:
 
     Attributes:
         facts: from their cards.
+        bytes: of the Parquet files of every dataset; None for one that is no folder.
         splits: of each split the rows of every dataset.
         target: the same for all of them.
         strata: of every dataset the strata of its training rows (`Target.strata`); None if nothing needs them.
     """
 
     facts: list[DatasetFacts]
+    bytes: list[int | None]
     splits: dict[str, list[Rows]]
     target: TrainingTarget
     strata: list[np.ndarray] | None
@@ -90,7 +93,8 @@ def open_sources(settings: Settings, rendering: Rendering | None = None) -> Sour
         ]
         strata = [own[where] for own, where in zip(strata, chosen, strict=True)]
         splits["train"] = [rows.select(where) for rows, where in zip(splits["train"], chosen, strict=True)]
-    sources = Sources(facts, splits, target, strata or None)
+    sizes = [_bytes_of(next(iter(each.values())).place) for _, each in named]
+    sources = Sources(facts, sizes, splits, target, strata or None)
     if "rendering" in sources.rendering and sources.rendering["rendering"] is None:
         logger.info(
             "the datasets differ in how files became their pictures, so the model takes none of it over (%s)",
@@ -104,6 +108,12 @@ def _facts_of(name: str, rows: Rows, config: str | None) -> DatasetFacts:
     """What the card of a dataset states; of one that was imported, its import states the rendering."""
     facts = DatasetFacts.by(name, config)
     return facts if rows.place == name else replace(facts, rendering=DatasetFacts.by(rows.place, config).rendering)
+
+
+def _bytes_of(place: str) -> int | None:
+    """The size of a dataset in a folder, which changes with its pictures."""
+    folder = Path(place)
+    return sum(file.stat().st_size for file in folder.rglob("*.parquet")) if folder.is_dir() else None
 
 
 def _leave_out(settings: Settings, splits: dict[str, list[Rows]]) -> None:

@@ -90,6 +90,16 @@ def signal_at(place: Path, point: int, number: int) -> None:
     Points([place], act).begin()
 
 
+def signal_at_file(place: Path, name: str, number: int) -> None:
+    """Right before a step with a file of this name, or a temporary one of it, get a signal."""
+
+    def act(at: int, step: str) -> None:
+        if name in os.path.basename(step):
+            os.kill(os.getpid(), number)
+
+    Points([place], act).begin()
+
+
 def fail_at(place: Path, point: int, number: int) -> None:
     """From a point on, no step succeeds that needs room on the disk: each fails with an error number of the system."""
 

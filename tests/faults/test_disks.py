@@ -21,7 +21,7 @@ REMEDIES = (
     "make room",
     "let files be larger",
     "choose a place that this user can write",
-    "set HF_HOME to a folder that can be written",
+    "set HF_HOME to a folder that this user can write",
 )
 
 
