@@ -209,7 +209,7 @@ def test_what_cannot_be_published_is_refused_and_left_as_it_was(publish, folder)
     (folder / "model.safetensors").write_bytes(b"broken")
     record.finished = True
     record.save(folder)
-    assert "reachable Hub id of a finished run" in publish(folder, "--license", "mit")
+    assert "model.safetensors: is not as the run has written it" in publish(folder, "--license", "mit")
     assert not RunRecord.load(folder).publication
 
 
