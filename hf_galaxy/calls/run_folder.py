@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_galaxy.calls import page
 from hf_galaxy.reports.run_folder import CARD
-from hf_galaxy.reports.run_record import RunRecord
+from hf_galaxy.reports.run_record import FILE, RunRecord, reading
 from hf_galaxy.reports.target_report import Results, report_of
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ class RunFolder:
     @property
     def results(self) -> "RunResults":
         """The metrics of each evaluated split, each with the figure of the model and of its baseline; empty before the end."""
-        return RunResults(self.record)
+        with reading(self.folder / FILE):
+            return RunResults(self.record)
 
     @property
     def card(self) -> str:
@@ -55,10 +56,12 @@ class RunFolder:
         return file.read_text(encoding="utf-8") if file.exists() else ""
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self.folder)!r}): {page.sentence(self.record)}"
+        with reading(self.folder / FILE):
+            return f"{type(self).__name__}({str(self.folder)!r}): {page.sentence(self.record)}"
 
     def _repr_html_(self) -> str:
-        return page.html(self.folder, self.record)
+        with reading(self.folder / FILE):
+            return page.html(self.folder, self.record)
 
 
 class Draws(dict[str, Any]):

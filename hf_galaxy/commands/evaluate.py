@@ -41,7 +41,7 @@ def main(settings: Evaluate) -> None:
     from hf_galaxy.data.splits import in_fold
     from hf_galaxy.importing.dataset import open_dataset, reading_of_each
     from hf_galaxy.models.start import load_run
-    from hf_galaxy.reports import model_card
+    from hf_galaxy.reports import model_card, run_record
     from hf_galaxy.reports.run_folder import rewrite
     from hf_galaxy.training.processes import start_accelerator
     from hf_galaxy.training.run_paths import is_same_dataset, located, located_reading
@@ -53,12 +53,13 @@ def main(settings: Evaluate) -> None:
     check_processes("--workers", settings.workers, least=0)
     accelerator = start_accelerator(settings.precision, settings.cpu)
     model, record = load_run(settings.run)
-    trained = [located(name, settings.run, record.paths) for name in record.settings["dataset"]]
     names, reading = [settings.dataset or ""], VotesReading.of(vars(settings))
-    if settings.dataset is None:
-        given = {name: value for name, value in vars(reading).items() if value is not None and value is not False}
-        recorded = vars(located_reading(VotesReading.of(record.settings), settings.run, record.paths))
-        names, reading = trained, VotesReading.of(recorded | given)
+    with run_record.reading(settings.run / run_record.FILE):
+        trained = [located(name, settings.run, record.paths) for name in record.settings["dataset"]]
+        if settings.dataset is None:
+            given = {name: value for name, value in vars(reading).items() if value is not None and value is not False}
+            recorded = vars(located_reading(VotesReading.of(record.settings), settings.run, record.paths))
+            names, reading = trained, VotesReading.of(recorded | given)
     reading = reading.for_model(model.config.bands)
     fold = record.settings.get("fold")
     splits = []
@@ -67,7 +68,9 @@ def main(settings: Evaluate) -> None:
         if fold is not None and any(is_same_dataset(name, other) for other in trained):
             opened = in_fold(opened, fold, name)  # published test splits have training galaxies
         splits.append(rows_of(opened, settings.split, name))
-    splits = target_of(record, model.config).measurable(splits, names, settings.split)
+    with run_record.reading(settings.run / run_record.FILE):
+        target = target_of(record, model.config)
+    splits = target.measurable(splits, names, settings.split)
     model.to(accelerator.device)
     workers = default_workers(accelerator.device) if settings.workers is None else settings.workers
     results = measure(model, record, splits, settings.batch_size, workers, accelerator, bootstrap=True).compute()

@@ -58,7 +58,7 @@ def publish(settings: Publish) -> Published:
     from hf_galaxy.publishing import hub
     from hf_galaxy.reports.card_data import licence
     from hf_galaxy.reports.run_folder import rewrite
-    from hf_galaxy.reports.run_record import RunRecord
+    from hf_galaxy.reports.run_record import FILE, RunRecord, reading
 
     if settings.push:
         hub.check_repo_name(settings.push)
@@ -73,13 +73,15 @@ def publish(settings: Publish) -> Published:
     load_run(settings.run)
     try:
         AutoImageProcessor.from_pretrained(settings.run)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # transformers raises many kinds about what others have written
         raise BadInput(f"--run {settings.run}: its image processor cannot be loaded ({error})") from error
     chosen = {
         "repo": settings.push, "license": settings.license, "datasets": list(settings.datasets), "base_model": settings.base_model,
     }  # fmt: skip
     record.publication |= {name: value for name, value in chosen.items() if value}
-    if settings.push and licence(record) is None:
+    with reading(settings.run / FILE):
+        license = licence(record)
+    if settings.push and license is None:
         raise BadInput(
             "--license: the cards of the training data state no license, or different ones; choose that of the weights "
             "(unknown is possible too)"

@@ -52,7 +52,7 @@ def arcsec_in(text: str) -> float:
     Raises:
         BadInput: it is no positive angle.
     """
-    parts = re.fullmatch(r"\s*([\d.]+(?:e-?\d+)?)\s*(.*?)s?\s*", text, re.IGNORECASE)
+    parts = re.fullmatch(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*(.*?)s?\s*", text, re.IGNORECASE)
     try:
         number = float(parts[1]) if parts else 0.0
     except ValueError:

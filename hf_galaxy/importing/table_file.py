@@ -7,6 +7,7 @@ import gzip
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,12 +35,24 @@ def column_names(path: Path) -> list[str]:
     Raises:
         OSError, ValueError: it cannot be read.
     """
-    kind, beginning = _kind(path)
-    if kind == "parquet":
-        return pq.read_schema(path).names
-    if kind != "csv":
-        return list(_astropy_table(path, kind).colnames)
-    return _header(path, _dialect(path, beginning))
+    with _parsing():
+        kind, beginning = _kind(path)
+        if kind == "parquet":
+            return pq.read_schema(path).names
+        if kind != "csv":
+            return list(_astropy_table(path, kind).colnames)
+        return _header(path, _dialect(path, beginning))
+
+
+@contextmanager
+def _parsing() -> Iterator[None]:
+    """Turn the errors that parsers and unzippers have beside OSError and ValueError, of which there are many, into a ValueError."""
+    try:
+        yield
+    except (OSError, ValueError, MemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def _header(path: Path, dialect: dict[str, Any]) -> list[str]:
@@ -53,14 +66,15 @@ def text_columns(path: Path) -> tuple[list[str], list[str]]:
     Raises:
         OSError, ValueError: it cannot be read.
     """
-    kind, _ = _kind(path)
-    if kind == "csv":
-        return column_names(path), []
-    if kind == "parquet":
-        held = {field.name: not _is_nested(field.type) for field in pq.read_schema(path)}
-    else:
-        table = _astropy_table(path, kind)
-        held = {name: _holds_cells(table[name]) for name in table.colnames}
+    with _parsing():
+        kind, _ = _kind(path)
+        if kind == "csv":
+            return column_names(path), []
+        if kind == "parquet":
+            held = {field.name: not _is_nested(field.type) for field in pq.read_schema(path)}
+        else:
+            table = _astropy_table(path, kind)
+            held = {name: _holds_cells(table[name]) for name in table.colnames}
     return [name for name in held if held[name]], [name for name in held if not held[name]]
 
 
@@ -105,6 +119,12 @@ def read_pieces(path: Path, wanted: Collection[str], rows: int = ROWS_PER_PIECE)
         BadInput: one of them is there twice, or holds something else than texts and numbers.
         OSError, ValueError: it cannot be read.
     """
+    with _parsing():
+        yield from _pieces(path, wanted, rows)
+
+
+def _pieces(path: Path, wanted: Collection[str], rows: int) -> Iterator[pd.DataFrame]:
+    """As `read_pieces`; raises what parsers raise."""
     kind, beginning = _kind(path)
     if kind == "parquet":
         yield from _of_parquet(path, wanted, rows)
@@ -169,10 +189,11 @@ def _has_blanks_between(beginning: bytes) -> bool:
     """Whether the columns of a text are apart by blanks alone, as in tables of astronomers; their names may stand behind a #."""
     if beginning.startswith(UTF_16):
         return False
-    lines = beginning.decode("utf-8-sig", errors="replace").splitlines()
-    rows = [re.findall(r'"[^"]*"|\S+', line) for line in lines if line.strip() and not line.lstrip().startswith("#")][
-        :2
-    ]
+    text = beginning.decode("utf-8-sig", errors="replace")
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")][:2]
+    if lines and "\t" in lines[0] and all(map(str.strip, lines[0].split("\t"))):
+        return False  # one tab between two columns is their separator: cells may be empty
+    rows = [re.findall(r'"[^"]*"|\S+', line) for line in lines]
     widths = {len(words) for words in rows}
     return len(widths) == 1 and widths != {1} and not any(set(SEPARATORS) & set("".join(words)) for words in rows)
 

@@ -28,7 +28,7 @@ from hf_galaxy.models.backbones import TransformersBackbone
 from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.reports.card_data import base_model, licence
 from hf_galaxy.reports.model_card import shown
-from hf_galaxy.reports.run_record import RunRecord
+from hf_galaxy.reports.run_record import RunRecord, reading
 from hf_galaxy.reports.target_report import report_of
 from hf_galaxy.reports.text import TEMPLATES
 from hf_galaxy.safe_text import fenced
@@ -79,7 +79,8 @@ def export_encoder(model: GalaxyPreTrainedModel, record: RunRecord, out: Path) -
                 _save_timm(model, folder)
             _check_encoder(model, folder)
             card = folder / "README.md"
-            card.write_text(encoder_card(record, model), encoding="utf-8")
+            with reading("run.json"):
+                card.write_text(encoder_card(record, model), encoding="utf-8")
             for file in folder.iterdir():
                 file.chmod(card.stat().st_mode)  # safetensors writes files that only their owner can read
     except (OSError, SafetensorError) as error:
@@ -273,7 +274,7 @@ def _metadata(model: GalaxyPreTrainedModel, record: RunRecord, outputs: Iterable
     config = model.config
     facts = {
         "columns": {name: model.columns for name in outputs if name != FEATURES}, "image_size": config.image_size,
-        "shortest_edge": config.framing.scaled, "backbone": config.backbone, "dataset": record.dataset["title"],
+        "shortest_edge": config.framing.scaled, "backbone": config.backbone, "dataset": str(record.dataset.get("title")),
     }  # fmt: skip
     facts |= {"tree": config.tree} if config.tree else {}
     facts |= {"bands": list(config.bands)} if config.bands else {}

@@ -3,7 +3,6 @@ H and W of a picture, S side of the view.
 """
 
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -20,6 +19,7 @@ from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import SAFETENSORS, remove_partial
 from hf_galaxy.locks import lock_file
+from hf_galaxy.plain_json import mapping_in
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -69,7 +69,7 @@ class FastModel:
     def __init__(self, run: str | Path, cache: Path | None = None, threads: int = 2) -> None:
         self.folder = _folder_of(run)
         try:
-            config = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
+            config = mapping_in((self.folder / CONFIG).read_bytes())
             self.framing, tree = Framing(config["image_size"], config["crop"]), config["tree"]
             self.rendering = Rendering.of(config.get("rendering"))
             digest = _digest(self.folder)

@@ -3,9 +3,9 @@
 Only safetensors are read, or tensors in a file that the user names.
 """
 
-import json
 import math
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from typing import Self
 
@@ -30,6 +30,7 @@ from hf_galaxy.models.backbones import (
     timm_options,
     transformers_config,
 )
+from hf_galaxy.plain_json import mapping_in, text_of
 
 TIMM_FORMAT = ("hf_hub:", "hf-hub:", "local-dir:")  # prefixes of repositories saved by timm.models.save_for_hf
 WEIGHT_FILES = {".safetensors", ".pth", ".pt", ".bin"}
@@ -119,21 +120,37 @@ class _TimmRepository:
             BadInput: there is no such repository, or timm does not have its architecture.
         """
         try:
-            config = json.loads(_file_of(name, "config.json").read_text(encoding="utf-8"))
-            built = config["architecture"]
-        except (OSError, ValueError, KeyError, EntryNotFoundError) as error:
+            config = mapping_in(_file_of(name, "config.json").read_bytes())
+            return cls._of(config, name)
+        except BadInput:
+            raise
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            ArithmeticError,
+            EntryNotFoundError,
+        ) as error:
             reason = " ".join(str(error).split())[:200]
             raise BadInput(
                 f"{name}: is neither the folder nor a reachable Hub id of a timm model ({reason})"
             ) from error
-        if not timm.is_model(built):
+
+    @classmethod
+    def _of(cls, config: dict, name: str) -> Self:
+        """The repository with this config.json; raises many kinds of errors if that is damaged."""
+        if not timm.is_model(built := text_of(config, "architecture")):
             raise BadInput(f"{name}: has the architecture {built}, which timm {timm.__version__} does not have")
         cfg = config.get("pretrained_cfg", config)  # older versions of timm do not nest it
         arguments = config.get("model_args") or {}
         channels = arguments.get("in_chans") or cfg.get("input_size", (3,))[0]
         trained = {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD} | cfg
         # The adapted weights of a model for grey pictures use the mean of the three channels, so normalise all.
-        mean, std = (tuple(trained[key]) * (3 // len(trained[key])) for key in ("mean", "std"))
+        mean, std = (tuple(map(float, trained[key])) * (3 // len(trained[key])) for key in ("mean", "std"))
+        if not len(mean) == len(std) == RGB or not all(map(math.isfinite, (*mean, *std))) or index(channels) < 1:
+            raise ValueError(f"mean {mean}, std {std}, channels {channels}")
         # Settings of a run.
         ours = ("num_classes", "img_size", "in_chans", "drop_rate", "drop_path_rate")
         arguments = {key: value for key, value in arguments.items() if key not in ours}

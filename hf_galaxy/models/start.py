@@ -1,12 +1,10 @@
 """Initialisation of a run: its backbone and weights; loading the models of finished runs."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModel
 from transformers.models.timm_wrapper import TimmWrapperModel
 
@@ -14,7 +12,8 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.models.backbones import TRANSFORMERS, Architecture, architecture
 from hf_galaxy.models.model import GalaxyConfig, GalaxyForImageClassification, GalaxyPreTrainedModel
 from hf_galaxy.models.pretrained import WEIGHT_FILES, PublishedWeights, fitted_weights
-from hf_galaxy.reports.run_record import FILE, RunRecord, check_weights
+from hf_galaxy.plain_json import mapping_in, texts_of
+from hf_galaxy.reports.run_record import FILE, RunRecord, check_weights, reading
 
 
 def check_start(backbone: str | None, start: str | None, bands: Sequence[str] | None = None) -> None:
@@ -31,7 +30,7 @@ def check_start(backbone: str | None, start: str | None, bands: Sequence[str] | 
     elif _is_run(start):
         _check_finished(start)
         if (config := Path(start) / "config.json").is_file():
-            _check_bands(start, json.loads(config.read_text(encoding="utf-8")).get("bands"), bands)
+            _check_bands(start, _bands_in(config), bands)
     else:
         published = PublishedWeights(start)
         _described(published, backbone)
@@ -81,6 +80,19 @@ def resolve_start(
     return _fields(described), published.load(described.name, size, len(bands or "RGB"))
 
 
+def _bands_in(config: Path) -> Sequence[str] | None:
+    """Whose fluxes a run sees; None: pictures.
+
+    Raises:
+        BadInput: the file is no configuration.
+    """
+    try:
+        fields = mapping_in(config.read_bytes())
+        return texts_of(fields, "bands") if fields.get("bands") else None
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{config}: is no configuration of a model ({error})") from error
+
+
 def _check_bands(start: str, trained: Sequence[str] | None, bands: Sequence[str] | None) -> None:
     """Refuse a run that was trained on the fluxes of other bands; a run of colour pictures can be adapted to any."""
     if trained and list(bands or []) != list(trained):
@@ -121,10 +133,11 @@ def load_model(folder: str | Path) -> GalaxyPreTrainedModel:
     """
     _check_finished(folder)
     if (Path(folder) / FILE).is_file():
-        check_weights(Path(folder), RunRecord.load(Path(folder)))
+        with reading(Path(folder) / FILE):
+            check_weights(Path(folder), RunRecord.load(Path(folder)))
     try:
         model = AutoModel.from_pretrained(folder, use_safetensors=True)
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+    except Exception as error:  # transformers and timm raise many kinds about what others have written
         if str(folder).count("/") > 1 and not Path(folder).exists():  # a Hub id has one at most
             raise BadInput(f"{folder}: there is no such folder") from error
         reason = " ".join(str(error).split())[:200]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import datasets
 from hf_galaxy.data.card_facts import STATISTICS
 from hf_galaxy.data.streaming import StreamedRows, open_stream
 from hf_galaxy.errors import BadInput
+from hf_galaxy.plain_json import mapping_in
 from hf_galaxy.publishing.check import Finding, check_dataset
 
 
@@ -28,8 +28,8 @@ def check_published(dataset: str, config: str | None, tolerance: float, threads:
     if own.exists() and config in (None, "default"):  # statistics and card are of the default configuration
         card = (own.parent / "README.md").read_text(encoding="utf-8") if (own.parent / "README.md").exists() else ""
         try:
-            statistics = dict(json.loads(own.read_text(encoding="utf-8")))
-        except (ValueError, TypeError):
+            statistics = mapping_in(own.read_bytes())
+        except ValueError:
             statistics = {}  # which agrees with no data
     findings = check_dataset(splits, stated, statistics, card, tolerance, threads)
     if config is None:

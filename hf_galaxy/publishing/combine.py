@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +25,7 @@ from hf_galaxy.importing.categories import Categories
 from hf_galaxy.importing.column_file import ColumnFile, Texts
 from hf_galaxy.importing.groups import Groups, hashes_of
 from hf_galaxy.importing.plan import AS_IT_WAS, Batch, LeftOut
+from hf_galaxy.plain_json import mapping_in
 
 NAME = "id_str"
 ROWS_AT_ONCE = 20_000  # of which names and votes are in memory
@@ -200,7 +200,10 @@ class Part:
             reason = " ".join(str(error).split())
             raise BadInput(f"{folder}: is not a published dataset with votes ({reason})") from error
         own = folder / STATISTICS
-        statistics = json.loads(own.read_text(encoding="utf-8")) if own.exists() else {}
+        try:
+            statistics = mapping_in(own.read_bytes()) if own.exists() else {}
+        except ValueError as error:
+            raise BadInput(f"{own}: holds no statistics ({error})") from error
         files = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in sorted((folder / "data").rglob("*.parquet"))]
         return cls(folder, rows, tree, statistics, files, ColumnFile(_galaxies_of(folder, rows, tree)))
 

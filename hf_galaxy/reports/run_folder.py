@@ -8,7 +8,7 @@ from hf_galaxy.errors import unwritable
 from hf_galaxy.files import remove_partial, whole_file
 from hf_galaxy.locks import locked
 from hf_galaxy.reports import card_data, model_card, run_figures
-from hf_galaxy.reports.run_record import RunRecord
+from hf_galaxy.reports.run_record import FILE, RunRecord, reading
 
 LOCK, CARD = ".lock", "README.md"
 
@@ -28,7 +28,8 @@ def rewrite(out: Path, change: Callable[[RunRecord], None], redraw: bool = False
     """
     RunRecord.load(out)  # before anything in the folder is touched
     try:
-        with locked(out / LOCK):  # two processes that change the same record must not undo each other's changes
+        # Two processes that change the same record must not undo each other's changes.
+        with locked(out / LOCK), reading(out / FILE):
             return _rewrite(out, change, redraw)
     except OSError as error:
         raise unwritable(out, error) from error

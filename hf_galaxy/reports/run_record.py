@@ -2,14 +2,32 @@
 
 import dataclasses
 import hashlib
-import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import write_json
+from hf_galaxy.plain_json import mapping_in
 
 FILE = "run.json"
+
+
+@contextmanager
+def reading(place: object) -> Iterator[None]:
+    """Turn what is missing in a record, or is of a wrong type deep within it, into a BadInput: somebody else may have written it.
+
+    Args:
+        place: of the record.
+    """
+    try:
+        yield
+    except (BadInput, OSError, MemoryError):
+        raise
+    except Exception as error:  # cards are made by libraries that have kinds of their own
+        raise BadInput(f"{place}: is no whole run record ({type(error).__name__}: {error})") from error
 
 
 @dataclass
@@ -66,11 +84,24 @@ class RunRecord:
             BadInput: there is none, or it cannot be read.
         """
         try:
-            return cls(**json.loads((folder / FILE).read_text(encoding="utf-8")))
-        except FileNotFoundError as error:
+            return cls.of(mapping_in((folder / FILE).read_bytes()))
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise BadInput(f"{folder}: is no run folder (it has no {FILE})") from error
-        except (json.JSONDecodeError, TypeError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise BadInput(f"{folder / FILE}: is no run record ({error})") from error
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> "RunRecord":
+        """The record with these fields.
+
+        Raises:
+            TypeError: one is missing, unknown, or of another type.
+        """
+        record = cls(**fields)
+        for each in dataclasses.fields(cls):
+            if not isinstance(getattr(record, each.name), each.type):  # type: ignore[arg-type]  # all are types
+                raise TypeError(f"its {each.name} is no {getattr(each.type, '__name__', each.type)}")
+        return record
 
 
 def digests_of(folder: Path) -> dict[str, str]:

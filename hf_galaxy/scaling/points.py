@@ -11,7 +11,7 @@ import numpy as np
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import whole_file
 from hf_galaxy.reports import records_file
-from hf_galaxy.reports.run_record import FILE, RunRecord
+from hf_galaxy.reports.run_record import FILE, RunRecord, reading
 from hf_galaxy.reports.target_report import report_of
 from hf_galaxy.training.settings import NOT_PART_OF_RESULT, as_recorded
 
@@ -35,7 +35,7 @@ def records_in(source: Path) -> dict[str, RunRecord]:
     file = source if source.is_file() else source / records_file.FILE
     try:
         records = {
-            name: RunRecord(**fields)
+            name: RunRecord.of(fields)
             for name, fields in records_file.read_records(file).items()
             if "settings" in fields
         }
@@ -91,26 +91,35 @@ def _check_comparable(records: Mapping[str, RunRecord]) -> None:
     first_of_kind: dict[tuple, str] = {}
     first_of_dataset: dict[str, str] = {}
     for name, record in records.items():
-        about = _about(name, record)
-        other = first_of_dataset.setdefault(about["dataset"], name)
-        if record.settings.get("fold") != records[other].settings.get("fold"):
-            raise BadInput(
-                f"{other} and {name} differ in --fold, so they were tested on different galaxies; make a study of each, "
-                "from a folder of its own"
-            )
-        kind = about["dataset"], about["start"], about["backbone"]
-        cell = *kind, about["galaxies"], about["seed"]
-        if cell in cells:
-            raise BadInput(
-                f"{cells[cell]} and {name} have the same backbone, number of galaxies and seed; remove one of them"
-            )
-        cells[cell] = name
-        other = first_of_kind.setdefault(kind, name)
-        ours, theirs = as_recorded(record.settings), as_recorded(records[other].settings)
-        differing = [option for option in ours if option not in VARIED and ours[option] != theirs.get(option)]
-        if differing:
-            option = differing[0].replace("_", "-")
-            raise BadInput(f"{other} and {name} differ in --{option}; make a study of each, from a folder of its own")
+        with reading(name):
+            _check_beside(name, record, records, (cells, first_of_kind, first_of_dataset))
+
+
+def _check_beside(
+    name: str, record: RunRecord, records: Mapping[str, RunRecord], earlier: tuple[dict, dict, dict]
+) -> None:
+    """Check a run beside earlier ones, which are known by their cell, by their kind, and by their dataset."""
+    cells, first_of_kind, first_of_dataset = earlier
+    about = _about(name, record)
+    other = first_of_dataset.setdefault(about["dataset"], name)
+    if record.settings.get("fold") != records[other].settings.get("fold"):
+        raise BadInput(
+            f"{other} and {name} differ in --fold, so they were tested on different galaxies; make a study of each, "
+            "from a folder of its own"
+        )
+    kind = about["dataset"], about["start"], about["backbone"]
+    cell = *kind, about["galaxies"], about["seed"]
+    if cell in cells:
+        raise BadInput(
+            f"{cells[cell]} and {name} have the same backbone, number of galaxies and seed; remove one of them"
+        )
+    cells[cell] = name
+    other = first_of_kind.setdefault(kind, name)
+    ours, theirs = as_recorded(record.settings), as_recorded(records[other].settings)
+    differing = [option for option in ours if option not in VARIED and ours[option] != theirs.get(option)]
+    if differing:
+        option = differing[0].replace("_", "-")
+        raise BadInput(f"{other} and {name} differ in --{option}; make a study of each, from a folder of its own")
 
 
 def save_points(points: pd.DataFrame, file: Path) -> None:
@@ -144,6 +153,11 @@ def load_points(file: Path) -> pd.DataFrame:
 
 def _about(name: str, record: RunRecord) -> dict[str, Any]:
     """Columns that all rows of a run share."""
+    with reading(name):
+        return _about_whole(name, record)
+
+
+def _about_whole(name: str, record: RunRecord) -> dict[str, Any]:
     if "bootstrap" not in record.results["test"]:
         raise BadInput(f"{name}: was measured without a bootstrap; measure it again with hf-galaxy evaluate --run")
     parts = record.model["parameters"]
@@ -163,7 +177,9 @@ def _about(name: str, record: RunRecord) -> dict[str, Any]:
 
 
 def _rows(name: str, record: RunRecord) -> list[dict[str, Any]]:
-    about, losses = _about(name, record), report_of(record).study_losses(record.results["test"])
+    about = _about(name, record)
+    with reading(name):
+        losses = report_of(record).study_losses(record.results["test"])
     return [
         about
         | {

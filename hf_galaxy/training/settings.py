@@ -17,7 +17,7 @@ from hf_galaxy.cores import MOST_PROCESSES
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.reading import VotesReading
 from hf_galaxy.plain_values import share
-from hf_galaxy.reports.run_record import RunRecord
+from hf_galaxy.reports.run_record import RunRecord, reading
 from hf_galaxy.targets import TARGETS, target_class, task_of
 from hf_galaxy.training.recipe import Ranges, Recipe, check_ranges, with_recipe
 
@@ -312,4 +312,5 @@ def settings_of(record: RunRecord) -> Settings:
             values[name] = tuple(value)
         elif isinstance(value, str) and Path in types[name]:
             values[name] = Path(value)
-    return Settings(**values)
+    with reading("the settings of the run"):
+        return Settings(**values)

@@ -45,14 +45,14 @@ def changed(draw, valid, changes=2, odd=ODD):
     for _ in range(draw(st.integers(0, changes))):
         paths = [path for path in places_in(value) if path]
         if not paths:
-            return draw(odd)
+            return deepcopy(draw(odd))
         *parents, last = draw(st.sampled_from(paths))
         holder = value
         for key in parents:
             holder = holder[key]
         how = draw(st.sampled_from(["replace", "remove", "rename", "copy"]))
         if how == "replace":
-            holder[last] = draw(odd)
+            holder[last] = deepcopy(draw(odd))  # some are one object each time, which later changes would change
         elif how == "remove":
             del holder[last]
         elif isinstance(holder, dict):
