@@ -25,6 +25,10 @@ TABLES = {
         ["--backbones", "test_convnext", "--image-size", 32, "--batch-size", 2, "--steps", 1, "--repeats", 1],
         ["| given back / kept |", "| test_convnext |"],
     ),
+    "busy_machine": (
+        ["--backbones", "test_convnext", "--image-size", 32, "--batch-size", 8, "--seconds", 0.1, "--repeats", 1],
+        ["| test_convnext | nothing |", "| test_convnext | a loop in another session |"],
+    ),
     "onnx_speed": (
         ["--backbones", "test_convnext", "--image-sizes", 32, "--batches", 1, "--threads", 1, "--rounds", 1],
         ["| test_convnext | 32 |"],
@@ -43,7 +47,7 @@ def script(name, words, log):
 
 
 # They take longer than all others together.
-LONG = ("training", "onnx_speed", "publishing")
+LONG = ("training", "busy_machine", "onnx_speed", "publishing")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from hf_galaxy.errors import BadInput, Interrupted
 from hf_galaxy.training.processes import free_memory
+from hf_galaxy.training.waiting import stop_watching
 
 # What Accelerate and we set for a run, and other parts of a program may read.
 VARIABLES = ("CUBLAS_WORKSPACE_CONFIG",)
@@ -30,7 +31,7 @@ NAMES = {"dataset": "data", "run": "model", "push": "repo"}  # those that calls 
 def own_process_state(command: type) -> Iterator[None]:
     """Within the block a run has a process as a command has it; afterwards all is as before. Calls of other threads wait.
 
-    Kept are: threads, precision and determinism of torch; random numbers of torch, numpy and Python; warning filters; the state of
+    Kept are: threads of torch and how they wait, its precision and determinism; random numbers of torch, numpy and Python; warning filters; the state of
     Accelerate, which else allows one precision per process; and the log, which an interactive session sees (`shown_log`). Messages of
     errors have the names that options have in Python.
 
@@ -125,6 +126,7 @@ def _torch_settings() -> Iterator[None]:
     try:
         yield
     finally:
+        stop_watching()
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)

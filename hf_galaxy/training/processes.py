@@ -22,6 +22,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from hf_galaxy.cores import available_cores
 from hf_galaxy.errors import BadInput
+from hf_galaxy.training.waiting import watch_waiting
 
 LAUNCHER_VARIABLES = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}  # of accelerate and torchrun
 T = TypeVar("T")
@@ -87,6 +88,7 @@ def start_accelerator(
         if "OMP_NUM_THREADS" not in os.environ or _launcher_set_threads():
             processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
             torch.set_num_threads(max(1, len(available_cores()) // processes))
+        watch_waiting()
     elif exact:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA is deterministic only with it
         torch.use_deterministic_algorithms(True, warn_only=True)

@@ -7,6 +7,7 @@ import random
 import re
 import shlex
 import sys
+import threading
 import warnings
 from pathlib import Path
 from unittest import mock
@@ -140,6 +141,7 @@ def test_no_weights_are_loaded_for_a_finished_run_or_a_wrong_target(mock_dataset
 def state_of_process():
     return {
         "threads": torch.get_num_threads(),
+        "watched": {thread.name for thread in threading.enumerate() if "waiting" in thread.name},
         "torch": torch.get_rng_state().tolist(),
         "numpy": np.random.get_state()[1].tolist(),
         "python": random.getstate(),
