@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import json
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import tyro
 import yaml
 
 from hf_galaxy.errors import BadInput
+from hf_galaxy.plain_json import parsed
 
 YES, NO = ("true", "yes", "on"), ("false", "no", "off")
 
@@ -66,7 +66,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":
-            content = json.loads(text, object_pairs_hook=lambda pairs: _once(path, pairs))
+            content = parsed(text, lambda pairs: _once(path, pairs))
         else:
             content = yaml.load(text, _loader(path))  # noqa: S506 (a loader of texts alone)
     except OSError as error:
@@ -75,6 +75,8 @@ def read(path: Path) -> dict[str, Any]:
         ) from error
     except BadInput:
         raise
+    except RecursionError as error:
+        raise BadInput(f"--config {path}: cannot be read (it is nested too deeply)") from error
     except (ValueError, TypeError, yaml.YAMLError) as error:  # TypeError: a mapping as the name of an option
         raise BadInput(f"--config {path}: cannot be read ({' '.join(str(error).split())})") from error
     if isinstance(content, dict) and isinstance(content.get("settings"), dict):
@@ -155,7 +157,8 @@ class _Option:
             if str(value).lower() not in YES + NO:
                 raise BadInput(f"--config {path}: {key}: {value} is neither true nor false")
             return [flag if str(value).lower() in YES else f"--no-{flag[2:]}"]
-        if isinstance(value, bool | dict):
+        within = value if isinstance(value, list) else []
+        if isinstance(value, bool | dict) or any(isinstance(each, list | dict) for each in within):
             raise BadInput(f"--config {path}: {key}: give a value, or a list of values")
         values = list(map(str, value)) if isinstance(value, list) else [str(value)]
         if self.is_positional:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_galaxy.calls.data import named_data
-from hf_galaxy.calls.options import checked, command_of
+from hf_galaxy.calls.options import command_of
 from hf_galaxy.calls.process_state import own_process_state
 from hf_galaxy.calls.run import Run
 from hf_galaxy.calls.run_folder import RunFolder
@@ -20,6 +20,7 @@ from hf_galaxy.reports.run_record import FILE, RunRecord
 from hf_galaxy.training.recipe import with_recipe
 from hf_galaxy.training.run import run_training
 from hf_galaxy.training.settings import NOT_PART_OF_RESULT, as_recorded, to_record
+from hf_galaxy.typed_options import checked
 
 RUNS = Path("runs")
 OWN = ("dataset", "start", "out", "estimate")  # options of the command that are no keywords here

@@ -12,7 +12,6 @@ import pandas as pd
 import pyarrow as pa
 from accelerate.utils import gather_object
 
-from hf_galaxy.calls.options import checked
 from hf_galaxy.calls.process_state import own_process_state
 from hf_galaxy.calls.run_folder import RunFolder
 from hf_galaxy.commands.embed import Embed
@@ -28,6 +27,7 @@ from hf_galaxy.models.prediction_inputs import IN_MEMORY, Source, sources_of
 from hf_galaxy.models.predictions import EMBEDDING, UNREADABLE, Predictor, unreadable_in
 from hf_galaxy.models.start import backbone_of, load_model
 from hf_galaxy.training.processes import on_main_process
+from hf_galaxy.typed_options import checked
 
 logger = logging.getLogger(__name__)
 # Types of joined columns, with missing cells, that pandas would else make floats and objects of.

@@ -66,9 +66,9 @@ class Run(RunFolder):
         Example:
             >>> run.push("me/rings", license="apache-2.0")
         """
-        from hf_galaxy.calls.options import checked
         from hf_galaxy.calls.process_state import python_names
         from hf_galaxy.commands.push import Publish, publish
+        from hf_galaxy.typed_options import checked
 
         chosen = dict(license=license, datasets=datasets, base_model=base_model, allow_pickle=allow_pickle)
         settings = Publish(**checked(Publish, {"run": self.folder, "push": repo} | chosen))

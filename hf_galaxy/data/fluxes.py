@@ -3,7 +3,6 @@
 Each is a safetensors file with one float32 array (H, W) for each band, under the band's name; pixels without a value are NaN.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from hf_galaxy.errors import BadInput
+from hf_galaxy.plain_json import mapping_in, mapping_of, text_of
 
 FLUX = "flux"  # the column; its type is {"bytes": binary, "path": string}
 MAX_BANDS = 8
@@ -56,10 +56,14 @@ def decode_fluxes(content: bytes | None, bands: Sequence[str]) -> np.ndarray:
 
 
 def arcsec_per_pixel_of(content: bytes) -> float | None:
-    """The side of a pixel of an encoded picture; None: unknown."""
+    """The side of a pixel of an encoded picture; None: unknown.
+
+    Raises:
+        ValueError: its header is damaged.
+    """
     length = int.from_bytes(content[:8], "little")
-    scale = json.loads(content[8 : 8 + length]).get(METADATA, {}).get(SCALE)
-    return None if scale is None else float(scale)
+    metadata = mapping_in(content[8 : 8 + length]).get(METADATA, {})
+    return float(text_of(metadata, SCALE)) if SCALE in mapping_of(metadata) else None
 
 
 def arcsec_of(content: bytes | None) -> float:

@@ -10,6 +10,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.reading import Reading
 from hf_galaxy.targets import TARGETS, report_class, target_class, task_of
 from hf_galaxy.training.settings import Settings
+from hf_galaxy.typed_options import checked
 
 if TYPE_CHECKING:
     from hf_galaxy.data.targets import Rows
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 READING = tuple(field.name for field in dataclasses.fields(Reading))
 TASK_SETS = Path(__file__).parent / "task_sets"
 # The options of a run that a task may set, beside those of its target. The benchmark sets the others.
+OWN = {"title": str, "dataset": str, "measure": str, "folds": bool, "note": str}
 OPTIONS = (*READING, "task", "rotate", "flip", "min_votes", "streaming")
 
 
@@ -61,7 +63,7 @@ def load_tasks(where: str) -> dict[str, Task]:
     except OSError as error:
         ours = ", ".join(sorted(path.stem for path in TASK_SETS.glob("*.toml")))
         raise BadInput(f"--tasks {where}: is neither a TOML file nor one of {ours}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"--tasks {where}: cannot be read ({error})") from error
     return {name: _task(f"--tasks {where}: [{name}]", name, table) for name, table in tables.items()}
 
@@ -70,23 +72,28 @@ def _task(place: str, name: str, table: Any) -> Task:
     if not isinstance(table, dict) or not isinstance(table.get("dataset"), str):
         raise BadInput(f"{place} must be a table with a dataset")
     table = dict(table)
-    own = {key: table.pop(key) for key in ("title", "dataset", "measure", "folds", "note") if key in table}
+    own = {key: table.pop(key) for key in OWN if key in table}
+    if wrong := [key for key, value in own.items() if not isinstance(value, OWN[key])]:
+        raise BadInput(
+            f"{place}: {wrong[0]} = {own[wrong[0]]!r} is no {'text' if OWN[wrong[0]] is str else 'true or false'}"
+        )
     allowed = [*OPTIONS, *(option for kind in TARGETS for option in target_class(kind).options)]
     if wrong := [key for key in table if key not in allowed]:
         raise BadInput(f"{place}: {wrong[0]!r} is no option of a task; the options are {', '.join(allowed)}")
-    options: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
     try:
+        options = checked(Settings, table)
         kind = options.setdefault("task", task_of(options))
     except BadInput as error:
         raise BadInput(f"{place}: {error}") from error
-    if kind not in TARGETS:
-        raise BadInput(f"{place}: task = {kind!r} is none of {', '.join(TARGETS)}")
     measures = report_class(kind)().measures
     own = {"title": name, "measure": measures[0]} | own
     if own["measure"] not in measures:
         raise BadInput(f"{place}: measure = {own['measure']!r} is none of {', '.join(measures)}")
     task = Task(name=name, options=options, **own)
-    Settings(dataset=(task.dataset,), out=Path(name), **options).check()
+    try:
+        Settings(dataset=(task.dataset,), out=Path("out"), **options).check()
+    except BadInput as error:
+        raise BadInput(f"{place}: {error}") from error
     return task
 
 

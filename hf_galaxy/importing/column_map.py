@@ -1,5 +1,6 @@
 """The columns of a catalogue: a JSON file, checked field by field when it is read."""
 
+import re
 import string
 from collections.abc import Sequence
 from dataclasses import field, replace
@@ -13,6 +14,7 @@ from hf_galaxy.data.picture_files import FILES
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 
+FORM = re.compile(r"(.?[<>^])?0?\d{0,2}(\.\d{1,2})?s?")  # of a cell in a name: its length
 BAND = "{band}"  # in the name of a picture file
 Dtype = Literal["string", "bool", "int32", "int64", "float32", "float64"]
 
@@ -86,9 +88,14 @@ class ColumnMap:
             if not self.metadata[name].dtype.startswith("float"):
                 raise ValueError(f"metadata.{name} must be a float, in degrees")
         try:
-            list(string.Formatter().parse(self.image))
+            fields = [field for field in string.Formatter().parse(self.image) if field[1] is not None]
         except ValueError as error:
             raise ValueError(f"image {self.image!r} is not a pattern: {error}") from error
+        for _, name, form, conversion in fields:
+            if {".", "["} & {*str(name)} or conversion or not FORM.fullmatch(form or ""):
+                raise ValueError(
+                    f"image {self.image!r} is not a pattern: in braces are the name of a column and perhaps a length, such as {{name:.4}}"
+                )
         return self
 
     @classmethod

@@ -20,7 +20,7 @@ from accelerate.state import AcceleratorState
 
 import hf_galaxy
 from hf_galaxy.calls.finetune import OWN, _settings
-from hf_galaxy.calls.options import checked, command_of
+from hf_galaxy.calls.options import command_of
 from hf_galaxy.calls.process_state import python_names
 from hf_galaxy.calls.target import with_target
 from hf_galaxy.commands.embed import Embed
@@ -30,6 +30,7 @@ from hf_galaxy.commands.push import Publish
 from hf_galaxy.training.engines import WholeModel
 from hf_galaxy.training.recipe import recipe_by_name
 from hf_galaxy.training.settings import to_record
+from hf_galaxy.typed_options import checked
 from tests.calls.conftest import OPTIONS
 from tests.training.runs import assert_bit_equal
 

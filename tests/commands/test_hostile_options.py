@@ -8,12 +8,12 @@ import pytest
 
 import hf_galaxy
 from hf_galaxy import BadInput
-from hf_galaxy.calls.options import checked
 from hf_galaxy.commands.main import COMMANDS, module_of
 from hf_galaxy.commands.predict import Predict
 from hf_galaxy.plain_values import number, share, whole_number
 from hf_galaxy.settings_file import _bare, _options
 from hf_galaxy.training.settings import Settings
+from hf_galaxy.typed_options import checked
 
 NO_NUMBERS = (
     "nan",

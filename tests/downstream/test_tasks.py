@@ -53,7 +53,10 @@ def test_a_few_lines_are_a_task(tmp_path):
         ('[a]\ntask = "votes"\n', r"\[a\] must be a table with a dataset"),
         ("a = 3\n", r"\[a\] must be a table"),
         ('[a]\ndataset = "x"\nepochs = 3\n', "'epochs' is no option of a task"),
-        ('[a]\ndataset = "x"\ntask = "boxes"\n', "'boxes' is none of votes, classes, values"),
+        (
+            '[a]\ndataset = "x"\ntask = "boxes"\n',
+            "'boxes' has the wrong type; give one of 'votes', 'classes', 'values'",
+        ),
         ('[a]\ndataset = "x"\nmeasure = "error"\n', "measure = 'error' is none of excess, rmse"),
         ('[a]\ndataset = "x"\ntask = "votes"\nlabel = "bar"\n', "--label: is for --task classes"),
         ('[a]\ndataset = "x"\nlabel = "bar"\nvalues = ["z"]\n', r"\[a\]: --label and --values: each names a target"),
