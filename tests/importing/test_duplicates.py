@@ -7,7 +7,7 @@ import pytest
 from astropy.coordinates import angular_separation, offset_by
 from PIL import Image, ImageOps
 
-from hf_galaxy.importing import sky
+from hf_galaxy.importing import duplicates, sky
 from hf_galaxy.importing.duplicates import (
     MIN_SIMILARITY,
     SIDE,
@@ -157,6 +157,17 @@ def test_pairs_are_those_of_all_correlations():
         near = {tuple(pair) for pair in np.argwhere(correlation > least).tolist()}
         assert len(near) == number
         assert len(near & found) >= share * len(near)
+
+
+def test_many_of_one_code_are_compared_in_pieces(monkeypatch):
+    monkeypatch.setattr(duplicates, "LARGEST", 8)
+    rng = np.random.default_rng(4)
+    structures = rng.standard_normal(1024) + 0.05 * rng.standard_normal(
+        (50, 1024)
+    )  # of which most are on one side of most planes
+    structures /= np.linalg.norm(structures, axis=1, keepdims=True)
+    pairs = pictures_alike(structures.astype(np.float16)).tolist()
+    assert pairs == [[one, other] for one in range(50) for other in range(one + 1, 50)]
 
 
 def test_pictures_of_one_brightness_are_like_no_other(pictures):
