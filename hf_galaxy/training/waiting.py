@@ -123,8 +123,8 @@ class Watch:
         if asleep and not self._told:
             self._told = True
             logger.info(
-                "other programs compute on the same cores: torch's %d threads sleep while they wait for one another, as long as that is "
-                "so; results do not depend on it", torch.get_num_threads(),
+                "other programs compute on the same cores: torch's %d threads sleep while they wait for one another, which changes no result; if "
+                "the machine stays busy, a small network is trained faster in one, with OMP_NUM_THREADS=1", torch.get_num_threads(),
             )  # fmt: skip
         self.let_sleep(asleep)
 
