@@ -6,7 +6,7 @@ Legend of shapes, here and everywhere: B galaxies, A answers, Q questions.
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -239,6 +239,17 @@ def load_tree(name: str | Path | list[str]) -> DecisionTree:
     path = Path(name) if str(name).endswith(".json") else TREES / f"{name}.json"
     if not path.is_file():
         raise BadInput(f"there is no decision tree {name}; choose {', '.join(available_trees())}, or a .json file")
+    return _shipped(path) if path.parent == TREES else _read(path)
+
+
+@cache
+def _shipped(path: Path) -> DecisionTree:
+    """As `_read`, once: to find the campaign of a table, all are read."""
+    return _read(path)
+
+
+def _read(path: Path) -> DecisionTree:
+    """The tree in a file; raises as `load_tree`."""
     try:
         data = mapping_in(path.read_bytes())
         if "campaigns" in data:

@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+SURROGATE = "\\ud"
+
 
 def parsed(text: str | bytes, pairs: Callable | None = None) -> Any:
     """What a JSON text holds.
@@ -15,9 +17,11 @@ def parsed(text: str | bytes, pairs: Callable | None = None) -> Any:
     Raises:
         ValueError: it is none, is nested too deeply, or has a text that UTF-8 cannot hold.
     """
+    text = text.decode() if isinstance(text, bytes) else text
     try:
-        content = json.loads(text.decode() if isinstance(text, bytes) else text, object_pairs_hook=pairs)
-        json.dumps(content, ensure_ascii=False, default=str).encode()
+        content = json.loads(text, object_pairs_hook=pairs)
+        if SURROGATE in text.lower():  # which may be half of a pair
+            json.dumps(content, ensure_ascii=False).encode()
     except RecursionError as error:
         raise ValueError("is nested too deeply") from error
     return content
