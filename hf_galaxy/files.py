@@ -250,7 +250,7 @@ def remove_partial(files: Iterable[Path], age: float = 0.0) -> None:
     for file in files:
         if _is_partial(file) and file.is_file() and not _is_locked(file):
             with contextlib.suppress(FileNotFoundError):  # another process removes it too, or has renamed it
-                if time.time() - file.stat().st_mtime >= age:
+                if not age or time.time() - file.stat().st_mtime >= age:  # the clock may have been set back since
                     file.unlink()
 
 

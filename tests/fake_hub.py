@@ -29,11 +29,13 @@ import math
 import re
 import shutil
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
 LFS_SUFFIXES = (".bin", ".gz", ".jpeg", ".jpg", ".npz", ".parquet", ".png", ".pt", ".safetensors", ".tar", ".zip")
+STATUS = {"busy": 429, "broken": 500}  # trouble -> what is answered
 LFS_BYTES = 10 << 20  # larger files go to LFS whatever their name
 # Both give: type, repository, action, revision, path
 API = re.compile(r"/api/(datasets|models|spaces)/([^/]+/[^/]+)(?:/([a-z-]+)/([^/]+)(?:/(.+))?)?")
@@ -76,8 +78,22 @@ class FakeHub:
         """
         self.failure = [after, status, times]
 
+    def trouble(self, kind, after=0, times=math.inf):
+        """Let `after` more requests of any kind be answered well, then the next `times` not: "busy" (429), "broken" (500), "slow", or
+        "half": the connection ends in the middle of an answer.
+        """
+        self.troubles = [after, kind, times]
+
+    def next_trouble(self):
+        """The trouble of this request, or None."""
+        with self.lock:
+            after, kind, times = self.troubles
+            self.troubles = [max(after - 1, 0), kind, times if after else times - 1]
+        return kind if not after and times > 0 else None
+
     def heal(self):
         self.fail(after=math.inf)
+        self.trouble("", times=0)
 
     def refusal(self):
         """The status to refuse this write with, or None."""
@@ -124,7 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), str(value))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) // 2] if self.is_half else body)
+        self.close_connection |= self.is_half
 
     def refuse(self, status, message, **headers):
         self.reply({"error": message}, status, X_Error_Message=message, **headers)
@@ -132,6 +149,12 @@ class _Handler(BaseHTTPRequestHandler):
     def answer(self):
         url, body = urlsplit(self.path), self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.hub.requests.append((self.command, url.path))
+        trouble = self.hub.next_trouble()
+        self.is_half = trouble == "half"
+        if trouble in STATUS:
+            return self.refuse(STATUS[trouble], "The fake Hub was told to be in trouble", Retry_After=1)
+        if trouble == "slow":
+            time.sleep(0.5)
         if re.search("/(create|preupload|batch|commit)(/|$)", url.path) and "Authorization" not in self.headers:
             return self.refuse(401, "Invalid username or password.")
         if url.path == "/api/whoami-v2":

@@ -40,3 +40,10 @@ def make_records(folder: Path) -> None:
     for name, record in voted_records(questions=("bar",), sizes=(300, 1_000, 3_000)).items():
         (folder / name).mkdir(parents=True)
         record.save(folder / name)
+
+
+def make_tasks(file: Path, dataset: Path) -> None:
+    """A task of a benchmark."""
+    task = {"title": "Kinds", "dataset": str(dataset), "measure": "error", "task": "classes", "label": "mock_class"}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in task.items()]
+    file.write_text("\n".join(["[kinds]", *lines]) + "\n")

@@ -86,9 +86,9 @@ def test_a_folder_may_be_a_link_to_another_disk(materials, tmp_path):
         expected = {
             path: content for path, content in materials.undisturbed("predict").outcome.items() if path != "out"
         }
-        assert {f"out/{path}": content for path, content in outcome_of(other.folder / "there").items()} == expected, (
-            ended.said
-        )
+        assert {
+            f"out/{path}": content for path, content in outcome_of(other.folder / "there", JOBS["predict"]).items()
+        } == expected, ended.said
 
 
 def test_the_root_of_a_disk_is_refused_before_work_begins(materials, tmp_path):
