@@ -174,11 +174,16 @@ def only_writer_of(out: Path, remedy: str = "wait for it, or choose another --ou
             out = out.resolve()
             out.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(_lock_of(out), f"{out}: another command writes it at this moment; {remedy}"))
-            for left in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
-                left.unlink()
+            remove_left_beside(out)
         except OSError as error:
             raise unwritable(out, error) from error
         yield
+
+
+def remove_left_beside(out: Path) -> None:
+    """Remove temporary files that killed processes have left, to become `out`, whose lock the caller has."""
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
+        left.unlink()
 
 
 def _lock_of(out: Path) -> Path:

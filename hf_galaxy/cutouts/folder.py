@@ -59,7 +59,7 @@ class CutoutFolder:
             with only_writer_of(path):
                 _check_request(path, dict(request))
                 (path / IMAGES).mkdir(parents=True, exist_ok=True)
-                remove_partial((path / IMAGES).iterdir())
+                remove_partial([*path.glob(".*"), *(path / IMAGES).iterdir()])
                 if not (path / REQUEST).exists():
                     write_json(path / REQUEST, dict(request))
                 entries = _read_journal(path / JOURNAL, _names(path / IMAGES))

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from hf_galaxy.errors import BadInput, unwritable
-from hf_galaxy.files import whole_file
+from hf_galaxy.files import remove_left_beside, whole_file
 from hf_galaxy.locks import locked
 
 FILE = "records.parquet"
@@ -45,6 +45,7 @@ def changing(file: Path) -> Iterator[dict[str, dict]]:
     """
     try:
         with locked(file.with_name(f".{file.name}.lock")):
+            remove_left_beside(file)
             records = dict(read_records(file))
             yield records
             write_records(file, records)

@@ -61,7 +61,7 @@ TRAINING = (
     *OF_DATASET, "--image-size", 32, "--batch-size", 16, "--min-votes", 3, "--precision", "no", "--checkpoint-minutes", 0,
 )  # fmt: skip
 OUT = ("--out", "out")
-PARQUET = (".out.partial/*/**/*.parquet", "out/*/**/*.parquet")
+PARQUET = (".out.partial/data/**/*.parquet", "out/data/**/*.parquet")
 PARTS = (".out.partial/part-*.parquet", "out/part-*.parquet")
 JOBS = {
     "publish simulate": Job(
@@ -109,8 +109,12 @@ JOBS = {
     ),
     "pack": Job(("pack", "--study", "records"), given=("records",)),
     "import": Job(
-        ("embed", "--model", "{run}", "--dataset", "{catalogue}/pictures", "--workers", 0, "--cpu", *OUT),
+        (
+            *("embed", "--model", "{run}", "--dataset", "{catalogue}/votes.csv", "--images", "{catalogue}/pictures"),
+            *("--image-column", "file", "--id-column", "name", "--workers", 0, "--cpu", *OUT),
+        ),
         has_cache=True,
+        state=r"^cache/(?!hf_galaxy)",  # of the datasets library
     ),
 }  # fmt: skip
 
