@@ -96,8 +96,8 @@ def trained(watch):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 8, 3))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    for step in range(6):
-        model(torch.rand(16, 3, 32, 32)).square().mean().backward()
+    for step in range(4):
+        model(torch.rand(8, 3, 24, 24)).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
         if watch is not None:
