@@ -3,6 +3,7 @@
 Legend of shapes, here and everywhere: B galaxies, A answers, Q questions.
 """
 
+import re
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.plain_json import mapping_in, mappings_of, text_of, texts_of
 
 TREES = Path(__file__).parent / "trees"
+NAME = re.compile(r"[^/\\\x00-\x1f]{1,100}")
 
 
 @dataclass(frozen=True)
@@ -257,6 +259,8 @@ def _read(path: Path) -> DecisionTree:
         else:
             questions = tuple(_question(data, entry) for entry in mappings_of(data, "questions"))
         title = text_of(data, "name")
+        if not NAME.fullmatch(title):  # it becomes the name of figures
+            raise ValueError(f"its name {title!r} is no name of a file")
     except BadInput:
         raise
     except RecursionError as error:

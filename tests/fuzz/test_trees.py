@@ -71,12 +71,15 @@ def test_a_tree_is_what_its_file_says(content, seed):
 
 @fuzz(changed(tree_files()))
 @example([])
+@example({"name": "", "suffix": "", "questions": [{"question": "a", "answers": ["b", "c"], "asked_after": []}]})
+@example({"name": "../x", "suffix": "", "questions": [{"question": "a", "answers": ["b", "c"], "asked_after": []}]})
 def test_a_file_that_is_no_tree_is_refused_in_one_line(content):
     tree = read(content)
     if not isinstance(tree, Refused):
         assert all(isinstance(each, str) for each in [tree.name, *tree.columns])
         assert DecisionTree.from_dict(json.loads(json.dumps(tree.to_dict()))) == tree
         assert all(isinstance(question, Question) and question.campaign for question in tree.questions)
+        assert "/" not in tree.name
 
 
 @fuzz(damaged(tree_files().map(lambda content: json.dumps(content).encode())))
