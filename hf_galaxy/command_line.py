@@ -138,6 +138,9 @@ class Command:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)  # so that who started this process sees what ended it
         except Exception as error:
+            if message := _hub_message(error):
+                write_outcome(Outcome("crashed", message, 1))  # not for good: a sweep tries again
+                sys.exit(f"error: {visible(message)}")
             write_outcome(Outcome("crashed", _one_line(f"{type(error).__name__}: {error}"), 1))
             raise
         write_outcome(Outcome("finished", "", 0))
@@ -197,6 +200,14 @@ def _usage_as_outcome() -> Iterator[None]:
             raise
         finally:
             stderr.write(usage.getvalue())
+
+
+def _hub_message(error: Exception) -> str | None:
+    """One line about an answer of the Hub, or none, that no caller has expected; None if it is something else."""
+    hub = sys.modules.get("huggingface_hub.errors")  # which need not be imported to know that it is none of its errors
+    if hub is None or not isinstance(error, hub.HTTPError):
+        return None
+    return f"{_one_line(f'the Hub: {error}')}; when it answers again, the same command goes on from what is finished"
 
 
 def _one_line(text: str) -> str:

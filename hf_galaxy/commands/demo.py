@@ -22,7 +22,7 @@ from hf_galaxy.command_line import Command, OutputPath
 from hf_galaxy.commands import finetune, pretrain
 from hf_galaxy.cores import available_cores, check_processes
 from hf_galaxy.errors import BadInput, unwritable
-from hf_galaxy.files import only_writer_of, whole_file, write_json
+from hf_galaxy.files import only_writer_of, remove_partial, whole_file, write_json
 from hf_galaxy.reports.run_record import FILE as RUN
 from hf_galaxy.reports.run_record import RunRecord
 
@@ -116,6 +116,7 @@ def make(settings: Demo) -> None:
         try:
             stack.enter_context(only_writer_of(out))
             out.mkdir(exist_ok=True)
+            remove_partial(out.glob(".*"))
             if not (out / MARK).exists():
                 write_json(out / MARK, {"quick": settings.quick})
         except OSError as error:
@@ -132,7 +133,9 @@ def check_folder(out: Path, quick: bool) -> None:
     """
     if out.exists() and not out.is_dir():
         raise BadInput(f"--out {out}: is a file; give a folder")
-    if not out.exists() or not any(out.iterdir()):
+    if not out.exists() or all(
+        file.name.startswith(".") for file in out.iterdir()
+    ):  # of a demo killed at its first step
         return
     try:
         earlier = json.loads((out / MARK).read_text(encoding="utf-8"))["quick"]

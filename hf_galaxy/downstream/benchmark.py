@@ -17,7 +17,7 @@ from hf_galaxy.command_line import typed
 from hf_galaxy.downstream.results import ABOUT, CELLS
 from hf_galaxy.downstream.tasks import Task
 from hf_galaxy.errors import BadInput
-from hf_galaxy.files import write_json
+from hf_galaxy.files import remove_left_beside, write_json
 from hf_galaxy.locks import locked
 from hf_galaxy.reports import records_file
 from hf_galaxy.reports.records_file import read_records
@@ -275,6 +275,7 @@ def begin(benchmark: Benchmark, checked: dict[str, bool]) -> None:
     (benchmark.out / STATE_DIR).mkdir(parents=True, exist_ok=True)
     # Several commands may extend the same benchmark at the same time.
     with locked(benchmark.out / STATE_DIR / f"{ABOUT}.lock"):
+        remove_left_beside(file)
         if file.exists():
             about = _extended(json.loads(file.read_text(encoding="utf-8")), about, file)
         write_json(file, about)

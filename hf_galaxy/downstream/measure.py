@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from hf_galaxy.downstream.benchmark import FULL, VALIDATIONS, Benchmark, BenchmarkCell
 from hf_galaxy.downstream.probe import probe
 from hf_galaxy.evaluation.bootstrap import six_digits
-from hf_galaxy.files import write_json
+from hf_galaxy.files import remove_left_beside, write_json
 from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.models.start import resolve_start
 from hf_galaxy.reports.run_record import FILE, RunRecord
@@ -62,6 +62,7 @@ class CellMeasurer:
             "figures": figures, "backbone": record.model["backbone"], "parameters": sum(record.model["parameters"][part] for part in ("backbone", "head")),
             "seconds": time.perf_counter() - started, "environment": record.environment,
         }  # fmt: skip
+        remove_left_beside(cell.file)  # by a process that was killed; this one has the lock of the cell
         write_json(cell.file, about)
         return True
 

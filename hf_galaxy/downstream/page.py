@@ -12,11 +12,13 @@ from hf_galaxy.downstream import tables
 from hf_galaxy.downstream.figures import KINDS, figures_of
 from hf_galaxy.downstream.findings import MODE_NAMES, key_findings
 from hf_galaxy.downstream.results import ABOUT, CELLS, points_of, read_about, read_cells, results_of
-from hf_galaxy.files import write_json
+from hf_galaxy.files import remove_left_beside, write_json
+from hf_galaxy.locks import locked
 from hf_galaxy.reports.measures import MEASURES
-from hf_galaxy.reports.page import check_page, write_page
+from hf_galaxy.reports.page import PAGE, check_page, write_page
 from hf_galaxy.reports.text import render
 from hf_galaxy.scaling.points import save_points
+from hf_galaxy.sweeps.grid import STATE_DIR
 
 PAGE_MARK = "<!-- Made by hf-galaxy benchmark, which replaces it: write elsewhere. -->"
 RESULTS = "results.json"
@@ -33,12 +35,19 @@ def write_results(out: Path) -> None:
     cells = read_cells(out / CELLS, about)
     results = results_of(cells, about)
     figures = figures_of(results, about)
-    save_points(points_of(cells, about), out / "points.parquet")
-    write_json(out / RESULTS, results)
-    text = benchmark_page(
-        json.loads((out / RESULTS).read_text(encoding="utf-8")), about, {f.name: f.alt for f in figures}
-    )
-    write_page(out, text, figures, KINDS)
+    (out / STATE_DIR).mkdir(exist_ok=True)
+    with locked(out / STATE_DIR / "page.lock"):  # several commands that share the work end with the page
+        for name in (
+            "points.parquet",
+            RESULTS,
+            PAGE,
+            *(f"{figure.name}.{kind}" for figure in figures for kind in ("png", "csv")),
+        ):
+            remove_left_beside(out / name)
+        save_points(points_of(cells, about), out / "points.parquet")
+        write_json(out / RESULTS, results)
+        numbers = json.loads((out / RESULTS).read_text(encoding="utf-8"))
+        write_page(out, benchmark_page(numbers, about, {f.name: f.alt for f in figures}), figures, KINDS)
 
 
 def benchmark_page(results: dict[str, Any], about: dict[str, Any], figures: dict[str, str]) -> str:

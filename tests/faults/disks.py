@@ -44,14 +44,15 @@ class Disk:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def set(self, options: str) -> None:
-        """Change it while it is there: "size=64k", "ro", "rw"."""
-        assert not _mount("mount", "-o", f"remount,{options}", "tmpfs", self.folder)
-
-    def used(self) -> int:
-        """Bytes."""
+    def fill(self, left: int) -> None:
+        """Leave only so many bytes, until `empty`."""
         status = os.statvfs(self.folder)
-        return (status.f_blocks - status.f_bfree) * status.f_frsize
+        with open(self.folder / "filler", "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, status.f_bfree * status.f_frsize - left)
+
+    def empty(self) -> None:
+        """Make room again."""
+        (self.folder / "filler").unlink()
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from tests.faults.points import keep_states
 from tests.forks import SHARED
 
 # In records: how long something took, and the digest of the card, which says so, too.
-TIMES = {"seconds", "galaxies_per_second", "validation_seconds", "card"}
+TIMES = {"hours", "seconds", "galaxies_per_second", "validation_seconds", "card"}
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ OF_OTHERS = {
             *("--backbone", "test_resnet", "--image-size", 32, "--modes", "linear", "--shares", 1, "--seeds", 1, 2),
             *("--out", "out"),
         ),
-        state=r"^out/\.cells",
+        state=r"^out/\.cells|points.parquet",
     ),
     "demo": Job(("demo", "--quick", "--num-proc", 1, *OUT)),
 }  # fmt: skip
@@ -215,7 +215,7 @@ class Materials:
 
     def undisturbed(self, name: str) -> Undisturbed:
         """A job that nobody disturbs, run once for all processes of pytest-xdist."""
-        folder = SHARED / f"undisturbed {name}"
+        folder = SHARED / f"undisturbed-{name.replace(' ', '-')}"
         with FileLock(f"{folder}.lock"):
             if not (folder / "seconds").exists():
                 shutil.rmtree(folder, ignore_errors=True)
@@ -253,12 +253,14 @@ def outcome_of(place: Path, job: Job) -> dict[str, bytes | str | None]:
 def _content(path: Path, place: Path) -> bytes | str | None:
     if path.is_dir():
         return None
-    if path.name == "run.json" or "cells" in path.parts:
+    if path.name in ("run.json", "results.json") or "cells" in path.parts:
         return json.dumps(_without_times(json.loads(path.read_text().replace(str(place), "PLACE"))), indent=1)
     if path.name == ".journal":  # of cutouts, whose order does not matter
         return "".join(sorted(path.read_text().splitlines(keepends=True)))
     if path.name == "README.md":
-        return re.sub(r"(time, with validation \| ).*? \|", r"\1 |", path.read_text())
+        return re.sub(r"(time, with validation \| ).*? \|", r"\1 |", path.read_text().replace(str(place), "PLACE"))
+    if path.name == "index.html":  # of the demo
+        return re.sub(r"<b>\d+ \+ \d+ s</b>", "", path.read_text())
     return path.read_bytes()
 
 

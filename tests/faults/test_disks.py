@@ -34,21 +34,23 @@ def some_mistake(ended, place):
 
 @pytest.mark.parametrize("name", [*FEW, *REST])
 def test_a_full_disk_is_said_in_one_line_and_with_room_the_same_command_completes(name, materials, tmp_path):
-    """A disk of half the room; where none can be mounted, files of at most a fourth of it."""
-    expected = materials.undisturbed(name).outcome
-    given = sum(len(content or "") for path, content in expected.items() if path.split("/")[0] in JOBS[name].given)
-    size = sum(len(content or "") for content in expected.values()) - given
+    """A disk of half the room; where none can be mounted, files of at most half of the largest one."""
+    made = {
+        path: len(content or "")
+        for path, content in materials.undisturbed(name).outcome.items()
+        if path.split("/")[0] not in JOBS[name].given
+    } or {"": 1}
     if cannot_mount():
         place = materials.place(JOBS[name], tmp_path / "place")
-        ended = materials.run(JOBS[name], place, partial(limit_files, size // 4))
+        ended = materials.run(JOBS[name], place, partial(limit_files, max(made.values()) // 2))
         assert (mistake := some_mistake(ended, place)) is None, mistake
         assert (reason := materials.completes(name, place)) is None, reason
         return
     with disk(tmp_path / "disk") as full:
         place = materials.place(JOBS[name], full.folder / "place")
-        full.set(f"size={full.used() + size // 2}")
+        full.fill(left=sum(made.values()) // 8192 * 4096)
         ended = materials.run(JOBS[name], place)
-        full.set("size=1g")
+        full.empty()
         assert (mistake := some_mistake(ended, place)) is None, mistake
         assert (reason := materials.completes(name, place)) is None, reason
 
