@@ -4,9 +4,6 @@ These files consist of record batches of some 100 rows. `datasets.Dataset` keeps
 batch: with 300 columns a gigabyte for a million galaxies, in every process. Here only the position of each batch is kept.
 """
 
-import errno
-import os
-
 import datasets
 import numpy as np
 import pyarrow as pa
@@ -17,7 +14,7 @@ from datasets.packaged_modules.parquet.parquet import Parquet
 
 from hf_galaxy.data.record_batch import Layout, LazyBatch
 from hf_galaxy.data.rows import BlockRows
-from hf_galaxy.data.streaming import is_damage
+from hf_galaxy.data.streaming import is_damage, is_of_cache
 from hf_galaxy.data.vote_matrix import matrix_of, with_matrix
 from hf_galaxy.errors import CACHE_ELSEWHERE, BadInput, unwritable
 
@@ -49,17 +46,9 @@ def open_copy(name: str, config: str | None = None) -> dict[str, "CopiedRows"]:
         reason = " ".join(str(cause).split())
         if is_damage(cause) and (file := _damaged(builder)):
             raise BadInput(f"--dataset {name}: {file} is damaged; copy or publish it again ({reason})") from error
-        if isinstance(cause, OSError) and _is_of_cache(cause):
+        if isinstance(cause, OSError) and is_of_cache(cause):
             raise unwritable(f"--dataset {name}: its copy", cause, CACHE_ELSEWHERE) from error
         raise BadInput(f"--dataset {name}: cannot be loaded ({reason})") from error
-
-
-def _is_of_cache(error: OSError) -> bool:
-    """Whether the system refuses the cache, and not the dataset. An error of a full disk names no file."""
-    if error.filename is None:
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    cache, file = os.path.abspath(datasets.config.HF_DATASETS_CACHE), os.path.abspath(error.filename)
-    return os.path.commonpath([cache, file]) in (cache, file)
 
 
 def _damaged(builder: Parquet) -> str | None:

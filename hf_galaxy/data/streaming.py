@@ -5,6 +5,7 @@ of row i does not depend on what has been read before, and the order of a stream
 on a stream can be resumed anywhere, and divided among processes, like a run on a copied dataset.
 """
 
+import errno
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +24,7 @@ from datasets.table import table_cast
 from hf_galaxy.data.fluxes import FLUX
 from hf_galaxy.data.rows import BlockRows
 from hf_galaxy.data.vote_matrix import matrix_of, with_matrix
-from hf_galaxy.errors import BadInput, NotPublished
+from hf_galaxy.errors import CACHE_ELSEWHERE, BadInput, NotPublished, unwritable
 
 MAX_ARRAY = 2**31  # bytes of pictures that one array of Arrow can hold
 READERS = 8  # threads that read row groups
@@ -36,6 +37,14 @@ WINDOW_BYTES = 2**30  # of fluxes, of which a galaxy may have many megabytes: th
 def is_damage(error: BaseException) -> bool:
     """Whether an error of Arrow says that the pages of a file are not those that were written."""
     return "page integrity" in str(error) or "Corrupt" in str(error)
+
+
+def is_of_cache(error: OSError) -> bool:
+    """Whether the system refuses the cache, and not the dataset. An error of a full disk names no file."""
+    if error.filename is None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    cache, file = os.path.abspath(datasets.config.HF_DATASETS_CACHE), os.path.abspath(error.filename)
+    return os.path.commonpath([cache, file]) in (cache, file)
 
 
 def open_stream(name: str, config: str | None = None) -> dict[str, "StreamedRows"]:
@@ -54,6 +63,8 @@ def open_stream(name: str, config: str | None = None) -> dict[str, "StreamedRows
             for split, files in builder.config.data_files.items()
         }
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # Arrow's are ValueErrors
+        if isinstance(error, OSError) and is_of_cache(error):
+            raise unwritable(f"{name}: the cache of the datasets library", error, CACHE_ELSEWHERE) from error
         kind = NotPublished if isinstance(error, NotPublished) else BadInput
         raise kind(f"{name}: cannot be opened ({' '.join(str(error).split())})") from error
 

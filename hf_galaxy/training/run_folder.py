@@ -14,7 +14,7 @@ from typing import IO, Any
 import torch
 
 from hf_galaxy.errors import BadInput, InUse, Occupied, unwritable
-from hf_galaxy.files import fsync_file, only_writer_of, remove_partial, whole_file
+from hf_galaxy.files import fsync_file, only_writer_of, remove_partial, tidy, whole_file
 from hf_galaxy.locks import lock_file, remove_lock
 from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.reports.run_folder import LOCK, write_figures_and_card
@@ -93,6 +93,8 @@ def claim(out: Path, record: RunRecord) -> IO[bytes]:
                     out
                 ):  # not while another command, such as a publication, makes a folder of this name
                     out.mkdir(parents=True, exist_ok=True)
+            else:
+                tidy(out)
             if (lock := lock_file(out / LOCK)) is None:
                 raise InUse(
                     f"--out {out}: another command trains this run at this moment; wait for it, or choose another --out"
