@@ -149,6 +149,11 @@ class _TimmRepository:
         trained = {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD} | cfg
         # The adapted weights of a model for grey pictures use the mean of the three channels, so normalise all.
         mean, std = (tuple(map(float, trained[key])) * (3 // len(trained[key])) for key in ("mean", "std"))
+        sizes = {len(trained["mean"]), len(trained["std"])}
+        if (
+            sizes == {channels} and channels > RGB
+        ):  # of bands: a run normalises their brightness, or sees colours instead
+            mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
         if not len(mean) == len(std) == RGB or not all(map(math.isfinite, (*mean, *std))) or index(channels) < 1:
             raise ValueError(f"mean {mean}, std {std}, channels {channels}")
         # Settings of a run.

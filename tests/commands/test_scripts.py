@@ -129,6 +129,7 @@ def test_finetuning_starts_from_the_run_folder(pretrained, mock_dataset, run_scr
     assert list(model.config.id2label.values()) == load_dataset(str(mock_dataset))["train"].features["mock_class"].names
 
 
+@pytest.mark.nightly  # as tests/training/test_exactness.py, for a whole run
 def test_two_processes_give_the_curve_of_one(pretrained, mock_dataset, run_script, tmp_path):
     out = tmp_path / "two"
     words = ("--dataset", mock_dataset, *TINY, "--epochs", 3, "--head-dropout", 0, "--out", out)

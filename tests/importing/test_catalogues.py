@@ -205,7 +205,7 @@ def test_a_bad_picture_may_be_left_out(catalogue_folder):
         ("id_str", 3, r"id_str: Input should be a valid string"),
         ("values", ["z"], "values: Input should be an object"),
         ("image", "{file", "'{file' is not a pattern: expected"),
-        ("image", "{file:d}", "does not give a file name"),
+        ("image", "{file:d}", "'{file:d}' is not a pattern: in braces are"),
         ("classes", {"type": {"column": "kind", "names": ["k0", "k1"]}}, "type.names: Input should be an object"),
         ("join", {"file": "x.csv", "on": ["a"]}, "join.on: Input should be an object"),
         (

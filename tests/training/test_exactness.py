@@ -55,7 +55,7 @@ def kill(started, out, moment, chance):
 @pytest.mark.parametrize(
     "moments", [["saving", "saved", "later", "any"], pytest.param(["any"] * 10, marks=pytest.mark.nightly)]
 )
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.nightly)])
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(mock_dataset, tmp_path, processes, moments):
     # With batch norms, whose statistics differ between processes, where there are several.
     backbone = {1: "test_convnext", 2: "test_resnet"}[processes]
@@ -138,6 +138,7 @@ def test_a_model_that_fsdp2_shares_out_learns_like_a_whole_one_and_goes_on(mock_
         torch.testing.assert_close(values, theirs[name], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.nightly  # as in float32
 def test_with_bf16_fsdp2_computes_what_other_processes_do(mock_dataset, tmp_path):
     """Batch norms and the likelihood are in float32 there, too."""
     settings = dict(
