@@ -20,7 +20,10 @@ TABLES = {
          "--workers", 1, "--cpu"],
         ["| from JPEGs / from memory |", "| likelihood, forward and backward |", "| copy in memory |"],
     ),
-    "publishing": (["--rows", 300, "--tree", "gz_rings", "--metadata", 1], ["| publish |", "| check |", "| combine |", "| open |"]),
+    "scale": (
+        ["--rows", 1000, 1100, "--tree", "gz_rings", "--metadata", 1],
+        [f"| {step} |" for step in ("publish", "check", "combine", "open", "train", "predict", "embed")],
+    ),
     "kept_memory": (
         ["--backbones", "test_convnext", "--image-size", 32, "--batch-size", 2, "--steps", 1, "--repeats", 1],
         ["| given back / kept |", "| test_convnext |"],
@@ -47,7 +50,7 @@ def script(name, words, log):
 
 
 # They take longer than all others together.
-LONG = ("training", "busy_machine", "onnx_speed", "publishing")
+LONG = ("training", "busy_machine", "onnx_speed", "scale")
 
 
 @pytest.mark.parametrize(
