@@ -2,7 +2,7 @@
 
 After each small operation all threads wait for the last of them. With GNU's OpenMP library, which torch has on Linux, they look out for it in a
 loop, for about 3 ms, before they sleep. Beside another program the last one often has no core at that moment, and what keeps it
-from one may be the loops of the others: a small network becomes ten times slower. Asleep they leave the cores to whoever computes, but each time that
+from one may be the loops of the others: a small network becomes several times slower. Asleep they leave the cores to whoever computes, but each time that
 they are woken costs some microseconds: a fifth of the speed of a small network that nothing disturbs. So they do the one or the other, by what
 the system says about how long they have waited for cores. Results depend on the number of threads, but not on this: it is neither recorded nor
 the same in each process of a job. `benchmarks/busy_machine.py` measures it.
