@@ -122,12 +122,10 @@ def _resumed_folder(out: Path, fingerprint: str) -> Iterator[Path]:
         yield partial
         os.replace(partial, out)
     finally:
-        if not partial.exists():
-            _mark_of(out).unlink(
-                missing_ok=True
-            )  # after the folder has its name: else a kill between would lose all of it
-        elif not any(_finished(partial)):
+        if partial.exists() and not any(_finished(partial)):
             shutil.rmtree(partial)
+        if not partial.exists():
+            # After the folder has its name: else a kill between would lose all of it.
             _mark_of(out).unlink(missing_ok=True)
 
 

@@ -79,9 +79,8 @@ def import_source(
     if not folder.exists():
         _write_once(source, name, splits, arcsec, folder, digest)
         logger.info("%s: imported, into %s", name, folder)
-    elif (
-        left := _lock_of(folder)
-    ).exists():  # by a process that was killed when it had all but ended, or by one that has
+    elif (left := _lock_of(folder)).exists():
+        # Of a process that was killed when it had all but ended, or of one that is about to remove it.
         with contextlib.suppress(OSError), locked(left):
             tidy(folder)
     text = (folder / CARD).read_text(encoding="utf-8")

@@ -154,12 +154,9 @@ def _differing(earlier: RunRecord, record: RunRecord, ignore: Sequence[str] = ()
     names = [name for name, value in record.settings.items() if value != before.get(name)]
     differing = [f"--{name.replace('_', '-')}" for name in sorted(set(names) - NOT_PART_OF_RESULT - set(ignore))]
     if not differing:
-        known = earlier.dataset.keys() | {
-            key for key in record.dataset if key != "bytes"
-        }  # of which older records say nothing
-        changed = any(
-            earlier.dataset.get(key) != record.dataset[key] for key in record.dataset.keys() & known - FROM_CARD
-        )
+        # Records of earlier versions do not have the bytes of the files.
+        compared = record.dataset.keys() - FROM_CARD - ({"bytes"} - earlier.dataset.keys())
+        changed = any(earlier.dataset.get(key) != record.dataset[key] for key in compared)
         if changed or not _alike(earlier.baseline, record.baseline):
             differing = ["content of --dataset than now"]
     return differing

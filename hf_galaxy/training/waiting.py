@@ -27,9 +27,8 @@ SECONDS = 1.0  # between two looks
 # Seconds for which all threads together waited for a core, per second: on two cores less than 0.11 alone, and from 0.67 on beside a busy loop.
 SHARED, FREE = 0.4, 0.2
 PATIENCE, MOST_PATIENCE = 3, 48  # looks at free cores before threads wait in a loop again
-MOST_IDLE = (
-    32  # threads in an idle team: where more would be needed, the machine has many more cores than torch has threads
-)
+# Threads in an idle team: where more would be needed, the machine has many more cores than torch has threads.
+MOST_IDLE = 32
 
 logger = logging.getLogger(__name__)
 

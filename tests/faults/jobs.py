@@ -31,14 +31,14 @@ class Job:
 
     Attributes:
         words: as typed in its place; {data} and other names in braces are of `Materials`.
-        given: of the materials, what it changes: copied into its place under the same name.
+        copied: what it changes of the materials, which stands in its place under the same name.
         has_cache: whether the cache of the datasets library is part of what it makes.
         kept: patterns of what takes long to make, and is not made again once it is finished.
         state: a pattern of names, in what it makes, of logs and locks of the processes that it starts.
     """
 
     words: tuple
-    given: tuple[str, ...] = ()
+    copied: tuple[str, ...] = ()
     has_cache: bool = False
     kept: tuple[str, ...] = ()
     state: str = "^$"
@@ -90,12 +90,12 @@ JOBS = {
     "embed": Job(("embed", "--model", "{run}", *OF_DATASET, "--batch-size", 16, *OUT), kept=PARTS),
     "evaluate": Job(
         ("evaluate", "--run", "run", "--dataset", "{data}", "--workers", 0, "--cpu"),
-        given=("run",),
+        copied=("run",),
     ),
-    "familiarity": Job(("familiarity", "--run", "run", "--cpu", "--level", 0.5), given=("run",)),
+    "familiarity": Job(("familiarity", "--run", "run", "--cpu", "--level", 0.5), copied=("run",)),
     "export encoder": Job(("export", "encoder", "--run", "{run}", *OUT)),
     "export onnx": Job(("export", "onnx", "--run", "{run}", "--out", "out.onnx")),
-    "push": Job(("push", "--run", "run", "--license", "mit"), given=("run",)),
+    "push": Job(("push", "--run", "run", "--license", "mit"), copied=("run",)),
     "fit": Job(("fit", "--runs", "{records}", *OUT)),
     "budget": Job(
         ("budget", "--runs", "{records}", "--backbone", "test_resnet", "--measure", "excess", "--target", 0.9, *OUT)
@@ -107,7 +107,7 @@ JOBS = {
             *("--fov-arcsec", 12, "--size", 24, *OUT),
         ),
     ),
-    "pack": Job(("pack", "--study", "records"), given=("records",)),
+    "pack": Job(("pack", "--study", "records"), copied=("records",)),
     "import": Job(
         (
             *("embed", "--model", "{run}", "--dataset", "{catalogue}/votes.csv", "--images", "{catalogue}/pictures"),
@@ -187,8 +187,8 @@ class Materials:
             (*JOBS["publish catalogue"].words[:-1], "rings"),
             ("pretrain", *TRAINING, "--backbone", "test_resnet", "--epochs", 1, "--out", "run"),
         ):
-            given = {"data": mock_dataset, "catalogue": folder / "catalogue"}
-            done = processes.run(folder, [str(word).format(**given) for word in words], without_drawing)
+            paths = {"data": mock_dataset, "catalogue": folder / "catalogue"}
+            done = processes.run(folder, [str(word).format(**paths) for word in words], without_drawing)
             assert done.status == 0, done.said
 
     def words(self, job: Job, place: Path) -> list[str]:
@@ -199,7 +199,7 @@ class Materials:
     def place(self, job: Job, place: Path) -> Path:
         """Make the place of a job."""
         place.mkdir()
-        for name in job.given:
+        for name in job.copied:
             shutil.copytree(self.folder / name, place / name)
         if job.has_cache:
             (place / "cache").mkdir()

@@ -38,7 +38,7 @@ def test_a_full_disk_is_said_in_one_line_and_with_room_the_same_command_complete
     made = {
         path: len(content or "")
         for path, content in materials.undisturbed(name).outcome.items()
-        if path.split("/")[0] not in JOBS[name].given
+        if path.split("/")[0] not in JOBS[name].copied
     } or {"": 4000}  # it writes less than that anew
     if cannot_mount():
         place = materials.place(JOBS[name], tmp_path / "place")

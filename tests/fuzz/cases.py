@@ -6,9 +6,11 @@
 import dataclasses
 import functools
 import resource
+import tempfile
 import time
 import traceback
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -24,6 +26,11 @@ settings.register_profile("test", max_examples=200, derandomize=True, **ALWAYS)
 settings.register_profile("nightly", max_examples=10_000, print_blob=True, **ALWAYS)
 SECONDS = 5  # of the processor that an input may take; more is called a hang
 PROFILES = ["test", pytest.param("nightly", marks=pytest.mark.nightly)]
+
+
+def own_folder():
+    """A folder for the files of a module: what hypothesis draws for has no fixtures."""
+    return Path(tempfile.mkdtemp(prefix="fuzz-", dir=SHARED))
 
 
 def fuzz(*strategies, share=1.0, **named):

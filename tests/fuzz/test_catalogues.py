@@ -4,7 +4,6 @@ hold something else are refused with their table and column."""
 import csv
 import io
 import math
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -20,25 +19,18 @@ from hf_galaxy.importing.join_keys import arcsec_in
 from hf_galaxy.importing.joining import JoinedTable
 from hf_galaxy.importing.reading import VotesReading
 from hf_galaxy.importing.tables import open_table
-from tests.fuzz.cases import Refused, answer, fuzz
+from tests.fuzz.cases import Refused, answer, fuzz, own_folder
 from tests.fuzz.mutations import TEXTS
 from tests.galaxies import jpeg_bytes
 
 NUMBER = 5
-FOLDER: Path
+FOLDER = own_folder()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def folder(tmp_path_factory):
-    global FOLDER
-    FOLDER = tmp_path_factory.mktemp("catalogues")
+def pictures():
     for i in range(NUMBER):
         (FOLDER / f"g{i}.jpg").write_bytes(jpeg_bytes(i))
-
-
-@pytest.fixture(autouse=True)
-def quiet(recwarn):
-    warnings.simplefilter("ignore")
 
 
 WORDS = TEXTS.map(lambda text: text.replace("\0", "").replace("\r", "").strip())

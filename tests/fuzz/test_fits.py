@@ -3,7 +3,6 @@
 import gzip
 import io
 import os
-import warnings
 
 import numpy as np
 import pytest
@@ -26,8 +25,7 @@ PLAIN = Rendering()
 
 
 @pytest.fixture(autouse=True)
-def few_pixels(monkeypatch, recwarn):
-    warnings.simplefilter("ignore")
+def few_pixels(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", MOST)
     for module in (pictures, band_layers):
         monkeypatch.setattr(module, "MAX_BYTES", 2**22)

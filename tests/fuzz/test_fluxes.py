@@ -4,9 +4,7 @@ import gzip
 import io
 import json
 import struct
-import warnings
 import zipfile
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -21,24 +19,17 @@ from hf_galaxy.data import band_layers, picture_files, pictures
 from hf_galaxy.data.band_files import read_bands
 from hf_galaxy.data.fluxes import arcsec_of, decode_fluxes, encode_fluxes
 from hf_galaxy.data.picture_files import Pictures
-from tests.fuzz.cases import Refused, answer, fuzz, memory_for
+from tests.fuzz.cases import Refused, answer, fuzz, memory_for, own_folder
 from tests.fuzz.mutations import damaged
 from tests.galaxies import jpeg_bytes
 
 MOST, MEMORY = 200_000, 2**28
 BANDS = ("g", "r")
-FOLDER: Path
-
-
-@pytest.fixture(scope="module", autouse=True)
-def folder(tmp_path_factory):
-    global FOLDER
-    FOLDER = tmp_path_factory.mktemp("fluxes")
+FOLDER = own_folder()
 
 
 @pytest.fixture(autouse=True)
-def few_pixels(monkeypatch, recwarn):
-    warnings.simplefilter("ignore")
+def few_pixels(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", MOST)
     for module in (pictures, band_layers, picture_files):
         monkeypatch.setattr(module, "MAX_BYTES", 2**22)

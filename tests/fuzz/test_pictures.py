@@ -2,7 +2,6 @@
 
 import io
 import struct
-import warnings
 import zlib
 
 import numpy as np
@@ -65,8 +64,7 @@ FILES = list(valid_files())
 
 
 @pytest.fixture(autouse=True)
-def few_pixels(monkeypatch, recwarn):
-    warnings.simplefilter("ignore")  # as users have it: oddities in metadata are no errors
+def few_pixels(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", MOST)
     monkeypatch.setattr(pictures, "MAX_BYTES", 2**22)
 

@@ -2,11 +2,8 @@
 
 import io
 import json
-import warnings
-from pathlib import Path
 
 import pyarrow.parquet as pq
-import pytest
 from hypothesis import example
 from hypothesis import strategies as st
 
@@ -26,22 +23,11 @@ from hf_galaxy.reports.run_record import FILE, RunRecord, reading
 from hf_galaxy.scaling.points import load_points, points_in, points_of
 from hf_galaxy.training.settings import settings_of
 from tests.conftest import ROOT
-from tests.fuzz.cases import Refused, answer, fuzz, memory_for
+from tests.fuzz.cases import Refused, answer, fuzz, memory_for, own_folder
 from tests.fuzz.mutations import ODD, changed, damaged
 
 SMALL = ROOT / "spaces_app/models/small"
-FOLDER: Path
-
-
-@pytest.fixture(scope="module", autouse=True)
-def folder(tmp_path_factory):
-    global FOLDER
-    FOLDER = tmp_path_factory.mktemp("run")
-
-
-@pytest.fixture(autouse=True)
-def quiet(recwarn):
-    warnings.simplefilter("ignore")
+FOLDER = own_folder()
 
 
 def shortened(value):

@@ -4,10 +4,7 @@ import contextlib
 import io
 import json
 import math
-import warnings
-from pathlib import Path
 
-import pytest
 import yaml
 from hypothesis import example
 from hypothesis import strategies as st
@@ -19,21 +16,10 @@ from hf_galaxy.importing.catalogues import Catalogue
 from hf_galaxy.importing.column_map import ColumnMap
 from hf_galaxy.settings_file import read, with_file
 from hf_galaxy.training.settings import Settings
-from tests.fuzz.cases import Refused, answer, fuzz, memory_for
+from tests.fuzz.cases import Refused, answer, fuzz, memory_for, own_folder
 from tests.fuzz.mutations import ODD, TEXTS, changed, damaged
 
-FOLDER: Path
-
-
-@pytest.fixture(scope="module", autouse=True)
-def folder(tmp_path_factory):
-    global FOLDER
-    FOLDER = tmp_path_factory.mktemp("settings")
-
-
-@pytest.fixture(autouse=True)
-def quiet(recwarn):
-    warnings.simplefilter("ignore")
+FOLDER = own_folder()
 
 
 def written(content, name):

@@ -3,8 +3,6 @@
 import csv
 import gzip
 import io
-import warnings
-from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -17,24 +15,16 @@ from hypothesis import strategies as st
 from hf_galaxy.importing.catalogue_table import CatalogueTable
 from hf_galaxy.importing.table_file import BEHIND, holds_pictures, read_texts
 from hf_galaxy.importing.tables import is_table
-from tests.fuzz.cases import Refused, answer, fuzz, memory_for
+from tests.fuzz.cases import Refused, answer, fuzz, memory_for, own_folder
 from tests.fuzz.mutations import TEXTS, damaged
 
 MEMORY = 2**29
 NAMES = st.lists(st.text("abcXYZ_01é", min_size=1, max_size=4), min_size=2, max_size=4, unique=True)
 SUFFIXES = {"csv": ".csv", "parquet": ".parquet", "fits": ".fits", "votable": ".vot", "ascii.ecsv": ".ecsv"}
-FOLDER: Path
+FOLDER = own_folder()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def folder(tmp_path_factory):
-    global FOLDER
-    FOLDER = tmp_path_factory.mktemp("tables")
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch, recwarn, c_loader_off):
-    warnings.simplefilter("ignore")
+pytestmark = pytest.mark.usefixtures("c_loader_off")
 
 
 def written(content, suffix=".csv"):
