@@ -152,8 +152,8 @@ def work(settings: Settings, folder: Path, step: str) -> None:
             raise RuntimeError(f"{step} ended with {end.code}") from None
 
 
-def measured(settings: Settings, folder: Path, step: str) -> Cost:
-    """The cost of a step; for a process of its own."""
+def measured(settings: Settings, folder: Path, step: str) -> tuple[float, float, int, int]:
+    """The numbers of the `Cost` of a step; for a process of its own."""
     multiprocessing.set_start_method(None, force=True)
     sys.stdout = sys.stderr
     datasets.disable_progress_bars()
@@ -165,7 +165,7 @@ def measured(settings: Settings, folder: Path, step: str) -> Cost:
     watch.join()
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = time.process_time() - cpu + children.ru_utime + children.ru_stime
-    return Cost(seconds, cpu, watch.peaks["together"], written(folder) - before)
+    return seconds, cpu, watch.peaks["together"], written(folder) - before
 
 
 def written(folder: Path) -> int:
@@ -188,7 +188,7 @@ def main(settings: Settings) -> None:
             write_columns(settings, folder)
             for step in settings.steps:
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
-                    costs[rows, step] = fresh.submit(measured, settings, folder, step).result()
+                    costs[rows, step] = Cost(*fresh.submit(measured, settings, folder, step).result())
                 print(f"{rows:,} {step}: {costs[rows, step]}", file=sys.stderr)
     report(settings, costs)
 
