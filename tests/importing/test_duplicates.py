@@ -1,11 +1,13 @@
 """Rows that are one galaxy are found: by all distances on the sphere computed one by one, and by what pictures show."""
 
 import io
+import math
 
 import numpy as np
 import pytest
 from astropy.coordinates import angular_separation, offset_by
 from PIL import Image, ImageOps
+from scipy.stats import binom
 
 from hf_galaxy.importing import duplicates, sky
 from hf_galaxy.importing.duplicates import (
@@ -159,15 +161,81 @@ def test_pairs_are_those_of_all_correlations():
         assert len(near & found) >= share * len(near)
 
 
-def test_many_of_one_code_are_compared_in_pieces(monkeypatch):
-    monkeypatch.setattr(duplicates, "LARGEST", 8)
+def share_found(rows, similarity):
+    """The probability that a pair of this correlation is found among so many rows, for random planes: computed, not drawn.
+
+    Of the planes a binomial number is between the two. Given that number, the bands of one order of planes, which have none in
+    common, are all missed with a probability that inclusion and exclusion gives; another order is independent of it.
+    """
+    bands, planes = list(duplicates._bands(rows)), duplicates.PLANES
+    bits, of_one_order, number = len(bands[0]), planes // len(bands[0]), len(bands)
+    between = np.arange(planes // 2)  # never more
+
+    def all_missed(bands):
+        terms = [(-1) ** k * math.comb(bands, k) for k in range(bands + 1)]
+        each = [sum(term * math.comb(planes - k * bits, n) for k, term in enumerate(terms)) for n in between.tolist()]
+        return np.array([missed / math.comb(planes, n) for n, missed in enumerate(each)])
+
+    missed = all_missed(of_one_order) ** (number // of_one_order) * all_missed(number % of_one_order)
+    weights = binom.pmf(between, planes, np.arccos(similarity) / np.pi)
+    kept = binom.cdf(duplicates.MAX_BETWEEN * planes, planes, np.arccos(similarity) / np.pi)
+    kept_at_first = binom.cdf(duplicates.MAX_OF_64, 64, np.arccos(similarity) / np.pi)
+    return 1 - (weights * missed).sum() - (1 - kept) - (1 - kept_at_first)
+
+
+@pytest.mark.parametrize("rows", [2**16, 2**16 + 1, 2**17 + 1, 2**20, 2**24, 2**30])
+def test_no_smaller_share_is_found_among_more_rows(rows):
+    for similarity, at_least in ((0.85, 0.888), (0.86, 0.915), (0.9, 0.984), (0.95, 0.9999)):
+        assert share_found(rows, similarity) >= at_least
+
+
+@pytest.mark.parametrize("rows", [1000, 2**18, 2**22])
+def test_what_is_computed_to_be_found_is_found(rows, monkeypatch):
+    monkeypatch.setattr(duplicates, "MIN_SIMILARITY", 0.84)  # so that rounding decides nothing
+    wanted = np.repeat([0.85, 0.87, 0.9, 0.95], 500)
+    one, other = np.random.default_rng(5).standard_normal((2, len(wanted), 256))
+    one /= np.linalg.norm(one, axis=1, keepdims=True)
+    other -= (other * one).sum(axis=1, keepdims=True) * one
+    other /= np.linalg.norm(other, axis=1, keepdims=True)
+    again = wanted[:, None] * one + np.sqrt(1 - wanted**2)[:, None] * other
+    expected, bands = [share_found(rows, similarity) for similarity in wanted[::500]], list(duplicates._bands(rows))
+    monkeypatch.setattr(duplicates, "_bands", lambda _: bands)
+    found = pictures_alike(np.concatenate([one, again]).astype(np.float16))
+    assert (found[:, 1] - found[:, 0] == len(wanted)).all()
+    shares = np.bincount(found[:, 0] // 500, minlength=4) / 500
+    assert np.abs(shares - expected) == pytest.approx(0, abs=4 * np.sqrt(0.89 * 0.11 / 500))
+    assert (shares[2:] > 0.97).all()
+
+
+def test_as_many_pairs_of_each_row_are_compared_however_many_rows_there_are():
+    rng = np.random.default_rng(6)
+    for rows in (2**16, 2**18 - 5, 2**20):
+        band = next(duplicates._bands(rows))
+        sides = rng.integers(0, 256, (band.max() + 1, -(-rows // 8)), dtype=np.uint8)
+        groups = list(duplicates._of_one_code(duplicates._code(sides, band, rows)))
+        pairs = sum(len(same) * math.comb(same.shape[1], 2) for same in groups)
+        assert pairs / rows == pytest.approx(0.5, abs=0.01)
+        assert duplicates._code(sides, band, rows).max() < 2 ** len(band)
+
+
+def nearly_equal(number):
     rng = np.random.default_rng(4)
     structures = rng.standard_normal(1024) + 0.05 * rng.standard_normal(
-        (50, 1024)
+        (number, 1024)
     )  # of which most are on one side of most planes
-    structures /= np.linalg.norm(structures, axis=1, keepdims=True)
-    pairs = pictures_alike(structures.astype(np.float16)).tolist()
+    return (structures / np.linalg.norm(structures, axis=1, keepdims=True)).astype(np.float16)
+
+
+def test_many_of_one_code_are_compared_in_pieces(monkeypatch):
+    monkeypatch.setattr(duplicates, "LARGEST", 8)
+    pairs = pictures_alike(nearly_equal(50)).tolist()
     assert pairs == [[one, other] for one in range(50) for other in range(one + 1, 50)]
+
+
+def test_of_very_many_pairs_only_those_are_held_that_connect_all(monkeypatch):
+    monkeypatch.setattr(duplicates, "LARGEST", 8)
+    monkeypatch.setattr(duplicates, "MAX_PAIRS", 30)
+    assert pictures_alike(nearly_equal(30)).tolist() == [[0, other] for other in range(1, 30)]
 
 
 def test_pictures_of_one_brightness_are_like_no_other(pictures):
