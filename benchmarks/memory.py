@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import threading
+import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ from hf_galaxy.training.settings import Settings as RunSettings
 SIDE, PICTURES, BATCH, EVALUATED = 32, 50, 64, 256
 WAYS = ("copying", "copied", "streamed")  # the copy is made in a process of its own, before one trains on it
 INTERVAL = 0.02  # seconds between looks: a peak that is shorter may be missed
+SHARE = 0.05  # of a core that looks may take: one at a process of a gigabyte takes 10 ms, in which it gets no memory
 COUNTED = ("Pss_Anon", "Pss_Shmem")
 PACKAGES = ["hf_galaxy", "torch", "datasets", "pyarrow"]
 
@@ -90,15 +92,21 @@ def held(process: psutil.Process) -> int:
 
 
 class Watch(threading.Thread):
-    """Looks at this process and its children over and over; `peaks` are bytes of this one, of the children, and of all."""
+    """Looks at this process and its children over and over.
+
+    Attributes:
+        peaks: bytes of this one, of the children, and of all.
+        seconds: of CPU that the looks took.
+    """
 
     def __init__(self):
         super().__init__(daemon=True)
+        self.seconds = 0.0
         self.peaks, self.over = {"main process": 0, "workers": 0, "together": 0}, threading.Event()
 
     def run(self):
-        main = psutil.Process()
-        while not self.over.wait(INTERVAL):
+        main, took = psutil.Process(), 0.0
+        while not self.over.wait(max(INTERVAL, took / SHARE)):
             own, others = held(main), 0
             for child in main.children(recursive=True):
                 try:
@@ -108,6 +116,7 @@ class Watch(threading.Thread):
             together = min(own, held(main)) + others  # a worker that started meanwhile shares what was this one's alone
             for name, value in {"main process": own, "workers": others, "together": together}.items():
                 self.peaks[name] = max(self.peaks[name], value)
+            took, self.seconds = time.thread_time() - self.seconds, time.thread_time()
 
 
 def peaks_of(settings: Settings, dataset: Path, rows: int, way: str) -> dict[str, int]:

@@ -63,7 +63,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a step took: seconds, CPU seconds of all its processes, peak bytes of memory, bytes that it left on the disk."""
+    """What a step took: seconds, CPU seconds of all its processes without those of the looks at their memory, peak bytes of memory, bytes that it left on the disk."""
 
     seconds: float
     cpu: float
@@ -165,7 +165,7 @@ def measured(settings: Settings, folder: Path, step: str) -> tuple[float, float,
     watch.over.set()
     watch.join()
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = time.process_time() - cpu + children.ru_utime + children.ru_stime
+    cpu = time.process_time() - cpu - watch.seconds + children.ru_utime + children.ru_stime
     return seconds, cpu, watch.peaks["together"], written(folder) - before
 
 
