@@ -16,13 +16,14 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pandas as pd
 
 from hf_galaxy.cutouts.positions import OWN, Galaxy, Positions
 from hf_galaxy.errors import BadInput, unwritable
 from hf_galaxy.files import check_new, only_writer_of, remove_partial, whole_file, write_json
+from hf_galaxy.plain_json import mapping_in, text_of
 from hf_galaxy.safe_text import csv_rows
 
 IMAGES, TABLE, FAILED, REQUEST, JOURNAL = "images", "cutouts.csv", "failed.csv", "request.json", ".journal"
@@ -135,9 +136,9 @@ def _check_request(path: Path, request: dict[str, object]) -> None:
             check_new(path)
         return
     try:
-        earlier = json.loads((path / REQUEST).read_text(encoding="utf-8"))
+        earlier = mapping_in((path / REQUEST).read_bytes())
         other = next((name for name in request if json.dumps(request[name]) != json.dumps(earlier.get(name))), None)
-    except (ValueError, AttributeError) as error:
+    except ValueError as error:
         raise BadInput(f"{path / REQUEST}: is not what this command writes; choose another --out") from error
     if other:
         raise BadInput(
@@ -161,14 +162,29 @@ def _read_journal(path: Path, present: set[str]) -> dict[str, dict]:
         return {}
     lines = path.read_bytes().splitlines(keepends=True)
     try:
-        entries = [json.loads(line) for line in lines if line.endswith(b"\n")]  # a killed writer leaves part of a line
-        kept = {entry["id_str"]: entry for entry in entries}
-        kept = {galaxy: entry for galaxy, entry in kept.items() if entry["image"] in present}
-    except (ValueError, TypeError, KeyError) as error:
+        entries = [_entry(line) for line in lines if line.endswith(b"\n")]  # a killed writer leaves part of a line
+    except ValueError as error:
         raise BadInput(
             f"{path}: is not what this command writes; remove it, and all pictures are made again"
         ) from error
+    kept = {entry["id_str"]: entry for entry in entries}
+    kept = {galaxy: entry for galaxy, entry in kept.items() if entry["image"] in present}
     if len(kept) < len(lines):
         with whole_file(path) as partial:
             partial.write_text("".join(f"{json.dumps(entry)}\n" for entry in kept.values()), encoding="utf-8")
     return kept
+
+
+def _entry(line: bytes) -> dict[str, Any]:
+    """A line of the journal.
+
+    Raises:
+        ValueError: it is none.
+    """
+    entry = mapping_in(line)
+    for key in ("id_str", "image"):
+        text_of(entry, key)
+    missing = entry.setdefault("missing", None)
+    if missing is not None and not (isinstance(missing, int | float) and 0 <= missing <= 1):
+        raise ValueError("its missing is no share")
+    return entry

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 SUFFIXES = re.compile(r".*\.(fits|fit|fts)(\.(fz|gz))?", re.IGNORECASE)
 WORD_ENDS = re.compile(r"[-_./\\]")  # in the names of files
-UNREADABLE = (OSError, ValueError, TypeError, IndexError)  # what astropy raises of a file that is damaged
+LARGEST_FIELD = 4  # times the pixels of a tile: more than half of a larger one would be missing anyway
 
 
 def tile_files(source: str, bands: tuple[str, ...]) -> list[tuple[Path, ...]]:
@@ -111,10 +111,14 @@ class Image:
         """
         from astropy.nddata import Cutout2D
 
-        width, height = np.maximum(1, np.rint(field.arcsec / self.scales)).astype(int)
+        with np.errstate(all="ignore"):
+            sides = np.maximum(1, np.rint(field.arcsec / self.scales))
+        if not sides.prod() <= LARGEST_FIELD * self.values.size:  # nor if a header says that a pixel has no size
+            raise BadInput(f"its field is more than {LARGEST_FIELD} times as large as its tile")
+        width, height = sides.astype(int)
         try:
             cut = Cutout2D(self.values, tuple(place), (height, width), mode="partial", fill_value=np.nan)
-        except UNREADABLE as error:
+        except Exception as error:  # astropy raises many kinds
             raise BadInput(f"its tile cannot be read ({' '.join(str(error).split())})") from error
         header = self.header.copy()
         for axis, (first, start) in enumerate(zip(cut.origin_original, cut.slices_cutout[::-1], strict=True), 1):
@@ -127,18 +131,27 @@ class Tile:
     """A tile, open.
 
     Attributes:
+        name: of its first file.
         images: one for each band.
         centre: (3,) unit vector to its middle.
         radius: angle from there to its farthest corner, in degrees.
     """
 
+    name: str
     images: tuple[Image, ...]
     centre: np.ndarray
     radius: float
 
     def pixels(self, places: SkyCoord) -> list[np.ndarray]:
-        """The x and y of places on the image of each band: for each (N, 2)."""
-        return [np.stack(image.wcs.world_to_pixel(places), axis=-1) for image in self.images]
+        """The x and y of places on the image of each band: for each (N, 2).
+
+        Raises:
+            BadInput: the WCS of an image has no pixels for them.
+        """
+        try:
+            return [np.stack(image.wcs.world_to_pixel(places), axis=-1) for image in self.images]
+        except Exception as error:  # astropy raises many kinds
+            raise BadInput(f"{self.name}: its WCS is of no use ({' '.join(str(error).split())})") from error
 
     def shows(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
         """(N,) bool: whether places are on the images of all bands.
@@ -160,7 +173,11 @@ def opened(files: Sequence[Path]) -> Iterator[Tile]:
     """
     with ExitStack() as stack:
         images = tuple(stack.enter_context(_image(file)) for file in files)
-        yield Tile(images, *_circle(images[0]))
+        try:
+            circle = _circle(images[0])
+        except Exception as error:  # astropy raises many kinds
+            raise BadInput(f"{files[0]}: its WCS is of no use ({' '.join(str(error).split())})") from error
+        yield Tile(str(files[0]), images, *circle)
 
 
 @contextmanager
@@ -173,7 +190,7 @@ def _image(file: Path) -> Iterator[Image]:
         try:
             hdus = stack.enter_context(fits.open(file, memmap=True, do_not_scale_image_data=True))
             image = next(filter(None, (_of_hdu(hdu, place, file) for place, hdu in enumerate(hdus))), None)
-        except UNREADABLE as error:
+        except Exception as error:  # astropy raises many kinds
             raise BadInput(f"{file}: cannot be read as a FITS file ({' '.join(str(error).split())})") from error
         if image is None:
             raise BadInput(f"{file}: has no image of two axes with a WCS")

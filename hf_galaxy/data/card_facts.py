@@ -18,9 +18,32 @@ from huggingface_hub.errors import (
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.schema import NATIVE
 from hf_galaxy.errors import BadInput
+from hf_galaxy.plain_json import mapping_in, mapping_of, text_of, texts_of
 
 logger = logging.getLogger(__name__)
 STATISTICS = "statistics.json"  # beside a dataset's card
+MOST_ARCSEC = 3600.0  # within which two galaxies may be called the same
+
+
+def read_statistics(file: Path) -> dict[str, Any]:
+    """The content of statistics.json, of anybody: what other code than its comparison with the data needs of it has its type.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    statistics = mapping_in(file.read_bytes())
+    if statistics.get("rendering") is not None:
+        Rendering.of(mapping_of(statistics["rendering"]))
+    for key, check in {"license": text_of, "notes": texts_of}.items():
+        if key in statistics:
+            check(statistics, key)
+    if "fluxes" in statistics:
+        texts_of(statistics["fluxes"], "bands")
+    mapping_of(statistics.get("values", {}))
+    arcsec = statistics.get("arcsec", 0)
+    if not isinstance(arcsec, int | float) or not 0 <= arcsec <= MOST_ARCSEC:
+        raise ValueError("its arcsec is no angle between neighbours")
+    return statistics
 
 
 def card_section(text: str, heading: str) -> str:

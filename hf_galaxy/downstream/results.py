@@ -6,7 +6,6 @@ and their replicates count the same galaxies; so the terms of a comparison are d
 """
 
 import itertools
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +16,8 @@ import numpy as np
 from hf_galaxy.downstream.label_efficiency import is_main, labels_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.bootstrap import estimate_of, mean_and_draws, or_none, ratios, verdict_of
+from hf_galaxy.plain_json import parsed, text_of, texts_of
+from hf_galaxy.plain_values import number
 from hf_galaxy.reports.records_file import FILE, in_order, read_records
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ Draws = dict[tuple, np.ndarray]
 
 CELLS, ABOUT = "cells", "benchmark.json"  # the folder of cells and the description, in the folder of a benchmark
 LINEAR, FULL = "linear", "full"
+MOST = 1e150  # the square of a larger number is none
 KIND = ["task", "start", "mode", "share"]  # cells of a kind differ only in their seed
 _CELL_TYPES = {
     "task": str, "start": str, "mode": str, "share": (int, float), "seed": int, "galaxies": int, "test_galaxies": int,
@@ -47,6 +49,17 @@ def read_about(file: Path) -> dict[str, Any]:
         BadInput: it is missing or broken.
     """
     about = _read(file, _ABOUT_TYPES)
+    try:
+        for group, lists in (("tasks", ()), ("starts", ("learnt_from",))):
+            for each in about[group].values():
+                text_of(each, "title" if group == "starts" else "measure")
+                for key in lists:
+                    texts_of(each, key)
+        texts_of(about, "modes")
+        _numbers_of(about, "shares")
+        _numbers_of(about, "seeds")
+    except ValueError as error:
+        raise BadInput(f"{file}: is broken: {error}; write it again with the benchmark") from error
     if about["reference"] not in about["starts"]:
         raise BadInput(f"{file}: the reference {about['reference']} is not among the starts")
     return about
@@ -88,7 +101,7 @@ def read_cells(folder: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _read(file: Path, types: dict[str, Any]) -> dict[str, Any]:
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = parsed(file.read_bytes())
     except (OSError, ValueError) as error:
         raise BadInput(f"{file}: cannot be read as JSON ({error})") from error
     return _typed(file, data, types)
@@ -112,13 +125,43 @@ def _check(file: Path, cell: dict[str, Any], about: dict[str, Any]) -> None:
         raise BadInput(f"{file}: {cell['start']} was pretrained with galaxies of {cell['task']}; remove the cell")
     if cell["measure"] != task["measure"] or cell["measure"] not in cell["figures"]:
         raise BadInput(f"{file}: lacks the measure of its task, {task['measure']}")
+    for key in ("share", "seed", "galaxies", "test_galaxies", "chosen", "parameters", "seconds"):
+        if not _is_number(cell[key]):
+            raise BadInput(f"{file}: its {key} is no usual number; remove the file, and measure the cell again")
+    try:
+        grid = [number(value) for value in cell["grid"]]
+    except ValueError:
+        grid = []
+    if not grid:
+        raise BadInput(f"{file}: its grid has other keys than numbers; remove the file, and measure the cell again")
     for name, figure in cell["figures"].items():
+        if not isinstance(figure, dict) or not {"model", "baseline", "replicates"} <= figure.keys():
+            raise BadInput(f"{file}: {name} lacks a loss, its baseline or replicates; measure it again")
+        value, replicates = figure["model"], figure["replicates"]
         least = -1e-9  # an excess of 0, rounded
-        value = figure.get("model")
-        if (value is None and name == cell["measure"]) or (value is not None and not least <= value < math.inf):
+        if (value is None and name == cell["measure"]) or (
+            value is not None and not (_is_number(value) and value >= least)
+        ):
             raise BadInput(f"{file}: {name} is {value}, but losses are numbers of 0 or more; measure it again")
-        if not figure.get("replicates"):
+        if not isinstance(replicates, list) or not replicates or not all(map(_is_number_or_none, replicates)):
             raise BadInput(f"{file}: {name} lacks the replicates of a bootstrap; measure it again")
+        if not _is_number_or_none(figure["baseline"]):
+            raise BadInput(f"{file}: {name} has a baseline that is no number; measure it again")
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value of JSON is a number that can be computed with."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MOST
+
+
+def _is_number_or_none(value: object) -> bool:
+    return value is None or _is_number(value)
+
+
+def _numbers_of(about: dict[str, Any], key: str) -> None:
+    """Raise a ValueError unless it is a list of numbers."""
+    if not about[key] or not all(map(_is_number, about[key])):
+        raise ValueError(f"its {key} are no list of numbers")
 
 
 def _replicates(cell: dict[str, Any]) -> list[list[float | None]]:

@@ -7,6 +7,7 @@ A backbone is named by a timm architecture ("convnext_atto") or by "transformers
 
 import inspect
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -104,9 +105,15 @@ def transformers_config(source: str) -> PreTrainedConfig:
 
 
 def _processor_normalisation(source: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each colour, by the image processor of a folder or Hub id; those of ImageNet if it states none."""
     try:
         processor = AutoImageProcessor.from_pretrained(source, backend="pil")
-    except (OSError, ValueError) as error:  # there is none, or the Hub denies access
+        mean, std = (tuple(map(float, each)) for each in (processor.image_mean, processor.image_std))
+        if not (len(mean) == len(std) == RGB and min(std) > 0 and all(map(math.isfinite, (*mean, *std)))):
+            raise ValueError(f"image_mean {mean} and image_std {std} are not those of {RGB} colours")
+        return mean, std
+    # There is none, the Hub denies access, or transformers raises one of many kinds about what others have written.
+    except Exception as error:
         reason = " ".join(str(error).split())[:200]
         logger.warning(
             "%s: has no readable image processor (%s), so pictures are normalised with the mean and standard deviation "
@@ -114,7 +121,6 @@ def _processor_normalisation(source: str) -> tuple[tuple[float, ...], tuple[floa
             source, reason,
         )  # fmt: skip
         return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-    return tuple(processor.image_mean), tuple(processor.image_std)
 
 
 def build(

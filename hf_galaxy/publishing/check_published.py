@@ -7,10 +7,9 @@ from pathlib import Path
 
 import datasets
 
-from hf_galaxy.data.card_facts import STATISTICS
+from hf_galaxy.data.card_facts import STATISTICS, read_statistics
 from hf_galaxy.data.streaming import StreamedRows, open_stream
 from hf_galaxy.errors import BadInput
-from hf_galaxy.plain_json import mapping_in
 from hf_galaxy.publishing.check import Finding, check_dataset
 
 
@@ -28,7 +27,7 @@ def check_published(dataset: str, config: str | None, tolerance: float, threads:
     if own.exists() and config in (None, "default"):  # statistics and card are of the default configuration
         card = (own.parent / "README.md").read_text(encoding="utf-8") if (own.parent / "README.md").exists() else ""
         try:
-            statistics = mapping_in(own.read_bytes())
+            statistics = read_statistics(own)
         except ValueError:
             statistics = {}  # which agrees with no data
     findings = check_dataset(splits, stated, statistics, card, tolerance, threads)

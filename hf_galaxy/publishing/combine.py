@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_galaxy.data.card_facts import STATISTICS
+from hf_galaxy.data.card_facts import STATISTICS, read_statistics
 from hf_galaxy.data.fluxes import FLUX
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.schema import NATIVE, SPLITS, InvalidVotes, class_name, has_fluxes, row_features, votes_in
@@ -25,7 +25,6 @@ from hf_galaxy.importing.categories import Categories
 from hf_galaxy.importing.column_file import ColumnFile, Texts
 from hf_galaxy.importing.groups import Groups, hashes_of
 from hf_galaxy.importing.plan import AS_IT_WAS, Batch, LeftOut
-from hf_galaxy.plain_json import mapping_in
 
 NAME = "id_str"
 ROWS_AT_ONCE = 20_000  # of which names and votes are in memory
@@ -201,7 +200,7 @@ class Part:
             raise BadInput(f"{folder}: is not a published dataset with votes ({reason})") from error
         own = folder / STATISTICS
         try:
-            statistics = mapping_in(own.read_bytes()) if own.exists() else {}
+            statistics = read_statistics(own) if own.exists() else {}
         except ValueError as error:
             raise BadInput(f"{own}: holds no statistics ({error})") from error
         files = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in sorted((folder / "data").rglob("*.parquet"))]
