@@ -29,8 +29,8 @@ TABLES = {
         ["| given back / kept |", "| test_convnext |"],
     ),
     "busy_machine": (
-        ["--backbones", "test_convnext", "--image-size", 32, "--batch-size", 8, "--seconds", 0.1, "--repeats", 1],
-        ["| test_convnext | nothing |", "| test_convnext | a loop in another session |"],
+        ["--work", "train", "predict", "space", "--backbones", "test_convnext", "--image-size", 32, "--batch-size", 8, "--seconds", 0.1, "--repeats", 1],
+        ["| test_convnext | nothing |", "| test_convnext | a loop in another session |", "| small | nothing |"],
     ),
     "onnx_speed": (
         ["--backbones", "test_convnext", "--image-sizes", 32, "--batches", 1, "--threads", 1, "--rounds", 1],
