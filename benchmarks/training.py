@@ -33,6 +33,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.constant_votes import ConstantVotes
 from hf_galaxy.evaluation.vote_metrics import VoteMetrics
 from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
+from hf_galaxy.models.head_activation import HEAD_ACTIVATIONS
 from hf_galaxy.models.model import GalaxyConfig, GalaxyForVotes
 from hf_galaxy.models.start import resolve_start
 from hf_galaxy.training.augmentation import train_view
@@ -228,6 +229,7 @@ def parts(bench: Bench) -> dict[str, float]:
     leaf = outputs.detach().requires_grad_()
     baseline = ConstantVotes.of([votes.cpu().numpy()], tree, min_votes=20)
     metrics = VoteMetrics(tree, baseline)
+    activation = HEAD_ACTIVATIONS[model.config.head_activation]
 
     def network():
         with bench.accelerator.autocast():
@@ -235,7 +237,7 @@ def parts(bench: Bench) -> dict[str, float]:
         total.backward()
 
     def likelihood():  # as in GalaxyForVotes.forward
-        concentrations = 1 + 100 * leaf.sigmoid()
+        concentrations = activation.concentrations(leaf)
         expected_fractions(concentrations, tree)
         dirichlet_multinomial_nll(votes, concentrations, tree).sum(dim=1).mean().backward()
 

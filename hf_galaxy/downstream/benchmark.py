@@ -23,7 +23,7 @@ from hf_galaxy.reports import records_file
 from hf_galaxy.reports.records_file import read_records
 from hf_galaxy.reports.run_record import FILE, RunRecord
 from hf_galaxy.sweeps.grid import STATE_DIR, name_of
-from hf_galaxy.training.settings import Settings, settings_of
+from hf_galaxy.training.settings import Settings, has_concentrations, settings_of
 
 Mode = Literal["linear", "full"]
 # Full finetuning: the same for every start, but for the learning rate.
@@ -170,7 +170,9 @@ class Benchmark:
             "command": typed("--page"),
             "reference": self.reference,
             "tasks": {
-                name: {"title": t.title, "dataset": t.dataset, "kind": t.kind, "measure": t.measure, "note": t.note, "folds": t.folds}
+                name: {
+                    "title": t.title, "dataset": t.dataset, "kind": t.kind, "measure": t.measure, "note": t.note, "folds": t.folds, **_head_of(t),
+                }
                 for name, t in self.tasks.items()
             },
             "starts": {
@@ -199,6 +201,13 @@ class Benchmark:
                 f"{FULL['layer_decay']}, weight decay {FULL['weight_decay']}, dropout {FULL['head_dropout']} before the head",
             },
         }  # fmt: skip
+
+
+def _head_of(task: Task) -> dict[str, str]:
+    """What the head of votes is, if it is not that which all had before there was a choice."""
+    activation = task.options.get("head_activation", Settings.head_activation)
+    is_new = has_concentrations(task.kind, Settings.likelihood) and activation != "sigmoid"
+    return {"head_activation": activation} if is_new else {}
 
 
 def datasets_of(start: Start) -> set[str]:

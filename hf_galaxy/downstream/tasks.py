@@ -19,7 +19,7 @@ READING = tuple(field.name for field in dataclasses.fields(Reading))
 TASK_SETS = Path(__file__).parent / "task_sets"
 # The options of a run that a task may set, beside those of its target. The benchmark sets the others.
 OWN = {"title": str, "dataset": str, "measure": str, "folds": bool, "note": str}
-OPTIONS = (*READING, "task", "rotate", "flip", "min_votes", "streaming")
+OPTIONS = (*READING, "task", "rotate", "flip", "min_votes", "streaming", "head_activation")
 
 
 @dataclass(frozen=True)

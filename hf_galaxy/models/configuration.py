@@ -11,6 +11,7 @@ from hf_galaxy.data.views import Framing
 from hf_galaxy.decision_tree import DecisionTree, load_tree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models.backbones import architecture
+from hf_galaxy.models.head_activation import HEAD_ACTIVATIONS
 from hf_galaxy.models.remote_code import forget_code
 
 
@@ -22,6 +23,7 @@ class GalaxyConfig(PreTrainedConfig):
         tree: for votes: a campaign's name, a list of names or a DecisionTree; config.json holds all of it.
         image_size, crop: how pictures are framed (`views.Framing`).
         likelihood: of the votes, "dirichlet_multinomial" or "multinomial".
+        head_activation: from outputs of the head to concentrations of the Dirichlet distributions: a name in `head_activation.HEAD_ACTIVATIONS`.
         label_smoothing: for classes, in training: the share of each label that is distributed over all classes.
         class_weights: for classes, in training: the weight of each class in the loss; None: all 1.
         values: for regression: their names, in the order of the outputs.
@@ -44,6 +46,7 @@ class GalaxyConfig(PreTrainedConfig):
     image_size: int = 224
     crop: float = 1.0
     likelihood: str = "dirichlet_multinomial"
+    head_activation: str = "softplus"
     label_smoothing: float = 0.0
     class_weights: list | tuple | None = None
     values: list | tuple | None = None
@@ -59,6 +62,11 @@ class GalaxyConfig(PreTrainedConfig):
     pixel_mean: list | tuple | None = None
     pixel_std: list | tuple | None = None
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "GalaxyConfig":
+        """As in transformers. Files from before there was a choice of activations do not name theirs: it was the sigmoid."""
+        return super().from_dict({"head_activation": "sigmoid"} | config_dict, **kwargs)
+
     def __post_init__(self, **kwargs: Any) -> None:
         if self.pixel_mean is None:
             described = architecture(self.backbone)
@@ -72,6 +80,8 @@ class GalaxyConfig(PreTrainedConfig):
             self._check_bands()
         if self.likelihood not in {"dirichlet_multinomial", "multinomial"}:
             raise BadInput(f"likelihood {self.likelihood!r}: choose dirichlet_multinomial or multinomial")
+        if self.head_activation not in HEAD_ACTIVATIONS:
+            raise BadInput(f"head_activation {self.head_activation!r}: choose {' or '.join(HEAD_ACTIVATIONS)}")
         if not 0 < self.crop <= 1:
             raise BadInput(f"crop {self.crop}: must be a share of the picture's side, in (0, 1]")
         if self.values is not None:

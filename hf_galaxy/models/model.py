@@ -32,6 +32,7 @@ from hf_galaxy.losses import (
 )
 from hf_galaxy.models.backbones import build, set_checkpointing
 from hf_galaxy.models.configuration import GalaxyConfig
+from hf_galaxy.models.head_activation import HEAD_ACTIVATIONS
 from hf_galaxy.models.remote_code import save_code
 
 
@@ -207,8 +208,7 @@ def _frozen_modules(module: nn.Module) -> list[nn.Module]:
 class GalaxyForVotes(GalaxyPreTrainedModel):
     """Predicts the votes of volunteers: for every question of the tree a Dirichlet over its vote fractions.
 
-    concentrations = 1 + 100 * sigmoid(linear(features)), so each lies in (1, 101), as in Zoobot (`CustomTop`,
-    huggingface.co/papers/2102.08414): never a peak at the corners, never more certain than about a hundred volunteers.
+    concentrations = activation(linear(features)), with `config.head_activation` (`head_activation.HEAD_ACTIVATIONS`).
     With `likelihood="multinomial"` fractions = softmax(linear(features)) within each question.
     """
 
@@ -235,11 +235,18 @@ class GalaxyForVotes(GalaxyPreTrainedModel):
         return torch.cat([part for part in (answer.fractions, answer.concentrations) if part is not None], dim=1)
 
     def head_mismatch(self, other: GalaxyPreTrainedModel) -> str | None:
-        """Also models of another likelihood."""
-        mismatch = super().head_mismatch(other)
-        if mismatch is None and other.config.likelihood != self.config.likelihood:
-            return f"has --likelihood {other.config.likelihood}, whose outputs mean something else"
-        return mismatch
+        """Also models of another likelihood, or another activation of its concentrations."""
+        if mismatch := super().head_mismatch(other):
+            return mismatch
+        # Without a Dirichlet distribution the activation is not used.
+        names = (
+            ("likelihood", "head_activation") if self.config.likelihood == "dirichlet_multinomial" else ("likelihood",)
+        )
+        for name in names:
+            theirs = getattr(other.config, name)
+            if theirs != getattr(self.config, name):
+                return f"has --{name.replace('_', '-')} {theirs}, whose outputs mean something else; give it, too"
+        return None
 
     def forward(
         self, pixel_values: torch.Tensor, votes: torch.Tensor | None = None, **kwargs: Any
@@ -255,7 +262,7 @@ class GalaxyForVotes(GalaxyPreTrainedModel):
             concentrations, fractions = None, question_log_softmax(outputs, self.tree).exp()
             nll = None if votes is None else multinomial_nll(votes, outputs, self.tree)
         else:
-            concentrations = 1 + 100 * outputs.sigmoid()
+            concentrations = HEAD_ACTIVATIONS[self.config.head_activation].concentrations(outputs)
             fractions = expected_fractions(concentrations, self.tree)
             nll = None if votes is None else dirichlet_multinomial_nll(votes, concentrations, self.tree)
         loss = None if nll is None else nll.sum(dim=1).mean()
@@ -265,12 +272,12 @@ class GalaxyForVotes(GalaxyPreTrainedModel):
     def start_from_constant(self, concentrations: torch.Tensor, fractions: torch.Tensor) -> None:
         """Set the head's bias so that an untrained model predicts about these constants (A,) for every galaxy.
 
-        Training then starts near the baseline, as near as concentrations above 1.5 allow, instead of with 51 for all.
+        Training then starts near the baseline, as near as the activation allows.
         """
         if self.config.likelihood == "multinomial":
             self.head.bias.copy_(fractions.clamp_min(1e-3).log())
         else:
-            self.head.bias.copy_(((concentrations - 1) / 100).clamp(0.005, 0.995).logit())
+            self.head.bias.copy_(HEAD_ACTIVATIONS[self.config.head_activation].outputs(concentrations))
 
 
 class GalaxyForImageClassification(GalaxyPreTrainedModel):

@@ -163,6 +163,8 @@ class Settings(VotesReading, Recipe):
     """For classes and labels: cutmix, alpha of the Beta distribution of the share of a view that stays, while a square of it is that of another galaxy (1 in the paper); 0: none."""
     likelihood: Literal["dirichlet_multinomial", "multinomial"] = "dirichlet_multinomial"
     """For votes: likelihood used as training loss."""
+    head_activation: Literal["softplus", "sigmoid"] = "softplus"
+    """For votes: how outputs x of the head become concentrations: softplus(x) + 0.01, or 1 + 100 sigmoid(x) as in Zoobot."""
     head_dropout: float = 0.2
     """Dropout rate of the features before the head."""
     drop_path: float = 0.0
@@ -294,10 +296,18 @@ def to_record(settings: Settings) -> dict:
 def as_recorded(recorded: dict) -> dict:
     """The settings of a record, with the defaults of options that are newer than the record.
 
-    The defaults are what older runs computed.
+    The defaults are what older runs computed, but for the concentrations of votes models, which were those of Zoobot.
     """
     later = {each.name: each.default for each in fields(Settings) if each.default is not MISSING}
-    return json.loads(json.dumps(later, default=str)) | recorded
+    settings = json.loads(json.dumps(later, default=str)) | recorded
+    if "head_activation" not in recorded and has_concentrations(settings["task"], settings["likelihood"]):
+        settings["head_activation"] = "sigmoid"
+    return settings
+
+
+def has_concentrations(task: str, likelihood: str) -> bool:
+    """Whether the outputs of a run's head become concentrations of Dirichlet distributions."""
+    return task == "votes" and likelihood == "dirichlet_multinomial"
 
 
 def settings_of(record: RunRecord) -> Settings:

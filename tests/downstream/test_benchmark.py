@@ -343,6 +343,26 @@ def test_a_benchmark_of_before_is_extended(mock_dataset, tmp_path):
     assert json.loads(file.read_text())["seeds"] == [1, 2]
 
 
+def test_a_benchmark_from_before_there_was_a_choice_of_activations_goes_on_with_the_sigmoid(mock_dataset, tmp_path):
+    benchmark = some_benchmark(mock_dataset, tmp_path, {"random": None})
+
+    def with_activation(**options):
+        tasks = {
+            name: dataclasses.replace(task, options=task.options | options) for name, task in benchmark.tasks.items()
+        }
+        return dataclasses.replace(benchmark, tasks=tasks)
+
+    old = with_activation(head_activation="sigmoid")
+    b.begin(old, {"random": True})
+    about = json.loads((tmp_path / "benchmark.json").read_text())
+    kinds = {task["kind"] for task in about["tasks"].values()}
+    assert "votes" in kinds
+    assert not any("head_activation" in task for task in about["tasks"].values()), "as then"
+    with pytest.raises(BadInput, match="is of a benchmark with another"):
+        b.begin(with_activation(), {"random": True})
+    b.begin(old, {"random": True})
+
+
 def test_a_record_holds_the_settings_of_its_run(tmp_path):
     """Each with the type that the command line gives it."""
     settings = Settings(

@@ -55,7 +55,7 @@ def test_votes_model_answers_in_the_trees_order(likelihood):
         torch.testing.assert_close(out.fractions[:, where].sum(1), torch.ones(3))
     assert out.loss.item() == pytest.approx(out.nll.sum(1).mean().item())
     if likelihood == "dirichlet_multinomial":
-        assert 1 < out.concentrations.min() < out.concentrations.max() < 101
+        assert out.concentrations.min() > 0
         torch.testing.assert_close(out.nll, dirichlet_multinomial_nll(votes, out.concentrations, tree))
     assert model(pixel_values=IMAGES).loss is None
 
@@ -199,7 +199,7 @@ def test_the_saved_processor_frames_pictures_as_the_evaluation_does(size, crop, 
 def test_an_untrained_model_can_start_from_the_constant_prediction(likelihood):
     model = votes_model(likelihood=likelihood)
     a = len(model.tree.columns)
-    concentrations = 2 + 20 * torch.rand(a)
+    concentrations = 0.1 + 20 * torch.rand(a)
     fractions = torch.cat([torch.full((w.stop - w.start,), 1 / (w.stop - w.start)) for w in model.tree.slices])
     model.start_from_constant(concentrations, fractions)
     with torch.no_grad():

@@ -244,6 +244,8 @@ def test_a_head_that_means_something_else_is_not_kept(tmp_path):
         keep_head(classifier("spiral", "smooth"), str(tmp_path / "votes"))
     with pytest.raises(BadInput, match="has --likelihood dirichlet_multinomial, whose outputs mean something else"):
         keep_head(make("test_vit", likelihood="multinomial"), str(tmp_path / "votes"))
+    with pytest.raises(BadInput, match=r"has --head-activation softplus, .* else; give it, too"):
+        keep_head(make("test_vit", head_activation="sigmoid"), str(tmp_path / "votes"))
     with pytest.raises(BadInput, match=r"has none of the columns star, galaxy, ...; leave it out"):
         keep_head(classifier("star", "galaxy"), str(tmp_path / "classes"))
     with pytest.raises(BadInput, match="none: there is no such folder"):

@@ -5,7 +5,7 @@ import pytest
 from hf_galaxy.commands import finetune, pretrain
 from hf_galaxy.errors import BadInput
 from hf_galaxy.targets import TARGETS, column_option, target_class
-from hf_galaxy.training.settings import to_record
+from hf_galaxy.training.settings import as_recorded, to_record
 
 SHARED = ["--dataset", "data/x", "--out", "runs/x", "--start", "a.b"]
 
@@ -47,6 +47,21 @@ def test_a_file_of_settings_names_it_too(option, task, tmp_path):
 def test_two_targets_are_refused(words, message):
     with pytest.raises(BadInput, match=message):
         finetune.command.read([*SHARED, *words]).check()
+
+
+@pytest.mark.parametrize(
+    ("recorded", "activation"),
+    [
+        ({"task": "votes"}, "sigmoid"),
+        ({"task": "votes", "likelihood": "dirichlet_multinomial"}, "sigmoid"),
+        ({"task": "votes", "head_activation": "softplus"}, "softplus"),
+        # Theirs is not used: such a run goes on with the default.
+        ({"task": "votes", "likelihood": "multinomial"}, "softplus"),
+        ({"task": "classes", "label": "ring"}, "softplus"),
+    ],
+)
+def test_a_record_from_before_there_was_a_choice_of_activations_is_of_the_sigmoid(recorded, activation):
+    assert as_recorded(recorded)["head_activation"] == activation
 
 
 def test_the_option_is_the_first_of_its_target():

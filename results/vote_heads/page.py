@@ -1,0 +1,136 @@
+"""Which head predicts votes best: a page of the differences between five heads, as linear probes and after finetuning.
+
+    python results/vote_heads/page.py
+
+Writes README.md (with the words of page.md.jinja) from records.parquet.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_galaxy.evaluation.bootstrap import estimate_of, mean_and_draws
+from hf_galaxy.files import whole_file
+from hf_galaxy.reports.records_file import FILE, read_records
+from hf_galaxy.reports.text import interval, render, table
+
+HERE = Path(__file__).parent
+SURVEYS = {"ceers": "CEERS", "gz2_votes": "gz2_votes", "gz2_hart": "gz2_hart", "mock": "drawn"}
+HEADS = {
+    "sigmoid": "1 + 100 sigmoid(x), as in Zoobot",
+    "exp": "exp(x)",
+    "precision": "softmax(x) (softplus(s) + 0.01)",
+    "softplus": "softplus(x) + 0.01",
+    "mixture": "two Dirichlets, softplus(x) + 0.01 each",
+}
+KINDS = ("probe", "finetune")
+LEVEL = "90"  # of intervals of votes, in per cent
+
+
+class Point:
+    """The loss of one run on its test galaxies, and in the (R,) replicates of a bootstrap over them."""
+
+    def __init__(self, test: dict[str, Any]) -> None:
+        self.test, self.loss = test, test["loss"]["model"]
+        self.replicates = np.array(test["bootstrap"]["loss"]["model"], float)
+
+
+Points = dict[tuple[str, str, str], dict[int, Point]]  # (kind, survey, head) -> seed -> its run
+
+
+def points_of(records: dict[str, dict]) -> Points:
+    points: Points = {}
+    for name, record in records.items():
+        kind, settings = Path(name).parts[-3], record["settings"]
+        survey = Path(settings["dataset"][0]).name
+        points.setdefault((kind, survey, settings["head_activation"]), {})[settings["seed"]] = Point(record["results"]["test"])
+    return points
+
+
+def losses(points: Points, kind: str) -> str:
+    """Rows are heads: the loss of each survey, and beside it how much less it is than with the sigmoid of the same seeds."""
+    rows = [["the constant prediction", *(f"{constant(points, kind, survey):.2f}" for survey in SURVEYS)]]
+    for head, title in HEADS.items():
+        rows.append([title, *(cell(points, kind, survey, head) for survey in SURVEYS)])
+    return table(["head", *SURVEYS.values()], rows)
+
+
+def constant(points: Points, kind: str, survey: str) -> float:
+    return float(np.mean([point.test["loss"]["baseline"] for point in points[kind, survey, "sigmoid"].values()]))
+
+
+def cell(points: Points, kind: str, survey: str, head: str) -> str:
+    if (kind, survey, head) not in points:
+        return "-"
+    runs = points[kind, survey, head]
+    mean = f"{np.mean([point.loss for point in runs.values()]):.2f}"
+    if len(runs) < len(points[kind, survey, "sigmoid"]):
+        mean += f" ({len(runs)} seed)"
+    if head == "sigmoid":
+        return mean
+    (old, new), draws, _ = mean_and_draws([points[kind, survey, "sigmoid"], runs], "vote heads", kind, survey, head)
+    return f"{mean}: {interval(estimate_of(new - old, draws[1] - draws[0]), lambda value: f'{value:+.2f}')}"
+
+
+def single(points: Points) -> str:
+    """The losses of linear probes with one Dirichlet distribution for each question, also in place of a mixture."""
+    rows = []
+    for head in ("softplus", "mixture"):
+        runs = [
+            [
+                point.test["loss"]["single"]
+                for point in points["probe", survey, head].values()
+                if "single" in point.test["loss"]
+            ]
+            for survey in SURVEYS
+        ]
+        rows.append([HEADS[head], *(f"{np.mean(each):.2f}" if each else "-" for each in runs)])
+    return table(["head", *SURVEYS.values()], rows)
+
+
+def counted(points: Points, kind: str) -> str:
+    """Rows are heads: the questions better than their constant, of all; and the coverage of intervals of the root question."""
+    rows = []
+    for head, title in HEADS.items():
+        row = [title]
+        for survey in SURVEYS:
+            runs = [point.test for point in points.get((kind, survey, head), {}).values()]
+            if not runs:
+                row.append("-")
+                continue
+            names = list(runs[0]["questions"])
+            better = sum(mean_of(runs, name, "model") < mean_of(runs, name, "baseline") for name in names)
+            covered = np.mean([test["calibration"]["questions"][names[0]]["coverage"][LEVEL] for test in runs])
+            row.append(f"{better} of {len(names)}; {covered:.0%}")
+        rows.append(row)
+    return table(["head", *SURVEYS.values()], rows)
+
+
+def mean_of(runs: list[dict], question: str, who: str) -> float:
+    """The mean over seeds of the loss of a question, which may have no test galaxy in one."""
+    values = [test["questions"][question]["nll"][who] for test in runs]
+    return float(np.mean([value for value in values if value is not None]))
+
+
+def page_of(records: dict[str, dict]) -> str:
+    """README.md"""
+    points = points_of(records)
+    galaxies = {
+        survey: next(r for r in records.values() if r["settings"]["dataset"] == [f"data/{survey}"])["dataset"]["splits"]["train"]
+        for survey in SURVEYS
+    }
+    return render(
+        HERE / "page.md.jinja", runs=len(records), galaxies=galaxies,
+        single=single(points),
+        losses={kind: losses(points, kind) for kind in KINDS}, counted={kind: counted(points, kind) for kind in KINDS},
+    )  # fmt: skip
+
+
+def main() -> None:
+    with whole_file(HERE / "README.md") as partial:
+        partial.write_bytes(page_of(read_records(HERE / FILE)).encode())
+
+
+if __name__ == "__main__":
+    main()
