@@ -3,7 +3,7 @@
 import base64
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
@@ -18,19 +18,22 @@ COLORMAP = colormaps["inferno"]
 SIDE = 256  # pixels of the displayed views
 
 
-def answers_html(title: str, described: dict[str, Any], volunteers: int, unlikeness: float) -> str:
+def answers_html(
+    title: str, described: dict[str, Any], volunteers: int, unlikeness: float, worth: Mapping[str, str] = {}
+) -> str:
     """The answers of one model to all questions of a campaign.
 
     Args:
         title: of the model.
         described: as of `GalaxyModel.describe`.
         unlikeness: as of `Prediction`.
+        worth: as of `GalaxyModel.worth`.
     """
     likely = {(step["question"], step["answer"]) for step in described["path"]}
     parts = [
         _familiar(unlikeness),
         f'<p class="likely">{escape(sentence("classify.likely", path=described["description"]))}</p>',
-        *(_question(each, likely, volunteers) for each in described["questions"]),
+        *(_question(each, likely, volunteers, worth.get(each["question"])) for each in described["questions"]),
     ]
     return f'<section class="answers" aria-label="{escape(title)}"><h3>{escape(title)}</h3>{"".join(parts)}</section>'
 
@@ -43,9 +46,11 @@ def _familiar(unlikeness: float) -> str:
     return f'<p class="familiar">{escape(sentence("classify.familiar", times=times))}</p>'
 
 
-def _question(question: dict[str, Any], likely: set[tuple[str, str]], volunteers: int) -> str:
+def _question(question: dict[str, Any], likely: set[tuple[str, str]], volunteers: int, worth: str | None) -> str:
     name = question["question"]
     asked = sentence("classify.asked", asked=f"{question['asked'] * volunteers:.0f}", volunteers=volunteers)
+    if worth is not None:
+        asked += sentence("classify.worth", worth=worth)
     head = "".join(
         f'<th scope="col">{escape(sentence(f"classify.{each}"))}</th>' for each in ("answer", "votes", "interval")
     )

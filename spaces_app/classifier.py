@@ -177,7 +177,7 @@ def _answers(model: GalaxyModel, prediction: Prediction | None, campaign: str, v
     if prediction is None:
         return failed_html(sentence("classify.no_campaign", model=model.title))
     described = model.describe(prediction, campaign, volunteers, asked=0 if every else 0.5)
-    return answers_html(model.title, described, volunteers, prediction.unlikeness)
+    return answers_html(model.title, described, volunteers, prediction.unlikeness, model.worth)
 
 
 def _explanation(

@@ -16,6 +16,7 @@ from hf_galaxy.models.morphology import likely_path, morphology
 from hf_galaxy.models.onnx_model import Answers, FastModel
 from hf_galaxy.models.saliency import saliency
 from hf_galaxy.reports.run_record import RunRecord
+from hf_galaxy.reports.vote_report import in_volunteers
 from picture import Picture
 
 MODELS = Path(__file__).parent / "models"
@@ -83,6 +84,12 @@ class GalaxyModel:
             campaign=campaign, volunteers=volunteers,
         )  # fmt: skip
         return described
+
+    @property
+    def worth(self) -> dict[str, str]:
+        """Of each question with enough test galaxies, what a prediction is worth in volunteers; its card has intervals."""
+        measured = self.record.results["test"].get("volunteers", {})
+        return {name: in_volunteers(each, short=True) for name, each in measured.items() if each["value"] is not None}
 
     def path(self, prediction: Prediction, campaign: str) -> list[int]:
         """The likely answers of a campaign, as columns of the tree."""

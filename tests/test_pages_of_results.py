@@ -161,6 +161,32 @@ def test_the_page_of_views_is_that_of_its_records():
     assert f"{reduction:.1f} %" in line
 
 
+def test_the_page_of_vote_heads_is_that_of_its_records():
+    folder = RESULTS / "vote_heads"
+    page, records = script_of(folder / "page.py"), read_records(folder / "records.parquet")
+    text = page.page_of(records)
+    assert_same_text(text, folder / "README.md")
+    # Independent of the page: losses are means over seeds, differences those of the same seeds.
+    losses = {}
+    for name, record in records.items():
+        settings = record["settings"]
+        assert settings["fold"] == settings["seed"]
+        key = name.split("/")[1], settings["dataset"][0], settings["head_activation"]
+        losses.setdefault(key, {})[settings["seed"]] = record["results"]["test"]["loss"]["model"]
+    for kind, table in zip(("probe", "finetune"), text.split("## After finetuning"), strict=True):
+        old, new = (losses[kind, "data/ceers", head] for head in ("sigmoid", "softplus"))
+        assert old.keys() == new.keys()
+        line = next(line for line in table.splitlines() if line.startswith("| softplus(x) + 0.01"))
+        difference = np.mean(list(new.values())) - np.mean(list(old.values()))
+        assert f"| {np.mean(list(new.values())):.2f}: {difference:+.2f} [" in line
+    # What the page says of every survey.
+    for (kind, survey, head), own in losses.items():
+        of_seeds = [losses[kind, survey, "sigmoid"][seed] for seed in own]
+        assert head == "sigmoid" or np.mean(list(own.values())) < np.mean(of_seeds)
+        if head == "mixture":
+            assert all(own[seed] < loss for seed, loss in losses[kind, survey, "softplus"].items() if seed in own)
+
+
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the repository, which knows its files")
 def test_the_folder_stays_small():
     files = subprocess.run(["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True, check=True)

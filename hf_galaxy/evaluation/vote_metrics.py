@@ -16,6 +16,7 @@ from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.evaluation import bootstrap
 from hf_galaxy.evaluation.bootstrap import mean_of_counted, ratios, six_digits
 from hf_galaxy.evaluation.constant_votes import ConstantVotes
+from hf_galaxy.evaluation.volunteers import lead_over_volunteers, seen_by, volunteers_worth
 from hf_galaxy.losses import constant, dirichlet_multinomial_nll, multinomial_nll, question_of_answer, sum_per_question
 
 BINS = 10  # of predicted fractions and of a class's probability, equally wide
@@ -73,6 +74,7 @@ class VoteMetrics:
             self._add("saturated nll (R, Q)", times @ saturated.to(precise))
             self._add("in_campaign (R, campaigns)", times @ (in_campaign > 0).to(precise))
             self._calibrate(votes, totals, outputs, precise)
+            self._compare_with_volunteers(votes, totals, fractions=outputs.fractions, times=times)
         self._compare("model", votes, totals, outputs.fractions, outputs.nll, precise, times)
         self._compare("baseline", votes, totals, fractions, constant_nll, precise)
 
@@ -97,6 +99,14 @@ class VoteMetrics:
         self._add(f"{who} correct", (correct & enough).sum(0))
         if times is not None:
             self._add(f"{who} correct (R, Q)", times @ (correct & enough).to(precise))
+
+    def _compare_with_volunteers(
+        self, votes: torch.Tensor, totals: torch.Tensor, fractions: torch.Tensor, times: torch.Tensor
+    ) -> None:
+        lead = lead_over_volunteers(votes, fractions, self.baseline.concentrations.to(times.dtype), self.tree)
+        for name, values in (("lead", lead), ("compared", seen_by(totals).to(times.dtype))):
+            self._add(f"{name} (Q, n)", values.sum(0))
+            self._add(f"{name} (R, Q, n)", (times @ values.flatten(1)).unflatten(1, values.shape[1:]))
 
     def _calibrate(self, votes: torch.Tensor, totals: torch.Tensor, outputs: Any, precise: torch.dtype) -> None:
         """Votes for each answer by predicted fraction, and the PIT histogram of their predicted distribution."""
@@ -201,6 +211,7 @@ class VoteMetrics:
             "questions": {q.name: question(i) for i, q in enumerate(self.tree.questions)},
             "campaigns": {name: campaign(i, qs) for i, (name, qs) in enumerate(self.tree.campaigns.items())},
             **({"calibration": self._calibration(sums)} if "cast (A, bins)" in sums else {}),
+            **({"volunteers": self._volunteers(sums)} if "lead (Q, n)" in sums else {}),
             **({"bootstrap": self._bootstrap(sums)} if "galaxies (R)" in sums else {}),
         }
 
@@ -241,6 +252,15 @@ class VoteMetrics:
         return {
             "questions": {q.name: over([i]) for i, q in enumerate(self.tree.questions)},
             "campaigns": {name: over(questions) for name, questions in self.tree.campaigns.items()},
+        }
+
+    def _volunteers(self, sums: dict[str, np.ndarray]) -> dict:
+        """By question, the number of volunteers whose votes predict another vote as well as the model does (`volunteers_worth`)."""
+        names = ("lead (Q, n)", "compared (Q, n)", "lead (R, Q, n)", "compared (R, Q, n)")
+        lead, compared, replicates, counted = (sums[name] for name in names)
+        return {
+            q.name: volunteers_worth(lead[i], compared[i], replicates[:, i], counted[:, i])
+            for i, q in enumerate(self.tree.questions)
         }
 
     def _bootstrap(self, sums: dict[str, np.ndarray]) -> dict:

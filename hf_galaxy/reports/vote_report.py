@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hf_galaxy.reports import charts
 from hf_galaxy.reports.measures import ALL
 from hf_galaxy.reports.target_report import Loss, Results, TargetReport, cells, loss_sentence, numbers
-from hf_galaxy.reports.text import number, table
+from hf_galaxy.reports.text import interval, number, table
 
 if TYPE_CHECKING:
     from hf_galaxy.reports.run_record import RunRecord
@@ -61,6 +61,24 @@ class VoteReport(TargetReport):
             "RMSE is the error of vote fractions between 0 and 1. Accuracy is the share of galaxies for which the answer with the "
             f"most votes is predicted. The figures of a campaign are means of its questions.{floor}"
         )
+
+    def sections(self, record: RunRecord) -> list[tuple[str, str]]:
+        """What the predictions of each question are worth, if that was measured."""
+        worth = record.results.get("test", {}).get("volunteers", {})
+        rows = [
+            [name, each["galaxies"], in_volunteers(each)] for name, each in worth.items() if each["value"] is not None
+        ]
+        if not rows:
+            return []
+        text = (
+            "How many volunteers of a galaxy one would have to ask to predict the answer of another one as well as this model does "
+            "from the picture, knowing also how often each answer is given to the training galaxies. "
+            "0: the model is no better than that alone. Where the number is beyond those who can be compared, as enough test galaxies "
+            'have more votes, it is "or more".'
+        )
+        return [
+            ("What it is worth in volunteers", f"{text}\n\n{table(['question', 'galaxies asked', 'volunteers'], rows)}")
+        ]
 
     def limits(self, record: RunRecord) -> list[str]:
         return [
@@ -187,6 +205,20 @@ class VoteReport(TargetReport):
 
 def _is_dirichlet(record: RunRecord) -> bool:
     return record.settings.get("likelihood") != "multinomial"
+
+
+def in_volunteers(worth: Results, short: bool = False) -> str:
+    """What predictions of a question are worth, with the interval: a part of the `volunteers` of the metrics of votes.
+
+    Args:
+        short: a whole number, without the interval.
+    """
+
+    def form(value: float) -> str:
+        return f"{worth['most']} or more" if value >= worth["most"] else f"{value:.{0 if short else 1}f}"
+
+    # Without an interval also where all of it is beyond what can be compared.
+    return form(worth["value"]) if short or worth["low"] == worth["high"] else interval(worth, form)
 
 
 def _excess(nll: Results, replicates: Results, galaxies: int, part: str = ALL) -> Loss:

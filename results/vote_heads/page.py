@@ -44,16 +44,23 @@ def points_of(records: dict[str, dict]) -> Points:
     for name, record in records.items():
         kind, settings = Path(name).parts[-3], record["settings"]
         survey = Path(settings["dataset"][0]).name
-        points.setdefault((kind, survey, settings["head_activation"]), {})[settings["seed"]] = Point(record["results"]["test"])
+        points.setdefault((kind, survey, settings["head_activation"]), {})[settings["seed"]] = Point(
+            record["results"]["test"]
+        )
     return points
 
 
 def losses(points: Points, kind: str) -> str:
     """Rows are heads: the loss of each survey, and beside it how much less it is than with the sigmoid of the same seeds."""
     rows = [["the constant prediction", *(f"{constant(points, kind, survey):.2f}" for survey in SURVEYS)]]
-    for head, title in HEADS.items():
+    for head, title in trained(points, kind).items():
         rows.append([title, *(cell(points, kind, survey, head) for survey in SURVEYS)])
     return table(["head", *SURVEYS.values()], rows)
+
+
+def trained(points: Points, kind: str) -> dict[str, str]:
+    """The titles of the heads that have runs of this kind."""
+    return {head: title for head, title in HEADS.items() if any(key[0] == kind and key[2] == head for key in points)}
 
 
 def constant(points: Points, kind: str, survey: str) -> float:
@@ -80,7 +87,7 @@ def single(points: Points) -> str:
         runs = [
             [
                 point.test["loss"]["single"]
-                for point in points["probe", survey, head].values()
+                for point in points.get(("probe", survey, head), {}).values()
                 if "single" in point.test["loss"]
             ]
             for survey in SURVEYS
@@ -92,7 +99,7 @@ def single(points: Points) -> str:
 def counted(points: Points, kind: str) -> str:
     """Rows are heads: the questions better than their constant, of all; and the coverage of intervals of the root question."""
     rows = []
-    for head, title in HEADS.items():
+    for head, title in trained(points, kind).items():
         row = [title]
         for survey in SURVEYS:
             runs = [point.test for point in points.get((kind, survey, head), {}).values()]
@@ -117,7 +124,9 @@ def page_of(records: dict[str, dict]) -> str:
     """README.md"""
     points = points_of(records)
     galaxies = {
-        survey: next(r for r in records.values() if r["settings"]["dataset"] == [f"data/{survey}"])["dataset"]["splits"]["train"]
+        survey: next(r for r in records.values() if r["settings"]["dataset"] == [f"data/{survey}"])["dataset"][
+            "splits"
+        ]["train"]
         for survey in SURVEYS
     }
     return render(

@@ -38,7 +38,7 @@ def shortened(value):
     return [shortened(each) for each in value[:3]] if isinstance(value, list) else value
 
 
-RECORD = shortened(json.loads((SMALL / FILE).read_text()))
+RECORD = {name: shortened(field) for name, field in json.loads((SMALL / FILE).read_text()).items()}
 CONFIG = json.loads((SMALL / "config.json").read_text())
 CONFIG["tree"]["questions"] = CONFIG["tree"]["questions"][:3]
 

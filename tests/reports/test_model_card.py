@@ -23,6 +23,7 @@ from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
 from hf_galaxy.reports import card_data, model_card, run_figures
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.reports.target_report import report_of
+from hf_galaxy.reports.vote_report import in_volunteers
 
 TREE = load_tree("gz_rings")
 
@@ -378,3 +379,30 @@ def test_a_file_that_is_no_run_record_is_refused(tmp_path):
     (tmp_path / "run.json").write_text('{"steps": 3}')
     with pytest.raises(BadInput, match=r"run.json: is no run record .*steps"):
         RunRecord.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("worth", "words", "short"),
+    [
+        ((3.21, 2.5, 4.06), "3.2 [2.5, 4.1]", "3"),
+        ((9, 8.2, 9), "9 or more [8.2, 9 or more]", "9 or more"),
+        ((9, 9, 9), "9 or more", "9 or more"),
+        ((0, 0, 0), "0.0", "0"),
+    ],
+)
+def test_what_predictions_are_worth_in_volunteers_is_in_words(worth, words, short):
+    shown = record()
+    value, low, high = worth
+    ring = {"value": value, "low": low, "high": high, "most": 9, "galaxies": 1234}
+    shown.results["test"]["volunteers"] = {"ring": ring, "rare": dict.fromkeys(ring) | {"galaxies": 4}}
+    assert in_volunteers(ring, short=True) == short
+    text = model_card.model_card(shown)
+    assert "### What it is worth in volunteers" in text
+    assert re.search(rf"^\| ring \| 1234 \| {re.escape(words)} \|$", text, re.MULTILINE)
+    assert "| rare |" not in text, "too few galaxies"
+
+
+def test_what_predictions_are_worth_is_not_said_where_it_was_not_measured():
+    shown = record()
+    assert shown.results["test"].pop("volunteers")["ring"]["galaxies"] == 49, "one has no votes"
+    assert "worth in volunteers" not in model_card.model_card(shown)

@@ -70,6 +70,14 @@ def test_the_likely_path_is_marked_in_words_and_said_first(said):
     assert captions[0] == ("Smooth or featured", "asked of 40 of 40 volunteers")
 
 
+def test_what_an_answer_is_worth_stands_beside_its_question(said):
+    html = answers_html("a model", said, 40, 0.5, {"how-rounded-gz2": "6"})
+    captions = re.findall(r"<caption><strong>([^<]+)</strong> <span class=\"asked\">([^<]+)", html)
+    worth = [words for words, caption in captions if "predicts as well as" in caption]
+    assert worth == ["How rounded"]
+    assert "; this model predicts as well as 6 of them would" in html
+
+
 def test_a_warning_stands_where_the_picture_is_unlike_and_only_there(said):
     assert 'role="alert"' in answers_html("a model", said, 40, 1.01)
     assert 'role="alert"' not in answers_html("a model", said, 40, 0.99)

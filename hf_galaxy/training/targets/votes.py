@@ -105,8 +105,8 @@ class Votes(TrainingTarget):
     def model(
         self, settings: Settings, fields: dict, baseline: dict, strata: list[np.ndarray] | None
     ) -> GalaxyForVotes:
-        fields |= dict(likelihood=settings.likelihood, head_activation=settings.head_activation)
-        model = GalaxyForVotes(GalaxyConfig(tree=self.tree, **fields))
+        head = dict(likelihood=settings.likelihood, head_activation=settings.head_activation)
+        model = GalaxyForVotes(GalaxyConfig(tree=self.tree, **head, **fields))
         constant = ConstantVotes.from_dict(baseline)
         model.start_from_constant(constant.concentrations, constant.fractions)
         return model
