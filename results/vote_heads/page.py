@@ -83,16 +83,9 @@ def cell(points: Points, kind: str, survey: str, head: str) -> str:
 def single(points: Points) -> str:
     """The losses of linear probes with one Dirichlet distribution for each question, also in place of a mixture."""
     rows = []
-    for head in ("softplus", "mixture"):
-        runs = [
-            [
-                point.test["loss"]["single"]
-                for point in points.get(("probe", survey, head), {}).values()
-                if "single" in point.test["loss"]
-            ]
-            for survey in SURVEYS
-        ]
-        rows.append([HEADS[head], *(f"{np.mean(each):.2f}" if each else "-" for each in runs)])
+    for head, loss in (("softplus", "model"), ("mixture", "single")):
+        runs = [points["probe", survey, head].values() for survey in SURVEYS]
+        rows.append([HEADS[head], *(f"{np.mean([run.test['loss'][loss] for run in each]):.2f}" for each in runs)])
     return table(["head", *SURVEYS.values()], rows)
 
 
