@@ -49,7 +49,7 @@ def files_of(folder):
     }
 
 
-@pytest.mark.parametrize("made", [classed_records, voted_records])
+@pytest.mark.parametrize("made", [pytest.param(classed_records, marks=pytest.mark.nightly), voted_records])
 def test_the_page_of_a_study_is_the_same_to_the_byte(made, script, tmp_path):
     sizes = {"sizes": (300, 1_000, 3_000, 10_000), "backbones": BACKBONES, "replicates": 20}
     records = save(

@@ -71,7 +71,7 @@ def test_options_in_a_file_are_those_of_the_command_line_or_refused_with_its_nam
     st.sampled_from([".json", ".yaml"]),
 )
 @example(b"[" * 50_000, ".json")
-@example(b"[" * 2_000, ".yaml")
+@example(b"[" * 1_000, ".yaml")
 @example(b"{a: &a [x,x], b: &b [*a,*a], c: &c [*b,*b], d: &d [*c,*c]}", ".yaml")
 @example(
     (
