@@ -51,11 +51,24 @@ def points_of(records: dict[str, dict]) -> Points:
 
 
 def losses(points: Points, kind: str) -> str:
-    """Rows are heads: the loss of each survey, and beside it how much less it is than with the sigmoid of the same seeds."""
+    """Rows are heads: the loss of each survey, and beside it its difference from the sigmoid's with the same seeds; then what a mixture adds."""
     rows = [["the constant prediction", *(f"{constant(points, kind, survey):.2f}" for survey in SURVEYS)]]
     for head, title in trained(points, kind).items():
         rows.append([title, *(cell(points, kind, survey, head) for survey in SURVEYS)])
+    rows.append(
+        [
+            "two Dirichlets less one, both softplus",
+            *(difference(points, kind, survey, "softplus", "mixture") for survey in SURVEYS),
+        ]
+    )
     return table(["head", *SURVEYS.values()], rows)
+
+
+def difference(points: Points, kind: str, survey: str, before: str, after: str) -> str:
+    """By how much another head changes the loss, with the seeds that both have."""
+    parts = [points[kind, survey, head] for head in (before, after)]
+    (old, new), draws, _ = mean_and_draws(parts, "vote heads", kind, survey, before, after)
+    return interval(estimate_of(new - old, draws[1] - draws[0]), lambda value: f"{value:+.2f}")
 
 
 def trained(points: Points, kind: str) -> dict[str, str]:
@@ -76,8 +89,7 @@ def cell(points: Points, kind: str, survey: str, head: str) -> str:
         mean += f" ({len(runs)} seed)"
     if head == "sigmoid":
         return mean
-    (old, new), draws, _ = mean_and_draws([points[kind, survey, "sigmoid"], runs], "vote heads", kind, survey, head)
-    return f"{mean}: {interval(estimate_of(new - old, draws[1] - draws[0]), lambda value: f'{value:+.2f}')}"
+    return f"{mean}: {difference(points, kind, survey, 'sigmoid', head)}"
 
 
 def single(points: Points) -> str:
