@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -136,40 +137,46 @@ def _pieces(path: Path, wanted: Collection[str], rows: int) -> Iterator[pd.DataF
     header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, index_col=False, **dialect)
     _check_once(path, header.iloc[0].str.strip().tolist(), wanted)
     names = _header(path, dialect)
-    if _first_width(beginning, dialect) > len(names):
-        names.append(BEHIND)
+    behind = [f"{BEHIND}, {place}" for place in range(len(names), _first_width(beginning, dialect))]
+    names += behind
     # index_col: a comma too many at the end of the rows would shift all columns by one
     how = dict(dtype=str, keep_default_na=False, header=0, names=names, index_col=False, **dialect)
-    if not set(names) <= {*wanted, BEHIND}:  # else pandas would accept further rows with too many cells
-        how["usecols"] = lambda column: column in wanted or column == BEHIND
+    if not set(names) <= {*wanted, *behind}:  # else pandas would accept further rows with too many cells
+        how["usecols"] = lambda column: column in wanted or column in behind
     if dialect["sep"] == ";":
-        yield _without_behind(path, pd.read_csv(path, **how)).apply(_with_decimal_points)
+        yield _without_behind(path, pd.read_csv(path, **how), behind).apply(_with_decimal_points)
         return
     with pd.read_csv(path, chunksize=rows, **how) as pieces:
-        yield from (_without_behind(path, piece) for piece in pieces)
+        yield from (_without_behind(path, piece, behind) for piece in pieces)
 
 
 def _first_width(beginning: bytes, dialect: dict[str, Any]) -> int:
     """The number of cells in the first row of a CSV file below its header; 0 if there is none."""
-    lines = beginning.decode(dialect["encoding"], errors="replace").splitlines(keepends=True)[dialect["skiprows"] :]
+    lines = _lines(beginning.decode(dialect["encoding"], errors="replace"))[dialect["skiprows"] :]
     rows = filter(None, csv.reader(lines, delimiter=dialect["sep"], skipinitialspace=True))
     next(rows, None)
     return len(next(rows, []))
 
 
-def _without_behind(path: Path, piece: pd.DataFrame) -> pd.DataFrame:
-    """Rows without the column `BEHIND`, which is for a comma too many; "" where they end too early.
+def _lines(text: str) -> list[str]:
+    """The lines of a text, with their ends. `splitlines` also ends one at separators of Unicode, which may stand in a cell."""
+    return io.StringIO(text, newline="").readlines()
+
+
+def _without_behind(path: Path, piece: pd.DataFrame, behind: Collection[str]) -> pd.DataFrame:
+    """Rows without the columns `behind` the last, which are for commas too many; "" where they end too early.
 
     Raises:
         BadInput: a row has a cell there.
     """
-    behind = piece.pop(BEHIND).fillna("") if BEHIND in piece else pd.Series(dtype=str)
-    if (wrong := behind != "").any():
-        row = wrong.idxmax()
-        raise BadInput(
-            f"{path}, row {row + 1}: has more cells than the header has columns, the last {behind[row]!r}; texts with a separator in them "
-            "need quotes"
-        )
+    for column in behind:
+        cells = piece.pop(column).fillna("")
+        if (wrong := cells != "").any():
+            row = wrong.idxmax()
+            raise BadInput(
+                f"{path}, row {row + 1}: has more cells than the header has columns, such as {cells[row]!r}; texts with a separator in "
+                "them need quotes"
+            )
     return piece.fillna("")
 
 
@@ -209,7 +216,7 @@ def _dialect(path: Path, beginning: bytes) -> dict[str, Any]:
     Such lines begin with # and have no separator, like the first one of a table of SDSS SkyServer; the header is the next.
     """
     encoding = "utf-16" if beginning.startswith(UTF_16) else "utf-8"
-    lines = beginning.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace").splitlines()
+    lines = _lines(beginning.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace"))
     skipped = 0
     while (
         skipped < len(lines) and lines[skipped].strip()[:1] in ("#", "") and not set(lines[skipped]) & set(SEPARATORS)

@@ -98,20 +98,24 @@ def test_blanks_around_the_cells_of_a_csv_file_are_none_of_them(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "message"),
+    ("rows", "message", "some"),
     [
-        ("1,2\n1,2,3\n", "Expected 2 fields in line 3, saw 3"),
-        ("1,2,\n1,2,3\n", "row 2: has more cells than the header has columns, the last '3'"),
+        # Below the first row, pandas counts the cells of whole rows only.
+        ("1,2\n1,2,3\n", "Expected 2 fields in line 3, saw 3", ["ab"]),
+        ("1,2,\n1,2,3\n", "row 2: has more cells than the header has columns, such as '3'", ["a", "ab"]),
+        ("1,2,,3\n1,2\n", "row 1: has more cells than the header has columns, such as '3'", ["a", "ab"]),
+        (",\u2028,3\n", "row 1: has more cells than the header has columns, such as '3'", ["a", "ab"]),
     ],
 )
-def test_a_row_with_too_many_cells_is_refused(tmp_path, rows, message):
-    (tmp_path / "t.csv").write_text(f"a,b\n{rows}")
-    with pytest.raises(ValueError, match=message):
-        read_texts(tmp_path / "t.csv", ["a", "b"])
+def test_a_row_with_too_many_cells_is_refused(tmp_path, rows, message, some):
+    (tmp_path / "t.csv").write_text(f"a,b\n{rows}", encoding="utf-8")
+    for wanted in some:
+        with pytest.raises(ValueError, match=message):
+            read_texts(tmp_path / "t.csv", list(wanted))
 
 
 def test_rows_may_end_with_a_separator_or_too_early(tmp_path, recwarn):
-    (tmp_path / "t.csv").write_text("a,b\n1,2,\n3\n")
+    (tmp_path / "t.csv").write_text("a,b\n1,2,,\n3\n")
     assert read_texts(tmp_path / "t.csv", ["a", "b"]).to_dict("list") == {"a": ["1", "3"], "b": ["2", ""]}
     assert not recwarn.list
 
