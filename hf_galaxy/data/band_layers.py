@@ -14,7 +14,8 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from hf_galaxy.data.fluxes import SCALE, arcsec_per_pixel_of
+from hf_galaxy.data.fluxes import arcsec_per_pixel_of
+from hf_galaxy.data.hdf5_files import FILTERS, PLANES, hdf5_arrays
 from hf_galaxy.data.packed_fits import image_values
 from hf_galaxy.data.pictures import FITS_START, GZIP_START, MAX_BYTES, kind_of, open_picture
 from hf_galaxy.errors import BadInput
@@ -24,8 +25,6 @@ NPY_HEADERS: dict[tuple[int, int], Callable[[IO[bytes]], Any]] = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-FILTERS = ("FILTER", "BAND", "FILTER1", "FILTER2", "FILTNAM")  # in headers of FITS and attributes of HDF5
-PLANES = ("bands", "band_names", "filters", "channels")  # attributes of HDF5, and arrays of texts in an npz
 MARKED_BITS = ("BAD", "SAT", "NO_DATA", "CR")  # in masks of LSST and HSC; DETECTED marks the galaxies
 DO_NOT_USE = 1  # of the DQ of JWST
 COLOURS = ("red", "green", "blue")  # so that a dataset of colour pictures says which of them its bands are
@@ -193,7 +192,7 @@ def _in_npy(name: str, content: bytes, planes: Sequence[str], bands: int) -> Ite
     # numpy would make room for what a header only claims.
     if math.prod(shape) * dtype.itemsize > len(content) - file.tell():
         raise BadInput(f"is truncated: {name or 'its array'} has shape {shape} by its header")
-    yield from _of_array(name, shape, lambda: np.load(io.BytesIO(content), allow_pickle=False), bands, planes)
+    yield from _of_array(name, shape, partial(_loaded, content), bands, planes)
 
 
 def _in_npz(content: bytes, bands: int) -> Iterator[Layer]:
@@ -215,38 +214,14 @@ def _in_npz(content: bytes, bands: int) -> Iterator[Layer]:
 
 
 def _in_hdf5(content: bytes, bands: int) -> Iterator[Layer]:
-    try:
-        import h5py
-    except ImportError as error:
-        raise BadInput("is an HDF5 file, which needs h5py: pip install 'hf_galaxy[hdf5]'") from error
-
-    def within(group: Any) -> Iterator[Any]:
-        for key in group:
-            if isinstance(group.get(key, getlink=True), h5py.HardLink):  # others lead to other files, or in circles
-                item = group[key]
-                if isinstance(item, h5py.Group):
-                    yield from within(item)
-                elif not item.external and not item.is_virtual:
-                    yield item
-
-    def texts(attributes: Any, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
-        known = {key.lower(): key for key in attributes}
-        for name in names:
-            if name.lower() in known:
-                value = np.atleast_1d(attributes[known[name.lower()]]).tolist()
-                yield tuple(each.decode() if isinstance(each, bytes) else str(each) for each in value)
-
-    file = h5py.File(io.BytesIO(content), "r")
-    for item in within(file):
-        if item.shape is None or item.dtype.kind not in "buif":
-            continue
-        planes = next(texts(item.attrs, PLANES), ()) or next(texts(item.parent.attrs, PLANES), ())
-        filters = tuple(each[0] for each in texts(item.attrs, FILTERS) if each)
-        scale = next(texts(item.attrs, [SCALE]), None) or next(texts(file.attrs, [SCALE]), None)
+    for array, values in hdf5_arrays(content, MAX_BYTES, Image.MAX_IMAGE_PIXELS or MAX_BYTES):
         yield from _of_array(
-            item.name.strip("/"), item.shape, partial(item.__getitem__, ()), bands, planes,
-            filters=filters, scale=float(scale[0]) if scale else None,
+            array.name, array.shape, partial(_loaded, values), bands, array.planes, filters=array.filters, scale=array.scale
         )  # fmt: skip
+
+
+def _loaded(content: bytes) -> np.ndarray:
+    return np.load(io.BytesIO(content), allow_pickle=False)
 
 
 def _in_safetensors(content: bytes, bands: int) -> Iterator[Layer]:

@@ -1,7 +1,7 @@
-"""The values of a FITS image that is compressed tile by tile (fpack), unpacked in another process.
+"""The values of a FITS image that is compressed tile by tile (fpack), unpacked in another process; and how such a process is asked.
 
 The C code of astropy (8.0.2) that unpacks them writes beyond its memory if a header is wrong: the process that does it may die, or go on with
-anything in its memory. Hence none unpacks a file after one that is damaged: it is a fork of another one, which has only imported what it takes,
+anything in its memory. Hence none reads a file after one that is damaged: it is a fork of another one, which has only imported what it takes,
 and forks the next (where there is no fork, it goes on). This file is their program, too, and needs nothing of ours then.
 """
 
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -22,43 +23,61 @@ from typing import IO, Any
 import numpy as np
 
 SECONDS, MEMORY = 120.0, 2**33  # that a file may take, and bytes that it may need, where the system limits them
-REQUEST, ANSWER = struct.Struct("<QQ?d"), struct.Struct("<?Q")  # bytes, place, scaled, seconds; success, bytes
-BUNCH = 100  # files that a process unpacks
+REQUEST, ANSWER = struct.Struct("<Qd"), struct.Struct("<?Q")  # bytes, seconds; success, bytes
+IMAGE = struct.Struct("<Q?")  # place, scaled
+BUNCH = 100  # files that a process reads
 GO_ON = 3  # exit status of one after which another can take its place
 FAILED = "its compressed pixels cannot be unpacked"
 
 
-class _Unpacker:
-    """The process that unpacks the files of this process."""
+class Helper:
+    """The process that reads files of some kind for this process.
 
-    def __init__(self) -> None:
+    Args:
+        program: a file that calls `run`.
+        failed: the beginning of what is said of a file that it cannot read.
+    """
+
+    def __init__(self, program: Path, failed: str) -> None:
+        self._program, self._failed = program, failed
         self._turn = threading.Lock()
         self._process: subprocess.Popen | None = None
         self._inherited: list[subprocess.Popen | None] = []  # of processes that this one is a fork of
+        atexit.register(self.stop)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.forget)
 
-    def unpack(self, content: bytes, place: int, scaled: bool) -> np.ndarray:
-        """The values of the HDU of this number; raises as `image_values`."""
+    def ask(self, *request: bytes) -> bytes:
+        """What the program answers.
+
+        Args:
+            request: its parts, which it gets as one.
+
+        Raises:
+            ValueError: it failed, or died.
+        """
         with self._turn:
             process = self._started()
             try:
                 assert process.stdin
                 assert process.stdout
-                process.stdin.write(REQUEST.pack(len(content), place, scaled, SECONDS))
-                process.stdin.write(content)
+                process.stdin.write(REQUEST.pack(sum(map(len, request)), SECONDS))
+                for part in request:
+                    process.stdin.write(part)
                 process.stdin.flush()
                 good, length = ANSWER.unpack(_exactly(process.stdout, ANSWER.size))
                 answer = _exactly(process.stdout, length)
             except (OSError, EOFError) as error:
                 self.stop()
-                raise ValueError(FAILED) from error
+                raise ValueError(self._failed) from error
         if not good:
-            raise ValueError(f"{FAILED}: {answer.decode(errors='replace')}")
-        return np.load(io.BytesIO(answer), allow_pickle=False)
+            raise ValueError(f"{self._failed}: {answer.decode(errors='replace')}")
+        return answer
 
     def _started(self) -> subprocess.Popen:
         if self._process is None:
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-            command = [sys.executable, "-P", str(Path(__file__).resolve())]
+            command = [sys.executable, "-P", str(self._program.resolve())]
             # In a session of its own: an interrupt of the terminal is for this process, whose end is the end of its requests.
             self._process = subprocess.Popen(
                 command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
@@ -81,10 +100,7 @@ class _Unpacker:
         self._process, self._turn = None, threading.Lock()
 
 
-_unpacker = _Unpacker()
-atexit.register(_unpacker.stop)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unpacker.forget)
+_unpacker = Helper(Path(__file__), FAILED)
 
 
 def image_values(hdu: Any, place: int, content: bytes | Path, scaled: bool = True) -> np.ndarray:
@@ -104,7 +120,8 @@ def image_values(hdu: Any, place: int, content: bytes | Path, scaled: bool = Tru
     """
     if not isinstance(hdu, _fits().CompImageHDU):
         return hdu.data
-    values = _unpacker.unpack(content if isinstance(content, bytes) else content.read_bytes(), place, scaled)
+    answer = _unpacker.ask(IMAGE.pack(place, scaled), content if isinstance(content, bytes) else content.read_bytes())
+    values = np.load(io.BytesIO(answer), allow_pickle=False)
     if values.shape != hdu.shape:
         raise ValueError(FAILED)
     return values
@@ -133,42 +150,49 @@ def _exactly(file: IO[bytes], length: int) -> bytes:
 # The program
 
 
-def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
-    """Answer until there are no requests any more, or a process that unpacks dies: it may have written half of an answer."""
+def run(work: Callable[[bytes], bytes]) -> None:
+    """Answer the requests of the process that has started this one, each by `work`, which may raise."""
+    warnings.simplefilter("ignore")  # of oddities in headers
+    _limit_memory()
+    serve(sys.stdin.buffer, sys.stdout.buffer, work)
+
+
+def serve(requests: IO[bytes], answers: IO[bytes], work: Callable[[bytes], bytes]) -> None:
+    """Answer until there are no requests any more, or a process that works dies: it may have written half of an answer."""
     if not hasattr(os, "fork"):
-        while _answered(requests, answers) is not None:
+        while _answered(requests, answers, work) is not None:
             pass
         return
     while True:
         if not (worker := os.fork()):
             try:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what the C library says when it dies
-                os._exit(GO_ON if _bunch(requests, answers) else 1)
+                os._exit(GO_ON if _bunch(requests, answers, work) else 1)
             finally:  # whatever happens, the parent goes on from here, not this process
                 os._exit(1)
         if os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) != GO_ON:
             return
 
 
-def _bunch(requests: IO[bytes], answers: IO[bytes]) -> bool:
+def _bunch(requests: IO[bytes], answers: IO[bytes], work: Callable[[bytes], bytes]) -> bool:
     """Answer some requests, up to the first file that is damaged; whether there may be more."""
     for _ in range(BUNCH):
-        good = _answered(requests, answers)
+        good = _answered(requests, answers, work)
         if not good:
             return good is not None
     return True
 
 
-def _answered(requests: IO[bytes], answers: IO[bytes]) -> bool | None:
-    """Answer a request; whether it was unpacked. None: there was no request."""
+def _answered(requests: IO[bytes], answers: IO[bytes], work: Callable[[bytes], bytes]) -> bool | None:
+    """Answer a request; whether the work succeeded. None: there was no request."""
     try:
-        length, place, scaled, seconds = REQUEST.unpack(_exactly(requests, REQUEST.size))
-        content = _exactly(requests, length)
+        length, seconds = REQUEST.unpack(_exactly(requests, REQUEST.size))
+        request = _exactly(requests, length)
     except EOFError:
         return None
     _end_after(seconds)
     try:
-        answer, good = _unpacked(content, place, scaled), True
+        answer, good = work(request), True
     except Exception as error:
         answer, good = (" ".join(str(error).split()) or type(error).__name__)[:300].encode(), False
     _end_after(0)
@@ -178,7 +202,8 @@ def _answered(requests: IO[bytes], answers: IO[bytes]) -> bool | None:
     return good
 
 
-def _unpacked(content: bytes, place: int, scaled: bool) -> bytes:
+def _unpacked(request: bytes) -> bytes:
+    (place, scaled), content = IMAGE.unpack(request[: IMAGE.size]), request[IMAGE.size :]
     content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
     with _fits().open(io.BytesIO(content), memmap=False, uint=False, do_not_scale_image_data=not scaled) as hdus:
         file = io.BytesIO()
@@ -201,6 +226,4 @@ def _limit_memory() -> None:
 
 if __name__ == "__main__":
     _fits()  # before the forks, which then have it
-    warnings.simplefilter("ignore")  # of oddities in headers
-    _limit_memory()
-    serve(sys.stdin.buffer, sys.stdout.buffer)
+    run(_unpacked)
