@@ -23,6 +23,7 @@ from hf_galaxy.importing.joining import JoinedTable
 from hf_galaxy.importing.objects import is_galaxies, name_of
 from hf_galaxy.importing.reading import Reading
 from hf_galaxy.models.model import GalaxyPreTrainedModel
+from hf_galaxy.models.prediction_columns import PredictionColumns
 from hf_galaxy.models.prediction_inputs import IN_MEMORY, Source, sources_of
 from hf_galaxy.models.predictions import EMBEDDING, UNREADABLE, Predictor, unreadable_in
 from hf_galaxy.models.start import backbone_of, load_model
@@ -41,6 +42,8 @@ def predict(
     out: str | Path | None = None,
     config: str | None = None,
     split: str | None = None,
+    credible: float | None = None,
+    answers: bool = False,
     embeddings: bool = False,
     csv: bool = False,
     batch_size: int = 128,
@@ -74,6 +77,9 @@ def predict(
         out: a folder to create for Parquet files, for data whose predictions do not fit into memory. A call that was interrupted
             resumes when it is made again.
         config, split: of a published dataset; by default its default configuration, and all splits.
+        credible: also give for each vote fraction the ends of its credible interval of this probability, `_low` and `_high`.
+        answers: also give for each question the probability that it is asked, `QUESTION_asked`, and its most expected answer,
+            `QUESTION_answer`; of classes the most probable one, `class`.
         embeddings: also give the D features of the backbone, as a column `embedding` of arrays (D,) float32.
         csv: with `out`, write predictions.csv, too.
         batch_size: galaxies per forward pass, in each process.
@@ -122,7 +128,8 @@ def predict(
             on_main_process(accelerator, check_new, Path(out))
         joined = JoinedTable.of(inference)
         loaded, name = _loaded(model) or (load_model(str(model)), str(model))
-        predictor = inference.predictor(loaded, name, accelerator, embeddings=embeddings)
+        columns = PredictionColumns(loaded, **checked(Predict, dict(credible=credible, answers=answers)))
+        predictor = inference.predictor(loaded, name, accelerator, columns, embeddings)
         sources = _sources(data, inference.for_model(loaded.config.bands), joined, predictor)
         with _as_it_was(loaded):
             return _table(predictor, sources) if out is None else _folder(predictor, sources, Path(out), csv)
@@ -193,7 +200,7 @@ def embed(
         if found and (backbone, image_size) != (None, None):
             raise BadInput("backbone and image_size: a loaded model has its own")
         loaded, name = found or (backbone_of(str(model), backbone, image_size), str(model))
-        predictor = inference.predictor(loaded, name, accelerator, numbers=False, embeddings=True)
+        predictor = inference.predictor(loaded, name, accelerator, None, embeddings=True)
         sources = _sources(data, inference.for_model(loaded.config.bands), joined, predictor)
         with _as_it_was(loaded):
             if out is not None:

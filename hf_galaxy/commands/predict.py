@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from hf_galaxy.models.model import GalaxyPreTrainedModel
+    from hf_galaxy.models.prediction_columns import PredictionColumns
     from hf_galaxy.models.prediction_inputs import Source
     from hf_galaxy.models.predictions import Predictor
 
@@ -76,22 +77,22 @@ class Inference(Reading):
         model: "GalaxyPreTrainedModel",
         name: str,
         accelerator: "Accelerator",
-        numbers: bool = True,
+        columns: "PredictionColumns | None",
         embeddings: bool = False,
     ) -> "Predictor":
         """The model with these options.
 
         Args:
             name: of the model, for the metadata of the tables.
-            numbers, embeddings: columns of the tables (`predictions.schema_of`).
+            columns, embeddings: of the tables (`predictions.schema_of`).
         """
         from hf_galaxy.models.predictions import Predictor, schema_of, weights_digest
 
-        digest = weights_digest(model if numbers else model.backbone)
+        digest = weights_digest(model if columns else model.backbone)
         about = {"model": name, "weights_sha256": digest, "precision": accelerator.mixed_precision}
-        schema = schema_of(model, about, numbers, embeddings)
+        schema = schema_of(model, about, columns, embeddings)
         rendering = self.rendering(model.config.file_rendering)
-        return Predictor(model, accelerator, schema, self.batch_size, self.workers, rendering)
+        return Predictor(model, accelerator, columns, schema, self.batch_size, self.workers, rendering)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,10 @@ class Predict(Inference):
     """One or several: folders of picture files (JPEG, PNG, WebP, TIFF, FITS and others), including subfolders, or published datasets (folders or Hub ids), or tables of galaxies (survey.csv, with --images); or picture files."""
     out: OutputPath
     """Output folder, created by the command: part-*.parquet, and unreadable.csv if pictures cannot be read."""
+    credible: float | None = None
+    """Also write for each vote fraction its credible interval of this probability, such as 0.9: columns _low and _high."""
+    answers: bool = False
+    """Also write for each question the probability that it is asked, QUESTION_asked, and its most expected answer, QUESTION_answer; of classes the most probable one, class."""
     embeddings: bool = False
     """Also write the features of the backbone, as a column `embedding`."""
     csv: bool = False
@@ -157,6 +162,7 @@ def report(out: Path, galaxies: int, unreadable: int) -> None:
 def main(settings: Predict) -> None:
     settings.check_there(settings.dataset)
     from hf_galaxy.importing.joining import JoinedTable
+    from hf_galaxy.models.prediction_columns import PredictionColumns
     from hf_galaxy.models.prediction_inputs import sources_of
     from hf_galaxy.models.start import load_model
     from hf_galaxy.training.processes import on_main_process
@@ -165,7 +171,8 @@ def main(settings: Predict) -> None:
     on_main_process(accelerator, check_new, settings.out)
     table = JoinedTable.of(settings)
     model = load_model(settings.run)
-    predictor = settings.predictor(model, settings.run, accelerator, embeddings=settings.embeddings)
+    columns = PredictionColumns(model, settings.credible, settings.answers)
+    predictor = settings.predictor(model, settings.run, accelerator, columns, settings.embeddings)
     reading = settings.for_model(model.config.bands)
     sources = sources_of(settings.dataset, reading, settings.split, table, predictor.schema.names, predictor.rendering)
     counts = write(predictor, sources, settings.out, settings.csv)

@@ -125,10 +125,10 @@ def likely_path(fractions: np.ndarray, tree: DecisionTree) -> list[int]:
 
 
 def credible_intervals(concentrations: np.ndarray, tree: DecisionTree, credible: float = 0.9) -> np.ndarray:
-    """(A, 2) equal-tailed intervals of each answer's vote fraction, from Beta(a_i, a_0 - a_i), the marginal of the Dirichlet.
+    """(..., A, 2) equal-tailed intervals of each answer's vote fraction, from Beta(a_i, a_0 - a_i), the marginal of the Dirichlet.
 
     Args:
-        concentrations: (A,)
+        concentrations: (..., A)
     """
     a, others = _shares(concentrations, tree)
     return np.stack([betaincinv(a, others, tail) for tail in _tails(credible)], axis=-1)
@@ -182,8 +182,8 @@ def _tails(credible: float) -> tuple[float, float]:
 def _shares(concentrations: np.ndarray, tree: DecisionTree) -> tuple[np.ndarray, np.ndarray]:
     """Concentrations, and the sums of those of all other answers to the same question, in float64."""
     a = np.asarray(concentrations, np.float64)
-    totals = np.add.reduceat(a, [where.start for where in tree.slices])
-    return a, totals[tree.question_of_answer] - a
+    totals = np.add.reduceat(a, [where.start for where in tree.slices], axis=-1)
+    return a, totals[..., tree.question_of_answer] - a
 
 
 def _beta_binomial(volunteers: int, a: float, b: float) -> np.ndarray:

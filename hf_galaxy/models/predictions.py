@@ -25,6 +25,7 @@ from hf_galaxy.data.pixels import DEFAULT
 from hf_galaxy.data.views import eval_view
 from hf_galaxy.files import whole_file
 from hf_galaxy.models.model import GalaxyPreTrainedModel
+from hf_galaxy.models.prediction_columns import NAMES, PredictionColumns
 from hf_galaxy.models.prediction_inputs import DatasetSplit, Part, Reader, Source, parts_of
 from hf_galaxy.progress import progress
 from hf_galaxy.safe_text import csv_cell, csv_rows
@@ -34,26 +35,26 @@ EMBEDDING = "embedding"
 UNREADABLE = ("dataset", "split", "id_str", "reason")  # the columns of unreadable.csv
 
 
-def schema_of(model: GalaxyPreTrainedModel, about: dict, numbers: bool = True, embeddings: bool = False) -> pa.Schema:
+def schema_of(
+    model: GalaxyPreTrainedModel, about: dict, columns: PredictionColumns | None, embeddings: bool = False
+) -> pa.Schema:
     """The columns of the predictions of a model.
 
-    `dataset`, `split` (null for pictures in a folder) and `id_str` identify the galaxy. For votes, each answer has an expected
-    `_fraction`, and with the Dirichlet-multinomial likelihood a `_concentration`; each class has a `_probability`; values have
-    their names. All these are float32, and so is `embedding`, the D features.
+    `dataset`, `split` (null for pictures in a folder) and `id_str` identify the galaxy; then follow the columns of numbers, and
+    `embedding`, the D features in float32.
 
     Args:
         about: facts for the metadata of the schema, which holds them as JSON beside the model's configuration.
-        numbers: with the predictions; False: only with embeddings.
+        columns: of numbers; None: there are only embeddings.
     """
-    columns = [pa.field(name, pa.string()) for name in ("dataset", "split", "id_str")]
-    if numbers:
-        columns += [pa.field(name, pa.float32()) for name in model.prediction_columns]
+    fields = [pa.field(column.name, column.type) for column in (*NAMES, *(columns.columns if columns else ()))]
     if embeddings:
-        columns.append(pa.field(EMBEDDING, pa.list_(pa.float32(), model.head.in_features)))
+        fields.append(pa.field(EMBEDDING, pa.list_(pa.float32(), model.head.in_features)))
     config = model.config
-    facts = ("architectures", "backbone", "image_size", "crop", *(["tree"] if numbers else []))
+    facts = ("architectures", "backbone", "image_size", "crop", *(["tree"] if columns else []))
     of_model = {name: getattr(config, name) for name in facts}
-    return pa.schema(columns, {KEY: json.dumps(about | of_model)})
+    of_columns = {"credible": columns.credible} if columns and columns.credible is not None else {}
+    return pa.schema(fields, {KEY: json.dumps(about | of_model | of_columns)})
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Predictor:
     """A model that predicts galaxies.
 
     Attributes:
+        columns: of numbers; None: there are only embeddings.
         schema: of its tables (`schema_of`); the columns that a source has joined follow.
         workers: processes that decode pictures; at most one for a dataset, since each would read all of it.
         rendering: how files and pictures in memory become pictures such as those of its training set.
@@ -68,6 +70,7 @@ class Predictor:
 
     model: GalaxyPreTrainedModel
     accelerator: Accelerator
+    columns: PredictionColumns | None
     schema: pa.Schema
     batch_size: int = 128
     workers: int = 1
@@ -123,7 +126,7 @@ class Predictor:
         pixels = torch.cat([pixels, pixels[:1].expand(self.batch_size - count, -1, -1, -1)])
         views = eval_view(pixels, model.config.framing)
         with self.accelerator.autocast():
-            if len(self.schema) == 3 + embedded:
+            if self.columns is None:
                 return None, model.features(views)[:count]
             with model.head.register_forward_pre_hook(lambda head, inputs: features.append(inputs[0])):
                 return model.predictions(views)[:count], features.pop()[:count] if embedded else None
@@ -134,8 +137,8 @@ class Predictor:
         ids = batch["ids"]
         columns = [pa.array([name] * len(ids), pa.string()) for name in (source.name, source.split)]
         columns.append(pa.array(ids, pa.string()))
-        if numbers is not None:
-            columns += [pa.array(column) for column in numbers.float().cpu().numpy().T.copy()]
+        if numbers is not None and self.columns is not None:
+            columns += self.columns.arrays(numbers.float().cpu().numpy())
         if embedding is not None:
             flat = pa.array(embedding.float().cpu().numpy().ravel())
             columns.append(pa.FixedSizeListArray.from_arrays(flat, embedding.shape[1]))

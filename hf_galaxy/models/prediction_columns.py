@@ -1,0 +1,168 @@
+"""The columns of a table of predictions: what each holds, and how it follows from the numbers that a model predicts.
+
+Legend of shapes: B galaxies, N numbers of a model (`prediction_columns`), A answers, Q questions, C classes.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from hf_galaxy.errors import BadInput
+from hf_galaxy.models.model import GalaxyForImageClassification, GalaxyForVotes, GalaxyPreTrainedModel
+from hf_galaxy.models.morphology import credible_intervals
+
+CLASS = "class"
+
+
+class Column(NamedTuple):
+    """A column of a table, for the schema and for the data dictionary beside the tables."""
+
+    name: str
+    type: pa.DataType
+    meaning: str
+    unit: str = ""
+
+
+NAMES = (
+    Column("dataset", pa.string(), "dataset, table or folder of the galaxy, as it was named"),
+    Column("split", pa.string(), "split of the dataset; empty for pictures in a folder"),
+    Column("id_str", pa.string(), "name of the galaxy; of a picture in a folder, the path of its file in there"),
+)
+
+
+@dataclass(frozen=True)
+class PredictionColumns:
+    """The numbers of a model, and what is asked for beside them.
+
+    Attributes:
+        model: that predicts.
+        credible: probability of the credible intervals of vote fractions; None: without.
+        answers: with the probability that each question is asked, and its most expected answer; or with the most probable class.
+
+    Raises:
+        BadInput: the model has no such columns, or two would have the same name.
+    """
+
+    model: GalaxyPreTrainedModel
+    credible: float | None = None
+    answers: bool = False
+
+    def __post_init__(self) -> None:
+        model = self.model
+        if self.credible is not None:
+            if not 0 < self.credible < 1:
+                raise BadInput(f"--credible {self.credible:g}: must be a probability between 0 and 1, such as 0.9")
+            if not self._has_concentrations:
+                kind = "fractions alone" if isinstance(model, GalaxyForVotes) else "no votes"
+                raise BadInput(
+                    f"--credible {self.credible:g}: intervals are of vote fractions, from their Dirichlet distributions; this model predicts "
+                    f"{kind}: leave it out"
+                )
+        if self.answers and not (isinstance(model, GalaxyForVotes) or self._has_classes):
+            raise BadInput(
+                "--answers: is for models of votes, and of classes of which a galaxy has one; this model predicts "
+                f"{', '.join(model.prediction_columns[:5])}: leave it out"
+            )
+        counts = Counter([*(column.name for column in NAMES), *self.names])
+        if twice := [name for name, count in counts.items() if count > 1]:
+            raise BadInput(
+                f"the predictions of this model would have two columns {twice[0]}; rename its question, class or value"
+            )
+
+    @property
+    def _has_concentrations(self) -> bool:
+        return isinstance(self.model, GalaxyForVotes) and self.model.config.likelihood == "dirichlet_multinomial"
+
+    @property
+    def _has_classes(self) -> bool:
+        return isinstance(self.model, GalaxyForImageClassification) and not self.model.multi_label
+
+    @property
+    def names(self) -> list[str]:
+        """Of the columns, in their order."""
+        return [column.name for column in self.columns]
+
+    @cached_property
+    def columns(self) -> list[Column]:
+        """In their order: the numbers of the model, then what is asked for beside them."""
+        model = self.model
+        if isinstance(model, GalaxyForVotes):
+            return self._of_votes(model)
+        meaning = "predicted value, in the unit of the training set"
+        if isinstance(model, GalaxyForImageClassification):
+            meaning = "probability of this label" if model.multi_label else "probability of this class"
+        columns = [Column(name, pa.float32(), meaning, unit_of(name)) for name in model.prediction_columns]
+        if self.answers:
+            columns.append(Column(CLASS, pa.string(), "the most probable class"))
+        return columns
+
+    def _of_votes(self, model: GalaxyForVotes) -> list[Column]:
+        def of_answers(kind: str, meaning: str) -> list[Column]:
+            pairs = [(q.name, answer) for q in model.tree.questions for answer in q.answers]
+            return [
+                Column(f"{name}_{kind}", pa.float32(), meaning.format(question=question, answer=answer))
+                for name, (question, answer) in zip(model.columns, pairs, strict=True)
+            ]
+
+        columns = of_answers("fraction", "expected fraction of the votes on {question} that are for {answer}")
+        if self._has_concentrations:
+            columns += of_answers(
+                "concentration", "of {answer} in the Dirichlet distribution of the vote fractions of {question}"
+            )
+        if self.credible is not None:
+            for kind, side in (("low", "lower"), ("high", "upper")):
+                end = f"{side} end of the equal-tailed credible interval of {self.credible:.4g}"
+                columns += of_answers(kind, end + " of the fraction of votes on {question} for {answer}")
+        if self.answers:
+            questions = [question.name for question in model.tree.questions]
+            columns += [
+                Column(f"{name}_asked", pa.float32(), f"probability that a volunteer is asked {name}")
+                for name in questions
+            ]
+            meaning = "answer to {} with the largest expected fraction, however seldom it is asked"
+            columns += [Column(f"{name}_answer", pa.string(), meaning.format(name)) for name in questions]
+        return columns
+
+    def arrays(self, numbers: np.ndarray) -> list[pa.Array]:
+        """The columns of B galaxies.
+
+        Args:
+            numbers: (B, N) float32, as the model predicts them.
+        """
+        arrays = [*numbers.T]
+        if isinstance(self.model, GalaxyForVotes):
+            tree = self.model.tree
+            count = len(tree.columns)
+            fractions = numbers[:, :count]
+            if self.credible is not None:
+                ends = credible_intervals(numbers[:, count:], tree, self.credible).astype(np.float32)
+                arrays += [*ends[..., 0].T, *ends[..., 1].T]
+            columns = [pa.array(np.ascontiguousarray(each)) for each in arrays]
+            if self.answers:
+                asked = tree.asked_probability(fractions.astype(np.float64))
+                columns += [pa.array(each.astype(np.float32)) for each in asked]
+                columns += [
+                    _largest(fractions[:, where], question.answers)
+                    for where, question in zip(tree.slices, tree.questions, strict=True)
+                ]
+            return columns
+        columns = [pa.array(np.ascontiguousarray(each)) for each in arrays]
+        return [*columns, _largest(numbers, self.model.columns)] if self.answers else columns
+
+
+def _largest(numbers: np.ndarray, names: "list[str] | tuple[str, ...]") -> pa.Array:
+    """(B, C) -> (B,) the name of the largest; null where a number is NaN."""
+    places = pa.array(numbers.argmax(axis=1), pa.int32(), mask=np.isnan(numbers).any(axis=1))
+    return pa.DictionaryArray.from_arrays(places, pa.array(names, pa.string())).dictionary_decode()
+
+
+def unit_of(name: str) -> str:
+    """The unit in the name of a column, as published datasets have it."""
+    if name.lower() in ("ra", "dec"):
+        return "deg"
+    end = name.lower().rpartition("_")[2]
+    return end if end in ("arcsec", "arcmin", "deg", "mag") and end != name.lower() else ""
