@@ -42,6 +42,7 @@ def predict(
     out: str | Path | None = None,
     config: str | None = None,
     split: str | None = None,
+    keep: Sequence[str] | None = None,
     credible: float | None = None,
     answers: bool = False,
     embeddings: bool = False,
@@ -77,6 +78,7 @@ def predict(
         out: a folder to create for Parquet files, for data whose predictions do not fit into memory. A call that was interrupted
             resumes when it is made again.
         config, split: of a published dataset; by default its default configuration, and all splits.
+        keep: columns of the galaxies, such as ["ra", "dec"], that follow those of the predictions.
         credible: also give for each vote fraction the ends of its credible interval of this probability, `_low` and `_high`.
         answers: also give for each question the probability that it is asked, `QUESTION_asked`, and its most expected answer,
             `QUESTION_answer`; of classes the most probable one, `class`.
@@ -118,7 +120,9 @@ def predict(
         skip_missing=skip_missing, skip_bad_pictures=skip_bad_pictures, same_galaxy_arcsec=same_galaxy_arcsec
     )
     joining = dict(join=join, on=on, on_sky=on_sky)
-    given = _options({**reading, **skipping, **joining}, split, batch_size, workers, precision, cpu, rendering)
+    given = _options(
+        {**reading, **skipping, **joining, "keep": keep}, split, batch_size, workers, precision, cpu, rendering
+    )
     if csv and out is None:
         raise BadInput("csv: is for a folder `out`; a table has .to_csv")
     with own_process_state(Predict):
@@ -144,6 +148,7 @@ def embed(
     image_size: int | None = None,
     config: str | None = None,
     split: str | None = None,
+    keep: Sequence[str] | None = None,
     batch_size: int = 128,
     workers: int = 1,
     precision: str | None = None,
@@ -167,7 +172,7 @@ def embed(
     Args:
         model: a run folder or its Hub id, a `Run`, a loaded model; or a pretrained backbone: a timm model name with its tag
             ("convnext_atto.d2_in1k"), "hf_hub:ORG/NAME", "transformers:FOLDER_OR_HUB_ID", or a file of timm weights.
-        data, out, config, split, batch_size, workers, precision, cpu, rendering, images, image_column, id_column, bands,
+        data, out, config, split, keep, batch_size, workers, precision, cpu, rendering, images, image_column, id_column, bands,
             skip_missing, skip_bad_pictures, same_galaxy_arcsec, join, on, on_sky: as of `predict`.
         backbone: architecture of a file of weights.
         image_size: side of the backbone's input in pixels; by default that of the run, else 224.
@@ -189,7 +194,9 @@ def embed(
         skip_missing=skip_missing, skip_bad_pictures=skip_bad_pictures, same_galaxy_arcsec=same_galaxy_arcsec
     )
     joining = dict(join=join, on=on, on_sky=on_sky)
-    given = _options({**reading, **skipping, **joining}, split, batch_size, workers, precision, cpu, rendering)
+    given = _options(
+        {**reading, **skipping, **joining, "keep": keep}, split, batch_size, workers, precision, cpu, rendering
+    )
     with own_process_state(Embed):
         inference = Inference(**given)
         accelerator = inference.start()
@@ -248,10 +255,10 @@ def _loaded(model: Any) -> tuple[GalaxyPreTrainedModel, str] | None:
 
 
 def _sources(data: Any, inference: Inference, joined: JoinedTable | None, predictor: Predictor) -> list[Source]:
-    split, taken, rendering = inference.split, predictor.schema.names, predictor.rendering
+    split, taken, rendering, keep = inference.split, predictor.schema.names, predictor.rendering, inference.keep
     if is_galaxies(data):
         sources = sources_of(
-            [name_of(data, inference, rendering)], Reading(bands=inference.bands), split, joined, taken
+            [name_of(data, inference, rendering)], Reading(bands=inference.bands), split, joined, taken, keep=keep
         )
         for source in sources:
             source.name = type(data).__name__  # not the folder of its import
@@ -263,7 +270,7 @@ def _sources(data: Any, inference: Inference, joined: JoinedTable | None, predic
             f"data: an array of shape {data.shape} holds several pictures; pass a list of arrays: list(data)"
         )
     single = isinstance(data, (str, Path, *IN_MEMORY)) or not isinstance(data, Sequence)
-    return sources_of([data] if single else data, inference, split, joined, taken, rendering)
+    return sources_of([data] if single else data, inference, split, joined, taken, rendering, keep)
 
 
 @contextmanager

@@ -42,7 +42,9 @@ def main(settings: Embed) -> None:
     model = backbone_of(settings.model, settings.backbone, settings.image_size)
     predictor = settings.predictor(model, settings.model, accelerator, None, embeddings=True)
     reading = settings.for_model(model.config.bands)
-    sources = sources_of(settings.dataset, reading, settings.split, table, predictor.schema.names, predictor.rendering)
+    sources = sources_of(
+        settings.dataset, reading, settings.split, table, predictor.schema.names, predictor.rendering, settings.keep
+    )
     counts = write(predictor, sources, settings.out)
     if accelerator.is_main_process:
         report(settings.out, *counts)

@@ -31,6 +31,8 @@ class Inference(Reading):
 
     split: str | None = None
     """Split of the dataset; by default all of them."""
+    keep: tuple[str, ...] | None = None
+    """Columns of the galaxies, such as ra dec redshift, that are written beside what is computed; of a folder of pictures, those of its metadata.csv."""
     batch_size: int = 128
     """Batch size per process."""
     workers: int = 1
@@ -174,7 +176,9 @@ def main(settings: Predict) -> None:
     columns = PredictionColumns(model, settings.credible, settings.answers)
     predictor = settings.predictor(model, settings.run, accelerator, columns, settings.embeddings)
     reading = settings.for_model(model.config.bands)
-    sources = sources_of(settings.dataset, reading, settings.split, table, predictor.schema.names, predictor.rendering)
+    sources = sources_of(
+        settings.dataset, reading, settings.split, table, predictor.schema.names, predictor.rendering, settings.keep
+    )
     counts = write(predictor, sources, settings.out, settings.csv)
     if accelerator.is_main_process:
         report(settings.out, *counts)

@@ -73,7 +73,7 @@ def image_column(
         arrays = fluxes and holds_arrays(feature)
         if not (arrays or holds_pictures(feature) or is_binary(feature) or is_text(feature)):
             raise BadInput(
-                f"--image-column {asked}: holds {_described(feature)} in {name}, no pictures, bytes or paths of files"
+                f"--image-column {asked}: holds {described(feature)} in {name}, no pictures, bytes or paths of files"
             )
         return asked
     if fluxes:
@@ -97,7 +97,7 @@ def image_column(
         )
     raise BadInput(
         f"--dataset {name}: no column holds pictures; name one of pictures, or of their files, with --image-column: it has "
-        f"{', '.join(f'{column} ({_described(feature)})' for column, feature in list(features.items())[:20]) or 'none'}"
+        f"{', '.join(f'{column} ({described(feature)})' for column, feature in list(features.items())[:20]) or 'none'}"
     )
 
 
@@ -121,7 +121,7 @@ def id_columns(columns: Mapping[str, Kept], asked: str | None, image: str, name:
         feature = columns[asked].feature
         if not is_text(feature) and not is_whole(feature):
             raise BadInput(
-                f"--id-column {asked}: holds {_described(feature)} in {name}; names are texts or whole numbers"
+                f"--id-column {asked}: holds {described(feature)} in {name}; names are texts or whole numbers"
             )
         return [asked]
     possible = [
@@ -147,8 +147,8 @@ def kept_columns(
         if column in used or column in INTERNAL:
             continue
         name = ".".join(each.path) if column in reserved else column
-        if name in reserved or not _is_plain(each.feature):
-            left_out.append(f"{name} ({_described(each.feature)})")
+        if name in reserved or not is_plain(each.feature):
+            left_out.append(f"{name} ({described(each.feature)})")
         else:
             kept[name] = each
     return kept, left_out
@@ -158,13 +158,15 @@ def _is_nested(feature: object) -> TypeGuard[dict[str, Any]]:
     return isinstance(feature, dict) and not holds_pictures(feature)
 
 
-def _is_plain(feature: object) -> bool:
+def is_plain(feature: object) -> bool:
+    """Whether a column of this type holds one number, text, class or date for each galaxy."""
     if isinstance(feature, datasets.ClassLabel):
         return True
     return isinstance(feature, datasets.Value) and not is_binary(feature) and feature.dtype != "null"
 
 
-def _described(feature: object) -> str:
+def described(feature: object) -> str:
+    """The type of a column, for messages."""
     if isinstance(feature, datasets.ClassLabel):
         return f"{len(feature.names)} classes"
     return str(getattr(feature, "dtype", None) or type(feature).__name__)

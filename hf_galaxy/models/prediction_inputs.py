@@ -7,7 +7,7 @@ import os
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -33,9 +33,11 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.dataset import open_dataset, reading_of_each
 from hf_galaxy.importing.folders import Contents
 from hf_galaxy.importing.joining import JoinedTable
+from hf_galaxy.importing.keeping import kept_of_pictures, kept_of_splits
 from hf_galaxy.importing.picture_folders import has_labels
 from hf_galaxy.importing.reading import Reading
 from hf_galaxy.importing.tables import is_table
+from hf_galaxy.models.picture_digests import bytes_of, digest_of
 
 log = logging.getLogger(__name__)
 URLS = ("http://", "https://")
@@ -60,6 +62,7 @@ class PictureFolder:
 
     split = None
     joined: pa.Table | None = None
+    kept: tuple[str, ...] = ()
 
     def __init__(self, name: str, suffixes: tuple[str, ...] = SUFFIXES, bands: tuple[str, ...] | None = None) -> None:
         self.name, self.folder, self.bands = name, Path(name), bands
@@ -85,7 +88,7 @@ class PictureFolder:
     def fingerprint(self) -> str:
         """A digest of the names and sizes of the files."""
         files = (f"{name} {file.stat().st_size}" for name, file in zip(self.ids, self.files, strict=True))
-        return _digest([*files, *(self.bands or ())])
+        return digest_of([*files, *(self.bands or ())])
 
     def read(self, first: int, end: int, later: int) -> Iterator[tuple[str, bytes | OSError]]:
         """Names and contents of files `first` to `end`, with the error instead of the content of an unreadable file."""
@@ -109,6 +112,7 @@ class PictureList:
 
     name, split = "pictures", None
     joined: pa.Table | None = None
+    kept: tuple[str, ...] = ()
 
     def __init__(self, pictures: Sequence[Any], bands: tuple[str, ...] | None = None) -> None:
         self.pictures, self.bands = pictures, bands
@@ -131,7 +135,7 @@ class PictureList:
         """A digest of the names and sizes of the files, and of the pictures in memory."""
         files = [f"{path} {path.stat().st_size}" for path in self._files()]
         contents = (self._bytes_of(i) for i, name in enumerate(self.ids) if name == str(i))
-        return _digest(
+        return digest_of(
             [*self.ids, *files, *(hashlib.sha256(content).hexdigest() for content in contents), *(self.bands or ())]
         )
 
@@ -149,7 +153,7 @@ class PictureList:
     def _bytes_of(self, i: int) -> bytes:
         """What distinguishes a picture in memory; of a damaged one the error."""
         try:
-            return _bytes_of(self.pictures[i])
+            return bytes_of(self.pictures[i])
         except UNREADABLE as error:
             return ADDRESS.sub("", str(error)).encode()
 
@@ -159,21 +163,23 @@ class DatasetSplit:
 
     Args:
         joined: (N rows) columns that are written beside the predictions.
+        kept: those of them that the dataset has itself.
         column: of the pictures.
     """
 
     def __init__(
-        self, name: str, split: str, rows: StreamedRows, joined: pa.Table | None = None, column: str = "image"
-    ) -> None:
+        self, name: str, split: str, rows: StreamedRows, joined: pa.Table | None = None, kept: tuple[str, ...] = (),
+        column: str = "image",
+    ) -> None:  # fmt: skip
         self.name, self.split, self.rows = name, split, rows.select_columns(["id_str", column])
-        self.joined, self.column = joined, column
+        self.joined, self.kept, self.column = joined, kept, column
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def fingerprint(self) -> str:
         """A digest of the names of the galaxies."""
-        return _digest(name for table in tables_of(self.rows, ["id_str"]) for name in table["id_str"].to_pylist())
+        return digest_of(name for table in tables_of(self.rows, ["id_str"]) for name in table["id_str"].to_pylist())
 
     def read(self, first: int, end: int, later: int) -> Iterator[tuple[str, bytes | None]]:
         """Names and encoded pictures of rows `first` to `end`; rows up to `later` will be read next."""
@@ -183,7 +189,7 @@ class DatasetSplit:
         yield from zip(table["id_str"].to_pylist(), contents, strict=True)
 
 
-# Each may have columns to write beside its predictions, `joined`, with a row for each picture.
+# Each may have columns to write beside its predictions, `joined`, with a row for each picture: those of its own, `kept`, and those of a table.
 Source = PictureFolder | PictureList | DatasetSplit
 
 
@@ -193,7 +199,7 @@ def fingerprint_of(source: Source) -> str:
         return source.fingerprint()
     cells = io.BytesIO()
     pyarrow.csv.write_csv(source.joined, cells)
-    return f"{source.fingerprint()} {hashlib.sha256(cells.getvalue()).hexdigest()}"
+    return f"{source.fingerprint()} {hashlib.sha256(cells.getbuffer()).hexdigest()} {source.kept}"
 
 
 def sources_of(
@@ -203,6 +209,7 @@ def sources_of(
     table: JoinedTable | None = None,
     taken: Collection[str] = (),
     rendering: Rendering = DEFAULT,
+    keep: Sequence[str] | None = None,
 ) -> list[Source]:
     """The galaxies of some data.
 
@@ -214,10 +221,13 @@ def sources_of(
         table: whose columns all sources then have, that of `reading`.
         taken: names that these columns cannot have, those of the predictions.
         rendering: of what is imported.
+        keep: columns of the galaxies that all sources then have (`keeping`).
 
     Raises:
-        BadInput: there is no such dataset or split, or there are no pictures in it; or none of the galaxies is in the table.
+        BadInput: there is no such dataset or split, or there are no pictures in it; or none of the galaxies is in the table; or they have
+            no such columns to keep.
     """
+    keep = tuple(dict.fromkeys(keep or ()))
     reading = (reading or Reading()).without_join()
     lazy = not isinstance(
         data, list | tuple
@@ -229,6 +239,8 @@ def sources_of(
     if kinds == {True}:
         if split or reading.config:
             raise BadInput("--dataset: single pictures have no splits and configurations")
+        if keep:
+            raise BadInput(f"--keep {' '.join(keep)}: single pictures have no columns; bring them with --join")
         return [_with_table(PictureList(data, reading.bands), table, taken)]
     if kinds == {True, False}:
         first, other = (
@@ -238,11 +250,23 @@ def sources_of(
             f"--dataset: {first} is a picture and {other} is none; give pictures alone, or folders and datasets"
         )
     named = [(str(name), own) for name, own in zip(data, reading_of_each([*map(str, data)], reading), strict=True)]
-    sources = [source for name, own in named for source in _sources_in(name, own, split, table, taken, rendering)]
+    sources = [source for name, own in named for source in _sources_in(name, own, split, table, taken, rendering, keep)]
     if not any(map(len, sources)):
         where = f": split {split}" if split else ""
         raise BadInput(f"--dataset {', '.join(map(str, data))}{where}: has no galaxies")
+    _check_alike(sources, keep)
     return sources
+
+
+def _check_alike(sources: Sequence[Source], keep: Sequence[str]) -> None:
+    """Refuse columns that are of one type in one dataset and of another in the next: they would be no column of one table."""
+    for column in keep:
+        types = {
+            source.joined.schema.field(column).type: source.name for source in sources if source.joined is not None
+        }
+        if len(types) > 1:
+            (first, name), (second, other) = list(types.items())[:2]
+            raise BadInput(f"--keep {column}: is {first} in {name} and {second} in {other}; predict them separately")
 
 
 def _is_picture(data: Any, suffixes: tuple[str, ...]) -> bool:
@@ -261,7 +285,7 @@ def _is_picture(data: Any, suffixes: tuple[str, ...]) -> bool:
 
 def _sources_in(
     name: str, reading: Reading, split: str | None, table: JoinedTable | None, taken: Collection[str],
-    rendering: Rendering,
+    rendering: Rendering, keep: tuple[str, ...],
 ) -> list[Source]:  # fmt: skip
     """The galaxies of a folder of pictures, or of one or all splits of a dataset, with what a table has of them.
 
@@ -272,17 +296,22 @@ def _sources_in(
         if not contents.holds_rows and not (split and has_labels(contents)):
             if split or reading.config:
                 raise BadInput(f"--dataset {name}: is a folder of pictures, which has no splits and configurations")
-            return [_with_table(PictureFolder(name, contents.suffixes, reading.bands), table, taken)]
+            pictures = PictureFolder(name, contents.suffixes, reading.bands)
+            if keep:
+                pictures.joined, pictures.kept = kept_of_pictures(contents, pictures.ids, keep, name, taken), keep
+            return [_with_table(pictures, table, taken)]
     opened = open_dataset(name, reading, streaming=None, rendering=rendering)
     chosen = {split: rows_of(opened, split, name)} if split else opened
-    joined: dict[str, pa.Table] = {}
+    joined = kept_of_splits(chosen, keep, name, taken) if keep else {}
     if table is not None:  # all splits are compared with it, whichever are predicted
-        columns = table.bring_to_splits(opened, name).beside(taken)
+        columns = table.bring_to_splits(opened, name).beside([*taken, *keep])
         firsts = np.cumsum([0, *map(len, opened.values())]).tolist()
-        joined = {s: columns.slice(first, len(rows)) for (s, rows), first in zip(opened.items(), firsts, strict=False)}
+        for (s, rows), first in zip(opened.items(), firsts, strict=False):
+            joined[s] = _side_by_side(joined.get(s), columns.slice(first, len(rows)))
     column = FLUX if reading.bands else "image"
     return [
-        DatasetSplit(name, split, cast(StreamedRows, rows), joined.get(split), column) for split, rows in chosen.items()
+        DatasetSplit(name, split, cast(StreamedRows, rows), joined.get(split), keep, column)
+        for split, rows in chosen.items()
     ]
 
 
@@ -291,8 +320,15 @@ def _with_table(
 ) -> PictureFolder | PictureList:
     """The same pictures, with what a table has of them."""
     if table is not None:
-        pictures.joined = table.bring_to_files(pictures.ids, pictures.name).beside(taken)
+        brought = table.bring_to_files(pictures.ids, pictures.name).beside([*taken, *pictures.kept])
+        pictures.joined = _side_by_side(pictures.joined, brought)
     return pictures
+
+
+def _side_by_side(kept: pa.Table | None, brought: pa.Table) -> pa.Table:
+    if kept is None:
+        return brought
+    return pa.table([*kept.columns, *brought.columns], [*kept.column_names, *brought.column_names])
 
 
 class Part(NamedTuple):
@@ -359,23 +395,3 @@ class Reader(Dataset):
         if content.startswith(JPEG_START) and self.rendering == self.rendering.whole:
             return decode(content)  # the same pixels, in half the time if simplejpeg is installed
         return np.asarray(to_rgb(self.rendering.open(content)))
-
-
-def _digest(lines: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for line in lines:
-        digest.update(f"{line}\n".encode())
-    return digest.hexdigest()
-
-
-def _bytes_of(picture: Any) -> bytes:
-    if isinstance(picture, bytes):
-        return picture
-    if picture is None:
-        return b""
-    if isinstance(picture, str | Path):
-        return str(picture).encode()
-    if isinstance(picture, Image.Image) and picture.mode in ("P", "PA"):
-        picture = picture.convert("RGBA")  # two pictures may differ by their palettes alone
-    pixels = np.asarray(picture)
-    return f"{pixels.shape} {pixels.dtype} ".encode() + pixels.tobytes()

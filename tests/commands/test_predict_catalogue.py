@@ -14,7 +14,7 @@ import hf_galaxy
 from hf_galaxy import GalaxyConfig, GalaxyForVotes
 from hf_galaxy.commands.predict import command
 from hf_galaxy.models import prediction_inputs, predictions
-from tests.galaxies import Rows, published
+from tests.galaxies import Rows, jpeg_bytes, published
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +101,99 @@ def test_the_call_has_the_same_columns(run, dataset, tmp_path):
 
 def test_what_a_model_has_not_is_refused_before_anything_is_written(run, dataset, tmp_path):
     assert "--credible 90: must be a probability" in refused(run, dataset, tmp_path / "out", "--credible", 90)
+
+
+def test_columns_of_the_galaxies_are_kept_in_their_types(run, dataset, tmp_path):
+    table = predict(run, dataset, tmp_path / "out", "--keep", "dec", "kind", "ring_no", "ra", "--csv")
+    assert table.column_names[-4:] == ["dec", "kind", "ring_no", "ra"]
+    assert table.schema.types[-4:] == [pa.float64(), pa.string(), pa.int32(), pa.float64()]
+    for row in table.select(["id_str", "ra", "dec", "kind", "ring_no"]).to_pylist():
+        i = int(row["id_str"].removeprefix("galaxy-"))
+        assert list(row.values())[1:] == [i / 7, -i / 9, "ab"[i % 2], 2 * i]
+    assert pd.read_csv(tmp_path / "out/predictions.csv")["ra"].tolist() == table["ra"].to_pylist()
+    features = hf_galaxy.embed(run, dataset, keep="ra", cpu=True)
+    assert list(features.columns[-2:]) == ["feature_63", "ra"]
+    called = hf_galaxy.predict(run, dataset, keep=["dec", "kind", "ring_no", "ra"], split="test", cpu=True)
+    test = table.to_pandas().query("split == 'test'").reset_index(drop=True)
+    pd.testing.assert_frame_equal(called, test, check_exact=True)
+
+
+def test_kept_columns_stand_beside_joined_ones(run, dataset, tmp_path):
+    pd.DataFrame({"id_str": ["galaxy-3"], "ra": [1.5], "z": [0.1]}).to_csv(tmp_path / "t.csv", index=False)
+    options = ("--keep", "ra", "--join", tmp_path / "t.csv", "--on", "id_str")
+    table = predict(run, dataset, tmp_path / "out", *options).to_pandas().set_index("id_str")
+    assert list(table.columns[-3:]) == ["ra", "ra_joined", "z"]
+    assert table.loc["galaxy-3", ["ra", "ra_joined"]].tolist() == [3 / 7, 1.5]
+    assert table["z"].count() == 1
+
+
+def folder_of(folder, table, name="metadata.csv"):
+    """Three pictures, and a table of them."""
+    (folder / "deep").mkdir(parents=True)
+    for i, file in enumerate(("a.jpg", "deep/b.jpg", "c.jpg")):
+        (folder / file).write_bytes(jpeg_bytes(i))
+    (folder / name).write_text(table)
+    return folder
+
+
+def test_the_table_beside_pictures_has_columns_to_keep(run, tmp_path):
+    folder = folder_of(tmp_path / "pictures", "file_name,z,name\nc.jpg,0.3,x\ndeep/b.jpg,,007\ngone.jpg,9,y\n")
+    table = predict(run, folder, tmp_path / "out", "--keep", "z", "name")
+    assert table.select(["id_str", "z", "name"]).to_pylist() == [
+        {"id_str": "a.jpg", "z": None, "name": None},
+        {"id_str": "c.jpg", "z": 0.3, "name": "x"},
+        {"id_str": "deep/b.jpg", "z": None, "name": "007"},
+    ]
+    twice = folder_of(tmp_path / "twice", "file_name,z\na.jpg,1\na.jpg,2\n")
+    assert "metadata.csv names a.jpg twice" in refused(run, twice, tmp_path / "no", "--keep", "z")
+
+
+def test_a_table_of_galaxies_has_columns_to_keep(run, tmp_path):
+    folder = folder_of(tmp_path / "pictures", "id,file,ra,dec,n\ng1,a.jpg,10.25,-1,5\ng2,c.jpg,11.5,-2,\n", "t.csv")
+    table = predict(run, folder / "t.csv", tmp_path / "out", "--keep", "ra", "n")
+    assert sorted(table.select(["id_str", "ra", "n"]).to_pandas().itertuples(index=False, name=None))[0] == (
+        "g1",
+        10.25,
+        5,
+    )
+    assert table["n"].null_count == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--keep", "ra", "Dec"), "--keep Dec: {dataset} has no such column; did you mean dec?"),
+        (("--keep", "redshift"), "--keep redshift: {dataset} has no such column, only id_str, image, ring_yes"),
+        (
+            ("--keep", "image"),
+            "--keep image: holds pictures in {dataset}; columns of numbers, texts, classes and dates",
+        ),
+        (("--keep", "id_str"), "--keep id_str: it stands beside every prediction already"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused(options, message, run, dataset, tmp_path):
+    assert message.format(dataset=dataset) in refused(run, dataset, tmp_path / "out", *options)
+
+
+def test_a_name_that_is_taken_and_types_that_differ_are_refused(run, dataset, tmp_path):
+    column = "bar-gz2_yes_fraction"
+    names = {
+        f"names{i}": folder_of(tmp_path / f"{i}", f"file_name,{column},n\na.jpg,1,{n}\n")
+        for i, n in enumerate((1, 1.5))
+    }
+    first, second = names.values()
+    line = refused(run, first, tmp_path / "out", "--keep", "n", column)
+    assert f"--keep {column}: the predictions have a column {column}, too; " in line
+    assert f"bring it as {column}_joined with --join TABLE --on id_str" in line
+    other = folder_of(tmp_path / "whole", "file_name,n\na.jpg,1\nc.jpg,2\ndeep/b.jpg,3\n")
+    text = folder_of(tmp_path / "text", "file_name,n\na.jpg,x\n")
+    with pytest.raises(
+        hf_galaxy.BadInput, match=r"^keep n: is int64 in .*whole and string in .*text; predict them separately"
+    ):
+        hf_galaxy.predict(run, [other, text], keep=["n"], cpu=True)
+    plain = folder_of(tmp_path / "plain", "", "notes.txt")
+    assert "is a folder of pictures without a table metadata.csv; predict" in refused(
+        run, plain, tmp_path / "out", "--keep", "n"
+    )
+    with pytest.raises(hf_galaxy.BadInput, match="^keep n: single pictures have no columns; bring them with join"):
+        hf_galaxy.predict(run, [jpeg_bytes()], keep=["n"], cpu=True)
