@@ -22,6 +22,7 @@ from hf_galaxy.files import check_new
 from hf_galaxy.importing.joining import JoinedTable
 from hf_galaxy.importing.objects import is_galaxies, name_of
 from hf_galaxy.importing.reading import Reading
+from hf_galaxy.models.familiarity import Familiarity
 from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.models.prediction_columns import PredictionColumns
 from hf_galaxy.models.prediction_inputs import IN_MEMORY, Source, sources_of
@@ -45,6 +46,7 @@ def predict(
     keep: Sequence[str] | None = None,
     credible: float | None = None,
     answers: bool = False,
+    ood: bool = True,
     embeddings: bool = False,
     csv: bool = False,
     batch_size: int = 128,
@@ -82,6 +84,8 @@ def predict(
         credible: also give for each vote fraction the ends of its credible interval of this probability, `_low` and `_high`.
         answers: also give for each question the probability that it is asked, `QUESTION_asked`, and its most expected answer,
             `QUESTION_answer`; of classes the most probable one, `class`.
+        ood: if the run has the file of `hf-galaxy familiarity`, give `ood_score`, how far a galaxy lies from those of the training, and
+            `unfamiliar`, whether it is beyond the threshold. A model that is loaded already has no such file.
         embeddings: also give the D features of the backbone, as a column `embedding` of arrays (D,) float32.
         csv: with `out`, write predictions.csv, too.
         batch_size: galaxies per forward pass, in each process.
@@ -105,7 +109,7 @@ def predict(
     Returns:
         A table with a row for each galaxy. `dataset`, `split` and `id_str` identify it (a file in a folder by its name). For votes,
         each answer has an expected `_fraction` of the volunteers, from 0 to 1, and a `_concentration` of the Dirichlet distribution;
-        each class, or label, has a `_probability`; values have their names and units. All numbers are float32. With `out`: its path;
+        each class, or label, has a `_probability`; values have their names and units. All these numbers are float32. With `out`: its path;
         `datasets.load_dataset("parquet", data_files=f"{out}/*.parquet")` reads it.
 
     Raises:
@@ -132,7 +136,12 @@ def predict(
             on_main_process(accelerator, check_new, Path(out))
         joined = JoinedTable.of(inference)
         loaded, name = _loaded(model) or (load_model(str(model)), str(model))
-        columns = PredictionColumns(loaded, **checked(Predict, dict(credible=credible, answers=answers)))
+        wanted = checked(Predict, dict(credible=credible, answers=answers, ood=ood))
+        # Weights in memory may have changed since the file was made.
+        familiarity = (
+            Familiarity.of_run(name) if wanted.pop("ood") and not isinstance(model, GalaxyPreTrainedModel) else None
+        )
+        columns = PredictionColumns(loaded, **wanted, familiarity=familiarity)
         predictor = inference.predictor(loaded, name, accelerator, columns, embeddings)
         sources = _sources(data, inference.for_model(loaded.config.bands), joined, predictor)
         with _as_it_was(loaded):

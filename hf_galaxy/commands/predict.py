@@ -111,6 +111,8 @@ class Predict(Inference):
     """Also write for each vote fraction its credible interval of this probability, such as 0.9: columns _low and _high."""
     answers: bool = False
     """Also write for each question the probability that it is asked, QUESTION_asked, and its most expected answer, QUESTION_answer; of classes the most probable one, class."""
+    ood: bool = True
+    """Write how far each galaxy lies from those of the training, ood_score and unfamiliar, if the run has the file of hf-galaxy familiarity."""
     embeddings: bool = False
     """Also write the features of the backbone, as a column `embedding`."""
     csv: bool = False
@@ -164,6 +166,7 @@ def report(out: Path, galaxies: int, unreadable: int) -> None:
 def main(settings: Predict) -> None:
     settings.check_there(settings.dataset)
     from hf_galaxy.importing.joining import JoinedTable
+    from hf_galaxy.models.familiarity import Familiarity
     from hf_galaxy.models.prediction_columns import PredictionColumns
     from hf_galaxy.models.prediction_inputs import sources_of
     from hf_galaxy.models.start import load_model
@@ -173,7 +176,8 @@ def main(settings: Predict) -> None:
     on_main_process(accelerator, check_new, settings.out)
     table = JoinedTable.of(settings)
     model = load_model(settings.run)
-    columns = PredictionColumns(model, settings.credible, settings.answers)
+    familiarity = Familiarity.of_run(settings.run) if settings.ood else None
+    columns = PredictionColumns(model, settings.credible, settings.answers, familiarity)
     predictor = settings.predictor(model, settings.run, accelerator, columns, settings.embeddings)
     reading = settings.for_model(model.config.bands)
     sources = sources_of(

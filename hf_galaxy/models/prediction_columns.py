@@ -6,16 +6,17 @@ Legend of shapes: B galaxies, N numbers of a model (`prediction_columns`), A ans
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from hf_galaxy.errors import BadInput
+from hf_galaxy.models.familiarity import THRESHOLD, Familiarity
 from hf_galaxy.models.model import GalaxyForImageClassification, GalaxyForVotes, GalaxyPreTrainedModel
 from hf_galaxy.models.morphology import credible_intervals
 
-CLASS = "class"
+CLASS, SCORE, UNFAMILIAR = "class", "ood_score", "unfamiliar"
 
 
 class Column(NamedTuple):
@@ -42,6 +43,7 @@ class PredictionColumns:
         model: that predicts.
         credible: probability of the credible intervals of vote fractions; None: without.
         answers: with the probability that each question is asked, and its most expected answer; or with the most probable class.
+        familiarity: with the score of how far galaxies lie from those of the training; None: without.
 
     Raises:
         BadInput: the model has no such columns, or two would have the same name.
@@ -50,6 +52,7 @@ class PredictionColumns:
     model: GalaxyPreTrainedModel
     credible: float | None = None
     answers: bool = False
+    familiarity: Familiarity | None = None
 
     def __post_init__(self) -> None:
         model = self.model
@@ -89,9 +92,19 @@ class PredictionColumns:
     @cached_property
     def columns(self) -> list[Column]:
         """In their order: the numbers of the model, then what is asked for beside them."""
-        model = self.model
-        if isinstance(model, GalaxyForVotes):
-            return self._of_votes(model)
+        columns = self._of_votes(self.model) if isinstance(self.model, GalaxyForVotes) else self._of_outputs(self.model)
+        if self.familiarity is not None:
+            score = (
+                "distance from the training galaxies, by features and by pixels; at most 1 for "
+                f"{self.familiarity.level:.4g} of galaxies like them"
+            )
+            columns += [
+                Column(SCORE, pa.float32(), score),
+                Column(UNFAMILIAR, pa.bool_(), f"{SCORE} is above {THRESHOLD:g}: the predictions may mean nothing"),
+            ]
+        return columns
+
+    def _of_outputs(self, model: GalaxyPreTrainedModel) -> list[Column]:
         meaning = "predicted value, in the unit of the training set"
         if isinstance(model, GalaxyForImageClassification):
             meaning = "probability of this label" if model.multi_label else "probability of this class"
@@ -127,12 +140,28 @@ class PredictionColumns:
             columns += [Column(f"{name}_answer", pa.string(), meaning.format(name)) for name in questions]
         return columns
 
-    def arrays(self, numbers: np.ndarray) -> list[pa.Array]:
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the columns depend on, for the metadata of tables."""
+        facts: dict[str, Any] = {} if self.credible is None else {"credible": self.credible}
+        if self.familiarity is not None:
+            facts["ood"] = {"threshold": THRESHOLD, "level": self.familiarity.level}
+        return facts
+
+    def arrays(self, numbers: np.ndarray, scores: np.ndarray | None = None) -> list[pa.Array]:
         """The columns of B galaxies.
 
         Args:
             numbers: (B, N) float32, as the model predicts them.
+            scores: (B,) of `familiarity`.
         """
+        columns = self._arrays(numbers)
+        if scores is not None:
+            unfamiliar = ~(scores <= THRESHOLD)  # NaN, too
+            columns += [pa.array(scores.astype(np.float32)), pa.array(unfamiliar)]
+        return columns
+
+    def _arrays(self, numbers: np.ndarray) -> list[pa.Array]:
         arrays = [*numbers.T]
         if isinstance(self.model, GalaxyForVotes):
             tree = self.model.tree

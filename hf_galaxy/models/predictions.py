@@ -11,7 +11,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -24,6 +26,7 @@ from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.pixels import DEFAULT
 from hf_galaxy.data.views import eval_view
 from hf_galaxy.files import whole_file
+from hf_galaxy.models.familiarity import looks_of
 from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.models.prediction_columns import NAMES, PredictionColumns
 from hf_galaxy.models.prediction_inputs import DatasetSplit, Part, Reader, Source, parts_of
@@ -53,8 +56,21 @@ def schema_of(
     config = model.config
     facts = ("architectures", "backbone", "image_size", "crop", *(["tree"] if columns else []))
     of_model = {name: getattr(config, name) for name in facts}
-    of_columns = {"credible": columns.credible} if columns and columns.credible is not None else {}
-    return pa.schema(fields, {KEY: json.dumps(about | of_model | of_columns)})
+    return pa.schema(fields, {KEY: json.dumps(about | of_model | (columns.facts if columns else {}))})
+
+
+class Answer(NamedTuple):
+    """What is computed of B galaxies; None: it is not asked for.
+
+    Attributes:
+        numbers: (B, N) float32 of the model.
+        embedding: (B, D) float32.
+        scores: (B,) how far they are from the training galaxies.
+    """
+
+    numbers: np.ndarray | None
+    embedding: np.ndarray | None
+    scores: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -110,44 +126,50 @@ class Predictor:
             for (p, first, end), batch in zip(tasks, batches, strict=True):
                 unreadable += batch["unreadable"]
                 if batch["ids"]:
-                    rows.append(self._rows(sources[parts[p].source], batch, *self._answer(batch["pixels"])))
+                    rows.append(self._rows(sources[parts[p].source], batch, self._answer(batch["pixels"])))
                 bar.update(end - first)
                 if end == parts[p].end:
                     yield parts[p], self._table(sources[parts[p].source], rows, unreadable)
                     rows, unreadable = [], []
 
     @torch.inference_mode()
-    def _answer(self, pixels: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """The numbers and the features of canvases, as far as the schema has them."""
-        model, count = self.model, len(pixels)
-        embedded = EMBEDDING in self.schema.names
+    def _answer(self, pixels: torch.Tensor) -> Answer:
+        """The numbers of canvases, their features and their scores, as far as the schema has them."""
+        model, columns, count = self.model, self.columns, len(pixels)
+        familiarity = columns and columns.familiarity
         features: list[torch.Tensor] = []
         pixels = pixels.to(self.accelerator.device, non_blocking=True)
         pixels = torch.cat([pixels, pixels[:1].expand(self.batch_size - count, -1, -1, -1)])
         views = eval_view(pixels, model.config.framing)
         with self.accelerator.autocast():
-            if self.columns is None:
-                return None, model.features(views)[:count]
+            if columns is None:
+                return Answer(None, _numpy(model.features(views)[:count]), None)
             with model.head.register_forward_pre_hook(lambda head, inputs: features.append(inputs[0])):
-                return model.predictions(views)[:count], features.pop()[:count] if embedded else None
+                numbers = _numpy(model.predictions(views)[:count])
+        embedding, scores = _numpy(features.pop()[:count]), None
+        if familiarity:
+            scores = familiarity.ood_score(embedding, looks_of(views[:count].cpu().numpy()))
+        return Answer(numbers, embedding if EMBEDDING in self.schema.names else None, scores)
 
-    def _rows(
-        self, source: Source, batch: dict, numbers: torch.Tensor | None, embedding: torch.Tensor | None
-    ) -> pa.Table:
+    def _rows(self, source: Source, batch: dict, answer: Answer) -> pa.Table:
         ids = batch["ids"]
         columns = [pa.array([name] * len(ids), pa.string()) for name in (source.name, source.split)]
         columns.append(pa.array(ids, pa.string()))
-        if numbers is not None and self.columns is not None:
-            columns += self.columns.arrays(numbers.float().cpu().numpy())
-        if embedding is not None:
-            flat = pa.array(embedding.float().cpu().numpy().ravel())
-            columns.append(pa.FixedSizeListArray.from_arrays(flat, embedding.shape[1]))
+        if answer.numbers is not None and self.columns is not None:
+            columns += self.columns.arrays(answer.numbers, answer.scores)
+        if answer.embedding is not None:
+            flat = pa.array(answer.embedding.ravel())
+            columns.append(pa.FixedSizeListArray.from_arrays(flat, answer.embedding.shape[1]))
         return _beside(pa.Table.from_arrays(columns, schema=self.schema), source, batch["rows"])
 
     def _table(self, source: Source, rows: list[pa.Table], unreadable: list[tuple[str, str]]) -> pa.Table:
         facts = json.loads(self.schema.metadata[KEY]) | {"unreadable": unreadable}
         table = pa.concat_tables(rows).combine_chunks() if rows else _beside(self.schema.empty_table(), source, [])
         return table.replace_schema_metadata(self.schema.metadata | {KEY: json.dumps(facts)})
+
+
+def _numpy(numbers: torch.Tensor) -> np.ndarray:
+    return numbers.float().cpu().numpy()
 
 
 def _is_whole(file: Path) -> bool:

@@ -1,6 +1,7 @@
 """What `predict` writes for a catalogue beside the predictions: the command, the call and the files hold the same."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ import hf_galaxy
 from hf_galaxy import GalaxyConfig, GalaxyForVotes
 from hf_galaxy.commands.predict import command
 from hf_galaxy.models import prediction_inputs, predictions
+from tests.conftest import ROOT
 from tests.galaxies import Rows, jpeg_bytes, published
 
 
@@ -175,13 +177,27 @@ def test_what_cannot_be_kept_is_refused(options, message, run, dataset, tmp_path
     assert message.format(dataset=dataset) in refused(run, dataset, tmp_path / "out", *options)
 
 
+LITE0 = ROOT / "spaces_app/models/lite0"
+
+
+def test_scores_are_of_the_weights_that_predict(run, dataset, tmp_path):
+    mine = tmp_path / "mine"
+    shutil.copytree(LITE0, mine)
+    model = GalaxyForVotes.from_pretrained(run)
+    model.save_pretrained(mine)
+    line = refused(mine, dataset, tmp_path / "out")
+    assert "belongs to other weights than those here; write it again with hf-galaxy familiarity" in line
+    table = predict(mine, dataset, tmp_path / "out", "--no-ood")
+    assert table.column_names == predict(run, dataset, tmp_path / "plain").column_names
+
+
 def test_a_name_that_is_taken_and_types_that_differ_are_refused(run, dataset, tmp_path):
     column = "bar-gz2_yes_fraction"
     names = {
         f"names{i}": folder_of(tmp_path / f"{i}", f"file_name,{column},n\na.jpg,1,{n}\n")
         for i, n in enumerate((1, 1.5))
     }
-    first, second = names.values()
+    first = names["names0"]
     line = refused(run, first, tmp_path / "out", "--keep", "n", column)
     assert f"--keep {column}: the predictions have a column {column}, too; " in line
     assert f"bring it as {column}_joined with --join TABLE --on id_str" in line
@@ -195,5 +211,5 @@ def test_a_name_that_is_taken_and_types_that_differ_are_refused(run, dataset, tm
     assert "is a folder of pictures without a table metadata.csv; predict" in refused(
         run, plain, tmp_path / "out", "--keep", "n"
     )
-    with pytest.raises(hf_galaxy.BadInput, match="^keep n: single pictures have no columns; bring them with join"):
+    with pytest.raises(hf_galaxy.BadInput, match=r"^keep n: single pictures have no columns; bring them with join"):
         hf_galaxy.predict(run, [jpeg_bytes()], keep=["n"], cpu=True)
