@@ -81,7 +81,11 @@ def holds_records(file: Path) -> bool:
 
     try:
         return NAME in parquet.read_schema(file).names
-    except (OSError, pa.ArrowException):
+    except (
+        OSError,
+        ValueError,
+        pa.ArrowException,
+    ):  # pa.ArrowInvalid is a ValueError, and so is a name that is no UTF-8
         return False
 
 
