@@ -144,11 +144,12 @@ class Benchmark:
                                 yield BenchmarkCell(task, start, mode, share, seed, self.out)
 
     def settings(self, cell: BenchmarkCell, **changes: Any) -> Settings:
-        """The settings of a run on the training galaxies of a cell."""
+        """The settings of a run on the training galaxies of a cell. Networks are compared as they were trained, without calibration."""
         return Settings(
             dataset=(cell.task.dataset,), **cell.task.options, fold=self.fold(cell), subset=cell.share, seed=cell.seed,
             backbone=self.backbone_of(cell.start),
-            start=cell.start.weights, image_size=self.image_size, crop=self.crop, workers=self.workers, precision=self.precision, **changes,
+            start=cell.start.weights, image_size=self.image_size, crop=self.crop, workers=self.workers, precision=self.precision,
+            calibrate=False, **changes,
         )  # fmt: skip
 
     def backbone_of(self, start: Start) -> str | None:

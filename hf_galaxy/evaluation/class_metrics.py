@@ -1,5 +1,7 @@
 """Figures of merit of predicted classes, beside those of the class frequencies. Legend: B galaxies, C classes, R replicates."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from sklearn.metrics import log_loss
@@ -20,7 +22,17 @@ class ClassMetrics(LogitMetrics):
 
     Args:
         baseline: (C,) log shares of the classes in the training split.
+        uncalibrated: of a calibrated model: from its logits to those before the calibration, which are measured, too.
     """
+
+    def __init__(
+        self,
+        names: list[str],
+        baseline: torch.Tensor,
+        uncalibrated: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> None:
+        super().__init__(names, baseline)
+        self.uncalibrated = uncalibrated
 
     @property
     def loss(self) -> float:
@@ -41,6 +53,11 @@ class ClassMetrics(LogitMetrics):
         }
         if times is not None:
             measured["calibration"] = self._calibration(labels, logits)
+            if self.uncalibrated is not None:
+                before = self.uncalibrated(logits)
+                measured["calibration"]["uncalibrated"] = self._calibration(labels, before) | {
+                    "loss": torch.nn.functional.cross_entropy(before.double(), labels).item()
+                }
             measured["bootstrap"] = self._bootstrap(labels, logits, times)
         return measured
 

@@ -1,5 +1,6 @@
 """Labels and logits of galaxies, collected batch by batch. Legend: B galaxies, C classes or labels, R replicates."""
 
+from copy import copy
 from typing import Any, Self
 
 import numpy as np
@@ -34,7 +35,7 @@ class LogitMetrics:
         return self
 
     def __add__(self, other: Self) -> Self:
-        joined = type(self)(self.names, self.baseline)
+        joined = copy(self)
         joined.parts = {name: parts + other.parts[name] for name, parts in self.parts.items()}
         return joined
 

@@ -1,5 +1,5 @@
 """How good predicted votes are, each figure beside that of the best constant prediction. Legend: B galaxies, A answers,
-Q questions, R replicates.
+Q questions, R replicates, L levels.
 
 Metrics are sums and counts: `update` adds a batch, `+` joins processes, `compute` divides once, at the end. A figure
 without galaxies is None, never 0. If batches have `keys` of their galaxies, as on the test split, figures also have replicates
@@ -16,12 +16,11 @@ from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.evaluation import bootstrap
 from hf_galaxy.evaluation.bootstrap import mean_of_counted, ratios, six_digits
 from hf_galaxy.evaluation.constant_votes import ConstantVotes
+from hf_galaxy.evaluation.pit import LEVELS, OUTSIDE, PIT_BINS, pit_histogram, placed
 from hf_galaxy.evaluation.volunteers import lead_over_volunteers, seen_by, volunteers_worth
 from hf_galaxy.losses import constant, dirichlet_multinomial_nll, multinomial_nll, question_of_answer, sum_per_question
 
 BINS = 10  # of predicted fractions and of a class's probability, equally wide
-PIT_BINS = 20  # of the histogram of the probability integral transform (PIT): central intervals of 10 %, 20 %, ... end at their edges
-LEVELS = (50, 80, 90)  # central intervals, in per cent
 
 
 class VoteMetrics:
@@ -32,6 +31,10 @@ class VoteMetrics:
 
     Fractions are compared only in galaxies with at least `min_votes` votes for the question (20 in GZ Evo), where volunteers'
     own scatter is small. Accuracy is the share of those in which the answer with the largest predicted fraction got the most votes.
+
+    Args:
+        uncalibrated: of a calibrated model: from the logarithms (B, A) of concentrations, or of fractions, to those before the calibration,
+            whose likelihood and coverage are measured, too.
     """
 
     def __init__(
@@ -40,8 +43,10 @@ class VoteMetrics:
         baseline: ConstantVotes,
         min_votes: int = 20,
         likelihood: str = "dirichlet_multinomial",
+        uncalibrated: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         self.tree, self.baseline, self.min_votes, self.likelihood = tree, baseline, min_votes, likelihood
+        self.uncalibrated = uncalibrated
         self.sums: dict[str, torch.Tensor] = {}
 
     def update(self, batch: dict[str, torch.Tensor], outputs: Any) -> None:
@@ -73,7 +78,12 @@ class VoteMetrics:
             self._add("enough (R, Q)", times @ (totals >= self.min_votes).to(precise))
             self._add("saturated nll (R, Q)", times @ saturated.to(precise))
             self._add("in_campaign (R, campaigns)", times @ (in_campaign > 0).to(precise))
-            self._calibrate(votes, totals, outputs, precise)
+            self._compare_fractions(votes, totals, outputs.fractions.to(precise))
+            if self.likelihood == "dirichlet_multinomial":
+                self._place("places", votes, totals, outputs.concentrations.to(precise), times)
+                self._spread(totals, outputs.concentrations, concentrations, precise)
+            if self.uncalibrated is not None:
+                self._measure_uncalibrated(votes, totals, outputs, precise)
             self._compare_with_volunteers(votes, totals, fractions=outputs.fractions, times=times)
         self._compare("model", votes, totals, outputs.fractions, outputs.nll, precise, times)
         self._compare("baseline", votes, totals, fractions, constant_nll, precise)
@@ -108,24 +118,62 @@ class VoteMetrics:
             self._add(f"{name} (Q, n)", values.sum(0))
             self._add(f"{name} (R, Q, n)", (times @ values.flatten(1)).unflatten(1, values.shape[1:]))
 
-    def _calibrate(self, votes: torch.Tensor, totals: torch.Tensor, outputs: Any, precise: torch.dtype) -> None:
-        """Votes for each answer by predicted fraction, and the PIT histogram of their predicted distribution."""
+    def _compare_fractions(self, votes: torch.Tensor, totals: torch.Tensor, fractions: torch.Tensor) -> None:
+        """Votes for each answer by predicted fraction."""
         group = question_of_answer(self.tree, votes.device)
         cast = totals.index_select(1, group)
-        fractions = outputs.fractions.to(precise)
         # The fractions of a question add up to 1, predicted or observed: in bins of all its answers errors would cancel.
         bins = torch.arange(len(group), device=votes.device) * BINS + (fractions * BINS).long().clamp_max(BINS - 1)
         for name, values in (("cast", cast), ("predicted", cast * fractions), ("given", votes)):
             sums = fractions.new_zeros(len(group) * BINS)
-            sums.index_add_(0, bins.flatten(), values.to(precise).flatten())
+            sums.index_add_(0, bins.flatten(), values.to(fractions.dtype).flatten())
             self._add(f"{name} (A, bins)", sums.view(-1, BINS))
-        if self.likelihood == "dirichlet_multinomial":
-            galaxy, answer = cast.nonzero(as_tuple=True)
-            concentrations = outputs.concentrations.to(precise)
-            others = sum_per_question(concentrations, self.tree).index_select(1, group) - concentrations
-            shares = _pit_histogram(*(values[galaxy, answer] for values in (votes, cast, concentrations, others)))
-            sums = shares.new_zeros(len(self.tree.questions), PIT_BINS)
-            self._add("places (Q, places)", sums.index_add_(0, group[answer], shares))
+
+    def _place(
+        self, name: str, votes: torch.Tensor, totals: torch.Tensor, concentrations: torch.Tensor,
+        times: torch.Tensor | None = None,
+    ) -> None:  # fmt: skip
+        """The PIT histogram of votes under their predicted distribution, and with `times` the coverage in replicates."""
+        group = question_of_answer(self.tree, votes.device)
+        cast = totals.index_select(1, group)
+        galaxy, answer = cast.nonzero(as_tuple=True)
+        others = sum_per_question(concentrations, self.tree).index_select(1, group) - concentrations
+        shares = pit_histogram(*(values[galaxy, answer] for values in (votes, cast, concentrations, others)))
+        questions = len(self.tree.questions)
+        self._add(f"{name} (Q, places)", shares.new_zeros(questions, PIT_BINS).index_add_(0, group[answer], shares))
+        if times is None:
+            return
+        covered = torch.stack([shares[:, n : PIT_BINS - n].sum(1) for n in OUTSIDE.values()], dim=1)
+        place = galaxy * questions + group[answer]
+        for what, values in (("covered", covered), ("answers", torch.ones_like(covered[:, :1]))):
+            sums = shares.new_zeros(len(votes) * questions, values.shape[1]).index_add_(0, place, values)
+            self._add(f"{what} (R, Q, L)", (times @ sums.view(len(votes), -1)).unflatten(1, (questions, -1)))
+
+    def _spread(
+        self, totals: torch.Tensor, concentrations: torch.Tensor, constant: torch.Tensor, precise: torch.dtype
+    ) -> None:
+        """The standard deviation of the predicted fractions, mean over the answers of a question."""
+        answers = sum_per_question(torch.ones_like(concentrations), self.tree)
+        for who, values in (("model", concentrations), ("baseline", constant)):
+            values = values.to(precise)
+            all_of_question = sum_per_question(values, self.tree).index_select(
+                1, question_of_answer(self.tree, totals.device)
+            )
+            mean = values / all_of_question
+            deviations = sum_per_question((mean * (1 - mean) / (all_of_question + 1)).sqrt(), self.tree) / answers
+            self._add(f"{who} spread", (deviations * (totals > 0)).sum(0))
+
+    def _measure_uncalibrated(
+        self, votes: torch.Tensor, totals: torch.Tensor, outputs: Any, precise: torch.dtype
+    ) -> None:
+        assert self.uncalibrated is not None
+        if self.likelihood == "multinomial":
+            nll = multinomial_nll(votes, self.uncalibrated(outputs.fractions.log()), self.tree)
+        else:
+            concentrations = self.uncalibrated(outputs.concentrations.log()).exp()
+            nll = dirichlet_multinomial_nll(votes, concentrations, self.tree)
+            self._place("uncalibrated places", votes, totals, concentrations.to(precise))
+        self._add("uncalibrated nll", nll.to(precise).sum(0))
 
     def _by_question(self, values: torch.Tensor) -> torch.Tensor:
         """(B, A) -> (B, Q, the most answers of a question), with -1 where a question has fewer."""
@@ -144,7 +192,7 @@ class VoteMetrics:
         return self
 
     def __add__(self, other: "VoteMetrics") -> "VoteMetrics":
-        joined = VoteMetrics(self.tree, self.baseline, self.min_votes, self.likelihood)
+        joined = VoteMetrics(self.tree, self.baseline, self.min_votes, self.likelihood, self.uncalibrated)
         for part in (self, other):
             for name, values in part.sums.items():
                 joined._add(name, values)
@@ -222,7 +270,9 @@ class VoteMetrics:
         and the mean predicted and observed fractions, both weighted by votes. `error`: the mean distance
         of both in bins of each answer by itself, weighted by votes; of a campaign that of its questions, weighted by votes.
         `places` (PIT_BINS,): the PIT histogram of votes under the beta-binomial that the
-        Dirichlet distribution predicts, which is flat if it is true; `coverage`, per cent -> the share in its central interval.
+        Dirichlet distribution predicts, which is flat if it is true; `coverage`, per cent -> the share in its central interval. Of questions
+        also `coverage_interval`, per cent -> the ends of its interval, and `spread`, the mean standard deviation of the predicted fractions.
+        Of a calibrated model, `uncalibrated` has the figures without that.
         """
         parts = [
             [sums[f"{name} (A, bins)"][where] for where in self.tree.slices] for name in ("cast", "predicted", "given")
@@ -242,17 +292,40 @@ class VoteMetrics:
                 "error": float(sum(votes[q] * distances[q] for q in questions) / total) if total else None,
             }
             if "places (Q, places)" in sums:
-                places = sums["places (Q, places)"][questions].sum(0)
-                shares = ratios(places, places.sum())
-                out = {level: PIT_BINS * (100 - level) // 200 for level in LEVELS}
-                covered = {str(level): six_digits(shares[n : PIT_BINS - n].sum()[None])[0] for level, n in out.items()}
-                figures |= {"places": six_digits(shares), "coverage": covered}
+                figures |= placed(sums["places (Q, places)"][questions].sum(0))
             return figures
 
+        def question(q: int) -> dict:
+            if "places (Q, places)" not in sums:
+                return over([q])
+            covered = ratios(sums["covered (R, Q, L)"][:, q], sums["answers (R, Q, L)"][:, q]).T
+            ends = [(1 - bootstrap.LEVEL) / 2, (1 + bootstrap.LEVEL) / 2]
+            drawn = {str(level): each[np.isfinite(each)] for level, each in zip(LEVELS, covered, strict=True)}
+            asked = sums["asked"][q]
+            return over([q]) | {
+                "coverage_interval": {
+                    level: six_digits(np.quantile(each, ends)) if len(each) else None for level, each in drawn.items()
+                },
+                "spread": {who: float(sums[f"{who} spread"][q] / asked) if asked else None for who in ("model", "baseline")},
+            }  # fmt: skip
+
         return {
-            "questions": {q.name: over([i]) for i, q in enumerate(self.tree.questions)},
+            "questions": {q.name: question(i) for i, q in enumerate(self.tree.questions)},
             "campaigns": {name: over(questions) for name, questions in self.tree.campaigns.items()},
+            **({"uncalibrated": self._before_calibration(sums)} if "uncalibrated nll" in sums else {}),
         }
+
+    def _before_calibration(self, sums: dict[str, np.ndarray]) -> dict:
+        """`loss`, and by question `nll`, `places` and `coverage`, without the model's calibration."""
+        nll, places = sums["uncalibrated nll"], sums.get("uncalibrated places (Q, places)")
+        questions = {
+            q.name: {
+                "nll": float(nll[i] / sums["asked"][i]) if sums["asked"][i] else None,
+                **({} if places is None else placed(places[i])),
+            }
+            for i, q in enumerate(self.tree.questions)
+        }
+        return {"loss": float(nll.sum() / sums["galaxies"][0]), "questions": questions}
 
     def _volunteers(self, sums: dict[str, np.ndarray]) -> dict:
         """By question, the number of volunteers whose votes predict another vote as well as the model does (`volunteers_worth`)."""
@@ -297,27 +370,3 @@ class VoteMetrics:
             },
             "campaigns": {name: campaign(i, qs) for i, (name, qs) in enumerate(self.tree.campaigns.items())},
         }
-
-
-def _pit_histogram(k: torch.Tensor, n: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """(..., PIT_BINS) the share of each k of n votes in each bin of the PIT of the beta-binomial distribution with a and b.
-
-    A count has an interval of the distribution, from the probability of fewer votes to that of at most as many, in which it is
-    spread evenly. If the distribution is true, all bins get the same share on average (Czado, Gneiting and Held 2009, "Predictive
-    model assessment for count data", eq. 2).
-    """
-    log_p = torch.lgamma(n + b) - torch.lgamma(b) + torch.lgamma(a + b) - torch.lgamma(n + a + b)  # of no vote
-    fewer, here = torch.zeros_like(a), log_p.exp()
-    for j in range(int(k.max()) if len(k) else 0):
-        counted = j < k
-        fewer = torch.where(counted, fewer + here, fewer)
-        # Only counted ones are used: for the others the logarithms may be of negative numbers.
-        log_p = log_p + ((n - j) / (j + 1)).log() + ((a + j) / (n + b - j - 1)).log()
-        here = torch.where(counted, log_p.exp(), here)
-    upper = (fewer + here).clamp(1e-9, 1)
-    lower = torch.minimum(fewer, upper - 1e-9)  # an almost impossible count has an interval, too
-    edges = torch.linspace(0, 1, PIT_BINS + 1, dtype=a.dtype, device=a.device)
-    below = (edges.clamp(lower.unsqueeze(-1), upper.unsqueeze(-1)) - lower.unsqueeze(-1)) / (upper - lower).unsqueeze(
-        -1
-    )
-    return below.diff(dim=-1)

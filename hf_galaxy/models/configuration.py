@@ -24,6 +24,7 @@ class GalaxyConfig(PreTrainedConfig):
         image_size, crop: how pictures are framed (`views.Framing`).
         likelihood: of the votes, "dirichlet_multinomial" or "multinomial".
         head_activation: from outputs of the head to concentrations of the Dirichlet distributions: a name in `head_activation.HEAD_ACTIVATIONS`.
+        calibration: numbers that correct how certain the predictions of votes or classes are (`calibration`); None: none.
         label_smoothing: for classes, in training: the share of each label that is distributed over all classes.
         class_weights: for classes, in training: the weight of each class in the loss; None: all 1.
         values: for regression: their names, in the order of the outputs.
@@ -47,6 +48,7 @@ class GalaxyConfig(PreTrainedConfig):
     crop: float = 1.0
     likelihood: str = "dirichlet_multinomial"
     head_activation: str = "softplus"
+    calibration: dict | None = None
     label_smoothing: float = 0.0
     class_weights: list | tuple | None = None
     values: list | tuple | None = None

@@ -31,6 +31,7 @@ from hf_galaxy.losses import (
     standardised_squared_error,
 )
 from hf_galaxy.models.backbones import build, set_checkpointing
+from hf_galaxy.models.calibration import calibrated_concentrations, calibrated_logs, check_calibration
 from hf_galaxy.models.configuration import GalaxyConfig
 from hf_galaxy.models.head_activation import HEAD_ACTIVATIONS
 from hf_galaxy.models.remote_code import save_code
@@ -209,13 +210,18 @@ class GalaxyForVotes(GalaxyPreTrainedModel):
     """Predicts the votes of volunteers: for every question of the tree a Dirichlet over its vote fractions.
 
     concentrations = activation(linear(features)), with `config.head_activation` (`head_activation.HEAD_ACTIVATIONS`).
-    With `likelihood="multinomial"` fractions = softmax(linear(features)) within each question.
+    With `likelihood="multinomial"` fractions = softmax(linear(features)) within each question. Both are corrected by
+    `config.calibration` (`calibration`), if there is one.
     """
 
     def __init__(self, config: GalaxyConfig) -> None:
         if config.tree is None:
             raise BadInput("GalaxyForVotes needs a config with a tree, such as GalaxyConfig(backbone=..., tree='gz2')")
         self.tree = config.decision_tree
+        if config.calibration is not None:
+            check_calibration(
+                config.calibration, {"scales": len(self.tree.questions), "shifts": len(self.tree.columns)}
+            )
         super().__init__(config, len(self.tree.columns))
 
     @property
@@ -257,12 +263,16 @@ class GalaxyForVotes(GalaxyPreTrainedModel):
             pixel_values: (B, 3, S, S) RGB, or (B, 1, S, S) grey, in [0, 1]; of a model of bands their fluxes (B, K, S, S).
             votes: (B, A) counts in the order of `config.decision_tree.columns`.
         """
-        outputs = self.head_outputs(pixel_values)
+        outputs, calibration = self.head_outputs(pixel_values), self.config.calibration
         if self.config.likelihood == "multinomial":
+            if calibration is not None:
+                outputs = calibrated_logs(outputs, calibration, self.tree)
             concentrations, fractions = None, question_log_softmax(outputs, self.tree).exp()
             nll = None if votes is None else multinomial_nll(votes, outputs, self.tree)
         else:
             concentrations = HEAD_ACTIVATIONS[self.config.head_activation].concentrations(outputs)
+            if calibration is not None:
+                concentrations = calibrated_concentrations(concentrations, calibration, self.tree)
             fractions = expected_fractions(concentrations, self.tree)
             nll = None if votes is None else dirichlet_multinomial_nll(votes, concentrations, self.tree)
         loss = None if nll is None else nll.sum(dim=1).mean()
@@ -284,7 +294,8 @@ class GalaxyForImageClassification(GalaxyPreTrainedModel):
     """Predicts one of several classes; their names are `config.id2label`.
 
     With `config.problem_type="multi_label_classification"` each is a label of its own, yes or no: probabilities are the sigmoid of
-    the logits, and the loss is the binary cross-entropy (`losses.masked_binary_cross_entropy`). Of exclusive classes, in training, `config.label_smoothing` and `config.class_weights` change the loss (`losses.class_cross_entropy`).
+    the logits, and the loss is the binary cross-entropy (`losses.masked_binary_cross_entropy`). Logits of exclusive classes are divided by the temperature in
+    `config.calibration`, if there is one (`calibration`). Of exclusive classes, in training, `config.label_smoothing` and `config.class_weights` change the loss (`losses.class_cross_entropy`).
     """
 
     def __init__(self, config: GalaxyConfig) -> None:
@@ -300,6 +311,10 @@ class GalaxyForImageClassification(GalaxyPreTrainedModel):
                 f"class_weights {' '.join(map(str, weights))}: must be one number above 0 for each of the {config.num_labels} classes "
                 f"{', '.join(config.id2label.values())}"
             )
+        if config.calibration is not None and "temperature" not in config.calibration:
+            config.calibration = None  # that of votes, whose backbone gets a new head here
+        if config.calibration is not None:
+            check_calibration(config.calibration, {"temperature": 1})
         super().__init__(config, config.num_labels)
 
     @property
@@ -339,6 +354,8 @@ class GalaxyForImageClassification(GalaxyPreTrainedModel):
             labels: (B,) class indices, or (B, C) shares of the classes; of a multi-label model (B, C), 1 for yes, 0 for no, NaN where missing.
         """
         logits = self.head_outputs(pixel_values)
+        if self.config.calibration is not None:
+            logits = logits / self.config.calibration["temperature"]
         loss = None
         if labels is not None and self.multi_label:
             loss = masked_binary_cross_entropy(labels, logits).mean()

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 # An exported file depends on these besides the run.
 LIBRARIES = ("torch", "timm", "transformers", "onnx", "onnxruntime", "onnxscript")
-OURS = ("decision_tree", "losses", "models/backbones", "models/configuration", "models/export", "models/model")
+OURS = (
+    "decision_tree", "losses", "models/backbones", "models/calibration", "models/configuration", "models/export",
+    "models/head_activation", "models/model",
+)  # fmt: skip
 PACKAGE = Path(__file__).parents[1]
 
 

@@ -66,12 +66,18 @@ class ClassReport(TargetReport):
         ]
 
     def calibration_text(self, calibration: Results) -> str:
+        before = calibration.get("uncalibrated")
+        corrected = (
+            f" The logits are divided by a temperature that was fitted to validation galaxies; without it the distance would be "
+            f"{number(before['error'])}, and the loss {number(before['loss'])} nats."
+            if before else ""
+        )  # fmt: skip
         return (
             "The probability of the predicted class, in ten bins, against the share of galaxies for which the prediction is correct. "
-            f"The mean distance of the two (expected calibration error) is {number(calibration['error'])}."
+            f"The mean distance of the two (expected calibration error) is {number(calibration['error'])}.{corrected}"
         )
 
-    def calibration_chart(self, calibration: Results) -> bytes:
+    def calibration_chart(self, calibration: Results, where: str) -> bytes:
         """Reliability diagram of the predicted class, and the histogram of its probability."""
         from scipy.stats import beta
 
@@ -95,7 +101,7 @@ class ClassReport(TargetReport):
             charts.label_axes(figure, [panels[1]], ["Confidence"], probability, "share of galaxies")
             charts.diagonals(panels[:1])
             panels[1].set_xlim(0, 1)
-            return charts.png(figure, "Calibration on the test split", [
+            return charts.png(figure, f"Calibration on {where}", [
                 charts.handle("calibrated", charts.GREY, ls="--", lw=0.9),
                 charts.handle(f"this model, with 90 % intervals; mean distance {number(calibration['error'])}", blue, marker="o", ls="-", ms=5),
             ])  # fmt: skip

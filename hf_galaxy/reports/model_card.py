@@ -65,10 +65,11 @@ def sections(record: RunRecord, report: TargetReport) -> Iterator[tuple[str, str
     yield from report.sections(record)
     if report.calibrated:
         calibration = run_figures.calibration_of(record)
-        measured = (
-            calibration and f"![Calibration]({run_figures.CALIBRATION})\n\n{report.calibration_text(calibration)}"
-        )
-        yield "Calibration", measured or "Not measured."
+        parts = ["Not measured."]
+        if calibration:
+            parts = [f"Measured on {run_figures.measured_on(record)}.", f"![Calibration]({run_figures.CALIBRATION})"]
+            parts += [report.calibration_text(calibration), report.calibration_table(calibration)]
+        yield "Calibration", "\n\n".join(filter(None, parts))
 
 
 def _compute(record: RunRecord) -> dict[str, Any] | None:

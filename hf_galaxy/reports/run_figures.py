@@ -21,13 +21,25 @@ def figures(record: RunRecord) -> dict[str, bytes]:
     if any(record.training.get("history", [])):
         drawn[LOSS] = _loss_curve(record)
     if (calibration := calibration_of(record)) is not None:
-        drawn[CALIBRATION] = report_of(record).calibration_chart(calibration)
+        drawn[CALIBRATION] = report_of(record).calibration_chart(calibration, measured_on(record))
     return drawn
 
 
 def calibration_of(record: RunRecord) -> dict[str, Any] | None:
-    """The calibration on the test split; None if it was not measured."""
-    return record.results.get(SPLIT, {}).get("calibration")
+    """The calibration on the test split, or of a run calibrated for another survey on that; None if it was not measured."""
+    return record.results.get(_measured_split(record), {}).get("calibration")
+
+
+def measured_on(record: RunRecord) -> str:
+    """On which galaxies its calibration was measured, in words."""
+    split = _measured_split(record)
+    return "the test split" if split == SPLIT else split
+
+
+def _measured_split(record: RunRecord) -> str:
+    if SPLIT in record.results:
+        return SPLIT
+    return record.training.get("calibration", {}).get("measured_on", SPLIT)
 
 
 def _loss_curve(record: RunRecord) -> bytes:

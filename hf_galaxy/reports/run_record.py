@@ -11,6 +11,7 @@ from typing import Any
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import write_json
 from hf_galaxy.plain_json import mapping_in
+from hf_galaxy.targets import TARGETS
 
 FILE = "run.json"
 
@@ -44,7 +45,8 @@ class RunRecord:
             SHA-256 of its files of `weights`, which have no checksum of their own.
         environment: versions, device, processes, precision.
         baseline: the constant prediction that every metric is compared with, from the training split.
-        training: history, losses, best epoch, seconds (`loop.Trainer`); of a head alone, also the cost of its `features`.
+        training: history, losses, best epoch, seconds (`loop.Trainer`); of a head alone, also the cost of its `features`; of votes and classes the
+            `calibration`: the galaxies that it was fitted to, its cross-validated `gain` in nats per galaxy, and whether it is `used`.
         results: evaluated split -> metrics, each a pair {"model", "baseline"}.
         publication: choices of the person who published it: `license`, and the Hub ids `repo`, `datasets` and `base_model`.
         card: SHA-256 of the card that was last made from this record; a card with another one was edited by a person.
@@ -84,7 +86,10 @@ class RunRecord:
             BadInput: there is none, or it cannot be read.
         """
         try:
-            return cls.of(mapping_in((folder / FILE).read_bytes()))
+            record = cls.of(mapping_in((folder / FILE).read_bytes()))
+            if record.task not in list(TARGETS):  # a list, as it may be anything
+                raise TypeError(f"task {record.task!r}: this version of hf_galaxy has {', '.join(TARGETS)}")
+            return record
         except (FileNotFoundError, NotADirectoryError) as error:
             raise BadInput(f"{folder}: is no run folder (it has no {FILE})") from error
         except (OSError, ValueError, TypeError) as error:

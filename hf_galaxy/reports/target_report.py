@@ -112,11 +112,19 @@ class TargetReport:
         return []
 
     def calibration_text(self, calibration: Results) -> str:
-        """The calibration in words and numbers."""
+        """The calibration in words."""
         raise NotImplementedError
 
-    def calibration_chart(self, calibration: Results) -> bytes:
-        """The calibration as a picture, PNG."""
+    def calibration_table(self, calibration: Results) -> str:
+        """Its figures as a table in Markdown; nothing if the words have all of them."""
+        return ""
+
+    def calibration_chart(self, calibration: Results, where: str) -> bytes:
+        """The calibration as a picture, PNG.
+
+        Args:
+            where: on which galaxies, for the title.
+        """
         raise NotImplementedError
 
     # Figures

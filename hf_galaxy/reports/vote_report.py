@@ -17,6 +17,7 @@ from hf_galaxy.reports.text import interval, number, table
 if TYPE_CHECKING:
     from hf_galaxy.reports.run_record import RunRecord
 
+MAIN = "90"  # the level, in per cent, whose coverage is compared with that before the calibration
 FEW = 100  # test galaxies below which the card warns of a figure
 
 
@@ -150,30 +151,37 @@ class VoteReport(TargetReport):
         return {"excess": excess, "rmse": self._loss("rmse", own, replicates, galaxies)}
 
     def calibration_text(self, calibration: Results) -> str:
-        columns = {
-            level: f"in the {level} % interval"
-            for each in calibration["campaigns"].values()
-            for level in each.get("coverage", {})
-        }
-        rows = [
-            [name, number(each["error"]), *(number(each["coverage"][level]) for level in columns)]
-            for kind in ("campaigns", "questions")
-            for name, each in calibration[kind].items()
-        ]
         text = (
-            "Left: predicted fractions, in ten bins of all answers together, against observed vote fractions. The error in the table "
-            "is their mean distance in bins of each answer; that of a campaign is the mean of its questions. All are weighted by "
-            "votes. A constant prediction of the mean fractions would have no error, either."
+            f"{_of_calibration(calibration)}Left: predicted fractions, in ten bins of all answers together, against observed vote fractions. "
+            "The error in the table is their mean distance in bins of each answer; that of a campaign is the mean of its questions. All are "
+            "weighted by votes. A constant prediction of the mean fractions would have no error, either."
         )
-        if columns:
+        if _levels(calibration):
             text += (
                 " Right, and in the table: the share of answers whose number of votes lies in the central interval of the predicted "
                 "Dirichlet distribution. A larger share than the level means that the model is underconfident, a smaller share that "
-                "it is overconfident."
+                "it is overconfident. Brackets hold intervals over galaxies. The spread is the standard deviation of the predicted "
+                "fractions, beside that of the constant distribution: of two calibrated models the one with the smaller spread says more."
             )
-        return f"{text}\n\n{table(['', 'error', *columns.values()], rows)}"
+        return text
 
-    def calibration_chart(self, calibration: Results) -> bytes:
+    def calibration_table(self, calibration: Results) -> str:
+        """The error, and the coverage of each level, of campaigns and questions; beside it that without the model's calibration."""
+        levels, before = _levels(calibration), calibration.get("uncalibrated", {}).get("questions", {})
+        header = ["", "error"]
+        if levels:
+            header += [*(f"in the {level} % interval" for level in levels), "spread"]
+            header += [f"before: in the {MAIN} % interval"] if before else []
+        rows = []
+        for name, each in [*calibration["campaigns"].items(), *calibration["questions"].items()]:
+            row = [name, number(each["error"])]
+            if levels:
+                row += [*(_covered(each, level) for level in levels), _spread(each)]
+                row += [number(before[name]["coverage"][MAIN]) if name in before else ""] if before else []
+            rows.append(row)
+        return table(header, rows)
+
+    def calibration_chart(self, calibration: Results, where: str) -> bytes:
         """Predicted against observed vote fractions, and the coverage of the intervals of predicted votes."""
         campaigns = calibration["campaigns"]
         covered = any("places" in each for each in campaigns.values())
@@ -193,14 +201,49 @@ class VoteReport(TargetReport):
             if covered:
                 title = "Intervals of predicted votes"
                 charts.label_axes(figure, [panels[1]], [title], "level of the central interval", "share of votes in it")
+            before = _places_before(calibration)
+            if covered and before:
+                panels[1].plot(*_coverage(before), ls=":", lw=1.4, color=charts.GREY)
             charts.diagonals(panels)
-            return charts.png(figure, "Calibration on the test split", [
+            return charts.png(figure, f"Calibration on {where}", [
                 charts.handle("calibrated", charts.GREY, ls="--", lw=0.9),
+                *([charts.handle("before its calibration, mean of questions", charts.GREY, ls=":", lw=1.4)] if covered and before else []),
                 *(
                     charts.handle(name, charts.COLORS[i % len(charts.COLORS)], marker=charts.MARKERS[i % len(charts.MARKERS)], ls="-", ms=5)
                     for i, name in enumerate(campaigns)
                 ),
             ])  # fmt: skip
+
+
+def _levels(calibration: Results) -> list[str]:
+    """The levels, in per cent, whose coverage was measured; none with the multinomial likelihood."""
+    return list(
+        dict.fromkeys(level for each in calibration["campaigns"].values() for level in each.get("coverage", {}))
+    )
+
+
+def _covered(figures: Results, level: str) -> str:
+    """The coverage at a level, of a question with its interval."""
+    ends, value = figures.get("coverage_interval", {}).get(level), figures["coverage"][level]
+    return (
+        number(value) if ends is None or value is None else interval({"value": value, "low": ends[0], "high": ends[1]})
+    )
+
+
+def _spread(figures: Results) -> str:
+    """The spread of a question, beside that of the constant prediction; nothing for what has none."""
+    spread = figures.get("spread")
+    return "" if spread is None else f"{number(spread['model'])} ({number(spread['baseline'])})"
+
+
+def _of_calibration(calibration: Results) -> str:
+    """What the calibration of the model is, and what it has brought."""
+    if "uncalibrated" not in calibration:
+        return ""
+    return (
+        "How certain the predictions are has been corrected on validation galaxies: for each question a scale and shifts of the logarithms "
+        f"of its concentrations. Without that the loss would be {number(calibration['uncalibrated']['loss'])} nats. "
+    )
 
 
 def _is_dirichlet(record: RunRecord) -> bool:
@@ -226,6 +269,13 @@ def _excess(nll: Results, replicates: Results, galaxies: int, part: str = ALL) -
     least = nll["saturated"]
     drawn = numbers(replicates["model"]) - numbers(replicates["saturated"])
     return Loss("excess", nll["model"] - least, nll["baseline"] - least, drawn, galaxies, part, least)
+
+
+def _places_before(calibration: Results) -> list[float]:
+    """The mean PIT histogram of the questions without the model's calibration; empty if there is none."""
+    questions = calibration.get("uncalibrated", {}).get("questions", {}).values()
+    histograms = [each["places"] for each in questions if each.get("places") and None not in each["places"]]
+    return [sum(shares) / len(histograms) for shares in zip(*histograms, strict=True)]
 
 
 def _coverage(histogram: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -13,6 +13,7 @@ from hf_galaxy.data.targets import Rows
 from hf_galaxy.models.backbones import layer_groups
 from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.reports.run_record import RunRecord
+from hf_galaxy.training.calibrating import calibrate, recorded
 from hf_galaxy.training.context import RunContext
 from hf_galaxy.training.features import GalaxyFeatures, features_of, without_backbone
 from hf_galaxy.training.loop import Batch, Checkpointing, Trainer
@@ -99,6 +100,15 @@ class WholeModel:
         return measure(
             self.model, self.record, rows, context.micro_batch, workers, context.accelerator, bootstrap=True
         ).compute()
+
+    def calibrate(self) -> dict:
+        """Calibrate the model on the validation split; what the record keeps of it."""
+        context = self.context
+        rows, workers = context.sources.splits["validation"], context.workers
+        fitted, _ = calibrate(
+            self.model, context.sources.target, rows, context.micro_batch, workers, context.accelerator
+        )
+        return recorded(fitted)
 
     def _fit(
         self, settings: Settings, galaxies: int, sequence: Positions, validation: list[Rows] | list[GalaxyFeatures],

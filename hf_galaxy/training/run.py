@@ -60,6 +60,8 @@ def run_training(settings: Settings, command: str | None = None) -> RunRecord | 
         record.training = engine.train(settings, galaxies, splits, checkpointing)
         if setup.trainable.kind == "lora":
             merge_adapters(setup.model)
+        if settings.calibrate and context.sources.target.is_calibrated:
+            record.training["calibration"] = engine.calibrate()
         record.results["test"] = engine.test()
         record.finished = True
         weights = accelerator.get_state_dict(setup.model)

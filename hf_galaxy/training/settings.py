@@ -165,6 +165,8 @@ class Settings(VotesReading, Recipe):
     """For votes: likelihood used as training loss."""
     head_activation: Literal["softplus", "sigmoid"] = "softplus"
     """For votes: how outputs x of the head become concentrations: softplus(x) + 0.01, or 1 + 100 sigmoid(x) as in Zoobot."""
+    calibrate: bool = True
+    """For votes and classes: after training, fit to the validation galaxies how certain predictions may be (a scale and shifts of the log-concentrations of each question, or a temperature), and keep it in the model if cross-validation says that it helps."""
     head_dropout: float = 0.2
     """Dropout rate of the features before the head."""
     drop_path: float = 0.0
@@ -296,12 +298,15 @@ def to_record(settings: Settings) -> dict:
 def as_recorded(recorded: dict) -> dict:
     """The settings of a record, with the defaults of options that are newer than the record.
 
-    The defaults are what older runs computed, but for the concentrations of votes models, which were those of Zoobot.
+    The defaults are what older runs computed, but for the concentrations of votes models, which were those of Zoobot, and for the
+    calibration, which there was none of.
     """
     later = {each.name: each.default for each in fields(Settings) if each.default is not MISSING}
     settings = json.loads(json.dumps(later, default=str)) | recorded
     if "head_activation" not in recorded and has_concentrations(settings["task"], settings["likelihood"]):
         settings["head_activation"] = "sigmoid"
+    if "calibrate" not in recorded:
+        settings["calibrate"] = False
     return settings
 
 

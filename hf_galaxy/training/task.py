@@ -22,9 +22,9 @@ from hf_galaxy.training.sequence import ProcessShard, evaluation_batches
 from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.sources import Sources
 from hf_galaxy.training.stretch import measured_fields, warn_if_far
-from hf_galaxy.training.targets.target import Metrics, TrainingTarget
+from hf_galaxy.training.targets.target import Collected, Metrics, TrainingTarget
 
-MetricsT = TypeVar("MetricsT", bound=Metrics)
+CollectedT = TypeVar("CollectedT", bound=Collected)
 
 
 def model_and_baseline(settings: Settings, sources: Sources, fields: dict) -> tuple[GalaxyPreTrainedModel, dict]:
@@ -72,28 +72,42 @@ def measure(
     """
     config = accelerator.unwrap_model(model).config
     target = target_of(record, config)
+    return collect(model, target, splits, batch_size, workers, accelerator, target.metrics(record, config), bootstrap)
+
+
+def collect(
+    model: torch.nn.Module, target: TrainingTarget, splits: Sequence[Rows | GalaxyFeatures], batch_size: int, workers: int,
+    accelerator: Accelerator, collected: CollectedT, keyed: bool,
+) -> CollectedT:  # fmt: skip
+    """What is collected of a model's answers to some rows, divided among all processes.
+
+    Args:
+        model, splits: as of `measure`.
+        collected: empty.
+        keyed: its batches have `keys`.
+    """
+    framing = accelerator.unwrap_model(model).config.framing
     share = ProcessShard(accelerator.process_index, accelerator.num_processes)
     galaxies = (
-        rows if isinstance(rows, GalaxyFeatures) else Galaxies(rows, config.framing, target, keyed=bootstrap)
-        for rows in splits
+        rows if isinstance(rows, GalaxyFeatures) else Galaxies(rows, framing, target, keyed=keyed) for rows in splits
     )
     batches = itertools.chain.from_iterable(evaluation_batches(each, batch_size, share, workers) for each in galaxies)
     return evaluate(
-        model, batches, lambda batch: model_inputs(batch, view_batch(batch, config.framing)), target.metrics(record, config), accelerator
-    )  # fmt: skip
+        model, batches, lambda batch: model_inputs(batch, view_batch(batch, framing)), collected, accelerator
+    )
 
 
 def evaluate(
     model: nn.Module,
     batches: Iterable[Batch],
     to_inputs: Callable[[Batch], Batch],
-    metrics: MetricsT,
+    collected: CollectedT,
     accelerator: Accelerator,
-) -> MetricsT:
-    """Run the model over this process's batches and add up `metrics` over all processes.
+) -> CollectedT:
+    """Run the model over this process's batches and add up what is `collected` over all processes.
 
     Returns:
-        The metrics of all galaxies, the same in every process.
+        That of all galaxies, the same in every process.
     """
     model = accelerator.unwrap_model(model)
     was_training = model.training
@@ -101,9 +115,9 @@ def evaluate(
     with torch.inference_mode(), accelerator.autocast():
         for batch in batches:
             batch = to_device(batch, accelerator.device)
-            metrics.update(batch, model(**to_inputs(batch)))
+            collected.update(batch, model(**to_inputs(batch)))
     model.train(was_training)
-    first, *others = gather_object([metrics.cpu()])
+    first, *others = gather_object([collected.cpu()])
     return sum(others, start=first)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,12 +27,13 @@ from torch.utils._pytree import tree_leaves
 from hf_galaxy import load_tree, losses, randomness
 from hf_galaxy.decision_tree import DecisionTree, Question
 from hf_galaxy.evaluation import bootstrap
-from hf_galaxy.evaluation import vote_metrics as metrics_module
 from hf_galaxy.evaluation.class_metrics import ClassMetrics, ranked
 from hf_galaxy.evaluation.constant_votes import ConstantVotes
+from hf_galaxy.evaluation.pit import pit_histogram
 from hf_galaxy.evaluation.value_metrics import ConstantValues, ValueMetrics
 from hf_galaxy.evaluation.vote_metrics import VoteMetrics
-from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
+from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions, multinomial_nll, question_log_softmax
+from hf_galaxy.models.calibration import calibrated_logs, uncalibrated_logs
 
 TREE = load_tree(["gz2", "gz_hubble"])
 TWO = DecisionTree("two", (Question("p", ("a", "b"), (), "x"), Question("q", ("a", "b", "c"), (), "y")))
@@ -498,21 +500,23 @@ def test_calibration_of_votes_is_that_of_a_loop_with_scipy():
     votes = random_votes(40, TWO)
     concentrations = 1 + 20 * torch.rand(votes.shape, generator=torch.Generator().manual_seed(3)).double()
     ours = calibration_of(votes, concentrations, TWO, batches=3)
-    cast, predicted, given, places = np.zeros((2, 10)), np.zeros((2, 10)), np.zeros((2, 10)), np.zeros((2, 20))
+    cast, predicted, given, places = np.zeros((2, 10)), np.zeros((2, 10)), np.zeros((2, 10)), np.zeros((2, 40))
     apart = np.zeros((5, 10))  # of each answer by itself, predicted less given
+    deviations = [[], []]  # of the fractions
     for k, a in zip(votes.numpy(), concentrations.numpy(), strict=True):
         for q, where in enumerate(TWO.slices):
             n, total = k[where].sum(), a[where].sum()
             for i in range(where.start, where.stop):
                 if n:
                     fraction = a[i] / total
+                    deviations[q].append(stats.beta.std(a[i], total - a[i]))
                     row = int(10 * fraction)
                     cast[q, row] += n
                     predicted[q, row] += n * fraction
                     given[q, row] += k[i]
                     apart[i, row] += n * fraction - k[i]
                     low, high = stats.betabinom.cdf([k[i] - 1, k[i]], n, a[i], total - a[i])
-                    edges = np.linspace(0, 1, 21)
+                    edges = np.linspace(0, 1, 41)
                     inside = np.minimum(edges[1:], high) - np.maximum(edges[:-1], low)
                     places[q] += inside.clip(0) / (high - low)
     for q, question in enumerate(TWO.questions):
@@ -524,9 +528,11 @@ def test_calibration_of_votes_is_that_of_a_loop_with_scipy():
             assert [x for x in figures[name] if x is not None] == pytest.approx(means, rel=1e-5)
         assert figures["error"] == pytest.approx(abs(apart[TWO.slices[q]]).sum() / cast[q].sum(), rel=1e-6)
         assert figures["places"] == pytest.approx((places[q] / places[q].sum()).tolist(), rel=1e-4)
-        assert figures["coverage"]["90"] == pytest.approx(places[q, 1:19].sum() / places[q].sum(), rel=1e-4)
-        assert figures["coverage"]["50"] == pytest.approx(places[q, 5:15].sum() / places[q].sum(), rel=1e-4)
-        assert ours["campaigns"]["xy"[q]] == figures, "each campaign has one question"
+        assert figures["coverage"]["90"] == pytest.approx(places[q, 2:38].sum() / places[q].sum(), rel=1e-4)
+        assert figures["coverage"]["50"] == pytest.approx(places[q, 10:30].sum() / places[q].sum(), rel=1e-4)
+        assert figures["spread"]["model"] == pytest.approx(np.mean(deviations[q]), rel=1e-5)
+        apart_from = {name: value for name, value in figures.items() if name not in ("coverage_interval", "spread")}
+        assert ours["campaigns"]["xy"[q]] == apart_from, "each campaign has one question"
 
 
 def test_votes_drawn_as_predicted_are_calibrated_and_others_are_not():
@@ -538,8 +544,8 @@ def test_votes_drawn_as_predicted_are_calibrated_and_others_are_not():
         votes[:, where] = [rng.multinomial(n, p) for n, p in zip(rng.integers(1, 40, 3000), fractions, strict=True)]
     votes = torch.from_numpy(votes)
     true = calibration_of(votes, concentrations, TWO)["campaigns"]["y"]
-    assert true["places"] == pytest.approx([0.05] * 20, abs=0.008)
-    assert true["coverage"] == pytest.approx({"50": 0.5, "80": 0.8, "90": 0.9}, abs=0.015)
+    assert true["places"] == pytest.approx([0.025] * 40, abs=0.006)
+    assert true["coverage"] == pytest.approx({"50": 0.5, "80": 0.8, "90": 0.9, "95": 0.95}, abs=0.015)
     assert true["error"] < 0.01
     too_sure = calibration_of(votes, 100 * concentrations, TWO)["campaigns"]["y"]
     assert too_sure["coverage"]["90"] < 0.85
@@ -550,12 +556,55 @@ def test_votes_drawn_as_predicted_are_calibrated_and_others_are_not():
     assert "coverage" not in counted
 
 
+def test_the_interval_of_a_coverage_is_as_wide_as_other_galaxies_make_it():
+    rng = np.random.default_rng(5)
+    held = []
+    for _ in range(100):
+        concentrations = torch.from_numpy(rng.uniform(0.5, 9, (150, len(TWO.columns))))
+        votes = np.zeros(concentrations.shape, int)
+        for where in TWO.slices:
+            fractions = np.array([rng.dirichlet(a) for a in concentrations[:, where].numpy()])
+            votes[:, where] = [rng.multinomial(20, p) for p in fractions]
+        low, high = calibration_of(torch.from_numpy(votes), concentrations, TWO)["questions"]["q"]["coverage_interval"][
+            "90"
+        ]
+        held.append(low <= 0.9 <= high)
+    assert 0.83 <= np.mean(held) <= 0.97  # nominal 0.9, three standard errors of 100 simulations
+
+
+@pytest.mark.parametrize("likelihood", ["dirichlet_multinomial", "multinomial"])
+def test_figures_without_the_calibration_are_those_of_the_model_before_it(likelihood):
+    votes, logs = random_votes(40, TWO), torch.randn(40, 5, generator=torch.Generator().manual_seed(3)).double()
+    calibration = {"scales": [1.5, 0.7], "shifts": [0.1, -0.4, 0.3, 0.2, 0.9]}
+    baseline = ConstantVotes.of([votes.numpy()], TWO, 10)
+    results = []
+    for x, uncalibrated in (
+        (logs, None),
+        (calibrated_logs(logs, calibration, TWO), partial(uncalibrated_logs, calibration=calibration, tree=TWO)),
+    ):
+        metrics = VoteMetrics(TWO, baseline, 10, likelihood, uncalibrated)
+        if likelihood == "multinomial":
+            out = SimpleNamespace(fractions=question_log_softmax(x, TWO).exp(), nll=multinomial_nll(votes, x, TWO))
+        else:
+            nll = dirichlet_multinomial_nll(votes, x.exp(), TWO)
+            out = SimpleNamespace(fractions=expected_fractions(x.exp(), TWO), nll=nll, concentrations=x.exp())
+        metrics.update({"votes": votes, "keys": torch.arange(40)}, out)
+        results.append((metrics + VoteMetrics(TWO, baseline, 10, likelihood, uncalibrated)).compute())
+    before, after = results
+    assert "uncalibrated" not in before["calibration"]
+    uncalibrated = after["calibration"]["uncalibrated"]
+    assert uncalibrated["loss"] == pytest.approx(before["loss"]["model"], rel=1e-5)
+    assert after["loss"]["model"] != pytest.approx(before["loss"]["model"], rel=1e-3)
+    for name, figures in uncalibrated["questions"].items():
+        assert figures["nll"] == pytest.approx(before["questions"][name]["nll"]["model"], rel=1e-5)
+        if likelihood == "dirichlet_multinomial":
+            assert figures["coverage"] == pytest.approx(before["calibration"]["questions"][name]["coverage"], rel=1e-4)
+
+
 def test_counts_that_are_next_to_impossible_have_a_place_too():
-    shares = metrics_module._pit_histogram(
-        *(torch.tensor([x], dtype=torch.float64) for x in (5000.0, 5000.0, 1.0, 101.0))
-    )
-    assert shares[0].tolist() == pytest.approx([0] * 19 + [1], abs=1e-6)
-    assert metrics_module._pit_histogram(*(torch.zeros(0, dtype=torch.float64) for _ in range(4))).shape == (0, 20)
+    shares = pit_histogram(*(torch.tensor([x], dtype=torch.float64) for x in (5000.0, 5000.0, 1.0, 101.0)))
+    assert shares[0].tolist() == pytest.approx([0] * 39 + [1], abs=1e-6)
+    assert pit_histogram(*(torch.zeros(0, dtype=torch.float64) for _ in range(4))).shape == (0, 40)
 
 
 def test_a_wrong_prediction_has_an_error_though_all_its_fractions_are_in_one_bin():

@@ -6,6 +6,7 @@ import difflib
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import datasets
@@ -13,10 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from transformers.modeling_outputs import ImageClassifierOutput
 
 from hf_galaxy.data.targets import Rows, name_in
 from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.class_metrics import ClassMetrics
+from hf_galaxy.models.calibration_fit import FittedCalibration, fit_classes
 from hf_galaxy.models.model import GalaxyConfig, GalaxyForImageClassification
 from hf_galaxy.training.targets.class_column import (
     TEXT,
@@ -27,7 +30,7 @@ from hf_galaxy.training.targets.class_column import (
     is_number,
     may_hold_classes,
 )
-from hf_galaxy.training.targets.target import TrainingTarget
+from hf_galaxy.training.targets.target import Before, TrainingTarget
 
 if TYPE_CHECKING:
     from hf_galaxy.reports.run_record import RunRecord
@@ -51,6 +54,7 @@ class Classes(TrainingTarget):
     names: tuple[str, ...]
     positive: str | None = None
 
+    is_calibrated: ClassVar = True
     options: ClassVar = ("label",)
     loss_options: ClassVar = ("label_smoothing", "class_weights", "mixup", "cutmix")
 
@@ -180,7 +184,7 @@ class Classes(TrainingTarget):
                 )
         return (rows if len(having) == len(rows) else rows.select(having)), indices[having]
 
-    def measurable(self, splits: list[Rows], datasets: list[str], split: str) -> list[Rows]:
+    def measurable(self, splits: list[Rows], datasets: list[str], split: str, partly: bool = False) -> list[Rows]:
         chosen = []
         for rows, name in zip(splits, datasets, strict=True):
             option = self.column if self.positive is None else f"{self.column}={self.positive}"
@@ -211,8 +215,24 @@ class Classes(TrainingTarget):
         )
         return GalaxyForImageClassification(GalaxyConfig(**names, **changes, **fields))
 
-    def metrics(self, record: RunRecord, config: GalaxyConfig) -> ClassMetrics:
-        return ClassMetrics(list(self.names), torch.tensor(record.baseline["log_priors"]))
+    def metrics(self, record: RunRecord, config: GalaxyConfig, before: Before | None = None) -> ClassMetrics:
+        if before is None and config.calibration is not None:
+            before = partial(torch.mul, config.calibration["temperature"])
+        return ClassMetrics(list(self.names), torch.tensor(record.baseline["log_priors"]), before)
+
+    def predicted(self, target: torch.Tensor, predictions: torch.Tensor, config: GalaxyConfig) -> ImageClassifierOutput:
+        return ImageClassifierOutput(logits=predictions)
+
+    def to_calibrate(
+        self, batch: dict[str, torch.Tensor], outputs: Any, config: GalaxyConfig
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B,) indices of classes, and (B, C) logits."""
+        return batch["labels"], outputs.logits
+
+    def fit_calibration(
+        self, target: np.ndarray, predictions: np.ndarray, keys: np.ndarray, config: GalaxyConfig
+    ) -> FittedCalibration:
+        return fit_classes(predictions, target, keys)
 
     def description(self) -> dict:
         return {"classes": list(self.names)}

@@ -124,7 +124,7 @@ class ColumnsTarget(TrainingTarget):
             raise BadInput(f"{where}: none of its {len(rows):,} galaxies has {' or '.join(self.columns)}")
         return (rows if len(having) == len(rows) else rows.select(having)), self.combinations(numbers[having])
 
-    def measurable(self, splits: list[Rows], datasets: list[str], split: str) -> list[Rows]:
+    def measurable(self, splits: list[Rows], datasets: list[str], split: str, partly: bool = False) -> list[Rows]:
         for rows, name in zip(splits, datasets, strict=True):
             self.of_rows(rows, self.columns, name)
         return [self.having(rows, name, split)[0] for rows, name in zip(splits, datasets, strict=True)]

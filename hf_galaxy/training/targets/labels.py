@@ -16,6 +16,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.label_metrics import LabelMetrics
 from hf_galaxy.models.model import GalaxyConfig, GalaxyForImageClassification
 from hf_galaxy.training.targets.columns import ColumnsTarget
+from hf_galaxy.training.targets.target import Before
 
 if TYPE_CHECKING:
     from hf_galaxy.reports.run_record import RunRecord
@@ -67,5 +68,5 @@ class Labels(ColumnsTarget):
         names = dict(id2label=dict(enumerate(self.columns)), label2id={name: i for i, name in enumerate(self.columns)})
         return GalaxyForImageClassification(GalaxyConfig(problem_type="multi_label_classification", **names, **fields))
 
-    def metrics(self, record: RunRecord, config: GalaxyConfig) -> LabelMetrics:
+    def metrics(self, record: RunRecord, config: GalaxyConfig, before: Before | None = None) -> LabelMetrics:
         return LabelMetrics(list(self.columns), torch.tensor(record.baseline["rates"], dtype=torch.float64))

@@ -15,6 +15,7 @@ import torch
 from hf_galaxy.data.targets import Rows, Target
 
 if TYPE_CHECKING:
+    from hf_galaxy.models.calibration_fit import FittedCalibration
     from hf_galaxy.models.model import GalaxyConfig, GalaxyPreTrainedModel
     from hf_galaxy.reports.run_record import RunRecord
     from hf_galaxy.training.settings import Settings
@@ -22,12 +23,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Metrics(Protocol):
-    """Sums over batches that become the figures of a split; `loss` is that by which the best epoch is chosen."""
+Before = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Collected(Protocol):
+    """What is collected of a model's answers, batch by batch, and joined over processes."""
 
     def update(self, batch: dict[str, torch.Tensor], outputs: object) -> None: ...
     def cpu(self) -> Self: ...
     def __add__(self, other: Self) -> Self: ...
+
+
+class Metrics(Collected, Protocol):
+    """Sums over batches that become the figures of a split; `loss` is that by which the best epoch is chosen."""
+
     @property
     def loss(self) -> float: ...
     def compute(self) -> dict: ...
@@ -39,9 +48,11 @@ class TrainingTarget(Target, ABC):
     Attributes:
         options: fields of `Settings` that name it.
         loss_options: fields of `Settings` that change its training loss.
+        is_calibrated: its models have a calibration (`models.calibration`).
     """
 
     as_matrix: ClassVar[bool] = False
+    is_calibrated: ClassVar[bool] = False
     options: ClassVar[tuple[str, ...]]
     loss_options: ClassVar[tuple[str, ...]] = ()
 
@@ -120,8 +131,11 @@ class TrainingTarget(Target, ABC):
         return kept, strata
 
     @abstractmethod
-    def measurable(self, splits: list[Rows], datasets: list[str], split: str) -> list[Rows]:
+    def measurable(self, splits: list[Rows], datasets: list[str], split: str, partly: bool = False) -> list[Rows]:
         """The rows that a finished run can be measured on, of one split of some datasets, perhaps others than it was trained on.
+
+        Args:
+            partly: they may lack some questions.
 
         Raises:
             BadInput: they do not hold the target of the run.
@@ -147,8 +161,34 @@ class TrainingTarget(Target, ABC):
         """
 
     @abstractmethod
-    def metrics(self, record: RunRecord, config: GalaxyConfig) -> Metrics:
-        """Empty metrics of a run's model, beside the baseline in its record."""
+    def metrics(self, record: RunRecord, config: GalaxyConfig, before: Before | None = None) -> Metrics:
+        """Empty metrics of a run's model, beside the baseline in its record.
+
+        Args:
+            before: from the predictions that a calibration corrects to those without it, which are measured, too; by default by the calibration of
+                the model.
+        """
+
+    def predicted(self, target: torch.Tensor, predictions: torch.Tensor, config: GalaxyConfig) -> Any:
+        """The outputs of a model with these predictions, as far as metrics need them; target and predictions as of `fit_calibration`."""
+        raise NotImplementedError
+
+    def to_calibrate(
+        self, batch: dict[str, torch.Tensor], outputs: Any, config: GalaxyConfig
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The target of the galaxies in a batch, and the predictions that a calibration corrects, as `fit_calibration` takes them."""
+        raise NotImplementedError
+
+    def fit_calibration(
+        self, target: np.ndarray, predictions: np.ndarray, keys: np.ndarray, config: GalaxyConfig
+    ) -> FittedCalibration:
+        """The calibration of a model of it, if there is any (`is_calibrated`).
+
+        Args:
+            target, predictions: of N galaxies, from `to_calibrate`.
+            keys: (N,) `randomness.key_of` their names.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def description(self) -> dict:

@@ -16,6 +16,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.value_metrics import ConstantValues, ValueMetrics
 from hf_galaxy.models.model import GalaxyConfig, GalaxyForRegression
 from hf_galaxy.training.targets.columns import ColumnsTarget
+from hf_galaxy.training.targets.target import Before
 
 if TYPE_CHECKING:
     from hf_galaxy.reports.run_record import RunRecord
@@ -79,5 +80,5 @@ class Values(ColumnsTarget):
         config = GalaxyConfig(values=list(self.columns), unit_interval=self.unit_interval, **scale, **fields)
         return GalaxyForRegression(config)
 
-    def metrics(self, record: RunRecord, config: GalaxyConfig) -> ValueMetrics:
+    def metrics(self, record: RunRecord, config: GalaxyConfig, before: Before | None = None) -> ValueMetrics:
         return ValueMetrics(list(self.columns), ConstantValues.from_dict(record.baseline))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import datasets
@@ -19,9 +20,12 @@ from hf_galaxy.decision_tree import DecisionTree, load_tree, tree_of_columns
 from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.constant_votes import ConstantVotes
 from hf_galaxy.evaluation.vote_metrics import VoteMetrics
-from hf_galaxy.models.model import GalaxyConfig, GalaxyForVotes
+from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions, multinomial_nll, question_log_softmax
+from hf_galaxy.models.calibration import uncalibrated_logs
+from hf_galaxy.models.calibration_fit import FittedCalibration, VoteLikelihood, fit_votes
+from hf_galaxy.models.model import GalaxyConfig, GalaxyForVotes, GalaxyVotesOutput
 from hf_galaxy.training.targets.class_column import class_columns
-from hf_galaxy.training.targets.target import TrainingTarget
+from hf_galaxy.training.targets.target import Before, TrainingTarget
 from hf_galaxy.training.targets.values import Values
 
 if TYPE_CHECKING:
@@ -45,6 +49,7 @@ class Votes(TrainingTarget):
     absent: tuple[str, ...] = ()
 
     as_matrix: ClassVar = True
+    is_calibrated: ClassVar = True
     options: ClassVar = ("tree",)
     name: ClassVar = "votes"
 
@@ -93,8 +98,10 @@ class Votes(TrainingTarget):
         voted = np.flatnonzero(strata)  # to be in no campaign is no campaign
         return rows.select(voted), strata[voted]
 
-    def measurable(self, splits: list[Rows], datasets: list[str], split: str) -> list[Rows]:
+    def measurable(self, splits: list[Rows], datasets: list[str], split: str, partly: bool = False) -> list[Rows]:
         columns = {column for rows in splits for column in rows.column_names}
+        if partly and any(columns >= set(self.tree.columns[where]) for where in self.tree.slices):
+            return splits
         check_tree_columns(columns, self.tree, " ".join(datasets))
         return splits
 
@@ -111,9 +118,33 @@ class Votes(TrainingTarget):
         model.start_from_constant(constant.concentrations, constant.fractions)
         return model
 
-    def metrics(self, record: RunRecord, config: GalaxyConfig) -> VoteMetrics:
+    def metrics(self, record: RunRecord, config: GalaxyConfig, before: Before | None = None) -> VoteMetrics:
         constant = ConstantVotes.from_dict(record.baseline)
-        return VoteMetrics(self.tree, constant, record.settings["min_votes"], config.likelihood)
+        if before is None and config.calibration is not None:
+            before = partial(uncalibrated_logs, calibration=config.calibration, tree=self.tree)
+        return VoteMetrics(self.tree, constant, record.settings["min_votes"], config.likelihood, before)
+
+    def predicted(self, target: torch.Tensor, predictions: torch.Tensor, config: GalaxyConfig) -> GalaxyVotesOutput:
+        if config.likelihood == "multinomial":
+            nll = multinomial_nll(target, predictions, self.tree)
+            return GalaxyVotesOutput(fractions=question_log_softmax(predictions, self.tree).exp(), nll=nll)
+        concentrations = predictions.exp()
+        nll = dirichlet_multinomial_nll(target, concentrations, self.tree)
+        return GalaxyVotesOutput(
+            concentrations=concentrations, fractions=expected_fractions(concentrations, self.tree), nll=nll
+        )
+
+    def to_calibrate(
+        self, batch: dict[str, torch.Tensor], outputs: Any, config: GalaxyConfig
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, A) votes, and logarithms of concentrations or of fractions."""
+        has_none = config.likelihood == "multinomial"
+        return batch["votes"], (outputs.fractions if has_none else outputs.concentrations).log()
+
+    def fit_calibration(
+        self, target: np.ndarray, predictions: np.ndarray, keys: np.ndarray, config: GalaxyConfig
+    ) -> FittedCalibration:
+        return fit_votes(predictions, VoteLikelihood(target, self.tree, config.likelihood == "multinomial"), keys)
 
     def description(self) -> dict:
         return {"tree": self.tree.name, "questions": [question.name for question in self.tree.questions]}

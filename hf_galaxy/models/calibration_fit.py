@@ -1,0 +1,179 @@
+"""Fits the numbers of a calibration (`calibration`) to votes or labels of galaxies that a model was not trained on.
+
+They maximise the likelihood of the votes together with a prior: the logarithms of scales and temperature, and the shifts, are normal
+around 0 with the standard deviation PRIOR. So the calibration of a question with few galaxies stays near none. Whether it helps at all,
+cross-validation tells.
+
+Legend: N galaxies, A answers, Q questions, C classes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import digamma, gammaln, log_softmax, logsumexp, softmax
+
+from hf_galaxy.decision_tree import DecisionTree
+from hf_galaxy.models.calibration import LARGEST
+from hf_galaxy.randomness import GOLDEN, split_mix
+
+PRIOR = 0.35
+FOLDS = 5
+LIMIT = 4.0  # of the logarithm of a scale, and of a shift
+DIGITS = 6  # of the numbers that are kept, so that they do not depend on the order of sums
+
+
+@dataclass(frozen=True)
+class FittedCalibration:
+    """A calibration, and what it brings to galaxies that it was not fitted to.
+
+    Attributes:
+        numbers: as `config.calibration` holds them.
+        galaxies: that it was fitted to.
+        gain: (N,) by cross-validation, how much lower the negative log-likelihood of each galaxy is with a calibration, in nats.
+        predictions: (N, A) x', or (N, C) logits, of each galaxy with the calibration of the other folds.
+    """
+
+    numbers: dict[str, Any]
+    galaxies: int
+    gain: np.ndarray
+    predictions: np.ndarray
+
+    @property
+    def helps(self) -> bool:
+        """Whether the galaxies that it was not fitted to are more likely with it."""
+        return bool(self.gain.sum() > 0)
+
+
+class VoteLikelihood:
+    """The negative log-likelihood of votes as a function of the x of their answers, with its gradient.
+
+    Args:
+        votes: (N, A) counts.
+        multinomial: x are logarithms of fractions, not of concentrations.
+    """
+
+    def __init__(self, votes: np.ndarray, tree: DecisionTree, multinomial: bool = False) -> None:
+        self.tree, self.multinomial = tree, multinomial
+        self.starts = [where.start for where in tree.slices]
+        self.group = np.array(tree.question_of_answer)
+        self.votes = votes.astype(np.float64)
+        self.totals = np.add.reduceat(self.votes, self.starts, axis=1)
+
+    def __getitem__(self, kept: np.ndarray) -> "VoteLikelihood":
+        """That of some galaxies."""
+        return VoteLikelihood(self.votes[kept], self.tree, self.multinomial)
+
+    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(N, A) x -> (N, Q) nats, up to what does not depend on x; and (N, A), its derivatives by x."""
+        if self.multinomial:
+            logs = x - np.repeat(self._log_sums(x), np.diff([*self.starts, x.shape[1]]), axis=1)
+            of_questions = -np.add.reduceat(self.votes * logs, self.starts, axis=1)
+            return of_questions, self.totals[:, self.group] * np.exp(logs) - self.votes
+        a = np.exp(x.clip(-LARGEST, LARGEST))
+        a0 = np.add.reduceat(a, self.starts, axis=1)
+        # Most counts of a survey of several campaigns are 0, and add nothing.
+        given, asked = self.votes.nonzero(), self.totals.nonzero()
+        k, n, a_given, a0_asked = self.votes[given], self.totals[asked], a[given], a0[asked]
+        rises, all_rises = np.zeros_like(a), np.zeros_like(a0)
+        rises[given] = gammaln(k + a_given) - gammaln(a_given)
+        all_rises[asked] = gammaln(n + a0_asked) - gammaln(a0_asked)
+        of_questions = all_rises - np.add.reduceat(rises, self.starts, axis=1)
+        slopes, all_slopes = np.zeros_like(a), np.zeros_like(a0)
+        slopes[given] = digamma(k + a_given) - digamma(a_given)
+        all_slopes[asked] = digamma(n + a0_asked) - digamma(a0_asked)
+        return of_questions, a * (all_slopes[:, self.group] - slopes) * (np.abs(x) < LARGEST)
+
+    def _log_sums(self, x: np.ndarray) -> np.ndarray:
+        return np.stack([logsumexp(x[:, where], axis=1) for where in self.tree.slices], axis=1)
+
+
+def fit_votes(x: np.ndarray, likelihood: VoteLikelihood, keys: np.ndarray) -> FittedCalibration:
+    """The calibration of a votes model.
+
+    Args:
+        x: (N, A) that it predicts.
+        keys: (N,) of the galaxies (`randomness.key_of`), by which they are divided into folds.
+    """
+    questions = len(likelihood.starts)
+
+    def apply(numbers: np.ndarray, x: np.ndarray) -> np.ndarray:
+        return np.exp(numbers[:questions])[likelihood.group] * x + numbers[questions:]
+
+    def fit(kept: np.ndarray) -> np.ndarray:
+        own, some = x[kept], likelihood[kept]
+
+        def loss(numbers: np.ndarray) -> tuple[float, np.ndarray]:
+            nll, by_x = some(apply(numbers, own))
+            scales = np.exp(numbers[:questions])
+            by_scale = scales * np.add.reduceat((by_x * own).sum(0), likelihood.starts)
+            return nll.sum(), np.concatenate([by_scale, by_x.sum(0)])
+
+        return _most_likely(loss, questions + x.shape[1])
+
+    numbers, predictions = _cross_fitted(fit, apply, x, keys)
+    gain = (likelihood(x)[0] - likelihood(predictions)[0]).sum(1)
+    scales, shifts = np.exp(numbers[:questions]), numbers[questions:]
+    return FittedCalibration({"scales": _rounded(scales), "shifts": _rounded(shifts)}, len(x), gain, predictions)
+
+
+def fit_classes(logits: np.ndarray, labels: np.ndarray, keys: np.ndarray) -> FittedCalibration:
+    """The calibration of a model of classes.
+
+    Args:
+        logits: (N, C) that it predicts.
+        labels: (N,) indices of the classes.
+        keys: as of `fit_votes`.
+    """
+    logits = logits.astype(np.float64)
+
+    def apply(numbers: np.ndarray, logits: np.ndarray) -> np.ndarray:
+        return logits * np.exp(-numbers[0])
+
+    def nll(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return -np.take_along_axis(log_softmax(logits, axis=1), labels[:, None], 1)[:, 0]
+
+    def fit(kept: np.ndarray) -> np.ndarray:
+        own, right = logits[kept], labels[kept]
+
+        def loss(numbers: np.ndarray) -> tuple[float, np.ndarray]:
+            cooled = apply(numbers, own)
+            excess = (softmax(cooled, axis=1) * cooled).sum(1) - np.take_along_axis(cooled, right[:, None], 1)[:, 0]
+            return nll(cooled, right).sum(), np.array([-excess.sum()])
+
+        return _most_likely(loss, 1)
+
+    numbers, predictions = _cross_fitted(fit, apply, logits, keys)
+    [temperature] = _rounded(np.exp(numbers))
+    gain = nll(logits, labels) - nll(predictions, labels)
+    return FittedCalibration({"temperature": temperature}, len(labels), gain, predictions)
+
+
+def _cross_fitted(
+    fit: Callable[[np.ndarray], np.ndarray], apply: Callable, x: np.ndarray, keys: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers fitted to all galaxies, and what each galaxy has with those that are fitted to the other folds."""
+    with np.errstate(over="ignore"):  # arithmetic is modulo 2**64
+        folds = split_mix(keys.astype(np.uint64) + GOLDEN) % np.uint64(FOLDS)
+    predictions = np.array(x)
+    for fold in np.unique(folds):
+        held_out = folds == fold
+        predictions[held_out] = apply(fit(~held_out), x[held_out])
+    return fit(np.ones(len(x), bool)), predictions
+
+
+def _most_likely(loss: Callable[[np.ndarray], tuple[float, np.ndarray]], count: int) -> np.ndarray:
+    """The numbers with the largest posterior probability, from their negative log-likelihood and its gradient."""
+
+    def with_prior(numbers: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = loss(numbers)
+        return value + (numbers**2).sum() / (2 * PRIOR**2), gradient + numbers / PRIOR**2
+
+    bounds = [(-LIMIT, LIMIT)] * count
+    return minimize(with_prior, np.zeros(count), jac=True, method="L-BFGS-B", bounds=bounds).x
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [float(f"{value:.{DIGITS}g}") for value in values]
