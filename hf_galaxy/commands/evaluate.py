@@ -38,13 +38,11 @@ class Evaluate(VotesReading):
 def main(settings: Evaluate) -> None:
     settings.check_there([settings.dataset] if settings.dataset else [])
     from hf_galaxy.data.dataset import rows_of
-    from hf_galaxy.data.splits import in_fold
-    from hf_galaxy.importing.dataset import open_dataset, reading_of_each
     from hf_galaxy.models.start import load_run
     from hf_galaxy.reports import model_card, run_record
     from hf_galaxy.reports.run_folder import rewrite
     from hf_galaxy.training.processes import start_accelerator
-    from hf_galaxy.training.run_paths import is_same_dataset, located, located_reading
+    from hf_galaxy.training.run_data import open_for_run
     from hf_galaxy.training.sequence import default_workers
     from hf_galaxy.training.task import measure, target_of
 
@@ -53,24 +51,12 @@ def main(settings: Evaluate) -> None:
     check_processes("--workers", settings.workers, least=0)
     accelerator = start_accelerator(settings.precision, settings.cpu)
     model, record = load_run(settings.run)
-    names, reading = [settings.dataset or ""], VotesReading.of(vars(settings))
-    with run_record.reading(settings.run / run_record.FILE):
-        trained = [located(name, settings.run, record.paths) for name in record.settings["dataset"]]
-        if settings.dataset is None:
-            given = {name: value for name, value in vars(reading).items() if value is not None and value is not False}
-            recorded = vars(located_reading(VotesReading.of(record.settings), settings.run, record.paths))
-            names, reading = trained, VotesReading.of(recorded | given)
-    reading = reading.for_model(model.config.bands)
-    fold = record.settings.get("fold")
-    splits = []
-    for name, own in zip(names, reading_of_each(names, reading), strict=True):
-        opened = open_dataset(name, own, settings.streaming, model.config.file_rendering)
-        if fold is not None and any(is_same_dataset(name, other) for other in trained):
-            opened = in_fold(opened, fold, name)  # published test splits have training galaxies
-        splits.append(rows_of(opened, settings.split, name))
+    reading = VotesReading.of(vars(settings))
+    opened = open_for_run(settings.run, record, model.config, settings.dataset, reading, settings.streaming)
+    splits = [rows_of(each, settings.split, name) for name, each in opened.items()]
     with run_record.reading(settings.run / run_record.FILE):
         target = target_of(record, model.config)
-    splits = target.measurable(splits, names, settings.split)
+    splits = target.measurable(splits, list(opened), settings.split)
     model.to(accelerator.device)
     workers = default_workers(accelerator.device) if settings.workers is None else settings.workers
     results = measure(model, record, splits, settings.batch_size, workers, accelerator, bootstrap=True).compute()

@@ -15,7 +15,7 @@ GROUPS = {
     "Look around": ("demo",),
     "Data": ("cutouts", "publish", "check", "combine", "overlap"),
     "Train": ("finetune", "pretrain", "sweep", "launch"),
-    "Use a model": ("predict", "embed", "evaluate", "familiarity", "export", "push", "space"),
+    "Use a model": ("predict", "embed", "evaluate", "calibrate", "familiarity", "export", "push", "space"),
     "Measure": ("fit", "budget", "benchmark", "pack"),
 }
 COMMANDS = tuple(name for names in GROUPS.values() for name in names)
