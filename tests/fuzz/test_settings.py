@@ -15,11 +15,14 @@ from hf_galaxy.downstream.tasks import load_tasks
 from hf_galaxy.importing.catalogues import Catalogue
 from hf_galaxy.importing.column_map import ColumnMap
 from hf_galaxy.settings_file import read, with_file
+from hf_galaxy.targets import TARGETS, target_class
 from hf_galaxy.training.settings import Settings
 from tests.fuzz.cases import Refused, answer, fuzz, memory_for, own_folder
 from tests.fuzz.mutations import ODD, TEXTS, changed, damaged
 
 FOLDER = own_folder()
+for task in TARGETS:  # imported by the first options that name one, whose seconds they would be
+    target_class(task)
 
 
 def written(content, name):
