@@ -8,6 +8,7 @@ from hf_galaxy.models.registration import register_when_imported
 if TYPE_CHECKING:
     from hf_galaxy.calls.finetune import finetune
     from hf_galaxy.calls.predict import embed, predict
+    from hf_galaxy.calls.prevalence import prevalence
     from hf_galaxy.calls.run import Run
     from hf_galaxy.decision_tree import DecisionTree, load_tree
     from hf_galaxy.errors import BadInput
@@ -29,6 +30,7 @@ __all__ = [
     "finetune",
     "load_tree",
     "predict",
+    "prevalence",
 ]
 
 # Where each public name is defined. It is imported when it is first used: torch and transformers take seconds to import.
@@ -45,6 +47,7 @@ _MODULES = {
     "finetune": "calls.finetune",
     "load_tree": "decision_tree",
     "predict": "calls.predict",
+    "prevalence": "calls.prevalence",
 }
 
 

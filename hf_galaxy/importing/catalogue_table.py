@@ -54,7 +54,7 @@ class CatalogueTable:
         """The same rows, some at a time (`table_file.read_pieces`); raises as `read`."""
         other = _Joined.read(path, join, needed) if join else None
         first = 1
-        with _readable(path, "--catalogue"):
+        with readable(path, "--catalogue"):
             for cells in read_pieces(path, needed):
                 if other:
                     cells = other.beside(cells)
@@ -79,7 +79,7 @@ class CatalogueTable:
         Raises:
             BadInput: it cannot be read or has no rows, or a column is there twice.
         """
-        with _readable(path, option):
+        with readable(path, option):
             names, others = text_columns(path)
         cells = _read_text(path, option, names)
         if not len(cells):
@@ -289,12 +289,12 @@ def _check_keys(cells: pd.DataFrame, path: Path, columns: Collection[str]) -> No
 
 def _read_text(path: Path, name: str, wanted: Collection[str]) -> pd.DataFrame:
     """The wanted columns of a file; `name` is for the message."""
-    with _readable(path, name):
+    with readable(path, name):
         return read_texts(path, wanted)
 
 
 @contextlib.contextmanager
-def _readable(path: Path, name: str) -> Iterator[None]:
+def readable(path: Path, name: str) -> Iterator[None]:
     """Turn the errors of reading a table into a BadInput about it."""
     try:
         yield
