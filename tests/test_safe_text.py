@@ -14,7 +14,7 @@ from hf_galaxy.calls import page
 from hf_galaxy.commands.main import module_of
 from hf_galaxy.data.card_facts import DatasetFacts
 from hf_galaxy.errors import BadInput
-from hf_galaxy.models.predictions import _for_people
+from hf_galaxy.models.prediction_files import for_people
 from hf_galaxy.publishing.dataset_card import Prose, dataset_card
 from hf_galaxy.reports.model_card import model_card
 from hf_galaxy.safe_text import (
@@ -132,7 +132,7 @@ def test_cells_are_no_formulas_and_numbers_stay_numbers():
 
 def test_a_table_of_predictions_is_safe_to_open_in_a_spreadsheet():
     table = pyarrow.table({"id_str": ["=a", None, "b"], "x": [-1.0, 2.0, 3.0]})
-    assert _for_people(table).to_pydict() == {"id_str": ["'=a", None, "b"], "x": [-1.0, 2.0, 3.0]}
+    assert for_people(table).to_pydict() == {"id_str": ["'=a", None, "b"], "x": [-1.0, 2.0, 3.0]}
 
 
 def test_the_card_of_a_dataset_shows_hostile_names(tmp_path):

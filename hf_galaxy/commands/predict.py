@@ -106,7 +106,7 @@ class Predict(Inference):
     dataset: tuple[str, ...]
     """One or several: folders of picture files (JPEG, PNG, WebP, TIFF, FITS and others), including subfolders, or published datasets (folders or Hub ids), or tables of galaxies (survey.csv, with --images); or picture files."""
     out: OutputPath
-    """Output folder, created by the command: part-*.parquet, and unreadable.csv if pictures cannot be read."""
+    """Output folder, created by the command: part-*.parquet, columns.md, which says what each column holds, and unreadable.csv if pictures cannot be read."""
     credible: float | None = None
     """Also write for each vote fraction its credible interval of this probability, such as 0.9: columns _low and _high."""
     answers: bool = False
@@ -135,8 +135,8 @@ def write(predictor: "Predictor", sources: "list[Source]", out: Path, csv: bool 
     """
     from accelerate.utils import broadcast_object_list
 
+    from hf_galaxy.models.prediction_files import finish
     from hf_galaxy.models.prediction_inputs import fingerprint_of
-    from hf_galaxy.models.predictions import finish
     from hf_galaxy.training.processes import on_main_process
 
     accelerator, schema = predictor.accelerator, predictor.schema
@@ -149,7 +149,7 @@ def write(predictor: "Predictor", sources: "list[Source]", out: Path, csv: bool 
             broadcast_object_list(place)
         predictor.write(sources, place[0])
         accelerator.wait_for_everyone()
-        return on_main_process(accelerator, finish, place[0], sources, csv) or (0, 0)
+        return on_main_process(accelerator, finish, predictor, place[0], sources, csv) or (0, 0)
 
 
 def report(out: Path, galaxies: int, unreadable: int) -> None:

@@ -5,7 +5,6 @@ of processes, and an interrupted command resumes with the missing parts. They ar
 batch do not depend on the number of threads. That was observed for batches of 16 and more, so short batches are padded.
 """
 
-import csv
 import hashlib
 import json
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
@@ -28,10 +26,9 @@ from hf_galaxy.data.views import eval_view
 from hf_galaxy.files import whole_file
 from hf_galaxy.models.familiarity import looks_of
 from hf_galaxy.models.model import GalaxyPreTrainedModel
-from hf_galaxy.models.prediction_columns import NAMES, PredictionColumns
+from hf_galaxy.models.prediction_columns import NAMES, Column, PredictionColumns, unit_of
 from hf_galaxy.models.prediction_inputs import DatasetSplit, Part, Reader, Source, parts_of
 from hf_galaxy.progress import progress
-from hf_galaxy.safe_text import csv_cell, csv_rows
 
 KEY = b"hf_galaxy"  # of the schema's metadata: facts about the model, and the unreadable pictures
 EMBEDDING = "embedding"
@@ -91,6 +88,21 @@ class Predictor:
     batch_size: int = 128
     workers: int = 1
     rendering: Rendering = DEFAULT
+
+    def table_columns(self, sources: list[Source]) -> list[Column]:
+        """All columns of the tables, in their order."""
+        columns = [*NAMES, *(self.columns.columns if self.columns else ())]
+        if EMBEDDING in self.schema.names:
+            kind = self.schema.field(EMBEDDING).type
+            columns.append(
+                Column(EMBEDDING, kind, "features of the backbone: galaxies that look alike are near to each other")
+            )
+        beside = sources[0].joined.schema if sources[0].joined is not None else ()
+        origin = {name: "column of the galaxies, as it was" for name in sources[0].kept}
+        return columns + [
+            Column(each.name, each.type, origin.get(each.name, "column of the joined table"), unit_of(each.name))
+            for each in beside
+        ]
 
     def write(self, sources: list[Source], folder: Path) -> None:
         """Write those parts of this process that are not in the folder yet."""
@@ -199,42 +211,6 @@ def unreadable_in(metadata: dict[bytes, bytes], source: Source) -> list[tuple[st
         source: that it is a part of.
     """
     return [(source.name, source.split or "", *each) for each in json.loads(metadata[KEY])["unreadable"]]
-
-
-def finish(folder: Path, sources: list[Source], as_csv: bool) -> tuple[int, int]:
-    """Write unreadable.csv beside the parts, if there are unreadable pictures, and predictions.csv, without embeddings.
-
-    Args:
-        as_csv: write predictions.csv.
-
-    Returns:
-        The numbers of predicted galaxies and of unreadable pictures.
-    """
-    parts, predicted = parts_of(sources), 0
-    unreadable: list[tuple[str, str, str, str]] = []
-    for part in parts:
-        footer = pq.read_metadata(folder / part.file)
-        predicted += footer.num_rows
-        unreadable += unreadable_in(footer.metadata, sources[part.source])
-    if unreadable:
-        with whole_file(folder / "unreadable.csv") as partial, open(partial, "w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows(csv_rows([UNREADABLE, *unreadable]))
-    if as_csv:
-        names = [name for name in pq.read_schema(folder / parts[0].file).names if name != EMBEDDING]
-        schema = pa.schema([pq.read_schema(folder / parts[0].file).field(name) for name in names])
-        with whole_file(folder / "predictions.csv") as partial, pyarrow.csv.CSVWriter(partial, schema) as writer:
-            for part in parts:
-                writer.write_table(_for_people(pq.read_table(folder / part.file, columns=names).cast(schema)))
-    return predicted, len(unreadable)
-
-
-def _for_people(table: pa.Table) -> pa.Table:
-    """The table with `safe_text.csv_cell` for its texts."""
-    for i, field in enumerate(table.schema):
-        if pa.types.is_string(field.type):
-            cells = (text if text is None else csv_cell(text) for text in table[i].to_pylist())
-            table = table.set_column(i, field, pa.array(cells, field.type))
-    return table
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -142,7 +142,7 @@ def test_embeddings_are_the_features_from_a_run_a_model_or_the_command(run, star
     assert list(written.columns) == ["dataset", "split", "id_str", "embedding"]
     out = hf_galaxy.embed(run.folder, mock_dataset, split="test", cpu=True, out=tmp_path / "called")
     assert files_of(out) == files_of(tmp_path / "typed")
-    about = json.loads(pq.read_schema(next(out.iterdir())).metadata[predictions.KEY])
+    about = json.loads(pq.read_schema(next(out.glob("*.parquet"))).metadata[predictions.KEY])
     assert about["model"] == str(run.folder)
     assert "tree" not in about
 

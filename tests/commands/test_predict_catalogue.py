@@ -15,6 +15,7 @@ import hf_galaxy
 from hf_galaxy import GalaxyConfig, GalaxyForVotes
 from hf_galaxy.commands.predict import command
 from hf_galaxy.models import prediction_inputs, predictions
+from hf_galaxy.safe_text import cells_of
 from tests.conftest import ROOT
 from tests.galaxies import Rows, jpeg_bytes, published
 
@@ -213,3 +214,29 @@ def test_a_name_that_is_taken_and_types_that_differ_are_refused(run, dataset, tm
     )
     with pytest.raises(hf_galaxy.BadInput, match=r"^keep n: single pictures have no columns; bring them with join"):
         hf_galaxy.predict(run, [jpeg_bytes()], keep=["n"], cpu=True)
+
+
+def rows_of(out):
+    """The names, types, units and meanings in columns.md."""
+    lines = (out / "columns.md").read_text().splitlines()
+    return [cells_of(line) for line in lines[lines.index("| column | type | unit | meaning |") + 2 :]]
+
+
+def test_the_dictionary_says_what_every_column_holds(run, dataset, tmp_path):
+    options = ("--credible", 0.8, "--answers", "--embeddings", "--keep", "ra", "kind", "--split", "test")
+    out = tmp_path / "out"
+    table = predict(run, dataset, out, *options)
+    rows = rows_of(out)
+    assert [name.strip("`") for name, *_ in rows] == table.column_names
+    assert all(meaning for *_, meaning in rows)
+    kinds = {name.strip("`"): (kind, unit) for name, kind, unit, _ in rows}
+    assert kinds["ra"] == ("float64", "deg")
+    assert kinds["kind"] == kinds["bar-gz2_answer"] == ("text", "")
+    assert kinds["embedding"] == ("64 numbers of float32", "")
+    assert kinds["bar-gz2_asked"] == ("float32", "")
+    text = (out / "columns.md").read_text()
+    assert about(out)["weights_sha256"] in text
+    assert "| Probability of the credible intervals | 0.8 |" in text
+    assert f"| Galaxies of {dataset}, split test | {len(table)} |" in text.replace("\\", "")
+    predict(run, dataset, tmp_path / "again", *options)
+    assert (tmp_path / "again/columns.md").read_text() == text
