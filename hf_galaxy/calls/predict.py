@@ -49,6 +49,7 @@ def predict(
     ood: bool = True,
     embeddings: bool = False,
     csv: bool = False,
+    format: Sequence[str] = ("parquet",),
     batch_size: int = 128,
     workers: int = 1,
     precision: str | None = None,
@@ -88,6 +89,7 @@ def predict(
             `unfamiliar`, whether it is beyond the threshold. A model that is loaded already has no such file.
         embeddings: also give the D features of the backbone, as a column `embedding` of arrays (D,) float32.
         csv: with `out`, write predictions.csv, too.
+        format: with `out`, also write one table in these formats, of "csv", "fits" and "votable".
         batch_size: galaxies per forward pass, in each process.
         workers: processes that decode pictures; at most one for a published dataset.
         precision: "no", "bf16" or "fp16"; None: that of `accelerate config`.
@@ -129,6 +131,9 @@ def predict(
     )
     if csv and out is None:
         raise BadInput("csv: is for a folder `out`; a table has .to_csv")
+    formats = [*checked(Predict, dict(format=format))["format"], *(["csv"] if csv else [])]
+    if {*formats} - {"parquet"} and out is None:
+        raise BadInput("format: is for a folder `out`")
     with own_process_state(Predict):
         inference = Inference(**given)
         accelerator = inference.start()
@@ -145,7 +150,7 @@ def predict(
         predictor = inference.predictor(loaded, name, accelerator, columns, embeddings)
         sources = _sources(data, inference.for_model(loaded.config.bands), joined, predictor)
         with _as_it_was(loaded):
-            return _table(predictor, sources) if out is None else _folder(predictor, sources, Path(out), csv)
+            return _table(predictor, sources) if out is None else _folder(predictor, sources, Path(out), formats)
 
 
 def embed(
@@ -297,8 +302,8 @@ def _as_it_was(model: GalaxyPreTrainedModel) -> Iterator[None]:
             module.training = training
 
 
-def _folder(predictor: Predictor, sources: list[Source], out: Path, csv: bool = False) -> Path:
-    galaxies, unreadable = write(predictor, sources, out, csv)
+def _folder(predictor: Predictor, sources: list[Source], out: Path, formats: Sequence[Any] = ()) -> Path:
+    galaxies, unreadable = write(predictor, sources, out, dict.fromkeys(formats))
     logger.info("%s: %s galaxies", out, f"{galaxies:,}")
     if unreadable:
         logger.warning("%d pictures cannot be read; %s lists them with the reasons", unreadable, out / "unreadable.csv")

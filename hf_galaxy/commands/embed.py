@@ -22,7 +22,7 @@ class Embed(Inference):
     dataset: tuple[str, ...]
     """One or several: folders of picture files (JPEG, PNG, WebP, TIFF, FITS and others), including subfolders, or published datasets (folders or Hub ids), or tables of galaxies (survey.csv, with --images); or picture files."""
     out: OutputPath
-    """Output folder, created by the command: part-*.parquet with a column `embedding`, columns.md, and unreadable.csv if pictures cannot be read."""
+    """Output folder, created by the command: part-*.parquet with a column `embedding`, _columns.md, and unreadable.csv if pictures cannot be read."""
     backbone: str | None = None
     """Architecture of a file of weights."""
     image_size: int | None = None

@@ -5,6 +5,7 @@ hf-galaxy predict --run runs/ceers --dataset data/ceers --out predictions/ceers
 
 import csv
 import hashlib
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from hf_galaxy.models.model import GalaxyPreTrainedModel
     from hf_galaxy.models.prediction_columns import PredictionColumns
+    from hf_galaxy.models.prediction_files import Format
     from hf_galaxy.models.prediction_inputs import Source
     from hf_galaxy.models.predictions import Predictor
 
@@ -106,7 +108,7 @@ class Predict(Inference):
     dataset: tuple[str, ...]
     """One or several: folders of picture files (JPEG, PNG, WebP, TIFF, FITS and others), including subfolders, or published datasets (folders or Hub ids), or tables of galaxies (survey.csv, with --images); or picture files."""
     out: OutputPath
-    """Output folder, created by the command: part-*.parquet, columns.md, which says what each column holds, and unreadable.csv if pictures cannot be read."""
+    """Output folder, created by the command: part-*.parquet, _columns.md, which says what each column holds, and unreadable.csv if pictures cannot be read."""
     credible: float | None = None
     """Also write for each vote fraction its credible interval of this probability, such as 0.9: columns _low and _high."""
     answers: bool = False
@@ -117,28 +119,38 @@ class Predict(Inference):
     """Also write the features of the backbone, as a column `embedding`."""
     csv: bool = False
     """Also write predictions.csv, without embeddings."""
+    format: tuple[Literal["parquet", "csv", "fits", "votable"], ...] = ("parquet",)
+    """Also write one table of all galaxies, without embeddings, in these formats: predictions.csv, .fits, .vot. The Parquet files are there in any case."""
+
+    @property
+    def formats(self) -> "list[Format]":
+        """Each once."""
+        return list(dict.fromkeys([*self.format, *(["csv"] if self.csv else [])]))  # type: ignore[list-item]
 
 
-def write(predictor: "Predictor", sources: "list[Source]", out: Path, csv: bool = False) -> tuple[int, int]:
+def write(
+    predictor: "Predictor", sources: "list[Source]", out: Path, formats: "Collection[Format]" = ()
+) -> tuple[int, int]:
     """Write the tables of all galaxies into a new folder, or those that an interrupted call has not written yet.
 
     Every process must call it.
 
     Args:
-        csv: write predictions.csv, too.
+        formats: of further tables.
 
     Returns:
         The numbers of predicted galaxies and of unreadable pictures; in the first process.
 
     Raises:
-        BadInput: as `files.new_folder`.
+        BadInput: as `files.new_folder`; or a format cannot hold the columns.
     """
     from accelerate.utils import broadcast_object_list
 
-    from hf_galaxy.models.prediction_files import finish
+    from hf_galaxy.models.prediction_files import check_formats, finish
     from hf_galaxy.models.prediction_inputs import fingerprint_of
     from hf_galaxy.training.processes import on_main_process
 
+    check_formats(predictor, sources, formats)
     accelerator, schema = predictor.accelerator, predictor.schema
     galaxies = [(each.name, each.split, fingerprint_of(each)) for each in sources]
     depends_on = f"{schema} {schema.metadata} {galaxies} {predictor.batch_size} {predictor.rendering}"
@@ -149,7 +161,7 @@ def write(predictor: "Predictor", sources: "list[Source]", out: Path, csv: bool 
             broadcast_object_list(place)
         predictor.write(sources, place[0])
         accelerator.wait_for_everyone()
-        return on_main_process(accelerator, finish, predictor, place[0], sources, csv) or (0, 0)
+        return on_main_process(accelerator, finish, predictor, place[0], sources, formats) or (0, 0)
 
 
 def report(out: Path, galaxies: int, unreadable: int) -> None:
@@ -183,7 +195,7 @@ def main(settings: Predict) -> None:
     sources = sources_of(
         settings.dataset, reading, settings.split, table, predictor.schema.names, predictor.rendering, settings.keep
     )
-    counts = write(predictor, sources, settings.out, settings.csv)
+    counts = write(predictor, sources, settings.out, settings.formats)
     if accelerator.is_main_process:
         report(settings.out, *counts)
 

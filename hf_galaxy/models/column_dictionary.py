@@ -1,4 +1,4 @@
-"""The data dictionary of a folder of predictions, columns.md: what each column holds, and which model and data it is of."""
+"""The data dictionary of a folder of predictions, _columns.md: what each column holds, and which model and data it is of."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ import pyarrow as pa
 from hf_galaxy.models.prediction_columns import Column
 from hf_galaxy.safe_text import code, markdown
 
-FILE = "columns.md"
+FILE = "_columns.md"  # readers of Parquet folders pass over names that begin so
 TYPES = {
     pa.string(): "text",
     pa.bool_(): "true or false",

@@ -9,10 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from astropy.io import fits
+from astropy.table import Table
 from scipy import stats
 
 import hf_galaxy
-from hf_galaxy import GalaxyConfig, GalaxyForVotes
+from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes
 from hf_galaxy.commands.predict import command
 from hf_galaxy.models import prediction_inputs, predictions
 from hf_galaxy.safe_text import cells_of
@@ -217,8 +219,8 @@ def test_a_name_that_is_taken_and_types_that_differ_are_refused(run, dataset, tm
 
 
 def rows_of(out):
-    """The names, types, units and meanings in columns.md."""
-    lines = (out / "columns.md").read_text().splitlines()
+    """The names, types, units and meanings in _columns.md."""
+    lines = (out / "_columns.md").read_text().splitlines()
     return [cells_of(line) for line in lines[lines.index("| column | type | unit | meaning |") + 2 :]]
 
 
@@ -234,9 +236,67 @@ def test_the_dictionary_says_what_every_column_holds(run, dataset, tmp_path):
     assert kinds["kind"] == kinds["bar-gz2_answer"] == ("text", "")
     assert kinds["embedding"] == ("64 numbers of float32", "")
     assert kinds["bar-gz2_asked"] == ("float32", "")
-    text = (out / "columns.md").read_text()
+    text = (out / "_columns.md").read_text()
     assert about(out)["weights_sha256"] in text
     assert "| Probability of the credible intervals | 0.8 |" in text
     assert f"| Galaxies of {dataset}, split test | {len(table)} |" in text.replace("\\", "")
     predict(run, dataset, tmp_path / "again", *options)
-    assert (tmp_path / "again/columns.md").read_text() == text
+    assert (tmp_path / "again/_columns.md").read_text() == text
+
+
+def test_fits_and_votable_hold_the_same_as_parquet(run, dataset, tmp_path):
+    options = ("--credible", 0.9, "--answers", "--embeddings", "--keep", "ra", "kind", "ring_no")
+    out = tmp_path / "out"
+    table = predict(run, dataset, out, *options, "--format", "fits", "votable", "csv").drop_columns("embedding")
+    assert {file.suffix for file in out.iterdir()} == {".parquet", ".md", ".fits", ".vot", ".csv"}
+    for file in ("predictions.fits", "predictions.vot", "predictions.csv"):
+        read = Table.read(out / file)
+        in_fits = [name.replace("-", "_") for name in table.column_names]
+        assert read.colnames == (in_fits if file.endswith("fits") else table.column_names), file
+        assert read["ra"].unit == (None if file.endswith("csv") else "deg"), file
+        for name, named in zip(table.column_names, read.colnames, strict=True):
+            expected = table[name].to_pylist()
+            if pa.types.is_floating(table[name].type):
+                np.testing.assert_allclose(read[named], expected, rtol=1e-6 if file.endswith("csv") else 0, atol=1e-40)
+            else:
+                assert list(read[named]) == expected, (file, name)
+    with fits.open(out / "predictions.fits") as hdus:
+        assert about(out)["weights_sha256"] in "".join(hdus[1].header["COMMENT"])
+    called = hf_galaxy.predict(run, dataset, out=tmp_path / "called", keep=["ra", "kind", "ring_no"], credible=0.9, answers=True,
+                               embeddings=True, csv=True, format=["fits", "votable"], cpu=True, workers=0)  # fmt: skip
+    for file in ("predictions.fits", "predictions.vot", "predictions.csv", "_columns.md"):
+        assert (called / file).read_bytes() == (out / file).read_bytes(), file
+
+
+def test_a_format_that_cannot_be_written_is_refused_before_anything_is_predicted(run, dataset, tmp_path):
+    pd.DataFrame({"id_str": ["galaxy-1"], "RA": [1]}).to_csv(tmp_path / "t.csv", index=False)
+    options = ("--keep", "ra", "--join", tmp_path / "t.csv", "--on", "id_str", "--format", "fits")
+    assert "does not tell the columns ra and RA apart" in refused(run, dataset, tmp_path / "out", *options)
+    with pytest.raises(hf_galaxy.BadInput, match=r"^format: is for a folder `out`"):
+        hf_galaxy.predict(run, dataset, format="fits", cpu=True)
+    with pytest.raises(
+        hf_galaxy.BadInput, match=r"^format: 'hdf5' has the wrong type; give a list, each one of 'parquet'"
+    ):
+        hf_galaxy.predict(run, dataset, out=tmp_path / "out", format="hdf5", cpu=True)
+
+
+def test_names_that_spreadsheets_and_markdown_would_act_on_do_nothing(tmp_path):
+    names = ("=1+1", "a|b `c`", "<b>")
+    labels = dict(enumerate(names))
+    config = GalaxyConfig(
+        backbone="test_convnext", image_size=32, id2label=labels, label2id={name: i for i, name in labels.items()}
+    )
+    GalaxyForImageClassification(config).save_pretrained(tmp_path / "run")
+    folder = folder_of(tmp_path / "pictures", "file_name,=x\na.jpg,=2\n")
+    out = tmp_path / "out"
+    table = predict(tmp_path / "run", folder, out, "--answers", "--keep", "=x", "--format", "csv", "fits", "votable")
+    assert table.column_names[3:] == ["=1+1_probability", "a|b `c`_probability", "<b>_probability", "class", "=x"]
+    head, first = (out / "predictions.csv").read_text().splitlines()[:2]
+    assert head.startswith('"dataset","split","id_str","\'=1+1_probability"')
+    assert first.endswith('"\'=2"')
+    assert [name.replace("`", "") for name, *_ in rows_of(out)] == [
+        name.replace("`", "") for name in table.column_names
+    ]
+    in_fits = ["_1_1_probability", "a_b__c__probability", "_b__probability", "class", "_x"]
+    assert Table.read(out / "predictions.fits").colnames[3:] == in_fits
+    assert len(Table.read(out / "predictions.vot")) == 3
