@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import timm
 import torch
 from transformers import AutoModel
 from transformers.models.timm_wrapper import TimmWrapperModel
@@ -150,6 +151,19 @@ def load_model(folder: str | Path) -> GalaxyPreTrainedModel:
             prefix = "local-dir:" if Path(folder).is_dir() else "hf_hub:"
         raise BadInput(f"{folder}: holds a {type(model).__name__}; use --start {prefix}{folder}")
     return model
+
+
+def refuse_bare_encoder(name: str) -> None:
+    """Refuse what has features but no head, by its name, where predictions are asked for.
+
+    Raises:
+        BadInput: names the command that writes features.
+    """
+    encoder = name.startswith((TRANSFORMERS, "hf_hub:", "local-dir:")) or Path(name).suffix in WEIGHT_FILES
+    if encoder or (not Path(name).exists() and "/" not in name and timm.is_model(name)):
+        raise BadInput(
+            f"--run {name}: is an encoder without a head, which predicts nothing; its features are written by hf-galaxy embed --model {name}"
+        )
 
 
 def _check_finished(folder: str | Path) -> None:
