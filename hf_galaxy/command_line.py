@@ -34,7 +34,7 @@ RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 # Options that many commands have, with the names that other tools of Hugging Face have for them.
 DatasetConfig = Annotated[str | None, tyro.conf.arg(name="dataset-config")]
 OutputPath = Annotated[Path, tyro.conf.arg(aliases=("--output-dir",))]
-RunName = Annotated[str, tyro.conf.arg(aliases=("--model",))]
+RunNames = Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--model",))]
 RunFolder = Annotated[Path, tyro.conf.arg(aliases=("--model",))]
 PushTo = Annotated[str | None, tyro.conf.arg(aliases=("--push-to-hub",))]
 

@@ -27,7 +27,7 @@ from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.models.prediction_columns import PredictionColumns
 from hf_galaxy.models.prediction_inputs import IN_MEMORY, Source, sources_of
 from hf_galaxy.models.predictions import EMBEDDING, UNREADABLE, Predictor, unreadable_in
-from hf_galaxy.models.start import backbone_of, load_model
+from hf_galaxy.models.start import backbone_of, load_model, refuse_bare_encoder
 from hf_galaxy.training.processes import on_main_process
 from hf_galaxy.typed_options import checked
 
@@ -36,14 +36,19 @@ logger = logging.getLogger(__name__)
 NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
 
 
+Model = str | Path | RunFolder | GalaxyPreTrainedModel
+
+
 def predict(
-    model: str | Path | RunFolder | GalaxyPreTrainedModel,
+    model: Model | Sequence[Model],
     data: Any,
     *,
     out: str | Path | None = None,
     config: str | None = None,
     split: str | None = None,
     keep: Sequence[str] | None = None,
+    views: int = 1,
+    embeddings_dtype: str = "float32",
     credible: float | None = None,
     answers: bool = False,
     ood: bool = True,
@@ -72,7 +77,8 @@ def predict(
     (or `unreadable.csv` in the folder `out`) lists each with its reason.
 
     Args:
-        model: a run folder or its Hub id, a `Run`, or a model that is loaded already.
+        model: a run folder or its Hub id, a `Run`, or a model that is loaded already; or a list of such that answer the same questions: an
+            ensemble, whose predictions are averaged.
         data: a published dataset (its folder or Hub id), a folder of picture files (JPEG, PNG, WebP, TIFF, FITS and others), including subfolders, or a list of
             such; or a picture, or a list of pictures: paths, URLs, bytes, PIL images, and arrays as `data.pixels.pixels_of` takes
             them; or a column of pictures or of their paths, such as `dataset["image"]` or `catalogue["file"]`; or a table of galaxies, whose
@@ -82,6 +88,8 @@ def predict(
             resumes when it is made again.
         config, split: of a published dataset; by default its default configuration, and all splits.
         keep: columns of the galaxies, such as ["ra", "dec"], that follow those of the predictions.
+        views: average over this number of views of each galaxy: 4 quarter turns, or 8, also mirrored.
+        embeddings_dtype: with `embeddings`, "float16" in place of "float32".
         credible: also give for each vote fraction the ends of its credible interval of this probability, `_low` and `_high`.
         answers: also give for each question the probability that it is asked, `QUESTION_asked`, and its most expected answer,
             `QUESTION_answer`; of classes the most probable one, `class`.
@@ -126,35 +134,39 @@ def predict(
         skip_missing=skip_missing, skip_bad_pictures=skip_bad_pictures, same_galaxy_arcsec=same_galaxy_arcsec
     )
     joining = dict(join=join, on=on, on_sky=on_sky)
+    computing = dict(keep=keep, views=views, embeddings_dtype=embeddings_dtype)
     given = _options(
-        {**reading, **skipping, **joining, "keep": keep}, split, batch_size, workers, precision, cpu, rendering
+        {**reading, **skipping, **joining, **computing}, split, batch_size, workers, precision, cpu, rendering
     )
     if csv and out is None:
         raise BadInput("csv: is for a folder `out`; a table has .to_csv")
-    formats = [*checked(Predict, dict(format=format))["format"], *(["csv"] if csv else [])]
+    wanted = checked(Predict, dict(credible=credible, answers=answers, ood=ood, format=format))
+    formats = [*wanted["format"], *(["csv"] if csv else [])]
     if {*formats} - {"parquet"} and out is None:
         raise BadInput("format: is for a folder `out`")
+    several = list(model) if isinstance(model, list | tuple) else [model]
+    if not several:
+        raise BadInput("model: is an empty list; give a run, or several")
     with own_process_state(Predict):
         inference = Inference(**given)
         accelerator = inference.start()
         if out is not None:
             on_main_process(accelerator, check_new, Path(out))
         joined = JoinedTable.of(inference)
-        loaded, name = _loaded(model) or (load_model(str(model)), str(model))
-        wanted = checked(Predict, dict(credible=credible, answers=answers, ood=ood))
+        models, names = zip(*map(_loaded_or_read, several), strict=True)
         # Weights in memory may have changed since the file was made.
-        familiarity = (
-            Familiarity.of_run(name) if wanted.pop("ood") and not isinstance(model, GalaxyPreTrainedModel) else None
-        )
-        columns = PredictionColumns(loaded, **wanted, familiarity=familiarity)
-        predictor = inference.predictor(loaded, name, accelerator, columns, embeddings)
-        sources = _sources(data, inference.for_model(loaded.config.bands), joined, predictor)
-        with _as_it_was(loaded):
+        has_file = not isinstance(several[0], GalaxyPreTrainedModel)
+        familiarity = Familiarity.of_run(names[0]) if wanted["ood"] and has_file else None
+        members = len(models) * inference.views
+        columns = PredictionColumns(models[0], wanted["credible"], wanted["answers"], familiarity, members)
+        predictor = inference.predictor(models, names, accelerator, columns, embeddings)
+        sources = _sources(data, inference.for_model(models[0].config.bands), joined, predictor)
+        with _as_they_were(models):
             return _table(predictor, sources) if out is None else _folder(predictor, sources, Path(out), formats)
 
 
 def embed(
-    model: str | Path | RunFolder | GalaxyPreTrainedModel,
+    model: Model,
     data: Any,
     *,
     out: str | Path | None = None,
@@ -163,6 +175,8 @@ def embed(
     config: str | None = None,
     split: str | None = None,
     keep: Sequence[str] | None = None,
+    views: int = 1,
+    embeddings_dtype: str = "float32",
     batch_size: int = 128,
     workers: int = 1,
     precision: str | None = None,
@@ -186,7 +200,7 @@ def embed(
     Args:
         model: a run folder or its Hub id, a `Run`, a loaded model; or a pretrained backbone: a timm model name with its tag
             ("convnext_atto.d2_in1k"), "hf_hub:ORG/NAME", "transformers:FOLDER_OR_HUB_ID", or a file of timm weights.
-        data, out, config, split, keep, batch_size, workers, precision, cpu, rendering, images, image_column, id_column, bands,
+        data, out, config, split, keep, views, embeddings_dtype, batch_size, workers, precision, cpu, rendering, images, image_column, id_column, bands,
             skip_missing, skip_bad_pictures, same_galaxy_arcsec, join, on, on_sky: as of `predict`.
         backbone: architecture of a file of weights.
         image_size: side of the backbone's input in pixels; by default that of the run, else 224.
@@ -208,8 +222,9 @@ def embed(
         skip_missing=skip_missing, skip_bad_pictures=skip_bad_pictures, same_galaxy_arcsec=same_galaxy_arcsec
     )
     joining = dict(join=join, on=on, on_sky=on_sky)
+    computing = dict(keep=keep, views=views, embeddings_dtype=embeddings_dtype)
     given = _options(
-        {**reading, **skipping, **joining, "keep": keep}, split, batch_size, workers, precision, cpu, rendering
+        {**reading, **skipping, **joining, **computing}, split, batch_size, workers, precision, cpu, rendering
     )
     with own_process_state(Embed):
         inference = Inference(**given)
@@ -221,9 +236,9 @@ def embed(
         if found and (backbone, image_size) != (None, None):
             raise BadInput("backbone and image_size: a loaded model has its own")
         loaded, name = found or (backbone_of(str(model), backbone, image_size), str(model))
-        predictor = inference.predictor(loaded, name, accelerator, None, embeddings=True)
+        predictor = inference.predictor([loaded], [name], accelerator, None, embeddings=True)
         sources = _sources(data, inference.for_model(loaded.config.bands), joined, predictor)
-        with _as_it_was(loaded):
+        with _as_they_were([loaded]):
             if out is not None:
                 return _folder(predictor, sources, Path(out))
             table = _table(predictor, sources)
@@ -268,6 +283,14 @@ def _loaded(model: Any) -> tuple[GalaxyPreTrainedModel, str] | None:
     )
 
 
+def _loaded_or_read(model: Any) -> tuple[GalaxyPreTrainedModel, str]:
+    """A model with a head, and its name."""
+    if loaded := _loaded(model):
+        return loaded
+    refuse_bare_encoder(str(model))
+    return load_model(str(model)), str(model)
+
+
 def _sources(data: Any, inference: Inference, joined: JoinedTable | None, predictor: Predictor) -> list[Source]:
     split, taken, rendering, keep = inference.split, predictor.schema.names, predictor.rendering, inference.keep
     if is_galaxies(data):
@@ -288,16 +311,16 @@ def _sources(data: Any, inference: Inference, joined: JoinedTable | None, predic
 
 
 @contextmanager
-def _as_it_was(model: GalaxyPreTrainedModel) -> Iterator[None]:
-    """Within the block the model may go to another device, and is in evaluation mode."""
-    device = model.device
-    modes = [
-        (module, module.training) for module in model.modules()
-    ]  # a frozen part may have another mode than the rest
+def _as_they_were(models: Sequence[GalaxyPreTrainedModel]) -> Iterator[None]:
+    """Within the block the models may go to another device, and are in evaluation mode."""
+    devices = [model.device for model in models]
+    # A frozen part may have another mode than the rest.
+    modes = [(module, module.training) for model in models for module in model.modules()]
     try:
         yield
     finally:
-        model.to(device)
+        for model, device in zip(models, devices, strict=True):
+            model.to(device)
         for module, training in modes:
             module.training = training
 

@@ -40,7 +40,7 @@ def main(settings: Embed) -> None:
     on_main_process(accelerator, check_new, settings.out)
     table = JoinedTable.of(settings)
     model = backbone_of(settings.model, settings.backbone, settings.image_size)
-    predictor = settings.predictor(model, settings.model, accelerator, None, embeddings=True)
+    predictor = settings.predictor([model], [settings.model], accelerator, None, embeddings=True)
     reading = settings.for_model(model.config.bands)
     sources = sources_of(
         settings.dataset, reading, settings.split, table, predictor.schema.names, predictor.rendering, settings.keep

@@ -5,13 +5,13 @@ hf-galaxy predict --run runs/ceers --dataset data/ceers --out predictions/ceers
 
 import csv
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from hf_galaxy.command_line import Command, OutputPath, RunName
+from hf_galaxy.command_line import Command, OutputPath, RunNames
 from hf_galaxy.cores import check_processes
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import check_new, new_folder
@@ -35,6 +35,10 @@ class Inference(Reading):
     """Split of the dataset; by default all of them."""
     keep: tuple[str, ...] | None = None
     """Columns of the galaxies, such as ra dec redshift, that are written beside what is computed; of a folder of pictures, those of its metadata.csv."""
+    views: Literal[1, 4, 8] = 1
+    """Average over this number of views of each galaxy: 4 quarter turns, or 8, also mirrored. It takes as many times longer."""
+    embeddings_dtype: Literal["float32", "float16"] = "float32"
+    """Type of the features in the column `embedding`; float16 takes half of the disk, and has three digits."""
     batch_size: int = 128
     """Batch size per process."""
     workers: int = 1
@@ -78,33 +82,55 @@ class Inference(Reading):
 
     def predictor(
         self,
-        model: "GalaxyPreTrainedModel",
-        name: str,
+        models: "Sequence[GalaxyPreTrainedModel]",
+        names: Sequence[str],
         accelerator: "Accelerator",
         columns: "PredictionColumns | None",
         embeddings: bool = False,
     ) -> "Predictor":
-        """The model with these options.
+        """The models with these options.
 
         Args:
-            name: of the model, for the metadata of the tables.
+            names: of the models, for the metadata of the tables.
             columns, embeddings: of the tables (`predictions.schema_of`).
-        """
-        from hf_galaxy.models.predictions import Predictor, schema_of, weights_digest
 
-        digest = weights_digest(model if columns else model.backbone)
-        about = {"model": name, "weights_sha256": digest, "precision": accelerator.mixed_precision}
-        schema = schema_of(model, about, columns, embeddings)
-        rendering = self.rendering(model.config.file_rendering)
-        return Predictor(model, accelerator, columns, schema, self.batch_size, self.workers, rendering)
+        Raises:
+            BadInput: the predictions of the models cannot be averaged, or embeddings of several are asked for.
+        """
+        import pyarrow as pa
+
+        from hf_galaxy.models.ensemble import check_members
+        from hf_galaxy.models.predictions import Predictor, one_or_all, schema_of, weights_digest
+
+        renderings = [self.rendering(model.config.file_rendering) for model in models]
+        check_members(models, names, renderings)
+        if self.embeddings_dtype != "float32" and not embeddings:
+            raise BadInput(f"--embeddings-dtype {self.embeddings_dtype}: is for --embeddings; give that, too")
+        if embeddings and len(models) > 1:
+            raise BadInput(
+                f"--embeddings: are of one run, not of {len(models)}; write those of each with hf-galaxy embed"
+            )
+        digests = [weights_digest(model if columns else model.backbone) for model in models]
+        for i, digest in enumerate(digests):
+            if (first := digests.index(digest)) < i:
+                raise BadInput(f"--run {names[i]}: has the weights of {names[first]}; an ensemble needs different ones")
+        about = {
+            "model": one_or_all(names),
+            "weights_sha256": one_or_all(digests),
+            "precision": accelerator.mixed_precision,
+        }
+        about |= {"views": self.views} if self.views > 1 else {}
+        kind = getattr(pa, self.embeddings_dtype)() if embeddings else None
+        schema = schema_of(models, about, columns, kind)
+        return Predictor(models, accelerator, columns, schema, self.batch_size, self.workers, renderings[0], self.views)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predict(Inference):
     """Write the predictions of a run, one row per galaxy, in Parquet files. An interrupted command resumes when it is run again."""
 
-    run: RunName
-    """The run folder, or its Hub id."""
+    run: RunNames
+    """The run folder, or its Hub id; several that answer the same questions are averaged, an ensemble."""
     dataset: tuple[str, ...]
     """One or several: folders of picture files (JPEG, PNG, WebP, TIFF, FITS and others), including subfolders, or published datasets (folders or Hub ids), or tables of galaxies (survey.csv, with --images); or picture files."""
     out: OutputPath
@@ -121,6 +147,11 @@ class Predict(Inference):
     """Also write predictions.csv, without embeddings."""
     format: tuple[Literal["parquet", "csv", "fits", "votable"], ...] = ("parquet",)
     """Also write one table of all galaxies, without embeddings, in these formats: predictions.csv, .fits, .vot. The Parquet files are there in any case."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.run, str):
+            object.__setattr__(self, "run", (self.run,))
 
     @property
     def formats(self) -> "list[Format]":
@@ -177,21 +208,26 @@ def report(out: Path, galaxies: int, unreadable: int) -> None:
 
 def main(settings: Predict) -> None:
     settings.check_there(settings.dataset)
+    if not settings.run:
+        raise BadInput("--run: names no run")
     from hf_galaxy.importing.joining import JoinedTable
     from hf_galaxy.models.familiarity import Familiarity
     from hf_galaxy.models.prediction_columns import PredictionColumns
     from hf_galaxy.models.prediction_inputs import sources_of
-    from hf_galaxy.models.start import load_model
+    from hf_galaxy.models.start import load_model, refuse_bare_encoder
     from hf_galaxy.training.processes import on_main_process
 
     accelerator = settings.start()
     on_main_process(accelerator, check_new, settings.out)
     table = JoinedTable.of(settings)
-    model = load_model(settings.run)
-    familiarity = Familiarity.of_run(settings.run) if settings.ood else None
-    columns = PredictionColumns(model, settings.credible, settings.answers, familiarity)
-    predictor = settings.predictor(model, settings.run, accelerator, columns, settings.embeddings)
-    reading = settings.for_model(model.config.bands)
+    for name in settings.run:
+        refuse_bare_encoder(name)
+    models = [load_model(name) for name in settings.run]
+    familiarity = Familiarity.of_run(settings.run[0]) if settings.ood else None
+    members = len(models) * settings.views
+    columns = PredictionColumns(models[0], settings.credible, settings.answers, familiarity, members)
+    predictor = settings.predictor(models, settings.run, accelerator, columns, settings.embeddings)
+    reading = settings.for_model(models[0].config.bands)
     sources = sources_of(
         settings.dataset, reading, settings.split, table, predictor.schema.names, predictor.rendering, settings.keep
     )

@@ -1,6 +1,6 @@
 """The columns of a table of predictions: what each holds, and how it follows from the numbers that a model predicts.
 
-Legend of shapes: B galaxies, N numbers of a model (`prediction_columns`), A answers, Q questions, C classes.
+Legend of shapes: M predictions for each galaxy, B galaxies, N numbers of a model (`prediction_columns`), A answers, Q questions, C classes.
 """
 
 from collections import Counter
@@ -12,8 +12,14 @@ import numpy as np
 import pyarrow as pa
 
 from hf_galaxy.errors import BadInput
+from hf_galaxy.models.ensemble import combined
 from hf_galaxy.models.familiarity import THRESHOLD, Familiarity
-from hf_galaxy.models.model import GalaxyForImageClassification, GalaxyForVotes, GalaxyPreTrainedModel
+from hf_galaxy.models.model import (
+    GalaxyForImageClassification,
+    GalaxyForRegression,
+    GalaxyForVotes,
+    GalaxyPreTrainedModel,
+)
 from hf_galaxy.models.morphology import credible_intervals
 
 CLASS, SCORE, UNFAMILIAR = "class", "ood_score", "unfamiliar"
@@ -44,6 +50,7 @@ class PredictionColumns:
         credible: probability of the credible intervals of vote fractions; None: without.
         answers: with the probability that each question is asked, and its most expected answer; or with the most probable class.
         familiarity: with the score of how far galaxies lie from those of the training; None: without.
+        members: number of predictions of each galaxy, by several runs or of several views (`ensemble`).
 
     Raises:
         BadInput: the model has no such columns, or two would have the same name.
@@ -53,6 +60,7 @@ class PredictionColumns:
     credible: float | None = None
     answers: bool = False
     familiarity: Familiarity | None = None
+    members: int = 1
 
     def __post_init__(self) -> None:
         model = self.model
@@ -108,7 +116,11 @@ class PredictionColumns:
         meaning = "predicted value, in the unit of the training set"
         if isinstance(model, GalaxyForImageClassification):
             meaning = "probability of this label" if model.multi_label else "probability of this class"
-        columns = [Column(name, pa.float32(), meaning, unit_of(name)) for name in model.prediction_columns]
+        names = model.prediction_columns
+        columns = [Column(name, pa.float32(), meaning, unit_of(name)) for name in names]
+        if self.members > 1 and isinstance(model, GalaxyForRegression):
+            spread = f"standard deviation among the {self.members} predictions of "
+            columns += [Column(f"{name}_std", pa.float32(), spread + name, unit_of(name)) for name in names]
         if self.answers:
             columns.append(Column(CLASS, pa.string(), "the most probable class"))
         return columns
@@ -152,10 +164,10 @@ class PredictionColumns:
         """The columns of B galaxies.
 
         Args:
-            numbers: (B, N) float32, as the model predicts them.
+            numbers: (M, B, N) float32, as the models predict them.
             scores: (B,) of `familiarity`.
         """
-        columns = self._arrays(numbers)
+        columns = self._arrays(combined(numbers, self.model))
         if scores is not None:
             unfamiliar = ~(scores <= THRESHOLD)  # NaN, too
             columns += [pa.array(scores.astype(np.float32)), pa.array(unfamiliar)]

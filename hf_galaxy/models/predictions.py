@@ -7,7 +7,7 @@ batch do not depend on the number of threads. That was observed for batches of 1
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +23,9 @@ from torch.utils.data import DataLoader
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.pixels import DEFAULT
 from hf_galaxy.data.views import eval_view
+from hf_galaxy.errors import BadInput
 from hf_galaxy.files import whole_file
+from hf_galaxy.models.ensemble import Views, turned_views
 from hf_galaxy.models.familiarity import looks_of
 from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.models.prediction_columns import NAMES, Column, PredictionColumns, unit_of
@@ -36,31 +38,42 @@ UNREADABLE = ("dataset", "split", "id_str", "reason")  # the columns of unreadab
 
 
 def schema_of(
-    model: GalaxyPreTrainedModel, about: dict, columns: PredictionColumns | None, embeddings: bool = False
+    models: Sequence[GalaxyPreTrainedModel],
+    about: dict,
+    columns: PredictionColumns | None,
+    embeddings: pa.DataType | None = None,
 ) -> pa.Schema:
-    """The columns of the predictions of a model.
+    """The columns of the predictions of some models that have the same ones.
 
     `dataset`, `split` (null for pictures in a folder) and `id_str` identify the galaxy; then follow the columns of numbers, and
-    `embedding`, the D features in float32.
+    `embedding`, the D features.
 
     Args:
-        about: facts for the metadata of the schema, which holds them as JSON beside the model's configuration.
+        about: facts for the metadata of the schema, which holds them as JSON beside the configuration of the models.
         columns: of numbers; None: there are only embeddings.
+        embeddings: type of the features; None: without.
     """
+    model = models[0]
     fields = [pa.field(column.name, column.type) for column in (*NAMES, *(columns.columns if columns else ()))]
-    if embeddings:
-        fields.append(pa.field(EMBEDDING, pa.list_(pa.float32(), model.head.in_features)))
+    if embeddings is not None:
+        fields.append(pa.field(EMBEDDING, pa.list_(embeddings, model.head.in_features)))
     config = model.config
     facts = ("architectures", "backbone", "image_size", "crop", *(["tree"] if columns else []))
     of_model = {name: getattr(config, name) for name in facts}
+    of_model["backbone"] = one_or_all([each.config.backbone for each in models])
     return pa.schema(fields, {KEY: json.dumps(about | of_model | (columns.facts if columns else {}))})
+
+
+def one_or_all(facts: Sequence[str]) -> str | list[str]:
+    """What metadata hold of one run, or of several."""
+    return facts[0] if len(facts) == 1 else list(facts)
 
 
 class Answer(NamedTuple):
     """What is computed of B galaxies; None: it is not asked for.
 
     Attributes:
-        numbers: (B, N) float32 of the model.
+        numbers: (M, B, N) float32 of the models, for each view.
         embedding: (B, D) float32.
         scores: (B,) how far they are from the training galaxies.
     """
@@ -72,22 +85,25 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model that predicts galaxies.
+    """Models that predict galaxies.
 
     Attributes:
+        models: one, or several with the same columns (`ensemble.check_members`), whose predictions are combined.
         columns: of numbers; None: there are only embeddings.
         schema: of its tables (`schema_of`); the columns that a source has joined follow.
         workers: processes that decode pictures; at most one for a dataset, since each would read all of it.
         rendering: how files and pictures in memory become pictures such as those of its training set.
+        views: of each galaxy that are predicted (`ensemble.turned_views`).
     """
 
-    model: GalaxyPreTrainedModel
+    models: Sequence[GalaxyPreTrainedModel]
     accelerator: Accelerator
     columns: PredictionColumns | None
     schema: pa.Schema
     batch_size: int = 128
     workers: int = 1
     rendering: Rendering = DEFAULT
+    views: Views = 1
 
     def table_columns(self, sources: list[Source]) -> list[Column]:
         """All columns of the tables, in their order."""
@@ -125,15 +141,16 @@ class Predictor:
         workers = min(self.workers, 1) if any(isinstance(source, DatasetSplit) for source in sources) else self.workers
         if len(tasks) < 2:  # nobody waits for the next batch
             workers = 0
-        model, accelerator = self.model, self.accelerator
-        reader = Reader(sources, parts, model.config.framing, self.rendering)
+        accelerator = self.accelerator
+        reader = Reader(sources, parts, self.models[0].config.framing, self.rendering)
         pinned = accelerator.device.type == "cuda"
         batches = DataLoader(reader, None, sampler=tasks, num_workers=workers, pin_memory=pinned)
         # One progress bar, of the first process, which has as many parts as the others, or one more.
         total, silent = sum(part.end - part.first for part in parts), not accelerator.is_main_process
         rows: list[pa.Table] = []
         unreadable: list[tuple[str, str]] = []
-        model = model.to(accelerator.device).eval()
+        for model in self.models:
+            model.to(accelerator.device).eval()
         with progress(total=total, desc="predicting", disable=silent) as bar:
             for (p, first, end), batch in zip(tasks, batches, strict=True):
                 unreadable += batch["unreadable"]
@@ -147,21 +164,28 @@ class Predictor:
     @torch.inference_mode()
     def _answer(self, pixels: torch.Tensor) -> Answer:
         """The numbers of canvases, their features and their scores, as far as the schema has them."""
-        model, columns, count = self.model, self.columns, len(pixels)
-        familiarity = columns and columns.familiarity
-        features: list[torch.Tensor] = []
+        columns, count = self.columns, len(pixels)
         pixels = pixels.to(self.accelerator.device, non_blocking=True)
         pixels = torch.cat([pixels, pixels[:1].expand(self.batch_size - count, -1, -1, -1)])
-        views = eval_view(pixels, model.config.framing)
+        view = eval_view(pixels, self.models[0].config.framing)
+        numbers: list[np.ndarray] = []
+        features: list[torch.Tensor] = []  # of each view by the first model, then by the second
         with self.accelerator.autocast():
-            if columns is None:
-                return Answer(None, _numpy(model.features(views)[:count]), None)
-            with model.head.register_forward_pre_hook(lambda head, inputs: features.append(inputs[0])):
-                numbers = _numpy(model.predictions(views)[:count])
-        embedding, scores = _numpy(features.pop()[:count]), None
-        if familiarity:
-            scores = familiarity.ood_score(embedding, looks_of(views[:count].cpu().numpy()))
-        return Answer(numbers, embedding if EMBEDDING in self.schema.names else None, scores)
+            for model in self.models:
+                for turned in turned_views(view, self.views):
+                    if columns is None:
+                        features.append(model.features(turned))
+                        continue
+                    with model.head.register_forward_pre_hook(lambda head, inputs: features.append(inputs[0])):
+                        numbers.append(_numpy(model.predictions(turned)[:count]))
+        embedding: np.ndarray | None = None
+        scores: np.ndarray | None = None
+        if EMBEDDING in self.schema.names:  # of one model, over its views
+            of_views = np.stack([_numpy(each[:count]) for each in features])
+            embedding = of_views.mean(axis=0, dtype=np.float64).astype(np.float32)
+        if columns and columns.familiarity:
+            scores = columns.familiarity.ood_score(_numpy(features[0][:count]), looks_of(view[:count].cpu().numpy()))
+        return Answer(np.stack(numbers) if numbers else None, embedding, scores)
 
     def _rows(self, source: Source, batch: dict, answer: Answer) -> pa.Table:
         ids = batch["ids"]
@@ -170,8 +194,11 @@ class Predictor:
         if answer.numbers is not None and self.columns is not None:
             columns += self.columns.arrays(answer.numbers, answer.scores)
         if answer.embedding is not None:
-            flat = pa.array(answer.embedding.ravel())
-            columns.append(pa.FixedSizeListArray.from_arrays(flat, answer.embedding.shape[1]))
+            number = self.schema.field(EMBEDDING).type.value_type.to_pandas_dtype()
+            if number == np.float16:
+                _check_half(answer.embedding, ids)
+            values = answer.embedding.astype(number)
+            columns.append(pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1]))
         return _beside(pa.Table.from_arrays(columns, schema=self.schema), source, batch["rows"])
 
     def _table(self, source: Source, rows: list[pa.Table], unreadable: list[tuple[str, str]]) -> pa.Table:
@@ -182,6 +209,16 @@ class Predictor:
 
 def _numpy(numbers: torch.Tensor) -> np.ndarray:
     return numbers.float().cpu().numpy()
+
+
+def _check_half(embedding: np.ndarray, ids: Sequence[str]) -> None:
+    """Refuse features (B, D) that are too large for 16 bits."""
+    largest = np.abs(embedding).max(axis=1)
+    if (largest > np.finfo(np.float16).max).any():
+        most = int(np.nanargmax(largest))
+        raise BadInput(
+            f"--embeddings-dtype float16: a feature of {ids[most]} is {largest[most]:.3g}, more than it can hold; take float32"
+        )
 
 
 def _is_whole(file: Path) -> bool:

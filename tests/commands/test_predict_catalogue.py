@@ -11,6 +11,7 @@ import pytest
 import torch
 from astropy.io import fits
 from astropy.table import Table
+from PIL import Image
 from scipy import stats
 
 import hf_galaxy
@@ -300,3 +301,78 @@ def test_names_that_spreadsheets_and_markdown_would_act_on_do_nothing(tmp_path):
     in_fits = ["_1_1_probability", "a_b__c__probability", "_b__probability", "class", "_x"]
     assert Table.read(out / "predictions.fits").colnames[3:] == in_fits
     assert len(Table.read(out / "predictions.vot")) == 3
+
+
+def test_runs_are_averaged_in_any_order(run, dataset, tmp_path):
+    other = saved_votes(tmp_path / "other", seed=1)
+    options = ("--credible", 0.9, "--answers", "--keep", "ra")
+    table = predict(run, dataset, tmp_path / "both", *options, "--run", run, other)
+    single = [predict(each, dataset, tmp_path / f"of_{each.name}", *options) for each in (run, other)]
+    assert table.column_names == single[0].column_names
+    for name in table.column_names:
+        if name.endswith("_fraction"):
+            mean = np.mean([each[name].to_numpy() for each in single], axis=0)
+            np.testing.assert_allclose(table[name], mean, rtol=1e-5, atol=1e-7)
+    for name in ("model", "weights_sha256", "backbone"):
+        assert about(tmp_path / "both")[name] == [about(tmp_path / f"of_{each.name}")[name] for each in (run, other)]
+    swapped = hf_galaxy.predict([other, run], dataset, credible=0.9, answers=True, keep=["ra"], cpu=True)
+    for name in swapped.columns[3:]:
+        if swapped[name].dtype == np.float32:
+            np.testing.assert_allclose(swapped[name], table[name], rtol=1e-4, atol=1e-6)
+    assert f"{run}, {other}" in (tmp_path / "both/_columns.md").read_text().replace("\\", "")
+
+
+def test_views_make_predictions_that_a_turn_of_the_picture_does_not_change(run, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    for name, turned in (("a", pixels), ("b", np.rot90(pixels)), ("c", np.rot90(pixels, 2)), ("d", pixels[:, ::-1])):
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        Image.fromarray(np.ascontiguousarray(turned)).save(tmp_path / f"pictures/{name}.png")
+    options = ("--embeddings", "--no-ood")
+    tables = {
+        views: predict(run, tmp_path / "pictures", tmp_path / f"{views}", *options, "--views", views).to_pandas()
+        for views in (1, 4, 8)
+    }
+    numbers = {
+        views: table.drop(columns=["dataset", "split", "embedding"]).set_index("id_str")
+        for views, table in tables.items()
+    }
+    assert np.abs(numbers[1].loc["a.png"] - numbers[1].loc["b.png"]).max() > 0.01
+    for views, same in ((4, "bc"), (8, "bcd")):
+        for other in same:
+            np.testing.assert_allclose(numbers[views].loc[f"{other}.png"], numbers[views].loc["a.png"], rtol=1e-4)
+            features = tables[views].set_index("id_str")["embedding"]
+            np.testing.assert_allclose(features[f"{other}.png"], features["a.png"], rtol=1e-3, atol=1e-5)
+    assert about(tmp_path / "8")["views"] == 8
+
+
+def test_embeddings_of_half_the_size(run, dataset, tmp_path):
+    whole = predict(run, dataset, tmp_path / "whole", "--embeddings")
+    half = predict(run, dataset, tmp_path / "half", "--embeddings", "--embeddings-dtype", "float16")
+    assert half.schema.field("embedding").type == pa.list_(pa.float16(), 64)
+    expected = np.stack(whole["embedding"].to_numpy()).astype(np.float16)
+    np.testing.assert_array_equal(np.stack(half["embedding"].to_numpy()), expected)
+    features = hf_galaxy.embed(run, dataset, embeddings_dtype="float16", cpu=True)
+    assert set(features.dtypes) == {np.dtype(np.float16)}
+    np.testing.assert_array_equal(features, expected)
+    model = GalaxyForVotes.from_pretrained(run)
+    with torch.no_grad():
+        list(model.backbone.parameters())[-1].fill_(1e6)
+    with pytest.raises(hf_galaxy.BadInput, match=r"^embeddings_dtype float16: a feature of galaxy-\d+ is 1e\+06, more"):
+        hf_galaxy.embed(model, dataset, embeddings_dtype="float16", cpu=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--run", "{run}", "{run}"), "--run {run}: has the weights of {run}; an ensemble needs different ones"),
+        (("--run", "{run}", "{other}", "--embeddings"), "--embeddings: are of one run, not of 2; write those of each with hf-galaxy embed"),
+        (("--embeddings-dtype", "float16"), "--embeddings-dtype float16: is for --embeddings; give that, too"),
+        (("--run", "hf_hub:timm/x"), "is an encoder without a head, which predicts nothing; its features are written by hf-galaxy embed"),
+        (("--run", "convnext_atto.d2_in1k"), "--run convnext_atto.d2_in1k: is an encoder without a head"),
+        (("--run",), "--run: names no run"),
+    ],
+)  # fmt: skip
+def test_runs_that_cannot_predict_so_are_refused(options, message, run, dataset, tmp_path):
+    places = dict(run=run, other=saved_votes(tmp_path / "other", seed=1))
+    line = refused(run, dataset, tmp_path / "out", *(str(each).format(**places) for each in options))
+    assert message.format(**places) in line

@@ -31,7 +31,7 @@ def values(names=("z",)):
 
 
 def table_of(columns, numbers):
-    return pa.table(columns.arrays(np.asarray(numbers, np.float32)), columns.names)
+    return pa.table(columns.arrays(np.asarray(numbers, np.float32)[None]), columns.names)
 
 
 def drawn(tree, galaxies, seed=0):
@@ -100,7 +100,7 @@ def test_the_most_probable_class_is_named():
 
 def test_no_galaxies_have_the_columns_too():
     for columns in (PredictionColumns(votes(), 0.9, True), PredictionColumns(classes(), answers=True)):
-        arrays = columns.arrays(np.empty((0, len(columns.model.prediction_columns)), np.float32))
+        arrays = columns.arrays(np.empty((1, 0, len(columns.model.prediction_columns)), np.float32))
         assert [array.type for array in arrays] == [column.type for column in columns.columns]
 
 
@@ -143,5 +143,5 @@ def test_predictions_of_a_model_fit_its_columns():
         with torch.no_grad():
             numbers = model.eval().predictions(torch.rand(2, 3, 32, 32)).numpy()
         columns = PredictionColumns(model)
-        for array, expected in zip(columns.arrays(numbers), numbers.T, strict=True):
+        for array, expected in zip(columns.arrays(numbers[None]), numbers.T, strict=True):
             np.testing.assert_array_equal(array, expected)

@@ -1,0 +1,124 @@
+"""Several predictions for each galaxy, by several runs or of several views of it, as one.
+
+Legend of shapes: M predictions for each galaxy, B galaxies, N numbers of a model, A answers, Q questions, S side of a view.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+
+from hf_galaxy.data.pictures import Rendering
+from hf_galaxy.decision_tree import DecisionTree
+from hf_galaxy.errors import BadInput
+from hf_galaxy.models.model import (
+    GalaxyForImageClassification,
+    GalaxyForRegression,
+    GalaxyForVotes,
+    GalaxyPreTrainedModel,
+)
+
+Views = Literal[1, 4, 8]
+LEAST = 1e-3  # precision of a mixture of certainties that contradict one another: any fraction is possible
+
+
+def turned_views(views: torch.Tensor, number: Views) -> Iterator[torch.Tensor]:
+    """The same views (B, 3, S, S) as they are, then turned by quarter turns, and of 8 then mirrored and turned."""
+    for mirrored in (views, views.flip(3))[: -(-number // 4)]:
+        for turns in range(min(number, 4)):
+            yield mirrored.rot90(turns, (2, 3)) if turns else mirrored
+
+
+def combined(numbers: np.ndarray, model: GalaxyPreTrainedModel) -> np.ndarray:
+    """One prediction of several: of fractions, probabilities and values the mean.
+
+    Concentrations are those of `matched_dirichlets`. Values are followed by their standard deviations among the M, with M - 1.
+
+    Args:
+        numbers: (M, B, N) float32, as the model's `predictions` has them.
+
+    Returns:
+        (B, N) float32, or (B, 2 N) of values.
+    """
+    if len(numbers) == 1:
+        return numbers[0]
+    exact = numbers.astype(np.float64)
+    parts = [exact.mean(axis=0)]
+    if isinstance(model, GalaxyForVotes) and numbers.shape[2] > (count := len(model.tree.columns)):
+        parts = [parts[0][:, :count], matched_dirichlets(exact[:, :, count:], model.tree)]
+    elif isinstance(model, GalaxyForRegression):
+        parts.append(exact.std(axis=0, ddof=1))
+    return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def matched_dirichlets(concentrations: np.ndarray, tree: DecisionTree) -> np.ndarray:
+    """(M, B, A) -> (B, A) concentrations of one Dirichlet for each question, near the mixture of M of equal weight.
+
+    Its means are the mean fractions m of the mixture. Its precision s gives the variances the sum that they have in the mixture, by
+    the law of total variance,
+
+        v_a = mean of f_a (1 - f_a) / (s_m + 1) + variance of f_a,    sum of v_a = sum of m_a (1 - m_a) / (s + 1).
+
+    In simulations of 3 and 5 runs whose log-concentrations scatter by 0.2 and 0.5, its intervals of 90 % hold 88.8 to 90.5 % of the
+    fractions that the mixture draws; those of the mixture's own quantiles, which take some fifty times as long, 89.2 to 90.0 %; a Beta for
+    each answer 88.7 to 89.8 %. With a scatter of 1 these are 87.4 to 89.4, 89.3 to 89.4 and 86.3 to 88.3 %.
+    """
+    starts, question = [where.start for where in tree.slices], tree.question_of_answer
+    precisions = np.add.reduceat(concentrations, starts, axis=-1)[..., question]
+    fractions = concentrations / precisions
+    mean = fractions.mean(axis=0)
+    variance = (fractions * (1 - fractions) / (precisions + 1)).mean(axis=0) + fractions.var(axis=0)
+    within, total = (np.add.reduceat(each, starts, axis=-1) for each in (mean * (1 - mean), variance))
+    precision = within / np.maximum(total, np.finfo(np.float64).tiny) - 1
+    return mean * np.maximum(precision, LEAST)[:, question]
+
+
+def check_members(
+    models: Sequence[GalaxyPreTrainedModel], names: Sequence[str], renderings: Sequence[Rendering]
+) -> None:
+    """Refuse runs whose predictions cannot be averaged.
+
+    Args:
+        names: of the runs, for messages.
+        renderings: how files become pictures for each.
+
+    Raises:
+        BadInput: a run has other columns than the first, of another meaning, or sees other pictures.
+    """
+    first = models[0]
+    for model, name, rendering in zip(models[1:], names[1:], renderings[1:], strict=True):
+        if (difference := _difference(first, model)) is None and rendering != renderings[0]:
+            theirs, ours = rendering.to_dict(), renderings[0].to_dict()
+            what = next((k for k in theirs if theirs[k] != ours.get(k)), "rendering")
+            difference = f"was trained on pictures with another {what}, {theirs.get(what)} in place of {ours.get(what)}"
+        if difference:
+            raise BadInput(
+                f"--run {name}: {difference}, unlike {names[0]}; runs are averaged if they answer the same questions of the same views"
+            )
+
+
+def _difference(first: GalaxyPreTrainedModel, other: GalaxyPreTrainedModel) -> str | None:
+    if type(other) is not type(first):
+        return f"is a {type(other).__name__} and no {type(first).__name__}"
+    if (
+        isinstance(first, GalaxyForImageClassification)
+        and isinstance(other, GalaxyForImageClassification)
+        and first.multi_label != other.multi_label
+    ):
+        return f"has {'labels of their own' if other.multi_label else 'exclusive classes'}"
+    ours, theirs = first.prediction_columns, other.prediction_columns
+    for some, others, verb in ((theirs, ours, "predicts"), (ours, theirs, "does not predict")):
+        if extra := [name for name in some if name not in others]:
+            return f"{verb} {', '.join(extra[:3])}{f' and {len(extra) - 3} more' if len(extra) > 3 else ''}"
+    if ours != theirs:
+        return f"has its columns in another order, {theirs[0]} first"
+    if isinstance(first, GalaxyForVotes) and isinstance(other, GalaxyForVotes):
+        for q, (one, two) in enumerate(zip(first.tree.questions, other.tree.questions, strict=True)):
+            if first.tree.parents[q] != other.tree.parents[q]:
+                return f"asks {two.name} after {' or '.join(two.parents) or 'nothing'}, not after {' or '.join(one.parents) or 'nothing'}"
+    for name in ("size", "crop", "bands"):
+        if getattr(other.config.framing, name) != getattr(first.config.framing, name):
+            what = {"size": "--image-size", "crop": "--crop", "bands": "--bands"}[name]
+            return f"sees pictures with another {what}, {getattr(other.config.framing, name)} in place of {getattr(first.config.framing, name)}"
+    return None
