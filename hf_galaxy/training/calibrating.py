@@ -39,9 +39,10 @@ class HeldOut:
         """Add a batch, which has `keys`."""
         self.parts.append((*self.target.to_calibrate(batch, outputs, self.config), batch["keys"]))
         if sum(len(keys) for *_, keys in self.parts) > 2 * MOST:
-            self.parts = [self._sample()]
+            self.parts = [self.sample()]
 
-    def _sample(self) -> tuple[torch.Tensor, ...]:
+    def sample(self) -> tuple[torch.Tensor, ...]:
+        """Targets, predictions and keys of at most MOST galaxies."""
         joined = [torch.cat(each) for each in zip(*self.parts, strict=True)]
         kept = joined[-1].argsort(stable=True)[:MOST]
         return tuple(each[kept] for each in joined)
@@ -58,12 +59,12 @@ class HeldOut:
 
     def fit(self) -> FittedCalibration:
         """The calibration that they ask for."""
-        target, predictions, keys = (each.numpy() for each in self._sample())
+        target, predictions, keys = (each.numpy() for each in self.sample())
         return self.target.fit_calibration(target, predictions.astype(np.float64), keys, self.config)
 
     def metrics(self, record: RunRecord, fitted: FittedCalibration) -> Metrics:
         """How good the predictions are with the calibration of the other folds: what to expect of other galaxies."""
-        target, before, keys = self._sample()
+        target, before, keys = self.sample()
         after = torch.from_numpy(fitted.predictions)
         metrics = self.target.metrics(record, self.config, lambda _: before)
         batch = {"labels" if target.ndim == 1 else "votes": target, "keys": keys}

@@ -17,7 +17,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from transformers import AutoImageProcessor, AutoModel, ConvNextV2Config, Dinov2Config, ViTConfig
 
-from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes
+from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes, load_tree
 from hf_galaxy.data.views import Framing, eval_view, to_canvases
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
@@ -34,6 +34,11 @@ TRANSFORMERS = {
     "dinov2": Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=8),
 }
 CLASSES = {"id2label": {0: "ring", 1: "none", 2: "unsure"}, "label2id": {"ring": 0, "none": 1, "unsure": 2}}
+GZ2 = load_tree("gz2")
+CALIBRATION = {
+    "scales": np.linspace(0.5, 1.5, len(GZ2.questions)).tolist(),
+    "shifts": np.linspace(-1, 1, len(GZ2.columns)).tolist(),
+}
 NORMALISATION = {"pixel_mean": [0.1, 0.2, 0.3], "pixel_std": [0.5, 0.6, 0.7]}  # nobody's default
 IMAGES = torch.rand(3, 3, 48, 48, generator=torch.Generator().manual_seed(0))
 
@@ -228,8 +233,8 @@ def test_the_card_says_where_an_encoder_comes_from(tmp_path):
 @pytest.mark.parametrize(
     ("backbone", "options"),
     [
-        ("test_resnet", {}),
-        ("test_efficientnet", {"model": GalaxyForImageClassification, **CLASSES}),
+        ("test_resnet", {"calibration": CALIBRATION}),
+        ("test_efficientnet", {"model": GalaxyForImageClassification, "calibration": {"temperature": 1.7}, **CLASSES}),
         ("dinov2", {"model": GalaxyForRegression, "values": ["redshift", "mass"]}),
     ],
 )

@@ -1,0 +1,83 @@
+"""The calibration at the end of a run: what it is fitted to, and that nothing else of the run depends on it."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from hf_galaxy import load_tree
+from hf_galaxy.training import calibrating
+from hf_galaxy.training.calibrating import HeldOut
+from hf_galaxy.training.targets.votes import Votes
+from tests.training.runs import assert_bit_equal, run
+
+TREE = load_tree("gz_rings")
+CONFIG = SimpleNamespace(likelihood="dirichlet_multinomial")
+
+
+def batches(galaxies, size=7):
+    """Batches of galaxies whose votes are less certain than their predictions, and the outputs of a model for them."""
+    rng = np.random.default_rng(0)
+    fractions = rng.beta(2, 2, galaxies)
+    votes = torch.from_numpy(np.stack([k := rng.binomial(20, fractions), 20 - k], 1))
+    concentrations = torch.from_numpy(30 * np.stack([fractions, 1 - fractions], 1)) + 1
+    keys = torch.from_numpy(rng.integers(0, 2**62, galaxies))
+    for first in range(0, galaxies, size):
+        rows = slice(first, first + size)
+        yield {"votes": votes[rows], "keys": keys[rows]}, SimpleNamespace(concentrations=concentrations[rows])
+
+
+def test_processes_collect_what_one_process_collects():
+    one, *parts = (HeldOut(Votes(TREE), CONFIG) for _ in range(3))
+    for i, (batch, outputs) in enumerate(batches(100)):
+        one.update(batch, outputs)
+        parts[i % 2].update(batch, outputs)
+    assert (parts[1].cpu() + parts[0].cpu()).fit().numbers == one.fit().numbers
+    assert one.fit().helps
+
+
+def test_of_very_many_galaxies_a_random_sample_is_kept(monkeypatch):
+    monkeypatch.setattr(calibrating, "MOST", 30)
+    held_out, most = HeldOut(Votes(TREE), CONFIG), 0
+    for batch, outputs in batches(400):
+        held_out.update(batch, outputs)
+        most = max(most, sum(len(keys) for *_, keys in held_out.parts))
+    assert most <= 2 * 30 + 7
+    kept = set(held_out.sample()[-1].tolist())
+    smallest = sorted(key for batch, _ in batches(400) for key in batch["keys"].tolist())[:30]
+    assert kept == set(smallest)
+
+
+@pytest.fixture(scope="module")
+def runs(mock_dataset, tmp_path_factory):
+    """Two runs, with and without a calibration."""
+    folder = tmp_path_factory.mktemp("calibrating")
+    options = dict(dataset=(str(mock_dataset),), epochs=1)
+    return {
+        name: (folder / name, run(folder / name, calibrate=name == "with", **options)) for name in ("with", "without")
+    }
+
+
+def test_weights_do_not_depend_on_the_calibration(runs):
+    assert_bit_equal(runs["with"][0], runs["without"][0])
+
+
+def test_the_record_says_what_the_calibration_brings_and_the_model_has_it(runs):
+    folder, record = runs["with"]
+    about = record.training["calibration"]
+    assert about["galaxies"] == record.dataset["splits"]["validation"]
+    assert about["used"] == (about["gain"] > 0)
+    assert about["used"]
+    assert json.loads((folder / "config.json").read_text())["calibration"] is not None
+    before = record.results["test"]["calibration"]["uncalibrated"]
+    assert before["loss"] == pytest.approx(runs["without"][1].results["test"]["loss"]["model"], rel=1e-5)
+    assert record.results["test"]["loss"]["model"] < before["loss"], "a network after one epoch is too sure"
+
+
+def test_a_run_without_one_has_none(runs):
+    folder, record = runs["without"]
+    assert "calibration" not in record.training
+    assert json.loads((folder / "config.json").read_text())["calibration"] is None
+    assert "uncalibrated" not in record.results["test"]["calibration"]
