@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -61,10 +61,12 @@ def schema_of(
     facts = ("architectures", "backbone", "image_size", "crop", *(["tree"] if columns else []))
     of_model = {name: getattr(config, name) for name in facts}
     of_model["backbone"] = one_or_all([each.config.backbone for each in models])
+    if columns:  # predictions of another calibration are not resumed with this one
+        of_model["calibration"] = one_or_all([each.config.calibration for each in models])
     return pa.schema(fields, {KEY: json.dumps(about | of_model | (columns.facts if columns else {}))})
 
 
-def one_or_all(facts: Sequence[str]) -> str | list[str]:
+def one_or_all(facts: Sequence[Any]) -> Any:
     """What metadata hold of one run, or of several."""
     return facts[0] if len(facts) == 1 else list(facts)
 
