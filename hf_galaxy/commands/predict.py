@@ -120,6 +120,8 @@ class Inference(Reading):
             "precision": accelerator.mixed_precision,
         }
         about |= {"views": self.views} if self.views > 1 else {}
+        if columns and any(calibrations := [model.config.calibration for model in models]):
+            about["calibration"] = one_or_all(calibrations)
         kind = getattr(pa, self.embeddings_dtype)() if embeddings else None
         schema = schema_of(models, about, columns, kind)
         return Predictor(models, accelerator, columns, schema, self.batch_size, self.workers, renderings[0], self.views)

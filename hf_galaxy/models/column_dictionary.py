@@ -36,6 +36,11 @@ def facts_of(about: Mapping[str, Any], galaxies: Mapping[str, int], unreadable: 
         "Pictures": size,
         "Precision": "float32" if about["precision"] == "no" else about["precision"],
     }
+    if "views" in about:
+        facts["Views of each galaxy"] = str(about["views"])
+    if "calibration" in about:
+        each = about["calibration"] if isinstance(about["calibration"], list) else [about["calibration"]]
+        facts["Calibrated"] = "yes" if all(each) else "some of the models"
     if "credible" in about:
         facts["Probability of the credible intervals"] = f"{about['credible']:g}"
     if "ood" in about:

@@ -140,6 +140,14 @@ class Familiarity:
             whitening, level, (n_train, n_held_out),
         )  # fmt: skip
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that scores depend on."""
+        spaces = (self.features, self.looks)
+        arrays = [getattr(space, name) for space in spaces for name in ARRAYS]
+        content = b"".join(np.ascontiguousarray(array).tobytes() for array in (*arrays, self.whitening))
+        return hashlib.sha256(content + repr([space.threshold for space in spaces]).encode()).hexdigest()
+
     def ood_score(self, features: np.ndarray, looks: np.ndarray) -> np.ndarray:
         """(B, D) and (B, L) -> (B,) out-of-distribution scores: the larger of the distances of features and of looks.
 

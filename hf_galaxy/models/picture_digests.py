@@ -1,11 +1,14 @@
-"""Digests of pictures, by which an interrupted prediction knows whether it goes on with the same ones."""
+"""Digests of pictures and of what stands beside them, by which an interrupted prediction knows whether it goes on with the same ones."""
 
 import hashlib
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
 from PIL import Image
 
 
@@ -15,6 +18,30 @@ def digest_of(lines: Iterable[str]) -> str:
     for line in lines:
         digest.update(f"{line}\n".encode())
     return digest.hexdigest()
+
+
+def digest_of_table(table: pa.Table) -> str:
+    """SHA-256 of the names, types and cells of a table."""
+    digest = _Digest()
+    digest.write(str(table.schema.types).encode())
+    pyarrow.csv.write_csv(
+        table, pa.PythonFile(digest, "w")
+    )  # not Arrow's own format, which has memory of whatever below what is missing
+    return digest.sha.hexdigest()
+
+
+class _Digest(io.RawIOBase):
+    """A file of which only the SHA-256 stays."""
+
+    def __init__(self) -> None:
+        self.sha = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        self.sha.update(content)
+        return len(content)
 
 
 def bytes_of(picture: Any) -> bytes:

@@ -157,7 +157,8 @@ class PredictionColumns:
         """What the columns depend on, for the metadata of tables."""
         facts: dict[str, Any] = {} if self.credible is None else {"credible": self.credible}
         if self.familiarity is not None:
-            facts["ood"] = {"threshold": THRESHOLD, "level": self.familiarity.level}
+            ood = {"threshold": THRESHOLD, "level": self.familiarity.level, "sha256": self.familiarity.digest}
+            facts["ood"] = ood
         return facts
 
     def arrays(self, numbers: np.ndarray, scores: np.ndarray | None = None) -> list[pa.Array]:

@@ -16,7 +16,7 @@ from hf_galaxy.models.column_dictionary import FILE, dictionary, facts_of
 from hf_galaxy.models.fits_table import check_fits, write_fits
 from hf_galaxy.models.prediction_columns import Column
 from hf_galaxy.models.prediction_inputs import Source, parts_of
-from hf_galaxy.models.predictions import EMBEDDING, KEY, UNREADABLE, unreadable_in
+from hf_galaxy.models.predictions import KEY, UNREADABLE, unreadable_in
 from hf_galaxy.models.votable import write_votable
 from hf_galaxy.safe_text import csv_cell, csv_rows
 
@@ -69,7 +69,7 @@ def finish(predictor: "Predictor", folder: Path, sources: list[Source], formats:
 
 
 def _without_embeddings(columns: list[Column]) -> list[Column]:
-    return [column for column in columns if column.name != EMBEDDING]
+    return [column for column in columns if not pa.types.is_fixed_size_list(column.type)]
 
 
 def _write(kind: Format, out: Path, columns: list[Column], files: list[Path], rows: int, facts: dict[str, str]) -> None:

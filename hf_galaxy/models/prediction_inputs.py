@@ -1,7 +1,6 @@
 """The pictures to predict: folders and files of pictures, pictures in memory, and published datasets, divided into parts."""
 
 import hashlib
-import io
 import logging
 import os
 import re
@@ -37,7 +36,7 @@ from hf_galaxy.importing.keeping import kept_of_pictures, kept_of_splits
 from hf_galaxy.importing.picture_folders import has_labels
 from hf_galaxy.importing.reading import Reading
 from hf_galaxy.importing.tables import is_table
-from hf_galaxy.models.picture_digests import bytes_of, digest_of
+from hf_galaxy.models.picture_digests import bytes_of, digest_of, digest_of_table
 
 log = logging.getLogger(__name__)
 URLS = ("http://", "https://")
@@ -55,6 +54,7 @@ class PictureFolder:
     Args:
         suffixes: of their files.
         bands: of fluxes: what the planes of a file without names are called, in their order; None: as the model calls its own.
+        used: files that are read, though they are no pictures.
 
     Raises:
         BadInput: there are no pictures.
@@ -64,13 +64,16 @@ class PictureFolder:
     joined: pa.Table | None = None
     kept: tuple[str, ...] = ()
 
-    def __init__(self, name: str, suffixes: tuple[str, ...] = SUFFIXES, bands: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self, name: str, suffixes: tuple[str, ...] = SUFFIXES, bands: tuple[str, ...] | None = None, used: Collection[str] = (),
+    ) -> None:  # fmt: skip
         self.name, self.folder, self.bands = name, Path(name), bands
         files = sorted(file for file in self.folder.rglob("*") if not self._is_hidden(file) and file.is_file())
         self.files = [file for file in files if file.name.lower().endswith(suffixes)]
         if not self.files:
             raise BadInput(f"--dataset {name}: holds neither Parquet files nor pictures ({', '.join(suffixes)})")
-        others = Counter(file.suffix.lower() or file.name for file in files if not file.name.lower().endswith(suffixes))
+        known = {*self.files, *(self.folder / file for file in used)}
+        others = Counter(file.suffix.lower() or file.name for file in files if file not in known)
         if others:
             counts = ", ".join(f"{number} {suffix}" for suffix, number in others.most_common(5))
             log.warning("--dataset %s: files that are no pictures by their names are left out: %s", name, counts)
@@ -197,9 +200,7 @@ def fingerprint_of(source: Source) -> str:
     """Changes whenever the galaxies of a source, or what is joined to them, may change."""
     if source.joined is None:
         return source.fingerprint()
-    cells = io.BytesIO()
-    pyarrow.csv.write_csv(source.joined, cells)
-    return f"{source.fingerprint()} {hashlib.sha256(cells.getbuffer()).hexdigest()} {source.kept}"
+    return f"{source.fingerprint()} {digest_of_table(source.joined)} {source.kept}"
 
 
 def sources_of(
@@ -296,7 +297,7 @@ def _sources_in(
         if not contents.holds_rows and not (split and has_labels(contents)):
             if split or reading.config:
                 raise BadInput(f"--dataset {name}: is a folder of pictures, which has no splits and configurations")
-            pictures = PictureFolder(name, contents.suffixes, reading.bands)
+            pictures = PictureFolder(name, contents.suffixes, reading.bands, contents.metadata if keep else ())
             if keep:
                 pictures.joined, pictures.kept = kept_of_pictures(contents, pictures.ids, keep, name, taken), keep
             return [_with_table(pictures, table, taken)]

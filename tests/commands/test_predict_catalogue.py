@@ -142,7 +142,7 @@ def folder_of(folder, table, name="metadata.csv"):
     return folder
 
 
-def test_the_table_beside_pictures_has_columns_to_keep(run, tmp_path):
+def test_the_table_beside_pictures_has_columns_to_keep(run, tmp_path, caplog):
     folder = folder_of(tmp_path / "pictures", "file_name,z,name\nc.jpg,0.3,x\ndeep/b.jpg,,007\ngone.jpg,9,y\n")
     table = predict(run, folder, tmp_path / "out", "--keep", "z", "name")
     assert table.select(["id_str", "z", "name"]).to_pylist() == [
@@ -150,6 +150,7 @@ def test_the_table_beside_pictures_has_columns_to_keep(run, tmp_path):
         {"id_str": "c.jpg", "z": 0.3, "name": "x"},
         {"id_str": "deep/b.jpg", "z": None, "name": "007"},
     ]
+    assert "left out" not in caplog.text
     twice = folder_of(tmp_path / "twice", "file_name,z\na.jpg,1\na.jpg,2\n")
     assert "metadata.csv names a.jpg twice" in refused(run, twice, tmp_path / "no", "--keep", "z")
 
@@ -279,6 +280,30 @@ def test_a_format_that_cannot_be_written_is_refused_before_anything_is_predicted
         hf_galaxy.BadInput, match=r"^format: 'hdf5' has the wrong type; give a list, each one of 'parquet'"
     ):
         hf_galaxy.predict(run, dataset, out=tmp_path / "out", format="hdf5", cpu=True)
+
+
+def test_a_kept_column_may_have_the_name_of_one_that_is_not_asked_for(run, tmp_path):
+    folder = folder_of(tmp_path / "pictures", "file_name,embedding,ood_score\na.jpg,7,x\n")
+    out = tmp_path / "out"
+    predict(run, folder, out, "--keep", "embedding", "ood_score", "--csv", "--format", "fits")
+    for file in ("predictions.csv", "predictions.fits"):
+        first = Table.read(out / file)[0]
+        assert (first["embedding"], first["ood_score"]) == (7, "x"), file
+
+
+def test_the_calibration_is_in_the_intervals_and_in_what_is_said_of_the_model(run, dataset, tmp_path):
+    model = GalaxyForVotes.from_pretrained(run)
+    model.config.calibration = {"scales": [1.1] * len(model.tree.questions), "shifts": [0.1] * len(model.columns)}
+    model.save_pretrained(tmp_path / "calibrated")
+    table = predict(tmp_path / "calibrated", dataset, tmp_path / "out", "--credible", 0.9).to_pandas()
+    predict(run, dataset, tmp_path / "plain")
+    assert about(tmp_path / "out")["weights_sha256"] == about(tmp_path / "plain")["weights_sha256"]
+    assert about(tmp_path / "out")["calibration"] == model.config.calibration
+    assert "| Calibrated | yes |" in (tmp_path / "out/_columns.md").read_text()
+    [question] = [q for q in model.tree.questions if q.name == "bar-gz2"]
+    own = table[[f"{column}_concentration" for column in question.columns]].to_numpy(float)
+    low = stats.beta.ppf(0.05, own[:, 0], own.sum(axis=1) - own[:, 0])
+    np.testing.assert_allclose(table[f"{question.columns[0]}_low"], low, rtol=1e-4, atol=1e-6)
 
 
 def test_names_that_spreadsheets_and_markdown_would_act_on_do_nothing(tmp_path):

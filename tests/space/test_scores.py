@@ -31,6 +31,7 @@ def test_scores_of_predictions_are_those_of_the_space(tmp_path):
         assert scores[file.name] == pytest.approx(model.predict(read_picture(file)).unlikeness, rel=1e-3)
     unfamiliar = dict(zip(table["id_str"].to_pylist(), table["unfamiliar"].to_pylist(), strict=True))
     assert unfamiliar == {"two_arms.jpg": False, "noise.png": True}
-    assert json.loads(table.schema.metadata[KEY])["ood"] == {"threshold": 1.0, "level": 0.99}
+    said = json.loads(table.schema.metadata[KEY])["ood"]
+    assert said == {"threshold": 1.0, "level": 0.99, "sha256": model.familiarity.digest}
     called = hf_galaxy.predict(MODELS / "lite0", pictures, ood=False, cpu=True)
     assert "ood_score" not in called
