@@ -19,6 +19,27 @@ def placed(places: np.ndarray) -> dict[str, Any]:
     return {"places": six_digits(shares), "coverage": covered}
 
 
+def holding_level(places: np.ndarray, share: float, galaxies: int) -> float | None:
+    """The level of the central interval that holds this share of the votes of a further galaxy, whatever the form of their distribution.
+
+    It is the quantile of |2 PIT - 1| that split conformal prediction takes (Lei et al. 2018, "Distribution-free predictive inference for
+    regression"): of the share times (n + 1) / n, for n galaxies.
+
+    Args:
+        places: (PIT_BINS,) sums or shares of the PIT histogram of galaxies that the model was not fitted to.
+        galaxies: n.
+
+    Returns:
+        A level in (0, 1); None where no interval holds so many, as the galaxies are too few.
+    """
+    target = share * (galaxies + 1) / galaxies if galaxies else 2.0
+    if target >= 1:
+        return None
+    half = PIT_BINS // 2
+    inside = np.concatenate([[0], np.cumsum(places[half:] + places[:half][::-1])]) / places.sum()
+    return float(np.interp(target, inside, np.linspace(0, 1, half + 1)))
+
+
 def pit_histogram(k: torch.Tensor, n: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """(..., PIT_BINS) the share of each k of n votes in each bin of the PIT of the beta-binomial distribution with a and b.
 

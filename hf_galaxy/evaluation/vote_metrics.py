@@ -16,7 +16,7 @@ from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.evaluation import bootstrap
 from hf_galaxy.evaluation.bootstrap import mean_of_counted, ratios, six_digits
 from hf_galaxy.evaluation.constant_votes import ConstantVotes
-from hf_galaxy.evaluation.pit import LEVELS, OUTSIDE, PIT_BINS, pit_histogram, placed
+from hf_galaxy.evaluation.pit import LEVELS, OUTSIDE, PIT_BINS, holding_level, pit_histogram, placed
 from hf_galaxy.evaluation.volunteers import lead_over_volunteers, seen_by, volunteers_worth
 from hf_galaxy.losses import constant, dirichlet_multinomial_nll, multinomial_nll, question_of_answer, sum_per_question
 
@@ -271,7 +271,7 @@ class VoteMetrics:
         of both in bins of each answer by itself, weighted by votes; of a campaign that of its questions, weighted by votes.
         `places` (PIT_BINS,): the PIT histogram of votes under the beta-binomial that the
         Dirichlet distribution predicts, which is flat if it is true; `coverage`, per cent -> the share in its central interval. Of questions
-        also `coverage_interval`, per cent -> the ends of its interval, and `spread`, the mean standard deviation of the predicted fractions.
+        also `coverage_interval`, per cent -> the ends of its interval, `holding`, per cent -> the level that holds as many (`holding_level`), and `spread`, the mean standard deviation of the predicted fractions.
         Of a calibrated model, `uncalibrated` has the figures without that.
         """
         parts = [
@@ -301,8 +301,10 @@ class VoteMetrics:
             covered = ratios(sums["covered (R, Q, L)"][:, q], sums["answers (R, Q, L)"][:, q]).T
             ends = [(1 - bootstrap.LEVEL) / 2, (1 + bootstrap.LEVEL) / 2]
             drawn = {str(level): each[np.isfinite(each)] for level, each in zip(LEVELS, covered, strict=True)}
-            asked = sums["asked"][q]
+            asked = int(sums["asked"][q])
+            places = sums["places (Q, places)"][q]
             return over([q]) | {
+                "holding": {str(level): holding_level(places, level / 100, asked) for level in LEVELS},
                 "coverage_interval": {
                     level: six_digits(np.quantile(each, ends)) if len(each) else None for level, each in drawn.items()
                 },

@@ -161,7 +161,8 @@ class VoteReport(TargetReport):
                 " Right, and in the table: the share of answers whose number of votes lies in the central interval of the predicted "
                 "Dirichlet distribution. A larger share than the level means that the model is underconfident, a smaller share that "
                 "it is overconfident. Brackets hold intervals over galaxies. The spread is the standard deviation of the predicted "
-                "fractions, beside that of the constant distribution: of two calibrated models the one with the smaller spread says more."
+                "fractions, beside that of the constant distribution: of two calibrated models the one with the smaller spread says more. "
+                f"The column after it says which interval holds {MAIN} %: take that level where the form of the distribution does not fit."
             )
         return text
 
@@ -171,12 +172,13 @@ class VoteReport(TargetReport):
         header = ["", "error"]
         if levels:
             header += [*(f"in the {level} % interval" for level in levels), "spread"]
+            header += [f"{MAIN} % lie in that of"]
             header += [f"before: in the {MAIN} % interval"] if before else []
         rows = []
         for name, each in [*calibration["campaigns"].items(), *calibration["questions"].items()]:
             row = [name, number(each["error"])]
             if levels:
-                row += [*(_covered(each, level) for level in levels), _spread(each)]
+                row += [*(_covered(each, level) for level in levels), _spread(each), _holding(each)]
                 row += [number(before[name]["coverage"][MAIN]) if name in before else ""] if before else []
             rows.append(row)
         return table(header, rows)
@@ -234,6 +236,14 @@ def _spread(figures: Results) -> str:
     """The spread of a question, beside that of the constant prediction; nothing for what has none."""
     spread = figures.get("spread")
     return "" if spread is None else f"{number(spread['model'])} ({number(spread['baseline'])})"
+
+
+def _holding(figures: Results) -> str:
+    """The level of the interval that holds as many as it should, of a question."""
+    if "holding" not in figures:
+        return ""
+    level = figures["holding"][MAIN]
+    return "too few galaxies" if level is None else f"{100 * level:.0f} %"
 
 
 def _of_calibration(calibration: Results) -> str:

@@ -29,7 +29,7 @@ from hf_galaxy.decision_tree import DecisionTree, Question
 from hf_galaxy.evaluation import bootstrap
 from hf_galaxy.evaluation.class_metrics import ClassMetrics, ranked
 from hf_galaxy.evaluation.constant_votes import ConstantVotes
-from hf_galaxy.evaluation.pit import pit_histogram
+from hf_galaxy.evaluation.pit import PIT_BINS, holding_level, pit_histogram
 from hf_galaxy.evaluation.value_metrics import ConstantValues, ValueMetrics
 from hf_galaxy.evaluation.vote_metrics import VoteMetrics
 from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions, multinomial_nll, question_log_softmax
@@ -531,7 +531,9 @@ def test_calibration_of_votes_is_that_of_a_loop_with_scipy():
         assert figures["coverage"]["90"] == pytest.approx(places[q, 2:38].sum() / places[q].sum(), rel=1e-4)
         assert figures["coverage"]["50"] == pytest.approx(places[q, 10:30].sum() / places[q].sum(), rel=1e-4)
         assert figures["spread"]["model"] == pytest.approx(np.mean(deviations[q]), rel=1e-5)
-        apart_from = {name: value for name, value in figures.items() if name not in ("coverage_interval", "spread")}
+        apart_from = {
+            name: value for name, value in figures.items() if name not in ("coverage_interval", "holding", "spread")
+        }
         assert ours["campaigns"]["xy"[q]] == apart_from, "each campaign has one question"
 
 
@@ -599,6 +601,22 @@ def test_figures_without_the_calibration_are_those_of_the_model_before_it(likeli
         assert figures["nll"] == pytest.approx(before["questions"][name]["nll"]["model"], rel=1e-5)
         if likelihood == "dirichlet_multinomial":
             assert figures["coverage"] == pytest.approx(before["calibration"]["questions"][name]["coverage"], rel=1e-4)
+
+
+def test_the_level_that_holds_a_share_does_so_for_further_galaxies_whatever_the_form():
+    rng = np.random.default_rng(6)
+    covered = []
+    for _ in range(3000):
+        places = rng.beta(3, 4, 81)  # PIT of a model that is wrong in place and in width
+        level = holding_level(np.histogram(places[:80], PIT_BINS, (0, 1))[0], 0.9, 80)
+        covered.append(abs(2 * places[80] - 1) <= level)
+    assert (
+        0.86 <= np.mean(covered) <= 0.95
+    )  # at least the nominal 0.9, up to a bin and three standard errors of simulations
+    flat = np.ones(PIT_BINS)
+    assert holding_level(flat, 0.9, 10**9) == pytest.approx(0.9)
+    assert holding_level(flat, 0.9, 8) is None
+    assert holding_level(flat * 0, 0.9, 0) is None
 
 
 def test_counts_that_are_next_to_impossible_have_a_place_too():
