@@ -16,7 +16,7 @@ weights make it narrower or wider by the variance of the estimate,
 
     V = sum of w^2 (1 - n / N) p (1 - p)
 
-Labels that are fractions have (y - p)^2 in place of p (1 - p). Values beyond [0, 1] are averaged with the linear PPI++ (Angelopoulos,
+Where the labels show another scatter (y - p)^2 than p (1 - p), as fractions always do, it is drawn to theirs. Values beyond [0, 1] are averaged with the linear PPI++ (Angelopoulos,
 Duchi and Zrnic 2023, https://huggingface.co/papers/2311.01453), with its lambda, and Student's t.
 
 Legend: N galaxies of the survey, n of them labelled, B bins of predictions.
@@ -36,9 +36,9 @@ from hf_galaxy.evaluation.share_posterior import quantiles_of_share, recalibrate
 
 BINS = 64  # of the normal scores of predictions
 LEAST = 10  # labels, for an interval
-# Few labels show too little scatter. That of fractions is drawn to that of yes and no, as by half a positive label; that in a stratum to that of
-# all labels, as by 20 labels.
-LIKE_YES_NO, LIKE_ALL = 0.5, 20
+# Few labels show too little scatter. That of fractions is drawn to that of yes and no, as by half an uncertain label; that of yes and no to what the
+# curve says, as by 20; that in a stratum to that of all labels, as by 20 labels.
+LIKE_YES_NO, LIKE_CURVE, LIKE_ALL = 0.5, 20, 20
 Kind = Literal["yes/no", "fraction", "value"]
 
 
@@ -196,17 +196,18 @@ def _share(predictions: np.ndarray, sample: Sample, level: float, use_prediction
     value = float(curve @ bins.shares + weights @ (labels - p))
     # Each labelled galaxy is one of the survey.
     least, most = labels.sum() / size, 1 - (1 - labels).sum() / size
+    if n == size:
+        return Estimate(value, value, value)
     scatter = p * (1 - p)
     within = scatter if slope else _scatter_in_strata(sample)
     variance = weights**2 * correction @ within
-    if sample.kind == "fraction" and 0 < labels.sum() < n:
-        free = n - 1 - slope
+    if (slope or sample.kind == "fraction") and 0 < labels.sum() < n:
+        free, events = n - 1 - slope, n * (weights @ scatter)
         own = weights**2 * correction @ (labels - p) ** 2 * n / free / variance
-        events = n * (weights @ scatter)
-        variance *= (own * events + LIKE_YES_NO) / (events + LIKE_YES_NO)
-        variance *= (stdtrit(free, (1 + level) / 2) / ndtri((1 + level) / 2)) ** 2
-    if variance == 0:  # all are labelled
-        return Estimate(value, value, value)
+        like = LIKE_YES_NO if sample.kind == "fraction" else LIKE_CURVE
+        variance *= (own * events + like) / (events + like)
+        if sample.kind == "fraction":
+            variance *= (stdtrit(free, (1 + level) / 2) / ndtri((1 + level) / 2)) ** 2
     tempered = (weights @ scatter) / variance * weights
     ends = np.array([1 - level, 1 + level]) / 2
     ((low, high),) = quantiles_of_share(
