@@ -91,6 +91,10 @@ def _file_of(table: pd.DataFrame, folder: Path, name: str) -> Path:
     """A file with the columns of texts and numbers of a table in memory; an index with a name is a column."""
     if table.index.name is not None and table.index.name not in table.columns:
         table = table.reset_index()
+    if (again := table.columns.duplicated()).any():
+        raise BadInput(
+            f"{name}: has the column {table.columns[again][0]!r} more than once; leave one of them, or rename it"
+        )
     plain = {column: table[column] for column in table.columns if not _holds_arrays(table[column])}
     file = folder / f"{name}.parquet"
     cells = pd.DataFrame({str(column): values for column, values in plain.items()})

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from hf_galaxy.importing.survey_table import SurveyColumns
     from hf_galaxy.reports.prevalence_report import Answer, Bin
 
-MOST_BINS = 100
+MOST_BINS, MOST_LEVEL = 100, 0.999
 WIDTH = 120  # letters in a line, where there is no terminal
 
 
@@ -69,8 +69,8 @@ class HowMany:
         Raises:
             BadInput: names the option.
         """
-        if not 0 < self.level < 1:
-            raise BadInput(f"--level {self.level:g}: give a probability between 0 and 1, such as 0.9")
+        if not 0 < self.level <= MOST_LEVEL:
+            raise BadInput(f"--level {self.level:g}: give a probability between 0 and {MOST_LEVEL}, such as 0.9")
         if not 1 <= self.bins <= MOST_BINS:
             raise BadInput(f"--bins {self.bins}: give a number from 1 to {MOST_BINS}")
         if self.edges is not None:

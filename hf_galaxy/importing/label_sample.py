@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["yes/no", "fraction", "value"]
 OPTION, KEY = "--labels", "id_str"
+LARGEST, MOST_UNEQUAL = 1e30, 1e6  # labels, whose squares are added; the ratio of two weights
 GAPS = ("nan", "null", "<na>")
 YES, NO = ("yes", "true", "y"), ("no", "false", "n")
 LEFT_OUT = "galaxies that are left out because they are hard to label make the share wrong"
@@ -114,6 +115,7 @@ def _read(table: CatalogueTable, column: str, cells: pd.Series) -> tuple[np.ndar
         ~np.isfinite(numbers), column, "is neither yes nor no, nor a number",
         remedy=f"say which label is counted with --count (such as {few})",
     )  # fmt: skip
+    table.refuse(np.abs(numbers) > LARGEST, column, "is too large a number", remedy="give it in other units")
     if np.isin(numbers, (0, 1)).all():
         return numbers, "yes/no"
     return numbers, "fraction" if ((numbers >= 0) & (numbers <= 1)).all() else "value"
@@ -128,6 +130,10 @@ def _weights(table: CatalogueTable, column: str | None) -> np.ndarray | None:
     table.refuse(
         wrong, column, "is no weight above 0", remedy="a weight says how many galaxies the labelled one stands for"
     )
+    if numbers.max() > MOST_UNEQUAL * numbers.min():
+        raise BadInput(
+            f"--weight {column}: is from {numbers.min():g} to {numbers.max():g}; of such a sample the least likely galaxy says everything"
+        )
     return numbers
 
 

@@ -25,6 +25,7 @@ from hf_galaxy.importing.tables import PARQUET
 
 ROWS = 100_000  # in memory as texts
 CSV = "predictions.csv"
+LARGEST = 1e30  # of predictions, whose squares are added
 MOST_TEXTS = 1000  # of a column that groups galaxies
 OPTION = "--predictions"
 
@@ -144,7 +145,10 @@ class SurveyTable:
             start += len(names)
         if start == 0:
             raise BadInput(f"{OPTION} {self.path}: has no galaxies")
-        self._check_once(key, np.concatenate(hashes))
+        joined = np.concatenate(hashes)
+        hashes.clear()
+        self._check_once(key, joined)
+        del joined
         columns = {name: np.concatenate(parts.pop(name)) for name in list(parts)}
         return SurveyColumns(
             columns[prediction], {name: columns[name] for name in numbers},
@@ -167,6 +171,8 @@ class SurveyTable:
 
     def _predictions(self, file: Path, column: str, values: pa.ChunkedArray, names: pd.Series) -> np.ndarray:
         numbers = _numbers(file, column, values, names)
+        if (large := np.abs(np.nan_to_num(numbers)) > LARGEST).any():
+            raise BadInput(f"{file}, galaxy {names[int(large.argmax())]}, column {column}: is too large a number")
         if (wrong := ~np.isfinite(numbers)).any():
             first = names[int(wrong.argmax())]
             raise BadInput(
@@ -190,10 +196,10 @@ class SurveyTable:
         return codes[encoded.indices.fill_null(len(own)).to_numpy(zero_copy_only=False)]
 
     def _check_once(self, key: str, hashes: np.ndarray) -> None:
-        ordered = np.sort(hashes)
-        if not (again := ordered[1:] == ordered[:-1]).any():
+        hashes.sort()
+        if not (again := hashes[1:] == hashes[:-1]).any():
             return
-        twice, number, seen = ordered[1:][again], int(again.sum()), set[str]()
+        twice, number, seen = hashes[1:][again], int(again.sum()), set[str]()
         for file, piece in self._pieces({key}):
             names = names_of(piece[key], key, str(file))
             for name in names[np.isin(pd.util.hash_array(names.to_numpy(dtype=object), categorize=False), twice)]:
@@ -223,7 +229,7 @@ def _numbers(file: Path, column: str, values: pa.ChunkedArray, names: pd.Series)
             raise BadInput(f"{file}, galaxy {names[row]}, column {column}: {texts[row]!r} is no number")
         return numbers
     try:
-        return values.cast(pa.float64()).to_numpy()
+        return values.cast(pa.float64()).to_numpy().copy()  # else all that the piece was read from stays in memory
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise BadInput(f"{file}, column {column}: holds {values.type}, not numbers") from error
 

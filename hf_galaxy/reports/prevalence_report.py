@@ -182,7 +182,7 @@ def sentences_of(answer: Answer, shown: Callable[[str], str] = visible) -> list[
     if ratio > 1.05:
         alone_text += f"; with the predictions they are as good as {whole.effective_labels:,.0f} random labels."
     else:
-        alone_text += "; the predictions add next to nothing to them."
+        alone_text += "; with the predictions the interval is not narrower."
     sentences.append(alone_text)
     sign = "too high" if off.value > 0 else "too low"
     counting = f"Counting the predictions ({COUNTED[answer.kind]}) gives {answer.show(whole.counted)}"

@@ -97,6 +97,8 @@ def test_the_call_gives_the_same_numbers_of_tables_in_memory(survey, labelled, f
     wrong = labelled.assign(ring=labelled["ring"] + (labelled.index == 3) * 5)
     with pytest.raises(BadInput, match=r"^labels, row 4, column ring: '[56]' is neither 0 nor 1"):
         hf_galaxy.prevalence(survey[0], wrong)
+    with pytest.raises(BadInput, match="predictions: has the column 'field' more than once"):
+        hf_galaxy.prevalence(pd.concat([survey[0], survey[0][["field"]]], axis=1), labelled)
 
 
 def test_tables_may_be_csv_and_labels_classes_of_other_names(survey, labelled, files):
@@ -141,6 +143,10 @@ def test_a_sample_that_prefers_some_galaxies_has_strata_or_weights(survey, files
     assert (
         hf_galaxy.prevalence(table, labels, label="ring")["labels_alone_low"][0] > truth.mean()
     )  # what happens without
+    with pytest.raises(BadInput, match=r"--weight weight: is from .* to 1e\+20; of such a sample"):
+        hf_galaxy.prevalence(
+            table, labels.assign(weight=labels["weight"].mask(labels.index == 3, 1e20)), weight="weight"
+        )
     with pytest.raises(BadInput, match="no labelled galaxy is in unlikely"):
         hf_galaxy.prevalence(table.assign(stratum=stratum), labels[:150], label="ring", strata="stratum")
 
@@ -158,6 +164,7 @@ def change(table, row, column, value):
         (lambda t: change(t, 6, "ring", "maybe"), "small.csv, row 7, column ring: 'maybe' is neither yes nor no, nor a number; say which"),
         (lambda t: change(t, 6, "ring", 1.5), "small.csv, row 7, column ring: '1.5' is neither 0 nor 1, nor a fraction"),
         (lambda t: change(t, 6, "ring", "inf"), "small.csv, row 7, column ring: 'inf' is neither"),
+        (lambda t: change(t, 6, "ring", "1e300"), "small.csv, row 7, column ring: '1e300' is too large a number"),
         (lambda t: change(t, 6, "id_str", "K1"), "small.csv, row 7, column id_str: 'K1' is not in --predictions"),
         (lambda t: change(t, 6, "id_str", ""), "small.csv, row 7, column id_str: '' is no name of a galaxy"),
         (lambda t: pd.concat([t, t[3:4]]), "small.csv, row 201, column id_str: "),
@@ -176,7 +183,7 @@ def test_mistakes_in_labels_are_answered_with_their_row(changed, message, labell
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--level", 1), "--level 1: give a probability between 0 and 1"),
+        (("--level", 1), "--level 1: give a probability between 0 and 0.999"),
         (("--bins", 0), "--bins 0: give a number from 1 to 100"),
         (("--edges", 0, 1), "--edges: are those of a column; name it with --by"),
         (("--by", "redshift", "--edges", 1, 0), "--edges: give 2 to 101 increasing numbers"),
