@@ -133,7 +133,7 @@ def measured(settings: HowMany) -> Answer:
         raise BadInput(f"--edges: the column {settings.by} holds texts, which have no edges")
     numbers = [settings.by] if settings.by is not None and by_number else []
     groups = [name for name in (settings.by, settings.strata) if name is not None and name not in numbers]
-    columns = survey.read(column, labels.keys.ours, labels.names, numbers, groups)
+    columns = survey.read(column, labels.keys.ours, labels.names, numbers, list(dict.fromkeys(groups)))
     sample = sample_of(labels, columns, settings)
     bins = None if settings.by is None else bins_of(columns, settings)
     whole = prevalence(columns.prediction, sample, settings.level)

@@ -124,7 +124,8 @@ class SurveyTable:
             BadInput: a name is there twice; or a cell is empty or no number, with its file and name.
         """
         rows, hashes = np.full(len(wanted), -1), []
-        parts: dict[str, list[np.ndarray]] = {name: [] for name in (prediction, *numbers, *groups)}
+        predictions: list[np.ndarray] = []
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in (*numbers, *groups)}
         seen: dict[str, dict[str, int]] = {name: {} for name in groups}
         index, start, first_name = pd.Index(wanted), 0, ""
         for file, piece in self._pieces({prediction, key, *numbers, *groups}):
@@ -137,7 +138,7 @@ class SurveyTable:
             found = index.get_indexer(names)
             hashes.append(pd.util.hash_array(names.to_numpy(dtype=object), categorize=False))
             rows[found[found >= 0]] = start + np.flatnonzero(found >= 0)
-            parts[prediction].append(self._predictions(file, prediction, piece[prediction], names))
+            predictions.append(self._predictions(file, prediction, piece[prediction], names))
             for name in numbers:
                 parts[name].append(_numbers(file, name, piece[name], names))
             for name in groups:
@@ -151,7 +152,7 @@ class SurveyTable:
         del joined
         columns = {name: np.concatenate(parts.pop(name)) for name in list(parts)}
         return SurveyColumns(
-            columns[prediction], {name: columns[name] for name in numbers},
+            np.concatenate(predictions), {name: columns[name] for name in numbers},
             {name: _in_order(columns[name], seen[name]) for name in groups}, rows, first_name,
         )  # fmt: skip
 

@@ -151,6 +151,13 @@ def test_a_sample_that_prefers_some_galaxies_has_strata_or_weights(survey, files
         hf_galaxy.prevalence(table.assign(stratum=stratum), labels[:150], label="ring", strata="stratum")
 
 
+def test_a_column_may_be_used_twice(survey, labelled):
+    table = hf_galaxy.prevalence(survey[0], labelled, by="ring_probability", bins=2)
+    assert table["galaxies"].tolist() == [GALAXIES, GALAXIES / 2, GALAXIES / 2]
+    big = survey[0].assign(field=np.where(survey[0]["field"] == "north", "north", "other"))
+    assert len(hf_galaxy.prevalence(big, labelled, by="field", strata="field")) == 3
+
+
 def change(table, row, column, value):
     table = table.astype({column: object})
     table.loc[row, column] = value
