@@ -187,6 +187,24 @@ def test_the_page_of_vote_heads_is_that_of_its_records():
             assert all(own[seed] < loss for seed, loss in losses[kind, survey, "softplus"].items() if seed in own)
 
 
+def test_the_page_of_prevalence_is_that_of_its_records():
+    folder = RESULTS / "prevalence"
+    page, records = script_of(folder / "page.py"), read_records(folder / "records.parquet")
+    text = page.page_of(records)
+    assert_same_text(text, folder / "README.md")
+    # Independent of the page: what it says of all surveys.
+    samples = [(record["about"], sample) for record in records.values() for sample in record["samples"]]
+    held = [sample["held"] / sample["draws"] for _, sample in samples]
+    assert f"{100 * np.mean(held):.1f} % on average" in text
+    assert 0.88 < np.mean(held) < 0.95
+    assert min(held) > 0.84
+    assert all(sample["width"] < 1.03 * sample["width_alone"] for _, sample in samples)
+    assert all(
+        abs(sample["mean_error"]) < 0.06 * about["truth"] for about, sample in samples if sample["labelled"] >= 100
+    )
+    assert {sample["draws"] for _, sample in samples} == {500}
+
+
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the repository, which knows its files")
 def test_the_folder_stays_small():
     files = subprocess.run(["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True, check=True)
