@@ -197,7 +197,7 @@ def _share(predictions: np.ndarray, sample: Sample, level: float, use_prediction
     # Each labelled galaxy is one of the survey.
     least, most = labels.sum() / size, 1 - (1 - labels).sum() / size
     if n == size:
-        return Estimate(value, value, value)
+        return Estimate(float(labels.mean()), float(labels.mean()), float(labels.mean()))
     scatter = p * (1 - p)
     within = scatter if slope else _scatter_in_strata(sample)
     variance = weights**2 * correction @ within

@@ -27,12 +27,10 @@ SLOPE = 4.0  # standard deviation of the prior of b
 STEPS_OF_SLOPE, STEPS = 25, 41  # of the grid: of b, and of a beside it
 STEPS_ALONE = 201  # of a without a slope
 BETWEEN = 5  # parts of each step of a, by splines
-REACH, STRETCH = (
-    3.0,
-    1.2,
-)  # the grid reaches +- sinh(REACH STRETCH) / STRETCH = 15 standard deviations, densest in the middle
+# The grid of a reaches +- sinh(REACH STRETCH) / STRETCH = 15 standard deviations, and is densest in the middle.
+REACH, STRETCH = 3.0, 1.2
+REACH_OF_SLOPE = 2.2  # to +- 6: the prior of b has no long tails
 SHARES = 400  # at which the cumulative distribution is computed
-REACH_OF_SLOPE = 2.2  # +- 6: the prior of b has no long tails
 NEWTON_STEPS, LONGEST_STEP = 60, 4.0
 
 

@@ -77,7 +77,9 @@ def read_labels(
     table.refuse(names == "", keys.theirs, "is no name of a galaxy", remedy="name each labelled galaxy")
     if label is None:
         others = [name for name in columns if name not in (keys.theirs, weight)]
-        if len(others) != 1:
+        if not others:
+            raise BadInput(f"{OPTION} {path}: has no column of labels beside {keys.theirs}")
+        if len(others) > 1:
             raise BadInput(
                 f"{OPTION} {path}: which column holds the labels? Name one of {', '.join(others[:20])} with --label"
             )

@@ -62,32 +62,33 @@ class Answer:
             name: getattr(self, name)
             for name in ("what", "kind", "level", "prediction", "by", "strata", "weight", "outside")
         }
-        bins = [{"name": each.name, "middle": each.middle} | numbers_of(each.result) for each in self.bins]
-        return about | {"survey": numbers_of(self.whole), "bins": bins}
+        bins = [{"name": each.name, "middle": each.middle} | numbers_of(each.result, self.kind) for each in self.bins]
+        return about | {"survey": numbers_of(self.whole, self.kind), "bins": bins}
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for the survey and for each bin, as of the CSV table."""
         rows = [("all", None, self.whole), *self.bins]
-        return [{"bin": name, "middle": middle} | _flat(result) for name, middle, result in rows]
+        return [{"bin": name, "middle": middle} | _flat(result, self.kind) for name, middle, result in rows]
 
 
-def numbers_of(result: Prevalence) -> dict[str, Any]:
-    """A result as plain numbers."""
+def numbers_of(result: Prevalence, kind: str) -> dict[str, Any]:
+    """A result as plain numbers; only of yes and no there is a number of galaxies."""
+    counts = result.share if kind == "yes/no" else None
 
     def ends(estimate: Estimate | None, factor: float = 1.0) -> dict[str, float] | None:
         return None if estimate is None else {key: each * factor for key, each in estimate._asdict().items()}
 
     return {
         "galaxies": result.galaxies, "labelled": result.labelled, "sum_of_labels": result.positives, "share": ends(result.share),
-        "number": ends(result.share, result.galaxies), "labels_alone": ends(result.alone), "counting_predictions": result.counted,
+        "number": ends(counts, result.galaxies), "labels_alone": ends(result.alone), "counting_predictions": result.counted,
         "counting_is_off_by": ends(result.off), "interval_excludes_counting": result.is_counting_excluded,
         "effective_labels": result.effective_labels,
     }  # fmt: skip
 
 
-def _flat(result: Prevalence) -> dict[str, Any]:
+def _flat(result: Prevalence, kind: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for name, each in numbers_of(result).items():
+    for name, each in numbers_of(result, kind).items():
         if name in ("share", "number", "labels_alone", "counting_is_off_by"):
             ends = each or dict.fromkeys(Estimate._fields)
             flat |= {name if key == "value" else f"{name}_{key}": value for key, value in ends.items()}
@@ -133,7 +134,7 @@ def table_rows(answer: Answer, shown: Callable[[str], str] = visible) -> list[li
     for name, _, result in [("all", None, answer.whole), *answer.bins]:
         cells = [shown(name), f"{result.galaxies:,}", f"{result.labelled:,}"]
         cells.append(_in_cell(answer, result.share))
-        if answer.kind != "value":
+        if answer.kind == "yes/no":
             cells.append(_number_in_words(result))
         counted = _in_cell(answer, Estimate(result.counted, 0, 0)).split()[0] + (
             " x" if result.is_counting_excluded else ""
@@ -155,7 +156,7 @@ def columns_of(answer: Answer, shown: Callable[[str], str] = visible) -> list[st
     """The columns of the table; an x is beside a count that the interval excludes."""
     unit = "" if answer.kind == "value" else ", %"
     columns = [shown(answer.by or ""), "galaxies", "labels", ("share" if answer.kind == "yes/no" else "mean") + unit]
-    columns += [] if answer.kind == "value" else ["number"]
+    columns += ["number"] if answer.kind == "yes/no" else []
     return [*columns, f"labels alone{unit}", f"counting{unit}", "worth labels"]
 
 

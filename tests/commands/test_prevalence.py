@@ -115,6 +115,7 @@ def test_tables_may_be_csv_and_labels_classes_of_other_names(survey, labelled, f
     votes = labelled[["id_str"]].assign(bar=np.where(labelled["ring"], 0.75, 0.125))
     table = hf_galaxy.prevalence(fractions, votes, prediction="bar_yes_fraction")
     assert table["share"][0] == pytest.approx(0.125 + 0.625 * expected["share"][0], abs=0.03)
+    assert table["number"].isna().all()
     redshifts = hf_galaxy.prevalence(
         survey[0],
         labelled[["id_str"]].merge(survey[0][["id_str", "redshift"]]) * 1,
@@ -177,6 +178,7 @@ def change(table, row, column, value):
         (lambda t: pd.concat([t, t[3:4]]), "small.csv, row 201, column id_str: "),
         (lambda t: t.assign(id_str="x" + t["id_str"]), "none of the 200 labelled galaxies is in --predictions; their id_str is like 'xJ"),
         (lambda t: t[:9], "9 labels tell nothing of a survey; label at least 10"),
+        (lambda t: t[["id_str"]], "--labels small.csv: has no column of labels beside id_str"),
         (lambda t: t.assign(bar=1), "which column holds the labels? Name one of ring, bar with --label"),
         (lambda t: t.rename(columns={"id_str": "star"}), "--on id_str: small.csv has no such column, only star, ring"),
         (lambda t: t[:0], "small.csv: has no rows"),
