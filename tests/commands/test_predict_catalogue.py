@@ -198,11 +198,7 @@ def test_scores_are_of_the_weights_that_predict(run, dataset, tmp_path):
 
 def test_a_name_that_is_taken_and_types_that_differ_are_refused(run, dataset, tmp_path):
     column = "bar-gz2_yes_fraction"
-    names = {
-        f"names{i}": folder_of(tmp_path / f"{i}", f"file_name,{column},n\na.jpg,1,{n}\n")
-        for i, n in enumerate((1, 1.5))
-    }
-    first = names["names0"]
+    first = folder_of(tmp_path / "first", f"file_name,{column},n\na.jpg,1,1\n")
     line = refused(run, first, tmp_path / "out", "--keep", "n", column)
     assert f"--keep {column}: the predictions have a column {column}, too; " in line
     assert f"bring it as {column}_joined with --join TABLE --on id_str" in line
