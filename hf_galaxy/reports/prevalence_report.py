@@ -14,7 +14,7 @@ from hf_galaxy.reports.text import number, table
 from hf_galaxy.safe_text import code, csv_cell, csv_rows, markdown, visible
 
 COUNTED = {"yes/no": "predictions above 0.5", "fraction": "the mean prediction", "value": "the mean prediction"}
-FIGURE, MOST_LETTERS = "prevalence", 24
+FIGURE, MOST_LETTERS, WIDEST = "prevalence", 24, 100  # letters of a name, and below the axis
 
 
 class Bin(NamedTuple):
@@ -253,7 +253,8 @@ def figure_of(answer: Answer) -> Figure:
         if numeric:
             axes.margins(x=0.08)
         else:
-            axes.set_xticks(places, [_short(each.name) for each in shown])
+            names = [_short(each.name) for each in shown]
+            axes.set_xticks(places, names, rotation=90 if len("  ".join(names)) > WIDEST else 0)
             axes.set_xlim(-0.6, len(shown) - 0.4)
         if answer.kind != "value":
             axes.set_ylim(bottom=0)
