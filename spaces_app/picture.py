@@ -20,6 +20,7 @@ import numpy as np
 from astropy.io import fits
 from PIL import Image
 
+from hf_galaxy.data.packed_fits import check_counts
 from hf_galaxy.data.pictures import FITS_START, GZIP_START, PNG_START, Rendering, kind_of
 from hf_galaxy.data.pixels import DEFAULT, pixels_of
 from hf_galaxy.errors import BadInput
@@ -201,6 +202,7 @@ def _expanded(content: bytes) -> bytes:
 
 def _fits_pixels(content: bytes) -> np.ndarray:
     try:
+        check_counts(content)
         with fits.open(io.BytesIO(content), memmap=False) as hdus:
             some = list(islice(hdus, MAX_HDUS + 1))
             values = max((math.prod(hdu.shape) for hdu in some if hdu.is_image), default=0)

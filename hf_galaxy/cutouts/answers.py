@@ -7,7 +7,7 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from hf_galaxy.data.packed_fits import image_values
+from hf_galaxy.data.packed_fits import check_counts, image_values
 from hf_galaxy.errors import BadInput
 
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ def _of_fits(content: bytes) -> tuple[Any, np.ndarray]:
     try:
         with _turn, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of oddities in headers; a file that breaks off is an error below
+            check_counts(content)
             with fits.open(io.BytesIO(content), memmap=False, uint=False) as hdus:
                 for place, hdu in enumerate(hdus):
                     if hdu.is_image and len(hdu.shape) >= 2:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_galaxy.cutouts.services import Field
-from hf_galaxy.data.packed_fits import image_values
+from hf_galaxy.data.packed_fits import check_counts, image_values
 from hf_galaxy.data.pictures import NOT_SCIENCE
 from hf_galaxy.errors import BadInput
 
@@ -188,6 +188,7 @@ def _image(file: Path) -> Iterator[Image]:
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="astropy")  # of oddities in headers
         try:
+            check_counts(file)
             hdus = stack.enter_context(fits.open(file, memmap=True, do_not_scale_image_data=True))
             image = next(filter(None, (_of_hdu(hdu, place, file) for place, hdu in enumerate(hdus))), None)
         except Exception as error:  # astropy raises many kinds

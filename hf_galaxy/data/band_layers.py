@@ -16,7 +16,7 @@ from PIL import Image
 
 from hf_galaxy.data.fluxes import arcsec_per_pixel_of
 from hf_galaxy.data.hdf5_files import FILTERS, PLANES, hdf5_arrays
-from hf_galaxy.data.packed_fits import image_values
+from hf_galaxy.data.packed_fits import check_counts, image_values
 from hf_galaxy.data.pictures import FITS_START, GZIP_START, MAX_BYTES, kind_of, open_picture
 from hf_galaxy.errors import BadInput
 
@@ -130,6 +130,7 @@ def _of_array(
 def _in_fits(content: bytes) -> Iterator[Layer]:
     from astropy.io import fits
 
+    check_counts(content)
     hdus = fits.open(io.BytesIO(content), memmap=False, uint=False)
     telescope = str(hdus[0].header.get("TELESCOP", ""))
     for place, hdu in enumerate(hdus):

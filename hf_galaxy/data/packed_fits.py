@@ -9,6 +9,7 @@ import atexit
 import gzip
 import io
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -27,6 +28,9 @@ REQUEST, ANSWER = struct.Struct("<Qd"), struct.Struct("<?Q")  # bytes, seconds; 
 IMAGE = struct.Struct("<Q?")  # place, scaled
 BUNCH = 100  # files that a process reads
 GO_ON = 3  # exit status of one after which another can take its place
+# As many axes and columns as the standard allows have three digits; astropy makes a list of as many as a header claims, before it reads on.
+TOO_MANY = re.compile(rb"(Z?NAXIS|TFIELDS) *= *\+?0*([1-9][0-9]{3,})")
+PIECE = 2**24  # bytes of a file that are looked through at once
 FAILED = "its compressed pixels cannot be unpacked"
 
 
@@ -101,6 +105,28 @@ class Helper:
 
 
 _unpacker = Helper(Path(__file__), FAILED)
+
+
+def check_counts(file: bytes | Path) -> None:
+    """Refuse a FITS file whose headers claim more axes or columns than there may be: astropy would fill the memory, or take minutes.
+
+    Args:
+        file: the whole of it, or its path; it may be gzipped.
+
+    Raises:
+        ValueError: names the header.
+        OSError: it cannot be read.
+    """
+    with open(file, "rb") if isinstance(file, Path) else io.BytesIO(file) as opened:
+        is_gzipped = opened.read(2) == b"\x1f\x8b"
+        opened.seek(0)
+        with gzip.open(opened) if is_gzipped else opened as content:
+            before = b""
+            while piece := content.read(PIECE):
+                if found := TOO_MANY.search(before + piece):
+                    name, count = (word.decode() for word in found.groups())
+                    raise ValueError(f"its header {name} is {count[:20]}, and 999 is the most that there may be")
+                before = piece[-80:]
 
 
 def image_values(hdu: Any, place: int, content: bytes | Path, scaled: bool = True) -> np.ndarray:

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 from PIL import Image, ImageFile
 
-from hf_galaxy.data.packed_fits import image_values
+from hf_galaxy.data.packed_fits import check_counts, image_values
 from hf_galaxy.errors import BadInput
 
 Stretch = Literal["asinh", "linear", "sqrt", "log", "lupton"]
@@ -375,6 +375,7 @@ def _kind_of_picture(picture: ImageFile.ImageFile) -> str:
 def _fits_image(content: bytes) -> tuple[Callable[[], np.ndarray], int, bool]:
     """What reads the first image of one or three bands, the number of bands, and whether there are others that may show the galaxy in
     further bands; masks, weights and errors come last."""
+    check_counts(content)
     hdus = _astropy().fits.open(io.BytesIO(content), memmap=False, uint=False)
     images = [(hdu, hdu.shape) for hdu in hdus if hdu.is_image and hdu.shape]
     for hdu, shape in sorted(images, key=lambda image: bool(NOT_SCIENCE.fullmatch(image[0].name.strip()))):

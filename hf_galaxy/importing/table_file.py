@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hf_galaxy.data.packed_fits import check_counts
 from hf_galaxy.errors import BadInput
 
 Kind = Literal["parquet", "fits", "votable", "ascii.ecsv", "ascii", "csv"]
@@ -294,6 +295,8 @@ def _astropy_table(path: Path, kind: Kind) -> Any:
         from astropy.io.ascii import convert_numpy
 
         return Table.read(path, format=kind, converters={"*": [convert_numpy(str)]})  # of 00123 the zeros count
+    if kind == "fits":
+        check_counts(path)
     return Table.read(path, format=kind)
 
 

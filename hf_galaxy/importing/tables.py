@@ -7,6 +7,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+from hf_galaxy.data.packed_fits import check_counts
 from hf_galaxy.data.picture_files import FilesOfBands, PictureFiles, Pictures
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.catalogue_table import CatalogueTable
@@ -46,10 +47,11 @@ def _holds_table(name: str) -> bool:
                 return False  # as most pictures, of which there may be many
         from astropy.io import fits
 
+        check_counts(Path(name))
         with fits.open(name) as hdus:  # a compressed picture counts as a picture
             pictures = any(hdu.is_image and hdu.shape for hdu in hdus)
             return not pictures and any(isinstance(hdu, fits.BinTableHDU | fits.TableHDU) for hdu in hdus)
-    except (ImportError, OSError):
+    except (ImportError, OSError, ValueError):
         return False
 
 

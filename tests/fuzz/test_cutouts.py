@@ -123,5 +123,6 @@ def test_the_tiles_that_are_changed_show_the_place():
 @example(image(SKY, -32, [*WCS, ("CUNIT1", "'parsec'")]))
 @example(packed(SKY, "RICE_1"))
 @example(b"")
+@example(image(SKY, -32, WCS).replace(b"NAXIS   =                    2", b"NAXIS   =           2147483647"))
 def test_a_tile_gives_cutouts_or_is_refused_in_one_line(content):
     cut(content)

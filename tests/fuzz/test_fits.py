@@ -14,6 +14,7 @@ from PIL import Image
 from hf_galaxy.cutouts.answers import cube, fits_values
 from hf_galaxy.data import band_layers, packed_fits, pictures
 from hf_galaxy.data.band_files import read_bands
+from hf_galaxy.data.packed_fits import check_counts
 from hf_galaxy.data.pictures import Rendering, kind_of
 from tests.fuzz.cases import Refused, answer, fuzz, memory_for
 from tests.fuzz.mutations import damaged
@@ -156,8 +157,20 @@ def test_values_are_those_in_the_bytes(given):
 @fuzz(changed_cards(images().map(lambda made: made[0])))
 @example(header([("SIMPLE", "T"), ("BITPIX", "8"), ("NAXIS", "2"), ("NAXIS1", "400"), ("NAXIS2", "400")]))
 @example(gzip.compress(b"SIMPLE  =" + b" " * 10_000_000))
+@example(header([("SIMPLE", "T"), ("BITPIX", "8"), ("NAXIS", "2147483647")]))
+@example(gzip.compress(header([("SIMPLE", "T"), ("BITPIX", "8"), ("NAXIS", "1000")])))
 def test_a_damaged_image_is_refused_in_one_line(content):
     check(content)
+
+
+def test_headers_that_claim_too_many_axes_or_columns_are_named():
+    content = image(np.zeros((3, 4)), -32)
+    check_counts(content + block(b"NAXIS1  =               100000"))
+    for name in ("NAXIS", "ZNAXIS", "TFIELDS"):
+        for file in (wrong := content + header([("XTENSION", "'BINTABLE'"), (name, "1000")]), gzip.compress(wrong)):
+            with pytest.raises(ValueError, match=f"its header {name} is 1000, and 999 is the most"):
+                check_counts(file)
+    check_counts(content + header([("XTENSION", "'BINTABLE'"), ("TFIELDS", "999")]))
 
 
 @fuzz(changed_cards(st.sampled_from(PACKED)))
