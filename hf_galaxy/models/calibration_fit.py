@@ -1,15 +1,15 @@
 """Fits the numbers of a calibration (`calibration`) to votes or labels of galaxies that a model was not trained on.
 
 They maximise the likelihood of the votes together with a prior: the logarithms of scales and temperature, and the shifts, are normal
-around 0 with the standard deviation PRIOR. So the calibration of a question with few galaxies stays near none. Whether it helps at all,
-cross-validation tells.
+around 0 with a standard deviation of PRIORS. So the calibration of a question with few galaxies stays near none. Which prior is better, for
+a survey like that of the training or for a very different one, and whether a calibration helps at all, cross-validation tells.
 
 Legend: N galaxies, A answers, Q questions, C classes.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
@@ -19,7 +19,7 @@ from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.models.calibration import LARGEST
 from hf_galaxy.randomness import GOLDEN, split_mix
 
-PRIOR = 0.35
+PRIORS = (0.35, 1.5)
 FOLDS = 5
 LIMIT = 4.0  # of the logarithm of a scale, and of a shift
 DIGITS = 6  # of the numbers that are kept, so that they do not depend on the order of sums
@@ -34,12 +34,14 @@ class FittedCalibration:
         galaxies: that it was fitted to.
         gain: (N,) by cross-validation, how much lower the negative log-likelihood of each galaxy is with a calibration, in nats.
         predictions: (N, A) x', or (N, C) logits, of each galaxy with the calibration of the other folds.
+        prior: that of PRIORS with the larger gain.
     """
 
     numbers: dict[str, Any]
     galaxies: int
     gain: np.ndarray
     predictions: np.ndarray
+    prior: float
 
     @property
     def helps(self) -> bool:
@@ -102,7 +104,7 @@ def fit_votes(x: np.ndarray, likelihood: VoteLikelihood, keys: np.ndarray) -> Fi
     def apply(numbers: np.ndarray, x: np.ndarray) -> np.ndarray:
         return np.exp(numbers[:questions])[likelihood.group] * x + numbers[questions:]
 
-    def fit(kept: np.ndarray) -> np.ndarray:
+    def fit(kept: np.ndarray, prior: float) -> np.ndarray:
         own, some = x[kept], likelihood[kept]
 
         def loss(numbers: np.ndarray) -> tuple[float, np.ndarray]:
@@ -111,12 +113,15 @@ def fit_votes(x: np.ndarray, likelihood: VoteLikelihood, keys: np.ndarray) -> Fi
             by_scale = scales * np.add.reduceat((by_x * own).sum(0), likelihood.starts)
             return nll.sum(), np.concatenate([by_scale, by_x.sum(0)])
 
-        return _most_likely(loss, questions + x.shape[1])
+        return _most_likely(loss, questions + x.shape[1], prior)
 
-    numbers, predictions = _cross_fitted(fit, apply, x, keys)
-    gain = (likelihood(x)[0] - likelihood(predictions)[0]).sum(1)
-    scales, shifts = np.exp(numbers[:questions]), numbers[questions:]
-    return FittedCalibration({"scales": _rounded(scales), "shifts": _rounded(shifts)}, len(x), gain, predictions)
+    def nll(x: np.ndarray) -> np.ndarray:
+        return likelihood(x)[0].sum(1)
+
+    best = _best(fit, apply, nll, x, keys)
+    scales, shifts = np.exp(best.numbers[:questions]), best.numbers[questions:]
+    numbers = {"scales": _rounded(scales), "shifts": _rounded(shifts)}
+    return FittedCalibration(numbers, len(x), best.gain, best.predictions, best.prior)
 
 
 def fit_classes(logits: np.ndarray, labels: np.ndarray, keys: np.ndarray) -> FittedCalibration:
@@ -132,10 +137,10 @@ def fit_classes(logits: np.ndarray, labels: np.ndarray, keys: np.ndarray) -> Fit
     def apply(numbers: np.ndarray, logits: np.ndarray) -> np.ndarray:
         return logits * np.exp(-numbers[0])
 
-    def nll(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    def nll(logits: np.ndarray, labels: np.ndarray = labels) -> np.ndarray:
         return -np.take_along_axis(log_softmax(logits, axis=1), labels[:, None], 1)[:, 0]
 
-    def fit(kept: np.ndarray) -> np.ndarray:
+    def fit(kept: np.ndarray, prior: float) -> np.ndarray:
         own, right = logits[kept], labels[kept]
 
         def loss(numbers: np.ndarray) -> tuple[float, np.ndarray]:
@@ -143,33 +148,46 @@ def fit_classes(logits: np.ndarray, labels: np.ndarray, keys: np.ndarray) -> Fit
             excess = (softmax(cooled, axis=1) * cooled).sum(1) - np.take_along_axis(cooled, right[:, None], 1)[:, 0]
             return nll(cooled, right).sum(), np.array([-excess.sum()])
 
-        return _most_likely(loss, 1)
+        return _most_likely(loss, 1, prior)
 
-    numbers, predictions = _cross_fitted(fit, apply, logits, keys)
-    [temperature] = _rounded(np.exp(numbers))
-    gain = nll(logits, labels) - nll(predictions, labels)
-    return FittedCalibration({"temperature": temperature}, len(labels), gain, predictions)
+    best = _best(fit, apply, nll, logits, keys)
+    [temperature] = _rounded(np.exp(best.numbers))
+    return FittedCalibration({"temperature": temperature}, len(labels), best.gain, best.predictions, best.prior)
 
 
-def _cross_fitted(
-    fit: Callable[[np.ndarray], np.ndarray], apply: Callable, x: np.ndarray, keys: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers fitted to all galaxies, and what each galaxy has with those that are fitted to the other folds."""
+class _Best(NamedTuple):
+    """Numbers fitted to all galaxies, and as in `FittedCalibration`."""
+
+    numbers: np.ndarray
+    gain: np.ndarray
+    predictions: np.ndarray
+    prior: float
+
+
+def _best(
+    fit: Callable[[np.ndarray, float], np.ndarray], apply: Callable, nll: Callable[[np.ndarray], np.ndarray], x: np.ndarray,
+    keys: np.ndarray,
+) -> _Best:  # fmt: skip
+    """The fit with the better prior, by what galaxies gain that are left out of it."""
     with np.errstate(over="ignore"):  # arithmetic is modulo 2**64
         folds = split_mix(keys.astype(np.uint64) + GOLDEN) % np.uint64(FOLDS)
-    predictions = np.array(x)
-    for fold in np.unique(folds):
-        held_out = folds == fold
-        predictions[held_out] = apply(fit(~held_out), x[held_out])
-    return fit(np.ones(len(x), bool)), predictions
+    before, tried = nll(x), []
+    for prior in PRIORS:
+        predictions = np.array(x)
+        for fold in np.unique(folds):
+            held_out = folds == fold
+            predictions[held_out] = apply(fit(~held_out, prior), x[held_out])
+        tried.append((before - nll(predictions), predictions, prior))
+    gain, predictions, prior = max(tried, key=lambda each: each[0].sum())
+    return _Best(fit(np.ones(len(x), bool), prior), gain, predictions, prior)
 
 
-def _most_likely(loss: Callable[[np.ndarray], tuple[float, np.ndarray]], count: int) -> np.ndarray:
+def _most_likely(loss: Callable[[np.ndarray], tuple[float, np.ndarray]], count: int, prior: float) -> np.ndarray:
     """The numbers with the largest posterior probability, from their negative log-likelihood and its gradient."""
 
     def with_prior(numbers: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = loss(numbers)
-        return value + (numbers**2).sum() / (2 * PRIOR**2), gradient + numbers / PRIOR**2
+        return value + (numbers**2).sum() / (2 * prior**2), gradient + numbers / prior**2
 
     bounds = [(-LIMIT, LIMIT)] * count
     return minimize(with_prior, np.zeros(count), jac=True, method="L-BFGS-B", bounds=bounds).x

@@ -15,7 +15,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.pit import PIT_BINS, pit_histogram
 from hf_galaxy.losses import dirichlet_multinomial_nll, multinomial_nll
 from hf_galaxy.models.calibration import calibrated_logs, uncalibrated_logs
-from hf_galaxy.models.calibration_fit import PRIOR, VoteLikelihood, fit_classes, fit_votes
+from hf_galaxy.models.calibration_fit import PRIORS, VoteLikelihood, fit_classes, fit_votes
 from hf_galaxy.models.model import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes
 
 TREE = DecisionTree("two", (Question("p", ("a", "b"), (), "x"), Question("q", ("a", "b", "c"), (), "x")))
@@ -107,7 +107,7 @@ def test_a_calibrated_model_is_left_as_it_is_and_few_galaxies_change_little():
     assert np.mean([fitted.helps for fitted in fits]) < 0.5
     x, votes = drawn(300, TRUE, rng, asked=(1, 0.02))
     fitted = fit_votes(x, VoteLikelihood(votes, TREE), np.arange(300))
-    assert abs(fitted.numbers["scales"][1] - 1) < PRIOR / 2, "few galaxies were asked"
+    assert abs(fitted.numbers["scales"][1] - 1) < PRIORS[0] / 2, "few galaxies were asked"
     x, votes = drawn(3, TRUE, rng, asked=(1, 0))
     fitted = fit_votes(x, VoteLikelihood(votes, TREE), np.arange(3))
     assert fitted.numbers["scales"][1] == 1
@@ -134,11 +134,19 @@ def test_a_temperature_is_the_likeliest():
 
     def posterior(log_temperature):
         of_labels = log_softmax(logits / np.exp(log_temperature), axis=1)[np.arange(2000), labels]
-        return -of_labels.sum() + log_temperature**2 / (2 * PRIOR**2)
+        return -of_labels.sum() + log_temperature**2 / (2 * fitted.prior**2)
 
     assert fitted.helps
     assert fitted.numbers["temperature"] == pytest.approx(np.exp(minimize_scalar(posterior).x), rel=1e-4)
     assert fitted.numbers["temperature"] == pytest.approx(1.7, abs=0.1)
+
+
+def test_a_very_different_survey_gets_the_wide_prior_and_a_similar_one_the_narrow():
+    rng = np.random.default_rng(8)
+    far = {"scales": [2.5, 0.3], "shifts": [1.5, 0.5, -1.0, 1.0, 2.0]}
+    for calibration, prior in ((far, PRIORS[1]), ({**NOTHING, "scales": [1.2, 0.9]}, PRIORS[0])):
+        x, votes = drawn(60, calibration, rng)
+        assert fit_votes(x, VoteLikelihood(votes, TREE), np.arange(60)).prior == prior
 
 
 def test_the_order_of_galaxies_does_not_matter():
