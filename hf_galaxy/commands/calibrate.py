@@ -3,7 +3,11 @@
 hf-galaxy calibrate --run runs/survey --dataset new_survey --out runs/survey_calibrated
 """
 
+import itertools
+import logging
+import os
 import shutil
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,7 +24,9 @@ if TYPE_CHECKING:
     from hf_galaxy.models.model import GalaxyPreTrainedModel
     from hf_galaxy.reports.run_record import RunRecord
 
-LEAST = 50  # galaxies
+KEPT = ("*.safetensors", "preprocessor_config.json")  # files of a run that a calibration leaves as they are
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,17 +83,20 @@ def main(settings: Calibrate) -> None:
     split = settings.split or ("validation" if own else "all")
     rows = _rows(opened, split, own)
     parts = target.measurable(list(rows.values()), list(rows), split, partly=True)
-    if (count := sum(map(len, parts))) < LEAST:
-        raise BadInput(f"--dataset {' '.join(opened)}: {count} galaxies in {split}; a calibration needs {LEAST}")
-
+    if not own:
+        _warn_of_training_galaxies(settings.run, record, model, parts)
     model.to(accelerator.device)
     workers = default_workers(accelerator.device) if settings.workers is None else settings.workers
     fitted, held_out = calibrate(model, target, parts, settings.batch_size, workers, accelerator)
+    sentence = in_words(fitted, held_out)
+    if fitted is None or not fitted.helps:
+        raise BadInput(f"{sentence}; nothing is written, {settings.run} is as good as it can be with these")
+    titles = " and ".join(dict.fromkeys(Path(name).name if os.path.exists(name) else name for name in opened))
+    expected = f"{split} of {titles}, cross-validated"
     results = held_out.metrics(record, fitted).compute()
-    expected = f"{split} of {' and '.join(opened)}, cross-validated"
-    record.training["calibration"] = recorded(fitted) | {"command": typed(), "measured_on": expected}
+    record.training["calibration"] = recorded(fitted, held_out) | {"command": typed(), "measured_on": expected}
     record.results = {expected: results}
-    if own and split != "test" and all("test" in each for each in opened.values()):
+    if own and all("test" in each for each in opened.values()):
         tested = target.measurable([each["test"] for each in opened.values()], list(opened), "test", partly=True)
         record.results["test"] = measure(
             model, record, tested, settings.batch_size, workers, accelerator, bootstrap=True
@@ -96,7 +105,29 @@ def main(settings: Calibrate) -> None:
         _write(settings.run, settings.out, model, record)
         report, measured = report_of(record), results["calibration"]
         figures = report.calibration_table(measured) or report.calibration_text(measured)
-        print(visible(f"{settings.out}: {in_words(fitted)}\n\n{figures}", keep="\n"))
+        print(visible(f"{settings.out}: {sentence}\n\n{figures}", keep="\n"))
+
+
+def _warn_of_training_galaxies(
+    run: Path, record: "RunRecord", model: "GalaxyPreTrainedModel", parts: "Sequence[Rows]"
+) -> None:
+    """Log how many galaxies of another dataset have the names of training galaxies, whose answers the run knows."""
+    from hf_galaxy.data.targets import tables_of
+    from hf_galaxy.training.run_data import open_for_run
+
+    def names(rows: "Iterable[Rows]") -> set[str]:
+        return {name for each in rows for table in tables_of(each, ["id_str"]) for name in table["id_str"].to_pylist()}
+
+    try:
+        opened = open_for_run(run, record, model.config, None, VotesReading())
+    except BadInput:  # it is somewhere else now
+        return
+    ours = names(parts)
+    if same := ours & names(each["train"] for each in opened.values() if "train" in each):
+        logger.warning(
+            "%d of %d galaxies have the names of training galaxies, such as %s; if they are the same, the calibration is too sure of itself: "
+            "give --dataset only galaxies that the run has not seen", len(same), len(ours), min(same),
+        )  # fmt: skip
 
 
 def _rows(opened: "dict[str, dict[str, Rows]]", split: str, own: bool) -> "dict[str, Rows]":
@@ -111,6 +142,8 @@ def _rows(opened: "dict[str, dict[str, Rows]]", split: str, own: bool) -> "dict[
         raise BadInput(
             f"--split {split}: the run was trained on these galaxies, and knows their answers; take validation"
         )
+    if own and split == "test":
+        raise BadInput("--split test: the run is measured on these galaxies; take validation")
     if split != "all":
         return {name: rows_of(each, split, name) for name, each in opened.items()}
     return {f"{name}, {part}": rows for name, each in opened.items() for part, rows in each.items()}
@@ -119,13 +152,11 @@ def _rows(opened: "dict[str, dict[str, Rows]]", split: str, own: bool) -> "dict[
 def _write(run: Path, out: Path, model: "GalaxyPreTrainedModel", record: "RunRecord") -> None:
     """The run with the calibration of the model, as a new run folder."""
     from hf_galaxy.models.remote_code import save_code
-    from hf_galaxy.reports.run_folder import CARD, write_figures_and_card
-    from hf_galaxy.reports.run_record import FILE
+    from hf_galaxy.reports.run_folder import write_figures_and_card
 
-    with new_folder(out, str(model.config.calibration)) as folder:
-        for file in run.iterdir():
-            if file.is_file() and not file.name.startswith(".") and file.name not in (CARD, FILE):
-                shutil.copyfile(file, folder / file.name)
+    with new_folder(out, f"{model.config.calibration} of {record.model.get('weights')}") as folder:
+        for file in itertools.chain.from_iterable(run.glob(pattern) for pattern in KEPT):
+            shutil.copyfile(file, folder / file.name)
         model.config.save_pretrained(folder)
         save_code(folder, type(model).__name__)  # that of before may know no calibration
         write_figures_and_card(folder, record)

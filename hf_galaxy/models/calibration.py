@@ -9,7 +9,6 @@ Of classes, the logits are divided by one temperature (Guo et al. 2017, huggingf
 numbers, by name: "scales" and "shifts", or "temperature". Legend: B galaxies, A answers, Q questions.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,27 +18,29 @@ from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.losses import constant, question_of_answer
 
+MOST = 100.0  # of scales, shifts and temperatures: far beyond what is fitted
 LARGEST = 9.0  # |logarithm of a concentration|: beyond it float32 has too few digits for the likelihood
 
 
-def check_calibration(calibration: Mapping[str, Any], numbers: Mapping[str, int]) -> None:
-    """Refuse a calibration of another model.
+def check_calibration(calibration: Any, numbers: Mapping[str, int | None]) -> None:
+    """Refuse a calibration of another model, or of nobody's.
 
     Args:
         calibration: of the configuration.
-        numbers: name -> how many numbers the model needs.
+        numbers: name -> how many numbers the model needs; None: a single one.
 
     Raises:
-        BadInput: it has other names, or another number of numbers; or one is not finite, or a scale or temperature is not above 0.
+        BadInput: it has other names, or another number of numbers; or one is none that a calibration can have.
     """
-    for name, count in numbers.items():
-        values = calibration.get(name)
-        values = values if isinstance(values, list | tuple) else [values]
-        least = -math.inf if name == "shifts" else 0.0
-        good = [isinstance(each, int | float) and least < each < math.inf for each in values]
-        if len(values) != count or not all(good) or calibration.keys() != numbers.keys():
-            wanted = " and ".join(f"{count} {name}" for name, count in numbers.items())
-            raise BadInput(f"calibration: is not that of this model, which has {wanted}; load it with calibration=None")
+    good = isinstance(calibration, Mapping) and calibration.keys() == numbers.keys()
+    for name, count in numbers.items() if good else ():
+        values = [calibration[name]] if count is None else calibration[name]
+        least, most = (-MOST, MOST) if name == "shifts" else (1 / MOST, MOST)
+        good &= isinstance(values, list | tuple) and len(values) == (count or 1)
+        good = good and all(type(each) in (int, float) and least <= each <= most for each in values)
+    if not good:
+        wanted = " and ".join(f"one {name}" if count is None else f"{count} {name}" for name, count in numbers.items())
+        raise BadInput(f"calibration: is not that of this model, which has {wanted}; load it with calibration=None")
 
 
 def calibrated_logs(logs: torch.Tensor, calibration: Mapping[str, Any], tree: DecisionTree) -> torch.Tensor:
@@ -56,28 +57,6 @@ def uncalibrated_logs(logs: torch.Tensor, calibration: Mapping[str, Any], tree: 
         constant(tuple(map(float, calibration[name])), logs.device).to(logs.dtype) for name in ("scales", "shifts")
     )
     return (logs - shifts) / scales.index_select(0, question_of_answer(tree, logs.device))
-
-
-def composed(first: Mapping[str, Any] | None, second: Mapping[str, Any], tree: DecisionTree | None) -> dict[str, Any]:
-    """The calibration that does what the first one does, and then the second.
-
-    Args:
-        tree: of a votes model.
-    """
-    if first is None:
-        return dict(second)
-    if tree is None:
-        return {"temperature": _rounded(first["temperature"] * second["temperature"])}
-    scales = [_rounded(one * other) for one, other in zip(first["scales"], second["scales"], strict=True)]
-    shifts = [
-        _rounded(second["scales"][question] * one + other)
-        for question, one, other in zip(tree.question_of_answer, first["shifts"], second["shifts"], strict=True)
-    ]
-    return {"scales": scales, "shifts": shifts}
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.6g}")
 
 
 def calibrated_concentrations(

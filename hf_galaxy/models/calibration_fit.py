@@ -1,13 +1,13 @@
 """Fits the numbers of a calibration (`calibration`) to votes or labels of galaxies that a model was not trained on.
 
 They maximise the likelihood of the votes together with a prior: the logarithms of scales and temperature, and the shifts, are normal
-around 0 with a standard deviation of PRIORS. So the calibration of a question with few galaxies stays near none. Which prior is better, for
+around 0 with a standard deviation of PRIOR_STDS. So the calibration of a question with few galaxies stays near none. Which prior is better, for
 a survey like that of the training or for a very different one, and whether a calibration helps at all, cross-validation tells.
 
 Legend: N galaxies, A answers, Q questions, C classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.models.calibration import LARGEST
 from hf_galaxy.randomness import GOLDEN, split_mix
 
-PRIORS = (0.35, 1.5)
+PRIOR_STDS = (0.35, 1.5)
 FOLDS = 5
 LIMIT = 4.0  # of the logarithm of a scale, and of a shift
 DIGITS = 6  # of the numbers that are kept, so that they do not depend on the order of sums
@@ -34,19 +34,19 @@ class FittedCalibration:
         galaxies: that it was fitted to.
         gain: (N,) by cross-validation, how much lower the negative log-likelihood of each galaxy is with a calibration, in nats.
         predictions: (N, A) x', or (N, C) logits, of each galaxy with the calibration of the other folds.
-        prior: that of PRIORS with the larger gain.
+        prior_std: that of PRIOR_STDS with the larger gain.
     """
 
     numbers: dict[str, Any]
     galaxies: int
     gain: np.ndarray
     predictions: np.ndarray
-    prior: float
+    prior_std: float
 
     @property
     def helps(self) -> bool:
-        """Whether the galaxies that it was not fitted to are more likely with it."""
-        return bool(self.gain.sum() > 0)
+        """Whether the galaxies that it was not fitted to are more likely with it, by more than the standard error of their mean."""
+        return bool(self.gain.mean() > self.gain.std() / len(self.gain) ** 0.5)
 
 
 class VoteLikelihood:
@@ -63,6 +63,8 @@ class VoteLikelihood:
         self.group = np.array(tree.question_of_answer)
         self.votes = votes.astype(np.float64)
         self.totals = np.add.reduceat(self.votes, self.starts, axis=1)
+        # Most counts of a survey of several campaigns are 0, and add nothing.
+        self.given, self.asked = self.votes.nonzero(), self.totals.nonzero()
 
     def __getitem__(self, kept: np.ndarray) -> "VoteLikelihood":
         """That of some galaxies."""
@@ -76,8 +78,7 @@ class VoteLikelihood:
             return of_questions, self.totals[:, self.group] * np.exp(logs) - self.votes
         a = np.exp(x.clip(-LARGEST, LARGEST))
         a0 = np.add.reduceat(a, self.starts, axis=1)
-        # Most counts of a survey of several campaigns are 0, and add nothing.
-        given, asked = self.votes.nonzero(), self.totals.nonzero()
+        given, asked = self.given, self.asked
         k, n, a_given, a0_asked = self.votes[given], self.totals[asked], a[given], a0[asked]
         rises, all_rises = np.zeros_like(a), np.zeros_like(a0)
         rises[given] = gammaln(k + a_given) - gammaln(a_given)
@@ -104,7 +105,7 @@ def fit_votes(x: np.ndarray, likelihood: VoteLikelihood, keys: np.ndarray) -> Fi
     def apply(numbers: np.ndarray, x: np.ndarray) -> np.ndarray:
         return np.exp(numbers[:questions])[likelihood.group] * x + numbers[questions:]
 
-    def fit(kept: np.ndarray, prior: float) -> np.ndarray:
+    def fit(kept: np.ndarray, prior_std: float) -> np.ndarray:
         own, some = x[kept], likelihood[kept]
 
         def loss(numbers: np.ndarray) -> tuple[float, np.ndarray]:
@@ -113,7 +114,7 @@ def fit_votes(x: np.ndarray, likelihood: VoteLikelihood, keys: np.ndarray) -> Fi
             by_scale = scales * np.add.reduceat((by_x * own).sum(0), likelihood.starts)
             return nll.sum(), np.concatenate([by_scale, by_x.sum(0)])
 
-        return _most_likely(loss, questions + x.shape[1], prior)
+        return _most_likely(loss, questions + x.shape[1], prior_std)
 
     def nll(x: np.ndarray) -> np.ndarray:
         return likelihood(x)[0].sum(1)
@@ -121,7 +122,7 @@ def fit_votes(x: np.ndarray, likelihood: VoteLikelihood, keys: np.ndarray) -> Fi
     best = _best(fit, apply, nll, x, keys)
     scales, shifts = np.exp(best.numbers[:questions]), best.numbers[questions:]
     numbers = {"scales": _rounded(scales), "shifts": _rounded(shifts)}
-    return FittedCalibration(numbers, len(x), best.gain, best.predictions, best.prior)
+    return FittedCalibration(numbers, len(x), best.gain, best.predictions, best.prior_std)
 
 
 def fit_classes(logits: np.ndarray, labels: np.ndarray, keys: np.ndarray) -> FittedCalibration:
@@ -140,7 +141,7 @@ def fit_classes(logits: np.ndarray, labels: np.ndarray, keys: np.ndarray) -> Fit
     def nll(logits: np.ndarray, labels: np.ndarray = labels) -> np.ndarray:
         return -np.take_along_axis(log_softmax(logits, axis=1), labels[:, None], 1)[:, 0]
 
-    def fit(kept: np.ndarray, prior: float) -> np.ndarray:
+    def fit(kept: np.ndarray, prior_std: float) -> np.ndarray:
         own, right = logits[kept], labels[kept]
 
         def loss(numbers: np.ndarray) -> tuple[float, np.ndarray]:
@@ -148,11 +149,12 @@ def fit_classes(logits: np.ndarray, labels: np.ndarray, keys: np.ndarray) -> Fit
             excess = (softmax(cooled, axis=1) * cooled).sum(1) - np.take_along_axis(cooled, right[:, None], 1)[:, 0]
             return nll(cooled, right).sum(), np.array([-excess.sum()])
 
-        return _most_likely(loss, 1, prior)
+        return _most_likely(loss, 1, prior_std)
 
     best = _best(fit, apply, nll, logits, keys)
     [temperature] = _rounded(np.exp(best.numbers))
-    return FittedCalibration({"temperature": temperature}, len(labels), best.gain, best.predictions, best.prior)
+    numbers = {"temperature": temperature, "classes": logits.shape[1]}
+    return FittedCalibration(numbers, len(labels), best.gain, best.predictions, best.prior_std)
 
 
 class _Best(NamedTuple):
@@ -161,7 +163,7 @@ class _Best(NamedTuple):
     numbers: np.ndarray
     gain: np.ndarray
     predictions: np.ndarray
-    prior: float
+    prior_std: float
 
 
 def _best(
@@ -172,26 +174,41 @@ def _best(
     with np.errstate(over="ignore"):  # arithmetic is modulo 2**64
         folds = split_mix(keys.astype(np.uint64) + GOLDEN) % np.uint64(FOLDS)
     before, tried = nll(x), []
-    for prior in PRIORS:
+    for prior_std in PRIOR_STDS:
         predictions = np.array(x)
         for fold in np.unique(folds):
             held_out = folds == fold
-            predictions[held_out] = apply(fit(~held_out, prior), x[held_out])
-        tried.append((before - nll(predictions), predictions, prior))
-    gain, predictions, prior = max(tried, key=lambda each: each[0].sum())
-    return _Best(fit(np.ones(len(x), bool), prior), gain, predictions, prior)
+            predictions[held_out] = apply(fit(~held_out, prior_std), x[held_out])
+        tried.append((before - nll(predictions), predictions, prior_std))
+    gain, predictions, prior_std = max(tried, key=lambda each: each[0].sum())
+    return _Best(fit(np.ones(len(x), bool), prior_std), gain, predictions, prior_std)
 
 
-def _most_likely(loss: Callable[[np.ndarray], tuple[float, np.ndarray]], count: int, prior: float) -> np.ndarray:
+def _most_likely(loss: Callable[[np.ndarray], tuple[float, np.ndarray]], count: int, prior_std: float) -> np.ndarray:
     """The numbers with the largest posterior probability, from their negative log-likelihood and its gradient."""
 
     def with_prior(numbers: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = loss(numbers)
-        return value + (numbers**2).sum() / (2 * prior**2), gradient + numbers / prior**2
+        return value + (numbers**2).sum() / (2 * prior_std**2), gradient + numbers / prior_std**2
 
     bounds = [(-LIMIT, LIMIT)] * count
     return minimize(with_prior, np.zeros(count), jac=True, method="L-BFGS-B", bounds=bounds).x
 
 
-def _rounded(values: np.ndarray) -> list[float]:
+def composed(first: Mapping[str, Any] | None, second: Mapping[str, Any], tree: DecisionTree | None) -> dict[str, Any]:
+    """The calibration that does what the first one does, and then the second.
+
+    Args:
+        tree: of a votes model.
+    """
+    if first is None:
+        return dict(second)
+    if tree is None:
+        return dict(second) | {"temperature": _rounded([first["temperature"] * second["temperature"]])[0]}
+    scales, shifts = (np.array(second[name]) for name in ("scales", "shifts"))
+    shifts = scales[tree.question_of_answer] * first["shifts"] + shifts
+    return {"scales": _rounded(scales * first["scales"]), "shifts": _rounded(shifts)}
+
+
+def _rounded(values: Iterable[float]) -> list[float]:
     return [float(f"{value:.{DIGITS}g}") for value in values]

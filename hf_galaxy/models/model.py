@@ -311,16 +311,24 @@ class GalaxyForImageClassification(GalaxyPreTrainedModel):
                 f"class_weights {' '.join(map(str, weights))}: must be one number above 0 for each of the {config.num_labels} classes "
                 f"{', '.join(config.id2label.values())}"
             )
-        if config.calibration is not None and "temperature" not in config.calibration:
-            config.calibration = None  # that of votes, whose backbone gets a new head here
+        if isinstance(config.calibration, dict) and self._is_of_another_head(config):
+            config.calibration = None
         if config.calibration is not None:
-            check_calibration(config.calibration, {"temperature": 1})
+            check_calibration(config.calibration, {"temperature": None, "classes": None})
         super().__init__(config, config.num_labels)
 
     @property
     def columns(self) -> list[str]:
         """The names of the columns of the logits."""
         return [self.config.id2label[i] for i in range(self.config.num_labels)]
+
+    @staticmethod
+    def _is_of_another_head(config: GalaxyConfig) -> bool:
+        """Whether its calibration is that of votes, or of other classes, whose backbone gets a new head here."""
+        calibration, classes = config.calibration or {}, config.num_labels
+        if config.problem_type == "multi_label_classification" or calibration.keys() == {"scales", "shifts"}:
+            return True
+        return "classes" in calibration and calibration["classes"] != classes
 
     @property
     def multi_label(self) -> bool:

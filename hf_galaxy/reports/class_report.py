@@ -68,7 +68,7 @@ class ClassReport(TargetReport):
     def calibration_text(self, calibration: Results) -> str:
         before = calibration.get("uncalibrated")
         corrected = (
-            f" The logits are divided by a temperature that was fitted to validation galaxies; without it the distance would be "
+            f" The logits are divided by a temperature that was fitted to galaxies that the model was not trained on; before that the distance was "
             f"{number(before['error'])}, and the loss {number(before['loss'])} nats."
             if before else ""
         )  # fmt: skip

@@ -162,7 +162,8 @@ class VoteReport(TargetReport):
                 "Dirichlet distribution. A larger share than the level means that the model is underconfident, a smaller share that "
                 "it is overconfident. Brackets hold intervals over galaxies. The spread is the standard deviation of the predicted "
                 "fractions, beside that of the constant distribution: of two calibrated models the one with the smaller spread says more. "
-                f"The column after it says which interval holds {MAIN} %: take that level where the form of the distribution does not fit."
+                f"The column after it says the interval of which level holds {MAIN} % of the numbers of votes, where the form of the distribution "
+                "does not fit."
             )
         return text
 
@@ -176,6 +177,8 @@ class VoteReport(TargetReport):
             header += [f"before: in the {MAIN} % interval"] if before else []
         rows = []
         for name, each in [*calibration["campaigns"].items(), *calibration["questions"].items()]:
+            if each["error"] is None:  # no votes
+                continue
             row = [name, number(each["error"])]
             if levels:
                 row += [*(_covered(each, level) for level in levels), _spread(each), _holding(each)]
@@ -251,8 +254,8 @@ def _of_calibration(calibration: Results) -> str:
     if "uncalibrated" not in calibration:
         return ""
     return (
-        "How certain the predictions are has been corrected on validation galaxies: for each question a scale and shifts of the logarithms "
-        f"of its concentrations. Without that the loss would be {number(calibration['uncalibrated']['loss'])} nats. "
+        "How certain the predictions are was corrected by galaxies that the model was not trained on: for each question a scale and shifts of "
+        f"the logarithms that it predicts. Before that the loss was {number(calibration['uncalibrated']['loss'])} nats. "
     )
 
 

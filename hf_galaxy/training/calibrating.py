@@ -1,6 +1,5 @@
 """Calibrates the model of a run on galaxies that it was not trained on. Legend: N galaxies, A answers, C classes."""
 
-import logging
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -10,16 +9,14 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from hf_galaxy.data.targets import Rows
-from hf_galaxy.models.calibration import composed
-from hf_galaxy.models.calibration_fit import FittedCalibration
+from hf_galaxy.models.calibration_fit import FittedCalibration, composed
 from hf_galaxy.models.model import GalaxyConfig, GalaxyPreTrainedModel
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.training.targets.target import Metrics, TrainingTarget
 from hf_galaxy.training.task import collect
 
+LEAST = 50  # galaxies with votes or labels
 MOST = 20_000  # galaxies: more would not make the few numbers of a calibration any better
-
-logger = logging.getLogger(__name__)
 
 
 class HeldOut:
@@ -36,10 +33,15 @@ class HeldOut:
         self.parts: list[tuple[torch.Tensor, ...]] = []
 
     def update(self, batch: dict[str, torch.Tensor], outputs: Any) -> None:
-        """Add a batch, which has `keys`."""
-        self.parts.append((*self.target.to_calibrate(batch, outputs, self.config), batch["keys"]))
-        if sum(len(keys) for *_, keys in self.parts) > 2 * MOST:
+        """Add a batch, which has `keys`; galaxies without a vote are left out."""
+        target, predictions = self.target.to_calibrate(batch, outputs, self.config)
+        known = (target > 0).any(1) if target.ndim == 2 else torch.ones_like(target, dtype=torch.bool)
+        self.parts.append((target[known], predictions[known], batch["keys"][known]))
+        if len(self) > 2 * MOST:
             self.parts = [self.sample()]
+
+    def __len__(self) -> int:
+        return sum(len(keys) for *_, keys in self.parts)
 
     def sample(self) -> tuple[torch.Tensor, ...]:
         """Targets, predictions and keys of at most MOST galaxies."""
@@ -75,40 +77,45 @@ class HeldOut:
 def calibrate(
     model: GalaxyPreTrainedModel, target: TrainingTarget, splits: Sequence[Rows], batch_size: int, workers: int,
     accelerator: Accelerator,
-) -> tuple[FittedCalibration, HeldOut]:  # fmt: skip
-    """Correct the predictions of a model by a calibration, if it helps with these galaxies, by cross-validation. Every process must call it.
+) -> tuple[FittedCalibration | None, HeldOut]:  # fmt: skip
+    """Calibrate a model, if cross-validation says that it helps. Every process must call it.
 
-    It comes on top of the calibration that the model has: that of questions without votes stays.
+    A calibration that the model has is corrected: questions without votes keep theirs.
 
     Args:
         splits: galaxies that it was not trained on.
 
     Returns:
-        The correction, and the predictions that it was fitted to.
+        The fit, None with fewer than LEAST galaxies; and the predictions that it is of.
     """
     empty = HeldOut(target, model.config)
     held_out = collect(model, target, splits, batch_size, workers, accelerator, empty, keyed=True)
+    if len(held_out) < LEAST:
+        return None, held_out
     # Processes of other machines may round otherwise.
-    fitted = [held_out.fit() if accelerator.is_main_process else None]
+    fits = [held_out.fit() if accelerator.is_main_process else None]
     if accelerator.num_processes > 1:
-        broadcast_object_list(fitted)
-    [calibration] = fitted
-    assert calibration is not None
-    if calibration.helps:
-        tree = model.config.decision_tree if model.config.tree else None
-        model.config.calibration = composed(model.config.calibration, calibration.numbers, tree)
-    logger.info("%s", in_words(calibration))
-    return calibration, held_out
-
-
-def in_words(fitted: FittedCalibration) -> str:
-    """A sentence on what a calibration brings."""
-    gain = fitted.gain.mean()
+        broadcast_object_list(fits)
+    [fitted] = fits
+    assert fitted is not None
     if fitted.helps:
-        return f"calibrated on {fitted.galaxies:,} galaxies: by cross-validation the loss falls by {gain:.3g} nats per galaxy"
-    return f"not calibrated: of {fitted.galaxies:,} galaxies, those left out of the fit would be predicted worse, by {-gain:.3g} nats"
+        tree = model.config.decision_tree if model.config.tree else None
+        model.config.calibration = composed(model.config.calibration, fitted.numbers, tree)
+    return fitted, held_out
 
 
-def recorded(fitted: FittedCalibration) -> dict[str, Any]:
+def in_words(fitted: FittedCalibration | None, held_out: HeldOut) -> str:
+    """A sentence on what a calibration brings."""
+    count = f"{len(held_out):,} galaxies with votes or labels"
+    if fitted is None:
+        return f"not calibrated: {count}, and it takes {LEAST}"
+    gain = f"{fitted.gain.mean():+.3g} +- {fitted.gain.std() / len(fitted.gain) ** 0.5:.2g} nats per galaxy"
+    if fitted.helps:
+        return f"calibrated on {count}: by cross-validation their likelihood changes by {gain}"
+    return f"not calibrated: by cross-validation it would change the likelihood of {count} by {gain}"
+
+
+def recorded(fitted: FittedCalibration | None, held_out: HeldOut) -> dict[str, Any]:
     """What a run record keeps of a calibration."""
-    return {"galaxies": fitted.galaxies, "gain": float(fitted.gain.mean()), "used": fitted.helps}
+    about = {"galaxies": len(held_out), "used": fitted is not None and fitted.helps}
+    return about if fitted is None else about | {"gain": float(fitted.gain.mean()), "prior_std": fitted.prior_std}

@@ -1,5 +1,6 @@
 """What a run trains on, and with: the whole model on pictures, or a head on features of a frozen backbone."""
 
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from hf_galaxy.data.targets import Rows
 from hf_galaxy.models.backbones import layer_groups
 from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.reports.run_record import RunRecord
-from hf_galaxy.training.calibrating import calibrate, recorded
+from hf_galaxy.training.calibrating import calibrate, in_words, recorded
 from hf_galaxy.training.context import RunContext
 from hf_galaxy.training.features import GalaxyFeatures, features_of, without_backbone
 from hf_galaxy.training.loop import Batch, Checkpointing, Trainer
@@ -24,6 +25,8 @@ from hf_galaxy.training.schedule import Schedule
 from hf_galaxy.training.sequence import Positions, TrainingSequence, training_batches
 from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.task import measure, model_inputs
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -105,10 +108,9 @@ class WholeModel:
         """Calibrate the model on the validation split; what the record keeps of it."""
         context = self.context
         rows, workers = context.sources.splits["validation"], context.workers
-        fitted, _ = calibrate(
-            self.model, context.sources.target, rows, context.micro_batch, workers, context.accelerator
-        )
-        return recorded(fitted)
+        fit = calibrate(self.model, context.sources.target, rows, context.micro_batch, workers, context.accelerator)
+        logger.info("%s", in_words(*fit))
+        return recorded(*fit)
 
     def _fit(
         self, settings: Settings, galaxies: int, sequence: Positions, validation: list[Rows] | list[GalaxyFeatures],

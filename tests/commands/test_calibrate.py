@@ -1,6 +1,8 @@
 """hf-galaxy calibrate: a run for its own survey and for another one, and what is no use."""
 
+import contextlib
 import json
+import shutil
 
 import pytest
 import torch
@@ -82,67 +84,76 @@ def test_a_run_for_a_survey_with_one_question(run, other, tmp_path, capsys):
     )
 
 
-def test_the_new_run_predicts_calibrated_votes_everywhere(run, mock_dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_galaxy.commands.calibrate.LEAST", 10)
-    out = tmp_path / "new"
-    outcome(run, "--split", "test", "--out", out)
-    models = [AutoModel.from_pretrained(each).eval() for each in (run, out)]
+@pytest.fixture
+def own(run, tmp_path, monkeypatch):
+    """The run for its own survey, though that has few validation galaxies."""
+    monkeypatch.setattr("hf_galaxy.training.calibrating.LEAST", 5)
+    monkeypatch.setattr("hf_galaxy.models.calibration_fit.FittedCalibration.helps", True)
+    shutil.copyfile(run / "config.json", run / "model.onnx")  # a file that is not a calibrated model's
+    outcome(run, "--out", tmp_path / "own")
+    return tmp_path / "own"
+
+
+def test_the_new_run_predicts_calibrated_votes_everywhere(run, own, mock_dataset, tmp_path):
+    models = [AutoModel.from_pretrained(each).eval() for each in (run, own)]
     before, after = (model(pixel_values=torch.full((1, 3, 32, 32), 0.4)).concentrations for model in models)
     assert not torch.equal(before, after)
     tables = []
-    for each in (run, out):
+    for each in (run, own):
         place = tmp_path / f"of_{each.name}"
-        predict(
-            [
-                "--run",
-                str(each),
-                "--dataset",
-                str(mock_dataset),
-                "--split",
-                "test",
-                "--out",
-                str(place),
-                "--cpu",
-                "--workers",
-                "0",
-            ]
-        )
-        tables.append(
-            load_dataset(
-                "parquet", data_files=f"{place}/part-*.parquet", split="train", cache_dir=str(tmp_path / "cache")
-            )
-        )
+        words = ["--run", str(each), "--dataset", str(mock_dataset), "--split", "test", "--out", str(place)]
+        predict([*words, "--cpu", "--workers", "0"])
+        files = f"{place}/part-*.parquet"
+        tables.append(load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache")))
     column = "smooth-or-featured-gz2_smooth_concentration"
     assert tables[0][column][:] != tables[1][column][:]
+    assert not (own / "model.onnx").exists()
 
 
-def test_a_run_for_its_own_survey_is_measured_on_its_test_split(run, tmp_path, monkeypatch):
-    out = tmp_path / "own"
-    with pytest.raises(SystemExit, match="galaxies in validation; a calibration needs 50"):
-        outcome(run, "--out", out)
-    monkeypatch.setattr("hf_galaxy.commands.calibrate.LEAST", 10)
-    outcome(run, "--out", out)
-    results = record_of(out)["results"]
-    assert "test" in results
-    assert any("validation" in split for split in results)
-    evaluate(["--run", str(out), "--cpu"])
-    again = record_of(out)["results"]["test"]
+def test_a_run_for_its_own_survey_is_measured_on_its_test_split(own):
+    results = record_of(own)["results"]
+    assert set(results) == {"validation of mock, cross-validated", "test"}
+    evaluate(["--run", str(own), "--cpu"])
+    again = record_of(own)["results"]["test"]
     assert again["loss"]["model"] == pytest.approx(results["test"]["loss"]["model"], rel=1e-6)
     assert again["calibration"] == results["test"]["calibration"]
 
 
 def test_classes_get_a_temperature(mock_dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_galaxy.commands.calibrate.LEAST", 10)
-    trained(
-        tmp_path / "run", dataset=(str(mock_dataset),), task="classes", label="mock_class", epochs=1, calibrate=False
-    )
-    assert "calibration" not in record_of(tmp_path / "run")["training"]
-    outcome(tmp_path / "run", "--split", "test", "--out", tmp_path / "out")
-    record, config = record_of(tmp_path / "out"), json.loads((tmp_path / "out/config.json").read_text())
-    [measured] = record["results"].values()
+    monkeypatch.setattr("hf_galaxy.training.calibrating.LEAST", 5)
+    monkeypatch.setattr("hf_galaxy.models.calibration_fit.FittedCalibration.helps", True)
+    run, out = tmp_path / "run", tmp_path / "out"
+    trained(run, dataset=(str(mock_dataset),), task="classes", label="mock_class", epochs=1, calibrate=False)
+    assert "calibration" not in record_of(run)["training"]
+    outcome(run, "--out", out)
+    record, config = record_of(out), json.loads((out / "config.json").read_text())
+    measured = record["results"][record["training"]["calibration"]["measured_on"]]
     gain = measured["calibration"]["uncalibrated"]["loss"] - measured["loss"]["model"]
     assert record["training"]["calibration"]["gain"] == pytest.approx(gain, rel=1e-4)
-    assert (gain > 0) == (config["calibration"] is not None)
+    assert config["calibration"]["classes"] == len(record["dataset"]["classes"])
+
+
+def test_a_calibration_that_does_not_help_is_not_written(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_galaxy.training.calibrating.LEAST", 5)
+    monkeypatch.setattr("hf_galaxy.models.calibration_fit.FittedCalibration.helps", False)
+    with pytest.raises(SystemExit, match="by cross-validation it would change the likelihood of"):
+        outcome(run, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_galaxies_without_votes_are_none(run, other, tmp_path):
+    header, *rows = (other / "votes.csv").read_text().splitlines()
+    empty = [f"{row.split(',')[0]},{row.split(',')[1]},0,0,0" for row in rows]
+    (other / "empty.csv").write_text("\n".join([header, *empty]) + "\n")
+    with pytest.raises(SystemExit, match="not calibrated: 0 galaxies with votes or labels, and it takes 50"):
+        outcome(run, "--dataset", other / "empty.csv", "--images", other / "pictures", "--out", tmp_path / "out")
+
+
+def test_names_of_training_galaxies_are_told(run, mock_dataset, tmp_path, caplog):
+    shutil.copytree(mock_dataset, tmp_path / "copy")
+    with contextlib.suppress(SystemExit):  # it may not help
+        outcome(run, "--dataset", tmp_path / "copy", "--out", tmp_path / "out")
+    assert "61 of 96 galaxies have the names of training galaxies, such as mock" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -150,8 +161,9 @@ def test_classes_get_a_temperature(mock_dataset, tmp_path, monkeypatch):
     [
         (["--split", "train"], "--split train: the run was trained on these galaxies"),
         (["--split", "all"], "--split all: the run was trained on these galaxies"),
+        (["--split", "test"], "--split test: the run is measured on these galaxies"),
         (["--split", "nothing"], "has no split 'nothing'"),
-        (["--split", "validation"], "galaxies in validation; a calibration needs 50"),
+        (["--split", "validation"], "galaxies with votes or labels, and it takes 50"),
         (["--batch-size", "0"], "--batch-size must be at least 1"),
         (["--dataset", "nowhere"], "nowhere"),
     ],

@@ -234,7 +234,10 @@ def test_the_card_says_where_an_encoder_comes_from(tmp_path):
     ("backbone", "options"),
     [
         ("test_resnet", {"calibration": CALIBRATION}),
-        ("test_efficientnet", {"model": GalaxyForImageClassification, "calibration": {"temperature": 1.7}, **CLASSES}),
+        (
+            "test_efficientnet",
+            {"model": GalaxyForImageClassification, "calibration": {"temperature": 1.7, "classes": 3}, **CLASSES},
+        ),
         ("dinov2", {"model": GalaxyForRegression, "values": ["redshift", "mass"]}),
     ],
 )

@@ -10,6 +10,8 @@ import torch
 from hf_galaxy import load_tree
 from hf_galaxy.training import calibrating
 from hf_galaxy.training.calibrating import HeldOut
+from hf_galaxy.training.run import run_training
+from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.targets.votes import Votes
 from tests.training.runs import assert_bit_equal, run
 
@@ -50,14 +52,27 @@ def test_of_very_many_galaxies_a_random_sample_is_kept(monkeypatch):
     assert kept == set(smallest)
 
 
+def test_galaxies_without_votes_count_for_nothing():
+    held_out = HeldOut(Votes(TREE), CONFIG)
+    for batch, outputs in batches(20):
+        held_out.update({**batch, "votes": batch["votes"] * (torch.arange(len(batch["votes"])) % 2)[:, None]}, outputs)
+    assert len(held_out) == 9
+
+
 @pytest.fixture(scope="module")
 def runs(mock_dataset, tmp_path_factory):
-    """Two runs, with and without a calibration."""
+    """Two runs, with and without a calibration; of as few galaxies as they have."""
     folder = tmp_path_factory.mktemp("calibrating")
-    options = dict(dataset=(str(mock_dataset),), epochs=1)
-    return {
-        name: (folder / name, run(folder / name, calibrate=name == "with", **options)) for name in ("with", "without")
-    }
+    options = dict(
+        dataset=(str(mock_dataset),), backbone="test_convnext", image_size=32, batch_size=16, min_votes=3, workers=0, cpu=True, epochs=1,
+        learning_rate=1e-2, precision="no",
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(calibrating, "LEAST", 5)
+        return {
+            name: (folder / name, run_training(Settings(out=folder / name, calibrate=name == "with", **options)))
+            for name in ("with", "without")
+        }
 
 
 def test_weights_do_not_depend_on_the_calibration(runs):
@@ -68,12 +83,12 @@ def test_the_record_says_what_the_calibration_brings_and_the_model_has_it(runs):
     folder, record = runs["with"]
     about = record.training["calibration"]
     assert about["galaxies"] == record.dataset["splits"]["validation"]
-    assert about["used"] == (about["gain"] > 0)
     assert about["used"]
+    assert about["gain"] > 0
     assert json.loads((folder / "config.json").read_text())["calibration"] is not None
     before = record.results["test"]["calibration"]["uncalibrated"]
     assert before["loss"] == pytest.approx(runs["without"][1].results["test"]["loss"]["model"], rel=1e-5)
-    assert record.results["test"]["loss"]["model"] < before["loss"], "a network after one epoch is too sure"
+    assert record.results["test"]["loss"]["model"] < before["loss"], "a network after one epoch is not calibrated"
 
 
 def test_a_run_without_one_has_none(runs):
@@ -81,3 +96,9 @@ def test_a_run_without_one_has_none(runs):
     assert "calibration" not in record.training
     assert json.loads((folder / "config.json").read_text())["calibration"] is None
     assert "uncalibrated" not in record.results["test"]["calibration"]
+
+
+def test_few_galaxies_are_no_calibration(mock_dataset, tmp_path):
+    record = run(tmp_path / "run", dataset=(str(mock_dataset),), epochs=1)
+    assert record.training["calibration"] == {"galaxies": record.dataset["splits"]["validation"], "used": False}
+    assert json.loads((tmp_path / "run/config.json").read_text())["calibration"] is None

@@ -21,7 +21,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.constant_votes import ConstantVotes
 from hf_galaxy.evaluation.vote_metrics import VoteMetrics
 from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions, multinomial_nll, question_log_softmax
-from hf_galaxy.models.calibration import uncalibrated_logs
+from hf_galaxy.models.calibration import LARGEST, uncalibrated_logs
 from hf_galaxy.models.calibration_fit import FittedCalibration, VoteLikelihood, fit_votes
 from hf_galaxy.models.model import GalaxyConfig, GalaxyForVotes, GalaxyVotesOutput
 from hf_galaxy.training.targets.class_column import class_columns
@@ -128,7 +128,7 @@ class Votes(TrainingTarget):
         if config.likelihood == "multinomial":
             nll = multinomial_nll(target, predictions, self.tree)
             return GalaxyVotesOutput(fractions=question_log_softmax(predictions, self.tree).exp(), nll=nll)
-        concentrations = predictions.exp()
+        concentrations = predictions.clamp(-LARGEST, LARGEST).exp()
         nll = dirichlet_multinomial_nll(target, concentrations, self.tree)
         return GalaxyVotesOutput(
             concentrations=concentrations, fractions=expected_fractions(concentrations, self.tree), nll=nll
@@ -139,7 +139,8 @@ class Votes(TrainingTarget):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, A) votes, and logarithms of concentrations or of fractions."""
         has_none = config.likelihood == "multinomial"
-        return batch["votes"], (outputs.fractions if has_none else outputs.concentrations).log()
+        predicted = outputs.fractions if has_none else outputs.concentrations
+        return batch["votes"], predicted.clamp_min(torch.finfo(predicted.dtype).tiny).log()
 
     def fit_calibration(
         self, target: np.ndarray, predictions: np.ndarray, keys: np.ndarray, config: GalaxyConfig
