@@ -561,8 +561,8 @@ def test_votes_drawn_as_predicted_are_calibrated_and_others_are_not():
 def test_the_interval_of_a_coverage_is_as_wide_as_other_galaxies_make_it():
     rng = np.random.default_rng(5)
     held = []
-    for _ in range(100):
-        concentrations = torch.from_numpy(rng.uniform(0.5, 9, (150, len(TWO.columns))))
+    for _ in range(50):
+        concentrations = torch.from_numpy(rng.uniform(0.5, 9, (100, len(TWO.columns))))
         votes = np.zeros(concentrations.shape, int)
         for where in TWO.slices:
             fractions = np.array([rng.dirichlet(a) for a in concentrations[:, where].numpy()])
@@ -571,7 +571,7 @@ def test_the_interval_of_a_coverage_is_as_wide_as_other_galaxies_make_it():
             "90"
         ]
         held.append(low <= 0.9 <= high)
-    assert 0.83 <= np.mean(held) <= 0.97  # nominal 0.9, three standard errors of 100 simulations
+    assert 0.8 <= np.mean(held) <= 0.98  # nominal 0.9, and what 50 simulations can tell
 
 
 @pytest.mark.parametrize("likelihood", ["dirichlet_multinomial", "multinomial"])

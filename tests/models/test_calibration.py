@@ -67,10 +67,10 @@ def test_numbers_by_which_votes_were_drawn_are_found():
 def test_what_it_brings_to_other_galaxies_is_foretold_and_intervals_hold():
     rng = np.random.default_rng(2)
     foretold, brought, covered = [], [], []
-    for _ in range(20):
+    for _ in range(12):
         x, votes = drawn(150, TRUE, rng)
         fitted = fit_votes(x, VoteLikelihood(votes, TREE), rng.integers(0, 2**62, 150))
-        x, votes = drawn(2000, TRUE, rng)
+        x, votes = drawn(1000, TRUE, rng)
         after = calibrated_logs(torch.from_numpy(x), fitted.numbers, TREE).numpy()
         likelihood = VoteLikelihood(votes, TREE)
         foretold.append(fitted.gain.mean())
@@ -101,7 +101,7 @@ def test_a_calibrated_model_is_left_as_it_is_and_few_galaxies_change_little():
     rng = np.random.default_rng(3)
     fits = [
         fit_votes(x, VoteLikelihood(votes, TREE), np.arange(100))
-        for x, votes in (drawn(100, NOTHING, rng) for _ in range(40))
+        for x, votes in (drawn(100, NOTHING, rng) for _ in range(20))
     ]
     assert np.mean([fitted.gain.mean() for fitted in fits]) < 0
     assert np.mean([fitted.helps for fitted in fits]) < 0.2
