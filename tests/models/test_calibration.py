@@ -67,7 +67,7 @@ def test_numbers_by_which_votes_were_drawn_are_found():
 def test_what_it_brings_to_other_galaxies_is_foretold_and_intervals_hold():
     rng = np.random.default_rng(2)
     foretold, brought, covered = [], [], []
-    for _ in range(12):
+    for _ in range(20):
         x, votes = drawn(150, TRUE, rng)
         fitted = fit_votes(x, VoteLikelihood(votes, TREE), rng.integers(0, 2**62, 150))
         x, votes = drawn(1000, TRUE, rng)
@@ -76,9 +76,8 @@ def test_what_it_brings_to_other_galaxies_is_foretold_and_intervals_hold():
         foretold.append(fitted.gain.mean())
         brought.append((likelihood(x)[0] - likelihood(after)[0]).sum(1).mean())
         covered.append([_covered(votes, np.exp(each)) for each in (x, after)])
-    # A calibration by four fifths of the galaxies brings a little less than that by all.
-    apart = np.subtract(foretold, brought)
-    assert abs(apart.mean()) < 0.02 + 3 * apart.std() / len(apart) ** 0.5
+    # Of one survey of 150 galaxies the difference scatters by 0.08.
+    assert abs(np.mean(np.subtract(foretold, brought))) < 3 * 0.08 / 20**0.5
     assert np.mean(brought) > 0.1
     before, after = np.mean(covered, axis=0)
     assert not 0.88 <= before <= 0.92
