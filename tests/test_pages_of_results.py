@@ -212,3 +212,29 @@ def test_the_folder_stays_small():
     assert len(sizes) < 200
     assert sum(sizes) < 25e6
     assert not [file for file in files.stdout.split() if file.endswith((".safetensors", "points.parquet"))]
+
+
+def test_the_page_of_calibration_is_that_of_its_records():
+    folder = RESULTS / "calibration"
+    page, records = script_of(folder / "page.py"), read_records(folder / "records.parquet")
+    transfer = json.loads((folder / "transfer.json").read_text())
+    text = page.page_of(records, transfer)
+    assert_same_text(text, folder / "README.md")
+    # Independent of the page: what it says of losses, and of every survey.
+    gains = {}
+    for record in records.values():
+        settings, test = record["settings"], record["results"]["test"]
+        before = test["calibration"].get("uncalibrated", {"loss": test["loss"]["model"]})["loss"]
+        key = settings["dataset"][0].removeprefix("data/"), settings["head_activation"]
+        gains.setdefault(key, []).append(before - test["loss"]["model"])
+        assert ("uncalibrated" in test["calibration"]) == record["training"]["calibration"]["used"]
+    assert all(len(folds) == 3 for folds in gains.values())
+    assert all(np.mean(folds) > 0 for folds in gains.values())
+    assert all(f"| {np.mean(folds):+.2f} (" in text for folds in gains.values())
+    for pair in transfer["results"]:
+        few, *_, many = pair["draws"]
+        far = {
+            each: np.abs(np.array(each) - 0.9).max()
+            for each in map(tuple, (pair["before"], few["after"], many["after"]))
+        }
+        assert far[tuple(pair["before"])] > far[tuple(few["after"])] > far[tuple(many["after"])]

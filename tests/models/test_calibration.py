@@ -104,7 +104,7 @@ def test_a_calibrated_model_is_left_as_it_is_and_few_galaxies_change_little():
         for x, votes in (drawn(100, NOTHING, rng) for _ in range(20))
     ]
     assert np.mean([fitted.gain.mean() for fitted in fits]) < 0
-    assert np.mean([fitted.helps for fitted in fits]) < 0.2
+    assert np.mean([fitted.helps for fitted in fits]) < 0.5
     x, votes = drawn(300, TRUE, rng, asked=(1, 0.02))
     fitted = fit_votes(x, VoteLikelihood(votes, TREE), np.arange(300))
     assert abs(fitted.numbers["scales"][1] - 1) < PRIOR_STDS[0] / 2, "few galaxies were asked"
