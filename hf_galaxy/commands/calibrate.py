@@ -83,7 +83,7 @@ def main(settings: Calibrate) -> None:
     split = settings.split or ("validation" if own else "all")
     rows = _rows(opened, split, own)
     parts = target.measurable(list(rows.values()), list(rows), split, partly=True)
-    if not own:
+    if not own and all(map(os.path.exists, trained)):  # nothing is downloaded for it
         _warn_of_training_galaxies(settings.run, record, model, parts)
     model.to(accelerator.device)
     workers = default_workers(accelerator.device) if settings.workers is None else settings.workers

@@ -92,6 +92,7 @@ JOBS = {
         ("evaluate", "--run", "run", "--dataset", "{data}", "--workers", 0, "--cpu"),
         copied=("run",),
     ),
+    "calibrate": Job(("calibrate", "--run", "{run}", "--dataset", "{other}", "--workers", 0, "--cpu", *OUT)),
     "familiarity": Job(("familiarity", "--run", "run", "--cpu", "--level", 0.5), copied=("run",)),
     "export encoder": Job(("export", "encoder", "--run", "{run}", *OUT)),
     "export onnx": Job(("export", "onnx", "--run", "{run}", "--out", "out.onnx")),
@@ -185,6 +186,7 @@ class Materials:
         make_tasks(folder / "tasks.toml", mock_dataset)
         for words in (
             (*JOBS["publish catalogue"].words[:-1], "rings"),
+            ("publish", "simulate", "--galaxies", 60, "--size", 32, "--seed", 5, "--num-proc", 1, "--out", "other"),
             ("pretrain", *TRAINING, "--backbone", "test_resnet", "--epochs", 1, "--out", "run"),
         ):
             paths = {"data": mock_dataset, "catalogue": folder / "catalogue"}
