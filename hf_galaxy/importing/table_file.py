@@ -84,7 +84,7 @@ def holds_pictures(path: Path) -> bool:
     """Whether a column of a Parquet file holds bytes, or bytes and a path, as the datasets library writes pictures."""
     try:
         types = pq.read_schema(path).types
-    except (OSError, pa.ArrowInvalid):
+    except (OSError, ValueError):  # pa.ArrowInvalid is one, and so is a name that is no UTF-8
         return False
     structs = (each for each in types if pa.types.is_struct(each))
     return any(map(_is_binary, types)) or any(each.get_field_index("bytes") >= 0 for each in structs)
@@ -265,6 +265,7 @@ def _texts_of(path: Path, batch: pa.RecordBatch) -> pd.DataFrame:
     texts = {}
     for name in batch.schema.names:
         column = batch[name]
+        _check_texts(path, name, column)
         try:
             texts[name] = texts_of(column)
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
@@ -272,6 +273,14 @@ def _texts_of(path: Path, batch: pa.RecordBatch) -> pd.DataFrame:
                 f"{path}, column {name}: holds {column.type}, not texts or numbers; pictures inside a table are read as a dataset"
             ) from error
     return pd.DataFrame(texts, dtype=str)
+
+
+def _check_texts(path: Path, name: str, column: pa.Array) -> None:
+    """Refuse texts that are none, of which pandas would find out when somebody looks at them."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise BadInput(f"{path}, column {name}: is damaged ({' '.join(str(error).split())})") from error
 
 
 def texts_of(column: pa.Array) -> pd.Series:

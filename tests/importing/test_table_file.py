@@ -131,3 +131,11 @@ def test_columns_may_be_apart_by_blanks(tmp_path, header):
 def test_a_column_whose_name_has_a_blank_is_one_column(tmp_path):
     (tmp_path / "table.csv").write_text("galaxy name\nNGC1300\nM51\n")
     assert read_texts(tmp_path / "table.csv", ["galaxy name"]).to_dict("list") == {"galaxy name": ["NGC1300", "M51"]}
+
+
+def test_texts_of_parquet_that_are_none_are_refused_with_their_column(tmp_path):
+    wrong = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\x80")])
+    pq.write_table(pa.table({"a": ["x"], "b": wrong}), tmp_path / "t.parquet")
+    with pytest.raises(BadInput, match=r"t.parquet, column b: is damaged \(Invalid UTF8"):
+        read_texts(tmp_path / "t.parquet", ["a", "b"])
+    assert read_texts(tmp_path / "t.parquet", ["a"]).to_dict("list") == {"a": ["x"]}
