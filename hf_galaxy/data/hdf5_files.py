@@ -24,10 +24,8 @@ from hf_galaxy.errors import BadInput
 
 FILTERS = ("FILTER", "BAND", "FILTER1", "FILTER2", "FILTNAM")  # attributes
 PLANES = ("bands", "band_names", "filters", "channels")
-LIMITS, LENGTH = (
-    struct.Struct("<QQ"),
-    struct.Struct("<Q"),
-)  # bytes of all arrays, values of one; bytes of the descriptions
+LIMITS = struct.Struct("<QQ")  # bytes of all arrays, values of one
+LENGTH = struct.Struct("<Q")  # bytes of the descriptions
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ def placed(places: np.ndarray) -> dict[str, Any]:
 def holding_level(places: np.ndarray, share: float, galaxies: int) -> float | None:
     """The level of the central interval that holds this share of the numbers of votes of further galaxies, whatever the form of their distribution.
 
-    It is of the intervals that the PIT histogram is of, not of those of fractions. It is the quantile of |2 PIT - 1| that split conformal prediction takes (Lei et al. 2018, "Distribution-free predictive inference for
-    regression"): of the share times (n + 1) / n, for n galaxies.
+    It is of the intervals that the PIT histogram is of, not of those of fractions: the quantile of |2 PIT - 1| that split conformal
+    prediction takes (Lei et al. 2018, "Distribution-free predictive inference for regression"), of the share times (n + 1) / n.
 
     Args:
         places: (PIT_BINS,) sums or shares of the PIT histogram of galaxies that the model was not fitted to.

@@ -168,7 +168,8 @@ class VoteMetrics:
     ) -> None:
         assert self.uncalibrated is not None
         if self.likelihood == "multinomial":
-            nll = multinomial_nll(votes, self.uncalibrated(outputs.fractions.log()), self.tree)
+            fractions = outputs.fractions.clamp_min(torch.finfo(outputs.fractions.dtype).tiny)  # has a logarithm
+            nll = multinomial_nll(votes, self.uncalibrated(fractions.log()), self.tree)
         else:
             concentrations = self.uncalibrated(outputs.concentrations.log()).exp()
             nll = dirichlet_multinomial_nll(votes, concentrations, self.tree)

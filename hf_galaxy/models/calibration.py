@@ -6,7 +6,7 @@ multinomial likelihood of a fraction (up to a constant),
     x_i' = s_q x_i + t_i
 
 Of classes, the logits are divided by one temperature (Guo et al. 2017, huggingface.co/papers/1706.04599). `config.calibration` holds these
-numbers, by name: "scales" and "shifts", or "temperature". Legend: B galaxies, A answers, Q questions.
+numbers, by name: "scales" and "shifts", or "temperature" and for how many "classes" it is. Legend: B galaxies, A answers, Q questions.
 """
 
 from collections.abc import Mapping
@@ -45,18 +45,24 @@ def check_calibration(calibration: Any, numbers: Mapping[str, int | None]) -> No
 
 def calibrated_logs(logs: torch.Tensor, calibration: Mapping[str, Any], tree: DecisionTree) -> torch.Tensor:
     """(B, A) x -> (B, A) x', in the same precision."""
-    scales, shifts = (
-        constant(tuple(map(float, calibration[name])), logs.device).to(logs.dtype) for name in ("scales", "shifts")
-    )
-    return logs * scales.index_select(0, question_of_answer(tree, logs.device)) + shifts
+    scales, shifts = _of_answers(calibration, tree, logs)
+    return logs * scales + shifts
 
 
 def uncalibrated_logs(logs: torch.Tensor, calibration: Mapping[str, Any], tree: DecisionTree) -> torch.Tensor:
     """(B, A) x' -> (B, A) x: what the model would have predicted without its calibration."""
+    scales, shifts = _of_answers(calibration, tree, logs)
+    return (logs - shifts) / scales
+
+
+def _of_answers(
+    calibration: Mapping[str, Any], tree: DecisionTree, like: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(A,) the scale and the shift of each answer, on the device and in the precision of another tensor."""
     scales, shifts = (
-        constant(tuple(map(float, calibration[name])), logs.device).to(logs.dtype) for name in ("scales", "shifts")
+        constant(tuple(map(float, calibration[name])), like.device).to(like.dtype) for name in ("scales", "shifts")
     )
-    return (logs - shifts) / scales.index_select(0, question_of_answer(tree, logs.device))
+    return scales.index_select(0, question_of_answer(tree, like.device)), shifts
 
 
 def calibrated_concentrations(
