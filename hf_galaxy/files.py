@@ -12,12 +12,37 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple, Self, TypeVar
 
 from hf_galaxy.errors import BadInput, InUse, unwritable
 from hf_galaxy.locks import lock_file, locked
 
 FINGERPRINT = "fingerprint"
 ABANDONED = 24 * 3600  # seconds after which a temporary file has no writer any more
+T = TypeVar("T")
+
+
+class Share(NamedTuple):
+    """What one of several commands writes of the files of a folder, such as 3/16: one of `of` shares, whose numbers begin with 1."""
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse "3/16".
+
+        Raises:
+            BadInput: it is no such share.
+        """
+        match = re.fullmatch(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})", text)
+        if not match or int(match[1]) > int(match[2]):
+            raise BadInput(f"--part {text}: is no part such as 3/16, the third of sixteen")
+        return cls(int(match[1]), int(match[2]))
+
+    def among(self, files: list[T]) -> list[T]:
+        """Every `of`-th of them: all shares have about as many."""
+        return files[self.number - 1 :: self.of]
 
 
 def check_new(out: Path) -> None:
@@ -69,13 +94,13 @@ def new_folder(out: Path, fingerprint: str) -> Iterator[Path]:
 
 
 @contextmanager
-def part_of_folder(out: Path, fingerprint: str, part: str) -> Iterator[Path]:
+def part_of_folder(out: Path, fingerprint: str, share: Share) -> Iterator[Path]:
     """The folder with the temporary name of `new_folder`, for one of several processes that share its files out among themselves.
 
     The files stay there, where a later `new_folder` with the same fingerprint finds them.
 
     Args:
-        part: a name for the files of this process; no other process may write the same part at the same time.
+        share: the files of this process; no other process may write the same ones at the same time.
 
     Raises:
         BadInput: as `new_folder`.
@@ -84,7 +109,7 @@ def part_of_folder(out: Path, fingerprint: str, part: str) -> Iterator[Path]:
     out = out.resolve()
     refusal = f"{out}: another command writes this part of it at this moment; wait for it"
     try:
-        with locked(out.with_name(f".{out.name}.part-{part}.lock"), refusal):
+        with locked(out.with_name(f".{out.name}.part-{share.number}-of-{share.of}.lock"), refusal):
             with locked(_lock_of(out)):  # one of the parts, the first, makes the folder
                 check_new(out)  # again: it may have been finished meanwhile
                 partial = _claimed(out, fingerprint)

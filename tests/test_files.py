@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from hf_galaxy import files as atomic
 from hf_galaxy.errors import BadInput
-from hf_galaxy.files import new_folder, replaced_folder, whole_file, write_json
+from hf_galaxy.files import Share, new_folder, replaced_folder, whole_file, write_json
 from tests.conftest import ROOT
 
 
@@ -313,3 +313,9 @@ def test_text_files_are_utf_8_whatever_the_locale():
             }:
                 without.append(f"{path.relative_to(ROOT)}:{call.lineno}")
     assert not without
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "1", "1/0", "a/b", "1/4/4", "\u0661/4"])
+def test_a_part_that_is_none_is_refused(text):
+    with pytest.raises(BadInput, match="is no part such as 3/16"):
+        Share.parse(text)

@@ -45,9 +45,9 @@ def main(settings: Embed) -> None:
     sources = sources_of(
         settings.dataset, reading, settings.split, table, predictor.schema.names, predictor.rendering, settings.keep
     )
-    counts = write(predictor, sources, settings.out)
+    counts = write(predictor, sources, settings.out, share=settings.share())
     if accelerator.is_main_process:
-        report(settings.out, *counts)
+        report(settings.out, *counts, settings.part)
 
 
 command = Command(Embed, main)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from hf_galaxy.command_line import Command, OutputPath, RunNames
 from hf_galaxy.cores import check_processes
 from hf_galaxy.errors import BadInput
-from hf_galaxy.files import check_new, new_folder
+from hf_galaxy.files import Share, check_new, new_folder, part_of_folder
 from hf_galaxy.importing.reading import Reading
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class Inference(Reading):
     """Mixed precision; by default that of `accelerate launch` or `accelerate config`."""
     cpu: bool = False
     """Predict on the CPU even if there is a GPU."""
+    part: str | None = None
+    """Write only a part of the files, such as 3/16, the third of sixteen: several machines that share the folder of --out write parts at the same time. Afterwards the same command without --part finishes the folder."""
     crop: float | None = None
     """Share of a picture's shorter side that is kept, as a square from its centre; by default that of the model's training set."""
     size: int | None = None
@@ -71,7 +73,16 @@ class Inference(Reading):
         if self.batch_size < 1:
             raise BadInput("--batch-size must be at least 1")
         check_processes("--workers", self.workers, least=0)
+        self.share()
         self.rendering()
+
+    def share(self) -> Share | None:
+        """What `part` names of the files; None: all of them, and what stands beside them.
+
+        Raises:
+            BadInput: it names no part.
+        """
+        return Share.parse(self.part) if self.part else None
 
     def start(self) -> "Accelerator":
         """The accelerator; raises as `check`."""
@@ -162,7 +173,11 @@ class Predict(Inference):
 
 
 def write(
-    predictor: "Predictor", sources: "list[Source]", out: Path, formats: "Collection[Format]" = ()
+    predictor: "Predictor",
+    sources: "list[Source]",
+    out: Path,
+    formats: "Collection[Format]" = (),
+    share: Share | None = None,
 ) -> tuple[int, int]:
     """Write the tables of all galaxies into a new folder, or those that an interrupted call has not written yet.
 
@@ -170,6 +185,7 @@ def write(
 
     Args:
         formats: of further tables.
+        share: write only some of the tables, for a later call without it, which finishes the folder.
 
     Returns:
         The numbers of predicted galaxies and of unreadable pictures; in the first process.
@@ -179,8 +195,9 @@ def write(
     """
     from accelerate.utils import broadcast_object_list
 
-    from hf_galaxy.models.prediction_files import check_formats, finish
-    from hf_galaxy.models.prediction_inputs import fingerprint_of
+    from hf_galaxy.models.prediction_files import check_formats, counts_of, finish
+    from hf_galaxy.models.prediction_inputs import fingerprint_of, parts_of
+    from hf_galaxy.models.predictions import WHOLE
     from hf_galaxy.training.processes import on_main_process
 
     check_formats(predictor, sources, formats)
@@ -189,16 +206,32 @@ def write(
     depends_on = f"{schema} {schema.metadata} {galaxies} {predictor.batch_size} {predictor.rendering}"
     fingerprint = hashlib.sha256(depends_on.encode()).hexdigest()
     with ExitStack() as stack:
-        place: list[Any] = [on_main_process(accelerator, lambda: stack.enter_context(new_folder(out, fingerprint)))]
+        folder = part_of_folder(out, fingerprint, share) if share else new_folder(out, fingerprint)
+        place: list[Any] = [on_main_process(accelerator, stack.enter_context, folder)]
         if accelerator.num_processes > 1:
             broadcast_object_list(place)
-        predictor.write(sources, place[0])
+        predictor.write(sources, place[0], share or WHOLE)
         accelerator.wait_for_everyone()
-        return on_main_process(accelerator, finish, predictor, place[0], sources, formats) or (0, 0)
+        if share:
+            counts = on_main_process(accelerator, counts_of, place[0], share.among(parts_of(sources)), sources)
+        else:
+            counts = on_main_process(accelerator, finish, predictor, place[0], sources, formats)
+        return counts or (0, 0)
 
 
-def report(out: Path, galaxies: int, unreadable: int) -> None:
-    """Print what was written."""
+def report(out: Path, galaxies: int, unreadable: int, part: str | None = None) -> None:
+    """Print what was written.
+
+    Args:
+        part: which of the files; None: all of them.
+    """
+    if part:
+        left = f", {unreadable:,} pictures cannot be read" if unreadable else ""
+        print(
+            f"{out}: the {galaxies:,} galaxies of part {part} are written{left}; once all parts are, the same command without --part "
+            "finishes the folder"
+        )
+        return
     print(f"{out}: {galaxies:,} galaxies")
     if unreadable:
         with open(out / "unreadable.csv", encoding="utf-8", newline="") as file:
@@ -233,9 +266,9 @@ def main(settings: Predict) -> None:
     sources = sources_of(
         settings.dataset, reading, settings.split, table, predictor.schema.names, predictor.rendering, settings.keep
     )
-    counts = write(predictor, sources, settings.out, settings.formats)
+    counts = write(predictor, sources, settings.out, settings.formats, settings.share())
     if accelerator.is_main_process:
-        report(settings.out, *counts)
+        report(settings.out, *counts, settings.part)
 
 
 command = Command(Predict, main)

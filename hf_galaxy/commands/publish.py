@@ -25,7 +25,7 @@ from hf_galaxy.cores import available_cores, check_processes
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.decision_tree import DecisionTree, load_tree, tree_of_columns
 from hf_galaxy.errors import BadInput, unwritable
-from hf_galaxy.files import check_new, new_folder, only_writer_of
+from hf_galaxy.files import Share, check_new, new_folder, only_writer_of
 from hf_galaxy.importing.duplicates import SAME_GALAXY_ARCSEC
 from hf_galaxy.progress import progress
 
@@ -160,15 +160,15 @@ def publish(settings: Simulate | Catalogue | Combine) -> None:
     from hf_galaxy.publishing import publication
     from hf_galaxy.publishing.combine import Combined
 
-    part = publication.Part.parse(settings.part) if settings.part else None
+    share = Share.parse(settings.part) if settings.part else None
     source: Source
     if isinstance(settings, Simulate):
         source, planned = mock_survey(settings)
     else:
         source = Combined.read(settings.parts) if isinstance(settings, Combine) else catalogue(settings)
         planned = plan(source, settings.drop_duplicates, settings.same_galaxy_arcsec)
-    if part:
-        galaxies = publication.publish_part(source, planned, settings.out, part, settings.num_proc)
+    if share:
+        galaxies = publication.publish_part(source, planned, settings.out, share, settings.num_proc)
         print(
             f"{settings.out}: the {galaxies:,} galaxies of part {settings.part} are written; once all parts are, the same command "
             "without --part finishes the dataset"

@@ -15,7 +15,7 @@ from hf_galaxy.files import whole_file
 from hf_galaxy.models.column_dictionary import FILE, dictionary, facts_of
 from hf_galaxy.models.fits_table import check_fits, write_fits
 from hf_galaxy.models.prediction_columns import Column
-from hf_galaxy.models.prediction_inputs import Source, parts_of
+from hf_galaxy.models.prediction_inputs import Part, Source, parts_of
 from hf_galaxy.models.predictions import KEY, UNREADABLE, unreadable_in
 from hf_galaxy.models.votable import write_votable
 from hf_galaxy.safe_text import csv_cell, csv_rows
@@ -47,12 +47,8 @@ def finish(predictor: "Predictor", folder: Path, sources: list[Source], formats:
     Returns:
         The numbers of predicted galaxies and of unreadable pictures.
     """
-    parts, predicted = parts_of(sources), Counter[str]()
-    unreadable: list[tuple[str, str, str, str]] = []
-    for part in parts:
-        footer, source = pq.read_metadata(folder / part.file), sources[part.source]
-        predicted[f"{source.name}, split {source.split}" if source.split else source.name] += footer.num_rows
-        unreadable += unreadable_in(footer.metadata, source)
+    parts = parts_of(sources)
+    predicted, unreadable = _found_in(folder, parts, sources)
     if unreadable:
         with whole_file(folder / "unreadable.csv") as partial, open(partial, "w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows(csv_rows([UNREADABLE, *unreadable]))
@@ -66,6 +62,25 @@ def finish(predictor: "Predictor", folder: Path, sources: list[Source], formats:
             with whole_file(folder / f"predictions.{SUFFIXES[kind]}") as partial:
                 _write(kind, partial, _without_embeddings(columns), files, predicted.total(), facts)
     return predicted.total(), len(unreadable)
+
+
+def counts_of(folder: Path, parts: Collection[Part], sources: list[Source]) -> tuple[int, int]:
+    """The numbers of predicted galaxies and of unreadable pictures in some parts that are written."""
+    predicted, unreadable = _found_in(folder, parts, sources)
+    return predicted.total(), len(unreadable)
+
+
+def _found_in(
+    folder: Path, parts: Collection[Part], sources: list[Source]
+) -> tuple[Counter[str], list[tuple[str, str, str, str]]]:
+    """The number of galaxies of each source in some parts, and their unreadable pictures."""
+    predicted = Counter[str]()
+    unreadable: list[tuple[str, str, str, str]] = []
+    for part in parts:
+        footer, source = pq.read_metadata(folder / part.file), sources[part.source]
+        predicted[f"{source.name}, split {source.split}" if source.split else source.name] += footer.num_rows
+        unreadable += unreadable_in(footer.metadata, source)
+    return predicted, unreadable
 
 
 def _without_embeddings(columns: list[Column]) -> list[Column]:

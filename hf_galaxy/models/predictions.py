@@ -24,7 +24,7 @@ from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.pixels import DEFAULT
 from hf_galaxy.data.views import eval_view
 from hf_galaxy.errors import BadInput
-from hf_galaxy.files import whole_file
+from hf_galaxy.files import Share, whole_file
 from hf_galaxy.models.ensemble import Views, turned_views
 from hf_galaxy.models.familiarity import looks_of
 from hf_galaxy.models.model import GalaxyPreTrainedModel
@@ -35,6 +35,7 @@ from hf_galaxy.progress import progress
 KEY = b"hf_galaxy"  # of the schema's metadata: facts about the model, and the unreadable pictures
 EMBEDDING = "embedding"
 UNREADABLE = ("dataset", "split", "id_str", "reason")  # the columns of unreadable.csv
+WHOLE = Share(1, 1)
 
 
 def schema_of(
@@ -122,16 +123,16 @@ class Predictor:
             for each in beside
         ]
 
-    def write(self, sources: list[Source], folder: Path) -> None:
+    def write(self, sources: list[Source], folder: Path, share: Share = WHOLE) -> None:
         """Write those parts of this process that are not in the folder yet."""
-        parts = [part for part in self.own_parts(sources) if not _is_whole(folder / part.file)]
+        parts = [part for part in self.own_parts(sources, share) if not _is_whole(folder / part.file)]
         for part, table in self.tables(sources, parts):
             with whole_file(folder / part.file) as partial:
                 pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
 
-    def own_parts(self, sources: list[Source]) -> list[Part]:
-        """The parts of this process."""
-        return parts_of(sources)[self.accelerator.process_index :: self.accelerator.num_processes]
+    def own_parts(self, sources: list[Source], share: Share = WHOLE) -> list[Part]:
+        """The parts of this process, of those in the share."""
+        return share.among(parts_of(sources))[self.accelerator.process_index :: self.accelerator.num_processes]
 
     def tables(self, sources: list[Source], parts: list[Part]) -> Iterator[tuple[Part, pa.Table]]:
         """The predictions of some parts. The metadata of a table hold its unreadable pictures (`unreadable_in`)."""

@@ -9,10 +9,9 @@ left_out.csv         the galaxies that are in none of them for their pictures, i
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import datasets
 from huggingface_hub import DatasetCard
@@ -22,7 +21,7 @@ from hf_galaxy.data.card_facts import STATISTICS
 from hf_galaxy.data.pictures import REMARK
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
-from hf_galaxy.files import new_folder, part_of_folder, whole_file, write_json
+from hf_galaxy.files import Share, new_folder, part_of_folder, whole_file, write_json
 from hf_galaxy.importing import writer
 from hf_galaxy.importing.flux_counts import sentence_on_missing
 from hf_galaxy.importing.left_out import write_left_out
@@ -31,25 +30,6 @@ from hf_galaxy.publishing.dataset_card import CONTACT_SHEET, Prose, contact_shee
 from hf_galaxy.publishing.rendering_text import in_words
 
 SHEET_GALAXIES = 48
-
-
-class Part(NamedTuple):
-    """Some files of a dataset: one of `of` parts, whose numbers begin with 1."""
-
-    number: int
-    of: int
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Parse "3/16".
-
-        Raises:
-            BadInput: it is no such part.
-        """
-        match = re.fullmatch(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})", text)
-        if not match or int(match[1]) > int(match[2]):
-            raise BadInput(f"--part {text}: is no part such as 3/16, the third of sixteen")
-        return cls(int(match[1]), int(match[2]))
 
 
 def publish(
@@ -83,7 +63,7 @@ def publish(
     return statistics
 
 
-def publish_part(source: Source, plan: Plan, out: Path, part: Part, processes: int = 1) -> int:
+def publish_part(source: Source, plan: Plan, out: Path, share: Share, processes: int = 1) -> int:
     """Write the files of one part of a dataset, for `publish` to finish; parts may be written at the same time.
 
     Returns:
@@ -92,9 +72,8 @@ def publish_part(source: Source, plan: Plan, out: Path, part: Part, processes: i
     Raises:
         BadInput: as `files.part_of_folder`; or a row cannot be made.
     """
-    shards = plan.shards[part.number - 1 :: part.of]
-    with part_of_folder(out, _fingerprint(source, plan.shards), f"{part.number}-of-{part.of}") as folder:
-        return sum(writer.write_shards(source, shards, folder, processes).galaxies.values())
+    with part_of_folder(out, _fingerprint(source, plan.shards), share) as folder:
+        return sum(writer.write_shards(source, share.among(plan.shards), folder, processes).galaxies.values())
 
 
 def load_statistics(folder: Path) -> dict[str, Any]:

@@ -233,6 +233,32 @@ def test_a_killed_run_goes_on_with_the_same_command(run_folder, dataset, whole, 
     assert "exists already; remove it or choose another --out" in refused(run_folder, *arguments)
 
 
+def test_parts_that_several_machines_write_are_finished_by_one(run_folder, dataset, whole, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ("--dataset", dataset, "--out", out, "--csv", "--embeddings", "--batch-size", 16, "--workers", 0)
+    for part in ("3/3", "1/3"):
+        predict(run_folder, *arguments, "--part", part)
+    said = re.findall(r"the (\d+) galaxies of part (./3) are written", capsys.readouterr().out)
+    assert [part for _, part in said] == ["3/3", "1/3"]
+    assert not out.exists()
+    assert "with other settings" in refused(run_folder, *arguments, "--part", "2/3", "--answers")
+    predict(run_folder, *arguments, "--part", "2/3")
+    said += re.findall(r"the (\d+) galaxies of part (./3)", capsys.readouterr().out)
+    assert sum(int(galaxies) for galaxies, _ in said) == 100
+    written = {file.name: file.stat().st_mtime_ns for file in (tmp_path / ".out.partial").iterdir()}
+    assert written.keys() == {file.name for file in whole.glob("part-*")}
+    predict(run_folder, *arguments)
+    assert files_of(out) == files_of(whole)
+    assert written.items() <= {file.name: file.stat().st_mtime_ns for file in out.iterdir()}.items()
+    assert [file.name for file in tmp_path.iterdir()] == ["out"], "no lock is left"
+
+
+def test_a_part_that_is_none_is_refused(run_folder, dataset, tmp_path):
+    assert "is no part such as 3/16" in refused(
+        run_folder, "--dataset", dataset, "--out", tmp_path / "out", "--part", "4/3"
+    )
+
+
 def test_pictures_in_a_folder_are_predicted_and_bad_ones_listed(run_folder, pictures, tmp_path, capsys):
     out = tmp_path / "out"
     predict(run_folder, "--dataset", pictures, "--out", out, "--batch-size", 8)

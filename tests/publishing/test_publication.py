@@ -8,11 +8,12 @@ import pytest
 
 from hf_galaxy import load_tree
 from hf_galaxy.errors import BadInput
+from hf_galaxy.files import Share
 from hf_galaxy.importing import writer
 from hf_galaxy.importing.counts import Statistics
 from hf_galaxy.importing.plan import plan
 from hf_galaxy.publishing.dataset_card import Prose
-from hf_galaxy.publishing.publication import Part, left_out, load_statistics, publish, publish_part, rename
+from hf_galaxy.publishing.publication import left_out, load_statistics, publish, publish_part, rename
 from tests.galaxies import Rows
 
 COMMAND = "python publish_dataset.py"
@@ -86,11 +87,11 @@ def test_the_folder_of_another_command_is_refused(folder):
 def test_parts_that_several_machines_write_are_finished_by_one(folder, tmp_path, monkeypatch):
     source = Gaps(60, campaigns=["gz_rings" if i % 3 else "gz2" for i in range(60)])
     planned, out = plan(source), tmp_path / "again"
-    galaxies = [publish_part(source, planned, out, Part.parse(f"{k}/4")) for k in (2, 1, 4)]
+    galaxies = [publish_part(source, planned, out, Share.parse(f"{k}/4")) for k in (2, 1, 4)]
     assert sum(galaxies) < 54, "the third part is still missing"
     assert not out.exists()
     with pytest.raises(BadInput, match="holds the finished files of an interrupted publication with other"):
-        publish_part(Gaps(61), plan(Gaps(61)), out, Part.parse("1/4"))
+        publish_part(Gaps(61), plan(Gaps(61)), out, Share.parse("1/4"))
     write = writer.write_shards
 
     def meanwhile(*arguments):
@@ -98,11 +99,11 @@ def test_parts_that_several_machines_write_are_finished_by_one(folder, tmp_path,
         with pytest.raises(BadInput, match="another command writes a part of it at this moment"):
             publish(source, planned, out, PROSE, "data/rings", COMMAND)
         with pytest.raises(BadInput, match="another command writes this part of it at this moment"):
-            publish_part(source, planned, out, Part.parse("3/4"))
+            publish_part(source, planned, out, Share.parse("3/4"))
         return write(*arguments)
 
     monkeypatch.setattr(writer, "write_shards", meanwhile)
-    galaxies.append(publish_part(source, planned, out, Part.parse("3/4")))
+    galaxies.append(publish_part(source, planned, out, Share.parse("3/4")))
     assert sum(galaxies) == 54
     monkeypatch.setattr(writer, "write_shards", write)
     monkeypatch.setattr(source, "batch", None)  # all rows are made
@@ -110,12 +111,6 @@ def test_parts_that_several_machines_write_are_finished_by_one(folder, tmp_path,
     for file in (file for file in folder.rglob("*") if file.is_file()):
         assert (out / file.relative_to(folder)).read_bytes() == file.read_bytes()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["again", "rings"], "no lock is left"
-
-
-@pytest.mark.parametrize("text", ["0/4", "5/4", "1", "1/0", "a/b", "1/4/4", "\u0661/4"])
-def test_a_part_that_is_none_is_refused(text):
-    with pytest.raises(BadInput, match="is no part such as 3/16"):
-        Part.parse(text)
 
 
 def test_an_interrupted_publication_is_resumed(folder, tmp_path):
