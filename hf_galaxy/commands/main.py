@@ -16,7 +16,7 @@ GROUPS = {
     "Data": ("cutouts", "publish", "check", "combine", "overlap"),
     "Train": ("finetune", "pretrain", "sweep", "launch"),
     "Use a model": ("predict", "embed", "evaluate", "calibrate", "familiarity", "export", "push", "space"),
-    "Measure": ("prevalence", "fit", "budget", "benchmark", "pack"),
+    "Measure": ("prevalence", "degrade", "fit", "budget", "benchmark", "pack"),
 }
 COMMANDS = tuple(name for names in GROUPS.values() for name in names)
 SHELLS = ("bash", "zsh", "tcsh")

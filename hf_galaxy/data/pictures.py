@@ -201,14 +201,10 @@ class Rendering:
 
     def _decode(self, kind: str, opened: Any) -> Image.Image:
         """The whole picture, L or RGB, of what `_opened` gives."""
-        if kind in ("fits1", "fits3"):
-            values = opened()
-            # FITS counts rows from the bottom, pictures from the top.
-            return self.stretched(values.reshape(int(kind[-1]), *values.shape[-2:])[:, ::-1])
+        if (values := _values_of(kind, opened)) is not None:
+            return self.stretched(values)
         picture = opened
         picture.load()
-        if kind == "png16":
-            return self.stretched(np.asarray(picture)[None])
         if picture.has_transparency_data or picture.mode != "L":
             picture = to_rgb(picture)
         picture.info = {}  # else Pillow writes the colour profile, which no longer applies
@@ -303,6 +299,26 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
         picture = Image.alpha_composite(black, picture.convert("RGBA"))
     return picture.convert("RGB")
+
+
+def linear_values(content: bytes, name: str = "") -> np.ndarray | None:
+    """(1 or 3, height, width) what a file holds before it is stretched, from the top; None: its pixels have 8 bits.
+
+    Raises:
+        BadInput: it cannot be read.
+    """
+    with reading(name):
+        kind, opened, _ = _opened(_expanded(content))
+        return _values_of(kind, opened)
+
+
+def _values_of(kind: str, opened: Any) -> np.ndarray | None:
+    """As `linear_values`, of what `_opened` gives."""
+    if kind in ("fits1", "fits3"):
+        values = opened()
+        # FITS counts rows from the bottom, pictures from the top.
+        return values.reshape(int(kind[-1]), *values.shape[-2:])[:, ::-1]
+    return np.asarray(opened)[None] if kind == "png16" else None
 
 
 def kind_of(content: bytes, name: str = "") -> str:

@@ -7,7 +7,6 @@ import re
 import reprlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -362,16 +361,19 @@ class Reader(Dataset):
         part = self.parts[p]
         ids, rows, pictures, unreadable = [], [], [], []
         source = self.sources[part.source]
-        picture_of = self.published if isinstance(source, DatasetSplit) else partial(self.decoded, planes=source.bands)
         for row, (name, content) in enumerate(source.read(first, end, part.end), first):
             try:
-                pictures.append(picture_of(content))
+                pictures.append(self.picture(source, row, name, content))
                 ids.append(name)
                 rows.append(row)
             except UNREADABLE as error:
                 unreadable.append((name, ADDRESS.sub("", " ".join(str(error).split()))))
         pixels = to_canvases(pictures, self.framing) if pictures else None
         return {"ids": ids, "rows": rows, "pixels": pixels, "unreadable": unreadable}
+
+    def picture(self, source: Source, row: int, name: str, content: Any) -> np.ndarray:
+        """What is predicted of a galaxy: as `decoded`, or `published` if a dataset holds it."""
+        return self.published(content) if isinstance(source, DatasetSplit) else self.decoded(content, source.bands)
 
     def published(self, content: bytes | None) -> np.ndarray:
         """As `decoded`, of what a dataset holds: it is rendered already."""

@@ -7,7 +7,7 @@ batch do not depend on the number of threads. That was observed for batches of 1
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.pixels import DEFAULT
-from hf_galaxy.data.views import eval_view
+from hf_galaxy.data.views import Framing, eval_view
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import Share, whole_file
 from hf_galaxy.models.ensemble import Views, turned_views
@@ -97,6 +97,7 @@ class Predictor:
         workers: processes that decode pictures; at most one for a dataset, since each would read all of it.
         rendering: how files and pictures in memory become pictures such as those of its training set.
         views: of each galaxy that are predicted (`ensemble.turned_views`).
+        reader: what reads the pictures.
     """
 
     models: Sequence[GalaxyPreTrainedModel]
@@ -107,6 +108,7 @@ class Predictor:
     workers: int = 1
     rendering: Rendering = DEFAULT
     views: Views = 1
+    reader: Callable[[list[Source], list[Part], Framing, Rendering], Reader] = Reader
 
     def table_columns(self, sources: list[Source]) -> list[Column]:
         """All columns of the tables, in their order."""
@@ -145,7 +147,7 @@ class Predictor:
         if len(tasks) < 2:  # nobody waits for the next batch
             workers = 0
         accelerator = self.accelerator
-        reader = Reader(sources, parts, self.models[0].config.framing, self.rendering)
+        reader = self.reader(sources, parts, self.models[0].config.framing, self.rendering)
         pinned = accelerator.device.type == "cuda"
         batches = DataLoader(reader, None, sampler=tasks, num_workers=workers, pin_memory=pinned)
         # One progress bar, of the first process, which has as many parts as the others, or one more.
