@@ -59,6 +59,7 @@ def predict(
     workers: int = 1,
     precision: str | None = None,
     cpu: bool = False,
+    runtime: str = "torch",
     rendering: Rendering | Mapping[str, Any] | None = None,
     images: str | Path | Sequence[str | Path] | None = None,
     image_column: str | None = None,
@@ -102,6 +103,7 @@ def predict(
         workers: processes that decode pictures; at most one for a published dataset.
         precision: "no", "bf16" or "fp16"; None: that of `accelerate config`.
         cpu: predict on the CPU even if there is a GPU.
+        runtime: "onnx" computes the network with ONNX Runtime, which is faster on CPUs; it exports the model first, once.
         rendering: how files, and pictures in memory, become pictures such as those of the training set: stretch, part and size of each. None:
             as it was for the training set, as far as its card says so. A dictionary has some other values, such as {"stretch": "sqrt"}; a
             `data.pictures.Rendering` has all of them. The pictures of a published dataset have been rendered, and are as they are; so name it,
@@ -134,7 +136,7 @@ def predict(
         skip_missing=skip_missing, skip_bad_pictures=skip_bad_pictures, same_galaxy_arcsec=same_galaxy_arcsec
     )
     joining = dict(join=join, on=on, on_sky=on_sky)
-    computing = dict(keep=keep, views=views, embeddings_dtype=embeddings_dtype)
+    computing = dict(keep=keep, views=views, embeddings_dtype=embeddings_dtype, runtime=runtime)
     given = _options(
         {**reading, **skipping, **joining, **computing}, split, batch_size, workers, precision, cpu, rendering
     )
@@ -159,9 +161,9 @@ def predict(
         familiarity = Familiarity.of_run(names[0]) if wanted["ood"] and has_file else None
         members = len(models) * inference.views
         columns = PredictionColumns(models[0], wanted["credible"], wanted["answers"], familiarity, members)
-        predictor = inference.predictor(models, names, accelerator, columns, embeddings)
-        sources = _sources(data, inference.for_model(models[0].config.bands), joined, predictor)
         with _as_they_were(models):
+            predictor = inference.predictor(models, names, accelerator, columns, embeddings)
+            sources = _sources(data, inference.for_model(models[0].config.bands), joined, predictor)
             return _table(predictor, sources) if out is None else _folder(predictor, sources, Path(out), formats)
 
 
@@ -181,6 +183,7 @@ def embed(
     workers: int = 1,
     precision: str | None = None,
     cpu: bool = False,
+    runtime: str = "torch",
     rendering: Rendering | Mapping[str, Any] | None = None,
     images: str | Path | Sequence[str | Path] | None = None,
     image_column: str | None = None,
@@ -200,8 +203,8 @@ def embed(
     Args:
         model: a run folder or its Hub id, a `Run`, a loaded model; or a pretrained backbone: a timm model name with its tag
             ("convnext_atto.d2_in1k"), "hf_hub:ORG/NAME", "transformers:FOLDER_OR_HUB_ID", or a file of timm weights.
-        data, out, config, split, keep, views, embeddings_dtype, batch_size, workers, precision, cpu, rendering, images, image_column, id_column, bands,
-            skip_missing, skip_bad_pictures, same_galaxy_arcsec, join, on, on_sky: as of `predict`.
+        data, out, config, split, keep, views, embeddings_dtype, batch_size, workers, precision, cpu, runtime, rendering, images, image_column, id_column,
+            bands, skip_missing, skip_bad_pictures, same_galaxy_arcsec, join, on, on_sky: as of `predict`.
         backbone: architecture of a file of weights.
         image_size: side of the backbone's input in pixels; by default that of the run, else 224.
 
@@ -222,7 +225,7 @@ def embed(
         skip_missing=skip_missing, skip_bad_pictures=skip_bad_pictures, same_galaxy_arcsec=same_galaxy_arcsec
     )
     joining = dict(join=join, on=on, on_sky=on_sky)
-    computing = dict(keep=keep, views=views, embeddings_dtype=embeddings_dtype)
+    computing = dict(keep=keep, views=views, embeddings_dtype=embeddings_dtype, runtime=runtime)
     given = _options(
         {**reading, **skipping, **joining, **computing}, split, batch_size, workers, precision, cpu, rendering
     )
@@ -236,9 +239,9 @@ def embed(
         if found and (backbone, image_size) != (None, None):
             raise BadInput("backbone and image_size: a loaded model has its own")
         loaded, name = found or (backbone_of(str(model), backbone, image_size), str(model))
-        predictor = inference.predictor([loaded], [name], accelerator, None, embeddings=True)
-        sources = _sources(data, inference.for_model(loaded.config.bands), joined, predictor)
         with _as_they_were([loaded]):
+            predictor = inference.predictor([loaded], [name], accelerator, None, embeddings=True)
+            sources = _sources(data, inference.for_model(loaded.config.bands), joined, predictor)
             if out is not None:
                 return _folder(predictor, sources, Path(out))
             table = _table(predictor, sources)

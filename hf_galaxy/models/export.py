@@ -175,19 +175,33 @@ def check_onnx_file(out: Path) -> None:
     """
     if out.suffix != ".onnx":
         raise BadInput(f"--out {out}: the name of an ONNX file must end in .onnx")
-    try:
-        import onnx
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise BadInput(f"ONNX needs {error.name}, which is not installed: pip install 'hf_galaxy[onnx]'") from error
+    check_onnx_installed("ONNX")
     if out.is_file():
+        import onnx
+
         try:
             if onnx.load(out, load_external_data=False).producer_name == MADE_BY:
                 return
         except Exception as error:  # the reader raises many kinds of errors for other files
             raise BadInput(f"--out {out}: exists and cannot be read as ONNX; choose another") from error
     check_new(out)
+
+
+def check_onnx_installed(what: str) -> None:
+    """Check that ONNX files can be written and run.
+
+    Args:
+        what: needs it, for the message.
+
+    Raises:
+        BadInput: a package is missing.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise BadInput(f"{what} needs {error.name}, which is not installed: pip install 'hf_galaxy[onnx]'") from error
 
 
 def export_onnx(model: GalaxyPreTrainedModel, record: RunRecord, out: Path) -> dict[str, float]:

@@ -3,7 +3,7 @@ H and W of a picture, S side of the view.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +23,9 @@ from hf_galaxy.plain_json import mapping_in
 
 if TYPE_CHECKING:
     import onnxruntime
+
+    from hf_galaxy.models.model import GalaxyPreTrainedModel
+    from hf_galaxy.reports.run_record import RunRecord
 
 CONFIG = "config.json"
 # An exported file depends on these besides the run.
@@ -83,17 +86,13 @@ class FastModel:
         if tree is None:
             raise BadInput(f"{run}: does not predict votes")
         self.tree = DecisionTree.from_dict(tree)
-        file = (cache or Path(constants.HF_HOME) / "hf_galaxy") / f"{digest}.onnx"
-        if not file.exists():
-            with _locked(file):
-                if not file.exists():  # another process may have exported it meanwhile
-                    from hf_galaxy.models.export import export_onnx
-                    from hf_galaxy.models.start import load_run
-
-                    remove_partial(file.parent.glob(f".{file.name}.*"))
-                    export_onnx(*load_run(self.folder), file)
-        self._session = _session(file, threads)
+        self._session = session_of(exported(digest, self._model, cache), threads)
         self._names = [output.name for output in self._session.get_outputs()]
+
+    def _model(self) -> "tuple[GalaxyPreTrainedModel, RunRecord]":
+        from hf_galaxy.models.start import load_run
+
+        return load_run(self.folder)
 
     def view(self, pixels: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 RGB -> (3, S, S) float32 in [0, 1], the same as in hf-galaxy predict."""
@@ -116,10 +115,37 @@ def _folder_of(run: str | Path) -> Path:
 
 def _digest(folder: Path) -> str:
     """A digest of all that an exported file depends on."""
+    return export_digest((folder / name).read_bytes() for name in (CONFIG, SAFETENSORS))
+
+
+def export_digest(model: Iterable[bytes]) -> str:
+    """A digest of all that an exported file depends on: what describes the model, the libraries and our own code."""
     digest = hashlib.sha256(" ".join(f"{name} {version(name)}" for name in LIBRARIES).encode())
-    for file in (folder / CONFIG, folder / SAFETENSORS, *(PACKAGE / f"{name}.py" for name in OURS)):
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    for content in (*model, *((PACKAGE / f"{name}.py").read_bytes() for name in OURS)):
+        digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()[:32]
+
+
+def exported(digest: str, load: "Callable[[], tuple[GalaxyPreTrainedModel, RunRecord]]", cache: Path | None) -> Path:
+    """The file of an exported model, which is made if it is not there.
+
+    Args:
+        digest: of all that it depends on (`export_digest`).
+        load: gives the model to export, with its record.
+        cache: a folder; None: hf_galaxy in the cache of Hugging Face.
+
+    Raises:
+        BadInput: the cache cannot be written; or as `export_onnx`.
+    """
+    file = (cache or Path(constants.HF_HOME) / "hf_galaxy") / f"{digest}.onnx"
+    if not file.exists():
+        with _locked(file):
+            if not file.exists():  # another process may have exported it meanwhile
+                from hf_galaxy.models.export import export_onnx
+
+                remove_partial(file.parent.glob(f".{file.name}.*"))
+                export_onnx(*load(), file)
+    return file
 
 
 @contextmanager
@@ -135,7 +161,8 @@ def _locked(file: Path) -> Iterator[None]:
         yield
 
 
-def _session(file: Path, threads: int) -> "onnxruntime.InferenceSession":
+def session_of(file: Path, threads: int) -> "onnxruntime.InferenceSession":
+    """An exported model, to be run on a CPU with so many threads; raises BadInput if the file is damaged."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
