@@ -9,12 +9,12 @@ from typing import Annotated
 import tyro
 
 from hf_galaxy.command_line import Command, OutputPath
-from hf_galaxy.commands.predict import Inference, report, write
+from hf_galaxy.commands.predict import InParts, report, write
 from hf_galaxy.files import check_new
 
 
 @dataclass(frozen=True, kw_only=True)
-class Embed(Inference):
+class Embed(InParts):
     """Write the features of a backbone, one row per galaxy, in Parquet files. An interrupted command resumes when it is run again."""
 
     model: Annotated[str, tyro.conf.arg(aliases=("--start", "--run"))]

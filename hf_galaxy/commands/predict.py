@@ -49,8 +49,6 @@ class Inference(Reading):
     """Predict on the CPU even if there is a GPU."""
     runtime: Literal["torch", "onnx"] = "torch"
     """What computes the network: torch; or ONNX Runtime, which is faster on CPUs and equal to 1e-4 of the largest value. It needs pip install 'hf_galaxy[onnx]', and exports the model first, once, in 10 to 60 seconds."""
-    part: str | None = None
-    """Write only a part of the files, such as 3/16, the third of sixteen: several machines that share the folder of --out write parts at the same time. Afterwards the same command without --part finishes the folder."""
     crop: float | None = None
     """Share of a picture's shorter side that is kept, as a square from its centre; by default that of the model's training set."""
     size: int | None = None
@@ -75,16 +73,7 @@ class Inference(Reading):
         if self.batch_size < 1:
             raise BadInput("--batch-size must be at least 1")
         check_processes("--workers", self.workers, least=0)
-        self.share()
         self.rendering()
-
-    def share(self) -> Share | None:
-        """What `part` names of the files; None: all of them, and what stands beside them.
-
-        Raises:
-            BadInput: it names no part.
-        """
-        return Share.parse(self.part) if self.part else None
 
     def start(self) -> "Accelerator":
         """The accelerator; raises as `check`."""
@@ -151,7 +140,28 @@ class Inference(Reading):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predict(Inference):
+class InParts(Inference):
+    """Inference whose files several commands may share out among themselves."""
+
+    part: str | None = None
+    """Write only a part of the files, such as 3/16, the third of sixteen: several machines that share the folder of --out write parts at the same time. Afterwards the same command without --part finishes the folder."""
+
+    def check(self) -> None:
+        """As of `Inference`."""
+        super().check()
+        self.share()
+
+    def share(self) -> Share | None:
+        """What `part` names of the files; None: all of them, and what stands beside them.
+
+        Raises:
+            BadInput: it names no part.
+        """
+        return Share.parse(self.part) if self.part else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict(InParts):
     """Write the predictions of a run, one row per galaxy, in Parquet files. An interrupted command resumes when it is run again."""
 
     run: RunNames
