@@ -101,6 +101,8 @@ def _read(file: Path, modified: int, size: int) -> dict[str, dict]:
 
     try:
         rows = parquet.read_table(file).to_pylist()
+        if not all(isinstance(row[NAME], str) for row in rows):
+            raise ValueError(f"a {NAME} is no text")
         return {row.pop(NAME): {key: json.loads(text) for key, text in row.items() if text is not None} for row in rows}
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise BadInput(f"{file}: cannot be read as records of a study ({error})") from error

@@ -100,3 +100,6 @@ def test_a_file_that_holds_no_records_is_refused(tmp_path):
     pd.DataFrame({"name": ["a"], "settings": ["{"]}).to_parquet(tmp_path / "broken.parquet")
     with pytest.raises(BadInput, match=r"broken\.parquet: cannot be read as records of a study"):
         read_records(tmp_path / "broken.parquet")
+    pd.DataFrame({"name": ["a", None]}).to_parquet(tmp_path / "unnamed.parquet")
+    with pytest.raises(BadInput, match=r"unnamed\.parquet: .*a name is no text"):
+        read_records(tmp_path / "unnamed.parquet")
