@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from hf_galaxy.decision_tree import DecisionTree, load_tree
     from hf_galaxy.errors import BadInput
     from hf_galaxy.models.configuration import GalaxyConfig
-    from hf_galaxy.models.model import GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes
+    from hf_galaxy.models.model import GalaxyForImageClassification, GalaxyForVotes
     from hf_galaxy.models.pipeline import GalaxyMorphologyPipeline
+    from hf_galaxy.models.regression import GalaxyForRegression
 
 __version__ = "0.1.0"
 __all__ = [
@@ -39,7 +40,7 @@ _MODULES = {
     "DecisionTree": "decision_tree",
     "GalaxyConfig": "models.configuration",
     "GalaxyForImageClassification": "models.model",
-    "GalaxyForRegression": "models.model",
+    "GalaxyForRegression": "models.regression",
     "GalaxyForVotes": "models.model",
     "GalaxyMorphologyPipeline": "models.pipeline",
     "Run": "calls.run",

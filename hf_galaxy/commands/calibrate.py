@@ -158,7 +158,7 @@ def _write(run: Path, out: Path, model: "GalaxyPreTrainedModel", record: "RunRec
         for file in itertools.chain.from_iterable(run.glob(pattern) for pattern in KEPT):
             shutil.copyfile(file, folder / file.name)
         model.config.save_pretrained(folder)
-        save_code(folder, type(model).__name__)  # that of before may know no calibration
+        save_code(folder, type(model))  # that of before may know no calibration
         write_figures_and_card(folder, record)
 
 

@@ -14,10 +14,10 @@ from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models.model import (
     GalaxyForImageClassification,
-    GalaxyForRegression,
     GalaxyForVotes,
     GalaxyPreTrainedModel,
 )
+from hf_galaxy.models.regression import GalaxyForRegression
 
 Views = Literal[1, 4, 8]
 LEAST = 1e-3  # precision of a mixture of certainties that contradict one another: any fraction is possible

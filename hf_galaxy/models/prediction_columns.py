@@ -16,11 +16,11 @@ from hf_galaxy.models.ensemble import combined
 from hf_galaxy.models.familiarity import THRESHOLD, Familiarity
 from hf_galaxy.models.model import (
     GalaxyForImageClassification,
-    GalaxyForRegression,
     GalaxyForVotes,
     GalaxyPreTrainedModel,
 )
 from hf_galaxy.models.morphology import credible_intervals
+from hf_galaxy.models.regression import GalaxyForRegression
 
 CLASS, SCORE, UNFAMILIAR = "class", "ood_score", "unfamiliar"
 

@@ -15,7 +15,8 @@ from types import ModuleType
 def _register_models() -> None:
     from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 
-    from hf_galaxy.models.model import GalaxyConfig, GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes
+    from hf_galaxy.models.model import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes
+    from hf_galaxy.models.regression import GalaxyForRegression
 
     AutoConfig.register("galaxy", GalaxyConfig)
     # One configuration, several models: from_pretrained takes the one that config.json names under "architectures".

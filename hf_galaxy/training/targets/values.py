@@ -14,7 +14,8 @@ import pyarrow as pa
 from hf_galaxy.data.targets import Rows
 from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.value_metrics import ConstantValues, ValueMetrics
-from hf_galaxy.models.model import GalaxyConfig, GalaxyForRegression
+from hf_galaxy.models.model import GalaxyConfig
+from hf_galaxy.models.regression import GalaxyForRegression
 from hf_galaxy.training.targets.columns import ColumnsTarget
 from hf_galaxy.training.targets.target import Before
 

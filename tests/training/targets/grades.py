@@ -13,7 +13,8 @@ import torch
 
 from hf_galaxy.data.targets import Rows
 from hf_galaxy.evaluation import bootstrap
-from hf_galaxy.models.model import GalaxyConfig, GalaxyForRegression
+from hf_galaxy.models.model import GalaxyConfig
+from hf_galaxy.models.regression import GalaxyForRegression
 from hf_galaxy.reports.target_report import TargetReport
 from hf_galaxy.training.targets.columns import ColumnsTarget
 
