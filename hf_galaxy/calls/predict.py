@@ -91,7 +91,7 @@ def predict(
         keep: columns of the galaxies, such as ["ra", "dec"], that follow those of the predictions.
         views: average over this number of views of each galaxy: 4 quarter turns, or 8, also mirrored.
         embeddings_dtype: with `embeddings`, "float16" in place of "float32".
-        credible: also give for each vote fraction the ends of its credible interval of this probability, `_low` and `_high`.
+        credible: also give for each vote fraction, or each value, the ends of its credible interval of this probability, `_low` and `_high`.
         answers: also give for each question the probability that it is asked, `QUESTION_asked`, and its most expected answer,
             `QUESTION_answer`; of classes the most probable one, `class`.
         ood: if the run has the file of `hf-galaxy familiarity`, give `ood_score`, how far a galaxy lies from those of the training, and
@@ -121,7 +121,7 @@ def predict(
     Returns:
         A table with a row for each galaxy. `dataset`, `split` and `id_str` identify it (a file in a folder by its name). For votes,
         each answer has an expected `_fraction` of the volunteers, from 0 to 1, and a `_concentration` of the Dirichlet distribution;
-        each class, or label, has a `_probability`; values have their names and units. All these numbers are float32. With `out`: its path;
+        each class, or label, has a `_probability`; values have their names and units, and a `_std`. All these numbers are float32. With `out`: its path;
         `datasets.load_dataset("parquet", data_files=f"{out}/*.parquet")` reads it.
 
     Raises:
@@ -160,7 +160,7 @@ def predict(
         has_file = not isinstance(several[0], GalaxyPreTrainedModel)
         familiarity = Familiarity.of_run(names[0]) if wanted["ood"] and has_file else None
         members = len(models) * inference.views
-        columns = PredictionColumns(models[0], wanted["credible"], wanted["answers"], familiarity, members)
+        columns = PredictionColumns(models[0], wanted["credible"], wanted["answers"], familiarity, members, models[1:])
         with _as_they_were(models):
             predictor = inference.predictor(models, names, accelerator, columns, embeddings)
             sources = _sources(data, inference.for_model(models[0].config.bands), joined, predictor)

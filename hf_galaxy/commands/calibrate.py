@@ -38,7 +38,7 @@ class Calibrate(VotesReading):
     out: OutputPath
     """Folder to create: a run folder with the same weights, whose predictions are calibrated wherever it is loaded."""
     dataset: str | None = None
-    """Dataset to calibrate for: a folder, table or Hub id with votes for at least one question of the model, or with its classes; by default that of the training."""
+    """Dataset to calibrate for: a folder, table or Hub id with votes for at least one question of the model, or with its classes or values; by default that of the training."""
     streaming: bool = False
     """Stream the dataset's Parquet files instead of copying all of them to a cache first."""
     split: str | None = None
@@ -74,7 +74,9 @@ def main(settings: Calibrate) -> None:
     with run_record.reading(settings.run / run_record.FILE):
         target = target_of(record, model.config)
     if not target.is_calibrated:
-        raise BadInput(f"--run {settings.run}: learnt {record.task}, and only votes and classes have a calibration")
+        raise BadInput(
+            f"--run {settings.run}: learnt {record.task}, and only votes, classes and values have a calibration"
+        )
     opened = open_for_run(
         settings.run, record, model.config, settings.dataset, VotesReading.of(vars(settings)), settings.streaming
     )

@@ -171,7 +171,7 @@ class Predict(InParts):
     out: OutputPath
     """Output folder, created by the command: part-*.parquet, _columns.md, which says what each column holds, and unreadable.csv if pictures cannot be read."""
     credible: float | None = None
-    """Also write for each vote fraction its credible interval of this probability, such as 0.9: columns _low and _high."""
+    """Also write for each vote fraction, or for each value, its credible interval of this probability, such as 0.9: columns _low and _high."""
     answers: bool = False
     """Also write for each question the probability that it is asked, QUESTION_asked, and its most expected answer, QUESTION_answer; of classes the most probable one, class."""
     ood: bool = True
@@ -282,7 +282,7 @@ def main(settings: Predict) -> None:
     models = [load_model(name) for name in settings.run]
     familiarity = Familiarity.of_run(settings.run[0]) if settings.ood else None
     members = len(models) * settings.views
-    columns = PredictionColumns(models[0], settings.credible, settings.answers, familiarity, members)
+    columns = PredictionColumns(models[0], settings.credible, settings.answers, familiarity, members, models[1:])
     predictor = settings.predictor(models, settings.run, accelerator, columns, settings.embeddings)
     reading = settings.for_model(models[0].config.bands)
     sources = sources_of(

@@ -1,5 +1,6 @@
 """Figures of merit of predicted values, beside those of the best constants. Legend: N, B galaxies, K values, R replicates."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -8,6 +9,7 @@ import torch
 
 from hf_galaxy.evaluation import bootstrap
 from hf_galaxy.evaluation.bootstrap import six_digits
+from hf_galaxy.evaluation.spread_metrics import Distributions, SpreadMetrics
 from hf_galaxy.losses import standardised_squared_error
 
 
@@ -59,11 +61,22 @@ class ValueMetrics:
     Args:
         names: of the K values.
         baseline: the constants of the training split.
+        distributions: from the outputs of a model to the distributions that it predicts, which are measured where batches have keys (`SpreadMetrics`);
+            None: it predicts values alone.
+        uncalibrated: of a calibrated model: from its distributions to those before the calibration, which are measured, too.
     """
 
-    def __init__(self, names: list[str], baseline: ConstantValues) -> None:
-        self.names, self.baseline = names, baseline
+    def __init__(
+        self,
+        names: list[str],
+        baseline: ConstantValues,
+        distributions: Callable[[Any], Distributions] | None = None,
+        uncalibrated: Callable[[Distributions], Distributions] | None = None,
+    ) -> None:
+        self.names, self.baseline, self.distributions, self.uncalibrated = names, baseline, distributions, uncalibrated
         self.sums: dict[str, torch.Tensor] = {}
+        unit = (baseline.mean.double().numpy(), baseline.std.double().numpy())
+        self.spreads = {which: SpreadMetrics(names, *unit) for which in ("model", "uncalibrated")}
 
     def update(self, batch: dict[str, torch.Tensor], outputs: Any) -> None:
         """Add a batch: `labels` (B, K) and perhaps `keys` (B,) of the batch, `values` (B, K) of the outputs."""
@@ -91,9 +104,19 @@ class ValueMetrics:
         for name, each in of_galaxies.items():
             self._add(name, each.sum(0))
         if "keys" in batch:
-            times = torch.from_numpy(bootstrap.counts(batch["keys"].cpu().numpy())).to(device, precise).T
+            counts = bootstrap.counts(batch["keys"].cpu().numpy())
+            self._measure_spread(batch["labels"], outputs, counts)
+            times = torch.from_numpy(counts).to(device, precise).T
             for name, each in of_galaxies.items():
                 self._add(f"{name} (R)", times @ each)
+
+    def _measure_spread(self, labels: torch.Tensor, outputs: Any, times: np.ndarray) -> None:
+        if self.distributions is None:
+            return
+        predicted = self.distributions(outputs)
+        self.spreads["model"].update(labels, predicted, times)
+        if self.uncalibrated is not None:
+            self.spreads["uncalibrated"].update(labels, self.uncalibrated(predicted), times)
 
     def _add(self, name: str, values: torch.Tensor) -> None:
         self.sums[name] = self.sums.get(name, 0) + values
@@ -105,7 +128,8 @@ class ValueMetrics:
         return self
 
     def __add__(self, other: "ValueMetrics") -> "ValueMetrics":
-        joined = ValueMetrics(self.names, self.baseline)
+        joined = ValueMetrics(self.names, self.baseline, self.distributions, self.uncalibrated)
+        joined.spreads = {which: each + other.spreads[which] for which, each in self.spreads.items()}
         for part in (self, other):
             for name, values in part.sums.items():
                 joined._add(name, values)
@@ -130,8 +154,14 @@ class ValueMetrics:
                 name: {"galaxies": int(self.sums["known"][k])} | {f: both(f, k) for f in ("rmse", "mae", "r2")}
                 for k, name in enumerate(self.names)
             },
+            **({"calibration": self._calibration()} if self.spreads["model"].sums else {}),
             **({"bootstrap": self._bootstrap()} if "galaxies (R)" in self.sums else {}),
         }
+
+    def _calibration(self) -> dict:
+        """That of the model (`SpreadMetrics.compute`); of a calibrated one, `uncalibrated` has the figures without that."""
+        model, before = (each.compute() if each.sums else None for each in self.spreads.values())
+        return model | ({} if before is None else {"uncalibrated": before})  # type: ignore[operator]
 
     def _bootstrap(self) -> dict:
         """The model's figures in each replicate, rounded to six digits; None where too few galaxies count."""

@@ -5,8 +5,11 @@ multinomial likelihood of a fraction (up to a constant),
 
     x_i' = s_q x_i + t_i
 
-Of classes, the logits are divided by one temperature (Guo et al. 2017, huggingface.co/papers/1706.04599). `config.calibration` holds these
-numbers, by name: "scales" and "shifts", or "temperature" and for how many "classes" it is. Legend: B galaxies, A answers, Q questions.
+Of classes, the logits are divided by one temperature (Guo et al. 2017, huggingface.co/papers/1706.04599). Of values, each has a scale and a
+shift of the logarithm x of the scale of its distribution, which is Student's t, and its tail, 1 / degrees of freedom. `config.calibration` holds
+these numbers, by name: "scales" and "shifts", of values also "tails"; or "temperature" and for how many "classes" it is.
+
+Legend: B galaxies, A answers, Q questions, K values.
 """
 
 from collections.abc import Mapping
@@ -20,6 +23,9 @@ from hf_galaxy.losses import constant, question_of_answer
 
 MOST = 100.0  # of scales, shifts and temperatures: far beyond what is fitted
 LARGEST = 9.0  # |logarithm of a concentration|: beyond it float32 has too few digits for the likelihood
+TAIL = 1 / 8  # 1 / degrees of freedom of values before a calibration says it
+MOST_TAIL = 0.4  # with heavier tails a standard deviation says nothing
+RANGES = {"shifts": (-MOST, MOST), "tails": (0.0, MOST_TAIL)}
 
 
 def check_calibration(calibration: Any, numbers: Mapping[str, int | None]) -> None:
@@ -35,7 +41,7 @@ def check_calibration(calibration: Any, numbers: Mapping[str, int | None]) -> No
     good = isinstance(calibration, Mapping) and calibration.keys() == numbers.keys()
     for name, count in numbers.items() if good else ():
         values = [calibration[name]] if count is None else calibration[name]
-        least, most = (-MOST, MOST) if name == "shifts" else (1 / MOST, MOST)
+        least, most = RANGES.get(name, (1 / MOST, MOST))
         good &= isinstance(values, list | tuple) and len(values) == (count or 1)
         good = good and all(type(each) in (int, float) and least <= each <= most for each in values)
     if not good:
@@ -59,9 +65,7 @@ def _of_answers(
     calibration: Mapping[str, Any], tree: DecisionTree, like: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(A,) the scale and the shift of each answer, on the device and in the precision of another tensor."""
-    scales, shifts = (
-        constant(tuple(map(float, calibration[name])), like.device).to(like.dtype) for name in ("scales", "shifts")
-    )
+    scales, shifts = _numbers(calibration, like)
     return scales.index_select(0, question_of_answer(tree, like.device)), shifts
 
 
@@ -70,3 +74,39 @@ def calibrated_concentrations(
 ) -> torch.Tensor:
     """(B, A) concentrations -> (B, A), within what float32 can work with."""
     return calibrated_logs(concentrations.log(), calibration, tree).clamp(-LARGEST, LARGEST).exp()
+
+
+def calibrated_log_scales(logs: torch.Tensor, calibration: Mapping[str, Any]) -> torch.Tensor:
+    """(B, K) x -> (B, K) x' of values, in the same precision."""
+    scales, shifts = _numbers(calibration, logs)
+    return logs * scales + shifts
+
+
+def uncalibrated_log_scales(logs: torch.Tensor, calibration: Mapping[str, Any]) -> torch.Tensor:
+    """(B, K) x' -> (B, K) x of values."""
+    scales, shifts = _numbers(calibration, logs)
+    return (logs - shifts) / scales
+
+
+def std_of(logs: torch.Tensor, tails: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
+    """(B, K) standard deviations of Student's t distributions.
+
+    Args:
+        logs: (B, K) x, logarithms of their scales in the unit.
+        tails: (K,) or (B, K), 1 / degrees of freedom.
+        unit: (K,) of the scales.
+    """
+    return unit * (logs - 0.5 * torch.log1p(-2 * tails)).exp()
+
+
+def log_scales_of(std: torch.Tensor, tails: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
+    """(B, K) x: the inverse of `std_of`."""
+    return (std / unit).log() + 0.5 * torch.log1p(-2 * tails)
+
+
+def _numbers(calibration: Mapping[str, Any], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scales and shifts, on the device and in the precision of another tensor."""
+    scales, shifts = (
+        constant(tuple(map(float, calibration[name])), like.device).to(like.dtype) for name in ("scales", "shifts")
+    )
+    return scales, shifts

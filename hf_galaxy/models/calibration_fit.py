@@ -1,4 +1,4 @@
-"""Fits the numbers of a calibration (`calibration`) to votes or labels of galaxies that a model was not trained on.
+"""Fits the numbers of a calibration (`calibration`) to votes or labels of galaxies that a model was not trained on; to values, see `spread_fit`.
 
 They maximise the likelihood of the votes together with a prior: the logarithms of scales and temperature, and the shifts, are normal
 around 0 with a standard deviation of PRIOR_STDS. So the calibration of a question with few galaxies stays near none. Which prior is better, for
@@ -7,7 +7,7 @@ a survey like that of the training or for a very different one, and whether a ca
 Legend: N galaxies, A answers, Q questions, C classes.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -33,8 +33,9 @@ class FittedCalibration:
         numbers: as `config.calibration` holds them.
         galaxies: that it was fitted to.
         gain: (N,) by cross-validation, how much lower the negative log-likelihood of each galaxy is with a calibration, in nats.
-        predictions: (N, A) x', or (N, C) logits, of each galaxy with the calibration of the other folds.
+        predictions: (N, A) x', or (N, C) logits, or as of `spread_fit.fit_values`, of each galaxy with the calibration of the other folds.
         prior_std: that of PRIOR_STDS with the larger gain.
+        needed: without it the model does not say how certain it is, or says what nobody has tried on such galaxies.
     """
 
     numbers: dict[str, Any]
@@ -42,11 +43,12 @@ class FittedCalibration:
     gain: np.ndarray
     predictions: np.ndarray
     prior_std: float
+    needed: bool = False
 
     @property
     def helps(self) -> bool:
-        """Whether the galaxies that it was not fitted to are more likely with it. By however little: the prior keeps it from doing much harm."""
-        return bool(self.gain.mean() > 0)
+        """Whether it is needed, or the galaxies that it was not fitted to are more likely with it. By however little: the prior keeps it from doing much harm."""
+        return self.needed or bool(self.gain.mean() > 0)
 
 
 class VoteLikelihood:
@@ -114,14 +116,14 @@ def fit_votes(x: np.ndarray, likelihood: VoteLikelihood, keys: np.ndarray) -> Fi
             by_scale = scales * np.add.reduceat((by_x * own).sum(0), likelihood.starts)
             return nll.sum(), np.concatenate([by_scale, by_x.sum(0)])
 
-        return _most_likely(loss, questions + x.shape[1], prior_std)
+        return most_likely(loss, prior_std, [(-LIMIT, LIMIT)] * (questions + x.shape[1]))
 
     def nll(x: np.ndarray) -> np.ndarray:
         return likelihood(x)[0].sum(1)
 
-    best = _best(fit, apply, nll, x, keys)
+    best = best_fit(fit, apply, nll, x, keys)
     scales, shifts = np.exp(best.numbers[:questions]), best.numbers[questions:]
-    numbers = {"scales": _rounded(scales), "shifts": _rounded(shifts)}
+    numbers = {"scales": rounded(scales), "shifts": rounded(shifts)}
     return FittedCalibration(numbers, len(x), best.gain, best.predictions, best.prior_std)
 
 
@@ -149,15 +151,15 @@ def fit_classes(logits: np.ndarray, labels: np.ndarray, keys: np.ndarray) -> Fit
             excess = (softmax(cooled, axis=1) * cooled).sum(1) - np.take_along_axis(cooled, right[:, None], 1)[:, 0]
             return nll(cooled, right).sum(), np.array([-excess.sum()])
 
-        return _most_likely(loss, 1, prior_std)
+        return most_likely(loss, prior_std, [(-LIMIT, LIMIT)])
 
-    best = _best(fit, apply, nll, logits, keys)
-    [temperature] = _rounded(np.exp(best.numbers))
+    best = best_fit(fit, apply, nll, logits, keys)
+    [temperature] = rounded(np.exp(best.numbers))
     numbers = {"temperature": temperature, "classes": logits.shape[1]}
     return FittedCalibration(numbers, len(labels), best.gain, best.predictions, best.prior_std)
 
 
-class _Best(NamedTuple):
+class BestFit(NamedTuple):
     """Numbers fitted to all galaxies, and as in `FittedCalibration`."""
 
     numbers: np.ndarray
@@ -166,10 +168,10 @@ class _Best(NamedTuple):
     prior_std: float
 
 
-def _best(
+def best_fit(
     fit: Callable[[np.ndarray, float], np.ndarray], apply: Callable, nll: Callable[[np.ndarray], np.ndarray], x: np.ndarray,
     keys: np.ndarray,
-) -> _Best:  # fmt: skip
+) -> BestFit:  # fmt: skip
     """The fit with the better prior, by what galaxies gain that are left out of it."""
     with np.errstate(over="ignore"):  # arithmetic is modulo 2**64
         folds = split_mix(keys.astype(np.uint64) + GOLDEN) % np.uint64(FOLDS)
@@ -181,18 +183,19 @@ def _best(
             predictions[held_out] = apply(fit(~held_out, prior_std), x[held_out])
         tried.append((before - nll(predictions), predictions, prior_std))
     gain, predictions, prior_std = max(tried, key=lambda each: each[0].sum())
-    return _Best(fit(np.ones(len(x), bool), prior_std), gain, predictions, prior_std)
+    return BestFit(fit(np.ones(len(x), bool), prior_std), gain, predictions, prior_std)
 
 
-def _most_likely(loss: Callable[[np.ndarray], tuple[float, np.ndarray]], count: int, prior_std: float) -> np.ndarray:
-    """The numbers with the largest posterior probability, from their negative log-likelihood and its gradient."""
+def most_likely(
+    loss: Callable[[np.ndarray], tuple[float, np.ndarray]], prior_std: float, bounds: Sequence[tuple[float, float]]
+) -> np.ndarray:
+    """The numbers with the largest posterior probability within bounds, from their negative log-likelihood and its gradient."""
 
     def with_prior(numbers: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = loss(numbers)
         return value + (numbers**2).sum() / (2 * prior_std**2), gradient + numbers / prior_std**2
 
-    bounds = [(-LIMIT, LIMIT)] * count
-    return minimize(with_prior, np.zeros(count), jac=True, method="L-BFGS-B", bounds=bounds).x
+    return minimize(with_prior, np.zeros(len(bounds)), jac=True, method="L-BFGS-B", bounds=bounds).x
 
 
 def composed(first: Mapping[str, Any] | None, second: Mapping[str, Any], tree: DecisionTree | None) -> dict[str, Any]:
@@ -203,12 +206,13 @@ def composed(first: Mapping[str, Any] | None, second: Mapping[str, Any], tree: D
     """
     if first is None:
         return dict(second)
-    if tree is None:
-        return dict(second) | {"temperature": _rounded([first["temperature"] * second["temperature"]])[0]}
+    if tree is None and "temperature" in first:
+        return dict(second) | {"temperature": rounded([first["temperature"] * second["temperature"]])[0]}
     scales, shifts = (np.array(second[name]) for name in ("scales", "shifts"))
-    shifts = scales[tree.question_of_answer] * first["shifts"] + shifts
-    return {"scales": _rounded(scales * first["scales"]), "shifts": _rounded(shifts)}
+    of_shifts = scales if tree is None else scales[tree.question_of_answer]
+    shifts = of_shifts * first["shifts"] + shifts
+    return dict(second) | {"scales": rounded(scales * first["scales"]), "shifts": rounded(shifts)}
 
 
-def _rounded(values: Iterable[float]) -> list[float]:
+def rounded(values: Iterable[float]) -> list[float]:
     return [float(f"{value:.{DIGITS}g}") for value in values]

@@ -24,12 +24,13 @@ class GalaxyConfig(PreTrainedConfig):
         image_size, crop: how pictures are framed (`views.Framing`).
         likelihood: of the votes, "dirichlet_multinomial" or "multinomial".
         head_activation: from outputs of the head to concentrations of the Dirichlet distributions: a name in `head_activation.HEAD_ACTIVATIONS`.
-        calibration: numbers that correct how certain the predictions of votes or classes are (`calibration`); None: none.
+        calibration: numbers that correct how certain the predictions of votes, classes or values are (`calibration`); None: none.
         label_smoothing: for classes, in training: the share of each label that is distributed over all classes.
         class_weights: for classes, in training: the weight of each class in the loss; None: all 1.
         values: for regression: their names, in the order of the outputs.
         unit_interval: for regression: the values and the outputs lie in [0, 1].
         value_mean, value_std: of each value, in its unit, for standardisation.
+        spread: for regression: the model has weights from which it predicts standard deviations.
         head_dropout: dropout rate of the features before the head; 0.2 as in Zoobot 2.
         drop_path: stochastic depth rate of the backbone.
         bands: of the fluxes that the model sees, in the order of its channels; None: red, green and blue of 8-bit pictures.
@@ -55,6 +56,7 @@ class GalaxyConfig(PreTrainedConfig):
     unit_interval: bool = False
     value_mean: list | tuple | None = None
     value_std: list | tuple | None = None
+    spread: bool = False
     head_dropout: float = 0.2
     drop_path: float = 0.0
     bands: list | tuple | None = None

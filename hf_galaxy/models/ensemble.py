@@ -1,6 +1,6 @@
 """Several predictions for each galaxy, by several runs or of several views of it, as one.
 
-Legend of shapes: M predictions for each galaxy, B galaxies, N numbers of a model, A answers, Q questions, S side of a view.
+Legend of shapes: M predictions for each galaxy, B galaxies, N numbers of a model, A answers, Q questions, K values, S side of a view.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,6 +20,7 @@ from hf_galaxy.models.model import (
 from hf_galaxy.models.regression import GalaxyForRegression
 
 Views = Literal[1, 4, 8]
+BISECTIONS = 30  # after which a quantile of a mixture has the precision of float32
 LEAST = 1e-3  # precision of a mixture of certainties that contradict one another: any fraction is possible
 
 
@@ -33,13 +34,14 @@ def turned_views(views: torch.Tensor, number: Views) -> Iterator[torch.Tensor]:
 def combined(numbers: np.ndarray, model: GalaxyPreTrainedModel) -> np.ndarray:
     """One prediction of several: of fractions, probabilities and values the mean.
 
-    Concentrations are those of `matched_dirichlets`. Values are followed by their standard deviations among the M, with M - 1.
+    Concentrations are those of `matched_dirichlets`. Standard deviations of values are those of the mixture of the M, by the law of total variance: the mean of
+    the variances plus the variance of the values. Values without them are followed by their standard deviations among the M, with M - 1.
 
     Args:
         numbers: (M, B, N) float32, as the model's `predictions` has them.
 
     Returns:
-        (B, N) float32, or (B, 2 N) of values.
+        (B, N) float32, or (B, 2 N) of values without standard deviations.
     """
     if len(numbers) == 1:
         return numbers[0]
@@ -47,6 +49,9 @@ def combined(numbers: np.ndarray, model: GalaxyPreTrainedModel) -> np.ndarray:
     parts = [exact.mean(axis=0)]
     if isinstance(model, GalaxyForVotes) and numbers.shape[2] > (count := len(model.tree.columns)):
         parts = [parts[0][:, :count], matched_dirichlets(exact[:, :, count:], model.tree)]
+    elif isinstance(model, GalaxyForRegression) and model.has_spread:
+        values, stds = np.split(exact, 2, axis=2)
+        parts = [values.mean(axis=0), np.sqrt((stds**2).mean(axis=0) + values.var(axis=0))]
     elif isinstance(model, GalaxyForRegression):
         parts.append(exact.std(axis=0, ddof=1))
     return np.concatenate(parts, axis=1).astype(np.float32)
@@ -72,6 +77,32 @@ def matched_dirichlets(concentrations: np.ndarray, tree: DecisionTree) -> np.nda
     within, total = (np.add.reduceat(each, starts, axis=-1) for each in (mean * (1 - mean), variance))
     precision = within / np.maximum(total, np.finfo(np.float64).tiny) - 1
     return mean * np.maximum(precision, LEAST)[:, question]
+
+
+def value_intervals(
+    values: np.ndarray, stds: np.ndarray, tails: np.ndarray, credible: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ends (B, K) of equal-tailed intervals of the mixture of M Student's t distributions.
+
+    Args:
+        values, stds: (M, B, K) float64, centres and standard deviations.
+        tails: (M, K) 1 / degrees of freedom.
+        credible: probability of the intervals.
+    """
+    from scipy.special import stdtr, stdtrit
+
+    freedom = 1 / np.maximum(tails, 1e-6)[:, None]
+    scales = stds * np.sqrt(1 - 2 * tails)[:, None]
+    ends = []
+    for probability in ((1 - credible) / 2, (1 + credible) / 2):
+        quantiles = values + scales * stdtrit(freedom, probability)
+        low, high = quantiles.min(axis=0), quantiles.max(axis=0)  # between which that of the mixture lies
+        for _ in range(BISECTIONS if len(values) > 1 else 0):
+            middle = (low + high) / 2
+            below = stdtr(freedom, (middle - values) / scales).mean(axis=0) < probability
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
+        ends.append((low + high) / 2)
+    return ends[0], ends[1]
 
 
 def check_members(

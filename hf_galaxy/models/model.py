@@ -101,6 +101,11 @@ class GalaxyPreTrainedModel(PreTrainedModel):
         set_checkpointing(self.backbone, enable, gradient_checkpointing_func, every_n_layers)
         self.gradient_checkpointing = enable
 
+    @property
+    def fitted_after_training(self) -> dict[str, torch.Tensor]:
+        """Further tensors to save, which came after the model was distributed over processes."""
+        return {}
+
     def freeze(self, parameters: Iterable[nn.Parameter]) -> None:
         """Exclude these from training. Modules all of whose parameters are frozen stay in evaluation mode, also after `train`:
         their batch norms keep their statistics, and they apply no dropout.
@@ -298,7 +303,10 @@ class GalaxyForImageClassification(GalaxyPreTrainedModel):
     def _is_of_another_head(config: GalaxyConfig) -> bool:
         """Whether its calibration is that of votes, or of other classes, whose backbone gets a new head here."""
         calibration, classes = config.calibration or {}, config.num_labels
-        if config.problem_type == "multi_label_classification" or calibration.keys() == {"scales", "shifts"}:
+        if config.problem_type == "multi_label_classification" or calibration.keys() - {"tails"} == {
+            "scales",
+            "shifts",
+        }:
             return True
         return "classes" in calibration and calibration["classes"] != classes
 

@@ -1,9 +1,10 @@
 """The columns of a table of predictions: what each holds, and how it follows from the numbers that a model predicts.
 
-Legend of shapes: M predictions for each galaxy, B galaxies, N numbers of a model (`prediction_columns`), A answers, Q questions, C classes.
+Legend of shapes: M predictions for each galaxy, B galaxies, N numbers of a model (`prediction_columns`), A answers, Q questions, C classes, K values.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_galaxy.errors import BadInput
-from hf_galaxy.models.ensemble import combined
+from hf_galaxy.models.ensemble import combined, value_intervals
 from hf_galaxy.models.familiarity import THRESHOLD, Familiarity
 from hf_galaxy.models.model import (
     GalaxyForImageClassification,
@@ -47,10 +48,11 @@ class PredictionColumns:
 
     Attributes:
         model: that predicts.
-        credible: probability of the credible intervals of vote fractions; None: without.
+        credible: probability of the credible intervals of vote fractions or of values; None: without.
         answers: with the probability that each question is asked, and its most expected answer; or with the most probable class.
         familiarity: with the score of how far galaxies lie from those of the training; None: without.
         members: number of predictions of each galaxy, by several runs or of several views (`ensemble`).
+        others: further runs whose predictions are combined with those of the model.
 
     Raises:
         BadInput: the model has no such columns, or two would have the same name.
@@ -61,17 +63,23 @@ class PredictionColumns:
     answers: bool = False
     familiarity: Familiarity | None = None
     members: int = 1
+    others: Sequence[GalaxyPreTrainedModel] = ()
 
     def __post_init__(self) -> None:
         model = self.model
         if self.credible is not None:
             if not 0 < self.credible < 1:
                 raise BadInput(f"--credible {self.credible:g}: must be a probability between 0 and 1, such as 0.9")
-            if not self._has_concentrations:
-                kind = "fractions alone" if isinstance(model, GalaxyForVotes) else "no votes"
+            if isinstance(model, GalaxyForRegression) and not model.has_spread:
                 raise BadInput(
-                    f"--credible {self.credible:g}: intervals are of vote fractions, from their Dirichlet distributions; this model predicts "
-                    f"{kind}: leave it out"
+                    f"--credible {self.credible:g}: this run predicts values without standard deviations: leave it out, or let hf-galaxy calibrate "
+                    "fit them"
+                )
+            if not (self._has_concentrations or isinstance(model, GalaxyForRegression)):
+                kind = "fractions alone" if isinstance(model, GalaxyForVotes) else "neither"
+                raise BadInput(
+                    f"--credible {self.credible:g}: intervals are of vote fractions, from their Dirichlet distributions, and of values; this model "
+                    f"predicts {kind}: leave it out"
                 )
         if self.answers and not (isinstance(model, GalaxyForVotes) or self._has_classes):
             raise BadInput(
@@ -100,7 +108,12 @@ class PredictionColumns:
     @cached_property
     def columns(self) -> list[Column]:
         """In their order: the numbers of the model, then what is asked for beside them."""
-        columns = self._of_votes(self.model) if isinstance(self.model, GalaxyForVotes) else self._of_outputs(self.model)
+        if isinstance(self.model, GalaxyForVotes):
+            columns = self._of_votes(self.model)
+        elif isinstance(self.model, GalaxyForRegression):
+            columns = self._of_values(self.model)
+        else:
+            columns = self._of_classes(self.model)
         if self.familiarity is not None:
             score = (
                 "distance from the training galaxies, by features and by pixels; at most 1 for "
@@ -112,15 +125,29 @@ class PredictionColumns:
             ]
         return columns
 
-    def _of_outputs(self, model: GalaxyPreTrainedModel) -> list[Column]:
-        meaning = "predicted value, in the unit of the training set"
-        if isinstance(model, GalaxyForImageClassification):
-            meaning = "probability of this label" if model.multi_label else "probability of this class"
-        names = model.prediction_columns
-        columns = [Column(name, pa.float32(), meaning, unit_of(name)) for name in names]
-        if self.members > 1 and isinstance(model, GalaxyForRegression):
-            spread = f"standard deviation among the {self.members} predictions of "
-            columns += [Column(f"{name}_std", pa.float32(), spread + name, unit_of(name)) for name in names]
+    def _of_values(self, model: GalaxyForRegression) -> list[Column]:
+        columns = {"": "predicted value, in the unit of the training set"}
+        if model.has_spread:
+            disagreement = f", with the disagreement of {self.members} predictions" if self.members > 1 else ""
+            columns["_std"] = f"standard deviation of the true {{}} around the predicted one{disagreement}"
+        elif self.members > 1:
+            columns["_std"] = (
+                f"standard deviation among the {self.members} predictions of {{}}; it is no error, which is larger"
+            )
+        if self.credible is not None:
+            for end, side in (("_low", "lower"), ("_high", "upper")):
+                columns[end] = (
+                    f"{side} end of the equal-tailed interval that holds the true {{}} with probability {self.credible:.4g}"
+                )
+        return [
+            Column(name + end, pa.float32(), meaning.format(name), unit_of(name))
+            for end, meaning in columns.items()
+            for name in model.columns
+        ]
+
+    def _of_classes(self, model: GalaxyPreTrainedModel) -> list[Column]:
+        meaning = "probability of this class" if self._has_classes else "probability of this label"
+        columns = [Column(name, pa.float32(), meaning) for name in model.prediction_columns]
         if self.answers:
             columns.append(Column(CLASS, pa.string(), "the most probable class"))
         return columns
@@ -168,11 +195,23 @@ class PredictionColumns:
             numbers: (M, B, N) float32, as the models predict them.
             scores: (B,) of `familiarity`.
         """
-        columns = self._arrays(combined(numbers, self.model))
+        together = combined(numbers, self.model)
+        if isinstance(self.model, GalaxyForRegression) and self.credible is not None:
+            together = np.concatenate([together, self._value_intervals(self.model, numbers)], axis=1)
+        columns = self._arrays(together)
         if scores is not None:
             unfamiliar = ~(scores <= THRESHOLD)  # NaN, too
             columns += [pa.array(scores.astype(np.float32)), pa.array(unfamiliar)]
         return columns
+
+    def _value_intervals(self, model: GalaxyForRegression, numbers: np.ndarray) -> np.ndarray:
+        """(B, 2 K) float32: the lower ends, then the upper ones."""
+        runs = [model, *self.others]
+        tails = np.repeat([each.tails for each in runs], self.members // len(runs), axis=0)  # type: ignore[attr-defined]
+        values, stds = np.split(numbers.astype(np.float64), 2, axis=2)
+        ends = value_intervals(values, stds, tails, self.credible or 0.0)
+        within = np.concatenate(ends, axis=1)
+        return (within.clip(0, 1) if model.config.unit_interval else within).astype(np.float32)
 
     def _arrays(self, numbers: np.ndarray) -> list[pa.Array]:
         arrays = [*numbers.T]

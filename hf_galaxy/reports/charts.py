@@ -241,3 +241,10 @@ def diagonals(panels: Sequence[Axes]) -> None:
     for axes in panels:
         axes.plot([0, 1], [0, 1], "--", color=GREY, lw=0.9, zorder=1)
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+
+
+def coverage(histogram: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Levels of central intervals, and the shares of what was observed in them, from a PIT histogram."""
+    half = len(histogram) // 2
+    levels = [2 * n / len(histogram) for n in range(half + 1)]
+    return levels, [sum(histogram[half - n : half + n]) for n in range(half + 1)]

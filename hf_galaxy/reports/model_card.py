@@ -63,8 +63,8 @@ def metrics_table(results: Results, task: str) -> str:
 def sections(record: RunRecord, report: TargetReport) -> Iterator[tuple[str, str]]:
     """Titles and texts of what there is to tell about the test split beside its table."""
     yield from report.sections(record)
-    if report.calibrated:
-        calibration = run_figures.calibration_of(record)
+    calibration = run_figures.calibration_of(record)
+    if calibration or report.calibrated:
         parts = ["Not measured."]
         if calibration:
             parts = [f"Measured on {run_figures.measured_on(record)}.", f"![Calibration]({run_figures.CALIBRATION})"]

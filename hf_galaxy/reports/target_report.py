@@ -62,7 +62,7 @@ class TargetReport:
         counts, figures: the columns of a table of parts: numbers of galaxies; figures, and their titles.
         studied: figures that scaling laws are fitted to, beside the loss.
         compared: figures by which benchmark tasks may be compared, the default first.
-        calibrated: the metrics have a `calibration`.
+        calibrated: the metrics of every such run have a `calibration`.
     """
 
     pipeline: ClassVar[str | None] = None

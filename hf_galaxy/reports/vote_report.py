@@ -6,7 +6,6 @@ Legend: `campaigns` of a calibration hold the `predicted` and observed (`given`)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hf_galaxy.reports import charts
@@ -201,14 +200,14 @@ class VoteReport(TargetReport):
                 if points:
                     panels[0].plot(*zip(*points, strict=True), ls="-", lw=1.2, ms=5, **look)
                 if covered and each["places"][0] is not None:
-                    panels[1].plot(*_coverage(each["places"]), ls="-", lw=1.2, ms=5, **look)
+                    panels[1].plot(*charts.coverage(each["places"]), ls="-", lw=1.2, ms=5, **look)
             charts.label_axes(figure, [panels[0]], ["Vote fractions"], "predicted fraction", "observed fraction")
             if covered:
                 title = "Intervals of predicted votes"
                 charts.label_axes(figure, [panels[1]], [title], "level of the central interval", "share of votes in it")
             before = _places_before(calibration)
             if covered and before:
-                panels[1].plot(*_coverage(before), ls=":", lw=1.4, color=charts.GREY)
+                panels[1].plot(*charts.coverage(before), ls=":", lw=1.4, color=charts.GREY)
             charts.diagonals(panels)
             return charts.png(figure, f"Calibration on {where}", [
                 charts.handle("calibrated", charts.GREY, ls="--", lw=0.9),
@@ -289,10 +288,3 @@ def _places_before(calibration: Results) -> list[float]:
     questions = calibration.get("uncalibrated", {}).get("questions", {}).values()
     histograms = [each["places"] for each in questions if each.get("places") and None not in each["places"]]
     return [sum(shares) / len(histograms) for shares in zip(*histograms, strict=True)]
-
-
-def _coverage(histogram: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Levels of central intervals, and the shares of votes in them, from a PIT histogram."""
-    half = len(histogram) // 2
-    levels = [2 * n / len(histogram) for n in range(half + 1)]
-    return levels, [sum(histogram[half - n : half + n]) for n in range(half + 1)]

@@ -1,4 +1,4 @@
-"""Calibrates the model of a run on galaxies that it was not trained on. Legend: N galaxies, A answers, C classes."""
+"""Calibrates the model of a run on galaxies that it was not trained on."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -15,7 +15,6 @@ from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.training.targets.target import Metrics, TrainingTarget
 from hf_galaxy.training.task import collect
 
-LEAST = 50  # galaxies with votes or labels
 MOST = 20_000  # galaxies: more would not make the few numbers of a calibration any better
 
 
@@ -35,13 +34,18 @@ class HeldOut:
     def update(self, batch: dict[str, torch.Tensor], outputs: Any) -> None:
         """Add a batch, which has `keys`; galaxies without a vote are left out."""
         target, predictions = self.target.to_calibrate(batch, outputs, self.config)
-        known = (target > 0).any(1) if target.ndim == 2 else torch.ones_like(target, dtype=torch.bool)
+        known = self.target.is_known(target)
         self.parts.append((target[known], predictions[known], batch["keys"][known]))
         if len(self) > 2 * MOST:
             self.parts = [self.sample()]
 
     def __len__(self) -> int:
         return sum(len(keys) for *_, keys in self.parts)
+
+    @property
+    def usable(self) -> int:
+        """How many of them a calibration can be fitted to."""
+        return self.target.count(torch.cat([target for target, *_ in self.parts])) if self.parts else 0
 
     def sample(self) -> tuple[torch.Tensor, ...]:
         """Targets, predictions and keys of at most MOST galaxies."""
@@ -69,7 +73,7 @@ class HeldOut:
         target, before, keys = self.sample()
         after = torch.from_numpy(fitted.predictions)
         metrics = self.target.metrics(record, self.config, lambda _: before)
-        batch = {"labels" if target.ndim == 1 else "votes": target, "keys": keys}
+        batch = {self.target.labels_name: target, "keys": keys}
         metrics.update(batch, self.target.predicted(target, after, self.config))
         return metrics
 
@@ -78,7 +82,7 @@ def calibrate(
     model: GalaxyPreTrainedModel, target: TrainingTarget, splits: Sequence[Rows], batch_size: int, workers: int,
     accelerator: Accelerator,
 ) -> tuple[FittedCalibration | None, HeldOut]:  # fmt: skip
-    """Calibrate a model, if cross-validation says that it helps. Every process must call it.
+    """Calibrate a model, if that helps (`FittedCalibration.helps`). Every process must call it.
 
     A calibration that the model has is corrected: questions without votes keep theirs.
 
@@ -86,11 +90,11 @@ def calibrate(
         splits: galaxies that it was not trained on.
 
     Returns:
-        The fit, None with fewer than LEAST galaxies; and the predictions that it is of.
+        The fit, None with fewer than `TrainingTarget.least` galaxies; and the predictions that it is of.
     """
     empty = HeldOut(target, model.config)
     held_out = collect(model, target, splits, batch_size, workers, accelerator, empty, keyed=True)
-    if len(held_out) < LEAST:
+    if held_out.usable < target.least:
         return None, held_out
     # Processes of other machines may round otherwise.
     fits = [held_out.fit() if accelerator.is_main_process else None]
@@ -106,9 +110,9 @@ def calibrate(
 
 def in_words(fitted: FittedCalibration | None, held_out: HeldOut) -> str:
     """A sentence on what a calibration brings."""
-    count = f"{len(held_out):,} galaxies with votes or labels"
+    count = f"{held_out.usable:,} galaxies with votes or labels"
     if fitted is None:
-        return f"not calibrated: {count}, and it takes {LEAST}"
+        return f"not calibrated: {count}, and it takes {held_out.target.least}"
     gain = f"{fitted.gain.mean():+.3g} +- {fitted.gain.std() / len(fitted.gain) ** 0.5:.2g} nats per galaxy"
     if fitted.helps:
         return f"calibrated on {count}: by cross-validation their likelihood changes by {gain}"
@@ -117,5 +121,5 @@ def in_words(fitted: FittedCalibration | None, held_out: HeldOut) -> str:
 
 def recorded(fitted: FittedCalibration | None, held_out: HeldOut) -> dict[str, Any]:
     """What a run record keeps of a calibration."""
-    about = {"galaxies": len(held_out), "used": fitted is not None and fitted.helps}
+    about = {"galaxies": held_out.usable, "used": fitted is not None and fitted.helps}
     return about if fitted is None else about | {"gain": float(fitted.gain.mean()), "prior_std": fitted.prior_std}

@@ -24,6 +24,7 @@ from hf_galaxy.training.random_views import random_views, target_of_views
 from hf_galaxy.training.schedule import Schedule
 from hf_galaxy.training.sequence import Positions, TrainingSequence, training_batches
 from hf_galaxy.training.settings import Settings
+from hf_galaxy.training.spread import fit_spread
 from hf_galaxy.training.task import measure, model_inputs
 
 logger = logging.getLogger(__name__)
@@ -105,12 +106,19 @@ class WholeModel:
         ).compute()
 
     def calibrate(self) -> dict:
-        """Calibrate the model on the validation split; what the record keeps of it."""
-        context = self.context
-        rows, workers = context.sources.splits["validation"], context.workers
-        fit = calibrate(self.model, context.sources.target, rows, context.micro_batch, workers, context.accelerator)
-        logger.info("%s", in_words(*fit))
-        return recorded(*fit)
+        """Calibrate the model on the validation split; what the record keeps of it.
+
+        If it is to predict standard deviations, their weights are fitted to training galaxies before, and forgotten if there are too few validation galaxies.
+        """
+        context, sources = self.context, self.context.sources
+        how = (context.micro_batch, context.workers, context.accelerator)
+        if sources.target.has_spread and sources.count("validation") >= sources.target.least:
+            fit_spread(self.model, sources.target, sources.splits["train"], *how)  # type: ignore[arg-type]  # it is of values
+        fitted, held_out = calibrate(self.model, sources.target, sources.splits["validation"], *how)
+        if fitted is None and self.model.config.spread:
+            self.model.forget_spread()  # type: ignore[operator]
+        logger.info("%s", in_words(fitted, held_out))
+        return recorded(fitted, held_out)
 
     def _fit(
         self, settings: Settings, galaxies: int, sequence: Positions, validation: list[Rows] | list[GalaxyFeatures],

@@ -64,7 +64,7 @@ def run_training(settings: Settings, command: str | None = None) -> RunRecord | 
             record.training["calibration"] = engine.calibrate()
         record.results["test"] = engine.test()
         record.finished = True
-        weights = accelerator.get_state_dict(setup.model)
+        weights = accelerator.get_state_dict(setup.model) | setup.model.fitted_after_training
         on_main_process(accelerator, save, setup.model, weights, record, settings.out, lock)
     accelerator.end_training()
     return record

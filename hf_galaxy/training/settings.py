@@ -166,7 +166,7 @@ class Settings(VotesReading, Recipe):
     head_activation: Literal["softplus", "sigmoid"] = "softplus"
     """For votes: how outputs x of the head become concentrations: softplus(x) + 0.01, or 1 + 100 sigmoid(x) as in Zoobot."""
     calibrate: bool = True
-    """For votes and classes: after training, fit to the validation galaxies how certain predictions may be (a scale and shifts of the log-concentrations of each question, or a temperature), and keep it in the model if cross-validation says that it helps; it takes 50 validation galaxies."""
+    """For votes, classes and values: after training, fit to the validation galaxies how certain predictions may be (a scale and shifts of the log-concentrations of each question, a temperature, or standard deviations of values), and keep it in the model if cross-validation says that it helps; it takes 50 validation galaxies, of values 20."""
     head_dropout: float = 0.2
     """Dropout rate of the features before the head."""
     drop_path: float = 0.0

@@ -87,7 +87,7 @@ def test_a_run_for_a_survey_with_one_question(run, other, tmp_path, capsys):
 @pytest.fixture
 def own(run, tmp_path, monkeypatch):
     """The run for its own survey, though that has few validation galaxies."""
-    monkeypatch.setattr("hf_galaxy.training.calibrating.LEAST", 5)
+    monkeypatch.setattr("hf_galaxy.training.targets.target.TrainingTarget.least", 5)
     monkeypatch.setattr("hf_galaxy.models.calibration_fit.FittedCalibration.helps", True)
     shutil.copyfile(run / "config.json", run / "model.onnx")  # a file that is not a calibrated model's
     outcome(run, "--out", tmp_path / "own")
@@ -120,7 +120,7 @@ def test_a_run_for_its_own_survey_is_measured_on_its_test_split(own):
 
 
 def test_classes_get_a_temperature(mock_dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_galaxy.training.calibrating.LEAST", 5)
+    monkeypatch.setattr("hf_galaxy.training.targets.target.TrainingTarget.least", 5)
     monkeypatch.setattr("hf_galaxy.models.calibration_fit.FittedCalibration.helps", True)
     run, out = tmp_path / "run", tmp_path / "out"
     trained(run, dataset=(str(mock_dataset),), task="classes", label="mock_class", epochs=1, calibrate=False)
@@ -134,7 +134,7 @@ def test_classes_get_a_temperature(mock_dataset, tmp_path, monkeypatch):
 
 
 def test_a_calibration_that_does_not_help_is_not_written(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_galaxy.training.calibrating.LEAST", 5)
+    monkeypatch.setattr("hf_galaxy.training.targets.target.TrainingTarget.least", 5)
     monkeypatch.setattr("hf_galaxy.models.calibration_fit.FittedCalibration.helps", False)
     with pytest.raises(SystemExit, match="by cross-validation it would change the likelihood of"):
         outcome(run, "--out", tmp_path / "out")
@@ -174,8 +174,12 @@ def test_what_no_calibration_can_be_made_of_is_refused(run, words, message, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_values_have_none(mock_dataset, tmp_path):
-    trained(tmp_path / "run", dataset=(str(mock_dataset),), task="values", values=("magnitude",), epochs=1)
+def test_labels_have_none(other, tmp_path):
+    rows = (other / "votes.csv").read_text().splitlines()[1:]
+    lines = [f"{','.join(row.split(',')[:2])},{i % 2}" for i, row in enumerate(rows)]
+    (other / "labels.csv").write_text("\n".join(["id_str,file,ring", *lines]) + "\n")
+    dataset = dict(dataset=(str(other / "labels.csv"),), images=(str(other / "pictures"),))
+    trained(tmp_path / "run", **dataset, task="labels", labels=("ring",), epochs=1)
     assert "calibration" not in record_of(tmp_path / "run")["training"]
-    with pytest.raises(SystemExit, match="learnt values, and only votes and classes have a calibration"):
+    with pytest.raises(SystemExit, match="learnt labels, and only votes, classes and values have a calibration"):
         outcome(tmp_path / "run", "--out", tmp_path / "out")

@@ -239,6 +239,7 @@ def test_the_card_says_where_an_encoder_comes_from(tmp_path):
             {"model": GalaxyForImageClassification, "calibration": {"temperature": 1.7, "classes": 3}, **CLASSES},
         ),
         ("dinov2", {"model": GalaxyForRegression, "values": ["redshift", "mass"]}),
+        ("test_resnet", {"model": GalaxyForRegression, "values": ["redshift", "mass"], "spread": True}),
     ],
 )
 def test_onnx_answers_as_torch_does(backbone, options, tmp_path):
@@ -246,6 +247,8 @@ def test_onnx_answers_as_torch_does(backbone, options, tmp_path):
         TRANSFORMERS[backbone].save_pretrained(tmp_path / backbone)
         backbone = f"transformers:{tmp_path / backbone}"
     model, out = make(backbone, crop=0.5, **options), tmp_path / "made/model.onnx"
+    if model.config.spread:
+        model.spread_weight.normal_(0, 0.3)
     differences = export_onnx(model, record(model), out)
     assert [file.name for file in out.parent.iterdir()] == ["model.onnx"]
     onnx.checker.check_model(out, full_check=True)

@@ -110,7 +110,7 @@ def test_no_galaxies_have_the_columns_too():
         (votes, {"credible": 1.0}, r"^--credible 1: must be a probability between 0 and 1, such as 0\.9$"),
         (votes, {"credible": 0.0}, r"must be a probability"),
         (lambda: votes(likelihood="multinomial"), {"credible": 0.9}, r"this model predicts fractions alone: leave it out"),
-        (classes, {"credible": 0.9}, r"this model predicts no votes: leave it out"),
+        (classes, {"credible": 0.9}, r"this model predicts neither: leave it out"),
         (values, {"answers": True}, r"^--answers: is for models of votes, .* this model predicts z: leave it out"),
         (lambda: classes(problem_type="multi_label_classification"), {"answers": True}, r"spiral_probability, .*leave it"),
         (lambda: values(("z", "id_str")), {}, r"would have two columns id_str; rename"),

@@ -68,7 +68,7 @@ def runs(mock_dataset, tmp_path_factory):
         learning_rate=1e-2, precision="no",
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(calibrating, "LEAST", 5)
+        patched.setattr(Votes, "least", 5)
         return {
             name: (folder / name, run_training(Settings(out=folder / name, calibrate=name == "with", **options)))
             for name in ("with", "without")

@@ -49,10 +49,16 @@ class TrainingTarget(Target, ABC):
         options: fields of `Settings` that name it.
         loss_options: fields of `Settings` that change its training loss.
         is_calibrated: its models have a calibration (`models.calibration`).
+        has_spread: its models predict standard deviations, by weights that are fitted to training galaxies at the end (`training.spread`).
+        labels_name: of the batches' tensor that holds it.
+        least: galaxies that a calibration is fitted to.
     """
 
     as_matrix: ClassVar[bool] = False
     is_calibrated: ClassVar[bool] = False
+    has_spread: ClassVar[bool] = False
+    labels_name: ClassVar[str] = "labels"
+    least: ClassVar[int] = 50
     options: ClassVar[tuple[str, ...]]
     loss_options: ClassVar[tuple[str, ...]] = ()
 
@@ -178,6 +184,14 @@ class TrainingTarget(Target, ABC):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The target of the galaxies in a batch, and the predictions that a calibration corrects, as `fit_calibration` takes them."""
         raise NotImplementedError
+
+    def is_known(self, target: torch.Tensor) -> torch.Tensor:
+        """(B,) bool, the galaxies that say something about a calibration; of a target from `to_calibrate`."""
+        return torch.ones(len(target), dtype=torch.bool, device=target.device)
+
+    def count(self, target: torch.Tensor) -> int:
+        """To how many galaxies a calibration can be fitted, of this target (`to_calibrate`)."""
+        return len(target)
 
     def fit_calibration(
         self, target: np.ndarray, predictions: np.ndarray, keys: np.ndarray, config: GalaxyConfig

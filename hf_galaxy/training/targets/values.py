@@ -5,17 +5,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import datasets
 import numpy as np
 import pyarrow as pa
+import torch
 
 from hf_galaxy.data.targets import Rows
 from hf_galaxy.errors import BadInput
+from hf_galaxy.evaluation.spread_metrics import Distributions
 from hf_galaxy.evaluation.value_metrics import ConstantValues, ValueMetrics
+from hf_galaxy.models.calibration import TAIL, log_scales_of, uncalibrated_log_scales
+from hf_galaxy.models.calibration_fit import FittedCalibration
 from hf_galaxy.models.model import GalaxyConfig
 from hf_galaxy.models.regression import GalaxyForRegression
+from hf_galaxy.models.spread_fit import LEAST, fit_values
 from hf_galaxy.training.targets.columns import ColumnsTarget
 from hf_galaxy.training.targets.target import Before
 
@@ -34,6 +40,9 @@ class Values(ColumnsTarget):
 
     unit_interval: bool = False
 
+    is_calibrated: ClassVar = True
+    has_spread: ClassVar = True
+    least: ClassVar = LEAST
     options: ClassVar = ("values", "unit_interval")
     kind: ClassVar = "column of numbers"
 
@@ -82,4 +91,46 @@ class Values(ColumnsTarget):
         return GalaxyForRegression(config)
 
     def metrics(self, record: RunRecord, config: GalaxyConfig, before: Before | None = None) -> ValueMetrics:
-        return ValueMetrics(list(self.columns), ConstantValues.from_dict(record.baseline))
+        measured: dict[str, Any] = {}
+        if config.spread or config.calibration is not None:
+            measured["distributions"] = partial(_distributions, config=config)
+        if before is not None:
+            measured["uncalibrated"] = lambda predicted: Distributions(*before(torch.stack(predicted, dim=1)).unbind(1))
+        elif config.calibration is not None:
+            measured["uncalibrated"] = partial(_uncalibrated, config=config)
+        return ValueMetrics(list(self.columns), ConstantValues.from_dict(record.baseline), **measured)
+
+    def to_calibrate(
+        self, batch: dict[str, torch.Tensor], outputs: Any, config: GalaxyConfig
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, K) values, and their predicted `Distributions` (B, 3, K)."""
+        return batch["labels"], torch.stack(_distributions(outputs, config), dim=1)
+
+    def predicted(self, target: torch.Tensor, predictions: torch.Tensor, config: GalaxyConfig) -> Distributions:
+        return Distributions(*predictions.unbind(1))
+
+    def count(self, target: torch.Tensor) -> int:
+        """Of the value that the fewest have."""
+        return int((target == target).sum(0).min())
+
+    def fit_calibration(
+        self, target: np.ndarray, predictions: np.ndarray, keys: np.ndarray, config: GalaxyConfig
+    ) -> FittedCalibration:
+        errors = (target - predictions[:, 0]) / np.array(config.value_std)
+        return fit_values(predictions, errors, keys, needed=config.calibration is None)
+
+
+def _distributions(outputs: Any, config: GalaxyConfig) -> Distributions:
+    """What a model predicts; without a spread or calibration, the standard deviation of the training split."""
+    if isinstance(outputs, Distributions):
+        return outputs
+    values = outputs.values.float()
+    tails = config.calibration["tails"] if config.calibration else [TAIL] * values.shape[1]
+    tails, unit = (torch.tensor(each, dtype=values.dtype, device=values.device) for each in (tails, config.value_std))
+    logs = torch.zeros_like(values) if outputs.std is None else log_scales_of(outputs.std.float(), tails, unit)
+    return Distributions(values, logs, tails.expand_as(values))
+
+
+def _uncalibrated(predicted: Distributions, config: GalaxyConfig) -> Distributions:
+    logs = uncalibrated_log_scales(predicted.logs, config.calibration)  # type: ignore[arg-type]  # it has one
+    return predicted._replace(logs=logs, tails=torch.full_like(predicted.tails, TAIL))

@@ -52,6 +52,7 @@ class Votes(TrainingTarget):
     is_calibrated: ClassVar = True
     options: ClassVar = ("tree",)
     name: ClassVar = "votes"
+    labels_name: ClassVar = "votes"
 
     @classmethod
     def of(cls, settings: Settings, splits: dict[str, list[Rows]]) -> Self:
@@ -141,6 +142,10 @@ class Votes(TrainingTarget):
         has_none = config.likelihood == "multinomial"
         predicted = outputs.fractions if has_none else outputs.concentrations
         return batch["votes"], predicted.clamp_min(torch.finfo(predicted.dtype).tiny).log()
+
+    def is_known(self, target: torch.Tensor) -> torch.Tensor:
+        """Those with a vote."""
+        return (target > 0).any(1)
 
     def fit_calibration(
         self, target: np.ndarray, predictions: np.ndarray, keys: np.ndarray, config: GalaxyConfig
