@@ -1,7 +1,7 @@
 """From the fraction that is predicted of a degraded picture back to that of the original one, with its uncertainty.
 
 For each answer and step the mean original fraction o is a function of the degraded one d: the means of o in bins of d, made monotone by the
-pool-adjacent-violators algorithm (Barlow et al. 1972), which keeps the mean of all galaxies, with straight lines between the bins. It is
+pool-adjacent-violators algorithm (Barlow et al. 1972), with straight lines between the bins, and shifted a little, so that the mean of all galaxies is right. It is
 the regression of o on d: right on average for galaxies like those it was measured on, and it draws each towards their mean by as much as d
 has forgotten. Galaxies of a child question count as much as the question is asked of the degraded pictures, which is what a catalogue knows.
 
@@ -29,8 +29,8 @@ from hf_galaxy.evaluation.drift import Answers, weights_of
 if TYPE_CHECKING:
     import pandas as pd
 
-BINS, ORIGINAL_BINS = 20, 100
-LEAST = 20.0  # galaxies in a bin, in weight
+BINS, ORIGINAL_BINS = 100, 100
+LEAST = 10.0  # galaxies in a bin, in weight
 FOLDS = 5
 FILE = "correction.parquet"
 
@@ -99,9 +99,17 @@ class CorrectionSums:
         )
         spread = np.sqrt(np.maximum(merged(self.squares[a]) / main - means[:, 0] ** 2, 0))
         low, high = _quantiles(merged(self.histogram[a]), (0.5 - LEVEL / 2, 0.5 + LEVEL / 2)).T
-        # In a sample of few distinct weights the mean of bins at the ends may leave their order by rounding.
-        nodes = np.maximum.accumulate(merged(self.degraded[a]) / main)
-        return Curve(nodes, monotone[:, 0], monotone[:, 1:], spread, low, high, main)
+        nodes = merged(self.degraded[a]) / main
+        values = self._with_mean(a, nodes, monotone)
+        return Curve(nodes, values[:, 0], values[:, 1:], spread, low, high, main)
+
+    def _with_mean(self, a: int, nodes: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """(K, R + 1) values of nodes, shifted so that straight lines between them have the mean of the original fractions."""
+        weight = self.weight[a]
+        places = self.degraded[a] / np.maximum(weight[:, 0], 1e-12)
+        parts = np.array([np.interp(places, nodes, unit) for unit in np.eye(len(nodes))]) @ weight  # (K, R + 1)
+        total = np.maximum(weight.sum(axis=0), 1e-12)
+        return np.clip(values + (self.original[a].sum(axis=0) - (parts * values).sum(axis=0)) / total, 0, 1)
 
 
 class Curve(NamedTuple):

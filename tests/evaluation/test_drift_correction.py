@@ -69,7 +69,7 @@ def test_the_function_is_the_isotonic_regression_of_scikit_learn():
     fitted = IsotonicRegression(out_of_bounds="clip").fit(some.after[:, 0], some.before[:, 0]).predict(places)
     assert np.abs(curve.at(places) - fitted).mean() < 0.012
     assert (np.diff(curve.original) >= 0).all()
-    assert np.average(curve.original, weights=curve.weight) == pytest.approx(some.before.mean(), rel=1e-9)
+    assert curve.at(some.after).mean() == pytest.approx(some.before.mean(), rel=1e-3)
     noise = Pairs(some.keys, some.before, np.random.default_rng(0).random(some.after.shape))
     flat = correction_of(noise).curves["ring_probability"][0]
     assert np.ptp(flat.at(np.linspace(0.1, 0.9, 9))) < 0.06, "of what says nothing it makes the mean"
@@ -120,6 +120,6 @@ def test_what_is_held_out_tells_how_the_correction_does():
     assert row["folds"] == FOLDS
     assert row["folds_held"] >= 3
     assert row["single_held"] == pytest.approx(0.9, abs=0.03)
-    few = step_drift(ANSWERS, lambda: iter([survey(15, 6)]))
+    few = step_drift(ANSWERS, lambda: iter([survey(8, 6)]))
     assert few.curves == [None]
     assert few.answers[0]["error_after"] is None

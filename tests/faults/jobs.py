@@ -88,6 +88,10 @@ JOBS = {
     ),
     "predict": Job(("predict", "--run", "{run}", *OF_DATASET, "--csv", "--embeddings", "--batch-size", 16, *OUT), kept=PARTS),
     "embed": Job(("embed", "--model", "{run}", *OF_DATASET, "--batch-size", 16, *OUT), kept=PARTS),
+    "degrade": Job(
+        ("degrade", "--run", "{run}", *OF_DATASET, "--shallower", 1, "--batch-size", 16, *OUT),
+        kept=(".out.partial/predictions/*/part-*.parquet", "out/predictions/*/part-*.parquet"),
+    ),
     "evaluate": Job(
         ("evaluate", "--run", "run", "--dataset", "{data}", "--workers", 0, "--cpu"),
         copied=("run",),
