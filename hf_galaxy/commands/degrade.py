@@ -105,8 +105,13 @@ class Degrade(Inference):
                 "--psf-fwhm: is needed, as what is farther away is blurred more; give the FWHM in arcsec (with --arcsec-per-pixel), or in pixels of the pictures, "
                 "or 0 if it can be neglected"
             )
-        self.steps()
-        self.degrading(self.rendering())
+        steps, degrading = self.steps(), self.degrading(self.rendering())
+        if not degrading.columns:  # then the answer is the same for all galaxies
+            for step in steps[1:]:
+                try:
+                    degrading.change(step, None, 0)
+                except BadInput as error:
+                    raise BadInput(f"{step.name}: a galaxy {error}") from error
 
     def steps(self) -> list[Step]:
         """The original, and the steps; raises as `steps_of`."""

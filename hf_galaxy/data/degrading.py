@@ -8,6 +8,7 @@ images, so that borders do not wrap around, and fewer of its coefficients are th
 Values are surface brightness: light per area of the sky, as those of pixels of one size. Legend: C bands, H and W of a picture.
 """
 
+import logging
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, Self
@@ -17,8 +18,10 @@ from scipy import fft
 from scipy.special import ndtri
 
 from hf_galaxy.errors import BadInput
+from hf_galaxy.progress import log_once
 from hf_galaxy.randomness import key_of, seed_for, uniforms
 
+logger = logging.getLogger(__name__)
 Profile = Literal["moffat", "gaussian"]
 Framing = Literal["galaxy", "sky"]
 BETA = 3.5  # of the Moffat profile
@@ -77,7 +80,7 @@ class Change:
             )
         if self.shrink * self.new_psf_fwhm < self.psf_fwhm * (1 - 1e-6):
             raise BadInput(
-                f"its PSF of {self.psf_fwhm:.3g} pixels would have to become sharper, {self.shrink * self.new_psf_fwhm:.3g} pixels"
+                f"would need a sharper PSF than its {self.psf_fwhm:.3g} pixels, {self.shrink * self.new_psf_fwhm:.3g} pixels"
             )
 
     def transfer(self, wavenumber: np.ndarray) -> np.ndarray:
@@ -234,6 +237,11 @@ def _degraded_plane(
             which are as independent as those of pixels.
     """
     sky, shape, small = Background.of(plane), plane.shape, factors.shape
+    if not sky.noise:
+        log_once(
+            logger,
+            "the sky of some pictures is one number at their border, so that their noise is not known, and none is added",
+        )
     ratio = np.prod(small) / np.prod(shape)
     noise = sky.noise * change.depth / change.pixels
     left = (change.dimming * factors * sky.noise) ** 2 * sky.power(small, shape) * ratio

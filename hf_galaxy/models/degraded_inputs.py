@@ -89,6 +89,14 @@ class Degrading:
         given = {"redshift": self.redshift, "psf_fwhm": self.psf_fwhm, "distance": 1.0, "pixels": 1.0}.get(axis, 0.0)
         return float(np.median(numbers_of(given, sources))) if isinstance(given, str) else float(given or 0.0)
 
+    def change(self, step: Step, beside: pa.Table | None, row: int) -> Change:
+        """What happens to the picture of a galaxy at a step; raises as `facts` and `Step.change`.
+
+        Args:
+            beside, row: as of `facts`.
+        """
+        return step.change(self.facts(beside, row), self.exponent, self.profile, self.framing)
+
     def facts(self, beside: pa.Table | None, row: int) -> Facts:
         """What is known of a galaxy.
 
@@ -135,8 +143,7 @@ class DegradedReader(Reader):
         """As of `Reader`, degraded."""
         if self.step.is_original:
             return super().picture(source, row, name, content)
-        own = self.degrading
-        change = self.step.change(own.facts(source.joined, row), own.exponent, own.profile, own.framing)
+        change = self.degrading.change(self.step, source.joined, row)
         if change.is_none:
             return super().picture(source, row, name, content)
         if isinstance(content, Exception):
@@ -153,7 +160,7 @@ class DegradedReader(Reader):
         if values is None:
             picture = Image.fromarray(self._eight_bits(pixels_of(content, self.rendering.whole), change, name))
         else:
-            picture = self.rendering.stretched(degraded(filled(values), change, name, own.seed))
+            picture = self.rendering.stretched(degraded(filled(values), change, name, self.degrading.seed))
         return np.asarray(to_rgb(self.rendering.shown(picture)))
 
     def _eight_bits(self, pixels: np.ndarray, change: Change, name: str) -> np.ndarray:

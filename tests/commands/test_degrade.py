@@ -239,6 +239,11 @@ def test_a_sample_depends_on_names_alone(tmp_path):
         (("--distance", 2, "--psf-fwhm", "seeing"), "seeing"),
         (("--shallower", 1, "--campaign", "gz3"), "--campaign gz3: the model has gz2"),
         ((), "nothing would change"),
+        (
+            ("--to-redshift", 0.3, 0.1, "--redshift", 0.2, "--psf-fwhm", 1),
+            "redshift 0.1: a galaxy is at redshift 0.2, farther away than 0.1",
+        ),
+        (("--new-psf-fwhm", 1, "--psf-fwhm", 2), "PSF 1: a galaxy would need a sharper PSF than its 2 pixels"),
     ],
 )
 def test_options_that_nothing_can_be_degraded_with_are_refused(run_folder, mock_dataset, tmp_path, words, reason):

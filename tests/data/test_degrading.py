@@ -9,6 +9,7 @@ from PIL import Image
 
 from hf_galaxy.data.degrading import Background, Change, degraded, log_transfer
 from hf_galaxy.errors import BadInput
+from hf_galaxy.progress import log_once
 
 SIDE, FWHM, FLUX = 96, 3.2, 5000.0
 
@@ -152,7 +153,7 @@ def test_no_change_is_none_and_noise_is_that_of_the_name():
     ("change", "reason"),
     [
         (Change(0.5), "would appear 2 times larger"),
-        (Change(1.5, psf_fwhm=4, new_psf_fwhm=2), "PSF of 4 pixels would have to become sharper, 3 pixels"),
+        (Change(1.5, psf_fwhm=4, new_psf_fwhm=2), "would need a sharper PSF than its 4 pixels, 3 pixels"),
         (Change(20), "would have 5 x 5 pixels, fewer than 8"),
         (Change(pixels=0.5), "would have pixels 2 times smaller"),
     ],
@@ -160,6 +161,14 @@ def test_no_change_is_none_and_noise_is_that_of_the_name():
 def test_what_a_picture_cannot_become_is_refused(change, reason):
     with pytest.raises(BadInput, match=reason):
         degraded(drawn()[None], change, "a", 0)
+
+
+def test_a_sky_of_one_number_is_reported_as_its_noise_is_not_known(caplog):
+    picture = np.where(drawn() > 1, drawn(), 0.0)
+    log_once.cache_clear()
+    with caplog.at_level("INFO", "hf_galaxy"):
+        degraded(picture[None], Change(1.5), "a", 0)
+    assert "is one number at their border" in caplog.text
 
 
 def test_pictures_need_not_be_square():
