@@ -205,6 +205,43 @@ def test_the_page_of_prevalence_is_that_of_its_records():
     assert {sample["draws"] for _, sample in samples} == {500}
 
 
+def test_the_page_of_degrade_is_that_of_its_records():
+    folder = RESULTS / "degrade"
+    page, records = script_of(folder / "page.py"), read_records(folder / "records.parquet")
+    text = page.page_of(records)
+    assert_same_text(text, folder / "README.md")
+    # Independent of the page: what it says of both surveys, of the correction, of the truth and of volunteers.
+    for name, question in (("gz2", "smooth-or-featured-gz2"), ("ceers", "smooth-or-featured-jwst")):
+        steps = records[name]["steps"]
+        featured = [
+            row for step in steps for row in step["answers"] if row["answer"] == f"{question}_featured-or-disk_fraction"
+        ]
+        drifts = [row["drift"] for row in featured]
+        assert sorted(drifts, reverse=True) == drifts, "the farther, the fewer look featured"
+        assert all(row["drift_high"] < 0 for row in featured)
+        assert f"drifts by {100 * drifts[2]:+.1f} [" in text
+        for step in steps:
+            errors = [abs(row["error_after"]) for row in step["answers"] if row["error_after"] is not None]
+            assert np.mean(errors) < 0.002
+    drifts = records["drawn"]["drifts"]
+    true, ours, linear = (
+        np.array([row[0] for row in drifts[f"{name} x2"].values()])
+        for name in ("drawn farther away", "lupton, softening 0.1 (default)", "linear")
+    )
+    assert np.std(ours - true) < np.std(linear - true)
+    assert np.std(ours - true) < 0.6 * np.std(true)
+    hart = records["volunteers"]["hart"]
+    model = {row["answer"]: row["drift"] for row in records["gz2"]["steps"][2]["answers"]}
+    for answer in (
+        "smooth-or-featured-gz2_smooth_fraction",
+        "smooth-or-featured-gz2_featured-or-disk_fraction",
+        "bar-gz2_yes_fraction",
+    ):
+        assert model[answer] == pytest.approx(hart[answer]["value"], abs=0.03), "agree in size"
+    assert model["has-spiral-arms-gz2_yes_fraction"] < 1.8 * hart["has-spiral-arms-gz2_yes_fraction"]["value"] < 0
+    assert model["spiral-winding-gz2_tight_fraction"] > 0 > hart["spiral-winding-gz2_tight_fraction"]["value"]
+
+
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the repository, which knows its files")
 def test_the_folder_stays_small():
     files = subprocess.run(["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True, check=True)

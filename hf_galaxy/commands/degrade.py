@@ -61,6 +61,8 @@ class Degrade(Inference):
     """FWHM of their pictures' PSF, in arcsec: a number, or a column of them; 0 if it can be neglected. What is farther away is blurred until it has this PSF again."""
     arcsec_per_pixel: str | None = None
     """Side of a pixel of their pictures: a number, or a column of them; without it FWHMs are in pixels."""
+    survey_pixel: str | None = None
+    """Side of the survey's own pixels, in arcsec, if pictures were reduced from them: a number, or a column. What is farther away then has as many pixels as the survey has."""
     psf: Literal["moffat", "gaussian"] = "moffat"
     """Profile of the PSF, as GalSim has it; moffat with beta 3.5."""
     framing: Literal["galaxy", "sky"] = "galaxy"
@@ -98,6 +100,8 @@ class Degrade(Inference):
             raise BadInput(f"--dimming {self.dimming:g}: is an exponent, from 0 to 10")
         if self.to_redshift and self.redshift is None:
             raise BadInput("--to-redshift: needs the redshifts of the galaxies; give --redshift COLUMN, or one number")
+        if self.survey_pixel is not None and self.arcsec_per_pixel is None:
+            raise BadInput("--survey-pixel: is in arcsec; give --arcsec-per-pixel, too")
         if self.redshift is not None and not self.to_redshift:
             raise BadInput("--redshift: is for --to-redshift")
         if self.psf_fwhm is None and (self.distance or self.to_redshift or self.new_psf_fwhm):
@@ -139,9 +143,10 @@ class Degrade(Inference):
             _number_or_column("--psf-fwhm", self.psf_fwhm or "0", 0),
         )
         scale = _number_or_column("--arcsec-per-pixel", self.arcsec_per_pixel or "1", 1e-9)
+        survey = _number_or_column("--survey-pixel", self.survey_pixel, 1e-9)
         assert fwhm is not None
         assert scale is not None
-        return Degrading(redshift, fwhm, scale, stretch, self.dimming, self.psf, self.framing, self.seed)
+        return Degrading(redshift, fwhm, scale, survey, stretch, self.dimming, self.psf, self.framing, self.seed)
 
 
 def _number_or_column(option: str, text: str | None, least: float) -> float | str | None:

@@ -43,6 +43,8 @@ class Change:
         new_psf_fwhm: of the new picture, in pixels of the same angle in the sky.
         depth: factor of the noise.
         pixels: factor by which pixels are wider.
+        reduced: factor by which the picture's pixels are wider than those of the survey, whose details a new picture that shows less of the
+            sky has again; 1: they are its own.
         profile: of the PSF.
         framing: "galaxy": the picture shows as much of the galaxy as before, which has fewer resolved details and blurred
             pixels; "sky": it shows as much of the sky as before, with a smaller galaxy in its centre.
@@ -54,13 +56,20 @@ class Change:
     new_psf_fwhm: float = 0.0
     depth: float = 1.0
     pixels: float = 1.0
+    reduced: float = 1.0
     profile: Profile = "moffat"
     framing: Framing = "galaxy"
 
     @property
+    def coarser(self) -> float:
+        """Factor by which the smallest details of the new picture are larger than the pixels of the old one."""
+        factor = self.shrink * self.pixels
+        return max(1.0, factor / self.reduced) if self.framing == "galaxy" else factor
+
+    @property
     def is_none(self) -> bool:
         """Whether the picture stays what it is."""
-        return replace(self, profile="moffat", framing="galaxy") == Change(
+        return replace(self, profile="moffat", framing="galaxy", reduced=1.0) == Change(
             psf_fwhm=self.psf_fwhm, new_psf_fwhm=self.psf_fwhm
         )
 
@@ -199,7 +208,7 @@ def degraded(planes: np.ndarray, change: Change, name: str, seed: int) -> np.nda
         return planes
     change.check()
     shape = planes.shape[1:]
-    small = [max(1, round(side / (change.shrink * change.pixels))) for side in shape]
+    small = [max(1, round(side / change.coarser)) for side in shape]
     if min(small) < SMALLEST:
         raise BadInput(f"would have {small[1]} x {small[0]} pixels, fewer than {SMALLEST}")
     canvas = [round(side / change.pixels) for side in shape] if change.framing == "sky" else [0, 0]
@@ -210,7 +219,7 @@ def degraded(planes: np.ndarray, change: Change, name: str, seed: int) -> np.nda
         each.reshape(bands, *sides) for each, sides in zip(np.split(draws, sizes[:1]), (small, canvas), strict=True)
     )
     return np.stack([
-        _degraded_plane(plane.astype(np.float64), change, factors, *noise) for plane, *noise in zip(planes, own, around, strict=True)
+        _degraded_plane(plane.astype(np.float32), change, factors, *noise) for plane, *noise in zip(planes, own, around, strict=True)
     ]).astype(np.float32)  # fmt: skip
 
 
@@ -219,11 +228,10 @@ def _factors(change: Change, shape: tuple[int, ...], small: list[int]) -> np.nda
     cycles = [np.arange(few) / (2 * side) for few, side in zip(small, shape, strict=True)]
     factors = change.transfer(2 * np.pi * np.hypot(cycles[0][:, None], cycles[1]))
     if change.pixels > 1:
-        rows, columns = (
-            np.sinc(change.shrink * change.pixels * each) / np.sinc(change.shrink * each) for each in cycles
-        )
+        width = change.shrink / (change.reduced if change.framing == "galaxy" else 1)  # of the survey's pixels
+        rows, columns = (np.sinc(width * change.pixels * each) / np.sinc(width * each) for each in cycles)
         factors = factors * rows[:, None] * columns
-    return factors
+    return factors.astype(np.float32)
 
 
 def _degraded_plane(
@@ -243,12 +251,12 @@ def _degraded_plane(
             "the sky of some pictures is one number at their border, so that their noise is not known, and none is added",
         )
     ratio = np.prod(small) / np.prod(shape)
-    noise = sky.noise * change.depth / change.pixels
+    noise = sky.noise * change.depth * change.shrink / change.coarser
     left = (change.dimming * factors * sky.noise) ** 2 * sky.power(small, shape) * ratio
-    lacking = np.sqrt(np.maximum(noise**2 * sky.power(small, small) - left, 0)) * own
+    lacking = (np.sqrt(np.maximum(noise**2 * sky.power(small, small) - left, 0)) * own).astype(np.float32)
     light = change.dimming * factors * fft.dctn(plane - sky.level, norm="ortho")[: small[0], : small[1]]
     if change.framing == "galaxy":
-        whole = np.zeros(shape)
+        whole = np.zeros(shape, np.float32)
         whole[: small[0], : small[1]] = light + lacking / ratio**0.5
         return sky.level + fft.idctn(whole, norm="ortho")
     canvas = noise * fft.idctn(np.sqrt(sky.power(around.shape, around.shape)) * around, norm="ortho")

@@ -19,11 +19,13 @@ class Facts(NamedTuple):
         redshift: None: unknown.
         psf_fwhm: of its PSF.
         arcsec_per_pixel: side of its pixels; 1 where lengths are in pixels.
+        survey_pixel: side of those of the survey, if the picture was reduced from them; None: unknown.
     """
 
     redshift: float | None
     psf_fwhm: float
     arcsec_per_pixel: float
+    survey_pixel: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,10 @@ class Step:
         shrink, dimming = self.distance, 1.0
         if self.redshift is not None:
             shrink, dimming = moved(facts.redshift, self.redshift, exponent)
+        reduced = max(1.0, facts.arcsec_per_pixel / (facts.survey_pixel or facts.arcsec_per_pixel))
         new = facts.psf_fwhm if self.psf_fwhm is None else self.psf_fwhm
         change = Change(
-            shrink, dimming, facts.psf_fwhm / facts.arcsec_per_pixel, new / facts.arcsec_per_pixel, 10 ** (0.4 * self.magnitudes), self.pixels,
+            shrink, dimming, facts.psf_fwhm / facts.arcsec_per_pixel, new / facts.arcsec_per_pixel, 10 ** (0.4 * self.magnitudes), self.pixels, reduced,
             profile, framing,
         )  # fmt: skip
         change.check()

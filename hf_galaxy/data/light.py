@@ -48,9 +48,10 @@ class PictureStretch:
             pixels: (H, W, 3) uint8.
         """
         grey = bool((pixels == pixels[..., :1]).all())
-        shares = np.moveaxis(pixels[..., :1] if grey else pixels, -1, 0).astype(np.float32) / 255
-        if self.curve != "lupton":
-            return self._inverse(shares)
+        bands = np.moveaxis(pixels[..., :1] if grey else pixels, -1, 0)
+        if grey or self.curve != "lupton":  # each value is that of one brightness
+            return self._inverse(np.arange(256) / 255).astype(np.float32)[bands]
+        shares = bands.astype(np.float32) / 255
         mean = shares.mean(axis=0)
         factor = np.divide(self._inverse(mean), mean, out=np.full_like(mean, self._flattest), where=mean > 0)
         return shares * factor

@@ -97,7 +97,8 @@ class CorrectionSums:
             ],
             axis=1,
         )
-        spread = np.sqrt(np.maximum(merged(self.squares[a]) / main - means[:, 0] ** 2, 0))
+        fitted = monotone[:, 0]  # not the means themselves, about which few galaxies scatter too little
+        spread = np.sqrt(np.maximum(merged(self.squares[a]) / main - 2 * fitted * means[:, 0] + fitted**2, 0))
         low, high = _quantiles(merged(self.histogram[a]), (0.5 - LEVEL / 2, 0.5 + LEVEL / 2)).T
         nodes = merged(self.degraded[a]) / main
         values = self._with_mean(a, nodes, monotone)

@@ -34,7 +34,7 @@ class Degrading:
     """How the pictures of a survey are degraded.
 
     Attributes:
-        redshift, psf_fwhm, arcsec_per_pixel: of each galaxy: a number, or the column that has it; None: no redshift is needed.
+        redshift, psf_fwhm, arcsec_per_pixel, survey_pixel: of each galaxy: a number, or the column that has it; None: it is not known.
         stretch: of its pictures of 8 bits.
         exponent: surface brightness dims by (1 + z) to the power of minus this.
         profile: of the PSF.
@@ -45,6 +45,7 @@ class Degrading:
     redshift: float | str | None
     psf_fwhm: float | str
     arcsec_per_pixel: float | str = 1.0
+    survey_pixel: float | str | None = None
     stretch: PictureStretch = field(default_factory=PictureStretch)
     exponent: float = DIMMING
     profile: Profile = "moffat"
@@ -54,7 +55,11 @@ class Degrading:
     @property
     def columns(self) -> list[str]:
         """Those of the galaxies that are needed."""
-        return [each for each in (self.redshift, self.psf_fwhm, self.arcsec_per_pixel) if isinstance(each, str)]
+        return [
+            each
+            for each in (self.redshift, self.psf_fwhm, self.arcsec_per_pixel, self.survey_pixel)
+            if isinstance(each, str)
+        ]
 
     def in_words(self, unit: str, bands: bool) -> dict[str, str]:
         """For a page: what was assumed.
@@ -124,7 +129,7 @@ class Degrading:
         fwhm, scale = of("psf-fwhm", self.psf_fwhm, 0.0), of("arcsec-per-pixel", self.arcsec_per_pixel, 1e-9)
         assert fwhm is not None
         assert scale is not None
-        return Facts(redshift, fwhm, scale)
+        return Facts(redshift, fwhm, scale, of("survey-pixel", self.survey_pixel, 1e-9))
 
 
 class DegradedReader(Reader):

@@ -63,7 +63,16 @@ def without_figure(monkeypatch):
 def outcome(run_folder, mock_dataset, tmp_path_factory):
     """Of the mock survey at two distances; its PSF and pixels are columns."""
     out = tmp_path_factory.mktemp("degraded") / "out"
-    options = ("--psf-fwhm", "psf_fwhm_arcsec", "--arcsec-per-pixel", "pixel_scale_arcsec", "--keep", "mock_class")
+    options = (
+        "--psf-fwhm",
+        "psf_fwhm_arcsec",
+        "--arcsec-per-pixel",
+        "pixel_scale_arcsec",
+        "--survey-pixel",
+        0.396,
+        "--keep",
+        "mock_class",
+    )
     start(
         "--run", run_folder, "--dataset", mock_dataset, "--distance", 1.5, 3, *options, "--galaxies", 80, "--out", out
     )
@@ -239,6 +248,10 @@ def test_a_sample_depends_on_names_alone(tmp_path):
         (("--distance", 2, "--psf-fwhm", "seeing"), "seeing"),
         (("--shallower", 1, "--campaign", "gz3"), "--campaign gz3: the model has gz2"),
         ((), "nothing would change"),
+        (
+            ("--distance", 2, "--psf-fwhm", 1, "--survey-pixel", 0.4),
+            "--survey-pixel: is in arcsec; give --arcsec-per-pixel, too",
+        ),
         (
             ("--to-redshift", 0.3, 0.1, "--redshift", 0.2, "--psf-fwhm", 1),
             "redshift 0.1: a galaxy is at redshift 0.2, farther away than 0.1",

@@ -89,6 +89,18 @@ def test_noise_is_that_of_the_survey_again(change, expected):
     assert np.mean(ratios) == pytest.approx(expected, rel=0.03)
 
 
+@pytest.mark.parametrize("shrink", [1.5, 2.0, 4.0])
+def test_pictures_that_were_reduced_have_the_noise_of_the_surveys_own_pixels(shrink):
+    """Twice reduced: a galaxy farther away is cut out smaller, and reduced less, or enlarged."""
+    sigma, results, expected = 2.0, [], []
+    for seed in range(6):
+        picture = noise(seed, 120, sigma / 2)  # the mean of four pixels of the survey
+        results.append(degraded(picture[None], Change(shrink, reduced=2.0), f"{seed}", 0)[0])
+        expected.append(noise(100 + seed, 120, sigma / max(2 / shrink, 1), max(shrink / 2, 1)))
+    # A bicubic enlargement loses some of the noise; the transform none.
+    assert np.std(results) == pytest.approx(np.std(expected) if shrink <= 2 else sigma, rel=0.03)
+
+
 @pytest.mark.parametrize("shrink", [1.5, 2.0])
 def test_noise_of_enlarged_pixels_is_correlated_over_pixels_that_are_larger_by_as_much(shrink):
     """As if the survey had enlarged fewer of its pixels to the same picture."""

@@ -47,6 +47,9 @@ def test_steps_are_those_of_the_options():
     assert (change.shrink, change.psf_fwhm, change.pixels) == (2, pytest.approx(3), 2)
     assert change.new_psf_fwhm == pytest.approx(4.5)
     assert change.depth == pytest.approx(10)
+    assert change.reduced == 1
+    assert Step(2).change(Facts(None, 1.2, 0.4, 0.1), 3, "gaussian", "galaxy").reduced == pytest.approx(4)
+    assert Step(2).change(Facts(None, 1.2, 0.4, 0.8), 3, "gaussian", "galaxy").reduced == 1, "enlarged"
 
 
 @pytest.mark.parametrize(
