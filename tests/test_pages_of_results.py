@@ -217,7 +217,7 @@ def test_the_page_of_degrade_is_that_of_its_records():
             row for step in steps for row in step["answers"] if row["answer"] == f"{question}_featured-or-disk_fraction"
         ]
         drifts = [row["drift"] for row in featured]
-        assert sorted(drifts, reverse=True) == drifts, "the farther, the fewer look featured"
+        assert sorted(drifts[:3], reverse=True) == drifts[:3], "the farther, the fewer look featured, as far as twice"
         assert all(row["drift_high"] < 0 for row in featured)
         assert f"drifts by {100 * drifts[2]:+.1f} [" in text
         for step in steps:

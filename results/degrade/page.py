@@ -28,6 +28,7 @@ from hf_galaxy.reports.text import render, table
 HERE = Path(__file__).parent
 TREES = {"gz2": "gz2", "ceers": "gz_jwst_ceers"}
 STEP = 2  # that the tables show: twice as far away
+LEAST_ASKED = 0.05  # of volunteers, of whom there are many
 FARTHER = "drawn farther away"
 
 
@@ -146,7 +147,7 @@ def of_volunteers(records: Mapping[str, Mapping], which: str) -> list[tuple[str,
     return [
         (plain(name), theirs, model[name])
         for name, theirs in records["volunteers"][which].items()
-        if name in model and theirs["asked"] >= 0.1
+        if name in model and theirs["asked"] >= LEAST_ASKED
     ]
 
 
@@ -191,7 +192,7 @@ def comparison_figure(records: Mapping[str, Mapping]) -> Figure:
             right.vlines(x, 100 * own["drift_low"], 100 * own["drift_high"], color=charts.COLORS[3], lw=0.8)
             right.hlines(100 * own["drift"], 100 * theirs["low"], 100 * theirs["high"], color=charts.COLORS[3], lw=0.8)
             right.plot([x], [100 * own["drift"]], "D", color=charts.COLORS[3], ms=4)
-            if abs(x) > 8 or abs(own["drift"]) > 0.08:
+            if abs(x) > 9.5 or abs(own["drift"]) > 0.2:
                 right.annotate(
                     _short(own["answer"]),
                     (x, 100 * own["drift"]),
@@ -255,11 +256,29 @@ def page_of(records: Mapping[str, Mapping]) -> str:
             "to": f"{100 * featured['mean']:.1f} %", "changed": share(first, "changed"), "arms": points(row_of(record, f"has-spiral-arms-{suffix}_yes"), "drift"),
             "round": points(row_of(record, f"how-rounded-{suffix}_round"), "drift"), "drifts": drifts_of(record), "questions": questions_of(record),
         }  # fmt: skip
+    rows = [row for name in TREES for step in records[name]["steps"] for row in step["answers"]]
+    means = [
+        np.mean([abs(row["error_after"]) for row in step["answers"] if row["error_after"] is not None])
+        for name in TREES for step in records[name]["steps"]
+    ]  # fmt: skip
+    folds, held = (sum(row[key] for row in rows) for key in ("folds", "folds_held"))
+    drawn, often = records["drawn"], often_of(records["drawn"])
+    truth, default = (matrix_of(drawn, name)[:, often] for name in (FARTHER, drawn["assumed"][0]))
+    column = "smooth-or-featured-gz2_featured-or-disk_fraction"
     return render(
-        HERE / "page.md.jinja", **values, held_out=held_out_of(records), drawn=drawn_of(records["drawn"]), drawn_galaxies=records["drawn"]["galaxies"],
+        HERE / "page.md.jinja",
+        off_after=f"{100 * max(means):.1f}", held=f"{100 * held / folds:.0f} %",
+        slopes=_listed((truth * default).sum(1) / (truth**2).sum(1), 2), errors=_listed(100 * np.sqrt(((default - truth) ** 2).mean(1)), 1),
+        truths=_listed(100 * np.sqrt((truth**2).mean(1)), 1),
+        featured_drawn=[f"{100 * drawn['drifts'][f'{name} x{STEP}'][column][0]:+.1f}" for name in (FARTHER, *drawn["assumed"])], **values, held_out=held_out_of(records), drawn=drawn_of(records["drawn"]), drawn_galaxies=records["drawn"]["galaxies"],
         volunteers=volunteers_of(records), hart=agreement(records, "hart"), stripe82=agreement(records, "stripe82"),
         enlarged={name: f"{factor:.1f}" for name, factor in records["enlarged"].items()},
     )  # fmt: skip
+
+
+def _listed(values: np.ndarray, digits: int) -> str:
+    first = [f"{value:.{digits}f}" for value in values]
+    return f"{', '.join(first[:-1])} and {first[-1]}"
 
 
 def figures_of(records: Mapping[str, Mapping]) -> list[Figure]:
