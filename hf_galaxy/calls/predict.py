@@ -82,7 +82,7 @@ def predict(
             ensemble, whose predictions are averaged.
         data: a published dataset (its folder or Hub id), a folder of picture files (JPEG, PNG, WebP, TIFF, FITS and others), including subfolders, or a list of
             such; or a picture, or a list of pictures: paths, URLs, bytes, PIL images, and arrays as `data.pixels.pixels_of` takes
-            them; or a column of pictures or of their paths, such as `dataset["image"]` or `catalogue["file"]`; or a table of galaxies, whose
+            them; of fluxes also dictionaries {band: (H, W)} and tensors (C, H, W); or a column of pictures or of their paths, such as `dataset["image"]` or `catalogue["file"]`; or a table of galaxies, whose
             names the predictions have: its file ("survey.csv"), or a pandas DataFrame with a column of pictures or of their paths; or a
             `datasets.Dataset` or `DatasetDict`.
         out: a folder to create for Parquet files, for data whose predictions do not fit into memory. A call that was interrupted

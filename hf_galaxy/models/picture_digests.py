@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 from PIL import Image
+
+from hf_galaxy.data.band_cells import encoded_cell
 
 
 def digest_of(lines: Iterable[str]) -> str:
@@ -52,6 +54,8 @@ def bytes_of(picture: Any) -> bytes:
         return b""
     if isinstance(picture, str | Path):
         return str(picture).encode()
+    if isinstance(picture, Mapping):
+        return encoded_cell(picture)
     if isinstance(picture, Image.Image) and picture.mode in ("P", "PA"):
         picture = picture.convert("RGBA")  # two pictures may differ by their palettes alone
     pixels = np.asarray(picture)

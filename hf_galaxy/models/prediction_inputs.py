@@ -6,13 +6,14 @@ import os
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
@@ -44,6 +45,7 @@ ROWS_PER_PART, MAX_PARTS = 1024, 2000  # parts of millions of galaxies have more
 # What decoding raises; BadInput is a ValueError, and Pillow has a SyntaxError for a damaged PNG.
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 IN_MEMORY = (bytes, Image.Image, np.ndarray)
+OF_BANDS = (Mapping, torch.Tensor)  # in memory, too, for models of fluxes: {band: (H, W)}, and (C, H, W)
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of an object in memory, in a message; another one in each process
 
 
@@ -145,7 +147,7 @@ class PictureList:
         """Names and contents of pictures `first` to `end`, with the error instead of the content of an unreadable one."""
         for i in range(first, end):
             try:
-                picture = self.pictures[i]  # a column of a dataset decodes it here
+                picture = _with_arrays(self.pictures[i])  # a column of a dataset decodes it here
                 if isinstance(picture, str | Path) and not str(picture).startswith(URLS):
                     picture = Path(picture).read_bytes()
             except UNREADABLE as error:
@@ -155,9 +157,16 @@ class PictureList:
     def _bytes_of(self, i: int) -> bytes:
         """What distinguishes a picture in memory; of a damaged one the error."""
         try:
-            return bytes_of(self.pictures[i])
+            return bytes_of(_with_arrays(self.pictures[i]))
         except UNREADABLE as error:
             return ADDRESS.sub("", str(error)).encode()
+
+
+def _with_arrays(picture: Any) -> Any:
+    """A picture with arrays in place of tensors."""
+    if isinstance(picture, Mapping):
+        return {band: _with_arrays(plane) for band, plane in picture.items()}
+    return picture.numpy(force=True) if isinstance(picture, torch.Tensor) else picture
 
 
 class DatasetSplit:
@@ -229,11 +238,8 @@ def sources_of(
     """
     keep = tuple(dict.fromkeys(keep or ()))
     reading = (reading or Reading()).without_join()
-    lazy = not isinstance(
-        data, list | tuple
-    )  # such as a column of a dataset, whose pictures are decoded when they are needed
-    suffixes = (*SUFFIXES, *FLUX_SUFFIXES) if reading.bands else SUFFIXES
-    kinds = {True} if lazy else {_is_picture(each, suffixes) for each in data}
+    lazy = not isinstance(data, list | tuple)  # a column of a dataset, whose pictures are decoded when needed
+    kinds = {True} if lazy else {_is_picture(each, reading.bands) for each in data}
     if not kinds or not len(data):
         raise BadInput("--dataset: there are no pictures")
     if kinds == {True}:
@@ -243,9 +249,8 @@ def sources_of(
             raise BadInput(f"--keep {' '.join(keep)}: single pictures have no columns; bring them with --join")
         return [_with_table(PictureList(data, reading.bands), table, taken)]
     if kinds == {True, False}:
-        first, other = (
-            next(reprlib.repr(each) for each in data if _is_picture(each, suffixes) is kind) for kind in (True, False)
-        )
+        pictures = [_is_picture(each, reading.bands) for each in data]
+        first, other = (reprlib.repr(data[pictures.index(kind)]) for kind in (True, False))
         raise BadInput(
             f"--dataset: {first} is a picture and {other} is none; give pictures alone, or folders and datasets"
         )
@@ -269,13 +274,14 @@ def _check_alike(sources: Sequence[Source], keep: Sequence[str]) -> None:
             raise BadInput(f"--keep {column}: is {first} in {name} and {second} in {other}; predict them separately")
 
 
-def _is_picture(data: Any, suffixes: tuple[str, ...]) -> bool:
+def _is_picture(data: Any, bands: Sequence[str] | None) -> bool:
+    suffixes = (*SUFFIXES, *FLUX_SUFFIXES) if bands else SUFFIXES
     if isinstance(data, str | Path):
         name = str(data).lower()
         return name.startswith(URLS) or (
             name.endswith(suffixes) and not Path(data).is_dir() and not is_table(str(data))
         )
-    if not isinstance(data, IN_MEMORY):
+    if not isinstance(data, (*IN_MEMORY, *OF_BANDS) if bands else IN_MEMORY):
         raise BadInput(
             f"--dataset: a {type(data).__name__} is neither a picture nor the name of a dataset; give a folder, a Hub id, or pictures: "
             "paths, bytes, PIL images, arrays, or a column of them, such as dataset['image']"

@@ -4,6 +4,7 @@ import datasets
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import hf_galaxy
 from hf_galaxy.errors import BadInput
@@ -39,7 +40,15 @@ def test_a_model_trained_on_fluxes_in_memory_sees_them(made, start, tmp_path):
     assert run.model.config.bands == list(BANDS)
     assert "--bands g r i z" in run.record.command
     ours = run.predict(made(), cpu=True).set_index("id_str")
-    first = run.predict([frame().cutout[0]], cpu=True)  # a picture in memory, with the bands of the model
+    cube = frame().cutout[0]
+    first = run.predict([cube], cpu=True)  # a picture in memory, with the bands of the model
+    planes = dict(zip(BANDS, cube, strict=True))
+    reordered = {band: torch.from_numpy(planes[band]) for band in reversed(BANDS)}
+    others = [planes, reordered, torch.from_numpy(cube)]
+    for data in (others, *others):
+        same = run.predict(data, cpu=True)
+        for name in ("flat_probability", "round_probability"):
+            np.testing.assert_allclose(same[name], first[name][0], atol=1e-6)
     np.testing.assert_allclose(
         ours.loc["galaxy 0", ["flat_probability", "round_probability"]].to_numpy(float),
         first[["flat_probability", "round_probability"]].to_numpy(float)[0],
