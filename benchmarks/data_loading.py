@@ -7,7 +7,6 @@ One process, one thread, no loader workers, so that CPU time per picture is a cl
 
 import io
 import logging
-import resource
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ from statistics import median
 import datasets
 import numpy as np
 import torch
-from material import SIDE, encoded, machine, publish, spread
+from material import SIDE, cpu_seconds, encoded, machine, publish, spread
 from PIL import Image
 
 from hf_galaxy.command_line import Command
@@ -111,14 +110,9 @@ def bare_decoders() -> dict[str, Callable]:
 
 def measure(see: Callable[[], int]) -> tuple[float, float]:
     """CPU ms and wall ms per picture; `see` returns how many it saw."""
-    cpu, wall = _cpu_seconds(), time.perf_counter()
+    cpu, wall = cpu_seconds(), time.perf_counter()
     seen = see()
-    return 1000 * (_cpu_seconds() - cpu) / seen, 1000 * (time.perf_counter() - wall) / seen
-
-
-def _cpu_seconds():
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(u.ru_utime + u.ru_stime for u in used)
+    return 1000 * (cpu_seconds() - cpu) / seen, 1000 * (time.perf_counter() - wall) / seen
 
 
 def main(settings: Settings) -> None:

@@ -3,6 +3,7 @@
 import io
 import os
 import platform
+import resource
 import zipfile
 from collections.abc import Iterator
 from importlib import metadata
@@ -67,6 +68,12 @@ def publish(jpegs: list[bytes], tree: DecisionTree, folder: Path, split: str = "
     columns = {"id_str": names, "image": pictures} | dict(zip(tree.columns, votes, strict=True))
     (folder / "data").mkdir(exist_ok=True)
     datasets.Dataset.from_dict(columns, row_features(tree)).to_parquet(folder / "data" / f"{split}-00000.parquet")
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
 
 
 def spread(values: list[float], digits: int) -> str:

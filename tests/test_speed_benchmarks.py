@@ -37,6 +37,10 @@ TABLES = {
         ["--backbones", "test_convnext", "--image-sizes", 32, "--batches", 1, "--threads", 1, "--rounds", 1],
         ["| test_convnext | 32 |"],
     ),
+    "predictions": (
+        ["--backbones", "test_resnet", "--image-sizes", 32, "--batch-size", 16, "--galaxies", 20, "--repeats", 1],
+        ["| test_resnet | 32 | hf_galaxy |", "| test_resnet | 32 | hf_galaxy, --runtime onnx |"],
+    ),
 }  # fmt: skip
 
 
@@ -51,7 +55,7 @@ def script(name, words, log):
 
 
 # They take longer than all others together.
-LONG = ("training", "busy_machine", "onnx_speed", "scale")
+LONG = ("training", "busy_machine", "onnx_speed", "scale", "predictions")
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def predict(
         workers: processes that decode pictures; at most one for a published dataset.
         precision: "no", "bf16" or "fp16"; None: that of `accelerate config`.
         cpu: predict on the CPU even if there is a GPU.
-        runtime: "onnx" computes the network with ONNX Runtime, which is faster on CPUs; it exports the model first, once.
+        runtime: "onnx" computes the network with ONNX Runtime, which is faster on CPUs for many networks; it exports the model first, once.
         rendering: how files, and pictures in memory, become pictures such as those of the training set: stretch, part and size of each. None:
             as it was for the training set, as far as its card says so. A dictionary has some other values, such as {"stretch": "sqrt"}; a
             `data.pictures.Rendering` has all of them. The pictures of a published dataset have been rendered, and are as they are; so name it,

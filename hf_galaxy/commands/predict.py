@@ -48,7 +48,7 @@ class Inference(Reading):
     cpu: bool = False
     """Predict on the CPU even if there is a GPU."""
     runtime: Literal["torch", "onnx"] = "torch"
-    """What computes the network: torch; or ONNX Runtime, which is faster on CPUs and equal to 1e-4 of the largest value. It needs pip install 'hf_galaxy[onnx]', and exports the model first, once, in 10 to 60 seconds."""
+    """What computes the network: torch; or ONNX Runtime, which is faster on CPUs for many networks and equal to 1e-4 of the largest value. It needs pip install 'hf_galaxy[onnx]', and exports the model first, once, in 10 to 60 seconds."""
     crop: float | None = None
     """Share of a picture's shorter side that is kept, as a square from its centre; by default that of the model's training set."""
     size: int | None = None
