@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForImageClassification, pipeline
 
-from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForVotes
+from hf_galaxy import GalaxyConfig, GalaxyForImageClassification, GalaxyForRegression, GalaxyForVotes
 from hf_galaxy.models.remote_code import MODULES
 from tests.fake_hub import FakeHub
 from tests.forks import run_code
@@ -38,8 +38,9 @@ for folder in sys.argv[2:]:
     votes = AutoModel.from_pretrained(folder + "votes", **trusted)
     classes = AutoModelForImageClassification.from_pretrained(folder + "classes", **trusted)
     assert votes.__module__.startswith("transformers_modules."), votes.__module__
+    values = AutoModel.from_pretrained(folder + "values", **trusted)
     said = pipeline("galaxy-morphology", model=folder + "votes", **trusted)(picture)
-    answers.append((votes(images).fractions.tolist(), classes(images).logits.tolist(), said))
+    answers.append((votes(images).fractions.tolist(), classes(images).logits.tolist(), values(images).std.tolist(), said))
 votes.save_pretrained(out + "/again")
 assert type(AutoModel.from_pretrained(out + "/again", **trusted)).__name__ == "GalaxyForVotes"
 with open(out + "/answers.json", "w") as file:
@@ -60,7 +61,9 @@ def models():
             GalaxyConfig(backbone="test_convnext", tree="gz_rings", image_size=32, rendering=RENDERING)
         ),
         "classes": GalaxyForImageClassification(GalaxyConfig(backbone="test_vit", image_size=32, **of_classes)),
+        "values": GalaxyForRegression(GalaxyConfig(backbone="test_resnet", image_size=32, values=["z"])),
     }
+    made["values"].set_spread(0.2 * torch.randn(1, made["values"].head.in_features), torch.zeros(1))
     return {name: model.eval() for name, model in made.items()}
 
 
@@ -77,6 +80,7 @@ def test_a_stranger_gets_the_same_answers_from_a_folder_and_from_the_hub(models,
     picture = (images[0].permute(1, 2, 0) * 255).byte().numpy()
     with torch.no_grad():
         expected = [models["votes"](images).fractions.tolist(), models["classes"](images).logits.tolist()]
+        expected.append(models["values"](images).std.tolist())
     # Of a folder with code, by its path: nobody who has hf_galaxy need trust it.
     expected.append(pipeline("galaxy-morphology", model=str(tmp_path / "votes"))(picture))
     for answered in json.loads((tmp_path / "answers.json").read_text()):
