@@ -329,27 +329,27 @@ def _finish(
         for s, step in enumerate(steps)
     ]
     measured = []
-    for number, step in enumerate(steps[1:], 1):
-        pairs = partial(pairs_of, _folder(folder, 0), _folder(folder, number), answers)
+    for s, step in enumerate(steps[1:], 1):
+        pairs = partial(pairs_of, _folder(folder, 0), _folder(folder, s), answers)
         measured.append(step_drift(answers, pairs))
         if measured[-1].galaxies < LEAST:
             raise BadInput(
                 f"{step.name}: only {measured[-1].galaxies} galaxies could be degraded, and at least {LEAST} are needed; "
-                f"{_folder(folder, number) / 'unreadable.csv'} says why"
+                f"{_folder(folder, s) / 'unreadable.csv'} says why"
             )
-    how = {"galaxies": f"{sum(map(len, sources)):,}{', drawn at random' if settings.galaxies else ''}"}
+    number = sum(map(len, sources))
+    how = {"galaxies": f"{number:,}, drawn at random" if number == settings.galaxies else f"all {number:,}"}
     how |= degrading.in_words(
         "pixels" if settings.arcsec_per_pixel is None else "arcsec", bool(predictor.models[0].config.bands)
     )
     axis, places = axis_of(steps[1:])
-    reference = degrading.reference(axis, sources)
+    reference = degrading.reference(axis, sources, places[0])
     drift = Drift(
         axis, reference, tuple(places), tuple(step.name for step in steps[1:]), answers, tuple(measured),
         tuple(left - left_out[0] for left in left_out[1:]), how,
     )  # fmt: skip
     curves = {name: tuple(step.curves[a] for step in measured) for a, name in enumerate(answers.columns)}
-    if all(a < b for a, b in zip([reference, *places], places, strict=False)):
-        Correction(axis, reference, tuple(places), curves).write(folder)
+    Correction(axis, reference, tuple(places), curves).write(folder)
     write_json(folder / "drift.json", drift.as_dict())
     with whole_file(folder / "drift.csv") as file:
         file.write_bytes(csv_of(drift).encode())

@@ -148,9 +148,8 @@ class Background:
         for _ in range(ITERATIONS):
             near = values[np.abs(values - level) <= CLIPPED * noise]
             level = float(np.median(near))
-            below = (
-                level - near[near <= level]
-            )  # sources only add light, so that the fainter half shows the noise alone
+            # Sources only add light, so that the fainter half shows the noise alone.
+            below = level - near[near <= level]
             earlier, noise = noise, float(np.median(below)) / NORMAL_QUARTILE
             if not noise or noise == earlier:
                 break

@@ -159,4 +159,4 @@ def axis_of(steps: Sequence[Step]) -> tuple[str, list[float]]:
         numbers = [value for value in own if value is not None]
         if len(numbers) >= len(steps) - 1 and all(a < b for a, b in itertools.pairwise(numbers)) and numbers:
             return name, numbers
-    return "step", [float(i) for i in range(len(steps))]
+    return "step", [float(i) for i in range(1, len(steps) + 1)]

@@ -5,7 +5,7 @@ somebody else made the stretch is an assumption; `docs/howto/farther-away.md` sa
 """
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 
@@ -89,8 +89,3 @@ class PictureStretch:
         if self.curve == "log":
             return np.log1p(1000 * light) / np.log(1001)
         return np.sqrt(light) if self.curve == "sqrt" else light
-
-    @classmethod
-    def of(cls, curve: Stretch | None, softening: float | None, limits: Limits, low: float, high: float) -> Self:
-        """Of the options that are given."""
-        return cls(curve or "lupton", SOFTENING if softening is None else softening, limits, low, high)

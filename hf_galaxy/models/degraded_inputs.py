@@ -17,12 +17,12 @@ from hf_galaxy.data.degrading_steps import DIMMING, Facts, Step
 from hf_galaxy.data.fluxes import filled
 from hf_galaxy.data.galaxies import decode
 from hf_galaxy.data.light import PictureStretch
-from hf_galaxy.data.pictures import linear_values, to_rgb
+from hf_galaxy.data.pictures import Rendering, linear_values, to_rgb
 from hf_galaxy.data.pixels import pixels_of
 from hf_galaxy.data.targets import tables_of
+from hf_galaxy.data.views import Framing as View
 from hf_galaxy.errors import BadInput
-from hf_galaxy.models.prediction_inputs import DatasetSplit, Part, Reader, Source
-from hf_galaxy.models.prediction_inputs import Framing as View
+from hf_galaxy.models.prediction_inputs import DatasetSplit, Part, PictureFolder, Reader, Source
 from hf_galaxy.randomness import key_of
 from hf_galaxy.safe_text import code
 
@@ -89,10 +89,17 @@ class Degrading:
         )
         return words
 
-    def reference(self, axis: str, sources: Sequence[Source]) -> float:
-        """The value of what changes from step to step for the original pictures; where galaxies differ, their median."""
+    def reference(self, axis: str, sources: Sequence[Source], first: float) -> float:
+        """The value of what changes from step to step for the original pictures; where galaxies differ, the median of those that can make
+        the first step.
+
+        Args:
+            first: its value at the first step.
+        """
         given = {"redshift": self.redshift, "psf_fwhm": self.psf_fwhm, "distance": 1.0, "pixels": 1.0}.get(axis, 0.0)
-        return float(np.median(numbers_of(given, sources))) if isinstance(given, str) else float(given or 0.0)
+        if not isinstance(given, str):
+            return float(given or 0.0)
+        return float(np.median([value for value in numbers_of(given, sources) if value <= first]))
 
     def change(self, step: Step, beside: pa.Table | None, row: int) -> Change:
         """What happens to the picture of a galaxy at a step; raises as `facts` and `Step.change`.
@@ -139,8 +146,8 @@ class DegradedReader(Reader):
     """
 
     def __init__(
-        self, sources: list[Source], parts: list[Part], framing: View, rendering: Any, degrading: Degrading, step: Step
-    ) -> None:
+        self, sources: list[Source], parts: list[Part], framing: View, rendering: Rendering, degrading: Degrading, step: Step,
+    ) -> None:  # fmt: skip
         super().__init__(sources, parts, framing, rendering)
         self.degrading, self.step = degrading, step
 
@@ -212,7 +219,7 @@ def _selected(source: Source, rows: list[int]) -> Source:
         chosen.rows = chosen.rows.select(np.array(rows))
     else:
         chosen.ids = [chosen.ids[row] for row in rows]
-        if hasattr(chosen, "files"):
+        if isinstance(chosen, PictureFolder):
             chosen.files = [chosen.files[row] for row in rows]
         else:
             chosen.pictures = [chosen.pictures[row] for row in rows]

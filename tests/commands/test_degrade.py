@@ -152,7 +152,11 @@ def test_galaxies_are_moved_to_a_redshift_from_their_own(run_folder, mock_datase
     start(*words, "--to-redshift", 0.1, 0.2, "--out", tmp_path / "out")
     drift = json.loads((tmp_path / "out/drift.json").read_text())
     assert drift["axis"] == "redshift"
-    assert drift["reference"] == pytest.approx(np.median(redshifts))
+    assert drift["reference"] == pytest.approx(np.median(redshifts[redshifts <= 0.1])), "of those that are moved"
+    near = predictions(tmp_path / "out", 1)
+    back = Correction.read(tmp_path / "out").corrected(near.assign(z=0.1), "z")
+    original = predictions(tmp_path / "out", 0).set_index("id_str").loc[near["id_str"], SHAPE]
+    assert back[SHAPE].mean() == pytest.approx(original.mean(), abs=0.01)
     near = int((redshifts <= 0.1).sum())
     assert [step["galaxies"] for step in drift["steps"]] == [near, len(names)]
     assert [step["left_out"] for step in drift["steps"]] == [len(names) - near, 0]

@@ -42,7 +42,7 @@ def test_steps_are_those_of_the_options():
     assert steps_of([1, 2], None, None, None, None) == [Step(), Step(2)], "the original is always there, once"
     assert axis_of(steps_of(None, [0.1, 0.2], [1, 1.4], None, None)[1:]) == ("redshift", [0.1, 0.2])
     assert axis_of([Step(2, magnitudes=1), Step(1.5, magnitudes=2)]) == ("magnitudes", [1, 2])
-    assert axis_of([Step(2), Step(magnitudes=2), Step(pixels=2)]) == ("step", [0, 1, 2])
+    assert axis_of([Step(2), Step(magnitudes=2), Step(pixels=2)]) == ("step", [1, 2, 3])
     change = Step(2, psf_fwhm=1.8, magnitudes=2.5, pixels=2).change(Facts(None, 1.2, 0.4), 3, "gaussian", "sky")
     assert (change.shrink, change.psf_fwhm, change.pixels) == (2, pytest.approx(3), 2)
     assert change.new_psf_fwhm == pytest.approx(4.5)
