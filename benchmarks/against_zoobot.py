@@ -22,7 +22,7 @@ from typing import Literal
 
 import datasets
 import torch
-from material import SIDE, encoded, machine, publish, spread
+from material import INSTALL_ZOOBOT, SIDE, encoded, machine, publish, spread
 
 from hf_galaxy.command_line import Command
 from hf_galaxy.cores import available_cores
@@ -33,7 +33,6 @@ from hf_galaxy.training.settings import Settings as RunSettings
 
 CROP = 1 / 1.2  # what Zoobot's view for testing shows of a picture
 SEEN = ("train", "validation", "test")
-INSTALL_PEER = "pip install --no-deps zoobot==2.9.0 galaxy-datasets==0.0.25 lightning lightning-utilities pytorch-lightning torchmetrics omegaconf"
 PACKAGES = ["hf_galaxy", "zoobot", "galaxy-datasets", "lightning", "torch", "timm", "datasets", "simplejpeg"]
 
 
@@ -193,7 +192,7 @@ def main(settings: Settings) -> None:
         with redirect_stdout(sys.stderr):  # it remarks on internal datasets that are not there
             import zoobot.pytorch.estimators.define_model  # noqa: F401
     except ImportError as error:
-        raise BadInput(f"Zoobot is missing ({error}); in an environment of its own: {INSTALL_PEER}") from error
+        raise BadInput(f"Zoobot is missing ({error}); in an environment of its own: {INSTALL_ZOOBOT}") from error
     datasets.disable_progress_bars()
     tree, times = load_tree(settings.tree), {"hf_galaxy": [], "Zoobot, GZ Evo": []}
     with tempfile.TemporaryDirectory() as folder:

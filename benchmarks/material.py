@@ -22,6 +22,7 @@ from hf_galaxy.publishing.mock_pictures import draw
 from hf_galaxy.publishing.simulate import CAMPAIGNS, draw_morphology
 
 SIDE = 256
+INSTALL_ZOOBOT = "pip install --no-deps zoobot==2.9.0 galaxy-datasets==0.0.25 lightning lightning-utilities pytorch-lightning torchmetrics omegaconf"
 DRAWN = 200  # mock pictures are slow to draw: any more are these, turned and mirrored
 
 

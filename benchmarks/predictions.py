@@ -20,7 +20,7 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from material import SIDE, cpu_seconds, encoded, machine, spread
+from material import INSTALL_ZOOBOT, SIDE, cpu_seconds, encoded, machine, spread
 
 import hf_galaxy
 from hf_galaxy import GalaxyConfig, GalaxyForVotes
@@ -31,7 +31,6 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.files import write_json
 from hf_galaxy.models.start import load_model
 
-INSTALL_PEER = "pip install --no-deps zoobot==2.9.0 galaxy-datasets==0.0.25 lightning lightning-utilities pytorch-lightning torchmetrics omegaconf"
 PACKAGES = [
     "hf_galaxy",
     "zoobot",
@@ -152,7 +151,7 @@ def has_peer() -> bool:
         with redirect_stdout(sys.stderr):  # it remarks on internal datasets that are not there
             import zoobot.pytorch.predictions.predict_on_catalog  # noqa: F401
     except ImportError as error:
-        print(f"Zoobot is missing ({error}); in an environment of its own: {INSTALL_PEER}", file=sys.stderr)
+        print(f"Zoobot is missing ({error}); in an environment of its own: {INSTALL_ZOOBOT}", file=sys.stderr)
         return False
     return True
 

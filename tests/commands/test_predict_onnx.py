@@ -71,6 +71,7 @@ def test_everything_that_is_computed_of_a_model_is_the_same(run, dataset, of_onn
     assert "Computed with" not in (tmp_path / "torch/_columns.md").read_text()
 
 
+@pytest.mark.nightly  # as with torch
 def test_two_processes_write_the_same_bytes(run, dataset, of_onnx, tmp_path):  # noqa: F811
     log, out = tmp_path / "log", tmp_path / "two"
     started = start(log, run, "--dataset", dataset, "--out", out, "--workers", 0, "--cpu", *OPTIONS, *ONNX, processes=2)
