@@ -119,6 +119,22 @@ def test_a_fits_picture_is_no_table(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "bitpix", [b"BITPIX  =                     ", b"BITPIX  = 'eight'             ", b"NO CARD".ljust(30)]
+)
+def test_a_damaged_fits_table_is_none_and_reading_it_says_why(tmp_path, bitpix):
+    from astropy.table import Table
+
+    path = tmp_path / "survey.fits"
+    Table({"objid": [1, 2]}).write(path)
+    content = path.read_bytes()
+    where = content.index(b"BITPIX  =", tables.FITS_BLOCK)
+    path.write_bytes(content[:where] + bitpix + content[where + len(bitpix) :])
+    assert not tables.is_table(str(path))
+    with pytest.raises(BadInput, match=r"survey\.fits: cannot be read as a table"):
+        tables.read_table(path)
+
+
+@pytest.mark.parametrize(
     ("change", "files"),
     [
         (lambda table: table.assign(file="/elsewhere/pictures/" + table["file"]), "by base name"),
