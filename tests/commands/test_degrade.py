@@ -23,6 +23,7 @@ from hf_galaxy.importing.reading import Reading
 from hf_galaxy.models import prediction_inputs
 from hf_galaxy.models.degraded_inputs import DegradedReader, Degrading, in_step, sampled
 from hf_galaxy.models.prediction_inputs import PictureFolder, PictureList, Reader, sources_of
+from hf_galaxy.reports.charts import Figure
 from tests.fluxes import BANDS, publish_fluxes
 
 SHAPE = "smooth-or-featured-gz2_smooth_fraction"
@@ -56,7 +57,8 @@ def refusal(*words):
 @pytest.fixture
 def without_figure(monkeypatch):
     """It takes longer to draw than all the rest."""
-    monkeypatch.setattr("hf_galaxy.reports.charts.png", lambda *_: b"chart")
+    drawn = Figure("drift", b"chart", "", "")
+    monkeypatch.setattr("hf_galaxy.reports.drift_report.figure_of", lambda *_: drawn)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ def survey(count, seed, loss=0.4):
 def correction_of(*surveys, places=(2.0,)):
     curves = []
     for some in surveys:
-        sums = CorrectionSums(ANSWERS, 100)
+        sums = CorrectionSums(ANSWERS, 60)
         sums.add(*some)
         curves.append(sums.curve(0))
     return Correction("distance", 1.0, places, {"ring_probability": tuple(curves)})
