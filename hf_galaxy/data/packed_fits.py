@@ -31,6 +31,8 @@ GO_ON = 3  # exit status of one after which another can take its place
 # As many axes and columns as the standard allows have three digits; astropy makes a list of as many as a header claims, before it reads on.
 # Each name by itself: an expression that begins with a choice is looked for twenty times as slowly.
 TOO_MANY = {name: re.compile(name.encode() + rb" *= *\+?0*([1-9][0-9]{3,})") for name in ("ZNAXIS", "NAXIS", "TFIELDS")}
+# Of a text astropy makes a string of as many copies as the other numbers say, when it computes the size of the data.
+TEXT = {name: re.compile(name.encode() + rb"[0-9]* *= *'") for name in ("NAXIS", "GCOUNT", "PCOUNT")}
 PIECE = 2**24  # bytes of a file that are looked through at once
 FAILED = "its compressed pixels cannot be unpacked"
 
@@ -109,7 +111,7 @@ _unpacker = Helper(Path(__file__), FAILED)
 
 
 def check_counts(file: bytes | Path) -> None:
-    """Refuse a FITS file whose headers claim more axes or columns than there may be: astropy would fill the memory, or take minutes.
+    """Refuse a FITS file whose headers claim more axes or columns than there may be, or count in texts: astropy would fill the memory, or take minutes.
 
     Args:
         file: the whole of it, or its path; it may be gzipped.
@@ -124,10 +126,14 @@ def check_counts(file: bytes | Path) -> None:
         with gzip.open(opened) if is_gzipped else opened as content:
             before = b""
             while piece := content.read(PIECE):
+                piece = before + piece
                 for name, claim in TOO_MANY.items():
-                    if found := claim.search(before + piece):
+                    if found := claim.search(piece):
                         count = found[1][:20].decode()
                         raise ValueError(f"its header {name} is {count}, and 999 is the most that there may be")
+                for name, claim in TEXT.items():
+                    if claim.search(piece):
+                        raise ValueError(f"its header {name} is a text, where a number is meant")
                 before = piece[-80:]
 
 

@@ -159,6 +159,8 @@ def test_values_are_those_in_the_bytes(given):
 @example(gzip.compress(b"SIMPLE  =" + b" " * 10_000_000))
 @example(header([("SIMPLE", "T"), ("BITPIX", "8"), ("NAXIS", "2147483647")]))
 @example(gzip.compress(header([("SIMPLE", "T"), ("BITPIX", "8"), ("NAXIS", "1000")])))
+@example(header([("SIMPLE", "T"), ("BITPIX", "99999999999"), ("NAXIS", "1"), ("NAXIS1", "1"), ("GCOUNT", "'a'")]))
+@example(header([("SIMPLE", "T"), ("BITPIX", "8"), ("NAXIS", "2"), ("NAXIS1", "99999999999"), ("NAXIS2", "'a'")]))
 def test_a_damaged_image_is_refused_in_one_line(content):
     check(content)
 
@@ -171,6 +173,13 @@ def test_headers_that_claim_too_many_axes_or_columns_are_named():
             with pytest.raises(ValueError, match=f"its header {name} is 1000, and 999 is the most"):
                 check_counts(file)
     check_counts(content + header([("XTENSION", "'BINTABLE'"), ("TFIELDS", "999")]))
+
+
+@pytest.mark.parametrize("name", ["NAXIS", "NAXIS2", "GCOUNT", "PCOUNT"])
+def test_headers_that_count_in_texts_are_named(name):
+    wrong = image(np.zeros((3, 4)), -32) + header([("XTENSION", "'IMAGE'"), ("BITPIX", "8"), (name, "'9'")])
+    with pytest.raises(ValueError, match=f"its header {name.rstrip('2')} is a text, where a number is meant"):
+        check_counts(wrong)
 
 
 @fuzz(changed_cards(st.sampled_from(PACKED)))
