@@ -84,9 +84,7 @@ def new_folder(out: Path, fingerprint: str) -> Iterator[Path]:
     try:
         with only_writer_of(out):
             check_new(out)  # again: it may have been written meanwhile
-            for lock in out.parent.glob(f".{glob.escape(out.name)}.part-*.lock"):
-                with locked(lock, f"{out}: another command writes a part of it at this moment; wait for it"):
-                    pass
+            _check_no_part_is_written(out)
             with _resumed_folder(out, fingerprint) as partial:
                 yield partial
     except OSError as error:
@@ -103,19 +101,37 @@ def part_of_folder(out: Path, fingerprint: str, share: Share) -> Iterator[Path]:
         share: the files of this process; no other process may write the same ones at the same time.
 
     Raises:
+        InUse: another command is writing the same files, or others with another fingerprint.
         BadInput: as `new_folder`.
     """
     check_new(out)
     out = out.resolve()
     refusal = f"{out}: another command writes this part of it at this moment; wait for it"
     try:
-        with locked(out.with_name(f".{out.name}.part-{share.number}-of-{share.of}.lock"), refusal):
-            with locked(_lock_of(out)):  # one of the parts, the first, makes the folder
+        with ExitStack() as stack:
+            with locked(_lock_of(out)):  # so that whoever holds the lock of a part has made the folder, or found it
                 check_new(out)  # again: it may have been finished meanwhile
+                if not _is_of(out, fingerprint):
+                    _check_no_part_is_written(out)
+                stack.enter_context(
+                    locked(out.with_name(f".{out.name}.part-{share.number}-of-{share.of}.lock"), refusal)
+                )
                 partial = _claimed(out, fingerprint)
             yield partial
     except OSError as error:
         raise unwritable(out, error) from error
+
+
+def _check_no_part_is_written(out: Path) -> None:
+    for lock in out.parent.glob(f".{glob.escape(out.name)}.part-*.lock"):
+        with locked(lock, f"{out}: another command writes a part of it at this moment; wait for it"):
+            pass
+
+
+def _is_of(out: Path, fingerprint: str) -> bool:
+    """Whether the folder with the temporary name is that of this fingerprint."""
+    mark = _mark_of(out)
+    return mark.exists() and mark.read_text(encoding="utf-8") == fingerprint
 
 
 def _claimed(out: Path, fingerprint: str) -> Path:
@@ -127,15 +143,16 @@ def _claimed(out: Path, fingerprint: str) -> Path:
     partial, mark = out.parent / f".{out.name}.partial", _mark_of(out)
     if (partial / FINGERPRINT).exists():  # where earlier versions had it
         os.replace(partial / FINGERPRINT, mark)
-    if mark.exists() and mark.read_text(encoding="utf-8") != fingerprint and any(_finished(partial)):
+    if _is_of(out, fingerprint):
+        return partial
+    if mark.exists() and any(_finished(partial)):
         raise BadInput(
-            f"{partial} holds the finished files of an interrupted publication with other settings or other data; "
-            "run the same command with the same data to resume it, or remove it"
+            f"{partial} holds the finished files of an interrupted command with other settings or other data; "
+            "run the same command with the same data to resume it, or remove that folder"
         )
-    if not mark.exists() or mark.read_text(encoding="utf-8") != fingerprint:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        mark.write_text(fingerprint, encoding="utf-8")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    mark.write_text(fingerprint, encoding="utf-8")
     return partial
 
 

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from hf_galaxy import files as atomic
-from hf_galaxy.errors import BadInput
-from hf_galaxy.files import Share, new_folder, replaced_folder, whole_file, write_json
+from hf_galaxy.errors import BadInput, InUse
+from hf_galaxy.files import Share, new_folder, part_of_folder, replaced_folder, whole_file, write_json
 from tests.conftest import ROOT
 
 
@@ -172,7 +172,7 @@ def test_finished_files_of_another_fingerprint_are_not_thrown_away(tmp_path):
     out = tmp_path / "out"
     interrupted(out, "x", "a.txt")
     before = everything_in(tmp_path)
-    with pytest.raises(BadInput, match="holds the finished files of an interrupted publication"), new_folder(out, "y"):
+    with pytest.raises(BadInput, match="holds the finished files of an interrupted command"), new_folder(out, "y"):
         pass
     assert everything_in(tmp_path) == before
 
@@ -313,6 +313,24 @@ def test_text_files_are_utf_8_whatever_the_locale():
             }:
                 without.append(f"{path.relative_to(ROOT)}:{call.lineno}")
     assert not without
+
+
+def test_parts_of_different_commands_do_not_share_a_folder(tmp_path):
+    """Also before the first of them has finished a file."""
+    out, first, second = tmp_path / "out", Share(1, 2), Share(2, 2)
+    with part_of_folder(out, "x", first) as folder:
+        refusal = pytest.raises(InUse, match="another command writes a part of it at this moment")
+        with refusal, part_of_folder(out, "y", second):
+            pass
+        with part_of_folder(out, "x", second) as same:
+            assert same == folder
+        (folder / "a.txt").write_text("a")
+    refusal = pytest.raises(BadInput, match="holds the finished files of an interrupted command")
+    with refusal, part_of_folder(out, "y", second):
+        pass
+    (folder / "a.txt").unlink()
+    with part_of_folder(out, "y", second) as other:  # nobody writes it, and nothing is finished
+        assert not any(other.iterdir())
 
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "1", "1/0", "a/b", "1/4/4", "\u0661/4"])

@@ -142,5 +142,5 @@ def test_a_publication_does_not_go_on_with_other_pictures(materials, tmp_path):
     (place / "catalogue/pictures/0.jpg").write_bytes((place / "catalogue/pictures/1.jpg").read_bytes())
     words = [str(word).format(catalogue=place / "catalogue") for word in JOBS["publish catalogue"].words]
     refused(
-        run(place, words), "holds the finished files of an interrupted publication with other settings or other data"
+        run(place, words), "holds the finished files of an interrupted command with other settings or other data"
     )

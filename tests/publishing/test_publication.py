@@ -90,7 +90,7 @@ def test_parts_that_several_machines_write_are_finished_by_one(folder, tmp_path,
     galaxies = [publish_part(source, planned, out, Share.parse(f"{k}/4")) for k in (2, 1, 4)]
     assert sum(galaxies) < 54, "the third part is still missing"
     assert not out.exists()
-    with pytest.raises(BadInput, match="holds the finished files of an interrupted publication with other"):
+    with pytest.raises(BadInput, match="holds the finished files of an interrupted command with other"):
         publish_part(Gaps(61), plan(Gaps(61)), out, Share.parse("1/4"))
     write = writer.write_shards
 
