@@ -110,7 +110,7 @@ def calibrate(
 
 def in_words(fitted: FittedCalibration | None, held_out: HeldOut) -> str:
     """A sentence on what a calibration brings."""
-    count = f"{held_out.usable:,} galaxies with votes or labels"
+    count = f"{held_out.usable:,} galaxies with votes, labels or all values"
     if fitted is None:
         return f"not calibrated: {count}, and it takes {held_out.target.least}"
     gain = f"{fitted.gain.mean():+.3g} +- {fitted.gain.std() / len(fitted.gain) ** 0.5:.2g} nats per galaxy"

@@ -145,7 +145,7 @@ def test_galaxies_without_votes_are_none(run, other, tmp_path):
     header, *rows = (other / "votes.csv").read_text().splitlines()
     empty = [f"{row.split(',')[0]},{row.split(',')[1]},0,0,0" for row in rows]
     (other / "empty.csv").write_text("\n".join([header, *empty]) + "\n")
-    with pytest.raises(SystemExit, match="not calibrated: 0 galaxies with votes or labels, and it takes 50"):
+    with pytest.raises(SystemExit, match="not calibrated: 0 galaxies with votes, labels or all values, and it takes 50"):
         outcome(run, "--dataset", other / "empty.csv", "--images", other / "pictures", "--out", tmp_path / "out")
 
 
@@ -163,7 +163,7 @@ def test_names_of_training_galaxies_are_told(run, mock_dataset, tmp_path, caplog
         (["--split", "all"], "--split all: the run was trained on these galaxies"),
         (["--split", "test"], "--split test: the run is measured on these galaxies"),
         (["--split", "nothing"], "has no split 'nothing'"),
-        (["--split", "validation"], "galaxies with votes or labels, and it takes 50"),
+        (["--split", "validation"], "galaxies with votes, labels or all values, and it takes 50"),
         (["--batch-size", "0"], "--batch-size must be at least 1"),
         (["--dataset", "nowhere"], "nowhere"),
     ],
