@@ -113,9 +113,11 @@ class Degrade(Inference):
         if not degrading.columns:  # then the answer is the same for all galaxies
             for step in steps[1:]:
                 try:
-                    degrading.change(step, None, 0)
+                    change = degrading.change(step, None, 0)
                 except BadInput as error:
                     raise BadInput(f"{step.name}: a galaxy {error}") from error
+                if change.is_none:
+                    raise BadInput(f"{step.name}: nothing would change; the pictures are so already")
 
     def steps(self) -> list[Step]:
         """The original, and the steps; raises as `steps_of`."""
@@ -154,11 +156,22 @@ def _number_or_column(option: str, text: str | None, least: float) -> float | st
         return None
     try:
         number = plain_values.number(text)
-    except ValueError:
+    except ValueError as error:
+        if _is_number_of_python(text):  # no name of a column
+            raise BadInput(f"{option} {text}: {error}, or the name of a column") from error
         return text
     if number < least:
         raise BadInput(f"{option} {text}: must be {'above 0' if least else 'at least 0'}")
     return number
+
+
+def _is_number_of_python(text: str) -> bool:
+    """Whether it is a number, or inf, nan or 1_000."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def main(settings: Degrade) -> None:
@@ -193,7 +206,7 @@ def degrade(settings: Degrade, command: str) -> Drift | None:
     """
     accelerator = settings.start()
     from hf_galaxy.importing.joining import JoinedTable
-    from hf_galaxy.models.degraded_inputs import sampled
+    from hf_galaxy.models.degraded_inputs import STEP, sampled
     from hf_galaxy.models.prediction_columns import PredictionColumns
     from hf_galaxy.models.prediction_inputs import sources_of
     from hf_galaxy.models.start import load_model, refuse_bare_encoder
@@ -209,14 +222,18 @@ def degrade(settings: Degrade, command: str) -> Drift | None:
     predictor = settings.predictor(models, settings.run, accelerator, columns)
     degrading = settings.degrading(predictor.rendering)
     joined = set() if table is None else set(table.columns.column_names)
+    for option, column in degrading.columns_by_option.items():
+        if column == "id_str":
+            raise BadInput(f"--{option} id_str: holds the names of galaxies; give a number, or a column of numbers")
     keep = [*(settings.keep or ()), *(column for column in degrading.columns if column not in joined)]
     reading = settings.for_model(models[0].config.bands)
     sources = sources_of(
-        settings.dataset, reading, settings.split, table, predictor.schema.names, predictor.rendering, keep
+        settings.dataset, reading, settings.split, table, [*predictor.schema.names, STEP], predictor.rendering, keep
     )
+    found = sum(map(len, sources))
     sources = sampled(sources, settings.galaxies)
     check_galaxies(sources, settings, degrading)
-    return written(predictor, sources, settings, degrading, answers, command)
+    return written(predictor, sources, settings, degrading, answers, command, found)
 
 
 def answers_of(model: GalaxyPreTrainedModel, campaigns: Sequence[str] | None) -> Answers:
@@ -270,9 +287,19 @@ def check_galaxies(sources: Sequence[Source], settings: Degrade, degrading: Degr
 
 
 def written(
-    predictor: Predictor, sources: list[Source], settings: Degrade, degrading: Degrading, answers: Answers, command: str
+    predictor: Predictor,
+    sources: list[Source],
+    settings: Degrade,
+    degrading: Degrading,
+    answers: Answers,
+    command: str,
+    found: int,
 ) -> Drift | None:
-    """Predict the galaxies at each step into a new folder, or what an interrupted call has not, and measure. Every process must call it."""
+    """Predict the galaxies at each step into a new folder, or what an interrupted call has not, and measure. Every process must call it.
+
+    Args:
+        found: number of galaxies of which the sources are a sample, or all.
+    """
     from accelerate.utils import broadcast_object_list
 
     from hf_galaxy.models.degraded_inputs import DegradedReader, in_step
@@ -296,7 +323,7 @@ def written(
             )
         accelerator.wait_for_everyone()
         return on_main_process(
-            accelerator, _finish, predictor, sources, settings, degrading, answers, command, place[0]
+            accelerator, _finish, predictor, sources, settings, degrading, answers, command, found, place[0]
         )
 
 
@@ -311,6 +338,7 @@ def _finish(
     degrading: Degrading,
     answers: Answers,
     command: str,
+    found: int,
     folder: Path,
 ) -> Drift:
     """Measure, and write all but the predictions."""
@@ -338,7 +366,7 @@ def _finish(
                 f"{_folder(folder, s) / 'unreadable.csv'} says why"
             )
     number = sum(map(len, sources))
-    how = {"galaxies": f"{number:,}, drawn at random" if number == settings.galaxies else f"all {number:,}"}
+    how = {"galaxies": f"{number:,} of {found:,}, drawn at random" if number < found else f"all {number:,}"}
     how |= degrading.in_words(
         "pixels" if settings.arcsec_per_pixel is None else "arcsec", bool(predictor.models[0].config.bands)
     )
@@ -349,7 +377,7 @@ def _finish(
         tuple(left - left_out[0] for left in left_out[1:]), how,
     )  # fmt: skip
     curves = {name: tuple(step.curves[a] for step in measured) for a, name in enumerate(answers.columns)}
-    Correction(axis, reference, tuple(places), curves).write(folder)
+    Correction(axis, reference, tuple(places), curves, answers.tree).write(folder)
     write_json(folder / "drift.json", drift.as_dict())
     with whole_file(folder / "drift.csv") as file:
         file.write_bytes(csv_of(drift).encode())

@@ -112,7 +112,7 @@ def steps_of(
     distance: Sequence[float] | None, redshift: Sequence[float] | None, psf_fwhm: Sequence[float] | None,
     magnitudes: Sequence[float] | None, pixels: Sequence[float] | None,
 ) -> list[Step]:  # fmt: skip
-    """The original, then the steps: of options with one value each has it, of others each its own.
+    """The original, then the steps in increasing order: of options with one value each has it, of others each its own.
 
     Raises:
         BadInput: there are none, their numbers differ, or a value is none.
@@ -139,7 +139,10 @@ def steps_of(
     steps = [Step(**{fields[option]: values[i] for option, values in whole.items()}) for i in range(number)]
     if len(set(steps)) < len(steps):
         raise BadInput(f"{next(iter(given))}: gives the same step twice")
-    return [Step(), *(step for step in steps if not step.is_original)]
+    changed = sorted((step for step in steps if not step.is_original), key=lambda step: [*asdict(step).values()])
+    if not changed:
+        raise BadInput(f"{' '.join(given)}: nothing would change; give a step that is worse than the pictures are")
+    return [Step(), *changed]
 
 
 OPTIONS = ("--distance", "--to-redshift", "--new-psf-fwhm", "--shallower", "--pixels")
@@ -156,7 +159,8 @@ def axis_of(steps: Sequence[Step]) -> tuple[str, list[float]]:
     """What changes from step to step, for figures and for interpolation: its name, and its value at each."""
     values = {name: [getattr(step, name) for step in steps] for name in NAMES}
     for name, own in values.items():
-        numbers = [value for value in own if value is not None]
-        if len(numbers) >= len(steps) - 1 and all(a < b for a, b in itertools.pairwise(numbers)) and numbers:
-            return name, numbers
-    return "step", [float(i) for i in range(1, len(steps) + 1)]
+        if own[0] is None or own == [getattr(Step, name)]:
+            continue
+        if all(b is not None and a < b for a, b in itertools.pairwise(own)):
+            return name, own
+    return "step_number", [float(i) for i in range(1, len(steps) + 1)]

@@ -13,6 +13,7 @@ Legend: B galaxies, A answers, R replicates, D bins of degraded and O of origina
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 from scipy.special import ndtri
 
+from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.bootstrap import LEVEL, REPLICATES
 from hf_galaxy.evaluation.drift import Answers, weights_of
@@ -169,12 +171,14 @@ class Correction:
         reference: its value for the original pictures.
         places: its value at each step.
         curves: by answer and step; None where a question is hardly ever asked.
+        tree: that says when a question is asked; None: always.
     """
 
     axis: str
     reference: float
     places: tuple[float, ...]
     curves: dict[str, tuple[Curve | None, ...]]
+    tree: DecisionTree | None = None
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each node, as of the tables; `replicates` is a list of R numbers."""
@@ -207,6 +211,7 @@ class Correction:
             facts = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
             axis, reference = facts["axis"], float(facts["reference"])
             places = tuple(map(float, facts["places"].split()))
+            tree = DecisionTree.from_dict(json.loads(facts["tree"])) if "tree" in facts else None
         except (OSError, KeyError, ValueError, pa.ArrowException) as error:
             raise BadInput(f"{file}: is no table of corrections, as hf-galaxy degrade writes it ({error})") from error
         curves: dict[str, tuple[Curve | None, ...]] = {}
@@ -214,7 +219,7 @@ class Correction:
         for answer, own in frame.groupby("answer", sort=False):
             parts = {place: part for place, part in own.groupby(axis)}
             curves[str(answer)] = tuple(_curve_of(parts[place]) if place in parts else None for place in places)
-        return cls(axis, reference, places, curves)
+        return cls(axis, reference, places, curves, tree)
 
     def write(self, folder: Path) -> None:
         """correction.parquet and, without the replicates, correction.csv."""
@@ -226,6 +231,8 @@ class Correction:
 
         frame = pd.DataFrame(self.rows())
         facts = {"axis": self.axis, "reference": repr(self.reference), "places": " ".join(map(repr, self.places))}
+        if self.tree is not None:
+            facts["tree"] = json.dumps(self.tree.to_dict())
         with whole_file(folder / FILE) as partial:
             pq.write_table(
                 pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(facts),
@@ -236,7 +243,7 @@ class Correction:
             frame.drop(columns="replicates").to_csv(partial, index=False, float_format="%.6g")
 
     def corrected(self, catalogue: pd.DataFrame, at: str | float) -> pd.DataFrame:
-        """The catalogue's fractions as of the original pictures.
+        """The catalogue's fractions as of the original pictures, beside those of the degraded ones.
 
         Args:
             catalogue: with columns of answers, as `hf-galaxy predict` writes them.
@@ -244,44 +251,84 @@ class Correction:
                 interpolated; nearer than the original pictures nothing changes, and beyond the last step there is no number (NaN).
 
         Returns:
-            A copy; each answer ANSWER that has a function, with ANSWER_single_low and ANSWER_single_high beside it, the ends of the
-            interval of a single galaxy.
+            A copy. Beside each answer ANSWER that has a function are ANSWER_corrected, and ANSWER_single_low and ANSWER_single_high, the
+            ends of the interval of a single galaxy. What is said of galaxies that are not asked (`asked`) means nothing.
 
         Raises:
-            BadInput: there is no such column, or it has none of the answers.
+            BadInput: there is no such column, or it has none of the answers; or a number in it is none.
         """
-        places, answers = self._places(catalogue, at), self._answers(catalogue)
-        result, new = catalogue.copy(), {}
-        for answer in answers:
-            fractions = catalogue[answer].to_numpy(float)
-            result[answer] = self._interpolated(answer, fractions, places, "original")
-            for end in ("single_low", "single_high"):
-                new[f"{answer}_{end}"] = self._interpolated(answer, fractions, places, end)
-        return result.assign(**new)
+        places, new = self._places(catalogue, at), {}
+        for answer in self._answers(catalogue):
+            fractions = _numbers(catalogue, answer)
+            for name, what in (("corrected", "original"), ("single_low", "single_low"), ("single_high", "single_high")):
+                new[f"{answer}_{name}"] = self._interpolated(answer, fractions, places, what)
+        return catalogue.assign(**new)
+
+    def asked(self, catalogue: pd.DataFrame, answer: str) -> np.ndarray:
+        """(B,) the probability that the question of an answer is asked, as predicted of the degraded pictures; 1 of classes and labels.
+
+        Raises:
+            BadInput: there is no such answer, or the catalogue lacks one that the question depends on.
+        """
+        self._check_answer(answer)
+        if self.tree is None:
+            return np.ones(len(catalogue))
+        columns = Answers.of_tree(self.tree).columns
+        question, needed = self.tree.question_of_answer[columns.index(answer)], set()
+        waiting = [question]
+        while waiting:  # all answers above it
+            above = self.tree.parents[waiting.pop()]
+            needed.update(above)
+            waiting += [self.tree.question_of_answer[a] for a in above]
+        if missing := [columns[a] for a in sorted(needed) if columns[a] not in catalogue.columns]:
+            raise BadInput(f"the catalogue has no column {missing[0]!r}, which says how often {answer} is asked for")
+        fractions = np.ones((len(catalogue), len(columns)))
+        for a in needed:
+            fractions[:, a] = _numbers(catalogue, columns[a])
+        return np.asarray(self.tree.asked_probability(fractions)[question])
 
     def mean(self, catalogue: pd.DataFrame, answer: str, at: str | float) -> dict[str, float]:
-        """The mean corrected fraction of the galaxies of a catalogue: `value`, and the ends `low` and `high` of its interval.
+        """The mean corrected fraction of the galaxies of a catalogue.
 
-        The interval is for the mean original fraction of these galaxies, if they are like those of the correction.
+        Each counts as much as it is asked of its degraded picture (`asked`), as those do that the functions were measured on; those without
+        a number, or beyond the last step, are left out.
+
+        Args:
+            catalogue, at: as of `corrected`, with the answers that the question depends on.
+
+        Returns:
+            `value`, the ends `low` and `high` of its interval, and the number of `galaxies` that count; NaN if it is 0. The interval is for
+            the mean original fraction of these galaxies, with the same weights, if they are like those of the correction.
+
+        Raises:
+            BadInput: as `corrected` and `asked`.
         """
-        places = self._places(catalogue, at)
-        fractions = catalogue[answer].to_numpy(float)
-        weights = self._node_weights(answer, fractions, places)
-        curves = self.curves[answer]
-        value = float(np.nanmean(self._interpolated(answer, fractions, places, "original")))
-        shift = sum(
-            (
-                weight @ (curve.replicates - curve.original[:, None])
-                for weight, curve in zip(weights, curves, strict=True)
-                if curve is not None
-            ),
-            start=np.zeros(1),
-        )
+        weights = self.asked(catalogue, answer)
+        if answer not in catalogue.columns:
+            raise BadInput(f"the catalogue has no column {answer!r}; give the predictions of the same model")
+        places, fractions = self._places(catalogue, at), _numbers(catalogue, answer)
+        values = self._interpolated(answer, fractions, places, "original")
+        known = np.isfinite(values) & (weights > 0)
+        if not known.any():
+            return {"value": np.nan, "low": np.nan, "high": np.nan, "galaxies": 0}
+        shares = weights[known] / weights[known].sum()
+        fractions, places = fractions[known], places[known]
+        value = float(shares @ values[known])
+        shift: Any = 0.0
+        for steps, curve in zip(self._steps(places).T[1:], self.curves[answer], strict=True):
+            if curve is not None:
+                nodes = [
+                    (shares * steps) @ np.interp(fractions, curve.degraded, unit)
+                    for unit in np.eye(len(curve.degraded))
+                ]
+                shift = shift + np.array(nodes) @ (curve.replicates - curve.original[:, None])
         spread = self._interpolated(answer, fractions, places, "spread")
-        known = np.isfinite(spread)
-        error = float(np.hypot(np.std(shift), np.sqrt((spread[known] ** 2).sum()) / max(known.sum(), 1)))
-        wide = error * float(ndtri(0.5 + LEVEL / 2))
-        return {"value": value, "low": value - wide, "high": value + wide}
+        wide = float(ndtri(0.5 + LEVEL / 2) * np.hypot(np.std(shift), np.sqrt(shares**2 @ spread**2)))
+        return {"value": value, "low": value - wide, "high": value + wide, "galaxies": int(known.sum())}
+
+    def _check_answer(self, answer: str) -> None:
+        if answer not in self.curves:
+            raise BadInput(f"{answer}: has no correction; those that have one are {', '.join([*self.curves][:20])}")
 
     def _answers(self, catalogue: pd.DataFrame) -> list[str]:
         answers = [answer for answer in self.curves if answer in catalogue.columns]
@@ -293,10 +340,16 @@ class Correction:
 
     def _places(self, catalogue: pd.DataFrame, at: str | float) -> np.ndarray:
         if not isinstance(at, str):
-            return np.full(len(catalogue), float(at))
-        if at not in catalogue.columns:
+            places, where = np.full(len(catalogue), float(at)), f"at={at}"
+        elif at not in catalogue.columns:
             raise BadInput(f"the catalogue has no column {at!r}, which says its {self.axis}")
-        return catalogue[at].to_numpy(float)
+        else:
+            places, where = _numbers(catalogue, at), f"column {at!r}"
+        if (below := np.flatnonzero(places < 0)).size:
+            raise BadInput(
+                f"{where} is {places[below[0]]:g} in row {below[0]}, which is no {self.axis}; leave such galaxies out, or give NaN"
+            )
+        return places
 
     def _steps(self, places: np.ndarray) -> np.ndarray:
         """(B, steps + 1) weights of the original, and of each step, for galaxies at these places; NaN beyond the last."""
@@ -313,16 +366,16 @@ class Correction:
             result = result + np.where(weight == 0, 0, weight * own)
         return result
 
-    def _node_weights(self, answer: str, fractions: np.ndarray, places: np.ndarray) -> list[np.ndarray | None]:
-        """For each step the mean weight of each of its nodes."""
-        weights = self._steps(places)
-        known = np.isfinite(weights).all(axis=1)
-        return [
-            None if curve is None else np.array([
-                (weight[known] * np.interp(fractions[known], curve.degraded, unit)).mean() for unit in np.eye(len(curve.degraded))
-            ])
-            for weight, curve in zip(weights.T[1:], self.curves[answer], strict=True)
-        ]  # fmt: skip
+
+def _numbers(catalogue: pd.DataFrame, column: str) -> np.ndarray:
+    """(B,) of a column; NaN where there is none."""
+    import pandas as pd
+
+    values = catalogue[column]
+    numbers = pd.to_numeric(values, errors="coerce")
+    if (texts := np.flatnonzero(numbers.isna() & values.notna())).size:
+        raise BadInput(f"column {column!r} is {values.iloc[texts[0]]!r} in row {texts[0]}; a plain number is needed")
+    return np.asarray(numbers.to_numpy(float, na_value=np.nan))
 
 
 def _curve_of(part: pd.DataFrame) -> Curve:

@@ -3,7 +3,8 @@
 Legend: B galaxies, A answers, F folds, R replicates.
 """
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,15 +43,27 @@ def pairs_of(original: Path, degraded: Path, answers: Answers) -> Iterator[Pairs
         before, after = (
             pq.read_table(folder / file.name, columns=["id_str", *answers.columns]) for folder in (original, degraded)
         )
-        places = {name: row for row, name in enumerate(after["id_str"].to_pylist())}
         names = before["id_str"].to_pylist()
-        rows = np.array([(row, places[name]) for row, name in enumerate(names) if name in places], int).reshape(-1, 2)
+        rows = paired_rows(names, after["id_str"].to_pylist())
         if len(rows):
             fractions = [
                 np.stack([table[column].to_numpy()[own] for column in answers.columns], axis=1).astype(np.float64)
                 for table, own in zip((before, after), rows.T, strict=True)
             ]
             yield Pairs(np.array([key_of(names[row]) for row in rows[:, 0]]), *fractions)
+
+
+def paired_rows(before: Sequence[str], after: Sequence[str]) -> np.ndarray:
+    """(B, 2) rows of the same galaxies, both in the same order.
+
+    A name that is there more often before, as one of its galaxies is left out, is of none: nobody knows which.
+    """
+    rows: dict[str, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+    for side, names in enumerate((before, after)):
+        for row, name in enumerate(names):
+            rows[name][side].append(row)
+    pairs = [pair for own, other in rows.values() if len(own) == len(other) for pair in zip(own, other, strict=True)]
+    return np.array(sorted(pairs), int).reshape(-1, 2)
 
 
 @dataclass(frozen=True, eq=False)

@@ -53,13 +53,15 @@ class Degrading:
     seed: int = 0
 
     @property
+    def columns_by_option(self) -> dict[str, str]:
+        """Those of the galaxies that are needed, by the names of the options that say so."""
+        given = {"redshift": self.redshift, "psf-fwhm": self.psf_fwhm, "arcsec-per-pixel": self.arcsec_per_pixel, "survey-pixel": self.survey_pixel}  # fmt: skip
+        return {option: each for option, each in given.items() if isinstance(each, str)}
+
+    @property
     def columns(self) -> list[str]:
         """Those of the galaxies that are needed."""
-        return [
-            each
-            for each in (self.redshift, self.psf_fwhm, self.arcsec_per_pixel, self.survey_pixel)
-            if isinstance(each, str)
-        ]
+        return [*self.columns_by_option.values()]
 
     def in_words(self, unit: str, bands: bool) -> dict[str, str]:
         """For a page: what was assumed.
@@ -99,7 +101,7 @@ class Degrading:
         given = {"redshift": self.redshift, "psf_fwhm": self.psf_fwhm, "distance": 1.0, "pixels": 1.0}.get(axis, 0.0)
         if not isinstance(given, str):
             return float(given or 0.0)
-        return float(np.median([value for value in numbers_of(given, sources) if value <= first]))
+        return float(np.median([value for value in numbers_of(given, sources) if 0 < value <= first]))
 
     def change(self, step: Step, beside: pa.Table | None, row: int) -> Change:
         """What happens to the picture of a galaxy at a step; raises as `facts` and `Step.change`.
@@ -129,7 +131,7 @@ class Degrading:
             except (TypeError, ValueError):
                 number = math.nan
             if not least <= number < math.inf:
-                raise BadInput(f"--{name} {given}: is {value!r} for it, which is none")
+                raise BadInput(f"--{name} {given}: is {value!r} for it; a plain number is needed")
             return number
 
         redshift = of("redshift", self.redshift, 1e-6)

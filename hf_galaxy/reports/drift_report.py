@@ -18,7 +18,7 @@ from hf_galaxy.safe_text import code, csv_cell, markdown, visible
 FIGURE, MARK = "drift", "<!-- made by hf-galaxy degrade -->"
 AXES = {
     "distance": "times farther away", "redshift": "redshift", "psf_fwhm": "FWHM of the PSF", "magnitudes": "magnitudes shallower",
-    "pixels": "times wider pixels", "step": "step",
+    "pixels": "times wider pixels", "step_number": "number of the step",
 }  # fmt: skip
 LARGEST = 6  # answers of the table in words
 SEEN = 0.05  # of those that ask a question at first: a smaller part tells nothing of it

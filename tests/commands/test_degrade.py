@@ -1,6 +1,7 @@
 """`hf-galaxy degrade` predicts the same galaxies again with worse pictures, measures the drift, and corrects it."""
 
 import json
+from functools import partial
 
 import galsim
 import numpy as np
@@ -18,6 +19,7 @@ from hf_galaxy.data.degrading_steps import Step
 from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.data.pixels import pixels_of
 from hf_galaxy.data.views import Framing
+from hf_galaxy.evaluation import drift_measurement
 from hf_galaxy.evaluation.drift_correction import Correction
 from hf_galaxy.importing.reading import Reading
 from hf_galaxy.models import prediction_inputs
@@ -52,6 +54,14 @@ def refusal(*words):
         start(*words)
     assert isinstance(refused.value.code, str)
     return refused.value.code
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_replicates():
+    """As many of the bootstrap as tell that there are intervals."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drift_measurement, "step_drift", partial(drift_measurement.step_drift, replicates=20))
+        yield
 
 
 @pytest.fixture
@@ -106,7 +116,7 @@ def test_the_folder_has_the_drift_of_every_answer(outcome):
     assert "PSF: moffat, FWHM of the pictures `psf_fwhm_arcsec` (arcsec)" in page
     assert (outcome / "drift.png").stat().st_size > 10_000
     corrected = Correction.read(outcome).corrected(after.assign(d=3.0), "d")
-    assert corrected[SHAPE].mean() == pytest.approx(before[SHAPE].mean(), abs=0.01)
+    assert corrected[f"{SHAPE}_corrected"].mean() == pytest.approx(before[SHAPE].mean(), abs=0.01)
 
 
 def test_the_original_pictures_are_predicted_as_by_predict(outcome, run_folder, mock_dataset, tmp_path):
@@ -158,7 +168,7 @@ def test_galaxies_are_moved_to_a_redshift_from_their_own(run_folder, mock_datase
     near = predictions(tmp_path / "out", 1)
     back = Correction.read(tmp_path / "out").corrected(near.assign(z=0.1), "z")
     original = predictions(tmp_path / "out", 0).set_index("id_str").loc[near["id_str"], SHAPE]
-    assert back[SHAPE].mean() == pytest.approx(original.mean(), abs=0.01)
+    assert back[f"{SHAPE}_corrected"].mean() == pytest.approx(original.mean(), abs=0.01)
     near = int((redshifts <= 0.1).sum())
     assert [step["galaxies"] for step in drift["steps"]] == [near, len(names)]
     assert [step["left_out"] for step in drift["steps"]] == [len(names) - near, 0]
@@ -251,9 +261,13 @@ def test_a_sample_depends_on_names_alone(tmp_path):
         (("--distance", 2, "--psf-fwhm", 1, "--redshift", "z"), "--redshift: is for --to-redshift"),
         (("--shallower", 1, "--galaxies", 10), "--galaxies 10: so few show no drift"),
         (("--distance", 2, "--psf-fwhm", -1), "--psf-fwhm -1: must be at least 0"),
-        (("--distance", 2, "--psf-fwhm", "seeing"), "seeing"),
         (("--shallower", 1, "--campaign", "gz3"), "--campaign gz3: the model has gz2"),
         ((), "nothing would change"),
+        (("--distance", 1, "--psf-fwhm", 1), "--distance: nothing would change"),
+        (("--new-psf-fwhm", 2, "--psf-fwhm", 2), "PSF 2: nothing would change"),
+        (("--distance", 2, "--psf-fwhm", "inf"), "--psf-fwhm inf: give a number"),
+        (("--distance", 2, "--psf-fwhm", "nan"), "--psf-fwhm nan: give a number"),
+        (("--distance", 2, "--psf-fwhm", "id_str"), "--psf-fwhm id_str: holds the names of galaxies"),
         (
             ("--distance", 2, "--psf-fwhm", 1, "--survey-pixel", 0.4),
             "--survey-pixel: is in arcsec; give --arcsec-per-pixel, too",

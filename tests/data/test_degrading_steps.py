@@ -42,7 +42,10 @@ def test_steps_are_those_of_the_options():
     assert steps_of([1, 2], None, None, None, None) == [Step(), Step(2)], "the original is always there, once"
     assert axis_of(steps_of(None, [0.1, 0.2], [1, 1.4], None, None)[1:]) == ("redshift", [0.1, 0.2])
     assert axis_of([Step(2, magnitudes=1), Step(1.5, magnitudes=2)]) == ("magnitudes", [1, 2])
-    assert axis_of([Step(2), Step(magnitudes=2), Step(pixels=2)]) == ("step", [1, 2, 3])
+    assert axis_of([Step(2), Step(magnitudes=2), Step(pixels=2)]) == ("step_number", [1, 2, 3])
+    assert axis_of(steps_of(None, None, None, [1], None)[1:]) == ("magnitudes", [1]), "of a single step, too"
+    assert axis_of(steps_of(None, None, None, None, [2])[1:]) == ("pixels", [2])
+    assert axis_of(steps_of([3, 2], None, None, [1, 2], None)[1:]) == ("distance", [2, 3]), "in increasing order"
     change = Step(2, psf_fwhm=1.8, magnitudes=2.5, pixels=2).change(Facts(None, 1.2, 0.4), 3, "gaussian", "sky")
     assert (change.shrink, change.psf_fwhm, change.pixels) == (2, pytest.approx(3), 2)
     assert change.new_psf_fwhm == pytest.approx(4.5)
@@ -56,6 +59,7 @@ def test_steps_are_those_of_the_options():
     ("options", "reason"),
     [
         ((None, None, None, None, None), "nothing would change; give steps with --distance"),
+        (([1], None, None, [0], None), "--distance --shallower: nothing would change"),
         (([2], [0.1], None, None, None), "are two ways to say"),
         (([2, 3], None, None, [1, 2, 3], None), "--distance: has 2 values and --shallower 3; give one for all"),
         (([0.5], None, None, None, None), "--distance 0.5: is a factor"),

@@ -5,6 +5,7 @@ import pytest
 
 from hf_galaxy import load_tree
 from hf_galaxy.evaluation.drift import Answers, DriftSums
+from hf_galaxy.evaluation.drift_measurement import paired_rows
 from hf_galaxy.randomness import key_of
 
 TREE = load_tree("gz2")
@@ -45,6 +46,12 @@ def test_drifts_of_votes_are_counted_by_hand_whatever_the_batches():
     other = (before[:, bar] > 0.5) != (after[:, bar] > 0.5)
     assert question["changed"] == pytest.approx(np.average(other, weights=asked))
     assert question["no_longer_asked"] == pytest.approx(((asked >= 0.5) & (later < 0.5)).sum() / (asked >= 0.5).sum())
+
+
+def test_galaxies_of_one_name_are_paired_in_their_order():
+    assert paired_rows(["a", "b", "a", "c"], ["a", "a", "c"]).tolist() == [[0, 0], [2, 1], [3, 2]]
+    assert paired_rows(["a", "b", "a"], ["b", "a"]).tolist() == [[1, 0]], "which of both is left out is not known"
+    assert paired_rows(["a"], []).shape == (0, 2)
 
 
 def test_classes_are_one_question_and_labels_one_each():

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.isotonic import IsotonicRegression
 
+from hf_galaxy.decision_tree import DecisionTree, Question
 from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.drift import Answers
 from hf_galaxy.evaluation.drift_correction import Correction, CorrectionSums
@@ -58,7 +59,7 @@ def test_the_interval_of_a_single_galaxy_holds_and_scatter_does_not_tilt_the_fun
     assert inside.mean() == pytest.approx(0.9, abs=0.02)
     bins = np.digitize(others.after[:, 0], [0.15, 0.3, 0.45])
     for k in range(4):  # right on average at any fraction, not only in all
-        difference = corrected["ring_probability"].to_numpy()[bins == k] - others.before[bins == k, 0]
+        difference = corrected["ring_probability_corrected"].to_numpy()[bins == k] - others.before[bins == k, 0]
         assert abs(difference.mean()) < 0.012
 
 
@@ -78,18 +79,86 @@ def test_the_function_is_the_isotonic_regression_of_scikit_learn():
 def test_between_steps_functions_are_interpolated_and_beyond_there_is_none():
     correction = correction_of(survey(2000, 1, 0.2), survey(2000, 2, 0.5), places=(2.0, 4.0))
     catalogue = pd.DataFrame({"ring_probability": [0.3] * 6, "d": [0.5, 1.0, 1.5, 3.0, 4.0, 4.5]})
-    values = correction.corrected(catalogue, "d")["ring_probability"].to_numpy()
+    values = correction.corrected(catalogue, "d")["ring_probability_corrected"].to_numpy()
     at_two, at_four = (curve.at(np.array([0.3]))[0] for curve in correction.curves["ring_probability"])
     assert values[:2].tolist() == [0.3, 0.3]
     assert values[2] == pytest.approx((0.3 + at_two) / 2)
     assert values[3] == pytest.approx((at_two + at_four) / 2)
     assert values[4] == pytest.approx(at_four)
     assert np.isnan(values[5])
-    assert catalogue["ring_probability"].tolist() == [0.3] * 6
+    assert correction.corrected(catalogue, "d")["ring_probability"].tolist() == [0.3] * 6
+    assert correction.mean(catalogue, "ring_probability", "d")["galaxies"] == 5
     with pytest.raises(BadInput, match="no column 'z', which says its distance"):
         correction.corrected(catalogue, "z")
     with pytest.raises(BadInput, match="has none of the answers, such as ring_probability"):
         correction.corrected(catalogue[["d"]], "d")
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "reason"),
+    [
+        ("d", [2.0, "far"], "column 'd' is 'far' in row 1; a plain number is needed"),
+        ("d", [2.0, -9.0], "column 'd' is -9 in row 1, which is no distance"),
+        ("ring_probability", [0.2, "many"], "column 'ring_probability' is 'many' in row 1"),
+    ],
+)
+def test_a_catalogue_with_what_is_no_number_is_refused(column, values, reason):
+    catalogue = pd.DataFrame({"ring_probability": [0.3, 0.4], "d": [2.0, 2.0], column: values})
+    for asked in (lambda c: c.corrected(catalogue, "d"), lambda c: c.mean(catalogue, "ring_probability", "d")):
+        with pytest.raises(BadInput, match=reason):
+            asked(correction_of(survey(500, 1)))
+
+
+@pytest.mark.filterwarnings("error")
+def test_galaxies_without_a_number_do_not_count_in_a_mean():
+    correction = correction_of(survey(500, 1))
+    whole = correction.mean(pd.DataFrame({"ring_probability": [0.3, 0.5], "d": 2.0}), "ring_probability", "d")
+    more = pd.DataFrame({"ring_probability": [0.3, np.nan, 0.5, 0.5, 0.5], "d": [2.0, 2.0, 2.0, 2.5, np.nan]})
+    assert correction.mean(more, "ring_probability", "d") == pytest.approx(whole)
+    assert whole["galaxies"] == 2
+    for none in (more[:0], more.assign(d=3.0)):
+        mean = correction.mean(none, "ring_probability", "d")
+        assert mean["galaxies"] == 0
+        assert np.isnan([mean["value"], mean["low"], mean["high"]]).all()
+    with pytest.raises(BadInput, match="has no correction; those that have one are ring_probability"):
+        correction.mean(more, "bar_probability", "d")
+    with pytest.raises(BadInput, match="the catalogue has no column 'ring_probability'"):
+        correction.mean(more[["d"]], "ring_probability", "d")
+
+
+def test_a_question_that_is_asked_after_others_counts_as_much_as_it_is_asked(tmp_path):
+    """Of galaxies whose arms depend on how often they are asked for: the interval of a mean holds that of the original pictures."""
+    first = Question("disk", ("yes", "no"), (), "c")
+    tree = DecisionTree("c", (first, Question("arms", ("loose", "tight"), ("disk_yes",), "c")))
+    answers = Answers.of_tree(tree)
+
+    def survey(count, seed):
+        rng = np.random.default_rng(seed)
+        disk = rng.beta(0.5, 0.7, count)
+        loose = np.clip(0.7 - 0.5 * disk + rng.normal(0, 0.15, count), 0, 1)
+        later, blurred = disk * rng.uniform(0.4, 1, count), np.clip(0.8 * loose + rng.normal(0, 0.1, count), 0, 1)
+        before, after = (np.stack([d, 1 - d, a, 1 - a], axis=1) for d, a in ((disk, loose), (later, blurred)))
+        return Pairs(np.array([key_of(f"{seed} {i}") for i in range(count)]), before, after)
+
+    held, errors, plain = 0, [], []
+    for trial in range(60):
+        sums, others = CorrectionSums(answers, 60), survey(400, 2 * trial + 1)
+        sums.add(*survey(400, 2 * trial))
+        curves = {name: (curve,) for name, curve in zip(answers.columns, sums.curves(), strict=True)}
+        correction = Correction("distance", 1.0, (2.0,), curves, tree)
+        catalogue = pd.DataFrame(others.after, columns=answers.columns)
+        mean = correction.mean(catalogue, "arms_loose_fraction", 2.0)
+        truth = np.average(others.before[:, 2], weights=others.after[:, 0])
+        held += mean["low"] <= truth <= mean["high"]
+        errors.append(mean["value"] - truth)
+        plain.append(correction.corrected(catalogue, 2.0)["arms_loose_fraction_corrected"].mean() - truth)
+    assert 0.8 <= held / 60 <= 0.98
+    assert abs(np.mean(errors)) < 0.004
+    assert abs(np.mean(plain)) > 0.02, "so far off if all count alike"
+    correction.write(tmp_path)
+    assert Correction.read(tmp_path).mean(catalogue, "arms_loose_fraction", 2.0) == pytest.approx(mean, rel=1e-5)
+    with pytest.raises(BadInput, match="no column 'disk_yes_fraction', which says how often arms_loose_fraction"):
+        correction.mean(catalogue.drop(columns="disk_yes_fraction"), "arms_loose_fraction", 2.0)
 
 
 def test_corrections_are_read_as_they_were_written(tmp_path):
