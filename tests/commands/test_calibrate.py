@@ -145,7 +145,9 @@ def test_galaxies_without_votes_are_none(run, other, tmp_path):
     header, *rows = (other / "votes.csv").read_text().splitlines()
     empty = [f"{row.split(',')[0]},{row.split(',')[1]},0,0,0" for row in rows]
     (other / "empty.csv").write_text("\n".join([header, *empty]) + "\n")
-    with pytest.raises(SystemExit, match="not calibrated: 0 galaxies with votes, labels or all values, and it takes 50"):
+    with pytest.raises(
+        SystemExit, match="not calibrated: 0 galaxies with votes, labels or all values, and it takes 50"
+    ):
         outcome(run, "--dataset", other / "empty.csv", "--images", other / "pictures", "--out", tmp_path / "out")
 
 

@@ -141,6 +141,4 @@ def test_a_publication_does_not_go_on_with_other_pictures(materials, tmp_path):
     shutil.copytree(materials.folder / "catalogue", place / "catalogue")
     (place / "catalogue/pictures/0.jpg").write_bytes((place / "catalogue/pictures/1.jpg").read_bytes())
     words = [str(word).format(catalogue=place / "catalogue") for word in JOBS["publish catalogue"].words]
-    refused(
-        run(place, words), "holds the finished files of an interrupted command with other settings or other data"
-    )
+    refused(run(place, words), "holds the finished files of an interrupted command with other settings or other data")
