@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -273,16 +274,12 @@ def check_galaxies(sources: Sequence[Source], settings: Degrade, degrading: Degr
     """
     if (number := sum(map(len, sources))) < LEAST:
         raise BadInput(f"--dataset: has {number} galaxies, which show no drift; give at least {LEAST}")
-    if not isinstance(degrading.redshift, str):
-        return
-    from hf_galaxy.models.degraded_inputs import numbers_of
-
-    redshifts = numbers_of(degrading.redshift, sources)
-    for to in settings.to_redshift or ():
-        near = sum(0 < z <= to for z in redshifts)
-        if near < LEAST:
+    for step in settings.steps()[1:] if degrading.columns else ():
+        reasons = degrading.reasons(step, sources)
+        if len(able := [*islice((each for each in reasons if each is None), LEAST)]) < LEAST:
+            why = next(each for each in degrading.reasons(step, sources) if each is not None)
             raise BadInput(
-                f"--to-redshift {to:g}: only {near} of {number:,} galaxies have a {degrading.redshift} above 0 and no larger; at least {LEAST} are needed"
+                f"{step.name}: only {len(able)} of {number:,} galaxies can be degraded so, and at least {LEAST} are needed; the first that cannot {why}"
             )
 
 

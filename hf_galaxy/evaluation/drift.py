@@ -113,7 +113,7 @@ class DriftSums:
     def of_questions(self) -> list[dict[str, Any]]:
         """For each question how often it is asked before and after, in how many galaxies another answer is the largest, and of how many of
         those of whom it was asked it no longer is."""
-        asked, later = self.weight / self.number, self.asked_after / self.number
+        asked, later = ratios(self.weight, self.number), ratios(self.asked_after, self.number)
         changed, gone = ratios(self.changed, self.weight), ratios(self.no_longer, self.was_asked)
         return [
             {

@@ -111,6 +111,16 @@ class Degrading:
         """
         return step.change(self.facts(beside, row), self.exponent, self.profile, self.framing)
 
+    def reasons(self, step: Step, sources: Sequence[Source]) -> Iterator[str | None]:
+        """For each galaxy why it cannot make a step, as far as its numbers tell; None: it can."""
+        for source in sources:
+            for row in range(len(source)):
+                try:
+                    self.change(step, source.joined, row)
+                    yield None
+                except BadInput as error:
+                    yield str(error)
+
     def facts(self, beside: pa.Table | None, row: int) -> Facts:
         """What is known of a galaxy.
 
@@ -174,7 +184,7 @@ class DegradedReader(Reader):
         if values is None:
             picture = Image.fromarray(self._eight_bits(pixels_of(content, self.rendering.whole), change, name))
         else:
-            picture = self.rendering.stretched(degraded(filled(values), change, name, self.degrading.seed))
+            picture = self.rendering.stretched(self._fluxes(filled(values), change, name))
         return np.asarray(to_rgb(self.rendering.shown(picture)))
 
     def _eight_bits(self, pixels: np.ndarray, change: Change, name: str) -> np.ndarray:

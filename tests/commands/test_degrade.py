@@ -176,7 +176,8 @@ def test_galaxies_are_moved_to_a_redshift_from_their_own(run_folder, mock_datase
     assert reasons.str.contains("farther away than 0.1").all()
     assert "surface brightness by (1 + z)^-3" in (tmp_path / "out/README.md").read_text()
     few = refusal(*words, "--to-redshift", 0.02, "--out", tmp_path / "few")
-    assert "--to-redshift 0.02: only " in few
+    assert "redshift 0.02: only 0 of 96 galaxies can be degraded so" in few
+    assert "the first that cannot is at redshift" in few
     assert not (tmp_path / "few").exists()
 
 

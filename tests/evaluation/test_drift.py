@@ -48,6 +48,12 @@ def test_drifts_of_votes_are_counted_by_hand_whatever_the_batches():
     assert question["no_longer_asked"] == pytest.approx(((asked >= 0.5) & (later < 0.5)).sum() / (asked >= 0.5).sum())
 
 
+@pytest.mark.filterwarnings("error")
+def test_without_galaxies_no_drift_is_known():
+    sums = DriftSums(VOTES, 5)
+    assert sums.of_questions()[0]["asked_drift"] is None
+
+
 def test_galaxies_of_one_name_are_paired_in_their_order():
     assert paired_rows(["a", "b", "a", "c"], ["a", "a", "c"]).tolist() == [[0, 0], [2, 1], [3, 2]]
     assert paired_rows(["a", "b", "a"], ["b", "a"]).tolist() == [[1, 0]], "which of both is left out is not known"
