@@ -75,8 +75,10 @@ class ValueMetrics:
     ) -> None:
         self.names, self.baseline, self.distributions, self.uncalibrated = names, baseline, distributions, uncalibrated
         self.sums: dict[str, torch.Tensor] = {}
-        unit = (baseline.mean.double().numpy(), baseline.std.double().numpy())
-        self.spreads = {which: SpreadMetrics(names, *unit) for which in ("model", "uncalibrated")}
+        self.spreads: dict[str, SpreadMetrics] = {}
+        if distributions is not None:
+            unit = (baseline.mean.double().numpy(), baseline.std.double().numpy())
+            self.spreads = {which: SpreadMetrics(names, *unit) for which in ("model", "uncalibrated")}
 
     def update(self, batch: dict[str, torch.Tensor], outputs: Any) -> None:
         """Add a batch: `labels` (B, K) and perhaps `keys` (B,) of the batch, `values` (B, K) of the outputs."""
@@ -154,7 +156,7 @@ class ValueMetrics:
                 name: {"galaxies": int(self.sums["known"][k])} | {f: both(f, k) for f in ("rmse", "mae", "r2")}
                 for k, name in enumerate(self.names)
             },
-            **({"calibration": self._calibration()} if self.spreads["model"].sums else {}),
+            **({"calibration": self._calibration()} if any(each.sums for each in self.spreads.values()) else {}),
             **({"bootstrap": self._bootstrap()} if "galaxies (R)" in self.sums else {}),
         }
 

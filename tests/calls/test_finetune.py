@@ -89,8 +89,8 @@ def test_options_of_every_form_are_words_of_a_command():
     ("call", "command", "own"),
     [
         ("finetune", Finetune, OWN),
-        ("predict", Predict, ("run", "dataset", "out")),
-        ("embed", Embed, ("model", "dataset", "out")),
+        ("predict", Predict, ("run", "dataset", "out", "part")),
+        ("embed", Embed, ("model", "dataset", "out", "part")),
     ],
 )
 def test_a_call_has_the_options_and_defaults_of_its_command(call, command, own):
