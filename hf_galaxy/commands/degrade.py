@@ -36,6 +36,31 @@ LEAST = 50  # galaxies at a step
 PREDICTIONS = "predictions"
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Galaxies:
+    """What is degraded, predicted and measured, at which steps.
+
+    Attributes:
+        found: number of galaxies of which the sources are a sample, or all.
+    """
+
+    sources: list[Source]
+    found: int
+    predictor: Predictor
+    degrading: Degrading
+    steps: list[Step]
+    answers: Answers
+
+    def __len__(self) -> int:
+        return sum(map(len, self.sources))
+
+    def at(self, step: Step) -> list[Source]:
+        """The sources with a column that names the step."""
+        from hf_galaxy.models.degraded_inputs import in_step
+
+        return [in_step(each, step) for each in self.sources]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Degrade(Inference):
     """Predict the same galaxies again with worse pictures, and measure how each answer drifts. An interrupted command resumes when it is run again."""
@@ -231,10 +256,16 @@ def degrade(settings: Degrade, command: str) -> Drift | None:
     sources = sources_of(
         settings.dataset, reading, settings.split, table, [*predictor.schema.names, STEP], predictor.rendering, keep
     )
-    found = sum(map(len, sources))
-    sources = sampled(sources, settings.galaxies)
-    check_galaxies(sources, settings, degrading)
-    return written(predictor, sources, settings, degrading, answers, command, found)
+    galaxies = Galaxies(
+        sources=sampled(sources, settings.galaxies),
+        found=sum(map(len, sources)),
+        predictor=predictor,
+        degrading=degrading,
+        steps=settings.steps(),
+        answers=answers,
+    )
+    check_galaxies(galaxies)
+    return written(galaxies, settings, command)
 
 
 def answers_of(model: GalaxyPreTrainedModel, campaigns: Sequence[str] | None) -> Answers:
@@ -266,15 +297,16 @@ def answers_of(model: GalaxyPreTrainedModel, campaigns: Sequence[str] | None) ->
     )
 
 
-def check_galaxies(sources: Sequence[Source], settings: Degrade, degrading: Degrading) -> None:
+def check_galaxies(galaxies: Galaxies) -> None:
     """Refuse too few galaxies before anything is predicted.
 
     Raises:
         BadInput: says how many there are, at which step.
     """
-    if (number := sum(map(len, sources))) < LEAST:
+    degrading, sources = galaxies.degrading, galaxies.sources
+    if (number := len(galaxies)) < LEAST:
         raise BadInput(f"--dataset: has {number} galaxies, which show no drift; give at least {LEAST}")
-    for step in settings.steps()[1:] if degrading.columns else ():
+    for step in galaxies.steps[1:] if degrading.columns else ():
         reasons = degrading.reasons(step, sources)
         if len(able := [*islice((each for each in reasons if each is None), LEAST)]) < LEAST:
             why = next(each for each in degrading.reasons(step, sources) if each is not None)
@@ -283,29 +315,18 @@ def check_galaxies(sources: Sequence[Source], settings: Degrade, degrading: Degr
             )
 
 
-def written(
-    predictor: Predictor,
-    sources: list[Source],
-    settings: Degrade,
-    degrading: Degrading,
-    answers: Answers,
-    command: str,
-    found: int,
-) -> Drift | None:
-    """Predict the galaxies at each step into a new folder, or what an interrupted call has not, and measure. Every process must call it.
-
-    Args:
-        found: number of galaxies of which the sources are a sample, or all.
-    """
+def written(galaxies: Galaxies, settings: Degrade, command: str) -> Drift | None:
+    """Predict the galaxies at each step into a new folder, or what an interrupted call has not, and measure. Every process must call it."""
     from accelerate.utils import broadcast_object_list
 
-    from hf_galaxy.models.degraded_inputs import DegradedReader, in_step
+    from hf_galaxy.models.degraded_inputs import DegradedReader
     from hf_galaxy.models.prediction_inputs import fingerprint_of
     from hf_galaxy.training.processes import on_main_process
 
-    steps, accelerator = settings.steps(), predictor.accelerator
-    galaxies = [(each.name, each.split, fingerprint_of(each)) for each in sources]
-    depends_on = f"{predictor.schema} {predictor.schema.metadata} {galaxies} {predictor.batch_size} {predictor.rendering} {degrading} {steps} {answers.columns}"
+    predictor, degrading, steps = galaxies.predictor, galaxies.degrading, galaxies.steps
+    accelerator = predictor.accelerator
+    sources = [(each.name, each.split, fingerprint_of(each)) for each in galaxies.sources]
+    depends_on = f"{predictor.schema} {predictor.schema.metadata} {sources} {predictor.batch_size} {predictor.rendering} {degrading} {steps} {galaxies.answers.columns}"
     fingerprint = hashlib.sha256(depends_on.encode()).hexdigest()
     with ExitStack() as stack:
         place: list[Any] = [
@@ -315,44 +336,27 @@ def written(
             broadcast_object_list(place)
         for number, step in enumerate(steps):
             reader = partial(DegradedReader, degrading=degrading, step=step)
-            replace(predictor, reader=reader).write(
-                [in_step(each, step) for each in sources], _folder(place[0], number)
-            )
+            replace(predictor, reader=reader).write(galaxies.at(step), _folder(place[0], number))
         accelerator.wait_for_everyone()
-        return on_main_process(
-            accelerator, _finish, predictor, sources, settings, degrading, answers, command, found, place[0]
-        )
+        return on_main_process(accelerator, _finish, galaxies, settings, command, place[0])
 
 
 def _folder(folder: Path, step: int) -> Path:
     return folder / PREDICTIONS / f"step-{step}"
 
 
-def _finish(
-    predictor: Predictor,
-    sources: list[Source],
-    settings: Degrade,
-    degrading: Degrading,
-    answers: Answers,
-    command: str,
-    found: int,
-    folder: Path,
-) -> Drift:
+def _finish(galaxies: Galaxies, settings: Degrade, command: str, folder: Path) -> Drift:
     """Measure, and write all but the predictions."""
     from hf_galaxy.data.degrading_steps import axis_of
     from hf_galaxy.evaluation.drift_correction import Correction
     from hf_galaxy.evaluation.drift_measurement import pairs_of, step_drift
     from hf_galaxy.files import whole_file
-    from hf_galaxy.models.degraded_inputs import in_step
     from hf_galaxy.models.prediction_files import finish
     from hf_galaxy.reports.drift_report import Drift, csv_of, figure_of, page_of
     from hf_galaxy.reports.page import write_page
 
-    steps = settings.steps()
-    left_out = [
-        finish(predictor, _folder(folder, s), [in_step(each, step) for each in sources], ())[1]
-        for s, step in enumerate(steps)
-    ]
+    predictor, steps, answers = galaxies.predictor, galaxies.steps, galaxies.answers
+    left_out = [finish(predictor, _folder(folder, s), galaxies.at(step), ())[1] for s, step in enumerate(steps)]
     measured = []
     for s, step in enumerate(steps[1:], 1):
         pairs = partial(pairs_of, _folder(folder, 0), _folder(folder, s), answers)
@@ -362,13 +366,13 @@ def _finish(
                 f"{step.name}: only {measured[-1].galaxies} galaxies could be degraded, and at least {LEAST} are needed; "
                 f"{_folder(folder, s) / 'unreadable.csv'} says why"
             )
-    number = sum(map(len, sources))
+    number, found = len(galaxies), galaxies.found
     how = {"galaxies": f"{number:,} of {found:,}, drawn at random" if number < found else f"all {number:,}"}
-    how |= degrading.in_words(
+    how |= galaxies.degrading.in_words(
         "pixels" if settings.arcsec_per_pixel is None else "arcsec", bool(predictor.models[0].config.bands)
     )
     axis, places = axis_of(steps[1:])
-    reference = degrading.reference(axis, sources, places[0])
+    reference = galaxies.degrading.reference(axis, galaxies.sources, places[0])
     drift = Drift(
         axis, reference, tuple(places), tuple(step.name for step in steps[1:]), answers, tuple(measured),
         tuple(left - left_out[0] for left in left_out[1:]), how,
