@@ -33,7 +33,6 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.constant_votes import ConstantVotes
 from hf_galaxy.evaluation.vote_metrics import VoteMetrics
 from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
-from hf_galaxy.models.head_activation import HEAD_ACTIVATIONS
 from hf_galaxy.models.model import GalaxyConfig, GalaxyForVotes
 from hf_galaxy.models.start import resolve_start
 from hf_galaxy.training.augmentation import train_view
@@ -229,7 +228,6 @@ def parts(bench: Bench) -> dict[str, float]:
     leaf = outputs.detach().requires_grad_()
     baseline = ConstantVotes.of([votes.cpu().numpy()], tree, min_votes=20)
     metrics = VoteMetrics(tree, baseline)
-    activation = HEAD_ACTIVATIONS[model.config.head_activation]
 
     def network():
         with bench.accelerator.autocast():
@@ -237,9 +235,9 @@ def parts(bench: Bench) -> dict[str, float]:
         total.backward()
 
     def likelihood():  # as in GalaxyForVotes.forward
-        concentrations = activation.concentrations(leaf)
-        expected_fractions(concentrations, tree)
-        dirichlet_multinomial_nll(votes, concentrations, tree).sum(dim=1).mean().backward()
+        distributions = model.distributions(leaf)
+        expected_fractions(distributions[0], tree, distributions[1])
+        dirichlet_multinomial_nll(votes, distributions[0], tree, distributions[1]).sum(dim=1).mean().backward()
 
     def optimise():
         torch.nn.utils.clip_grad_norm_(model.parameters(), bench.recipe.clip_norm)

@@ -14,23 +14,33 @@ import torch.nn.functional as F
 from hf_galaxy.decision_tree import DecisionTree
 
 
-def dirichlet_multinomial_nll(votes: torch.Tensor, concentrations: torch.Tensor, tree: DecisionTree) -> torch.Tensor:
-    """Negative log-likelihood of votes whose fractions are drawn from a Dirichlet distribution.
+def dirichlet_multinomial_nll(
+    votes: torch.Tensor, concentrations: torch.Tensor, tree: DecisionTree, weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Negative log-likelihood of votes whose fractions are drawn from a Dirichlet distribution, or from a mixture of several.
 
     Per question with votes k_i, N = sum k_i, concentrations a_i and a_0 = sum a_i:
 
         -log p = -lnG(N + 1) - lnG(a_0) + lnG(N + a_0) - sum_i [lnG(k_i + a_i) - lnG(k_i + 1) - lnG(a_i)]
 
     with lnG the log-gamma function, as Galaxy Zoo DECaLS uses it (huggingface.co/papers/2102.08414); the multinomial
-    coefficient is included, as in the test losses that Zoobot publishes.
+    coefficient is included, as in the test losses that Zoobot publishes. Of a mixture with the weights w_k it is
+
+        -log p = -log sum_k w_k p_k
 
     Args:
         votes: (B, A) counts, columns in the tree's order.
-        concentrations: (B, A) positive.
+        concentrations: (B, A) positive; of a mixture (B, K, A).
+        weights: of a mixture (B, K, Q), positive, with the sum 1 over K; None: there is one Dirichlet distribution for each question.
 
     Returns:
         (B, Q) in nats, float32 (float64 if the concentrations are). The training loss is its sum over Q, mean over B.
     """
+    if weights is not None:
+        mixed = concentrations.shape[1]
+        of_each = dirichlet_multinomial_nll(votes.repeat_interleave(mixed, 0), concentrations.flatten(0, 1), tree)
+        nll = -torch.logsumexp(weights.log() - of_each.unflatten(0, (-1, mixed)), dim=1)
+        return torch.where(sum_per_question(votes, tree) > 0, nll, 0)  # exactly, not but for rounding
     concentrations = _at_least_float32(concentrations)
     total_concentrations = sum_per_question(concentrations, tree)
     if votes.device.type != "cpu" or torch.compiler.is_compiling():
@@ -149,11 +159,18 @@ def standardised_squared_error(labels: torch.Tensor, values: torch.Tensor, std: 
     return (errors**2).sum(dim=1) / present.sum(dim=1).clamp_min(1)
 
 
-def expected_fractions(concentrations: torch.Tensor, tree: DecisionTree) -> torch.Tensor:
-    """(B, A) mean vote fractions of the Dirichlet: a_i / a_0, adding up to 1 within each question."""
+def expected_fractions(
+    concentrations: torch.Tensor, tree: DecisionTree, weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """(B, A) mean vote fractions, adding up to 1 within each question: a_i / a_0, and of a mixture the weighted mean of these.
+
+    Args:
+        concentrations, weights: as of `dirichlet_multinomial_nll`.
+    """
     concentrations = _at_least_float32(concentrations)
     groups = question_of_answer(tree, concentrations.device)
-    return concentrations / sum_per_question(concentrations, tree).index_select(-1, groups)
+    fractions = concentrations / sum_per_question(concentrations, tree).index_select(-1, groups)
+    return fractions if weights is None else (weights.index_select(-1, groups) * fractions).sum(dim=-2)
 
 
 def question_log_softmax(logits: torch.Tensor, tree: DecisionTree) -> torch.Tensor:

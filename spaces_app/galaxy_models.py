@@ -39,6 +39,13 @@ class Prediction:
     answers: Answers
     unlikeness: float
 
+    @property
+    def votes(self) -> tuple[Any, ...]:
+        """The fractions, concentrations and weights of the answers, as of `Answers`, without the dimension of the batch."""
+        answers = self.answers
+        batches = (answers.fractions, answers.concentrations, answers.weights)
+        return tuple(None if each is None else each[0] for each in batches)
+
 
 class GalaxyModel:
     """A model of the Space, from a run folder.
@@ -78,11 +85,10 @@ class GalaxyModel:
 
     def describe(self, prediction: Prediction, campaign: str, volunteers: int, asked: float = 0.5) -> dict[str, Any]:
         """`morphology.morphology` of one campaign, with the expected votes of this number of volunteers."""
-        concentrations = prediction.answers.concentrations
+        fractions, concentrations, weights = prediction.votes
         [described] = morphology(
-            prediction.answers.fractions[0], None if concentrations is None else concentrations[0], self.tree, asked=asked,
-            campaign=campaign, volunteers=volunteers,
-        )  # fmt: skip
+            fractions, concentrations, self.tree, asked=asked, campaign=campaign, volunteers=volunteers, weights=weights
+        )
         return described
 
     @property

@@ -12,7 +12,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from hf_galaxy.decision_tree import DecisionTree
-from hf_galaxy.models.morphology import credible_intervals, morphology
+from hf_galaxy.models.morphology import morphology
+from hf_galaxy.models.vote_intervals import credible_intervals
 
 TEXTS = ("name", "campaign", "description", "note")  # the columns of words; all others are float32
 # Spreadsheets interpret a cell that begins with one of these, also in their wide forms, as a formula.
@@ -26,7 +27,7 @@ class Galaxy:
 
     Attributes:
         name: of the picture.
-        fractions, concentrations: (A,); None: the picture was rejected, or the model has no concentrations.
+        fractions, concentrations, weights: of `galaxy_models.Prediction.votes`; None: the picture was rejected, or the model has none.
         unlikeness: distance from the training galaxies (`hf_galaxy.models.familiarity`); None: not measured.
         note: why it was rejected, or another remark.
     """
@@ -34,6 +35,7 @@ class Galaxy:
     name: str
     fractions: np.ndarray | None = None
     concentrations: np.ndarray | None = None
+    weights: np.ndarray | None = None
     unlikeness: float | None = None
     note: str = ""
 
@@ -42,7 +44,8 @@ def table_of(galaxies: Iterable[Galaxy], tree: DecisionTree, campaign: str, cred
     """One row for each picture, in order, with the expected votes of a campaign.
 
     The columns are `name`, `campaign`, `description`, `unlikeness`, `note`, and for each answer to the campaign's questions
-    `_fraction`, `_low` and `_high`, the ends of the credible interval, and `_concentration`, as of hf-galaxy predict.
+    `_fraction`, `_low` and `_high`, the ends of the credible interval, and `_concentration`; of mixtures also `_concentration_2`, and for each question
+    `_weight`, all as of hf-galaxy predict.
     Without a prediction the numbers are NaN and the description is None. A name that a spreadsheet would interpret as a
     formula gets an apostrophe in front, which marks text in spreadsheets.
 
@@ -54,10 +57,14 @@ def table_of(galaxies: Iterable[Galaxy], tree: DecisionTree, campaign: str, cred
         BadInput: the model has no such campaign, or `credible` is not a probability.
     """
     columns = [a for q in tree.campaigns.get(campaign, ()) for a in range(tree.slices[q].start, tree.slices[q].stop)]
-    rows = [_row(galaxy, tree, campaign, credible, columns) for galaxy in galaxies]
+    galaxies = list(galaxies)
+    mixed = any(galaxy.weights is not None for galaxy in galaxies)
+    questions = tree.campaigns[campaign] if mixed else []
+    kinds = ("fraction", "low", "high", "concentration", *(["concentration_2"] if mixed else []))
     names = ["name", "campaign", "description", "unlikeness", "note"]
-    kinds = ("fraction", "low", "high", "concentration")
     names += [f"{tree.columns[a]}_{kind}" for a in columns for kind in kinds]
+    names += [f"{tree.questions[q].name}_weight" for q in questions]
+    rows = [_row(galaxy, tree, campaign, credible, columns, len(kinds), questions) for galaxy in galaxies]
     return pd.DataFrame(rows, columns=names).astype({name: object if name in TEXTS else np.float32 for name in names})
 
 
@@ -71,15 +78,18 @@ def write_tables(frame: pd.DataFrame, folder: str | Path) -> tuple[Path, Path]:
     return folder / "galaxies.csv", folder / "galaxies.parquet"
 
 
-def _row(galaxy: Galaxy, tree: DecisionTree, campaign: str, credible: float, columns: list[int]) -> list[Any]:
+def _row(
+    galaxy: Galaxy, tree: DecisionTree, campaign: str, credible: float, columns: list[int], kinds: int, questions: list[int]
+) -> list[Any]:  # fmt: skip
     name = f"'{galaxy.name}" if galaxy.name.lstrip().startswith(FORMULA) else galaxy.name
     description, unlikeness = None, np.nan if galaxy.unlikeness is None else galaxy.unlikeness
-    numbers = np.full((len(tree.columns), 4), np.nan)
+    numbers = np.full((len(tree.columns), kinds), np.nan)
+    weights = np.full(len(tree.questions), np.nan) if galaxy.weights is None else galaxy.weights[0]
     if galaxy.fractions is not None:
         [described] = morphology(galaxy.fractions, None, tree, credible=credible, campaign=campaign)
         description = described["description"]
         numbers[:, 0] = galaxy.fractions
         if galaxy.concentrations is not None:
-            numbers[:, 1:3] = credible_intervals(galaxy.concentrations, tree, credible)
-            numbers[:, 3] = galaxy.concentrations
-    return [name, campaign, description, unlikeness, galaxy.note, *numbers[columns].ravel()]
+            numbers[:, 1:3] = credible_intervals(galaxy.concentrations, tree, credible, galaxy.weights)
+            numbers[:, 3:] = np.atleast_2d(galaxy.concentrations).T
+    return [name, campaign, description, unlikeness, galaxy.note, *numbers[columns].ravel(), *weights[questions]]

@@ -74,11 +74,8 @@ def galaxy_of(model: GalaxyModel, picture: Picture | Rejected) -> Galaxy:
     if isinstance(picture, Rejected):
         return Galaxy(picture.name, note=picture.reason)
     prediction = model.predict(picture)
-    fractions, concentrations, _ = prediction.answers
-    return Galaxy(
-        picture.name, fractions[0], None if concentrations is None else concentrations[0], prediction.unlikeness,
-        sentence("several.unlike") if prediction.unlikeness > 1 else "",
-    )  # fmt: skip
+    note = sentence("several.unlike") if prediction.unlikeness > 1 else ""
+    return Galaxy(picture.name, *prediction.votes, prediction.unlikeness, note)
 
 
 def build(classifier: Classifier) -> None:

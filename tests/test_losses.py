@@ -41,6 +41,48 @@ def test_published_values(concentrations, nll):
     assert value.item() == pytest.approx(nll, abs=1e-6)
 
 
+def random_mixture(seed=0):
+    """Votes, some without any for a question, and the concentrations (B, 2, A) and weights (B, 2, Q) of a mixture."""
+    votes, first = random_case()
+    second = torch.rand(first.shape, generator=torch.Generator().manual_seed(seed + 1), dtype=first.dtype) * 3 + 0.02
+    shares = torch.rand(len(votes), len(TREE.questions), generator=torch.Generator().manual_seed(seed + 2)).double()
+    votes[1::2, TREE.slices[3]] = 0
+    return votes, torch.stack([first, second], dim=1), torch.stack([shares, 1 - shares], dim=1)
+
+
+def test_a_mixture_is_the_weighted_sum_of_scipys_probabilities():
+    votes, concentrations, weights = random_mixture()
+    nll = dirichlet_multinomial_nll(votes, concentrations, TREE, weights)
+    fractions = expected_fractions(concentrations, TREE, weights)
+    for q, where in enumerate(TREE.slices):
+        for galaxy in range(len(votes)):
+            k = votes[galaxy, where].numpy()
+            own, shares = concentrations[galaxy, :, where].numpy(), weights[galaxy, :, q].numpy()
+            p = sum(w * stats.dirichlet_multinomial.pmf(k, a, k.sum()) for w, a in zip(shares, own, strict=True))
+            assert nll[galaxy, q].item() == pytest.approx(-np.log(p), rel=1e-9, abs=1e-12)
+            means = shares @ (own / own.sum(axis=1, keepdims=True))
+            np.testing.assert_allclose(fractions[galaxy, where], means, rtol=1e-12)
+
+
+def test_in_a_mixture_a_question_without_votes_has_exactly_no_loss_and_no_gradient():
+    votes, *parts = random_mixture()
+    concentrations, weights = (each.float().requires_grad_() for each in parts)
+    nll = dirichlet_multinomial_nll(votes, concentrations, TREE, weights)
+    assert (nll[1::2, 3] == 0).all()
+    nll.sum().backward()
+    assert (concentrations.grad[1::2, :, TREE.slices[3]] == 0).all()
+    assert (weights.grad[1::2, :, 3] == 0).all()
+    assert (weights.grad[0] != 0).all()
+
+
+def test_the_gradient_of_a_mixture_is_the_slope():
+    votes, concentrations, weights = random_mixture()
+    concentrations, weights = concentrations[:2].requires_grad_(), weights[:2].requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda a, w: dirichlet_multinomial_nll(votes[:2], a, TREE, w), (concentrations, weights), fast_mode=True
+    )
+
+
 def test_dirichlet_multinomial_is_scipys_in_every_question():
     votes, concentrations = random_case()
     nll = dirichlet_multinomial_nll(votes, concentrations, TREE)

@@ -40,13 +40,19 @@ def holding_level(places: np.ndarray, share: float, galaxies: int) -> float | No
     return float(np.interp(target, inside, np.linspace(0, 1, half + 1)))
 
 
-def pit_histogram(k: torch.Tensor, n: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def pit_histogram(
+    k: torch.Tensor, n: torch.Tensor, a: torch.Tensor, b: torch.Tensor, weights: torch.Tensor | None = None
+) -> torch.Tensor:
     """(..., PIT_BINS) the share of each k of n votes in each bin of the PIT of the beta-binomial distribution with a and b.
+
+    With weights (..., K) it is a mixture of those with a and b (..., K).
 
     A count has an interval of the distribution, from the probability of fewer votes to that of at most as many, in which it is
     spread evenly. If the distribution is true, all bins get the same share on average (Czado, Gneiting and Held 2009, "Predictive
     model assessment for count data", eq. 2).
     """
+    if weights is not None:
+        k, n = k.unsqueeze(-1), n.unsqueeze(-1)
     log_p = torch.lgamma(n + b) - torch.lgamma(b) + torch.lgamma(a + b) - torch.lgamma(n + a + b)  # of no vote
     fewer, here = torch.zeros_like(a), log_p.exp()
     for j in range(int(k.max()) if len(k) else 0):
@@ -55,6 +61,8 @@ def pit_histogram(k: torch.Tensor, n: torch.Tensor, a: torch.Tensor, b: torch.Te
         # Only counted ones are used: for the others the logarithms may be of negative numbers.
         log_p = log_p + ((n - j) / (j + 1)).log() + ((a + j) / (n + b - j - 1)).log()
         here = torch.where(counted, log_p.exp(), here)
+    if weights is not None:
+        fewer, here = ((weights * each).sum(-1) for each in (fewer, here))
     upper = (fewer + here).clamp(1e-9, 1)
     lower = torch.minimum(fewer, upper - 1e-9)  # an almost impossible count has an interval, too
     edges = torch.linspace(0, 1, PIT_BINS + 1, dtype=a.dtype, device=a.device)

@@ -18,7 +18,14 @@ from hf_galaxy.evaluation.bootstrap import mean_of_counted, ratios, six_digits
 from hf_galaxy.evaluation.constant_votes import ConstantVotes
 from hf_galaxy.evaluation.pit import LEVELS, OUTSIDE, PIT_BINS, holding_level, pit_histogram, placed
 from hf_galaxy.evaluation.volunteers import lead_over_volunteers, seen_by, volunteers_worth
-from hf_galaxy.losses import constant, dirichlet_multinomial_nll, multinomial_nll, question_of_answer, sum_per_question
+from hf_galaxy.losses import (
+    constant,
+    dirichlet_multinomial_nll,
+    expected_fractions,
+    multinomial_nll,
+    question_of_answer,
+    sum_per_question,
+)
 
 BINS = 10  # of predicted fractions and of a class's probability, equally wide
 
@@ -50,7 +57,8 @@ class VoteMetrics:
         self.sums: dict[str, torch.Tensor] = {}
 
     def update(self, batch: dict[str, torch.Tensor], outputs: Any) -> None:
-        """Add a batch: `votes` (B, A) and perhaps `keys` (B,) of the batch, `fractions` (B, A) and `nll` (B, Q) of the outputs."""
+        """Add a batch: `votes` (B, A) and perhaps `keys` (B,) of the batch, `fractions` (B, A), `nll` (B, Q), `concentrations` and `weights` of the
+        outputs, as of `GalaxyVotesOutput`."""
         # Without keys nothing is read from the device or copied to it, after the first batch: either would wait for it.
         votes = batch["votes"]
         self.baseline = self.baseline.to(votes.device)
@@ -80,8 +88,10 @@ class VoteMetrics:
             self._add("in_campaign (R, campaigns)", times @ (in_campaign > 0).to(precise))
             self._compare_fractions(votes, totals, outputs.fractions.to(precise))
             if self.likelihood == "dirichlet_multinomial":
-                self._place("places", votes, totals, outputs.concentrations.to(precise), times)
-                self._spread(totals, outputs.concentrations, concentrations, precise)
+                predicted = outputs.concentrations.to(precise), outputs.weights
+                self._place("places", votes, totals, *predicted, times)
+                self._spread("model", totals, *predicted)
+                self._spread("baseline", totals, concentrations.to(precise))
             if self.uncalibrated is not None:
                 self._measure_uncalibrated(votes, totals, outputs, precise)
             self._compare_with_volunteers(votes, totals, fractions=outputs.fractions, times=times)
@@ -131,14 +141,20 @@ class VoteMetrics:
 
     def _place(
         self, name: str, votes: torch.Tensor, totals: torch.Tensor, concentrations: torch.Tensor,
-        times: torch.Tensor | None = None,
+        weights: torch.Tensor | None, times: torch.Tensor | None = None,
     ) -> None:  # fmt: skip
         """The PIT histogram of votes under their predicted distribution, and with `times` the coverage in replicates."""
         group = question_of_answer(self.tree, votes.device)
         cast = totals.index_select(1, group)
         galaxy, answer = cast.nonzero(as_tuple=True)
-        others = sum_per_question(concentrations, self.tree).index_select(1, group) - concentrations
-        shares = pit_histogram(*(values[galaxy, answer] for values in (votes, cast, concentrations, others)))
+        others = sum_per_question(concentrations, self.tree).index_select(-1, group) - concentrations
+        # (..., K) of the distributions of a mixture
+        of_mixture = (
+            [concentrations, others]
+            if weights is None
+            else [each.movedim(1, -1) for each in (concentrations, others, weights.index_select(-1, group))]
+        )
+        shares = pit_histogram(*(values[galaxy, answer] for values in (votes, cast, *of_mixture)))
         questions = len(self.tree.questions)
         self._add(f"{name} (Q, places)", shares.new_zeros(questions, PIT_BINS).index_add_(0, group[answer], shares))
         if times is None:
@@ -150,18 +166,19 @@ class VoteMetrics:
             self._add(f"{what} (R, Q, L)", (times @ sums.view(len(votes), -1)).unflatten(1, (questions, -1)))
 
     def _spread(
-        self, totals: torch.Tensor, concentrations: torch.Tensor, constant: torch.Tensor, precise: torch.dtype
+        self, who: str, totals: torch.Tensor, concentrations: torch.Tensor, weights: torch.Tensor | None = None
     ) -> None:
         """The standard deviation of the predicted fractions, mean over the answers of a question."""
-        answers = sum_per_question(torch.ones_like(concentrations), self.tree)
-        for who, values in (("model", concentrations), ("baseline", constant)):
-            values = values.to(precise)
-            all_of_question = sum_per_question(values, self.tree).index_select(
-                1, question_of_answer(self.tree, totals.device)
-            )
-            mean = values / all_of_question
-            deviations = sum_per_question((mean * (1 - mean) / (all_of_question + 1)).sqrt(), self.tree) / answers
-            self._add(f"{who} spread", (deviations * (totals > 0)).sum(0))
+        group = question_of_answer(self.tree, totals.device)
+        all_of_question = sum_per_question(concentrations, self.tree).index_select(-1, group)
+        means = concentrations / all_of_question
+        variances = means * (1 - means) / (all_of_question + 1)
+        if weights is not None:
+            shares, mean = weights.index_select(-1, group), expected_fractions(concentrations, self.tree, weights)
+            variances = (shares * (variances + (means - mean.unsqueeze(1)) ** 2)).sum(1)
+        answers = sum_per_question(torch.ones_like(variances), self.tree)
+        deviations = sum_per_question(variances.sqrt(), self.tree) / answers
+        self._add(f"{who} spread", (deviations * (totals > 0)).sum(0))
 
     def _measure_uncalibrated(
         self, votes: torch.Tensor, totals: torch.Tensor, outputs: Any, precise: torch.dtype
@@ -171,9 +188,10 @@ class VoteMetrics:
             fractions = outputs.fractions.clamp_min(torch.finfo(outputs.fractions.dtype).tiny)  # has a logarithm
             nll = multinomial_nll(votes, self.uncalibrated(fractions.log()), self.tree)
         else:
-            concentrations = self.uncalibrated(outputs.concentrations.log()).exp()
-            nll = dirichlet_multinomial_nll(votes, concentrations, self.tree)
-            self._place("uncalibrated places", votes, totals, concentrations.to(precise))
+            # What calibrations are fitted to has weights after the logarithms.
+            concentrations = self.uncalibrated(outputs.concentrations.log())[..., : votes.shape[1]].exp()
+            nll = dirichlet_multinomial_nll(votes, concentrations, self.tree, outputs.weights)
+            self._place("uncalibrated places", votes, totals, concentrations.to(precise), outputs.weights)
         self._add("uncalibrated nll", nll.to(precise).sum(0))
 
     def _by_question(self, values: torch.Tensor) -> torch.Tensor:

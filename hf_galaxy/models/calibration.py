@@ -5,6 +5,8 @@ multinomial likelihood of a fraction (up to a constant),
 
     x_i' = s_q x_i + t_i
 
+in both distributions of a mixture alike.
+
 Of classes, the logits are divided by one temperature (Guo et al. 2017, huggingface.co/papers/1706.04599). Of values, each has a scale and a
 shift of the logarithm x of the scale of its distribution, which is Student's t, and its tail, 1 / degrees of freedom. `config.calibration` holds
 these numbers, by name: "scales" and "shifts", of values also "tails"; or "temperature" and for how many "classes" it is.
@@ -50,13 +52,13 @@ def check_calibration(calibration: Any, numbers: Mapping[str, int | None]) -> No
 
 
 def calibrated_logs(logs: torch.Tensor, calibration: Mapping[str, Any], tree: DecisionTree) -> torch.Tensor:
-    """(B, A) x -> (B, A) x', in the same precision."""
+    """(..., A) x -> (..., A) x', in the same precision."""
     scales, shifts = _of_answers(calibration, tree, logs)
     return logs * scales + shifts
 
 
 def uncalibrated_logs(logs: torch.Tensor, calibration: Mapping[str, Any], tree: DecisionTree) -> torch.Tensor:
-    """(B, A) x' -> (B, A) x: what the model would have predicted without its calibration."""
+    """(..., A) x' -> (..., A) x: what the model would have predicted without its calibration."""
     scales, shifts = _of_answers(calibration, tree, logs)
     return (logs - shifts) / scales
 
@@ -72,7 +74,7 @@ def _of_answers(
 def calibrated_concentrations(
     concentrations: torch.Tensor, calibration: Mapping[str, Any], tree: DecisionTree
 ) -> torch.Tensor:
-    """(B, A) concentrations -> (B, A), within what float32 can work with."""
+    """(..., A) concentrations -> (..., A), within what float32 can work with."""
     return calibrated_logs(concentrations.log(), calibration, tree).clamp(-LARGEST, LARGEST).exp()
 
 

@@ -33,7 +33,7 @@ class FittedCalibration:
         numbers: as `config.calibration` holds them.
         galaxies: that it was fitted to.
         gain: (N,) by cross-validation, how much lower the negative log-likelihood of each galaxy is with a calibration, in nats.
-        predictions: (N, A) x', or (N, C) logits, or as of `spread_fit.fit_values`, of each galaxy with the calibration of the other folds.
+        predictions: x' in the shape of x, or (N, C) logits, or as of `spread_fit.fit_values`, of each galaxy with the calibration of the other folds.
         prior_std: that of PRIOR_STDS with the larger gain.
         needed: without it the model does not say how certain it is, or says what nobody has tried on such galaxies.
     """
@@ -73,7 +73,21 @@ class VoteLikelihood:
         return VoteLikelihood(self.votes[kept], self.tree, self.multinomial)
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(N, A) x -> (N, Q) nats, up to what does not depend on x; and (N, A), its derivatives by x."""
+        """(N, Q) nats, up to what does not depend on x; and (N, A), or (N, 2, A), its derivatives by x.
+
+        Args:
+            x: (N, A); of mixtures of two distributions (N, 2, A + Q), first x and then their weights.
+        """
+        if x.ndim == 2:
+            return self._of_one(x)
+        x, weights = np.split(x, [self.votes.shape[1]], axis=2)
+        nll, by_x = (np.stack(each, axis=1) for each in zip(*map(self._of_one, np.moveaxis(x, 1, 0)), strict=True))
+        logs = np.log(weights) - nll
+        of_questions = -logsumexp(logs, axis=1)
+        responsible = np.exp(logs + of_questions[:, None])  # the probability of each distribution, given the votes
+        return of_questions, responsible[..., self.group] * by_x
+
+    def _of_one(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self.multinomial:
             logs = x - np.repeat(self._log_sums(x), np.diff([*self.starts, x.shape[1]]), axis=1)
             of_questions = -np.add.reduceat(self.votes * logs, self.starts, axis=1)
@@ -99,13 +113,15 @@ def fit_votes(x: np.ndarray, likelihood: VoteLikelihood, keys: np.ndarray) -> Fi
     """The calibration of a votes model.
 
     Args:
-        x: (N, A) that it predicts.
+        x: that it predicts, as of `VoteLikelihood`; both distributions of a mixture have the same scales and shifts, and keep their weights.
         keys: (N,) of the galaxies (`randomness.key_of`), by which they are divided into folds.
     """
-    questions = len(likelihood.starts)
+    questions, answers = len(likelihood.starts), len(likelihood.group)
 
     def apply(numbers: np.ndarray, x: np.ndarray) -> np.ndarray:
-        return np.exp(numbers[:questions])[likelihood.group] * x + numbers[questions:]
+        logs, weights = np.split(x, [answers], axis=-1)
+        logs = np.exp(numbers[:questions])[likelihood.group] * logs + numbers[questions:]
+        return np.concatenate([logs, weights], axis=-1)
 
     def fit(kept: np.ndarray, prior_std: float) -> np.ndarray:
         own, some = x[kept], likelihood[kept]
@@ -113,10 +129,12 @@ def fit_votes(x: np.ndarray, likelihood: VoteLikelihood, keys: np.ndarray) -> Fi
         def loss(numbers: np.ndarray) -> tuple[float, np.ndarray]:
             nll, by_x = some(apply(numbers, own))
             scales = np.exp(numbers[:questions])
-            by_scale = scales * np.add.reduceat((by_x * own).sum(0), likelihood.starts)
-            return nll.sum(), np.concatenate([by_scale, by_x.sum(0)])
+            by_scale = scales * np.add.reduceat(
+                (by_x * own[..., :answers]).reshape(-1, answers).sum(0), likelihood.starts
+            )
+            return nll.sum(), np.concatenate([by_scale, by_x.reshape(-1, answers).sum(0)])
 
-        return most_likely(loss, prior_std, [(-LIMIT, LIMIT)] * (questions + x.shape[1]))
+        return most_likely(loss, prior_std, [(-LIMIT, LIMIT)] * (questions + answers))
 
     def nll(x: np.ndarray) -> np.ndarray:
         return likelihood(x)[0].sum(1)

@@ -23,7 +23,7 @@ class GalaxyConfig(PreTrainedConfig):
         tree: for votes: a campaign's name, a list of names or a DecisionTree; config.json holds all of it.
         image_size, crop: how pictures are framed (`views.Framing`).
         likelihood: of the votes, "dirichlet_multinomial" or "multinomial".
-        head_activation: from outputs of the head to concentrations of the Dirichlet distributions: a name in `head_activation.HEAD_ACTIVATIONS`.
+        head_activation: from outputs of the head to Dirichlet distributions: a name in `head_activation.HEAD_ACTIVATIONS`.
         calibration: numbers that correct how certain the predictions of votes, classes or values are (`calibration`); None: none.
         label_smoothing: for classes, in training: the share of each label that is distributed over all classes.
         class_weights: for classes, in training: the weight of each class in the loss; None: all 1.
@@ -48,7 +48,7 @@ class GalaxyConfig(PreTrainedConfig):
     image_size: int = 224
     crop: float = 1.0
     likelihood: str = "dirichlet_multinomial"
-    head_activation: str = "softplus"
+    head_activation: str = "mixture"
     calibration: dict | None = None
     label_smoothing: float = 0.0
     class_weights: list | tuple | None = None
@@ -85,7 +85,7 @@ class GalaxyConfig(PreTrainedConfig):
         if self.likelihood not in {"dirichlet_multinomial", "multinomial"}:
             raise BadInput(f"likelihood {self.likelihood!r}: choose dirichlet_multinomial or multinomial")
         if self.head_activation not in HEAD_ACTIVATIONS:
-            raise BadInput(f"head_activation {self.head_activation!r}: choose {' or '.join(HEAD_ACTIVATIONS)}")
+            raise BadInput(f"head_activation {self.head_activation!r}: choose {', '.join(HEAD_ACTIVATIONS)}")
         if not 0 < self.crop <= 1:
             raise BadInput(f"crop {self.crop}: must be a share of the picture's side, in (0, 1]")
         if self.values is not None:

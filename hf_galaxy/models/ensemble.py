@@ -18,6 +18,7 @@ from hf_galaxy.models.model import (
     GalaxyPreTrainedModel,
 )
 from hf_galaxy.models.regression import GalaxyForRegression
+from hf_galaxy.models.vote_intervals import distributions_in
 
 Views = Literal[1, 4, 8]
 BISECTIONS = 30  # after which a quantile of a mixture has the precision of float32
@@ -34,7 +35,7 @@ def turned_views(views: torch.Tensor, number: Views) -> Iterator[torch.Tensor]:
 def combined(numbers: np.ndarray, model: GalaxyPreTrainedModel) -> np.ndarray:
     """One prediction of several: of fractions, probabilities and values the mean.
 
-    Concentrations are those of `matched_dirichlets`. Standard deviations of values are those of the mixture of the M, by the law of total variance: the mean of
+    Concentrations are those of `matched_dirichlets`, of mixtures with the mean weights. Standard deviations of values are those of the mixture of the M, by the law of total variance: the mean of
     the variances plus the variance of the values. Values without them are followed by their standard deviations among the M, with M - 1.
 
     Args:
@@ -48,7 +49,7 @@ def combined(numbers: np.ndarray, model: GalaxyPreTrainedModel) -> np.ndarray:
     exact = numbers.astype(np.float64)
     parts = [exact.mean(axis=0)]
     if isinstance(model, GalaxyForVotes) and numbers.shape[2] > (count := len(model.tree.columns)):
-        parts = [parts[0][:, :count], matched_dirichlets(exact[:, :, count:], model.tree)]
+        parts = [parts[0][:, :count], _matched(exact[:, :, count:], model.tree)]
     elif isinstance(model, GalaxyForRegression) and model.has_spread:
         values, stds = np.split(exact, 2, axis=2)
         parts = [values.mean(axis=0), np.sqrt((stds**2).mean(axis=0) + values.var(axis=0))]
@@ -57,8 +58,26 @@ def combined(numbers: np.ndarray, model: GalaxyPreTrainedModel) -> np.ndarray:
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
-def matched_dirichlets(concentrations: np.ndarray, tree: DecisionTree) -> np.ndarray:
-    """(M, B, A) -> (B, A) concentrations of one Dirichlet for each question, near the mixture of M of equal weight.
+def _matched(numbers: np.ndarray, tree: DecisionTree) -> np.ndarray:
+    """The distributions of M predictions as those of one, in the columns of a table (`vote_intervals.distributions_in`).
+
+    Of mixtures of two, the more certain ones of the M become one distribution, and the less certain ones the other: which of both is the first, each run decides
+    for itself.
+    """
+    concentrations, weights = distributions_in(numbers, tree)
+    if weights is None:
+        return matched_dirichlets(concentrations, tree)
+    starts, question = [where.start for where in tree.slices], tree.question_of_answer
+    precisions = np.add.reduceat(concentrations, starts, axis=-1)
+    order = np.argsort(-precisions, axis=2, kind="stable")
+    weights = np.take_along_axis(weights, order, axis=2)
+    concentrations = np.take_along_axis(concentrations, order[..., question], axis=2)
+    parts = [matched_dirichlets(concentrations[:, :, k], tree, weights[:, :, k]) for k in range(2)]
+    return np.concatenate([*parts, weights[:, :, 0].mean(axis=0)], axis=1)
+
+
+def matched_dirichlets(concentrations: np.ndarray, tree: DecisionTree, weights: np.ndarray | None = None) -> np.ndarray:
+    """(M, B, A) -> (B, A) concentrations of one Dirichlet for each question, near the mixture of M, of equal weight or with the weights (M, B, Q).
 
     Its means are the mean fractions m of the mixture. Its precision s gives the variances the sum that they have in the mixture, by
     the law of total variance,
@@ -72,8 +91,13 @@ def matched_dirichlets(concentrations: np.ndarray, tree: DecisionTree) -> np.nda
     starts, question = [where.start for where in tree.slices], tree.question_of_answer
     precisions = np.add.reduceat(concentrations, starts, axis=-1)[..., question]
     fractions = concentrations / precisions
-    mean = fractions.mean(axis=0)
-    variance = (fractions * (1 - fractions) / (precisions + 1)).mean(axis=0) + fractions.var(axis=0)
+    shares = (
+        np.full_like(precisions, 1 / len(precisions))
+        if weights is None
+        else (weights / weights.sum(axis=0))[..., question]
+    )
+    mean = (shares * fractions).sum(axis=0)
+    variance = (shares * (fractions * (1 - fractions) / (precisions + 1) + (fractions - mean) ** 2)).sum(axis=0)
     within, total = (np.add.reduceat(each, starts, axis=-1) for each in (mean * (1 - mean), variance))
     precision = within / np.maximum(total, np.finfo(np.float64).tiny) - 1
     return mean * np.maximum(precision, LEAST)[:, question]

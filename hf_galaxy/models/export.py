@@ -25,7 +25,7 @@ from hf_galaxy.data.views import Framing
 from hf_galaxy.errors import BadInput, unwritable
 from hf_galaxy.files import check_new, only_writer_of, replaced_folder, whole_file
 from hf_galaxy.models.backbones import TransformersBackbone
-from hf_galaxy.models.model import GalaxyPreTrainedModel
+from hf_galaxy.models.model import GalaxyForVotes, GalaxyPreTrainedModel
 from hf_galaxy.reports.card_data import base_model, licence
 from hf_galaxy.reports.model_card import shown
 from hf_galaxy.reports.run_record import RunRecord, reading
@@ -287,12 +287,19 @@ def _onnx_program(model: GalaxyPreTrainedModel, images: torch.Tensor, outputs: l
 def _metadata(model: GalaxyPreTrainedModel, record: RunRecord, outputs: Iterable[str]) -> dict[str, str]:
     config = model.config
     facts = {
-        "columns": {name: model.columns for name in outputs if name != FEATURES}, "image_size": config.image_size,
+        "columns": {name: _names(model, name) for name in outputs if name != FEATURES}, "image_size": config.image_size,
         "shortest_edge": config.framing.scaled, "backbone": config.backbone, "dataset": str(record.dataset.get("title")),
     }  # fmt: skip
     facts |= {"tree": config.tree} if config.tree else {}
     facts |= {"bands": list(config.bands)} if config.bands else {}
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
+
+
+def _names(model: GalaxyPreTrainedModel, output: str) -> list[str]:
+    """Of the numbers in the last dimension of an output."""
+    if output == "weights" and isinstance(model, GalaxyForVotes):
+        return [question.name for question in model.tree.questions]
+    return model.columns
 
 
 def _differences(file: Path, images: np.ndarray, expected: dict[str, np.ndarray]) -> dict[str, float]:

@@ -32,7 +32,7 @@ from hf_galaxy.losses import (
 from hf_galaxy.models.backbones import build, set_checkpointing
 from hf_galaxy.models.calibration import calibrated_concentrations, calibrated_logs, check_calibration
 from hf_galaxy.models.configuration import GalaxyConfig
-from hf_galaxy.models.head_activation import HEAD_ACTIVATIONS
+from hf_galaxy.models.head_activation import HEAD_ACTIVATIONS, weights_of
 from hf_galaxy.models.remote_code import save_code
 
 
@@ -42,15 +42,17 @@ class GalaxyVotesOutput(ModelOutput):
 
     Attributes:
         loss: mean over galaxies of the summed negative log-likelihood of all questions, in nats; None without votes.
-        concentrations: (B, A) of the Dirichlet over vote fractions; None with the multinomial likelihood.
+        concentrations: (B, A) of the Dirichlet over vote fractions, or (B, 2, A) of two that are mixed; None with the multinomial likelihood.
         fractions: (B, A) expected vote fractions, adding up to 1 within each question.
         nll: (B, Q) negative log-likelihood of each question, 0 where it has no votes; None without votes.
+        weights: (B, 2, Q) of the two Dirichlets of each question, which add up to 1; None if there is one.
     """
 
     loss: torch.Tensor | None = None
     concentrations: torch.Tensor | None = None
     fractions: torch.Tensor | None = None
     nll: torch.Tensor | None = None
+    weights: torch.Tensor | None = None
 
 
 class GalaxyPreTrainedModel(PreTrainedModel):
@@ -155,8 +157,13 @@ class GalaxyPreTrainedModel(PreTrainedModel):
     def head_rows(
         self, other: "GalaxyPreTrainedModel", ours: list[int], theirs: list[int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weights and biases for some outputs, with which this model predicts what the other does in its outputs `theirs`."""
-        return other.head.weight[theirs], other.head.bias[theirs]
+        """Weights and biases for some columns, with which this model predicts what the other does in its columns `theirs`."""
+        rows = other.rows_of(theirs)
+        return other.head.weight[rows], other.head.bias[rows]
+
+    def rows_of(self, columns: list[int]) -> list[int]:
+        """The outputs of the head that some columns come from."""
+        return columns
 
     def parameter_counts(self) -> dict[str, int]:
         """Numbers of parameters of the backbone and of the head."""
@@ -184,10 +191,10 @@ def _frozen_modules(module: nn.Module) -> list[nn.Module]:
 
 
 class GalaxyForVotes(GalaxyPreTrainedModel):
-    """Predicts the votes of volunteers: for every question of the tree a Dirichlet over its vote fractions.
+    """Predicts the votes of volunteers: for every question of the tree a mixture of two Dirichlets over its vote fractions, or one.
 
-    concentrations = activation(linear(features)), with `config.head_activation` (`head_activation.HEAD_ACTIVATIONS`).
-    With `likelihood="multinomial"` fractions = softmax(linear(features)) within each question. Both are corrected by
+    concentrations = activation(linear(features)), with `config.head_activation` (`head_activation.HEAD_ACTIVATIONS`); the weights of a mixture
+    are further outputs of the head, one for each question. With `likelihood="multinomial"` fractions = softmax(linear(features)) within each question. Both are corrected by
     `config.calibration` (`calibration`), if there is one.
     """
 
@@ -199,23 +206,46 @@ class GalaxyForVotes(GalaxyPreTrainedModel):
             check_calibration(
                 config.calibration, {"scales": len(self.tree.questions), "shifts": len(self.tree.columns)}
             )
-        super().__init__(config, len(self.tree.columns))
+        outputs = len(self.tree.columns)
+        super().__init__(config, 2 * outputs + len(self.tree.questions) if self.is_mixed(config) else outputs)
+
+    @staticmethod
+    def is_mixed(config: GalaxyConfig) -> bool:
+        """Whether a model with this configuration predicts two Dirichlets for each question, and their weights."""
+        return config.likelihood == "dirichlet_multinomial" and HEAD_ACTIVATIONS[config.head_activation].mixed
 
     @property
     def columns(self) -> list[str]:
         """The names of the columns of concentrations and fractions."""
         return self.tree.columns
 
+    def rows_of(self, columns: list[int]) -> list[int]:
+        """Of a mixture, those of both concentrations of each answer and, at the place of each answer, of the weights of its question."""
+        if not self.is_mixed(self.config):
+            return columns
+        answers = len(self.columns)
+        weights = [2 * answers + self.tree.question_of_answer[column] for column in columns]
+        return [*columns, *(answers + column for column in columns), *weights]
+
     @property
     def prediction_columns(self) -> list[str]:
-        """Each answer's expected fraction and, with the Dirichlet-multinomial likelihood, its concentration."""
-        kinds = ("fraction", "concentration") if self.config.likelihood == "dirichlet_multinomial" else ("fraction",)
-        return [f"{column}_{kind}" for kind in kinds for column in self.columns]
+        """Each answer's expected fraction and, with the Dirichlet-multinomial likelihood, its concentrations, and of a mixture the weight of the first
+        distribution of each question."""
+        kinds = ["fraction"]
+        if self.config.likelihood == "dirichlet_multinomial":
+            kinds += ["concentration", "concentration_2"] if self.is_mixed(self.config) else ["concentration"]
+        weights = [f"{question.name}_weight" for question in self.tree.questions if self.is_mixed(self.config)]
+        return [*(f"{column}_{kind}" for kind in kinds for column in self.columns), *weights]
 
     def predictions(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(B, A) fractions, or (B, 2 A) fractions and concentrations."""
+        """(B, A) fractions, or (B, 2 A) fractions and concentrations, or (B, 3 A + Q) also the second ones, and the weight of the first distribution."""
         answer = self(pixel_values=pixel_values)
-        return torch.cat([part for part in (answer.fractions, answer.concentrations) if part is not None], dim=1)
+        parts = [answer.fractions]
+        if answer.concentrations is not None:
+            parts.append(answer.concentrations.flatten(1))
+        if answer.weights is not None:
+            parts.append(answer.weights[:, 0])
+        return torch.cat(parts, dim=1)
 
     def head_mismatch(self, other: GalaxyPreTrainedModel) -> str | None:
         """Also models of another likelihood, or another activation of its concentrations."""
@@ -244,27 +274,43 @@ class GalaxyForVotes(GalaxyPreTrainedModel):
         if self.config.likelihood == "multinomial":
             if calibration is not None:
                 outputs = calibrated_logs(outputs, calibration, self.tree)
-            concentrations, fractions = None, question_log_softmax(outputs, self.tree).exp()
+            concentrations, weights, fractions = None, None, question_log_softmax(outputs, self.tree).exp()
             nll = None if votes is None else multinomial_nll(votes, outputs, self.tree)
         else:
-            concentrations = HEAD_ACTIVATIONS[self.config.head_activation].concentrations(outputs)
+            concentrations, weights = self.distributions(outputs)
             if calibration is not None:
                 concentrations = calibrated_concentrations(concentrations, calibration, self.tree)
-            fractions = expected_fractions(concentrations, self.tree)
-            nll = None if votes is None else dirichlet_multinomial_nll(votes, concentrations, self.tree)
+            fractions = expected_fractions(concentrations, self.tree, weights)
+            nll = None if votes is None else dirichlet_multinomial_nll(votes, concentrations, self.tree, weights)
         loss = None if nll is None else nll.sum(dim=1).mean()
-        return GalaxyVotesOutput(loss=loss, concentrations=concentrations, fractions=fractions, nll=nll)
+        return GalaxyVotesOutput(
+            loss=loss, concentrations=concentrations, fractions=fractions, nll=nll, weights=weights
+        )
+
+    def distributions(self, outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Concentrations and weights, as of `GalaxyVotesOutput` but before the calibration, from the outputs of the head."""
+        activation = HEAD_ACTIVATIONS[self.config.head_activation]
+        if not activation.mixed:
+            return activation.concentrations(outputs), None
+        of_answers, of_questions = outputs.tensor_split([2 * len(self.columns)], dim=1)
+        return activation.concentrations(of_answers.unflatten(1, (2, -1))), weights_of(of_questions)
 
     @torch.no_grad()
     def start_from_constant(self, concentrations: torch.Tensor, fractions: torch.Tensor) -> None:
         """Set the head's bias so that an untrained model predicts about these constants (A,) for every galaxy.
 
-        Training then starts near the baseline, as near as the activation allows.
+        Training then starts near the baseline, as near as the activation allows. Of a mixture, one distribution is more certain and one less: two that
+        are equal would stay so.
         """
+        activation = HEAD_ACTIVATIONS[self.config.head_activation]
         if self.config.likelihood == "multinomial":
-            self.head.bias.copy_(fractions.clamp_min(1e-3).log())
+            bias = fractions.clamp_min(1e-3).log()
+        elif activation.mixed:
+            halves = [activation.outputs(concentrations * factor) for factor in (2, 0.5)]
+            bias = torch.cat([*halves, concentrations.new_zeros(len(self.tree.questions))])
         else:
-            self.head.bias.copy_(HEAD_ACTIVATIONS[self.config.head_activation].outputs(concentrations))
+            bias = activation.outputs(concentrations)
+        self.head.bias.copy_(bias)
 
 
 class GalaxyForImageClassification(GalaxyPreTrainedModel):

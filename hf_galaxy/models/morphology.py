@@ -1,33 +1,34 @@
 """The prediction of a votes model for one galaxy, in numbers and in words. Legend: A answers, Q questions, N volunteers.
 
-A model predicts for each question a Dirichlet over the fractions of votes; the Dirichlets of different questions are independent.
+A model predicts for each question a Dirichlet over the fractions of votes, or a mixture of two; those of different questions are independent.
 With the multinomial likelihood it predicts only the fractions, without intervals.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import betaincinv, gammaln
 
 from hf_galaxy.decision_tree import DecisionTree
 from hf_galaxy.errors import BadInput
+from hf_galaxy.models.vote_intervals import credible_intervals, vote_intervals
 
 MAX_VOLUNTEERS = 1_000  # for more, computing the distribution of votes takes longer than seconds
 
 
 def morphology(
     fractions: np.ndarray, concentrations: np.ndarray | None, tree: DecisionTree, asked: float = 0.5, credible: float = 0.9,
-    campaign: str | None = None, volunteers: int | None = None,
+    campaign: str | None = None, volunteers: int | None = None, weights: np.ndarray | None = None,
 ) -> list[dict]:  # fmt: skip
     """The votes that volunteers are expected to give for one galaxy, for each campaign of the tree.
 
     Args:
         fractions: (A,) expected vote fractions.
-        concentrations: (A,) of the Dirichlets; None: without intervals.
+        concentrations: (A,) of the Dirichlets, or (2, A) of two that are mixed; None: without intervals.
         asked: include only questions that a volunteer is asked with at least this probability; 0: all of them.
         credible: probability of the equal-tailed credible intervals.
         campaign: only this campaign.
         volunteers: N; also predict the number of votes for each answer if N volunteers classify the galaxy.
+        weights: (2, Q) of the two; None: there is one.
 
     Returns:
         For each campaign plain data: `campaign`; `description`, the likely path in words; `path`, its questions and answers
@@ -44,9 +45,9 @@ def morphology(
     intervals: list[list[float] | None] = [None] * len(fractions)
     votes: list[list[int] | None] = [None] * len(fractions)
     if concentrations is not None:
-        intervals = credible_intervals(concentrations, tree, credible).tolist()
+        intervals = credible_intervals(concentrations, tree, credible, weights).tolist()
         if volunteers is not None:
-            votes = vote_intervals(concentrations, tree, volunteers, credible).tolist()
+            votes = vote_intervals(concentrations, tree, volunteers, credible, weights).tolist()
 
     def answer(q: int, a: int, name: str) -> dict:
         numbers = {"answer": name, "fraction": float(fractions[a]), "interval": intervals[a]}
@@ -122,79 +123,6 @@ def likely_path(fractions: np.ndarray, tree: DecisionTree) -> list[int]:
             where = tree.slices[q]
             chosen.add(where.start + int(np.argmax(fractions[where])))
     return sorted(chosen)
-
-
-def credible_intervals(concentrations: np.ndarray, tree: DecisionTree, credible: float = 0.9) -> np.ndarray:
-    """(..., A, 2) equal-tailed intervals of each answer's vote fraction, from Beta(a_i, a_0 - a_i), the marginal of the Dirichlet.
-
-    Args:
-        concentrations: (..., A)
-    """
-    a, others = _shares(concentrations, tree)
-    return np.stack([betaincinv(a, others, tail) for tail in _tails(credible)], axis=-1)
-
-
-def vote_intervals(
-    concentrations: np.ndarray, tree: DecisionTree, volunteers: int, credible: float = 0.9
-) -> np.ndarray:
-    """(A, 2) equal-tailed intervals of the number of votes for each answer, if N volunteers classify the galaxy.
-
-    If n volunteers are asked a question, the number k of them who give an answer, or one of several, is beta-binomial,
-
-        P(k | n) = C(n, k) B(k + a, n - k + b) / B(a, b),    a of these answers and b of the others,
-
-    and k volunteers are asked the next question: so the exact distribution of n follows from that of its parents.
-
-    Args:
-        concentrations: (A,)
-
-    Returns:
-        The smallest numbers whose cumulative probability reaches each tail, as `scipy.stats.betabinom.ppf`.
-
-    Raises:
-        BadInput: a question is asked after answers of different questions.
-    """
-    a, others = _shares(concentrations, tree)
-    total = (a + others).tolist()
-    asked = [np.arange(volunteers + 1.0) == volunteers] * len(tree.questions)  # P(n are asked), n from 0 to N
-    intervals = np.empty((len(a), 2), int)
-    for q in tree.order:
-        if parents := tree.parents[q]:
-            previous = {tree.question_of_answer[parent] for parent in parents}
-            if len(previous) > 1:
-                names = ", ".join(tree.questions[p].name for p in sorted(previous))
-                raise BadInput(f"volunteers: {tree.questions[q].name} is asked after several questions, {names}")
-            [parent] = previous
-            asked[q] = asked[parent]
-            if len(parents) < len(tree.questions[parent].answers):
-                summed = a[parents].sum()
-                asked[q] = asked[parent] @ _beta_binomial(volunteers, summed, total[parents[0]] - summed)
-        for answer in range(tree.slices[q].start, tree.slices[q].stop):
-            votes = asked[q] @ _beta_binomial(volunteers, a[answer], others[answer])
-            intervals[answer] = np.searchsorted(votes.cumsum(), _tails(credible))
-    return intervals
-
-
-def _tails(credible: float) -> tuple[float, float]:
-    return (1 - credible) / 2, (1 + credible) / 2
-
-
-def _shares(concentrations: np.ndarray, tree: DecisionTree) -> tuple[np.ndarray, np.ndarray]:
-    """Concentrations, and the sums of those of all other answers to the same question, in float64."""
-    a = np.asarray(concentrations, np.float64)
-    totals = np.add.reduceat(a, [where.start for where in tree.slices], axis=-1)
-    return a, totals[..., tree.question_of_answer] - a
-
-
-def _beta_binomial(volunteers: int, a: float, b: float) -> np.ndarray:
-    """(N + 1, N + 1): P(k | n), with n from 0 to N in rows."""
-    numbers = np.arange(volunteers + 1)
-    n, k = numbers[:, None], numbers[None]
-    factorials, ways = gammaln(numbers + 1), gammaln(a + numbers) - gammaln(a)
-    other_ways, all_ways = gammaln(b + numbers) - gammaln(b), gammaln(a + b + numbers) - gammaln(a + b)
-    rest = np.maximum(n - k, 0)
-    log = (factorials - all_ways)[n] + (ways - factorials)[k] + (other_ways - factorials)[rest]
-    return np.where(k <= n, np.exp(log), 0)
 
 
 # Descriptions of the galaxy by answer. Questions are without their campaign's suffix, answers as in the trees.

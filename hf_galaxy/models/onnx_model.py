@@ -42,13 +42,15 @@ class Answers(NamedTuple):
 
     Attributes:
         fractions: (B, A) expected vote fractions, adding up to 1 within each question.
-        concentrations: (B, A) of the Dirichlet over vote fractions; None with the multinomial likelihood.
+        concentrations: (B, A) of the Dirichlet over vote fractions, or (B, 2, A) of two that are mixed; None with the multinomial likelihood.
         features: (B, D) of the backbone.
+        weights: (B, 2, Q) of the two; None if there is one.
     """
 
     fractions: np.ndarray
     concentrations: np.ndarray | None
     features: np.ndarray
+    weights: np.ndarray | None = None
 
 
 class FastModel:
@@ -101,7 +103,7 @@ class FastModel:
     def answer(self, views: np.ndarray) -> Answers:
         """The outputs for (B, 3, S, S) float32 views."""
         outputs = dict(zip(self._names, self._session.run(None, {"pixel_values": views}), strict=True))
-        return Answers(outputs["fractions"], outputs.get("concentrations"), outputs["features"])
+        return Answers(outputs["fractions"], outputs.get("concentrations"), outputs["features"], outputs.get("weights"))
 
 
 def _folder_of(run: str | Path) -> Path:

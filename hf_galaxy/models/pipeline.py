@@ -86,10 +86,10 @@ class GalaxyMorphologyPipeline(Pipeline):
 
     def postprocess(self, answer: ModelOutput, **options: Any) -> list[dict]:
         """`morphology` of one galaxy, for each campaign."""
-        concentrations = answer.get("concentrations")  # the multinomial likelihood has none
-        return morphology(
-            answer["fractions"][0].numpy(),
-            None if concentrations is None else concentrations[0].numpy(),
-            self.model.tree,
-            **options,
+        # The multinomial likelihood has no concentrations, and a single Dirichlet has no weights.
+        concentrations, weights = (
+            None if (values := answer.get(name)) is None else values[0].numpy()
+            for name in ("concentrations", "weights")
         )
+        fractions = answer["fractions"][0].numpy()
+        return morphology(fractions, concentrations, self.model.tree, weights=weights, **options)

@@ -20,8 +20,8 @@ from hf_galaxy.models.model import (
     GalaxyForVotes,
     GalaxyPreTrainedModel,
 )
-from hf_galaxy.models.morphology import credible_intervals
 from hf_galaxy.models.regression import GalaxyForRegression
+from hf_galaxy.models.vote_intervals import credible_intervals, distributions_in
 
 CLASS, SCORE, UNFAMILIAR = "class", "ood_score", "unfamiliar"
 
@@ -161,7 +161,16 @@ class PredictionColumns:
             ]
 
         columns = of_answers("fraction", "expected fraction of the votes on {question} that are for {answer}")
-        if self._has_concentrations:
+        if model.is_mixed(model.config):
+            of_both = "of {answer} in the %s of the two Dirichlet distributions that the vote fractions of {question} are a mixture of"
+            columns += of_answers("concentration", of_both % "first") + of_answers(
+                "concentration_2", of_both % "second"
+            )
+            weight = (
+                "probability of the first of the two Dirichlet distributions of {}; of the second it is 1 less this"
+            )
+            columns += [Column(f"{q.name}_weight", pa.float32(), weight.format(q.name)) for q in model.tree.questions]
+        elif self._has_concentrations:
             columns += of_answers(
                 "concentration", "of {answer} in the Dirichlet distribution of the vote fractions of {question}"
             )
@@ -220,7 +229,8 @@ class PredictionColumns:
             count = len(tree.columns)
             fractions = numbers[:, :count]
             if self.credible is not None:
-                ends = credible_intervals(numbers[:, count:], tree, self.credible).astype(np.float32)
+                concentrations, weights = distributions_in(numbers[:, count:], tree)
+                ends = credible_intervals(concentrations, tree, self.credible, weights).astype(np.float32)
                 arrays += [*ends[..., 0].T, *ends[..., 1].T]
             columns = [pa.array(np.ascontiguousarray(each)) for each in arrays]
             if self.answers:

@@ -35,7 +35,12 @@ class VoteReport(TargetReport):
         return "the votes of Galaxy Zoo volunteers"
 
     def summary(self, record: RunRecord) -> str:
-        predicted = "a Dirichlet distribution over the fractions" if _is_dirichlet(record) else "the fractions"
+        predicted = "the fractions"
+        if _is_dirichlet(record):
+            mixed = record.settings.get("head_activation") == "mixture"
+            predicted = (
+                f"{'two mixed Dirichlet distributions' if mixed else 'a Dirichlet distribution'} over the fractions"
+            )
         return (
             "Predicts the votes of Galaxy Zoo volunteers on a picture of a galaxy: for each of the "
             f"{len(record.dataset['questions'])} questions of {record.dataset['tree']}, {predicted} of the answers."

@@ -150,8 +150,8 @@ def _check_same(out: Path, record: RunRecord) -> RunRecord:
 
 def _differing(earlier: RunRecord, record: RunRecord, ignore: Sequence[str] = ()) -> list[str]:
     """The options, as typed, that make the results of two runs differ."""
-    before = as_recorded(earlier.settings)
-    names = [name for name, value in record.settings.items() if value != before.get(name)]
+    before, now = (as_recorded(each.settings) for each in (earlier, record))
+    names = [name for name in record.settings if now[name] != before.get(name)]
     differing = [f"--{name.replace('_', '-')}" for name in sorted(set(names) - NOT_PART_OF_RESULT - set(ignore))]
     if not differing:
         # Records of earlier versions do not have the bytes of the files.

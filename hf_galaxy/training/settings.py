@@ -163,8 +163,8 @@ class Settings(VotesReading, Recipe):
     """For classes and labels: cutmix, alpha of the Beta distribution of the share of a view that stays, while a square of it is that of another galaxy (1 in the paper); 0: none."""
     likelihood: Literal["dirichlet_multinomial", "multinomial"] = "dirichlet_multinomial"
     """For votes: likelihood used as training loss."""
-    head_activation: Literal["softplus", "sigmoid"] = "softplus"
-    """For votes: how outputs x of the head become concentrations: softplus(x) + 0.01, or 1 + 100 sigmoid(x) as in Zoobot."""
+    head_activation: Literal["mixture", "softplus", "sigmoid"] = "mixture"
+    """For votes: how outputs x of the head become concentrations: softplus(x) + 0.01, of two Dirichlet distributions for each question that are mixed, or of one; or 1 + 100 sigmoid(x) of one, as in Zoobot."""
     calibrate: bool = True
     """For votes, classes and values: after training, fit to the validation galaxies how certain predictions may be (a scale and shifts of the log-concentrations of each question, a temperature, or standard deviations of values), and keep it in the model if cross-validation says that it helps; it takes 50 validation galaxies, of values 20."""
     head_dropout: float = 0.2
@@ -299,11 +299,13 @@ def as_recorded(recorded: dict) -> dict:
     """The settings of a record, with the defaults of options that are newer than the record.
 
     The defaults are what older runs computed, but for the concentrations of votes models, which were those of Zoobot, and for the
-    calibration, which there was none of.
+    calibration, which there was none of. Where there are no concentrations, their option is the default, whatever it was.
     """
     later = {each.name: each.default for each in fields(Settings) if each.default is not MISSING}
     settings = json.loads(json.dumps(later, default=str)) | recorded
-    if "head_activation" not in recorded and has_concentrations(settings["task"], settings["likelihood"]):
+    if not has_concentrations(settings["task"], settings["likelihood"]):
+        settings["head_activation"] = Settings.head_activation
+    elif "head_activation" not in recorded:
         settings["head_activation"] = "sigmoid"
     if "calibrate" not in recorded:
         settings["calibrate"] = False

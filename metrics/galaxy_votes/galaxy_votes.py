@@ -1,13 +1,13 @@
 """How well a model foretells the votes of Galaxy Zoo volunteers, as a metric of the `evaluate` library.
 
 It needs neither hf_galaxy nor torch: what is in this file is computed by itself, and equals `hf_galaxy.evaluation.vote_metrics.VoteMetrics`
-to rounding. Legend: N galaxies, A answers.
+to rounding. Legend: N galaxies, A answers, Q questions, K distributions in a mixture.
 """
 
 import datasets
 import evaluate
 import numpy as np
-from scipy.special import gammaln, xlogy
+from scipy.special import gammaln, logsumexp, xlogy
 
 _DESCRIPTION = """
 Galaxy Zoo volunteers answer the questions of a decision tree about pictures of galaxies. This metric says how well a model
@@ -18,7 +18,8 @@ popular answer is found; for each question and each campaign.
 _KWARGS_DESCRIPTION = """
 Args:
     predictions (`list` of `list` of `float`): for each galaxy the concentration of the Dirichlet over vote fractions of each
-        answer, in the order of the tree's answers; with `likelihood="multinomial"` the fraction of each answer.
+        answer, in the order of the tree's answers; or of a mixture of two Dirichlets the concentrations in the first, those in the second, and the
+        weight of the first for each question, as predictions of hf_galaxy have them; with `likelihood="multinomial"` the fraction of each answer.
     references (`list` of `list` of `int`): for each galaxy the votes for each answer; none for a question that was not asked.
     tree (`dict`, `str` or `list` of `str`): the questions: the `tree` of a model's config.json, or a dict with its `name` and
         `questions`, each with `name`, `answers` and `campaign`; where hf_galaxy is installed, also its name for a campaign
@@ -82,15 +83,23 @@ class GalaxyVotes(evaluate.Metric):
         for question in tree["questions"]:
             slices.append(slice(end, end + len(question["answers"])))
             end = slices[-1].stop
-        predictions = _table("predictions", predictions, tree["name"], end)
+        mixture = 2 * end + len(slices) if likelihood == "dirichlet_multinomial" else end
+        predictions = _table("predictions", predictions, tree["name"], end, mixture)
         votes = _table("references", references, tree["name"], end)
-        _check_values(predictions, votes, slices, likelihood)
+        concentrations, weights = _distributions(predictions, end, len(slices))
+        _check_values(concentrations, weights, votes, slices, likelihood)
 
         asked = np.stack([votes[:, where].any(axis=1) for where in slices], axis=1)
-        nll = np.stack([_nll(votes[:, where], predictions[:, where], likelihood) for where in slices], axis=1)
+        nll, expected = [], []
+        for q, where in enumerate(slices):
+            a, w, k = concentrations[:, :, where], weights[:, :, q], votes[:, where]
+            of_each = np.stack([_nll(k, of_one, likelihood) for of_one in a.swapaxes(0, 1)], axis=1)
+            nll.append(np.where(asked[:, q], -logsumexp(-of_each, axis=1, b=w), 0))
+            expected.append((w[..., None] * a / a.sum(axis=2, keepdims=True)).sum(axis=1))
+        nll = np.stack(nll, axis=1)
         questions, campaigns = {}, {}
         for q, (question, where) in enumerate(zip(tree["questions"], slices, strict=True)):
-            fractions = _fraction_figures(votes[:, where], predictions[:, where], min_votes)
+            fractions = _fraction_figures(votes[:, where], expected[q], min_votes)
             figures = {"galaxies_asked": int(asked[:, q].sum()), "nll": _mean(nll[asked[:, q], q]), **fractions}
             questions[question["name"]] = figures
             campaigns.setdefault(question["campaign"], []).append(q)
@@ -133,18 +142,28 @@ def _tree(tree):
     return (tree if isinstance(tree, DecisionTree) else load_tree(tree)).to_dict()
 
 
-def _table(name, rows, tree, answers):
-    """(N, A) float64 of lists of numbers."""
+def _table(name, rows, tree, answers, mixture=None):
+    """(N, A) float64 of lists of numbers, or all of them with as many as a mixture has."""
+    allowed = mixture if mixture and len(rows) and len(rows[0]) == mixture else answers
     for place, row in enumerate(rows):
-        if len(row) != answers:
+        if len(row) != allowed:
+            of_mixture = f", or {mixture} for a mixture" if mixture not in (None, answers) else ""
             raise ValueError(
-                f"{name}: galaxy {place} has {len(row)} numbers, but tree {tree} has {answers} answers: one number for each"
+                f"{name}: galaxy {place} has {len(row)} numbers, but tree {tree} has {answers} answers: one number for each{of_mixture}"
             )
     return np.array(rows, dtype=np.float64)
 
 
-def _check_values(predictions, votes, slices, likelihood):
-    """Refuse what are no votes, concentrations or fractions."""
+def _distributions(predictions, answers, questions):
+    """(N, K, A) concentrations or fractions, and the weights (N, K, Q) of the distributions of a mixture; without one these are 1."""
+    if predictions.shape[1] == answers:
+        return predictions[:, None], np.ones((len(predictions), 1, questions))
+    first = predictions[:, 2 * answers :]
+    return predictions[:, : 2 * answers].reshape(-1, 2, answers), np.stack([first, 1 - first], axis=1)
+
+
+def _check_values(predictions, weights, votes, slices, likelihood):
+    """Refuse what are no votes, concentrations, weights or fractions."""
     wrong = ~np.isfinite(votes) | (votes < 0) | (votes != np.round(votes))
     if wrong.any():
         galaxy, answer = np.argwhere(wrong)[0]
@@ -154,11 +173,17 @@ def _check_values(predictions, votes, slices, likelihood):
     what = "fraction" if likelihood == "multinomial" else "concentration"
     wrong = ~np.isfinite(predictions) | (predictions < 0) | ((predictions == 0) & (what == "concentration"))
     if wrong.any():
-        galaxy, answer = np.argwhere(wrong)[0]
+        galaxy, _, answer = place = tuple(np.argwhere(wrong)[0])
         raise ValueError(
-            f"predictions: galaxy {galaxy} has {predictions[galaxy, answer]} for answer {answer}, which is no {what}"
+            f"predictions: galaxy {galaxy} has {predictions[place]} for answer {answer}, which is no {what}"
         )
-    sums = np.stack([predictions[:, where].sum(axis=1) for where in slices], axis=1)
+    wrong = ~((weights >= 0) & (weights <= 1))
+    if wrong.any():
+        galaxy, _, question = place = tuple(np.argwhere(wrong)[0])
+        raise ValueError(
+            f"predictions: galaxy {galaxy} has {weights[place]} for question {question}, which is no weight"
+        )
+    sums = np.concatenate([predictions[..., where].sum(axis=2) for where in slices], axis=1)
     ones = abs(sums - 1) < 1e-3
     if likelihood == "dirichlet_multinomial" and ones.all():
         raise ValueError('predictions: are fractions, not concentrations; give likelihood="multinomial" with these')
@@ -187,7 +212,7 @@ def _fraction_figures(k, predicted, min_votes):
     """How far the fractions of one question (N, answers) are off in galaxies with enough votes."""
     enough = k.sum(axis=1) >= min_votes
     k, predicted = k[enough], predicted[enough]
-    error = predicted / predicted.sum(axis=1, keepdims=True) - k / k.sum(axis=1, keepdims=True)
+    error = predicted - k / k.sum(axis=1, keepdims=True)
     # Of answers that got equally many votes, either is right.
     chosen = np.take_along_axis(k, predicted.argmax(axis=1)[:, None], axis=1)[:, 0]
     return {

@@ -26,6 +26,8 @@ HEADS = {
 }
 KINDS = ("probe", "finetune")
 LEVEL = "90"  # of intervals of votes, in per cent
+CALIBRATED = ("sigmoid", "softplus", "mixture")
+FEWEST = 100  # test galaxies of a seed that were asked a question, of which a coverage says something
 
 
 class Point:
@@ -39,15 +41,44 @@ class Point:
 Points = dict[tuple[str, str, str], dict[int, Point]]  # (kind, survey, head) -> seed -> its run
 
 
-def points_of(records: dict[str, dict]) -> Points:
+def points_of(records: dict[str, dict], results: str = "test") -> Points:
+    """Of the models as they were trained ("test"), or calibrated on the validation galaxies ("calibrated")."""
     points: Points = {}
     for name, record in records.items():
         kind, settings = Path(name).parts[-3], record["settings"]
         survey = Path(settings["dataset"][0]).name
         points.setdefault((kind, survey, settings["head_activation"]), {})[settings["seed"]] = Point(
-            record["results"]["test"]
+            record["results"][results]
         )
     return points
+
+
+def calibrated(points: Points, kind: str) -> str:
+    """The losses of three heads after the calibration, and what a mixture adds to one distribution; the last rows have the coverage of all questions."""
+    rows = [
+        [HEADS[head], *(f"{np.mean([p.loss for p in points[kind, survey, head].values()]):.2f}" for survey in SURVEYS)]
+        for head in CALIBRATED
+    ]
+    more = (difference(points, kind, survey, "softplus", "mixture") for survey in SURVEYS)
+    return table(["head", *SURVEYS.values()], [*rows, ["two Dirichlets less one, both softplus", *more]])
+
+
+def coverages(points: Points, kind: str) -> str:
+    """Rows are heads: the least and the largest coverage of a question, of those with enough test galaxies, all seeds together."""
+    rows = []
+    for head in CALIBRATED:
+        row = [HEADS[head]]
+        for survey in SURVEYS:
+            runs = [point.test for point in points[kind, survey, head].values()]
+            shares = []
+            for name in runs[0]["questions"]:
+                asked = np.array([run["questions"][name]["galaxies_asked"] for run in runs])
+                held = [run["calibration"]["questions"][name]["coverage"][LEVEL] for run in runs]
+                if asked.min() >= FEWEST:
+                    shares.append(float(asked @ np.array(held) / asked.sum()))
+            row.append(f"{min(shares):.0%} to {max(shares):.0%}, {len(shares)} questions")
+        rows.append(row)
+    return table(["head", *SURVEYS.values()], rows)
 
 
 def losses(points: Points, kind: str) -> str:
@@ -127,7 +158,7 @@ def mean_of(runs: list[dict], question: str, who: str) -> float:
 
 def page_of(records: dict[str, dict]) -> str:
     """README.md"""
-    points = points_of(records)
+    points, after = points_of(records), points_of(records, "calibrated")
     galaxies = {
         survey: next(r for r in records.values() if r["settings"]["dataset"] == [f"data/{survey}"])["dataset"][
             "splits"
@@ -136,7 +167,8 @@ def page_of(records: dict[str, dict]) -> str:
     }
     return render(
         HERE / "page.md.jinja", runs=len(records), galaxies=galaxies,
-        single=single(points),
+        single=single(points), calibrated={kind: calibrated(after, kind) for kind in KINDS},
+        coverages={kind: coverages(after, kind) for kind in KINDS},
         losses={kind: losses(points, kind) for kind in KINDS}, counted={kind: counted(points, kind) for kind in KINDS},
     )  # fmt: skip
 

@@ -12,18 +12,23 @@ from pathlib import Path
 
 import heads
 import torch
+from accelerate import Accelerator
 
+from hf_galaxy.data.targets import Rows
 from hf_galaxy.downstream.benchmark import PENALTIES
 from hf_galaxy.downstream.probe import probe
 from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.losses import dirichlet_multinomial_nll
+from hf_galaxy.models.ensemble import matched_dirichlets
 from hf_galaxy.models.model import GalaxyForVotes
-from hf_galaxy.models.start import resolve_start
+from hf_galaxy.models.start import load_run, resolve_start
 from hf_galaxy.reports.run_record import FILE, RunRecord
+from hf_galaxy.training.calibrating import calibrate
 from hf_galaxy.training.context import RunContext
 from hf_galaxy.training.features import BATCH, FeatureStore, GalaxyFeatures, without_backbone
 from hf_galaxy.training.run import new_record, run_training
 from hf_galaxy.training.settings import Settings
+from hf_galaxy.training.targets.target import TrainingTarget
 from hf_galaxy.training.task import measure, model_and_baseline
 
 RUNS = Path("results/vote_heads/runs")
@@ -43,7 +48,7 @@ def settings_of(kind: str, survey: str, head: str, seed: int) -> Settings:
 
 
 def finished(settings: Settings) -> bool:
-    return (settings.out / FILE).exists() and RunRecord.load(settings.out).finished
+    return (settings.out / FILE).exists() and "calibrated" in RunRecord.load(settings.out).results
 
 
 def train_probe(settings: Settings, store: FeatureStore, command: str) -> None:
@@ -72,16 +77,40 @@ def train_probe(settings: Settings, store: FeatureStore, command: str) -> None:
             model, record, [splits["test"]], BATCH, 0, accelerator, bootstrap=True
         ).compute()
         record.results["test"]["loss"]["single"] = single_loss(model, splits["test"])
+        parts = {split: [each] for split, each in splits.items()}
+        measure_calibrated(model, record, sources.target, parts, accelerator)
     record.finished = True
     settings.out.mkdir(parents=True, exist_ok=True)
     record.save(settings.out)
 
 
+def train_whole(settings: Settings, command: str) -> None:
+    """The model that finetuning gives."""
+    run_training(settings, command)
+    context = RunContext.open(settings)
+    model, record = load_run(settings.out)
+    measure_calibrated(model, record, context.sources.target, context.sources.splits, context.accelerator)
+    record.save(settings.out)
+
+
+def measure_calibrated(
+    model: GalaxyForVotes, record: RunRecord, target: TrainingTarget, splits: dict[str, list[Rows]], accelerator: Accelerator
+) -> None:  # fmt: skip
+    """Add to a record what its model is like on test galaxies when it is calibrated on validation galaxies, if that helps."""
+    calibrate(model, target, splits["validation"], BATCH, 0, accelerator)
+    metrics = measure(model, record, splits["test"], BATCH, 0, accelerator, bootstrap=True)
+    record.results["calibrated"] = metrics.compute()
+
+
 @torch.no_grad()
 def single_loss(model: GalaxyForVotes, galaxies: GalaxyFeatures) -> float:
-    """The loss of the Dirichlet distributions that a table of predictions would hold: of a mixture, one in its place."""
+    """The loss with one Dirichlet distribution for each question: of a mixture, one with its means and variances."""
     votes = galaxies.columns["votes"]
-    concentrations = model(pixel_values=galaxies.columns["features"]).concentrations
+    answers = model(pixel_values=galaxies.columns["features"])
+    concentrations = answers.concentrations
+    if answers.weights is not None:
+        of_both, weights = (each.double().movedim(1, 0).numpy() for each in (concentrations, answers.weights))
+        concentrations = torch.from_numpy(matched_dirichlets(of_both, model.tree, weights))
     return dirichlet_multinomial_nll(votes, concentrations, model.tree).sum(1).mean().item()
 
 
@@ -98,11 +127,12 @@ def main() -> None:
         if finished(settings):
             continue
         if given.kind == "finetune":
-            run_training(settings, command)
+            train_whole(settings, command)
         else:
             train_probe(settings, FeatureStore(RUNS / "features"), command)
-        test = RunRecord.load(settings.out).results["test"]
-        print(given.kind, survey, head, seed, test["loss"], flush=True)
+        results = RunRecord.load(settings.out).results
+        losses = (results[name]["loss"] for name in ("test", "calibrated"))
+        print(given.kind, survey, head, seed, *losses, flush=True)
 
 
 if __name__ == "__main__":

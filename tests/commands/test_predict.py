@@ -145,10 +145,15 @@ def test_every_galaxy_of_a_dataset_is_predicted_as_the_pipeline_does(run_folder,
                 column = f"{question['question']}_{answer['answer']}"
                 assert table[f"{column}_fraction"][i].as_py() == pytest.approx(answer["fraction"], rel=1e-4)
     for question in pipe.model.tree.questions:
-        numbers = np.array([table[f"{column}_concentration"].to_numpy() for column in question.columns])
-        fractions = np.array([table[f"{column}_fraction"].to_numpy() for column in question.columns])
-        np.testing.assert_allclose(numbers / numbers.sum(axis=0), fractions, rtol=1e-5)
-    assert len(table.column_names) == 3 + 2 * len(pipe.model.tree.columns) + 1
+        one, two, fractions = (
+            np.array([table[f"{column}_{kind}"].to_numpy() for column in question.columns])
+            for kind in ("concentration", "concentration_2", "fraction")
+        )
+        first = table[f"{question.name}_weight"].to_numpy()
+        means = first * one / one.sum(axis=0) + (1 - first) * two / two.sum(axis=0)
+        np.testing.assert_allclose(means, fractions, rtol=1e-5)
+    tree = pipe.model.tree
+    assert len(table.column_names) == 3 + 3 * len(tree.columns) + len(tree.questions) + 1
 
 
 def test_the_embeddings_are_the_features_and_load_as_a_dataset(run_folder, dataset, whole):

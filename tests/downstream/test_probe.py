@@ -79,7 +79,7 @@ def test_votes_end_where_scipy_ends():
     tree = load_tree("gz_rings")
     votes = torch.from_numpy(np.random.default_rng(3).multinomial(20, [0.3, 0.7], N).astype(np.int32))
     train = galaxies(1, votes=votes)
-    model = GalaxyForVotes(GalaxyConfig(backbone="test_resnet", tree=tree, image_size=32))
+    model = GalaxyForVotes(GalaxyConfig(backbone="test_resnet", tree=tree, image_size=32, head_activation="softplus"))
     pool, penalty = train.columns["features"], 0.01
     torch.nn.init.zeros_(model.head.weight)
     start = model.head.bias.detach().clone()

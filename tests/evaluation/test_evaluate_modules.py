@@ -45,13 +45,13 @@ def case():
     return torch.from_numpy(votes), concentrations
 
 
-def ours(votes, concentrations, likelihood, min_votes):
+def ours(votes, concentrations, likelihood, min_votes, weights=None):
     """The model's figures of VoteMetrics, without those of the baseline."""
-    fractions = expected_fractions(concentrations, TREE)
+    fractions = expected_fractions(concentrations, TREE, weights)
     if likelihood == "multinomial":
         nll = multinomial_nll(votes, fractions.log(), TREE)
     else:
-        nll = dirichlet_multinomial_nll(votes, concentrations, TREE)
+        nll = dirichlet_multinomial_nll(votes, concentrations, TREE, weights)
     metrics = VoteMetrics(TREE, ConstantVotes.of([votes.numpy()], TREE, min_votes), min_votes, likelihood)
     metrics.update({"votes": votes}, SimpleNamespace(fractions=fractions, nll=nll))
 
@@ -87,6 +87,16 @@ def test_figures_are_those_of_vote_metrics(case, likelihood, min_votes, metric):
     assert results["questions"][TREE.questions[3].name]["nll"] is None
     assert results["questions"][TREE.questions[3].name]["accuracy"] is None
     json.dumps(results)
+
+
+def test_figures_of_mixtures_are_those_of_vote_metrics(case, metric):
+    votes, first = case
+    rng = torch.Generator().manual_seed(1)
+    second, shares = 3 * torch.rand(first.shape, generator=rng), torch.rand(150, len(TREE.questions), generator=rng)
+    rows = torch.cat([first, second, shares], dim=1)
+    results = metric.compute(predictions=rows, references=votes, tree=TREE)
+    both = torch.stack([first, second], dim=1), torch.stack([shares, 1 - shares], dim=1)
+    assert_same(results, ours(votes, both[0], "dirichlet_multinomial", 20, both[1]), rel=1e-4)
 
 
 def test_batches_give_what_all_at_once_gives(case, metric):
@@ -144,8 +154,10 @@ def test_two_processes_without_hf_galaxy_give_what_one_gives(case, tmp_path):
             [[3, 1], [3, 1, 2]],
             [[3, 1], [3, 1]],
             {},
-            "predictions: galaxy 1 has 3 numbers, but tree rings has 2 answers",
+            "predictions: galaxy 1 has 3 numbers, but tree rings has 2 answers: one number for each, or 5 for a mixture",
         ),
+        ([[3, 1, 2, 2, 1.5]], [[3, 1]], {}, "galaxy 0 has 1.5 for question 0, which is no weight"),
+        ([[3, 1, 2, 2, 0.5], [3, 1]], [[3, 1]] * 2, {}, "galaxy 1 has 2 numbers"),
         ([[3, 1]], [[3, 1, 0]], {}, "references: galaxy 0 has 3 numbers"),
         ([[3, 1]], [[0.75, 0.25]], {}, r"galaxy 0 has 0.75 votes for answer 0; give counts"),
         ([[3, 1]], [[3, -1]], {}, r"galaxy 0 has -1.0 votes for answer 1"),

@@ -331,7 +331,9 @@ def test_replicates_are_the_figures_of_galaxies_that_count_so_often(case):
         metrics = VoteMetrics(TREE, baseline, 10)
         metrics.update(
             {"votes": votes[rows], "keys": keys[rows]},
-            SimpleNamespace(fractions=fractions[rows], nll=nll[rows], concentrations=concentrations[rows]),
+            SimpleNamespace(
+                fractions=fractions[rows], nll=nll[rows], concentrations=concentrations[rows], weights=None
+            ),
         )
         parts.append(metrics.cpu())
     again = sum(parts[1:], start=parts[0]).compute()["bootstrap"]
@@ -481,15 +483,16 @@ def test_an_update_of_value_metrics_does_not_wait_for_a_gpu():
     assert {device for _, device in devices.seen} == {"cuda"}, devices.seen
 
 
-def calibration_of(votes, concentrations, tree, batches=1, likelihood="dirichlet_multinomial"):
+def calibration_of(votes, concentrations, tree, batches=1, likelihood="dirichlet_multinomial", weights=None):
     baseline = ConstantVotes.of([votes.numpy()], tree, 10)
     parts = []
     for rows in np.array_split(np.arange(len(votes)), batches):
         metrics = VoteMetrics(tree, baseline, 10, likelihood)
         out = SimpleNamespace(
-            fractions=expected_fractions(concentrations[rows], tree),
-            nll=dirichlet_multinomial_nll(votes[rows], concentrations[rows], tree),
+            fractions=expected_fractions(concentrations[rows], tree, None if weights is None else weights[rows]),
+            nll=torch.zeros(len(rows), len(tree.questions)),
             concentrations=concentrations[rows],
+            weights=None if weights is None else weights[rows],
         )
         metrics.update({"votes": votes[rows], "keys": torch.from_numpy(rows)}, out)
         parts.append(metrics.cpu())
@@ -535,6 +538,31 @@ def test_calibration_of_votes_is_that_of_a_loop_with_scipy():
             name: value for name, value in figures.items() if name not in ("coverage_interval", "holding", "spread")
         }
         assert ours["campaigns"]["xy"[q]] == apart_from, "each campaign has one question"
+
+
+def test_votes_of_a_mixture_are_placed_in_its_distribution():
+    rng = np.random.default_rng(7)
+    concentrations, weights = np.exp(rng.normal(0.5, 1.2, (60, 2, 5))), rng.uniform(0.1, 0.9, (60, 2))
+    weights = np.stack([weights, 1 - weights], axis=1)
+    votes = random_votes(60, TWO)
+    parts = torch.from_numpy(concentrations), torch.from_numpy(weights)
+    questions = calibration_of(votes, parts[0], TWO, batches=2, weights=parts[1])["questions"]
+    for q, (question, where) in enumerate(zip(TWO.questions, TWO.slices, strict=True)):
+        places, deviations, answers = np.zeros(PIT_BINS), [], where.stop - where.start
+        for k, a, w in zip(votes[:, where].numpy(), concentrations[:, :, where], weights[:, :, q], strict=True):
+            if not (n := k.sum()):
+                continue
+            a0, edges = a.sum(axis=1), np.linspace(0, 1, PIT_BINS + 1)
+            for answer in range(answers):
+                law = [stats.betabinom(n, own[answer], total - own[answer]) for own, total in zip(a, a0, strict=True)]
+                lower, upper = (w @ [each.cdf(k[answer] + shift) for each in law] for shift in (-1, 0))
+                places += np.diff((edges.clip(lower, upper) - lower) / (upper - lower))
+            drawn = [stats.dirichlet(own) for own in a]
+            mean = w @ [each.mean() for each in drawn]
+            variance = w @ [each.var() + (each.mean() - mean) ** 2 for each in drawn]
+            deviations.append(np.sqrt(variance).mean())
+        np.testing.assert_allclose(questions[question.name]["places"], places / places.sum(), atol=2e-6)
+        assert questions[question.name]["spread"]["model"] == pytest.approx(np.mean(deviations), rel=1e-6)
 
 
 def test_votes_drawn_as_predicted_are_calibrated_and_others_are_not():
@@ -589,7 +617,9 @@ def test_figures_without_the_calibration_are_those_of_the_model_before_it(likeli
             out = SimpleNamespace(fractions=question_log_softmax(x, TWO).exp(), nll=multinomial_nll(votes, x, TWO))
         else:
             nll = dirichlet_multinomial_nll(votes, x.exp(), TWO)
-            out = SimpleNamespace(fractions=expected_fractions(x.exp(), TWO), nll=nll, concentrations=x.exp())
+            out = SimpleNamespace(
+                fractions=expected_fractions(x.exp(), TWO), nll=nll, concentrations=x.exp(), weights=None
+            )
         metrics.update({"votes": votes, "keys": torch.arange(40)}, out)
         results.append((metrics + VoteMetrics(TWO, baseline, 10, likelihood, uncalibrated)).compute())
     before, after = results

@@ -55,6 +55,42 @@ def test_the_likelihood_and_its_slopes_are_those_of_torch(multinomial):
     np.testing.assert_allclose(slopes, leaf.grad, atol=1e-9)
 
 
+def drawn_mixture(galaxies, calibration, rng):
+    """As `drawn`, of mixtures of two distributions: x (N, 2, A + Q), and votes."""
+    parts = [drawn(galaxies, calibration, rng, most=80) for _ in range(2)]
+    first = rng.uniform(0.05, 0.95, (galaxies, 2))
+    of_first = (rng.random((galaxies, 2)) < first)[:, GROUP]
+    votes = np.where(of_first, parts[0][1], parts[1][1])
+    logs = np.stack([x for x, _ in parts], axis=1)
+    return np.concatenate([logs, np.stack([first, 1 - first], axis=1)], axis=2), votes
+
+
+def test_the_likelihood_of_a_mixture_and_its_slopes_are_those_of_torch():
+    x, votes = drawn_mixture(30, NOTHING, np.random.default_rng(5))
+    counts = torch.from_numpy(votes)
+    logs, weights = (torch.from_numpy(each) for each in np.split(x, [5], axis=2))
+
+    def nll(logs):
+        return dirichlet_multinomial_nll(counts, logs.exp(), TREE, weights)
+
+    leaf = logs.clone().requires_grad_()
+    nll(leaf).sum().backward()
+    values, slopes = VoteLikelihood(votes, TREE)(x)
+    others, _ = VoteLikelihood(votes, TREE)(x + np.r_[[0.1] * 5, 0, 0])
+    np.testing.assert_allclose(others - values, nll(logs + 0.1) - nll(logs), atol=1e-9)
+    np.testing.assert_allclose(slopes, leaf.grad, atol=1e-9)
+
+
+def test_numbers_by_which_votes_of_a_mixture_were_drawn_are_found():
+    x, votes = drawn_mixture(4000, TRUE, np.random.default_rng(6))
+    fitted = fit_votes(x, VoteLikelihood(votes, TREE), np.arange(4000))
+    assert fitted.helps
+    assert fitted.numbers["scales"] == pytest.approx(TRUE["scales"], abs=0.07)
+    assert fitted.numbers["shifts"] == pytest.approx(TRUE["shifts"], abs=0.08)
+    assert fitted.predictions.shape == x.shape
+    np.testing.assert_array_equal(fitted.predictions[..., 5:], x[..., 5:])  # of the weights
+
+
 def test_numbers_by_which_votes_were_drawn_are_found():
     x, votes = drawn(4000, TRUE, np.random.default_rng(1))
     fitted = fit_votes(x, VoteLikelihood(votes, TREE), np.arange(4000))

@@ -9,7 +9,7 @@ from hf_galaxy.data.pictures import Rendering
 from hf_galaxy.decision_tree import DecisionTree, Question
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models.ensemble import check_members, combined, matched_dirichlets, turned_views
-from hf_galaxy.models.morphology import credible_intervals
+from hf_galaxy.models.vote_intervals import credible_intervals, distributions_in
 
 SMALL = dict(backbone="test_convnext", image_size=32)
 TREE = DecisionTree("t", (Question("a", ("x", "y", "z"), (), "t"), Question("b", ("p", "q"), ("a_x",), "t")))
@@ -77,6 +77,44 @@ def test_intervals_hold_what_the_mixture_draws(spread):
     assert 0.88 < held < 0.92
 
 
+def mixed(rng, spread, members=3):
+    """(M, 1, 2, A) concentrations and (M, 1, 2, Q) weights of runs that differ a little, and of which some have the distributions in the other order."""
+    certain, rough = (rng.normal(mean, 0.5) for mean in (3, 0.5))
+    logs = np.stack([certain + rng.normal(0, 1, 5), rough + rng.normal(0, 1, 5)]) + rng.normal(
+        0, spread, (members, 1, 2, 5)
+    )
+    first = rng.uniform(0.1, 0.9, 2) + rng.uniform(-0.05, 0.05, (members, 1, 2))
+    weights = np.stack([first, 1 - first], axis=2)
+    turned = rng.random(members) < 0.5
+    logs[turned], weights[turned] = logs[turned][:, :, ::-1], weights[turned][:, :, ::-1]
+    return np.exp(logs), weights
+
+
+@pytest.mark.parametrize("spread", [0.2, 0.5])
+def test_mixtures_of_several_runs_stay_mixtures_whose_intervals_hold_what_they_draw(spread):
+    rng, model, held, galaxies = np.random.default_rng(3), votes(), 0, 300
+    for _ in range(galaxies):
+        concentrations, weights = mixed(rng, spread)
+        means = np.concatenate([
+            (weights[..., [q]] * (own := concentrations[..., where]) / own.sum(-1, keepdims=True)).sum(2)
+            for q, where in enumerate(TREE.slices)
+        ], axis=2)  # fmt: skip
+        numbers = np.concatenate([means, concentrations.reshape(3, 1, -1), weights[:, :, 0]], axis=2)
+        together = combined(numbers.astype(np.float32), model)
+        assert together.shape == (1, 17)
+        np.testing.assert_allclose(together[0, :5], means.mean(axis=0)[0], rtol=1e-5)
+        merged, shares = distributions_in(together[:, 5:].astype(float), TREE)
+        ends = credible_intervals(merged, TREE, 0.9, shares)[0]
+        which = rng.integers(0, 3, 100)
+        fractions = np.empty((100, 5))
+        for q, where in enumerate(TREE.slices):
+            second = (rng.random(100) > weights[which, 0, 0, q]).astype(int)
+            drawn_gammas = rng.standard_gamma(concentrations[which, 0, second][:, where])
+            fractions[:, where] = drawn_gammas / drawn_gammas.sum(axis=1, keepdims=True)
+        held += ((fractions >= ends[:, 0]) & (fractions <= ends[:, 1])).mean() / galaxies
+    assert 0.88 < held < 0.92
+
+
 def test_what_is_combined_are_means_and_of_values_also_their_spread():
     rng = np.random.default_rng(2)
     numbers = rng.random((4, 3, 2), np.float32)
@@ -88,7 +126,7 @@ def test_what_is_combined_are_means_and_of_values_also_their_spread():
     plain = combined(fractions.astype(np.float32), votes(likelihood="multinomial"))
     np.testing.assert_allclose(plain, fractions.mean(axis=0), rtol=1e-5)
     both = np.concatenate([fractions, 10 * fractions], axis=2).astype(np.float32)
-    of_votes = combined(both, votes())
+    of_votes = combined(both, votes(head_activation="softplus"))
     np.testing.assert_allclose(of_votes[:, :5], fractions.mean(axis=0), rtol=1e-5)
     for where in TREE.slices:
         own = of_votes[:, 5:][:, where]
@@ -120,8 +158,8 @@ OTHER_PARENTS = DecisionTree("t", (TREE.questions[0], Question("b", ("p", "q"), 
         (classes("a", "b"), classes("a", "b", problem_type="multi_label_classification"), "has labels of their own"),
         (values("z"), values("z", "m"), "predicts m, unlike A"),
         (values("z", "m"), values("z"), "does not predict m, unlike A"),
-        (votes(), votes(load_tree("gz2").to_dict()), "predicts smooth-or-featured-gz2_smooth_fraction, .* and 57 more"),
-        (votes(), votes(likelihood="multinomial"), "does not predict a_x_concentration, a_y_concentration, a_z_conc.* and 2 more"),
+        (votes(), votes(load_tree("gz2").to_dict()), "predicts smooth-or-featured-gz2_smooth_fraction, .* and 97 more"),
+        (votes(), votes(likelihood="multinomial"), "does not predict a_x_concentration, a_y_concentration, a_z_conc.* and 9 more"),
         (votes(), votes(OTHER_PARENTS.to_dict()), "asks b after a_y, not after a_x"),
         (votes(), votes(image_size=64), "another --image-size, 64 in place of 32"),
         (votes(), votes(crop=0.5), "another --crop, 0.5 in place of 1.0"),
@@ -137,4 +175,7 @@ def test_runs_that_see_other_pictures_are_refused():
         BadInput, match=r"--run B: was trained on pictures with another stretch, sqrt in place of asinh, unlike A"
     ):
         check_members([votes(), votes()], ["A", "B"], [Rendering(), Rendering(stretch="sqrt")])
-    check_members([votes(), votes(head_activation="sigmoid")], ["A", "B"], [Rendering()] * 2)
+    single = [votes(head_activation=name) for name in ("softplus", "sigmoid")]
+    check_members(single, ["A", "B"], [Rendering()] * 2)
+    with pytest.raises(BadInput, match="does not predict a_x_concentration_2"):
+        check_members([votes(), *single], ["A", "B", "C"], [Rendering()] * 3)

@@ -266,11 +266,14 @@ def test_onnx_answers_as_torch_does(backbone, options, tmp_path):
             expected, seen = model(pixel_values=images), model.features(images)
         *answers, features = session.run(None, {"pixel_values": images.numpy()})
         for name, answer in zip(columns, answers, strict=True):
-            assert expected[name].shape == (batch, len(columns[name]))
+            several = (2,) if model.config.tree and expected[name].ndim == 3 else ()
+            assert expected[name].shape == (batch, *several, len(columns[name]))
             torch.testing.assert_close(torch.from_numpy(answer), expected[name], rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(torch.from_numpy(features), seen, rtol=0, atol=1e-4 * seen.abs().max().item())
     assert max(differences.values()) < 1e-4
     expected_names = model.tree.columns if model.config.tree else model.config.values or ["ring", "none", "unsure"]
+    if model.config.tree:
+        assert columns.pop("weights") == [question.name for question in model.tree.questions]
     assert all(names == expected_names for names in columns.values())
 
 

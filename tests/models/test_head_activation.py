@@ -8,13 +8,14 @@ import torch
 
 from hf_galaxy import GalaxyConfig, GalaxyForVotes
 from hf_galaxy.errors import BadInput
-from hf_galaxy.models.head_activation import FLOOR, HEAD_ACTIVATIONS
+from hf_galaxy.models.head_activation import FLOOR, HEAD_ACTIVATIONS, LEAST_WEIGHT, weights_of
 from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
+        ("mixture", lambda x: math.log1p(math.exp(x)) + 0.01),
         ("softplus", lambda x: math.log1p(math.exp(x)) + 0.01),
         ("sigmoid", lambda x: 1 + 100 / (1 + math.exp(-x))),
     ],
@@ -36,7 +37,20 @@ def test_extreme_outputs_have_finite_positive_concentrations_and_gradients(name,
     assert outputs.grad.isfinite().all()
 
 
-@pytest.mark.parametrize(("name", "reached"), [("softplus", (0.02, 100)), ("sigmoid", (1.6, 100))])
+def test_extreme_weights_have_a_logarithm_and_a_sum_of_1():
+    outputs = torch.tensor([[-1e4, -3.0, 0.0, 1e4]], requires_grad=True)
+    weights = weights_of(outputs)
+    assert weights.shape == (1, 2, 4)
+    torch.testing.assert_close(weights.sum(1), torch.ones(1, 4))
+    assert weights.min() >= LEAST_WEIGHT * (1 - 1e-4)
+    torch.testing.assert_close(weights[0, 0, 1:3], 1e-3 + 0.998 * torch.tensor([1 / (1 + math.exp(3)), 0.5]))
+    weights.log().sum().backward()
+    assert outputs.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "reached"), [("mixture", (0.02, 100)), ("softplus", (0.02, 100)), ("sigmoid", (1.6, 100))]
+)
 def test_outputs_are_the_inverse_in_the_range_that_is_reached(name, reached):
     activation = HEAD_ACTIVATIONS[name]
     concentrations = torch.logspace(math.log10(reached[0]), math.log10(reached[1]), 50)
@@ -65,17 +79,24 @@ def test_weights_from_before_there_was_a_choice_have_the_sigmoid(folder):
 
 @pytest.mark.parametrize("name", HEAD_ACTIVATIONS)
 def test_the_activation_is_saved_with_the_weights(name, tmp_path):
-    options = {} if name == "softplus" else {"head_activation": name}  # also as the default
+    options = {} if name == "mixture" else {"head_activation": name}  # also as the default
     model = GalaxyForVotes(GalaxyConfig(backbone="test_vit", tree="gz2", image_size=64, **options))
     model.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["head_activation"] == name
     loaded = GalaxyForVotes.from_pretrained(tmp_path)
     pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        expected = HEAD_ACTIVATIONS[name].concentrations(model.eval().head_outputs(pixels))
-        torch.testing.assert_close(loaded.eval()(pixel_values=pixels).concentrations, expected)
+        outputs = model.eval().head_outputs(pixels)
+        answer, answers = loaded.eval()(pixel_values=pixels), len(model.columns)
+        if name == "mixture":
+            expected = HEAD_ACTIVATIONS[name].concentrations(outputs[:, : 2 * answers]).view(2, 2, answers)
+            torch.testing.assert_close(answer.weights, weights_of(outputs[:, 2 * answers :]))
+        else:
+            expected = HEAD_ACTIVATIONS[name].concentrations(outputs)
+            assert answer.weights is None
+        torch.testing.assert_close(answer.concentrations, expected)
 
 
 def test_an_unknown_activation_is_refused():
-    with pytest.raises(BadInput, match="head_activation 'relu': choose softplus or sigmoid"):
+    with pytest.raises(BadInput, match="head_activation 'relu': choose mixture, softplus, sigmoid"):
         GalaxyConfig(backbone="test_vit", tree="gz2", head_activation="relu")

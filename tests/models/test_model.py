@@ -56,7 +56,8 @@ def test_votes_model_answers_in_the_trees_order(likelihood):
     assert out.loss.item() == pytest.approx(out.nll.sum(1).mean().item())
     if likelihood == "dirichlet_multinomial":
         assert out.concentrations.min() > 0
-        torch.testing.assert_close(out.nll, dirichlet_multinomial_nll(votes, out.concentrations, tree))
+        torch.testing.assert_close(out.nll, dirichlet_multinomial_nll(votes, out.concentrations, tree, out.weights))
+        torch.testing.assert_close(out.weights.sum(1), torch.ones(3, len(tree.questions)))
     assert model(pixel_values=IMAGES).loss is None
 
 
@@ -195,9 +196,9 @@ def test_the_saved_processor_frames_pictures_as_the_evaluation_does(size, crop, 
     )
 
 
-@pytest.mark.parametrize("likelihood", ["dirichlet_multinomial", "multinomial"])
-def test_an_untrained_model_can_start_from_the_constant_prediction(likelihood):
-    model = votes_model(likelihood=likelihood)
+@pytest.mark.parametrize("head", ["mixture", "softplus", "multinomial"])
+def test_an_untrained_model_can_start_from_the_constant_prediction(head):
+    model = votes_model(**{"likelihood": head} if head == "multinomial" else {"head_activation": head})
     a = len(model.tree.columns)
     concentrations = 0.1 + 20 * torch.rand(a)
     fractions = torch.cat([torch.full((w.stop - w.start,), 1 / (w.stop - w.start)) for w in model.tree.slices])
@@ -205,15 +206,20 @@ def test_an_untrained_model_can_start_from_the_constant_prediction(likelihood):
     with torch.no_grad():
         model.head.weight.zero_()
         out = model(pixel_values=IMAGES)
-    if likelihood == "dirichlet_multinomial":
+    if head == "softplus":
         torch.testing.assert_close(out.concentrations[0], concentrations, rtol=1e-3, atol=1e-3)
+    elif head == "mixture":
+        torch.testing.assert_close(out.concentrations[0, 0], 2 * concentrations, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(out.concentrations[0, 1], concentrations / 2, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(out.weights, torch.full_like(out.weights, 0.5))
     else:
         torch.testing.assert_close(out.fractions[0], fractions)
 
 
 def test_parameters_are_counted_by_group():
     counts = votes_model().parameter_counts()
-    assert counts["head"] == (64 + 1) * len(load_tree(["gz2", "gz_hubble"]).columns)
+    tree = load_tree(["gz2", "gz_hubble"])
+    assert counts["head"] == (64 + 1) * (2 * len(tree.columns) + len(tree.questions))
     assert counts["backbone"] > 200_000
 
 

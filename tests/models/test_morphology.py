@@ -4,20 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from hf_galaxy import load_tree
 from hf_galaxy.decision_tree import DecisionTree, Question, available_trees
 from hf_galaxy.errors import BadInput
-from hf_galaxy.models.morphology import (
-    ARMS,
-    _described,
-    credible_intervals,
-    in_words,
-    likely_path,
-    morphology,
-    vote_intervals,
-)
+from hf_galaxy.models.morphology import ARMS, _described, in_words, likely_path, morphology
+from hf_galaxy.models.vote_intervals import vote_intervals
 
 TREES = ["gz2", "gz_candels", "gz_jwst_ceers"]
 
@@ -63,56 +55,6 @@ def test_questions_are_asked_as_often_as_of_simulated_volunteers(name):
     np.testing.assert_allclose([q["asked"] for q in said["questions"]], asked, atol=5 * 0.5 / 3000**0.5)
     expected = [answer["votes"] for q in said["questions"] for answer in q["answers"]]
     np.testing.assert_allclose(expected, votes, atol=5 * 0.5 / 3000**0.5)
-
-
-@pytest.mark.parametrize("name", TREES)
-@pytest.mark.parametrize("credible", [0.5, 0.9])
-def test_vote_fractions_lie_in_their_intervals_as_often_as_is_said(name, credible):
-    tree = load_tree(name)
-    concentrations = concentrations_of(tree)
-    low, high = credible_intervals(concentrations, tree, credible).T
-    drawn = drawn_fractions(concentrations, tree, 20_000, np.random.default_rng(2))
-    tail = (1 - credible) / 2
-    np.testing.assert_allclose((drawn < low).mean(axis=0), tail, atol=5 * (tail / 20_000) ** 0.5)
-    np.testing.assert_allclose((drawn > high).mean(axis=0), tail, atol=5 * (tail / 20_000) ** 0.5)
-    others = np.array([concentrations[tree.slices[q]].sum() for q in tree.question_of_answer]) - concentrations
-    np.testing.assert_allclose(stats.beta.cdf(low, concentrations, others), tail, rtol=1e-4)
-    np.testing.assert_allclose(stats.beta.sf(high, concentrations, others), tail, rtol=1e-4)
-
-
-def test_votes_for_the_first_question_are_beta_binomial():
-    tree = load_tree("gz2")
-    concentrations = concentrations_of(tree).astype(float)
-    for volunteers in (1, 7, 40, 1000):
-        intervals = vote_intervals(concentrations, tree, volunteers, 0.8)
-        for a in range(3):
-            distribution = stats.betabinom(volunteers, concentrations[a], concentrations[:3].sum() - concentrations[a])
-            assert intervals[a].tolist() == distribution.ppf([0.1, 0.9]).tolist()
-
-
-@pytest.mark.parametrize("name", TREES)
-def test_votes_further_down_lie_in_their_intervals_as_often_as_those_of_simulated_volunteers(name):
-    tree, rng, draws, volunteers = load_tree(name), np.random.default_rng(3), 20_000, 30
-    concentrations = concentrations_of(tree)
-    fractions = drawn_fractions(concentrations, tree, draws, rng)
-    asked, votes = [None] * len(tree.questions), np.zeros((draws, len(tree.columns)), int)
-    for q, where in enumerate(tree.slices):  # parents stand before their children in these trees
-        asked[q] = votes[:, tree.parents[q]].sum(axis=1) if tree.parents[q] else np.full(draws, volunteers)
-        votes[:, where] = rng.multinomial(asked[q], fractions[:, where])
-    low, high = vote_intervals(concentrations, tree, volunteers, 0.9).T
-    error = 5 * (0.05 / draws) ** 0.5
-    assert ((votes < low).mean(axis=0) <= 0.05 + error).all()
-    assert ((votes <= low).mean(axis=0) >= 0.05 - error).all()
-    assert ((votes < high).mean(axis=0) <= 0.95 + error).all()
-    assert ((votes <= high).mean(axis=0) >= 0.95 - error).all()
-
-
-def test_where_every_answer_leads_further_everybody_goes_on():
-    first = Question("a", ("x", "y"), (), "c")
-    tree = DecisionTree("t", (first, Question("b", ("z", "w"), ("a_x", "a_y"), "c")))
-    alone = DecisionTree("t", (Question("b", ("z", "w"), (), "c"),))
-    intervals = vote_intervals(np.array([2.0, 3, 4, 5]), tree, 20)
-    np.testing.assert_array_equal(intervals[2:], vote_intervals(np.array([4.0, 5]), alone, 20))
 
 
 def test_a_question_behind_several_questions_has_no_interval_of_votes():

@@ -76,25 +76,32 @@ def test_it_says_what_predict_says(run, fast, galaxies, views, tmp_path, monkeyp
     table = pq.read_table(tmp_path / "said/part-00000-of-00001.parquet")
     assert table["id_str"].to_pylist() == [f"{i:02}.jpg" for i in range(64)]
     said = fast.answer(views)
-    for kind in ("fraction", "concentration"):
+    first, second = said.concentrations.swapaxes(0, 1)
+    for kind, ours in (("fraction", said.fractions), ("concentration", first), ("concentration_2", second)):
         theirs = np.stack([table[f"{column}_{kind}"].to_numpy() for column in fast.tree.columns], axis=1)
         assert theirs.std(axis=0).min() > 1e-3, "galaxies differ"
-        np.testing.assert_allclose(getattr(said, f"{kind}s"), theirs, rtol=1e-4)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+    weights = [table[f"{question.name}_weight"].to_numpy() for question in fast.tree.questions]
+    np.testing.assert_allclose(said.weights[:, 0], np.stack(weights, axis=1), rtol=1e-4, atol=1e-6)
     embeddings = np.stack(table["embedding"].to_pylist())
     np.testing.assert_allclose(said.features, embeddings, atol=1e-4 * np.abs(embeddings).max())
 
 
-@pytest.mark.parametrize("likelihood", ["dirichlet_multinomial", "multinomial"])
-@pytest.mark.parametrize("batch", [1, 7, 64])
-def test_it_answers_as_torch_does(likelihood, batch, views, cache, tmp_path):
-    model = save(tmp_path, likelihood=likelihood)
+@pytest.mark.parametrize("head", ["mixture", "softplus", "multinomial"])
+@pytest.mark.parametrize("batch", [1, 64])
+def test_it_answers_as_torch_does(head, batch, views, cache, tmp_path):
+    model = save(tmp_path, **{"likelihood": head} if head == "multinomial" else {"head_activation": head})
     said = FastModel(tmp_path, cache).answer(views[:batch])
     with torch.inference_mode():
         numbers = model.predictions(torch.from_numpy(views[:batch])).numpy()
         features = model.features(torch.from_numpy(views[:batch])).numpy()
-    ours = [said.fractions] if likelihood == "multinomial" else [said.fractions, said.concentrations]
-    assert (said.concentrations is None) == (likelihood == "multinomial")
-    np.testing.assert_allclose(np.concatenate(ours, axis=1), numbers, rtol=1e-4)
+    ours = [said.fractions]
+    if head != "multinomial":
+        ours.append(said.concentrations.reshape(batch, -1))
+    if head == "mixture":
+        ours.append(said.weights[:, 0])
+    assert (said.concentrations is None, said.weights is None) == (head == "multinomial", head != "mixture")
+    np.testing.assert_allclose(np.concatenate(ours, axis=1), numbers, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(said.features, features, atol=1e-4 * np.abs(features).max())
 
 

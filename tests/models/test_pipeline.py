@@ -115,8 +115,8 @@ def test_a_jpeg_is_seen_as_in_evaluation_to_the_bit(pipe, dataset, tmp_path):
     with torch.no_grad():
         answers = pipe.model(pixel_values=expected)
     said = [
-        morphology(f.numpy(), c.numpy(), pipe.model.tree)
-        for f, c in zip(answers.fractions, answers.concentrations, strict=True)
+        morphology(f.numpy(), c.numpy(), pipe.model.tree, weights=w.numpy())
+        for f, c, w in zip(answers.fractions, answers.concentrations, answers.weights, strict=True)
     ]
     alike(pipe([Image.open(io.BytesIO(content)) for content in contents], batch_size=2), said)
     assert said[0][0]["questions"][0]["answers"] != said[1][0]["questions"][0]["answers"]

@@ -43,7 +43,7 @@ def drawn(tree, galaxies, seed=0):
 
 
 def test_intervals_are_the_quantiles_of_the_beta_distributions():
-    columns, tree = PredictionColumns(votes(), credible=0.8), load_tree("gz2")
+    columns, tree = PredictionColumns(votes(head_activation="softplus"), credible=0.8), load_tree("gz2")
     numbers = drawn(tree, 50)
     table = table_of(columns, numbers)
     assert table.schema.types == [pa.float32()] * 4 * len(tree.columns)
@@ -58,12 +58,37 @@ def test_intervals_are_the_quantiles_of_the_beta_distributions():
             np.testing.assert_array_equal(table[f"{name}_concentration"], own[:, a].astype(np.float32))
 
 
+def test_the_columns_of_a_mixture_are_its_numbers_and_its_quantiles():
+    columns, tree = PredictionColumns(votes(), credible=0.8), load_tree("gz2")
+    rng, answers = np.random.default_rng(0), len(tree.columns)
+    one, two = (drawn(tree, 20, seed)[:, answers:] for seed in (0, 1))
+    weights = rng.uniform(0.001, 0.999, (20, len(tree.questions))).astype(np.float32)
+    table = table_of(columns, np.concatenate([one, one, two, weights], axis=1))
+    meanings = {column.name: column.meaning for column in columns.columns}
+    for q, question in enumerate(tree.questions):
+        where = tree.slices[q]
+        np.testing.assert_array_equal(table[f"{question.name}_weight"], weights[:, q])
+        assert "first of the two" in meanings[f"{question.name}_weight"]
+        for a, name in enumerate(question.columns):
+            for kind, own in (("concentration", one), ("concentration_2", two)):
+                np.testing.assert_array_equal(table[f"{name}_{kind}"], own[:, where][:, a])
+            for end, tail in (("low", 0.1), ("high", 0.9)):
+                x = table[f"{name}_{end}"].to_numpy().astype(float)
+                below = [
+                    w * stats.beta.cdf(x + shift, own[:, where][:, a], own[:, where].sum(axis=1) - own[:, where][:, a])
+                    for shift in (-1e-6, 1e-6)
+                    for w, own in ((weights[:, q], one), (1 - weights[:, q], two))
+                ]
+                assert (below[0] + below[1] <= tail + 1e-5).all()
+                assert (below[2] + below[3] >= tail - 1e-5).all()
+
+
 def test_columns_that_nobody_asks_for_are_not_there():
     model = votes()
     assert PredictionColumns(model).names == model.prediction_columns
     both = PredictionColumns(model, credible=0.9, answers=True)
     assert both.names[: len(model.prediction_columns)] == model.prediction_columns
-    assert len(both.names) == 4 * len(model.columns) + 2 * len(model.tree.questions)
+    assert len(both.names) == 5 * len(model.columns) + 3 * len(model.tree.questions)
     assert all(column.meaning for column in (*NAMES, *both.columns))
 
 
@@ -121,11 +146,16 @@ def test_what_a_model_has_not_is_refused(model, options, message):
         PredictionColumns(model(), **options)
 
 
-def test_intervals_of_extreme_concentrations_are_numbers():
-    model = votes()
+@pytest.mark.parametrize("head", ["mixture", "softplus"])
+def test_intervals_of_extreme_concentrations_are_numbers(head):
+    model = votes(head_activation=head)
     a = len(model.tree.columns)
-    numbers = np.ones((3, 2 * a), np.float32)
-    numbers[0, a:], numbers[1, a:], numbers[2, a::2] = 0.01, 1e6, 1e-2
+    numbers = np.ones((4, len(model.prediction_columns)), np.float32)
+    concentrations = numbers[:, a : (3 if head == "mixture" else 2) * a]
+    concentrations[0], concentrations[1], concentrations[2, ::2] = 0.01, 1e6, 1e-2
+    concentrations[3, :a], concentrations[3, a:] = 1e6, 0.01
+    if head == "mixture":
+        numbers[:, 3 * a :] = np.array([[0.5], [0.001], [0.999], [0.5]])
     table = table_of(PredictionColumns(model, credible=0.9), numbers)
     for name in model.columns:
         low, high = (table[f"{name}_{end}"].to_numpy() for end in ("low", "high"))

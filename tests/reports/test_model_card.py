@@ -44,7 +44,7 @@ def record(task="votes", keyed=True, **changes):
         concentrations = 1 + 9 * torch.rand(50, 2, generator=generator)
         out = SimpleNamespace(
             fractions=expected_fractions(concentrations, TREE), concentrations=concentrations,
-            nll=dirichlet_multinomial_nll(votes, concentrations, TREE),
+            nll=dirichlet_multinomial_nll(votes, concentrations, TREE), weights=None,
         )  # fmt: skip
         batch, about = {"votes": votes}, {"tree": "gz_rings", "questions": ["ring"]}
     else:

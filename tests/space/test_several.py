@@ -9,6 +9,7 @@ from scipy.stats import beta
 
 from hf_galaxy import GalaxyConfig, GalaxyForVotes, load_tree
 from hf_galaxy.errors import BadInput
+from hf_galaxy.losses import expected_fractions
 from hf_galaxy.models.morphology import morphology
 from several import Galaxy, table_of, write_tables
 
@@ -24,17 +25,40 @@ def answers():
 
 
 GALAXIES = [
-    Galaxy("a.png", *answers(), 0.5),
-    Galaxy("b <b>.png", *answers(), 1.25, "it is unlike the others"),
+    Galaxy("a.png", *answers(), unlikeness=0.5),
+    Galaxy("b <b>.png", *answers(), unlikeness=1.25, note="it is unlike the others"),
     Galaxy("c.svg", note='This file holds no picture, "really", that can be read.'),
     Galaxy("Größe, ü\".png", *answers()),
 ]  # fmt: skip
 
 
+def model_columns(**options):
+    config = GalaxyConfig(backbone="test_convnext", tree=["gz2", "gz_candels"], image_size=32, **options)
+    return GalaxyForVotes(config).prediction_columns
+
+
+def test_mixtures_have_two_concentrations_and_weights():
+    first, second = answers()[1], answers()[1]
+    weights = RNG.uniform(0.1, 0.9, len(TREE.questions))
+    fractions = expected_fractions(torch.from_numpy(first), TREE).numpy()
+    galaxies = [Galaxy("a", fractions, np.stack([first, second]), np.stack([weights, 1 - weights])), GALAXIES[2]]
+    frames = [table_of(galaxies, TREE, campaign) for campaign in ("gz2", "gz_candels")]
+    ours = [name for frame in frames for name in frame if not name.endswith(("_low", "_high"))]
+    assert sorted(set(ours)) == sorted([*model_columns(), "name", "campaign", "description", "unlikeness", "note"])
+    row = frames[0].iloc[0]
+    for q, question in enumerate(load_tree("gz2").questions):
+        assert row[f"{question.name}_weight"] == pytest.approx(weights[q], rel=1e-6)
+        for a, column in enumerate(question.columns, TREE.slices[q].start):
+            both = row[f"{column}_concentration"], row[f"{column}_concentration_2"]
+            assert both == pytest.approx((first[a], second[a]), rel=1e-6)
+            ends = [row[f"{column}_low"], row[f"{column}_high"]]
+            of_each = [beta(own[a], own[TREE.slices[q]].sum() - own[a]).cdf(ends) for own in (first, second)]
+            np.testing.assert_allclose(np.array([weights[q], 1 - weights[q]]) @ of_each, [0.05, 0.95], atol=1e-4)
+    assert frames[0].iloc[1].filter(regex="_(concentration_2|weight)$").isna().all()
+
+
 def test_numbers_stand_under_the_names_that_predict_gives_them():
-    torch.manual_seed(0)
-    model = GalaxyForVotes(GalaxyConfig(backbone="test_convnext", tree=["gz2", "gz_candels"], image_size=32))
-    named = model.prediction_columns
+    named = model_columns(head_activation="softplus")
     first, second = (table_of(GALAXIES, TREE, campaign) for campaign in ("gz2", "gz_candels"))
     ours = [name for frame in (first, second) for name in frame if name.endswith(("_fraction", "_concentration"))]
     assert sorted(ours) == sorted(named)

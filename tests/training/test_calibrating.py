@@ -16,7 +16,7 @@ from hf_galaxy.training.targets.votes import Votes
 from tests.training.runs import assert_bit_equal, run
 
 TREE = load_tree("gz_rings")
-CONFIG = SimpleNamespace(likelihood="dirichlet_multinomial")
+CONFIG = SimpleNamespace(likelihood="dirichlet_multinomial", head_activation="softplus")
 
 
 def batches(galaxies, size=7):
@@ -28,7 +28,10 @@ def batches(galaxies, size=7):
     keys = torch.from_numpy(rng.integers(0, 2**62, galaxies))
     for first in range(0, galaxies, size):
         rows = slice(first, first + size)
-        yield {"votes": votes[rows], "keys": keys[rows]}, SimpleNamespace(concentrations=concentrations[rows])
+        yield (
+            {"votes": votes[rows], "keys": keys[rows]},
+            SimpleNamespace(concentrations=concentrations[rows], weights=None),
+        )
 
 
 def test_processes_collect_what_one_process_collects():

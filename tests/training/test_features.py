@@ -127,7 +127,7 @@ def test_a_run_that_trains_a_part_and_is_killed_ends_with_the_same_bits(
     log = (tmp_path / "killed.log").read_text()
     assert "resuming at step" in log
     counts = whole.model["parameters"]
-    assert f"{counts['backbone']:,} parameters kept; head, 64 x" in log
+    assert f"{counts['backbone']:,} parameters kept; head, 148 x" in log
     assert f"newly initialised; --train {train}: {counts['trained']:,} parameters are trained" in log
     assert_bit_equal(tmp_path / "whole", tmp_path / "killed")
     assert again.training["losses"] == whole.training["losses"]
@@ -172,7 +172,7 @@ def test_a_head_that_is_kept_begins_where_the_run_before_ended(mock_dataset, tmp
     more = dict(start=str(tmp_path / "first"), keep_head=True, learning_rate=1e-9)
     second = run(tmp_path / "second", **settings, **more)
     assert second.training["history"][0]["validation_loss"] == pytest.approx(best, rel=1e-5)
-    assert "head, 64 x 64 weights and 64 biases kept; --train all" in (tmp_path / "second.log").read_text()
+    assert "head, 148 x 64 weights and 148 biases kept; --train all" in (tmp_path / "second.log").read_text()
 
 
 def test_an_estimate_of_a_probe_leaves_nothing(mock_dataset, pretrained, tmp_path):

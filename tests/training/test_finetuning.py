@@ -61,7 +61,7 @@ HEAD = {"head.weight", "head.bias"}
 def test_a_head_is_trained_alone(backbone):
     options = {} if "dinov2" in backbone else {"drop_path": 0.5}
     model = make(backbone, **options)
-    assert prepare(model, TrainableParts.parse("head")) == (model.head.in_features + 1) * 2
+    assert prepare(model, TrainableParts.parse("head")) == (model.head.in_features + 1) * len(model.head.bias)
     assert trained_step(model) == HEAD
     model.train()
     assert model.training
@@ -79,7 +79,7 @@ def test_the_last_layers_are_trained(backbone, last):
     layers = {f"backbone.{name}" for group in layer_groups(model.backbone)[-last:] for name in group}
     parameters = {f"backbone.{name}": p.numel() for name, p in model.backbone.named_parameters()}
     trained = prepare(model, TrainableParts("last", last))
-    assert trained == sum(parameters[name] for name in layers) + (model.head.in_features + 1) * 2
+    assert trained == sum(parameters[name] for name in layers) + (model.head.in_features + 1) * len(model.head.bias)
     changed = trained_step(model)
     assert {name for name in changed if name in parameters or name in HEAD} == layers | HEAD
     # Statistics of batch norms move where their weights do, and nowhere else.
@@ -114,7 +114,7 @@ def test_adapters_are_trained_and_merged(backbone):
     with torch.no_grad():
         untrained = model.eval()(pixel_values=IMAGES).concentrations
     expected = brute_force_size(model, 2)
-    trained = prepare(model, TrainableParts.parse("lora:2")) - (model.head.in_features + 1) * 2
+    trained = prepare(model, TrainableParts.parse("lora:2")) - (model.head.in_features + 1) * len(model.head.bias)
     if "siglip" in backbone or "nfnet" in backbone:
         # The former's pooling has a layer that torch's attention never calls; most filters of the latter are standardised.
         assert 0 < trained < expected
@@ -190,15 +190,18 @@ def test_a_head_is_kept_column_by_column(tmp_path):
     assert new == load_tree("gz_rings").columns
     for i, column in enumerate(model.tree.columns):
         expected = fresh if column in new else (old.head.weight, old.head.bias)
-        row = i if column in new else old.tree.columns.index(column)
-        assert torch.equal(model.head.weight[i], expected[0][row])
-        assert torch.equal(model.head.bias[i], expected[1][row])
+        row = [i] if column in new else [old.tree.columns.index(column)]
+        theirs = model.rows_of(row) if column in new else old.rows_of(row)
+        assert len(theirs) == 3  # two concentrations and a weight
+        assert torch.equal(model.head.weight[model.rows_of([i])], expected[0][theirs])
+        assert torch.equal(model.head.bias[model.rows_of([i])], expected[1][theirs])
     model.load_state_dict(old.state_dict() | {f"head.{k}": v for k, v in model.head.state_dict().items()})
     columns = [model.tree.columns.index(column) for column in load_tree("gz_hubble").columns]
     theirs = [old.tree.columns.index(column) for column in load_tree("gz_hubble").columns]
     with torch.no_grad():
-        ours, before = (each.eval()(pixel_values=IMAGES).concentrations for each in (model, old))
-    torch.testing.assert_close(ours[:, columns], before[:, theirs])
+        ours, before = (each.eval()(pixel_values=IMAGES) for each in (model, old))
+    torch.testing.assert_close(ours.concentrations[..., columns], before.concentrations[..., theirs])
+    torch.testing.assert_close(ours.fractions[:, columns], before.fractions[:, theirs])
 
 
 def classifier(*names):
@@ -244,7 +247,7 @@ def test_a_head_that_means_something_else_is_not_kept(tmp_path):
         keep_head(classifier("spiral", "smooth"), str(tmp_path / "votes"))
     with pytest.raises(BadInput, match="has --likelihood dirichlet_multinomial, whose outputs mean something else"):
         keep_head(make("test_vit", likelihood="multinomial"), str(tmp_path / "votes"))
-    with pytest.raises(BadInput, match=r"has --head-activation softplus, .* else; give it, too"):
+    with pytest.raises(BadInput, match=r"has --head-activation mixture, .* else; give it, too"):
         keep_head(make("test_vit", head_activation="sigmoid"), str(tmp_path / "votes"))
     with pytest.raises(BadInput, match=r"has none of the columns star, galaxy, ...; leave it out"):
         keep_head(classifier("star", "galaxy"), str(tmp_path / "classes"))

@@ -56,8 +56,10 @@ def test_two_targets_are_refused(words, message):
         ({"task": "votes", "likelihood": "dirichlet_multinomial"}, "sigmoid"),
         ({"task": "votes", "head_activation": "softplus"}, "softplus"),
         # Theirs is not used: such a run goes on with the default.
-        ({"task": "votes", "likelihood": "multinomial"}, "softplus"),
-        ({"task": "classes", "label": "ring"}, "softplus"),
+        ({"task": "votes", "likelihood": "multinomial"}, "mixture"),
+        ({"task": "votes", "likelihood": "multinomial", "head_activation": "sigmoid"}, "mixture"),
+        ({"task": "classes", "label": "ring"}, "mixture"),
+        ({"task": "classes", "label": "ring", "head_activation": "softplus"}, "mixture"),
     ],
 )
 def test_a_record_from_before_there_was_a_choice_of_activations_is_of_the_sigmoid(recorded, activation):

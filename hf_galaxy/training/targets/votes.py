@@ -129,19 +129,21 @@ class Votes(TrainingTarget):
         if config.likelihood == "multinomial":
             nll = multinomial_nll(target, predictions, self.tree)
             return GalaxyVotesOutput(fractions=question_log_softmax(predictions, self.tree).exp(), nll=nll)
-        concentrations = predictions.clamp(-LARGEST, LARGEST).exp()
-        nll = dirichlet_multinomial_nll(target, concentrations, self.tree)
-        return GalaxyVotesOutput(
-            concentrations=concentrations, fractions=expected_fractions(concentrations, self.tree), nll=nll
-        )
+        logs, weights = predictions.tensor_split([len(self.tree.columns)], dim=-1)
+        weights = weights if GalaxyForVotes.is_mixed(config) else None
+        concentrations = logs.clamp(-LARGEST, LARGEST).exp()
+        fractions = expected_fractions(concentrations, self.tree, weights)
+        nll = dirichlet_multinomial_nll(target, concentrations, self.tree, weights)
+        return GalaxyVotesOutput(concentrations=concentrations, fractions=fractions, nll=nll, weights=weights)
 
     def to_calibrate(
         self, batch: dict[str, torch.Tensor], outputs: Any, config: GalaxyConfig
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, A) votes, and logarithms of concentrations or of fractions."""
+        """(B, A) votes, and logarithms of concentrations or of fractions; of a mixture (B, 2, A + Q), followed by its weights."""
         has_none = config.likelihood == "multinomial"
         predicted = outputs.fractions if has_none else outputs.concentrations
-        return batch["votes"], predicted.clamp_min(torch.finfo(predicted.dtype).tiny).log()
+        logs = predicted.clamp_min(torch.finfo(predicted.dtype).tiny).log()
+        return batch["votes"], logs if outputs.weights is None else torch.cat([logs, outputs.weights], dim=-1)
 
     def is_known(self, target: torch.Tensor) -> torch.Tensor:
         """Those with a vote."""
