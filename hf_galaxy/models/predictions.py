@@ -155,7 +155,7 @@ class Predictor:
         rows: list[pa.Table] = []
         unreadable: list[tuple[str, str]] = []
         for model in self.models:
-            model.to(accelerator.device).eval()
+            model.to(accelerator.device, memory_format=torch.channels_last).eval()  # in which convolutions are faster
         with progress(total=total, desc="predicting", disable=silent) as bar:
             for (p, first, end), batch in zip(tasks, batches, strict=True):
                 unreadable += batch["unreadable"]
