@@ -8,8 +8,8 @@ The galaxies of --dataset are predicted as they are, and again smaller, dimmer, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -253,9 +253,9 @@ def degrade(settings: Degrade, command: str) -> Drift | None:
             raise BadInput(f"--{option} id_str: holds the names of galaxies; give a number, or a column of numbers")
     keep = [*(settings.keep or ()), *(column for column in degrading.columns if column not in joined)]
     reading = settings.for_model(models[0].config.bands)
-    sources = sources_of(
-        settings.dataset, reading, settings.split, table, [*predictor.schema.names, STEP], predictor.rendering, keep
-    )
+    taken = [*predictor.schema.names, STEP]
+    with columns_named_by(degrading):
+        sources = sources_of(settings.dataset, reading, settings.split, table, taken, predictor.rendering, keep)
     galaxies = Galaxies(
         sources=sampled(sources, settings.galaxies),
         found=sum(map(len, sources)),
@@ -266,6 +266,18 @@ def degrade(settings: Degrade, command: str) -> Drift | None:
     )
     check_galaxies(galaxies)
     return written(galaxies, settings, command)
+
+
+@contextmanager
+def columns_named_by(degrading: Degrading) -> Iterator[None]:
+    """Refusals within name the option that a column was given with, not --keep, by which it comes."""
+    try:
+        yield
+    except BadInput as error:
+        for option, column in degrading.columns_by_option.items():
+            if str(error).startswith(f"--keep {column}:"):
+                raise BadInput(str(error).replace("--keep", f"--{option}", 1)) from error
+        raise
 
 
 def answers_of(model: GalaxyPreTrainedModel, campaigns: Sequence[str] | None) -> Answers:

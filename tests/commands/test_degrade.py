@@ -269,6 +269,7 @@ def test_a_sample_depends_on_names_alone(tmp_path):
         (("--distance", 2, "--psf-fwhm", "inf"), "--psf-fwhm inf: give a number"),
         (("--distance", 2, "--psf-fwhm", "nan"), "--psf-fwhm nan: give a number"),
         (("--distance", 2, "--psf-fwhm", "id_str"), "--psf-fwhm id_str: holds the names of galaxies"),
+        (("--distance", 2, "--psf-fwhm", "seeing"), "--psf-fwhm seeing: "),
         (
             ("--distance", 2, "--psf-fwhm", 1, "--survey-pixel", 0.4),
             "--survey-pixel: is in arcsec; give --arcsec-per-pixel, too",
