@@ -163,7 +163,7 @@ class VoteReport(TargetReport):
         if _levels(calibration):
             text += (
                 " Right, and in the table: the share of answers whose number of votes lies in the central interval of the predicted "
-                "Dirichlet distribution. A larger share than the level means that the model is underconfident, a smaller share that "
+                "distribution. A larger share than the level means that the model is underconfident, a smaller share that "
                 "it is overconfident. Brackets hold intervals over galaxies. The spread is the standard deviation of the predicted "
                 "fractions, beside that of the constant distribution: of two calibrated models the one with the smaller spread says more. "
                 f"The column after it says the interval of which level holds {MAIN} % of the numbers of votes, where the form of the distribution "
