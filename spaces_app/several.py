@@ -56,15 +56,14 @@ def table_of(galaxies: Iterable[Galaxy], tree: DecisionTree, campaign: str, cred
     Raises:
         BadInput: the model has no such campaign, or `credible` is not a probability.
     """
-    columns = [a for q in tree.campaigns.get(campaign, ()) for a in range(tree.slices[q].start, tree.slices[q].stop)]
     galaxies = list(galaxies)
+    rows = [_row(galaxy, tree, campaign, credible) for galaxy in galaxies]
     mixed = any(galaxy.weights is not None for galaxy in galaxies)
-    questions = tree.campaigns[campaign] if mixed else []
     kinds = ("fraction", "low", "high", "concentration", *(["concentration_2"] if mixed else []))
+    questions = [tree.questions[q] for q in tree.campaigns.get(campaign, ())]
     names = ["name", "campaign", "description", "unlikeness", "note"]
-    names += [f"{tree.columns[a]}_{kind}" for a in columns for kind in kinds]
-    names += [f"{tree.questions[q].name}_weight" for q in questions]
-    rows = [_row(galaxy, tree, campaign, credible, columns, len(kinds), questions) for galaxy in galaxies]
+    names += [f"{column}_{kind}" for question in questions for column in question.columns for kind in kinds]
+    names += [f"{question.name}_weight" for question in questions if mixed]
     return pd.DataFrame(rows, columns=names).astype({name: object if name in TEXTS else np.float32 for name in names})
 
 
@@ -78,18 +77,29 @@ def write_tables(frame: pd.DataFrame, folder: str | Path) -> tuple[Path, Path]:
     return folder / "galaxies.csv", folder / "galaxies.parquet"
 
 
-def _row(
-    galaxy: Galaxy, tree: DecisionTree, campaign: str, credible: float, columns: list[int], kinds: int, questions: list[int]
-) -> list[Any]:  # fmt: skip
+def _row(galaxy: Galaxy, tree: DecisionTree, campaign: str, credible: float) -> dict[str, Any]:
+    """Column -> value, as far as there is one, of all campaigns."""
     name = f"'{galaxy.name}" if galaxy.name.lstrip().startswith(FORMULA) else galaxy.name
-    description, unlikeness = None, np.nan if galaxy.unlikeness is None else galaxy.unlikeness
-    numbers = np.full((len(tree.columns), kinds), np.nan)
-    weights = np.full(len(tree.questions), np.nan) if galaxy.weights is None else galaxy.weights[0]
-    if galaxy.fractions is not None:
-        [described] = morphology(galaxy.fractions, None, tree, credible=credible, campaign=campaign)
-        description = described["description"]
-        numbers[:, 0] = galaxy.fractions
-        if galaxy.concentrations is not None:
-            numbers[:, 1:3] = credible_intervals(galaxy.concentrations, tree, credible, galaxy.weights)
-            numbers[:, 3:] = np.atleast_2d(galaxy.concentrations).T
-    return [name, campaign, description, unlikeness, galaxy.note, *numbers[columns].ravel(), *weights[questions]]
+    row = {
+        "name": name,
+        "campaign": campaign,
+        "unlikeness": galaxy.unlikeness,
+        "note": galaxy.note,
+        "description": None,
+    }
+    if galaxy.fractions is None:
+        return row
+    [described] = morphology(galaxy.fractions, None, tree, credible=credible, campaign=campaign)
+    row["description"] = described["description"]
+    numbers = {"fraction": galaxy.fractions}
+    if galaxy.concentrations is not None:
+        ends = credible_intervals(galaxy.concentrations, tree, credible, galaxy.weights)
+        both = np.atleast_2d(galaxy.concentrations)
+        numbers |= {"low": ends[:, 0], "high": ends[:, 1]} | dict(
+            zip(("concentration", "concentration_2"), both, strict=False)
+        )
+    if galaxy.weights is not None:
+        row |= {f"{q.name}_weight": weight for q, weight in zip(tree.questions, galaxy.weights[0], strict=True)}
+    return row | {
+        f"{column}_{kind}": values[a] for kind, values in numbers.items() for a, column in enumerate(tree.columns)
+    }
