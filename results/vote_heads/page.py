@@ -42,9 +42,11 @@ Points = dict[tuple[str, str, str], dict[int, Point]]  # (kind, survey, head) ->
 
 
 def points_of(records: dict[str, dict], results: str = "test") -> Points:
-    """Of the models as they were trained ("test"), or calibrated on the validation galaxies ("calibrated")."""
+    """Of the models as they were trained ("test"), or calibrated on the validation galaxies ("calibrated"), which not all were."""
     points: Points = {}
     for name, record in records.items():
+        if results not in record["results"]:
+            continue
         kind, settings = Path(name).parts[-3], record["settings"]
         survey = Path(settings["dataset"][0]).name
         points.setdefault((kind, survey, settings["head_activation"]), {})[settings["seed"]] = Point(
