@@ -115,6 +115,26 @@ def test_mixtures_of_several_runs_stay_mixtures_whose_intervals_hold_what_they_d
     assert 0.88 < held < 0.92
 
 
+def test_of_several_runs_those_distributions_become_one_that_predict_alike():
+    """Not those that are alike in their precision, which here is about the same in all: volunteers agree on one answer or on another."""
+    rng, model = np.random.default_rng(5), votes()
+    agreed = np.array([[30.0, 2, 2, 1, 1], [2, 29, 2, 20, 20]])  # of the second question both have the same means
+    logs = np.log(agreed) + rng.normal(0, 0.05, (7, 20, 2, 5))
+    first = rng.uniform(0.3, 0.4, (7, 20, 2))
+    turned = rng.random((7, 20)) < 0.5
+    logs[turned], first[turned] = logs[turned][:, ::-1], 1 - first[turned]
+    numbers = np.concatenate([np.zeros((7, 20, 5)), np.exp(logs).reshape(7, 20, -1), first], axis=2)
+    together = combined(numbers, model)
+    merged, weights = distributions_in(together[:, 5:], TREE)
+    # The more certain distribution is the first.
+    of_first = merged[:, :, :3] / merged[:, :, :3].sum(axis=2, keepdims=True)
+    np.testing.assert_allclose(of_first[:, :, :2].max(axis=2), 0.88, atol=0.03)
+    np.testing.assert_allclose(of_first[:, :, :2].max(axis=1), 0.88, atol=0.03)
+    np.testing.assert_allclose(merged[:, :, 3:], np.tile([[[20], [1]]], (20, 1, 2)), rtol=0.2)
+    np.testing.assert_allclose(weights[:, 0, 1], 0.65, atol=0.03)
+    np.testing.assert_allclose(combined(numbers[::-1], model), together, rtol=1e-5)
+
+
 def test_what_is_combined_are_means_and_of_values_also_their_spread():
     rng = np.random.default_rng(2)
     numbers = rng.random((4, 3, 2), np.float32)
