@@ -42,7 +42,7 @@ def facts_of(about: Mapping[str, Any], galaxies: Mapping[str, int], unreadable: 
         facts["Views of each galaxy"] = str(about["views"])
     if "calibration" in about:
         each = about["calibration"] if isinstance(about["calibration"], list) else [about["calibration"]]
-        facts["Calibrated"] = "yes" if all(each) else "some of the models"
+        facts["Calibrated"] = "yes" if all(each) else "some of the models" if any(each) else "no"
     if "credible" in about:
         facts["Probability of the credible intervals"] = f"{about['credible']:g}"
     if "ood" in about:

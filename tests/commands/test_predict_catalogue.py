@@ -311,6 +311,7 @@ def test_the_calibration_is_in_the_intervals_and_in_what_is_said_of_the_model(ru
     assert about(tmp_path / "out")["weights_sha256"] == about(tmp_path / "plain")["weights_sha256"]
     assert about(tmp_path / "out")["calibration"] == model.config.calibration
     assert "| Calibrated | yes |" in (tmp_path / "out/_columns.md").read_text()
+    assert "| Calibrated | no |" in (tmp_path / "plain/_columns.md").read_text()
     [question] = [q for q in model.tree.questions if q.name == "bar-gz2"]
     assert_low_is_the_quantile(table, question, question.columns[0])
 
