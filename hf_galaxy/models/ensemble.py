@@ -173,6 +173,12 @@ def check_members(
             )
 
 
+def _of_each_question(model: GalaxyForVotes) -> str:
+    if model.config.likelihood == "multinomial":
+        return "fractions"
+    return "a mixture of two Dirichlet distributions" if model.is_mixed(model.config) else "a Dirichlet distribution"
+
+
 def _difference(first: GalaxyPreTrainedModel, other: GalaxyPreTrainedModel) -> str | None:
     if type(other) is not type(first):
         return f"is a {type(other).__name__} and no {type(first).__name__}"
@@ -182,6 +188,10 @@ def _difference(first: GalaxyPreTrainedModel, other: GalaxyPreTrainedModel) -> s
         and first.multi_label != other.multi_label
     ):
         return f"has {'labels of their own' if other.multi_label else 'exclusive classes'}"
+    if isinstance(first, GalaxyForVotes) and isinstance(other, GalaxyForVotes):
+        kinds = [_of_each_question(model) for model in (other, first)]
+        if kinds[0] != kinds[1]:
+            return f"predicts {kinds[0]} for each question, not {kinds[1]}"
     ours, theirs = first.prediction_columns, other.prediction_columns
     for some, others, verb in ((theirs, ours, "predicts"), (ours, theirs, "does not predict")):
         if extra := [name for name in some if name not in others]:

@@ -179,7 +179,7 @@ OTHER_PARENTS = DecisionTree("t", (TREE.questions[0], Question("b", ("p", "q"), 
         (values("z"), values("z", "m"), "predicts m, unlike A"),
         (values("z", "m"), values("z"), "does not predict m, unlike A"),
         (votes(), votes(load_tree("gz2").to_dict()), "predicts smooth-or-featured-gz2_smooth_fraction, .* and 97 more"),
-        (votes(), votes(likelihood="multinomial"), "does not predict a_x_concentration, a_y_concentration, a_z_conc.* and 9 more"),
+        (votes(), votes(likelihood="multinomial"), "predicts fractions for each question, not a mixture of two Dirichlet distributions, unlike A"),
         (votes(), votes(OTHER_PARENTS.to_dict()), "asks b after a_y, not after a_x"),
         (votes(), votes(image_size=64), "another --image-size, 64 in place of 32"),
         (votes(), votes(crop=0.5), "another --crop, 0.5 in place of 1.0"),
@@ -197,5 +197,5 @@ def test_runs_that_see_other_pictures_are_refused():
         check_members([votes(), votes()], ["A", "B"], [Rendering(), Rendering(stretch="sqrt")])
     single = [votes(head_activation=name) for name in ("softplus", "sigmoid")]
     check_members(single, ["A", "B"], [Rendering()] * 2)
-    with pytest.raises(BadInput, match="does not predict a_x_concentration_2"):
+    with pytest.raises(BadInput, match="predicts a Dirichlet distribution for each question, not a mixture"):
         check_members([votes(), *single], ["A", "B", "C"], [Rendering()] * 3)
