@@ -148,6 +148,8 @@ def _table(name, rows, tree, answers, mixture=None):
     for place, row in enumerate(rows):
         if len(row) != allowed:
             of_mixture = f", or {mixture} for a mixture" if mixture not in (None, answers) else ""
+            if len(row) in (answers, mixture):
+                of_mixture += f"; galaxy 0 has {allowed}, and all must have as many"
             raise ValueError(
                 f"{name}: galaxy {place} has {len(row)} numbers, but tree {tree} has {answers} answers: one number for each{of_mixture}"
             )
