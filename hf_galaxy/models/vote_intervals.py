@@ -39,7 +39,8 @@ def credible_intervals(
     if weights is None:
         return np.stack([betaincinv(a, others, tail)[..., 0, :] for tail in _tails(credible)], axis=-1)
     tail = (1 - credible) / 2
-    return np.stack([_quantiles(a, others, shares, tail), 1 - _quantiles(others, a, shares, tail)], axis=-1)
+    low, high = _quantiles(a, others, shares, tail), 1 - _quantiles(others, a, shares, tail)
+    return np.stack([np.minimum(low, high), high], axis=-1)  # in order, also where they differ by less than PRECISION
 
 
 def vote_intervals(

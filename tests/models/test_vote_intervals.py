@@ -131,3 +131,10 @@ def test_the_numbers_of_a_table_are_those_of_the_distributions():
     np.testing.assert_array_equal(concentrations[0], numbers[0, :10].reshape(2, 5))
     np.testing.assert_allclose(weights[0], [numbers[0, 10:], 1 - numbers[0, 10:]])
     assert distributions_in(numbers[:, :5], TWO)[1] is None
+
+
+def test_the_ends_of_an_interval_are_in_order_also_where_they_differ_by_less_than_their_precision():
+    concentrations = np.array([[41.6, 4e4, 4e4, 1, 1], [0.224, 5.5e5, 5.5e5, 1, 1]])
+    low, high = credible_intervals(concentrations, TWO, 0.5, np.array([[0.049, 0.5], [0.951, 0.5]])).T
+    assert (low <= high).all()
+    np.testing.assert_allclose([low[0], high[0]], [0, 0], atol=1e-6)
