@@ -149,10 +149,14 @@ def _check_same(out: Path, record: RunRecord) -> RunRecord:
 
 
 def _differing(earlier: RunRecord, record: RunRecord, ignore: Sequence[str] = ()) -> list[str]:
-    """The options, as typed, that make the results of two runs differ."""
+    """The options, as typed, that make the results of two runs differ, with the values of the earlier one."""
     before, now = (as_recorded(each.settings) for each in (earlier, record))
     names = [name for name in record.settings if now[name] != before.get(name)]
-    differing = [f"--{name.replace('_', '-')}" for name in sorted(set(names) - NOT_PART_OF_RESULT - set(ignore))]
+    differing = [
+        f"--{name.replace('_', '-')}"
+        + (f" ({value})" if isinstance(value := before.get(name), str | int | float) else "")
+        for name in sorted(set(names) - NOT_PART_OF_RESULT - set(ignore))
+    ]
     if not differing:
         # Records of earlier versions do not have the bytes of the files.
         compared = record.dataset.keys() - FROM_CARD - ({"bytes"} - earlier.dataset.keys())

@@ -186,7 +186,7 @@ def test_a_run_that_was_told_to_stop_says_so_and_goes_on(mock_dataset, run_scrip
     line = called(monkeypatch, "evaluate", "--run", out)
     assert "the run is not finished; run the same command" in line
     line = called(monkeypatch, "pretrain", *command, "--learning-rate", 0.5)
-    assert "holds an unfinished run with another --learning-rate" in line
+    assert "holds an unfinished run with another --learning-rate (0.001); give the same" in line
     assert "resuming at step" in run_script("pretrain", *command).stderr
     assert "holds a finished run" in called(monkeypatch, "pretrain", *command)
 
