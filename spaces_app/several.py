@@ -40,7 +40,9 @@ class Galaxy:
     note: str = ""
 
 
-def table_of(galaxies: Iterable[Galaxy], tree: DecisionTree, campaign: str, credible: float = 0.9) -> pd.DataFrame:
+def table_of(
+    galaxies: Iterable[Galaxy], tree: DecisionTree, campaign: str, credible: float = 0.9, mixed: bool = False
+) -> pd.DataFrame:
     """One row for each picture, in order, with the expected votes of a campaign.
 
     The columns are `name`, `campaign`, `description`, `unlikeness`, `note`, and for each answer to the campaign's questions
@@ -52,13 +54,12 @@ def table_of(galaxies: Iterable[Galaxy], tree: DecisionTree, campaign: str, cred
     Args:
         tree: decision tree of the model, whose answers the fractions are of.
         credible: probability that a vote fraction is in its interval.
+        mixed: the model predicts mixtures of two Dirichlet distributions.
 
     Raises:
         BadInput: the model has no such campaign, or `credible` is not a probability.
     """
-    galaxies = list(galaxies)
     rows = [_row(galaxy, tree, campaign, credible) for galaxy in galaxies]
-    mixed = any(galaxy.weights is not None for galaxy in galaxies)
     kinds = ("fraction", "low", "high", "concentration", *(["concentration_2"] if mixed else []))
     questions = [tree.questions[q] for q in tree.campaigns.get(campaign, ())]
     names = ["name", "campaign", "description", "unlikeness", "note"]

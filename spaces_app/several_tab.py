@@ -49,7 +49,7 @@ class Several:
         for picture in read_pictures(files):
             galaxies.append(galaxy_of(chosen, picture))
             progress((len(galaxies), None), desc=sentence("several.progress"), unit="")
-        frame = table_of(galaxies, chosen.tree, campaign)
+        frame = table_of(galaxies, chosen.tree, campaign, mixed=chosen.fast.mixed)
         with tempfile.TemporaryDirectory() as folder:
             csv, parquet = map(handed_over, write_tables(frame, folder))
         return frame[SHOWN], csv, parquet

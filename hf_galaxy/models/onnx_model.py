@@ -68,6 +68,7 @@ class FastModel:
         folder: local folder of the run.
         framing, tree: of the model.
         rendering: how files become pictures for it (`GalaxyConfig.file_rendering`).
+        mixed: whether it predicts mixtures of two Dirichlet distributions.
 
     Raises:
         BadInput: there is no such run, it is not finished, or it does not predict votes, or it sees fluxes; the cache cannot be written; or as
@@ -90,6 +91,7 @@ class FastModel:
         self.tree = DecisionTree.from_dict(tree)
         self._session = session_of(exported(digest, self._model, cache), threads)
         self._names = [output.name for output in self._session.get_outputs()]
+        self.mixed = "weights" in self._names
 
     def _model(self) -> "tuple[GalaxyPreTrainedModel, RunRecord]":
         from hf_galaxy.models.start import load_run

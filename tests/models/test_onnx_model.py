@@ -91,7 +91,9 @@ def test_it_says_what_predict_says(run, fast, galaxies, views, tmp_path, monkeyp
 @pytest.mark.parametrize("batch", [1, 64])
 def test_it_answers_as_torch_does(head, batch, views, cache, tmp_path):
     model = save(tmp_path, **{"likelihood": head} if head == "multinomial" else {"head_activation": head})
-    said = FastModel(tmp_path, cache).answer(views[:batch])
+    fast = FastModel(tmp_path, cache)
+    said = fast.answer(views[:batch])
+    assert fast.mixed == (head == "mixture")
     with torch.inference_mode():
         numbers = model.predictions(torch.from_numpy(views[:batch])).numpy()
         features = model.features(torch.from_numpy(views[:batch])).numpy()

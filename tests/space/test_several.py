@@ -42,7 +42,7 @@ def test_mixtures_have_two_concentrations_and_weights():
     weights = RNG.uniform(0.1, 0.9, len(TREE.questions))
     fractions = expected_fractions(torch.from_numpy(first), TREE).numpy()
     galaxies = [Galaxy("a", fractions, np.stack([first, second]), np.stack([weights, 1 - weights])), GALAXIES[2]]
-    frames = [table_of(galaxies, TREE, campaign) for campaign in ("gz2", "gz_candels")]
+    frames = [table_of(galaxies, TREE, campaign, mixed=True) for campaign in ("gz2", "gz_candels")]
     ours = [name for frame in frames for name in frame if not name.endswith(("_low", "_high"))]
     assert sorted(set(ours)) == sorted([*model_columns(), "name", "campaign", "description", "unlikeness", "note"])
     row = frames[0].iloc[0]
@@ -55,6 +55,10 @@ def test_mixtures_have_two_concentrations_and_weights():
             of_each = [beta(own[a], own[TREE.slices[q]].sum() - own[a]).cdf(ends) for own in (first, second)]
             np.testing.assert_allclose(np.array([weights[q], 1 - weights[q]]) @ of_each, [0.05, 0.95], atol=1e-4)
     assert frames[0].iloc[1].filter(regex="_(concentration_2|weight)$").isna().all()
+    rejected = table_of(GALAXIES[2:3], TREE, "gz2", mixed=True)
+    assert [*rejected] == [*frames[0]], "also of pictures that are all rejected"
+    with pytest.raises(BadInput, match="campaign 'gz3'"):
+        table_of(galaxies, TREE, "gz3", mixed=True)
 
 
 def test_numbers_stand_under_the_names_that_predict_gives_them():
