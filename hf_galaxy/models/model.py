@@ -306,7 +306,9 @@ class GalaxyForVotes(GalaxyPreTrainedModel):
         if self.config.likelihood == "multinomial":
             bias = fractions.clamp_min(1e-3).log()
         elif activation.mixed:
-            halves = [activation.outputs(concentrations * factor) for factor in (2, 0.5)]
+            # Of constants beyond its reach, both halves would be what is nearest to them.
+            within = activation.concentrations(activation.outputs(concentrations))
+            halves = [activation.outputs(within * factor) for factor in (2, 0.5)]
             bias = torch.cat([*halves, concentrations.new_zeros(len(self.tree.questions))])
         else:
             bias = activation.outputs(concentrations)

@@ -216,6 +216,15 @@ def test_an_untrained_model_can_start_from_the_constant_prediction(head):
         torch.testing.assert_close(out.fractions[0], fractions)
 
 
+@pytest.mark.parametrize("constant", [1e-4, 1e4])
+def test_distributions_of_a_mixture_start_apart_also_from_constants_out_of_reach(constant):
+    model = votes_model()
+    concentrations = torch.full((len(model.tree.columns),), constant)
+    model.start_from_constant(concentrations, torch.ones_like(concentrations))
+    first, second = model.distributions(model.head.bias[None])[0][0]
+    torch.testing.assert_close(first, 2 * second, rtol=0.01, atol=0)
+
+
 def test_parameters_are_counted_by_group():
     counts = votes_model().parameter_counts()
     tree = load_tree(["gz2", "gz_hubble"])
