@@ -17,7 +17,11 @@ from hf_galaxy.reports.text import render, table
 
 HERE = Path(__file__).parent
 SURVEYS = {"ceers": "CEERS", "gz2_votes": "gz2_votes", "gz2_hart": "gz2_hart", "mock": "drawn"}
-HEADS = {"softplus": "softplus(x) + 0.01", "sigmoid": "1 + 100 sigmoid(x)"}
+HEADS = {
+    "mixture": "two Dirichlets, softplus(x) + 0.01 each",
+    "softplus": "softplus(x) + 0.01",
+    "sigmoid": "1 + 100 sigmoid(x)",
+}
 LEVEL, GOAL = "90", (0.88, 0.92)
 FEWEST = 100  # test galaxies of a question
 
@@ -91,16 +95,16 @@ def questions(runs: Runs) -> str:
     rows = [
         [SURVEYS[survey], name, galaxies, f"{before:.1%}", f"{after:.1%}"]
         for survey in SURVEYS
-        for name, (galaxies, before, after) in covered(runs[survey, "softplus"]).items()
+        for name, (galaxies, before, after) in covered(runs[survey, "mixture"]).items()
     ]
     return table(["survey", "question", "test galaxies", "before", "after"], rows)
 
 
 def transfers(results: list[dict]) -> str:
-    """Rows are pairs of surveys and numbers of galaxies."""
+    """Rows are heads, pairs of surveys, and numbers of galaxies."""
     rows = []
     for pair in results:
-        names = SURVEYS[pair["trained"]], SURVEYS[pair["survey"]]
+        names = HEADS[pair["head"]], SURVEYS[pair["trained"]], SURVEYS[pair["survey"]]
         rows.append([*names, "none", f"{min(pair['before']):.1%} to {max(pair['before']):.1%}", "", "", ""])
         for drawn in pair["draws"]:
             shares = drawn["after"]
@@ -111,6 +115,7 @@ def transfers(results: list[dict]) -> str:
                 ]
             )  # fmt: skip
     header = [
+        "head",
         "trained on",
         "calibrated for",
         "galaxies",
