@@ -102,6 +102,7 @@ def ours(settings: Settings, folder: Path) -> Times:
             out=folder / f"ours-{time.time_ns()}",
             tree=(settings.tree,),
             backbone=settings.backbone,
+            head_activation="sigmoid",  # as Zoobot's
             image_size=settings.image_size,
             crop=CROP,
             batch_size=settings.batch_size,

@@ -40,7 +40,7 @@ def dirichlet_multinomial_nll(
         mixed = concentrations.shape[1]
         of_each = dirichlet_multinomial_nll(votes.repeat_interleave(mixed, 0), concentrations.flatten(0, 1), tree)
         nll = -torch.logsumexp(weights.log() - of_each.unflatten(0, (-1, mixed)), dim=1)
-        return torch.where(sum_per_question(votes, tree) > 0, nll, 0)  # exactly, not but for rounding
+        return torch.where(sum_per_question(votes, tree) > 0, nll, 0)  # log(w + (1 - w)) is 0 only up to rounding
     concentrations = _at_least_float32(concentrations)
     total_concentrations = sum_per_question(concentrations, tree)
     if votes.device.type != "cpu" or torch.compiler.is_compiling():

@@ -96,9 +96,8 @@ def _row(galaxy: Galaxy, tree: DecisionTree, campaign: str, credible: float) -> 
     if galaxy.concentrations is not None:
         ends = credible_intervals(galaxy.concentrations, tree, credible, galaxy.weights)
         both = np.atleast_2d(galaxy.concentrations)
-        numbers |= {"low": ends[:, 0], "high": ends[:, 1]} | dict(
-            zip(("concentration", "concentration_2"), both, strict=False)
-        )
+        kinds = ("concentration", "concentration_2")[: len(both)]
+        numbers |= {"low": ends[:, 0], "high": ends[:, 1], **dict(zip(kinds, both, strict=True))}
     if galaxy.weights is not None:
         row |= {f"{q.name}_weight": weight for q, weight in zip(tree.questions, galaxy.weights[0], strict=True)}
     return row | {

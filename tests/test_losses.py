@@ -41,11 +41,11 @@ def test_published_values(concentrations, nll):
     assert value.item() == pytest.approx(nll, abs=1e-6)
 
 
-def random_mixture(seed=0):
+def random_mixture():
     """Votes, some without any for a question, and the concentrations (B, 2, A) and weights (B, 2, Q) of a mixture."""
     votes, first = random_case()
-    second = torch.rand(first.shape, generator=torch.Generator().manual_seed(seed + 1), dtype=first.dtype) * 3 + 0.02
-    shares = torch.rand(len(votes), len(TREE.questions), generator=torch.Generator().manual_seed(seed + 2)).double()
+    second = torch.rand(first.shape, generator=torch.Generator().manual_seed(1), dtype=first.dtype) * 3 + 0.02
+    shares = torch.rand(len(votes), len(TREE.questions), generator=torch.Generator().manual_seed(2)).double()
     votes[1::2, TREE.slices[3]] = 0
     return votes, torch.stack([first, second], dim=1), torch.stack([shares, 1 - shares], dim=1)
 

@@ -120,7 +120,7 @@ def predict(
 
     Returns:
         A table with a row for each galaxy. `dataset`, `split` and `id_str` identify it (a file in a folder by its name). For votes,
-        each answer has an expected `_fraction` of the volunteers, from 0 to 1, a `_concentration` and a `_concentration_2` in the two Dirichlet distributions of its question, which has the `_weight` of the first;
+        each answer has an expected `_fraction` of the volunteers, from 0 to 1, and in the Dirichlet distributions that the model predicts a `_concentration`, of a mixture of two also a `_concentration_2`, where each question has the `_weight` of the first;
         each class, or label, has a `_probability`; values have their names and units, and a `_std`. All these numbers are float32. With `out`: its path;
         `datasets.load_dataset("parquet", data_files=f"{out}/*.parquet")` reads it.
 

@@ -40,7 +40,7 @@ class VoteMetrics:
     own scatter is small. Accuracy is the share of those in which the answer with the largest predicted fraction got the most votes.
 
     Args:
-        uncalibrated: of a calibrated model: from the logarithms (B, A) of concentrations, or of fractions, to those before the calibration,
+        uncalibrated: of a calibrated model: from the logarithms (..., A) of concentrations, or of fractions, to those before the calibration,
             whose likelihood and coverage are measured, too.
     """
 
@@ -188,8 +188,7 @@ class VoteMetrics:
             fractions = outputs.fractions.clamp_min(torch.finfo(outputs.fractions.dtype).tiny)  # has a logarithm
             nll = multinomial_nll(votes, self.uncalibrated(fractions.log()), self.tree)
         else:
-            # What calibrations are fitted to has weights after the logarithms.
-            concentrations = self.uncalibrated(outputs.concentrations.log())[..., : votes.shape[1]].exp()
+            concentrations = self.uncalibrated(outputs.concentrations.log()).exp()
             nll = dirichlet_multinomial_nll(votes, concentrations, self.tree, outputs.weights)
             self._place("uncalibrated places", votes, totals, concentrations.to(precise), outputs.weights)
         self._add("uncalibrated nll", nll.to(precise).sum(0))

@@ -127,6 +127,11 @@ class GalaxyConfig(PreTrainedConfig):
         return load_tree(self.tree)  # type: ignore[arg-type]  # None raises BadInput
 
     @property
+    def is_mixed(self) -> bool:
+        """Whether a votes model predicts two Dirichlet distributions for each question, and their weights."""
+        return self.likelihood == "dirichlet_multinomial" and HEAD_ACTIVATIONS[self.head_activation].mixed
+
+    @property
     def framing(self) -> Framing:
         """How pictures are framed for this model."""
         return Framing(self.image_size, self.crop, tuple(self.bands) if self.bands else None)

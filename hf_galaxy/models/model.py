@@ -136,7 +136,7 @@ class GalaxyPreTrainedModel(PreTrainedModel):
 
     @property
     def columns(self) -> list[str]:
-        """The names of the outputs of the head, in their order."""
+        """The names of what is predicted, in its order; `outputs_of` says which outputs of the head each comes from."""
         raise NotImplementedError
 
     @property
@@ -158,10 +158,10 @@ class GalaxyPreTrainedModel(PreTrainedModel):
         self, other: "GalaxyPreTrainedModel", ours: list[int], theirs: list[int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights and biases for some columns, with which this model predicts what the other does in its columns `theirs`."""
-        rows = other.rows_of(theirs)
+        rows = other.outputs_of(theirs)
         return other.head.weight[rows], other.head.bias[rows]
 
-    def rows_of(self, columns: list[int]) -> list[int]:
+    def outputs_of(self, columns: list[int]) -> list[int]:
         """The outputs of the head that some columns come from."""
         return columns
 
@@ -207,21 +207,16 @@ class GalaxyForVotes(GalaxyPreTrainedModel):
                 config.calibration, {"scales": len(self.tree.questions), "shifts": len(self.tree.columns)}
             )
         outputs = len(self.tree.columns)
-        super().__init__(config, 2 * outputs + len(self.tree.questions) if self.is_mixed(config) else outputs)
-
-    @staticmethod
-    def is_mixed(config: GalaxyConfig) -> bool:
-        """Whether a model with this configuration predicts two Dirichlets for each question, and their weights."""
-        return config.likelihood == "dirichlet_multinomial" and HEAD_ACTIVATIONS[config.head_activation].mixed
+        super().__init__(config, 2 * outputs + len(self.tree.questions) if config.is_mixed else outputs)
 
     @property
     def columns(self) -> list[str]:
         """The names of the columns of concentrations and fractions."""
         return self.tree.columns
 
-    def rows_of(self, columns: list[int]) -> list[int]:
+    def outputs_of(self, columns: list[int]) -> list[int]:
         """Of a mixture, those of both concentrations of each answer and, at the place of each answer, of the weights of its question."""
-        if not self.is_mixed(self.config):
+        if not self.config.is_mixed:
             return columns
         answers = len(self.columns)
         weights = [2 * answers + self.tree.question_of_answer[column] for column in columns]
@@ -233,8 +228,8 @@ class GalaxyForVotes(GalaxyPreTrainedModel):
         distribution of each question."""
         kinds = ["fraction"]
         if self.config.likelihood == "dirichlet_multinomial":
-            kinds += ["concentration", "concentration_2"] if self.is_mixed(self.config) else ["concentration"]
-        weights = [f"{question.name}_weight" for question in self.tree.questions if self.is_mixed(self.config)]
+            kinds += ["concentration", "concentration_2"] if self.config.is_mixed else ["concentration"]
+        weights = [f"{question.name}_weight" for question in self.tree.questions if self.config.is_mixed]
         return [*(f"{column}_{kind}" for kind in kinds for column in self.columns), *weights]
 
     def predictions(self, pixel_values: torch.Tensor) -> torch.Tensor:

@@ -161,11 +161,12 @@ class PredictionColumns:
             ]
 
         columns = of_answers("fraction", "expected fraction of the votes on {question} that are for {answer}")
-        if model.is_mixed(model.config):
-            of_both = "of {answer} in the %s of the two Dirichlet distributions that the vote fractions of {question} are a mixture of"
-            columns += of_answers("concentration", of_both % "first") + of_answers(
-                "concentration_2", of_both % "second"
-            )
+        if model.config.is_mixed:
+            for kind, which in (("concentration", "first"), ("concentration_2", "second")):
+                columns += of_answers(
+                    kind,
+                    f"of {{answer}} in the {which} of the two Dirichlet distributions of the vote fractions of {{question}}",
+                )
             weight = (
                 "probability of the first of the two Dirichlet distributions of {}; of the second it is 1 less this"
             )

@@ -113,6 +113,6 @@ def keep_head(model: GalaxyPreTrainedModel, start: str) -> list[str]:
     if not (shared := [column for column in columns if column in theirs]):
         raise BadInput(f"--keep-head: {start} has none of the columns {', '.join(columns[:3])}, ...; leave it out")
     ours, rows = ([each.index(column) for column in shared] for each in (columns, theirs))
-    own = model.rows_of(ours)
+    own = model.outputs_of(ours)
     model.head.weight[own], model.head.bias[own] = model.head_rows(old, ours, rows)
     return [column for column in columns if column not in theirs]

@@ -48,11 +48,9 @@ HEAD_ACTIVATIONS["precision"] = SOFTPLUS  # so that configurations may name it
 HEADS = ("sigmoid", "softplus", "exp", "precision", "mixture")
 
 
-class Votes(GalaxyForVotes):
-    """The model with the head that its configuration names."""
-
-    def __new__(cls, config: GalaxyConfig) -> GalaxyForVotes:
-        return (Precision if config.head_activation == "precision" else GalaxyForVotes)(config)
+def model_of(config: GalaxyConfig) -> GalaxyForVotes:
+    """With the head that the configuration names."""
+    return (Precision if config.head_activation == "precision" else GalaxyForVotes)(config)
 
 
-votes.GalaxyForVotes = Votes
+votes.GalaxyForVotes = model_of

@@ -56,7 +56,7 @@ def points_of(records: dict[str, dict], results: str = "test") -> Points:
 
 
 def calibrated(points: Points, kind: str) -> str:
-    """The losses of three heads after the calibration, and what a mixture adds to one distribution; the last rows have the coverage of all questions."""
+    """The losses of three heads after the calibration, and what a mixture adds to one distribution."""
     rows = [
         [HEADS[head], *(f"{np.mean([p.loss for p in points[kind, survey, head].values()]):.2f}" for survey in SURVEYS)]
         for head in CALIBRATED

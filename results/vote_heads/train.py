@@ -47,7 +47,7 @@ def settings_of(kind: str, survey: str, head: str, seed: int) -> Settings:
     )  # fmt: skip
 
 
-def finished(settings: Settings) -> bool:
+def measured(settings: Settings) -> bool:
     return (settings.out / FILE).exists() and "calibrated" in RunRecord.load(settings.out).results
 
 
@@ -85,8 +85,9 @@ def train_probe(settings: Settings, store: FeatureStore, command: str) -> None:
 
 
 def train_whole(settings: Settings, command: str) -> None:
-    """The model that finetuning gives."""
-    run_training(settings, command)
+    """The model that finetuning gives; a call that was interrupted after it goes on."""
+    if not ((settings.out / FILE).exists() and RunRecord.load(settings.out).finished):
+        run_training(settings, command)
     context = RunContext.open(settings)
     model, record = load_run(settings.out)
     measure_calibrated(model, record, context.sources.target, context.sources.splits, context.accelerator)
@@ -124,7 +125,7 @@ def main() -> None:
     command = f"python results/vote_heads/train.py --kind {given.kind}"
     for seed, survey, head in itertools.product(given.seeds, given.surveys, given.heads):
         settings = settings_of(given.kind, survey, head, seed)
-        if finished(settings):
+        if measured(settings):
             continue
         if given.kind == "finetune":
             train_whole(settings, command)

@@ -602,9 +602,17 @@ def test_the_interval_of_a_coverage_is_as_wide_as_other_galaxies_make_it():
     assert 0.8 <= np.mean(held) <= 0.98  # nominal 0.9, and what 50 simulations can tell
 
 
-@pytest.mark.parametrize("likelihood", ["dirichlet_multinomial", "multinomial"])
-def test_figures_without_the_calibration_are_those_of_the_model_before_it(likelihood):
-    votes, logs = random_votes(40, TWO), torch.randn(40, 5, generator=torch.Generator().manual_seed(3)).double()
+@pytest.mark.parametrize("head", ["mixture", "softplus", "multinomial"])
+def test_figures_without_the_calibration_are_those_of_the_model_before_it(head):
+    likelihood, rng = (
+        "multinomial" if head == "multinomial" else "dirichlet_multinomial",
+        torch.Generator().manual_seed(3),
+    )
+    shape, weights = (
+        ((40, 2, 5), torch.rand(40, 1, 2, generator=rng).double()) if head == "mixture" else ((40, 5), None)
+    )
+    votes, logs = random_votes(40, TWO), torch.randn(shape, generator=rng).double()
+    weights = None if weights is None else torch.cat([weights, 1 - weights], dim=1)
     calibration = {"scales": [1.5, 0.7], "shifts": [0.1, -0.4, 0.3, 0.2, 0.9]}
     baseline = ConstantVotes.of([votes.numpy()], TWO, 10)
     results = []
@@ -616,10 +624,9 @@ def test_figures_without_the_calibration_are_those_of_the_model_before_it(likeli
         if likelihood == "multinomial":
             out = SimpleNamespace(fractions=question_log_softmax(x, TWO).exp(), nll=multinomial_nll(votes, x, TWO))
         else:
-            nll = dirichlet_multinomial_nll(votes, x.exp(), TWO)
-            out = SimpleNamespace(
-                fractions=expected_fractions(x.exp(), TWO), nll=nll, concentrations=x.exp(), weights=None
-            )
+            nll = dirichlet_multinomial_nll(votes, x.exp(), TWO, weights)
+            fractions = expected_fractions(x.exp(), TWO, weights)
+            out = SimpleNamespace(fractions=fractions, nll=nll, concentrations=x.exp(), weights=weights)
         metrics.update({"votes": votes, "keys": torch.arange(40)}, out)
         results.append((metrics + VoteMetrics(TWO, baseline, 10, likelihood, uncalibrated)).compute())
     before, after = results

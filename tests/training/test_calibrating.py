@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hf_galaxy import load_tree
+from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
 from hf_galaxy.training import calibrating
 from hf_galaxy.training.calibrating import HeldOut
 from hf_galaxy.training.run import run_training
@@ -16,7 +17,8 @@ from hf_galaxy.training.targets.votes import Votes
 from tests.training.runs import assert_bit_equal, run
 
 TREE = load_tree("gz_rings")
-CONFIG = SimpleNamespace(likelihood="dirichlet_multinomial", head_activation="softplus")
+CONFIG = SimpleNamespace(likelihood="dirichlet_multinomial", is_mixed=False)
+MIXED = SimpleNamespace(likelihood="dirichlet_multinomial", is_mixed=True)
 
 
 def batches(galaxies, size=7):
@@ -41,6 +43,21 @@ def test_processes_collect_what_one_process_collects():
         parts[i % 2].update(batch, outputs)
     assert (parts[1].cpu() + parts[0].cpu()).fit().numbers == one.fit().numbers
     assert one.fit().helps
+
+
+def test_what_is_kept_of_a_mixture_is_what_the_model_predicts():
+    target, rng = Votes(TREE), np.random.default_rng(1)
+    concentrations = torch.from_numpy(np.exp(rng.normal(1, 1, (30, 2, 2))))
+    first = torch.from_numpy(rng.uniform(0.1, 0.9, (30, 1, 1)))
+    weights, votes = torch.cat([first, 1 - first], dim=1), torch.from_numpy(rng.integers(1, 20, (30, 2)))
+    outputs = SimpleNamespace(concentrations=concentrations, weights=weights)
+    held_out = HeldOut(target, MIXED)
+    held_out.update({"votes": votes, "keys": torch.arange(30)}, outputs)
+    kept, predictions, _ = held_out.sample()
+    again = target.predicted(kept, predictions, MIXED)
+    torch.testing.assert_close(again.nll, dirichlet_multinomial_nll(kept, concentrations, TREE, weights))
+    torch.testing.assert_close(again.fractions, expected_fractions(concentrations, TREE, weights))
+    assert held_out.fit().predictions.shape == predictions.shape == (30, 2, 3)
 
 
 def test_of_very_many_galaxies_a_random_sample_is_kept(monkeypatch):

@@ -191,10 +191,10 @@ def test_a_head_is_kept_column_by_column(tmp_path):
     for i, column in enumerate(model.tree.columns):
         expected = fresh if column in new else (old.head.weight, old.head.bias)
         row = [i] if column in new else [old.tree.columns.index(column)]
-        theirs = model.rows_of(row) if column in new else old.rows_of(row)
+        theirs = model.outputs_of(row) if column in new else old.outputs_of(row)
         assert len(theirs) == 3  # two concentrations and a weight
-        assert torch.equal(model.head.weight[model.rows_of([i])], expected[0][theirs])
-        assert torch.equal(model.head.bias[model.rows_of([i])], expected[1][theirs])
+        assert torch.equal(model.head.weight[model.outputs_of([i])], expected[0][theirs])
+        assert torch.equal(model.head.bias[model.outputs_of([i])], expected[1][theirs])
     model.load_state_dict(old.state_dict() | {f"head.{k}": v for k, v in model.head.state_dict().items()})
     columns = [model.tree.columns.index(column) for column in load_tree("gz_hubble").columns]
     theirs = [old.tree.columns.index(column) for column in load_tree("gz_hubble").columns]

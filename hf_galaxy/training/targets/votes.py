@@ -121,16 +121,21 @@ class Votes(TrainingTarget):
 
     def metrics(self, record: RunRecord, config: GalaxyConfig, before: Before | None = None) -> VoteMetrics:
         constant = ConstantVotes.from_dict(record.baseline)
+        uncalibrated = before and self._without_weights(before)
         if before is None and config.calibration is not None:
-            before = partial(uncalibrated_logs, calibration=config.calibration, tree=self.tree)
-        return VoteMetrics(self.tree, constant, record.settings["min_votes"], config.likelihood, before)
+            uncalibrated = partial(uncalibrated_logs, calibration=config.calibration, tree=self.tree)
+        return VoteMetrics(self.tree, constant, record.settings["min_votes"], config.likelihood, uncalibrated)
+
+    def _without_weights(self, before: Before) -> Before:
+        """What is calibrated of a mixture has its weights after the logarithms (`to_calibrate`)."""
+        return lambda logs: before(logs)[..., : len(self.tree.columns)]
 
     def predicted(self, target: torch.Tensor, predictions: torch.Tensor, config: GalaxyConfig) -> GalaxyVotesOutput:
         if config.likelihood == "multinomial":
             nll = multinomial_nll(target, predictions, self.tree)
             return GalaxyVotesOutput(fractions=question_log_softmax(predictions, self.tree).exp(), nll=nll)
         logs, weights = predictions.tensor_split([len(self.tree.columns)], dim=-1)
-        weights = weights if GalaxyForVotes.is_mixed(config) else None
+        weights = weights if config.is_mixed else None
         concentrations = logs.clamp(-LARGEST, LARGEST).exp()
         fractions = expected_fractions(concentrations, self.tree, weights)
         nll = dirichlet_multinomial_nll(target, concentrations, self.tree, weights)
