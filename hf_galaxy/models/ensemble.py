@@ -80,11 +80,8 @@ def _in_one_order(concentrations: np.ndarray, weights: np.ndarray, tree: Decisio
     In simulations of mixtures of 2, 3 and 5 runs whose log-concentrations, and logarithms of the odds of the weights, scatter by 0.2 and 0.5, intervals of 90 % hold 89.9 to 90.7 % of the
     fractions that are drawn; with a scatter of 1, 90.0 to 91.0 %. Of distributions that differ in their means, not in their precision, they hold 90.0 to 90.1 % (in the order of precision: 94.7 to 99.5 %).
     """
-    starts, question = [where.start for where in tree.slices], tree.question_of_answer
-    precisions = np.add.reduceat(concentrations, starts, axis=-1)
-    means = concentrations / precisions[..., question]
-    deviations = np.sqrt(means * (1 - means) / (precisions[..., question] + 1))
-    steps = np.diff(np.stack([means, deviations]), axis=3)[:, :, :, 0]
+    precisions, means, variances = _moments(concentrations, tree)
+    steps = np.diff(np.stack([means, np.sqrt(variances)]), axis=3)[:, :, :, 0]
     products = np.stack(
         [np.einsum("imba,inba->bmn", own, own) for own in (steps[..., at] for at in tree.slices)], axis=1
     )
@@ -92,8 +89,16 @@ def _in_one_order(concentrations: np.ndarray, weights: np.ndarray, tree: Decisio
     turned = np.moveaxis(components < 0, -1, 0)  # (M, B, Q)
     first, second = np.where(turned[:, :, None], precisions[:, :, ::-1], precisions).sum(axis=0).swapaxes(0, 1)
     turned = (turned != (first < second))[:, :, None]  # the more certain one is the first
-    swaps = ((concentrations, turned[..., question]), (weights, turned))
+    swaps = ((concentrations, turned[..., tree.question_of_answer]), (weights, turned))
     return [np.where(swapped, values[:, :, ::-1], values) for values, swapped in swaps]
+
+
+def _moments(concentrations: np.ndarray, tree: DecisionTree) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The precisions (..., Q) of Dirichlet distributions, and the means and variances (..., A) of their fractions."""
+    precisions = np.add.reduceat(concentrations, [where.start for where in tree.slices], axis=-1)
+    of_answers = precisions[..., tree.question_of_answer]
+    means = concentrations / of_answers
+    return precisions, means, means * (1 - means) / (of_answers + 1)
 
 
 def matched_dirichlets(concentrations: np.ndarray, tree: DecisionTree, weights: np.ndarray | None = None) -> np.ndarray:
@@ -109,12 +114,11 @@ def matched_dirichlets(concentrations: np.ndarray, tree: DecisionTree, weights: 
     each answer 88.7 to 89.8 %. With a scatter of 1 these are 87.4 to 89.4, 89.3 to 89.4 and 86.3 to 88.3 %.
     """
     starts, question = [where.start for where in tree.slices], tree.question_of_answer
-    precisions = np.add.reduceat(concentrations, starts, axis=-1)[..., question]
-    fractions = concentrations / precisions
-    weights = np.ones((len(precisions), 1, len(starts))) if weights is None else weights
+    precisions, fractions, variances = _moments(concentrations, tree)
+    weights = np.ones_like(precisions) if weights is None else weights
     shares = (weights / weights.sum(axis=0))[..., question]
     mean = (shares * fractions).sum(axis=0)
-    variance = (shares * (fractions * (1 - fractions) / (precisions + 1) + (fractions - mean) ** 2)).sum(axis=0)
+    variance = (shares * (variances + (fractions - mean) ** 2)).sum(axis=0)
     within, total = (np.add.reduceat(each, starts, axis=-1) for each in (mean * (1 - mean), variance))
     precision = within / np.maximum(total, np.finfo(np.float64).tiny) - 1
     return mean * np.maximum(precision, LEAST)[:, question]

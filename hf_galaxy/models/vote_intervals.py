@@ -104,7 +104,7 @@ def _marginals(
 def _quantiles(a: np.ndarray, b: np.ndarray, shares: np.ndarray, probability: float) -> np.ndarray:
     """(..., A) lower quantiles of mixtures of Beta distributions; all arguments (..., K, A).
 
-    By Newton's method with the logarithms of probability and fraction, near 0 a straight line, in three or four steps; or where that would leave the
+    By Newton's method with the logarithms of probability and fraction, near 0 a straight line, in three to five steps; or where that would leave the
     interval in which the quantile is known to lie, and in every fifth step, so that it ends, by halving it.
     """
     ends = betaincinv(a, b, probability)
