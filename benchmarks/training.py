@@ -36,11 +36,11 @@ from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
 from hf_galaxy.models.model import GalaxyConfig, GalaxyForVotes
 from hf_galaxy.models.start import resolve_start
 from hf_galaxy.training.augmentation import train_view
+from hf_galaxy.training.lengths import Lengths
 from hf_galaxy.training.loop import Checkpointing, Trainer
 from hf_galaxy.training.optimizers import make_optimizer, parameter_groups
 from hf_galaxy.training.processes import start_accelerator
 from hf_galaxy.training.recipe import Recipe
-from hf_galaxy.training.schedule import Schedule
 from hf_galaxy.training.sequence import ProcessShard, TrainingSequence, default_workers, training_batches
 from hf_galaxy.training.targets.votes import Votes
 
@@ -181,9 +181,9 @@ def both_ways(bench: Bench) -> tuple[list[float], list[float], float]:
     model = bench.new_model()
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
         data = SimpleNamespace(accumulate=1, batches=interrupted, to_inputs=bench.to_inputs, validate=lambda model: 0.0)
-        schedule = Schedule.of(bench.recipe, total * settings.batch_size)
+        lengths = Lengths(bench.recipe, total * settings.batch_size)
         optimizer, checkpointing = bench.new_optimizer(model), Checkpointing(Path(folder))
-        Trainer(model, optimizer, bench.recipe, schedule, data, bench.accelerator, checkpointing).run()
+        Trainer(model, optimizer, lengths, data, bench.accelerator, checkpointing).run()
     return from_disk, from_memory, max(peaks)
 
 

@@ -11,7 +11,7 @@ from hf_galaxy.reports import run_figures
 from hf_galaxy.reports.card_data import base_model, card_data, datasets, licence
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.reports.target_report import Results, TargetReport, report_of
-from hf_galaxy.reports.text import TEMPLATES, interval, table
+from hf_galaxy.reports.text import TEMPLATES, interval, number, table
 from hf_galaxy.safe_text import code, fenced, markdown_inside, prose
 from hf_galaxy.targets import report_class
 
@@ -36,7 +36,7 @@ def model_card(record: RunRecord) -> str:
             datasets=datasets(own), base_model=base_model(own), licence=licence(record),
             tables={split: report.table(results) for split, results in record.results.items()},
             sections=list(sections(record, report)), figures=run_figures, test=record.results.get("test", {}),
-            compute=_compute(record), duration=_duration(record.training["seconds"]), citation=_citations(own),
+            compute=_compute(record), lengths=_lengths(record), duration=_duration(record.training["seconds"]), citation=_citations(own),
             scaling=_scaling_section(**record.scaling) if record.scaling else None,
             settings={name: _setting(value) for name, value in record.settings.items() if value not in (None, [])},
         )
@@ -72,12 +72,27 @@ def sections(record: RunRecord, report: TargetReport) -> Iterator[tuple[str, str
         yield "Calibration", "\n\n".join(filter(None, parts))
 
 
+def _lengths(record: RunRecord) -> str:
+    """How long it was trained, and whether longer would have been better, in a sentence."""
+    if (convergence := record.training.get("convergence")) is None:
+        return f"The weights are those after {record.training['best_epoch']:.3g} of at most {record.settings['epochs']:g} epochs, with the best validation loss."
+    epochs = [f"{each['epochs']:g}" for each in convergence["lengths"]]
+    rule = f"brought less than {100 * convergence['gain']:g} % of the validation loss above {number(convergence['least'])}, the least possible"
+    until = "until twice the length" if convergence["converged"] else "and has not converged: twice the length never"
+    return (
+        f"It was trained for {', '.join(epochs[:-1])} and {epochs[-1]} epochs, each length with a cool-down of its own, {until} {rule}. "
+        f"The weights are those after {record.training['best_epoch']:.3g} epochs, with the best validation loss of all lengths."
+    )
+
+
 def _compute(record: RunRecord) -> dict[str, Any] | None:
     """Pictures processed in training, and an estimate of the operations if those of one picture are recorded, in words."""
     history = [entry for entry in record.training.get("history", []) if entry]
     if not history:
         return None
     pictures, flops = history[-1]["galaxies"], record.model.get("flops")
+    if "convergence" in record.training:
+        pictures = record.training["convergence"]["pictures"]
     if not flops:
         return {"pictures": pictures, "operations": None}
     forward = f"{flops:.3g} for the forward pass of a picture"

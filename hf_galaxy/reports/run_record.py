@@ -45,7 +45,8 @@ class RunRecord:
             SHA-256 of its files of `weights`, which have no checksum of their own.
         environment: versions, device, processes, precision.
         baseline: the constant prediction that every metric is compared with, from the training split.
-        training: history, losses, best epoch, seconds (`loop.Trainer`); of a head alone, also the cost of its `features`; of votes and classes the
+        training: history, losses, best epoch, seconds (`loop.Trainer`); of a training until it converged, the rule and the lengths
+            (`convergence`, of `Lengths.in_record`); of a head alone, also the cost of its `features`; of votes and classes the
             `calibration`: the galaxies that it was fitted to, its cross-validated `gain` in nats per galaxy, and whether it is `used`.
         results: evaluated split -> metrics, each a pair {"model", "baseline"}.
         publication: choices of the person who published it: `license`, and the Hub ids `repo`, `datasets` and `base_model`.

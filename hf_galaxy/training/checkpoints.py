@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_map_only
 
 from hf_galaxy.errors import BadInput, unwritable
 from hf_galaxy.files import whole_file
-from hf_galaxy.training.checkpoint_files import list_checkpoints
+from hf_galaxy.training.checkpoint_files import list_checkpoints, step_of
 from hf_galaxy.training.processes import on_main_process
 
 
@@ -53,7 +53,7 @@ def save(
     def write() -> None:
         path = folder / f"checkpoint-{step:09d}.pt"
         try:
-            if kept is not None and not (copy := path.with_name(f"kept-{path.name}")).exists():
+            if kept is not None and not (copy := _kept(folder, step)).exists():
                 _write(copy, content | kept)  # first: a run that resumes from the other does not come here again
             _write(path, content)
             for old in list_checkpoints(folder)[:-limit]:
@@ -64,8 +64,13 @@ def save(
     on_main_process(accelerator, write)
 
 
-def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> dict | None:
+def load(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator, kept_at: int | None = None
+) -> dict | None:  # fmt: skip
     """Load the newest checkpoint into model and optimiser. Every process must call it.
+
+    Args:
+        kept_at: the step of a kept checkpoint that is loaded instead.
 
     Returns:
         The rest of the checkpoint (`others` of `save`), its tensors in the first process only; None if there is no checkpoint.
@@ -77,7 +82,8 @@ def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, accel
     def read() -> dict:
         for partial in folder.glob(".*checkpoint-*.partial"):  # of a process that was killed
             partial.unlink()
-        if not (existing := list_checkpoints(folder)):
+        existing = list_checkpoints(folder) if kept_at is None else [_kept(folder, kept_at)]
+        if not existing:
             return {}
         try:
             with zipfile.ZipFile(existing[-1]) as archive:
@@ -129,6 +135,21 @@ def load_weights(model: nn.Module, weights: dict, accelerator: Accelerator) -> N
     """Load the weights of the first process into the model in all processes. Every process must call it."""
     weights = _contiguous(weights) if accelerator.is_main_process else {}
     set_model_state_dict(model, weights, options=_options(accelerator))
+
+
+def remove_after(folder: Path, step: int, accelerator: Accelerator) -> None:
+    """Remove the checkpoints of later steps, the newest first, and those that are kept. Every process must call it."""
+
+    def remove() -> None:
+        for checkpoint in [*reversed(list_checkpoints(folder)), *list_checkpoints(folder, kept=True)]:
+            if step_of(checkpoint) > step or checkpoint.name.startswith("kept-"):
+                checkpoint.unlink()
+
+    on_main_process(accelerator, remove)
+
+
+def _kept(folder: Path, step: int) -> Path:
+    return folder / f"kept-checkpoint-{step:09d}.pt"
 
 
 def discard(folder: Path) -> None:

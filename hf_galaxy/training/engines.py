@@ -17,11 +17,11 @@ from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.training.calibrating import calibrate, in_words, recorded
 from hf_galaxy.training.context import RunContext
 from hf_galaxy.training.features import GalaxyFeatures, features_of, without_backbone
+from hf_galaxy.training.lengths import Lengths
 from hf_galaxy.training.loop import Batch, Checkpointing, Trainer
 from hf_galaxy.training.mixture import mixed
 from hf_galaxy.training.optimizers import make_optimizer, parameter_groups
 from hf_galaxy.training.random_views import random_views, target_of_views
-from hf_galaxy.training.schedule import Schedule
 from hf_galaxy.training.sequence import Positions, TrainingSequence, training_batches
 from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.spread import fit_spread
@@ -130,12 +130,16 @@ class WholeModel:
         return Trainer(
             self.model,
             make_optimizer(settings.optimizer, groups),
-            settings,
-            Schedule.of(settings, galaxies, settings.keep_at),
+            Lengths(settings, galaxies, settings.keep_at, self._least(settings)),
             GalaxyData(self.context, self.record, self.model, sequence, validation, workers),
             self.context.accelerator,
             checkpointing,
         ).run()
+
+    def _least(self, settings: Settings) -> float:
+        """The validation loss that no training can improve, where the settings need it."""
+        sources = self.context.sources
+        return sources.target.least_loss(sources.splits["validation"]) if settings.until_converged else 0.0
 
     def _sequence(self, galaxies: list[Galaxies] | list[GalaxyFeatures], strata: list[np.ndarray] | None) -> Positions:
         """The training galaxies of each dataset in the order in which they are seen."""

@@ -31,7 +31,8 @@ class Estimate:
     """What a whole training will need.
 
     Attributes:
-        subset, epochs, validate_every, batch_size: its settings.
+        subset, epochs, validate_every, batch_size, cooldown: its settings.
+        doublings: of the epochs, at most; 0 unless it is to train until converged.
         galaxies: split -> galaxies in it.
         galaxies_per_second: in training, all processes together, with loading.
         evaluated_per_second: galaxies in validation.
@@ -49,6 +50,8 @@ class Estimate:
     epochs: float
     validate_every: float
     batch_size: int
+    cooldown: float
+    doublings: int
     galaxies: dict[str, int]
     galaxies_per_second: float
     evaluated_per_second: float
@@ -63,8 +66,10 @@ class Estimate:
 
     @property
     def steps(self) -> int:
-        """Steps of the optimiser, without early stopping."""
-        return Recipe(epochs=self.epochs, batch_size=self.batch_size).steps(self.galaxies["train"])
+        """Steps of the optimiser, without early stopping; of all lengths that may be tried."""
+        longest = 2**self.doublings
+        epochs = self.epochs * (longest + self.cooldown * (longest - 1))  # shorter ones add their cool-downs
+        return Recipe(epochs=epochs, batch_size=self.batch_size).steps(self.galaxies["train"])
 
     @property
     def seen(self) -> int:
@@ -75,7 +80,8 @@ class Estimate:
     def seconds(self) -> float:
         """Features, then all steps and all validations, each with its checkpoint."""
         validation = self.galaxies["validation"] / self.evaluated_per_second + self.saving_seconds
-        training = self.seen / self.galaxies_per_second + math.ceil(self.epochs / self.validate_every) * validation
+        validations = math.ceil(self.epochs / self.validate_every) * (1 + self.doublings)
+        training = self.seen / self.galaxies_per_second + validations * validation
         return training + (self.galaxies["train"] + self.galaxies["validation"]) * self.features_seconds
 
     @property
@@ -109,7 +115,7 @@ class Estimate:
     def __str__(self) -> str:
         hours, minutes = divmod(round(self.seconds / 60), 60)
         return (
-            f"{self.steps:,} steps at {self.galaxies_per_second:,.1f} galaxies/s: about {hours} h {minutes} min without early "
+            f"{'at most ' if self.doublings else ''}{self.steps:,} steps at {self.galaxies_per_second:,.1f} galaxies/s: about {hours} h {minutes} min without early "
             f"stopping; {self.disk_bytes / 1e6:,.0f} MB of disk for checkpoints of {self.checkpoint_bytes / 1e6:,.0f} MB; "
             f"{self.memory_bytes / 1e9:.2f} GB of memory in the first process"
         )
@@ -140,7 +146,7 @@ def estimate(
         weights_bytes: of the whole model; a checkpoint may hold only the head.
     """
     settings, sources, accelerator = context.settings, context.sources, context.accelerator
-    trial = replace(settings, epochs=2, validate_every=1, warmup=0.0, cooldown=0.5, keep_at=())
+    trial = replace(settings, epochs=2, validate_every=1, warmup=0.0, cooldown=0.5, keep_at=(), until_converged=False)
     galaxies = (TRIED_STEPS + 4 * STORED * context.workers // context.shard.accumulate) * settings.batch_size
     few = {
         split: [
@@ -160,7 +166,8 @@ def estimate(
     tried_rows = sum(len(rows) for parts in few.values() for rows in parts)
     more = 0 if accelerator.device.type == "cuda" else sum(map(sources.count, few)) / tried_rows - 1
     return Estimate(
-        **{name: getattr(settings, name) for name in ("subset", "epochs", "validate_every", "batch_size")},
+        **{name: getattr(settings, name) for name in ("subset", "epochs", "validate_every", "batch_size", "cooldown")},
+        doublings=settings.max_doublings if settings.until_converged else 0,
         galaxies={split: sources.count(split) for split in sources.splits},
         galaxies_per_second=rounds[-1]["galaxies_per_second"],
         evaluated_per_second=sum(map(len, few["validation"])) / rounds[-1]["validation_seconds"],
@@ -169,7 +176,8 @@ def estimate(
         tried_seconds=time.perf_counter() - start,
         weights_bytes=weights_bytes,
         checkpoint_bytes=size,
-        checkpoints=settings.keep_checkpoints + 1,
+        # One more is written before the others are removed, and one is kept where a longer training goes on.
+        checkpoints=settings.keep_checkpoints + (3 if settings.until_converged else 1),
         kept=len(settings.keep_at),
         memory_bytes=_peak_memory(accelerator.device) + round(more * features["bytes"]),  # these are not on the GPU
     )

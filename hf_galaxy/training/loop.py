@@ -8,7 +8,6 @@ import math
 import signal
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -28,13 +27,12 @@ from tqdm import tqdm
 from hf_galaxy.errors import BadInput, Interrupted
 from hf_galaxy.progress import progress
 from hf_galaxy.training import checkpoints
+from hf_galaxy.training.checkpoint_files import list_checkpoints
+from hf_galaxy.training.lengths import Lengths
+from hf_galaxy.training.loop_state import State
 from hf_galaxy.training.recipe import Recipe
-from hf_galaxy.training.schedule import Schedule
 
 Batch = dict[str, torch.Tensor]
-# In the history of a run, but for the part before it branched off from another.
-TIMES = ("galaxies_per_second", "validation_seconds")
-
 logger = logging.getLogger(__name__)
 
 
@@ -91,17 +89,17 @@ class Trainer:
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        recipe: Recipe,
-        schedule: Schedule,
+        lengths: Lengths,
         data: TrainingData,
         accelerator: Accelerator,
         checkpointing: Checkpointing,
     ) -> None:
         if accelerator.distributed_type != DistributedType.FSDP:  # which takes only contiguous parameters
             model.to(memory_format=torch.channels_last)  # in which convolutions are faster
-        self.recipe, self.schedule, self.data = recipe, schedule, data
+        self.lengths, self.data = lengths, data
+        self.recipe, self.schedule = lengths.recipe, lengths.schedule_of(0)
         self.accelerator, self.checkpointing = accelerator, checkpointing
-        self.average = _average_of(model, recipe, accelerator.device)
+        self.average = _average_of(model, self.recipe, accelerator.device)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.state = State()
         self.best_weights: dict[str, torch.Tensor] = {}  # in the first process only
@@ -114,7 +112,7 @@ class Trainer:
         Returns:
             `history`, one entry for each validation; `losses`, [galaxies seen, mean training loss] every few steps; `best_epoch`, the
             passes over the galaxies up to the best validation; `seconds` in this loop, without interruptions and without the steps of a run
-            that it has branched off from.
+            that it has branched off from; of several lengths also `Lengths.in_record`, history and losses are then those of the length whose weights are kept.
 
         Raises:
             FloatingPointError: the loss or its gradient is not finite; names the step. Checkpoints are older, and finite.
@@ -122,6 +120,17 @@ class Trainer:
             BadInput: a checkpoint cannot be written or read.
         """
         self._resume()
+        while True:
+            self._train_length()
+            tried = [*self.state.lengths, self.state.length_of(self.recipe)]
+            if self.recipe.until_converged:
+                logger.info("%s", self.lengths.in_words(tried))
+            if self.lengths.ends_after(tried):
+                return self._finish(tried)
+            self._go_on(tried)
+
+    def _train_length(self) -> None:
+        """Train to the end of the present length, or until it is stopped early."""
         state, schedule = self.state, self.schedule
         batches = self.data.batches(range(state.step, schedule.steps))
         with _sigterm_event() as sigterm, self._progress_bar() as bar, warnings.catch_warnings():
@@ -142,22 +151,45 @@ class Trainer:
                     raise Interrupted(
                         f"stopped after step {state.step} of {schedule.steps}; the same command resumes from there"
                     )
-        return self._finish()
 
     def _resume(self) -> None:
         """Bring everything to where the newest checkpoint was written, if there is one; start the clock."""
-        accelerator = self.accelerator
-        loaded = checkpoints.load(self.checkpointing.folder, self.model, self.optimizer.optimizer, accelerator)
-        if loaded is not None:
+        if (loaded := self._load()) is not None:
             vars(self.state).update(loaded["loop"])
             self.best_weights = loaded.get("best_weights", {})
+            self._choose_length()
+            logger.info("resuming at step %d of %d", self.state.step, self.schedule.steps)
+        self.saved_at = self.state.seconds
+        self.state.start_clock()
+
+    def _load(self, kept_at: int | None = None) -> dict | None:
+        """Load the newest checkpoint, or the one that was kept at a step, into everything but the state of the loop."""
+        accelerator, folder = self.accelerator, self.checkpointing.folder
+        loaded = checkpoints.load(folder, self.model, self.optimizer.optimizer, accelerator, kept_at)
+        if loaded is not None:
             if self.average is not None:
                 checkpoints.load_weights(self.average.module, loaded.get("average", {}), accelerator)
             if accelerator.scaler is not None:
                 accelerator.scaler.load_state_dict(loaded["scaler"])
-            logger.info("resuming at step %d of %d", self.state.step, self.schedule.steps)
-        self.saved_at = self.state.seconds
-        self.state.start_clock()
+        return loaded
+
+    def _choose_length(self) -> None:
+        doublings = len(self.state.lengths)
+        self.recipe, self.schedule = self.lengths.recipe_of(doublings), self.lengths.schedule_of(doublings)
+
+    def _go_on(self, tried: list[dict]) -> None:
+        """Return to where the present length began to cool down, and make the next length of it.
+
+        A kill at any moment leaves a newest checkpoint that leads here again: that of the end of the present length, or the new one.
+        """
+        step = self.lengths.branch_step(len(self.state.lengths))
+        loaded = self._load(kept_at=step)
+        assert loaded is not None, "each length keeps a checkpoint before it cools down"
+        self.state.go_on_from(loaded["loop"], tried)
+        self._choose_length()
+        folder = self.checkpointing.folder
+        self._save(keep=len(list_checkpoints(folder)) + 1)
+        checkpoints.remove_after(folder, step, self.accelerator)
 
     def _optimizer_step(self, batches: Iterator[Batch]) -> torch.Tensor:
         """One step of the optimiser, on `accumulate` micro-batches; returns the norm of its gradient."""
@@ -182,6 +214,7 @@ class Trainer:
             self.average.update(accelerator.unwrap_model(self.model), state.step)
         self.pending.append(step_loss)
         state.step += 1
+        state.trained += 1
         return norm
 
     def _exchange(self, norm: torch.Tensor, stop: bool) -> Flags:
@@ -223,7 +256,7 @@ class Trainer:
         loss = self.data.validate(model)
         if not math.isfinite(loss):
             raise FloatingPointError(f"the validation loss is {loss} after step {state.step - 1}")
-        if state.end_round(loss, self.recipe, self.schedule.length):
+        if state.end_round(loss, self.recipe, self.schedule.length) and state.is_best_of_all():
             weights = accelerator.get_state_dict(model)
             if accelerator.is_main_process:
                 self.best_weights = {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
@@ -235,8 +268,12 @@ class Trainer:
                 seen / self.schedule.galaxies, state.history[-1]["training_loss"], loss,
             )  # fmt: skip
 
-    def _save(self) -> None:
-        """Write a checkpoint."""
+    def _save(self, keep: int | None = None) -> None:
+        """Write a checkpoint.
+
+        Args:
+            keep: the number of checkpoints that are kept, if it is another one than that of the run.
+        """
         others = {"loop": self.state.to_dict(), "best_weights": self.best_weights}
         if self.average is not None:
             others["average"] = self.average.module.state_dict()
@@ -244,22 +281,27 @@ class Trainer:
             others["scaler"] = self.accelerator.scaler.state_dict()
         step, to = self.state.step, self.checkpointing
         kept = {"loop": self.state.to_dict(times=False)} if step in self.schedule.keep_after else None
-        checkpoints.save(to.folder, step, self.model, self.optimizer.optimizer, others, self.accelerator, to.keep, kept)
+        checkpoints.save(
+            to.folder, step, self.model, self.optimizer.optimizer, others, self.accelerator, keep or to.keep, kept
+        )
         self.state.lap()
         self.saved_at = self.state.seconds
 
-    def _finish(self) -> dict:
+    def _finish(self, tried: list[dict]) -> dict:
         checkpoints.load_weights(self.model, self.best_weights, self.accelerator)
-        best = min(self.state.history, key=lambda entry: entry["validation_loss"])
+        if self.recipe.until_converged:
+            checkpoints.remove_after(self.checkpointing.folder, self.state.step, self.accelerator)
+        best = min(tried, key=lambda length: length["validation_loss"])
         best_epoch = round(best["galaxies"] / self.schedule.galaxies, 2)
         early = self.state.step < self.schedule.steps
         stopped = f"stopped early, after {self.state.stale} validations without a lower loss; " if early else ""
         logger.info("%sthe weights are those of epoch %g, with the lowest validation loss", stopped, best_epoch)
         return {
-            "history": self.state.history,
-            "losses": self.state.losses,
+            "history": best["history"],
+            "losses": best["losses"],
             "best_epoch": best_epoch,
             "seconds": self.state.seconds,
+            **self.lengths.in_record(tried, self.state.trained),
         }
 
     def _learning_rate(self, step: int) -> float:
@@ -271,63 +313,6 @@ class Trainer:
             total=self.schedule.steps * size, initial=self.state.step * size, unit=" galaxies", unit_scale=True,
             desc="training", disable=not self.accelerator.is_main_process,
         )  # fmt: skip
-
-
-class State:
-    """Where the loop is, in plain numbers: what a checkpoint holds of it besides weights."""
-
-    def __init__(self) -> None:
-        self.step, self.best, self.stale = 0, math.inf, 0
-        self.seconds = self.training_seconds = 0.0  # in the loop; in steps since the last validation
-        self.round_losses: list[float] = []  # of each step since the last validation
-        self.untimed = 0  # of these steps, those of the run that this one has branched off from
-        self.losses: list[list[float]] = []  # [galaxies seen, mean training loss since the entry before]
-        self.history: list[dict] = []  # one entry for each validation
-
-    def start_clock(self) -> None:
-        """Begin the first lap."""
-        self.clock = time.perf_counter()
-
-    def lap(self) -> float:
-        """Seconds since the lap before."""
-        before, self.clock = self.clock, time.perf_counter()
-        self.seconds += self.clock - before
-        return self.clock - before
-
-    def add_losses(self, losses: list[float], seen: int) -> None:
-        """Add the training losses of the last steps, up to this number of galaxies."""
-        self.round_losses += losses
-        self.losses.append([seen, sum(losses) / len(losses)])
-
-    def end_round(self, validation_loss: float, recipe: Recipe, length: float) -> bool:
-        """Add a validation to the history; True if it is the best one so far."""
-        galaxies = (len(self.round_losses) - self.untimed) * recipe.batch_size
-        self.history.append(
-            {
-                "galaxies": self.step * recipe.batch_size,
-                "training_loss": sum(self.round_losses) / len(self.round_losses),
-                "validation_loss": validation_loss,
-                "galaxies_per_second": galaxies / self.training_seconds,
-                "validation_seconds": self.lap(),
-            }
-        )
-        self.round_losses, self.untimed, self.training_seconds = [], 0, 0.0
-        if better := validation_loss < self.best:
-            self.best = validation_loss
-        self.stale = 0 if better or self.step <= recipe.cooldown_start(length) else self.stale + 1
-        return better
-
-    def to_dict(self, times: bool = True) -> dict:
-        """For a checkpoint.
-
-        Args:
-            times: False: without the times that it took, which are different each time.
-        """
-        state = {name: value for name, value in vars(self).items() if name != "clock"}
-        if times:
-            return state
-        history = [{name: value for name, value in entry.items() if name not in TIMES} for entry in self.history]
-        return state | {"history": history, "untimed": len(self.round_losses), "seconds": 0.0, "training_seconds": 0.0}
 
 
 def _average_of(model: nn.Module, recipe: Recipe, device: torch.device) -> ModelEmaV3 | None:

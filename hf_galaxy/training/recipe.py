@@ -23,6 +23,7 @@ RANGES: Ranges = (
         "must be more than 0",
     ),
     (("weight_decay", "ema_galaxies"), lambda value: value >= 0, "must not be negative"),
+    (("max_doublings",), lambda value: 1 <= value <= 20, "is a number of doublings, from 1 to 20"),
     (("seed",), lambda value: 0 <= value < 2**32, "is a whole number from 0 to 4,294,967,295"),
     (("epochs", "batch_size"), lambda value: value <= MOST, f"is more than {MOST:,}"),
     (("layer_decay",), lambda value: 0 < value <= 1, "is a factor, in (0, 1]"),
@@ -55,6 +56,10 @@ class Recipe:
     """Take defaults from a published recipe: zoobot2, gz_evo or gz_evo_finetune. Each is a file in hf_galaxy/training/recipes/, with its source."""
     epochs: float = 20
     """Number of passes over the training set; may be a fraction."""
+    until_converged: bool = False
+    """Train for --epochs, then twice as long, four times and so on, until twice as long brings less than 0.5 % of the validation loss above the least possible one (for votes: that of an oracle that knows the true fractions; else 0). Needs --schedule wsd: only the cool-down is trained for each length. The weights are those that validated best."""
+    max_doublings: int = 6
+    """With --until-converged: doublings of --epochs after which training stops although it has not converged."""
     batch_size: int = 128
     """Galaxies per optimizer step, over all processes and accumulated micro-batches."""
     optimizer: str = "adamw"
@@ -97,6 +102,10 @@ class Recipe:
             raise BadInput(f"--ema-galaxies {self.ema_galaxies}: must be at least --batch-size {self.batch_size}")
         if self.schedule == "wsd" and not 0 < self.cooldown <= 1 - self.warmup:
             raise BadInput(f"--cooldown {self.cooldown}: is the last part of the training, in (0, 1 - warm-up]")
+        if self.until_converged and self.schedule != "wsd":
+            raise BadInput(
+                f"--until-converged: needs --schedule wsd, with which a longer training goes on from a shorter one; not {self.schedule}"
+            )
 
     def length(self, galaxies: int) -> float:
         """Length of the training in batches, for this number of training galaxies; not rounded."""

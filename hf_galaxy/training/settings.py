@@ -237,6 +237,7 @@ class Settings(VotesReading, Recipe):
             ),
             (balanced and self.streaming, "--balance: needs random access to the galaxies; leave out --streaming"),
             (self.config is not None and len(self.dataset) > 1, "--dataset-config: is for one dataset; several are read in their default configuration"),
+            (self.until_converged and bool(self.keep_at or self.branch_of), "--until-converged: tries lengths of its own; leave out --keep-at and --branch-of"),
             (
                 any(not 0 < epochs <= self.epochs for epochs in self.keep_at),
                 f"--keep-at: is in epochs, more than 0 and at most {self.epochs:g}",

@@ -444,7 +444,7 @@ if given.backbone == "silent":
 above, _, below = given.subset.partition("/")
 share = float(above) / float(below or 1)
 found = dict(
-    subset=share, epochs=float(given.epochs), validate_every=float(given.validate_every), batch_size=10,
+    subset=share, epochs=float(given.epochs), validate_every=float(given.validate_every), batch_size=10, cooldown=0.2, doublings=0,
     galaxies={"train": round(share * 1000), "validation": 300, "test": 600}, galaxies_per_second=float(given.backbone),
     evaluated_per_second=3 * float(given.backbone), features_seconds=0.0, saving_seconds=0.5, tried_seconds=1000.0, weights_bytes=10**6,
     checkpoint_bytes=4 * 10**6, checkpoints=3, kept=1, memory_bytes=10**9,

@@ -184,6 +184,24 @@ def test_a_run_that_branches_off_is_to_the_bit_one_from_the_beginning(mock_datas
     assert_bit_equal(tmp_path / "whole", tmp_path / "killed")
 
 
+def test_a_run_until_converged_is_to_the_bit_one_of_its_longest_length(mock_dataset, tmp_path):
+    settings = dict(dataset=(str(mock_dataset),), schedule="wsd", cooldown=0.25)
+    run(tmp_path / "whole", **settings, epochs=4, warmup=1 / 8, validate_every=2)
+    doubling = settings | dict(epochs=2, warmup=1 / 4, until_converged=True, max_doublings=1)
+    (process,) = started = start(tmp_path / "doubled", **doubling)
+    wait_for_checkpoints(2, tmp_path / "doubled", started)
+    process.kill()
+    process.join()
+    run(tmp_path / "doubled", **doubling)
+    assert_bit_equal(tmp_path / "whole", tmp_path / "doubled")
+    record = RunRecord.load(tmp_path / "doubled")
+    lengths = record.training["convergence"]["lengths"]
+    assert [each["epochs"] for each in lengths] == [2, 4]
+    assert 0 < record.training["convergence"]["least"] < lengths[-1]["validation_loss"]
+    assert "It was trained for 2 and 4 epochs" in (tmp_path / "doubled/README.md").read_text()
+    assert not list(tmp_path.glob("doubled/*checkpoint*"))
+
+
 def test_a_full_disk_at_the_very_beginning_is_reported_in_one_line(tmp_path, monkeypatch):
     def full(record, folder):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -23,6 +23,7 @@ from torch import nn
 from hf_galaxy.errors import BadInput, Interrupted
 from hf_galaxy.training import checkpoints
 from hf_galaxy.training.checkpoint_files import list_checkpoints, step_of
+from hf_galaxy.training.lengths import Lengths
 from hf_galaxy.training.loop import Checkpointing, Trainer, _batch_norms_in_words
 from hf_galaxy.training.processes import start_accelerator, start_tracker
 from hf_galaxy.training.recipe import Recipe
@@ -90,10 +91,8 @@ def train(
     model = model or Regression()
     folder.mkdir(exist_ok=True)
     data = Data(accumulate, source or batches(recipe, accumulate), validate)
-    checkpointing, schedule = Checkpointing(folder, minutes, keep), Schedule.of(recipe, 64, keep_at)
-    trainer = Trainer(
-        model, optimizer_of(model, optimizer), recipe, schedule, data, Accelerator(cpu=True), checkpointing
-    )
+    checkpointing, lengths = Checkpointing(folder, minutes, keep), Lengths(recipe, 64, keep_at)
+    trainer = Trainer(model, optimizer_of(model, optimizer), lengths, data, Accelerator(cpu=True), checkpointing)
     return model, trainer.run()
 
 
@@ -356,8 +355,8 @@ def followed(folder, tracker):
     (folder / "run").mkdir()
     start_tracker(accelerator, tracker, folder / "run", {"epochs": 4.0, "tree": ("gz2",)})
     model = Regression()
-    data, schedule = Data(1, batches(RECIPE), validation_loss), Schedule.of(RECIPE, 64)
-    Trainer(model, optimizer_of(model), RECIPE, schedule, data, accelerator, Checkpointing(folder / "run")).run()
+    data, lengths = Data(1, batches(RECIPE), validation_loss), Lengths(RECIPE, 64)
+    Trainer(model, optimizer_of(model), lengths, data, accelerator, Checkpointing(folder / "run")).run()
     accelerator.end_training()
 
 

@@ -155,6 +155,10 @@ class TrainingTarget(Target, ABC):
             BadInput: there is nothing to learn: all training galaxies are alike.
         """
 
+    def least_loss(self, rows: list[Rows]) -> float:
+        """The least loss that predictions of these galaxies can have, as far as the target says how well it can be known at all."""
+        return 0.0
+
     @abstractmethod
     def model(
         self, settings: Settings, fields: dict, baseline: dict, strata: list[np.ndarray] | None

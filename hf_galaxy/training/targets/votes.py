@@ -19,6 +19,7 @@ from hf_galaxy.data.targets import Rows, tables_of
 from hf_galaxy.decision_tree import DecisionTree, load_tree, tree_of_columns
 from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.constant_votes import ConstantVotes
+from hf_galaxy.evaluation.oracle import oracle_loss
 from hf_galaxy.evaluation.vote_metrics import VoteMetrics
 from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions, multinomial_nll, question_log_softmax
 from hf_galaxy.models.calibration import LARGEST, uncalibrated_logs
@@ -109,6 +110,11 @@ class Votes(TrainingTarget):
     def baseline(self, settings: Settings, train: list[Rows], strata: list[np.ndarray] | None) -> dict:
         votes = itertools.chain.from_iterable(vote_batches(rows, self.tree) for rows in train)
         return ConstantVotes.of(votes, self.tree, settings.min_votes).to_dict()
+
+    def least_loss(self, rows: list[Rows]) -> float:
+        """That of an oracle that knows the true fractions of every galaxy."""
+        votes = itertools.chain.from_iterable(vote_batches(each, self.tree) for each in rows)
+        return oracle_loss(np.concatenate(list(votes)), self.tree)
 
     def model(
         self, settings: Settings, fields: dict, baseline: dict, strata: list[np.ndarray] | None

@@ -1,0 +1,95 @@
+"""The lengths that a training tries: one, or lengths that double until a longer one brings little more.
+
+With the schedule wsd all lengths take the same steps up to the cool-down of the shortest. So each goes on from the checkpoint that the
+one before has kept there, and a training that stops after n doublings ends, to the bit, as one of that length alone.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hf_galaxy.training.recipe import Recipe
+from hf_galaxy.training.schedule import Schedule
+
+GAIN = 0.005  # share of the loss above the least that twice the length must bring, for four times to be tried
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """What a `loop.Trainer` trains: a recipe on a number of galaxies, and with `until_converged` twice as long, four times and so on.
+
+    Attributes:
+        recipe: of the shortest.
+        galaxies: the training galaxies, one epoch.
+        keep_at: epochs after which checkpoints are kept for runs that branch off.
+        least: the validation loss of predictions that no training can improve, such as of an oracle that knows the true vote fractions.
+    """
+
+    recipe: Recipe
+    galaxies: int
+    keep_at: tuple[float, ...] = ()
+    least: float = 0.0
+
+    def recipe_of(self, doublings: int) -> Recipe:
+        """The recipe of a longer training: it warms up on as many galaxies, and validates as many times."""
+        times = 2**doublings
+        return replace(
+            self.recipe,
+            epochs=self.recipe.epochs * times,
+            warmup=self.recipe.warmup / times,
+            validate_every=self.recipe.validate_every * times,
+        )
+
+    def schedule_of(self, doublings: int) -> Schedule:
+        """Its schedule, which keeps a checkpoint for the next length."""
+        recipe = self.recipe_of(doublings)
+        schedule = Schedule.of(recipe, self.galaxies, self.keep_at)
+        if not self.recipe.until_converged:
+            return schedule
+        return replace(schedule, keep_after=schedule.keep_after | {self.branch_step(doublings)})
+
+    def branch_step(self, doublings: int) -> int:
+        """The last step before the cool-down of a length, at which the next one goes on."""
+        recipe = self.recipe_of(doublings)
+        return max(1, math.floor(recipe.cooldown_start(recipe.length(self.galaxies))))
+
+    def is_converged(self, tried: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether the last of these lengths brought less than `GAIN` of the loss above the least.
+
+        Args:
+            tried: each with its `validation_loss`, the lowest one, from the shortest.
+        """
+        if len(tried) < 2:
+            return False
+        shorter, longer = (each["validation_loss"] for each in tried[-2:])
+        return shorter - longer < GAIN * (shorter - self.least) or shorter <= self.least
+
+    def ends_after(self, tried: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether no longer training is tried after these lengths."""
+        return len(tried) > self.recipe.max_doublings or not self.recipe.until_converged or self.is_converged(tried)
+
+    def in_record(self, tried: Sequence[Mapping[str, Any]], steps: int) -> dict[str, Any]:
+        """What a run record holds of the rule, and of each length; nothing of a training of one length.
+
+        Args:
+            steps: of all lengths together, those that they share once.
+        """
+        if not self.recipe.until_converged:
+            return {}
+        lengths = [{name: value for name, value in each.items() if name not in ("history", "losses")} for each in tried]
+        rule = {"gain": GAIN, "least": self.least, "converged": self.is_converged(tried)}
+        return {"convergence": rule | {"lengths": lengths, "pictures": steps * self.recipe.batch_size}}
+
+    def in_words(self, tried: Sequence[Mapping[str, Any]]) -> str:
+        """What the last of these lengths brought, and what follows."""
+        last = tried[-1]
+        text = f"{last['epochs']:g} epochs: validation loss {last['validation_loss']:.4f}"
+        if len(tried) > 1:
+            shorter = tried[-2]["validation_loss"]
+            above = shorter - self.least
+            share = f"{100 * (shorter - last['validation_loss']) / above:.2g} % of" if above > 0 else "no part of"
+            text += f", less by {share} what the shorter one left above {self.least:.4f}"
+        if not self.ends_after(tried):
+            return f"{text}; going on to {2 * last['epochs']:g}"
+        return f"{text}; {'converged' if self.is_converged(tried) else 'not converged, and no more doublings'}"
