@@ -30,6 +30,7 @@ from hf_galaxy.scaling.figure_data import (
     size_rows,
     with_ends,
 )
+from hf_galaxy.scaling.length_figure import length_figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +43,7 @@ LAW, PLAIN, JOINT = "c + a D⁻ᵇ", "a D⁻ᵇ", "E + A N⁻ᵅ + B D⁻ᵝ"
 GALAXIES, PARAMETERS = "training galaxies (D)", "parameters of the model (N)"
 UNCONSTRAINED = "not constrained"
 
-KINDS = ("curves-", "exponents-", "parameters-", "joint-")  # beginnings of the names of figures of a study
+KINDS = ("lengths-", "curves-", "exponents-", "parameters-", "joint-")  # beginnings of the names of figures of a study
 
 
 class Style(NamedTuple):
@@ -59,7 +60,7 @@ def figures_of(study: Row) -> list[Figure]:
 
     For each measure: `curves-*` of the loss against galaxies, `exponents-*` of its laws, `parameters-*` of the loss against
     the size of the model, and `joint-*`, the law over both. Names end in the measure, those of single questions in
-    `-questions`, and in a number where one picture cannot hold them all.
+    `-questions`, and in a number where one picture cannot hold them all. `lengths-*` show the loss against the length of training.
 
     Raises:
         BadInput: the study is of several datasets.
@@ -68,7 +69,8 @@ def figures_of(study: Row) -> list[Figure]:
         raise BadInput(f"figures are of one dataset; the study is of {study['data']['datasets']}: make one of each")
     measures = dict.fromkeys(law["measure"] for law in study["laws"])
     with charts.style():
-        return [figure for measure in measures for figure in _figures_of_measure(study, measure)]
+        laws = [figure for measure in measures for figure in _figures_of_measure(study, measure)]
+    return [*laws, *length_figures(study)]
 
 
 def _figures_of_measure(study: Row, measure: str) -> Iterator[Figure]:

@@ -13,6 +13,7 @@ from hf_galaxy.files import whole_file
 from hf_galaxy.reports import records_file
 from hf_galaxy.reports.run_record import FILE, RunRecord, reading
 from hf_galaxy.reports.target_report import report_of
+from hf_galaxy.scaling.convergence import convergence_of, with_convergence
 from hf_galaxy.training.settings import NOT_PART_OF_RESULT, as_recorded
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def points_of(records: Mapping[str, RunRecord]) -> pd.DataFrame:
     """The test losses of runs, one row for each run and figure.
 
     Columns: `run`; `dataset`, `start` ("random" for none); `backbone`, `family` (timm's module), `parameters` (with the head),
-    `flops` (of one picture); `galaxies` (of the training set), `seed`, `epochs` (up to the best validation), `seconds`; `figure`
+    `flops` (of one picture); `galaxies` (of the training set), `seed`, `epochs` (up to the best validation), `seconds`; `converged`,
+    `length_epochs`, `length_losses` (`convergence_of`); `figure`
     (a question, or "all"), `measure`; `loss`, `baseline`, `test_galaxies`; `replicates`, (R,) the loss in the replicates of a
     bootstrap over test galaxies; `saturated`, which is 0 except for `excess`.
 
@@ -148,7 +150,7 @@ def load_points(file: Path) -> pd.DataFrame:
         raise BadInput(f"{file}: cannot be read as Parquet ({error})") from error
     if missing := {*SERIES, "backbone", "galaxies", "seed", "loss", "replicates"} - set(points.columns):
         raise BadInput(f"{file}: is no table of measured points; it lacks the columns {', '.join(sorted(missing))}")
-    return points.assign(replicates=[np.asarray(values, float) for values in points["replicates"]])
+    return with_convergence(points).assign(replicates=[np.asarray(values, float) for values in points["replicates"]])
 
 
 def _about(name: str, record: RunRecord) -> dict[str, Any]:
@@ -173,6 +175,7 @@ def _about_whole(name: str, record: RunRecord) -> dict[str, Any]:
         "seed": record.settings["seed"],
         "epochs": record.training["best_epoch"],
         "seconds": record.training["seconds"],
+        **convergence_of(record),
     }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from hf_galaxy.evaluation.bootstrap import estimate_of, mean_and_draws, mean_draws, verdict_of
 from hf_galaxy.reports.measures import ALL
+from hf_galaxy.scaling.convergence import lengths_of
 from hf_galaxy.scaling.fitting import EXPONENTS
 from hf_galaxy.scaling.laws import FALLS, FEWEST, JointLaw, PowerLaw, fit_joint_law, fit_power_law, leave_out
 from hf_galaxy.scaling.points import SERIES
@@ -24,7 +25,8 @@ def study_of(points: pd.DataFrame) -> dict[str, Any]:
     """Fit all laws of a table of points; plain numbers for scaling.json. Intervals are of 90 %.
 
     Returns:
-        `data`: datasets, backbones, and numbers of runs; `laws`: for each backbone and figure its points, the law with a floor
+        `data`: datasets, backbones, and numbers of runs, also of those that `converged`; `lengths`: what each length of training brought
+        (`lengths_of`); `laws`: for each backbone and figure its points, the law with a floor
         (`law`) and without (`plain`), how well both predict the largest number of galaxies (`leave_out`), and the change of the
         loss in the last step of galaxies; `parameters`: for each figure, the change of the loss with a larger model of the same
         family, with the most galaxies; `exponents`: whether those of laws with a floor (`fit` is "law"), or without, differ
@@ -38,6 +40,7 @@ def study_of(points: pd.DataFrame) -> dict[str, Any]:
     return {
         "data": {
             "runs": int(points["run"].nunique()),
+            "converged": int(points.drop_duplicates("run")["converged"].sum()),
             "datasets": sorted(set(points["dataset"])),
             "starts": sorted(set(points["start"])),
             "backbones": {
@@ -53,6 +56,7 @@ def study_of(points: pd.DataFrame) -> dict[str, Any]:
             "hours": float(points.drop_duplicates("run")["seconds"].sum() / 3600),
             "test_galaxies": int(points.loc[points["figure"] == ALL, "test_galaxies"].max()),
         },
+        "lengths": lengths_of(points),
         "laws": laws,
         "parameters": [each for about, series in groups for each in _larger_models(about, series)],
         "exponents": _exponents(laws),
