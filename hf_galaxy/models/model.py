@@ -126,8 +126,8 @@ class GalaxyPreTrainedModel(PreTrainedModel):
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(B, 3, S, S) RGB or (B, 1, S, S) grey, in [0, 1], or the fluxes (B, K, S, S) of K bands -> (B, D): the features of the backbone."""
         if self.config.bands:
-            brightness = stretched(pixel_values, self.band_sky, self.band_noise, self.band_saturation)
-            pixel_values = brightness.to(self.pixel_mean.dtype)
+            pixel_values = stretched(pixel_values, self.band_sky, self.band_noise, self.band_saturation)
+        pixel_values = pixel_values.to(self.pixel_mean.dtype)  # half precision, of such a model
         return self.backbone((pixel_values - self.pixel_mean) / self.pixel_std)  # grey is broadcast to three channels
 
     def head_outputs(self, pixel_values: torch.Tensor) -> torch.Tensor:

@@ -78,8 +78,7 @@ class GalaxyMorphologyPipeline(Pipeline):
         """`pixel_values` (1, 3, S, S) of one picture."""
         config = self.model.config
         pixels = pixels_of(picture, rendering or config.file_rendering, timeout)
-        view = eval_view(to_canvases([pixels], config.framing), config.framing)
-        return {"pixel_values": view.to(self.dtype)}
+        return {"pixel_values": eval_view(to_canvases([pixels], config.framing), config.framing)}
 
     def _forward(self, inputs: dict[str, torch.Tensor]) -> ModelOutput:
         return self.model(**inputs)

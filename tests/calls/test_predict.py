@@ -67,6 +67,14 @@ def test_a_table_a_folder_and_the_command_hold_the_same(run, mock_dataset, tmp_p
         hf_galaxy.predict(run, mock_dataset, out=out)
 
 
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_a_model_in_half_precision_predicts_nearly_the_same(start, pictures, precision):
+    model = hf_galaxy.GalaxyForVotes.from_pretrained(start)
+    whole = hf_galaxy.predict(model, pictures, cpu=True).filter(like="_fraction").to_numpy()
+    half = hf_galaxy.predict(model.to(precision), pictures, cpu=True).filter(like="_fraction").to_numpy()
+    assert 0 < np.abs(half - whole).max() < 0.02
+
+
 def test_pictures_in_any_form_have_the_predictions_of_their_galaxies(run, mock_dataset, galaxies, tmp_path):
     table = run.predict(mock_dataset, split="test", cpu=True)
     numbers = table.columns[3:]
