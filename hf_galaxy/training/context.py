@@ -14,6 +14,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.models.model import GalaxyPreTrainedModel
 from hf_galaxy.models.start import check_start, resolve_start
 from hf_galaxy.training.finetuning import keep_head, prepare
+from hf_galaxy.training.lengths import Lengths
 from hf_galaxy.training.processes import start_accelerator
 from hf_galaxy.training.sequence import ProcessShard, default_workers
 from hf_galaxy.training.settings import Settings, TrainableParts
@@ -61,6 +62,7 @@ class RunContext:
         check_start(settings.backbone, settings.start, settings.bands)
         with accelerator.main_process_first():
             sources = open_sources(settings)
+        Lengths(settings, sources.count("train")).check()
         if accelerator.distributed_type == DistributedType.FSDP:
             _check_fsdp(settings, sources, accelerator.num_processes)
         return cls(settings, accelerator, shard, sources)

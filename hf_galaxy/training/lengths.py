@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hf_galaxy.errors import BadInput
 from hf_galaxy.training.recipe import Recipe
 from hf_galaxy.training.schedule import Schedule
 
@@ -30,6 +31,19 @@ class Lengths:
     galaxies: int
     keep_at: tuple[float, ...] = ()
     least: float = 0.0
+
+    def check(self) -> None:
+        """Refuse a first length without a step of its own: what twice the length brings would be no gain of training.
+
+        Raises:
+            BadInput: says how long it must be.
+        """
+        steps = self.schedule_of(0).steps
+        if self.recipe.until_converged and not self.branch_step(0) < steps < self.schedule_of(1).steps:
+            raise BadInput(
+                f"--epochs {self.recipe.epochs:g}: is {steps} step{'s' if steps > 1 else ''} of {self.recipe.batch_size} galaxies, of which none "
+                "is left for the cool-down; --until-converged needs more --epochs to begin with, or a smaller --batch-size"
+            )
 
     def recipe_of(self, doublings: int) -> Recipe:
         """The recipe of a longer training: it warms up on as many galaxies, and validates as many times."""

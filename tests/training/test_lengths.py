@@ -151,6 +151,10 @@ def test_lengths_that_share_no_steps_are_refused():
     with pytest.raises(BadInput, match="--max-doublings 0"):
         Recipe(max_doublings=0).check()
     DOUBLING.check()
+    with pytest.raises(BadInput, match=r"--epochs 0\.01: is 1 step of 8 galaxies, of which none"):
+        Lengths(dataclasses.replace(DOUBLING, epochs=0.01), 64).check()
+    Lengths(dataclasses.replace(SHORT, epochs=0.01), 64).check()
+    Lengths(DOUBLING, 64).check()
 
 
 def test_an_estimate_until_converged_is_of_all_lengths_that_may_be_tried():
