@@ -5,17 +5,18 @@ weight of a component depends on the number N of a galaxy's votes for the questi
 
     w_k = exp(b_k + c_k log N) / sum_j exp(b_j + c_j log N)
 
-Legend: M different vote vectors, A answers of one question, K components.
+Legend: M different vote vectors, A answers of one question, K components, V different counts of all answers and of their total.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import digamma, gammaln, log_softmax
+from scipy.special import digamma, gammaln, log_softmax, softmax
 
 COMPONENTS = 4  # at most
 STEPS, STEPS_OF_START = 200, 5  # of L-BFGS, and those after which the best of several starts is chosen
+TOLERANCE = 1e-7  # relative, of the likelihood
 # Votes that vary no more than by counting would send concentrations to infinity; unanimous ones, to 0. The ends of their logarithms, of b and c.
 CONCENTRATION_ENDS, OFFSET_ENDS, SLOPE_ENDS = (-7, 10), (-20, 20), (-5, 5)
 
@@ -35,7 +36,7 @@ class DirichletMixture:
 
     @staticmethod
     def fit(votes: np.ndarray, times: np.ndarray) -> "DirichletMixture":
-        """The mixture of maximum likelihood, with as many components as lower the Bayesian information criterion.
+        """The mixture of maximum likelihood, with as many components as lower Akaike's information criterion.
 
         Args:
             votes: (M, A) different vote vectors, none without votes.
@@ -59,13 +60,27 @@ class DirichletMixture:
         rises = (gammaln(a + k) - gammaln(a)).sum(axis=2) - gammaln(a0 + total) + gammaln(a0)
         return np.exp(log_softmax(self.offsets + self.slopes * np.log(total) + rises, axis=1)), a + k
 
+    def derivatives(self, votes: np.ndarray, shares: np.ndarray) -> np.ndarray:
+        """(M, P) derivatives of sum_c s_c log[w_c p_c(k)] for constant shares s, (M, K): of the logarithms of concentrations, of offsets, of slopes.
+
+        With the posterior weights as shares they are those of the log-likelihood, the scores. With shares whose sum is 0, the normalisation of the weights drops out.
+        """
+        a, k = self.concentrations, votes[:, None]
+        total, a0 = votes.sum(axis=1, keepdims=True), a.sum(axis=1)
+        rises = digamma(a + k) - digamma(a) - (digamma(a0 + total) - digamma(a0))[:, :, None]
+        of_weights = shares - shares.sum(axis=1, keepdims=True) * softmax(
+            self.offsets + self.slopes * np.log(total), axis=1
+        )
+        of_concentrations = (shares[:, :, None] * a * rises).reshape(len(votes), -1)
+        return np.concatenate([of_concentrations, of_weights, of_weights * np.log(total)], axis=1)
+
     def _divided(self, votes: np.ndarray, times: np.ndarray) -> list["DirichletMixture"]:
         """Starts of a fit with one component more: each component divided by precision, and along the direction in which its fractions vary most."""
         shares = self.posterior(votes)[0] * times[:, None]
         starts = []
         for k, own in enumerate(self.concentrations):
             fractions, weights = (votes + own) / (votes + own).sum(axis=1, keepdims=True), shares[:, k]
-            deviations = fractions - weights @ fractions / weights.sum()
+            deviations = fractions - weights @ fractions / max(weights.sum(), 1e-300)
             along = np.linalg.eigh((deviations.T * weights) @ deviations)[1][:, -1]
             sides = [weights * (deviations @ along > 0), weights * (deviations @ along <= 0)]
             halves = [2 * own.sum() * (each @ fractions) / max(each.sum(), 1e-9) for each in sides]
@@ -80,41 +95,46 @@ class _Likelihood:
     """The likelihood of the votes for one question and its gradient; special functions are computed once for each different count."""
 
     def __init__(self, votes: np.ndarray, times: np.ndarray) -> None:
-        self.times, self.galaxies = times, times.sum()
-        self.log_totals = np.log(votes.sum(axis=1))
-        # For each answer, and the total: its different counts, and which of them each vote vector has.
-        self.counts = [np.unique(column, return_inverse=True) for column in [*votes.T, votes.sum(axis=1)]]
+        self.times, self.galaxies, self.log_totals = times, times.sum(), np.log(votes.sum(axis=1))
+        columns = np.column_stack([votes, votes.sum(axis=1)]).T  # the answers, and the total
+        different = [np.unique(column, return_inverse=True) for column in columns]
+        sizes = [len(counts) for counts, _ in different]
+        self.counts = np.concatenate([counts for counts, _ in different])  # (V,)
+        self.starts = np.cumsum([0, *sizes[:-1]])
+        self.column = np.repeat(np.arange(len(columns)), sizes)  # (V,)
+        self.places = np.array([place for _, place in different]) + self.starts[:, None]  # (A + 1, M) among the counts
+        self.sign = np.where(self.column < len(columns) - 1, 1, -1)
 
     def maximum(self, start: DirichletMixture, steps: int = STEPS) -> tuple[float, DirichletMixture]:
-        """The Bayesian information criterion and the mixture at the maximum of the likelihood that is reached from a start."""
+        """Akaike's information criterion and the mixture at the maximum of the likelihood that is reached from a start."""
         components, answers = start.concentrations.shape
         begin = np.concatenate([np.log(start.concentrations.ravel().clip(1e-9)), start.offsets, start.slopes])
         ends = np.repeat(
             [CONCENTRATION_ENDS, OFFSET_ENDS, SLOPE_ENDS], [components * answers, components, components], axis=0
         )
         fitted = minimize(
-            self._nll_and_gradient, begin.clip(*ends.T), (components,), "L-BFGS-B", True, bounds=ends, options={"maxiter": steps}
+            self._nll_and_gradient, begin.clip(*ends.T), (components,), "L-BFGS-B", True, bounds=ends, options={"maxiter": steps, "ftol": TOLERANCE}
         )  # fmt: skip
         logs, offsets, slopes = np.split(fitted.x, [-2 * components, -components])
-        free = components * (answers + 2) - 2
-        criterion = 2 * fitted.fun * self.galaxies + free * np.log(self.galaxies)
+        criterion = 2 * (fitted.fun * self.galaxies + components * (answers + 2) - 2)
         return criterion, DirichletMixture(np.exp(logs).reshape(components, answers), offsets, slopes)
 
     def _nll_and_gradient(self, values: np.ndarray, components: int) -> tuple[float, np.ndarray]:
         logs, offsets, slopes = np.split(values, [-2 * components, -components])
-        a = np.exp(logs).reshape(components, -1)
-        columns = [*((own[:, None], 1) for own in a.T), (a.sum(axis=1, keepdims=True), -1)]
-        joint = offsets[:, None] + slopes[:, None] * self.log_totals  # (K, M)
-        weights, norms = _softmax(joint)
-        for (counts, place), (own, sign) in zip(self.counts, columns, strict=True):
-            joint += sign * (gammaln(counts + own) - gammaln(own))[:, place]
-        shares, sums = _softmax(joint)
+        own = np.exp(logs).reshape(components, -1)
+        a = np.column_stack([own, own.sum(axis=1)])
+        of_counts = self.counts + a[:, self.column]  # (K, V)
+        rises = self.sign * (gammaln(of_counts) - gammaln(a)[:, self.column])
+        prior = offsets[:, None] + slopes[:, None] * self.log_totals  # (K, M)
+        weights, norms = _softmax(prior)
+        shares, sums = _softmax(prior + rises[:, self.places].sum(axis=1))
         shares *= self.times
-        gradients = []
-        for (counts, place), (own, sign) in zip(self.counts, columns, strict=True):
-            of_counts = np.array([np.bincount(place, share, len(counts)) for share in shares])
-            gradients.append(sign * (of_counts * (digamma(counts + own) - digamma(own))).sum(axis=1))
-        of_concentrations = (np.stack(gradients[:-1], axis=1) + gradients[-1][:, None]) * a
+        galaxies = [
+            np.bincount(self.places.ravel(), np.tile(each, len(self.places)), len(self.counts)) for each in shares
+        ]
+        steps = self.sign * (digamma(of_counts) - digamma(a)[:, self.column]) * galaxies
+        of_columns = np.add.reduceat(steps, self.starts, axis=1)
+        of_concentrations = (of_columns[:, :-1] + of_columns[:, -1:]) * own
         of_weights = shares - self.times * weights
         gradient = np.concatenate([of_concentrations.ravel(), of_weights.sum(axis=1), of_weights @ self.log_totals])
         return (self.times @ (norms - sums)).item() / self.galaxies, -gradient / self.galaxies

@@ -13,11 +13,13 @@ import numpy as np
 import torch
 
 from hf_galaxy.decision_tree import DecisionTree
-from hf_galaxy.evaluation import bootstrap
+from hf_galaxy.evaluation import bootstrap, oracle
 from hf_galaxy.evaluation.bootstrap import mean_of_counted, ratios, six_digits
 from hf_galaxy.evaluation.constant_votes import ConstantVotes
-from hf_galaxy.evaluation.pit import LEVELS, OUTSIDE, PIT_BINS, holding_level, pit_histogram, placed
+from hf_galaxy.evaluation.pit import OUTSIDE, PIT_BINS, pit_histogram
 from hf_galaxy.evaluation.volunteers import lead_over_volunteers, seen_by, volunteers_worth
+from hf_galaxy.evaluation.vote_calibration import vote_calibration
+from hf_galaxy.evaluation.vote_sample import VoteSample
 from hf_galaxy.losses import (
     constant,
     dirichlet_multinomial_nll,
@@ -33,8 +35,12 @@ BINS = 10  # of predicted fractions and of a class's probability, equally wide
 class VoteMetrics:
     """Likelihood, vote-fraction errors and plurality accuracy, per question and per campaign.
 
-    The saturated nll is that of a multinomial with the observed fractions: no prediction can have a lower one. The loss above it
-    bounds the possible improvement.
+    Beside the model and the constant stand two references. The oracle knows the true fractions of every galaxy, but not the votes: the least
+    that a model can be expected to score (`oracle`). It is measured where galaxies have keys, of at least `oracle.FEWEST`. The saturated nll is that of a multinomial with the observed fractions: no
+    prediction can have a lower one, but it knows the votes.
+
+    `true_rmse` is the error against the true fractions: the mean squared error against the observed ones above that of the oracle, which is
+    not negative, has this square root.
 
     Fractions are compared only in galaxies with at least `min_votes` votes for the question (20 in GZ Evo), where volunteers'
     own scatter is small. Accuracy is the share of those in which the answer with the largest predicted fraction got the most votes.
@@ -55,6 +61,7 @@ class VoteMetrics:
         self.tree, self.baseline, self.min_votes, self.likelihood = tree, baseline, min_votes, likelihood
         self.uncalibrated = uncalibrated
         self.sums: dict[str, torch.Tensor] = {}
+        self.sample = VoteSample(oracle.MOST)
 
     def update(self, batch: dict[str, torch.Tensor], outputs: Any) -> None:
         """Add a batch: `votes` (B, A) and perhaps `keys` (B,) of the batch, `fractions` (B, A), `nll` (B, Q), `concentrations` and `weights` of the
@@ -86,6 +93,9 @@ class VoteMetrics:
             self._add("enough (R, Q)", times @ (totals >= self.min_votes).to(precise))
             self._add("saturated nll (R, Q)", times @ saturated.to(precise))
             self._add("in_campaign (R, campaigns)", times @ (in_campaign > 0).to(precise))
+            self.sample.add(batch["keys"], votes)
+            if self.min_votes > 1:
+                self._add_scatter(votes, totals, times)
             self._compare_fractions(votes, totals, outputs.fractions.to(precise))
             if self.likelihood == "dirichlet_multinomial":
                 predicted = outputs.concentrations.to(precise), outputs.weights
@@ -119,6 +129,15 @@ class VoteMetrics:
         self._add(f"{who} correct", (correct & enough).sum(0))
         if times is not None:
             self._add(f"{who} correct (R, Q)", times @ (correct & enough).to(precise))
+
+    def _add_scatter(self, votes: torch.Tensor, totals: torch.Tensor, times: torch.Tensor) -> None:
+        """The squared errors of the true fractions against the observed ones, of which k (N - k) / (N^2 (N - 1)) has the expected value."""
+        cast = totals.index_select(1, question_of_answer(self.tree, votes.device)).to(times.dtype)
+        squares = votes * (cast - votes) / (cast**2 * (cast - 1)).clamp_min(1) * (cast >= self.min_votes)
+        answers = constant(tuple(len(q.answers) for q in self.tree.questions), votes.device)
+        of_questions = sum_per_question(squares, self.tree) / answers
+        self._add("oracle squares", of_questions.sum(0))
+        self._add("oracle squares (R, Q)", times @ of_questions)
 
     def _compare_with_volunteers(
         self, votes: torch.Tensor, totals: torch.Tensor, fractions: torch.Tensor, times: torch.Tensor
@@ -206,6 +225,7 @@ class VoteMetrics:
     def cpu(self) -> Self:
         """Move the sums off the device, to be sent to other processes."""
         self.sums = {name: values.cpu() for name, values in self.sums.items()}
+        self.sample = self.sample.cpu()
         self.baseline = self.baseline.to("cpu")
         return self
 
@@ -214,15 +234,13 @@ class VoteMetrics:
         for part in (self, other):
             for name, values in part.sums.items():
                 joined._add(name, values)
+        joined.sample = self.sample + other.sample
         return joined
 
     @property
     def loss(self) -> float:
         """Mean over galaxies of the summed negative log-likelihood: what training minimises."""
-        return self._loss("model")
-
-    def _loss(self, who: str) -> float:
-        return (self.sums[f"{who} nll"].sum() / self.sums["galaxies"]).item()
+        return (self.sums["model nll"].sum() / self.sums["galaxies"]).item()
 
     def compute(self) -> dict:
         """All figures; negative log-likelihoods are in nats per galaxy that was asked, errors are of fractions in [0, 1].
@@ -230,6 +248,8 @@ class VoteMetrics:
         A campaign's nll is that of all its questions, per galaxy; its other figures are means over its questions.
         """
         sums = {name: values.double().numpy() for name, values in self.sums.items()}
+        sums |= oracle.oracle_sums(sums, self.sample, self.tree) | _true_squares(sums)
+        of_all = ("model", "baseline", "saturated", *(("oracle",) if "oracle nll" in sums else ()))
 
         def both(figure: Callable[[str], float | None]) -> dict[str, float | None]:
             return {who: figure(who) for who in ("model", "baseline")}
@@ -244,9 +264,20 @@ class VoteMetrics:
                 "galaxies_asked": int(sums["asked"][i]),
                 "galaxies_with_enough_votes": int(enough),
                 "nll": {
-                    who: ratio(sums[f"{who} nll"][i], sums["asked"][i]) for who in ("model", "baseline", "saturated")
+                    who: ratio(sums[f"{who} nll"][i], sums["asked"][i])
+                    for who in of_all
+                    if who != "oracle" or sums["asked"][i] >= oracle.FEWEST
                 },
-                "rmse": both(lambda who: ratio(sums[f"{who} squares"][i], enough, root=True)),
+                "rmse": {
+                    who: ratio(sums[f"{who} squares"][i], enough, root=True)
+                    for who in ("model", "baseline", "oracle")
+                    if f"{who} squares" in sums
+                },
+                **(
+                    {"true_rmse": both(lambda who: ratio(sums[f"{who} true squares"][i], enough, root=True))}
+                    if "oracle squares" in sums
+                    else {}
+                ),
                 "mae": both(lambda who: ratio(sums[f"{who} absolutes"][i], enough)),
                 "accuracy": both(lambda who: ratio(sums[f"{who} correct"][i], enough)),
             }
@@ -264,8 +295,13 @@ class VoteMetrics:
 
             return {
                 "galaxies": int(sums["in_campaign"][i]),
-                "nll": both(lambda who: ratio(sums[f"{who} nll"][questions].sum(), sums["in_campaign"][i])),
+                "nll": {
+                    who: ratio(sums[f"{who} nll"][questions].sum(), sums["in_campaign"][i])
+                    for who in of_all
+                    if who != "saturated"
+                },
                 "rmse": mean("squares", root=True),
+                **({"true_rmse": mean("true squares", root=True)} if "oracle squares" in sums else {}),
                 "mae": mean("absolutes"),
                 "accuracy": mean("correct"),
             }
@@ -273,79 +309,13 @@ class VoteMetrics:
         return {
             "galaxies": int(sums["galaxies"][0]),
             "min_votes": self.min_votes,
-            "loss": {who: self._loss(who) for who in ("model", "baseline", "saturated")},
+            "loss": {who: float(sums[f"{who} nll"].sum() / sums["galaxies"][0]) for who in of_all},
             "questions": {q.name: question(i) for i, q in enumerate(self.tree.questions)},
             "campaigns": {name: campaign(i, qs) for i, (name, qs) in enumerate(self.tree.campaigns.items())},
-            **({"calibration": self._calibration(sums)} if "cast (A, bins)" in sums else {}),
+            **({"calibration": vote_calibration(sums, self.tree)} if "cast (A, bins)" in sums else {}),
             **({"volunteers": self._volunteers(sums)} if "lead (Q, n)" in sums else {}),
             **({"bootstrap": self._bootstrap(sums)} if "galaxies (R)" in sums else {}),
         }
-
-    def _calibration(self, sums: dict[str, np.ndarray]) -> dict:
-        """By question, and of all questions of a campaign; means are None in bins without votes.
-
-        `cast`, `predicted`, `given` (BINS,): over answers whose predicted fraction is in this bin, the votes for their question
-        and the mean predicted and observed fractions, both weighted by votes. `error`: the mean distance
-        of both in bins of each answer by itself, weighted by votes; of a campaign that of its questions, weighted by votes.
-        `places` (PIT_BINS,): the PIT histogram of votes under the beta-binomial that the
-        Dirichlet distribution predicts, which is flat if it is true; `coverage`, per cent -> the share in its central interval. Of questions
-        also `coverage_interval`, per cent -> the ends of its interval, `holding`, per cent -> the level that holds as many (`holding_level`), and `spread`, the mean standard deviation of the predicted fractions.
-        Of a calibrated model, `uncalibrated` has the figures without that.
-        """
-        parts = [
-            [sums[f"{name} (A, bins)"][where] for where in self.tree.slices] for name in ("cast", "predicted", "given")
-        ]
-        distances = [
-            abs(predicted - given).sum() / max(cast.sum(), 1) for cast, predicted, given in zip(*parts, strict=True)
-        ]
-        votes = [given.sum() for given in parts[-1]]
-
-        def over(questions: Sequence[int]) -> dict:
-            cast, predicted, given = (sum(each[q].sum(0) for q in questions) for each in parts)
-            total = sum(votes[q] for q in questions)
-            figures: dict[str, Any] = {
-                "cast": six_digits(cast),
-                "predicted": six_digits(ratios(predicted, cast)),
-                "given": six_digits(ratios(given, cast)),
-                "error": float(sum(votes[q] * distances[q] for q in questions) / total) if total else None,
-            }
-            if "places (Q, places)" in sums:
-                figures |= placed(sums["places (Q, places)"][questions].sum(0))
-            return figures
-
-        def question(q: int) -> dict:
-            if "places (Q, places)" not in sums:
-                return over([q])
-            covered = ratios(sums["covered (R, Q, L)"][:, q], sums["answers (R, Q, L)"][:, q]).T
-            ends = [(1 - bootstrap.LEVEL) / 2, (1 + bootstrap.LEVEL) / 2]
-            drawn = {str(level): each[np.isfinite(each)] for level, each in zip(LEVELS, covered, strict=True)}
-            asked = int(sums["asked"][q])
-            places = sums["places (Q, places)"][q]
-            return over([q]) | {
-                "holding": {str(level): holding_level(places, level / 100, asked) for level in LEVELS},
-                "coverage_interval": {
-                    level: six_digits(np.quantile(each, ends)) if len(each) else None for level, each in drawn.items()
-                },
-                "spread": {who: float(sums[f"{who} spread"][q] / asked) if asked else None for who in ("model", "baseline")},
-            }  # fmt: skip
-
-        return {
-            "questions": {q.name: question(i) for i, q in enumerate(self.tree.questions)},
-            "campaigns": {name: over(questions) for name, questions in self.tree.campaigns.items()},
-            **({"uncalibrated": self._before_calibration(sums)} if "uncalibrated nll" in sums else {}),
-        }
-
-    def _before_calibration(self, sums: dict[str, np.ndarray]) -> dict:
-        """`loss`, and by question `nll`, `places` and `coverage`, without the model's calibration."""
-        nll, places = sums["uncalibrated nll"], sums.get("uncalibrated places (Q, places)")
-        questions = {
-            q.name: {
-                "nll": float(nll[i] / sums["asked"][i]) if sums["asked"][i] else None,
-                **({} if places is None else placed(places[i])),
-            }
-            for i, q in enumerate(self.tree.questions)
-        }
-        return {"loss": float(nll.sum() / sums["galaxies"][0]), "questions": questions}
 
     def _volunteers(self, sums: dict[str, np.ndarray]) -> dict:
         """By question, the number of volunteers whose votes predict another vote as well as the model does (`volunteers_worth`)."""
@@ -363,30 +333,45 @@ class VoteMetrics:
             return six_digits(np.sqrt(ratios(total, count)) if root else ratios(total, count))
 
         asked, enough = sums["asked (R, Q)"], sums["enough (R, Q)"]
+        of_all = ("model", "saturated", *(("oracle",) if "oracle nll" in sums else ()))
+        errors = {"rmse": "squares", **({"true_rmse": "true squares"} if "oracle squares" in sums else {})}
+
+        def question(i: int) -> dict:
+            known = [who for who in of_all if who != "oracle" or sums["asked"][i] >= oracle.FEWEST]
+            of_model = {
+                name: figures(sums[f"model {squares} (R, Q)"][:, i], enough[:, i], root=True)
+                for name, squares in errors.items()
+            } | {"accuracy": figures(sums["model correct (R, Q)"][:, i], enough[:, i])}
+            return {
+                "nll": {who: figures(sums[f"{who} nll (R, Q)"][:, i], asked[:, i]) for who in known},
+                **{name: {"model": values} for name, values in of_model.items()},
+            }
 
         def campaign(i: int, questions: Sequence[int]) -> dict:
             counted = [q for q in questions if sums["enough"][q]]
             nll = sums["model nll (R, Q)"][:, questions].sum(1)
             means = {
                 "nll": ratios(nll, sums["in_campaign (R, campaigns)"][:, i]),
-                "rmse": mean_of_counted(np.sqrt(ratios(sums["model squares (R, Q)"], enough))[:, counted]),
+                **{
+                    name: mean_of_counted(np.sqrt(ratios(sums[f"model {squares} (R, Q)"], enough))[:, counted])
+                    for name, squares in errors.items()
+                },
                 "accuracy": mean_of_counted(ratios(sums["model correct (R, Q)"], enough)[:, counted]),
             }
             return {name: {"model": six_digits(values)} for name, values in means.items()}
 
         return {
-            "loss": {
-                who: figures(sums[f"{who} nll (R, Q)"].sum(1), sums["galaxies (R)"]) for who in ("model", "saturated")
-            },
-            "questions": {
-                q.name: {
-                    "nll": {
-                        who: figures(sums[f"{who} nll (R, Q)"][:, i], asked[:, i]) for who in ("model", "saturated")
-                    },
-                    "rmse": {"model": figures(sums["model squares (R, Q)"][:, i], enough[:, i], root=True)},
-                    "accuracy": {"model": figures(sums["model correct (R, Q)"][:, i], enough[:, i])},
-                }
-                for i, q in enumerate(self.tree.questions)
-            },
+            "loss": {who: figures(sums[f"{who} nll (R, Q)"].sum(1), sums["galaxies (R)"]) for who in of_all},
+            "questions": {q.name: question(i) for i, q in enumerate(self.tree.questions)},
             "campaigns": {name: campaign(i, qs) for i, (name, qs) in enumerate(self.tree.campaigns.items())},
         }
+
+
+def _true_squares(sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The sums of squared errors against the true fractions: those against the observed ones above the oracle's."""
+    return {
+        f"{who} true {of}": np.maximum(sums[f"{who} {of}"] - sums[f"oracle {of}"], 0)
+        for of in ("squares", "squares (R, Q)")
+        for who in ("model", "baseline")
+        if f"oracle {of}" in sums and f"{who} {of}" in sums
+    }

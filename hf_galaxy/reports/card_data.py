@@ -14,7 +14,7 @@ from hf_galaxy.reports.target_report import report_of
 
 SPLIT = "test"
 NAMES = {
-    "nll": "negative log-likelihood", "rmse": "RMSE", "mae": "MAE", "r2": "R²",
+    "nll": "negative log-likelihood", "rmse": "RMSE", "true_rmse": "RMSE against the true fractions", "mae": "MAE", "r2": "R²",
     "standardised_mse": "mean squared error, in standard deviations of the training split",
 }  # fmt: skip
 HUB_METRICS = {"auc": "roc_auc", "r2": "r_squared"}  # names of the Hub that differ from ours
