@@ -198,7 +198,7 @@ def _endpoints(results: Path) -> None:
 
         Args:
             study: gz2_classes, gz2_votes, ceers or ceers_starts.
-            measure: error or nll in gz2_classes; excess or rmse in the others.
+            measure: error or nll in gz2_classes; in the others excess or rmse, or above_oracle or true_rmse if the oracle of votes was measured.
             question: a question of Galaxy Zoo in the records, such as bar-jwst; or all.
             architecture: a backbone of timm, such as resnet10t; empty: all of the study.
 

@@ -34,8 +34,8 @@ class LabelBudgetSettings:
     """Folder of the pilot's sweep: at least 3 subsets, better 4 or more, and 2 or 3 seeds."""
     target: float | None = None
     """The loss to be reached, in the units of the measure."""
-    measure: Literal["error", "nll", "excess", "rmse", "mse", "unexplained"] | None = None
-    """Of classes: error, the share of galaxies in a wrong class, or nll, the cross-entropy. Of votes: excess, the likelihood loss above the least possible, or rmse of the fractions. Of values: mse of all together, or for each value unexplained, the share of its variance that is not explained. By default error, where there is one."""
+    measure: Literal["error", "nll", "above_oracle", "true_rmse", "excess", "rmse", "mse", "unexplained"] | None = None
+    """Of classes: error, the share of galaxies in a wrong class, or nll, the cross-entropy. Of votes: above_oracle, the likelihood loss above that of the true vote fractions, or true_rmse, the error against these; of runs from before these were measured, excess, that above the least possible, or rmse. Of values: mse of all together, or for each value unexplained, the share of its variance that is not explained. By default error, where there is one."""
     question: str = ALL
     """A question (of votes) or a value, or all together."""
     dataset: str | None = None

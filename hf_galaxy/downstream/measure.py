@@ -13,6 +13,7 @@ from accelerate import Accelerator
 
 from hf_galaxy.downstream.benchmark import FULL, VALIDATIONS, Benchmark, BenchmarkCell
 from hf_galaxy.downstream.probe import probe
+from hf_galaxy.errors import BadInput
 from hf_galaxy.evaluation.bootstrap import six_digits
 from hf_galaxy.files import remove_left_beside, write_json
 from hf_galaxy.importing.dataset import open_dataset
@@ -53,6 +54,11 @@ class CellMeasurer:
             return False
         record, grid, chosen = measured
         figures = losses_of(record.results["test"], record.task)
+        if cell.task.measure not in figures:  # of votes with few galaxies
+            raise BadInput(
+                f"task {cell.task.name}: its {record.results['test']['galaxies']} test galaxies are too few for {cell.task.measure}; "
+                f"choose its measure among {', '.join(figures)}"
+            )
         galaxies = record.dataset["splits"]["train"]
         about = {
             "task": cell.task.name, "start": cell.start.name, "mode": cell.mode, "share": cell.share, "seed": cell.seed,

@@ -26,7 +26,7 @@ from hf_galaxy.evaluation.vote_sample import VoteSample
 from hf_galaxy.losses import multinomial_nll
 
 MOST = 20_000  # galaxies from whose votes it is estimated
-FEWEST = 50  # galaxies that were asked a question: with 20, simulated intervals of 90 % hold 72 to 89 %
+FEWEST = 50  # galaxies asked: with 20, simulated intervals of 90 % hold 77 to 87 % (docs/methods.md)
 PRIOR_DEVIATION = 3.0  # of a parameter of the mixture, a logarithm: what votes do not determine is within that
 
 

@@ -349,16 +349,19 @@ class VoteMetrics:
 
         def campaign(i: int, questions: Sequence[int]) -> dict:
             counted = [q for q in questions if sums["enough"][q]]
-            nll = sums["model nll (R, Q)"][:, questions].sum(1)
+            galaxies = sums["in_campaign (R, campaigns)"][:, i]
             means = {
-                "nll": ratios(nll, sums["in_campaign (R, campaigns)"][:, i]),
-                **{
-                    name: mean_of_counted(np.sqrt(ratios(sums[f"model {squares} (R, Q)"], enough))[:, counted])
-                    for name, squares in errors.items()
+                name: mean_of_counted(np.sqrt(ratios(sums[f"model {squares} (R, Q)"], enough))[:, counted])
+                for name, squares in errors.items()
+            } | {"accuracy": mean_of_counted(ratios(sums["model correct (R, Q)"], enough)[:, counted])}
+            return {
+                "nll": {
+                    who: figures(sums[f"{who} nll (R, Q)"][:, questions].sum(1), galaxies)
+                    for who in of_all
+                    if who != "saturated"
                 },
-                "accuracy": mean_of_counted(ratios(sums["model correct (R, Q)"], enough)[:, counted]),
+                **{name: {"model": six_digits(values)} for name, values in means.items()},
             }
-            return {name: {"model": six_digits(values)} for name, values in means.items()}
 
         return {
             "loss": {who: figures(sums[f"{who} nll (R, Q)"].sum(1), sums["galaxies (R)"]) for who in of_all},

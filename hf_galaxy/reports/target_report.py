@@ -38,7 +38,7 @@ class Loss:
         replicates: (R,) that of the model in the replicates of a bootstrap over galaxies; NaN where it is not defined.
         galaxies: that it was measured on.
         part: the question, value or label that it is of.
-        saturated: the least loss that any prediction can have, which is subtracted from it.
+        subtracted: the loss of a reference, such as the oracle of votes, that was subtracted from it.
     """
 
     measure: str
@@ -47,7 +47,7 @@ class Loss:
     replicates: np.ndarray
     galaxies: int
     part: str = ALL
-    saturated: float = 0.0
+    subtracted: float = 0.0
 
 
 class TargetReport:
@@ -237,10 +237,11 @@ def cells(figures: Results, replicates: Results, name: str) -> tuple[str, str]:
     The interval holds 90 % of the replicates.
     """
     value, drawn = figures[name]["model"], replicates.get(name, {}).get("model")
-    return _with_interval(value, drawn), number(figures[name]["baseline"])
+    return with_interval(value, drawn), number(figures[name]["baseline"])
 
 
-def _with_interval(value: float | None, replicates: Sequence[float | None] | None) -> str:
+def with_interval(value: float | None, replicates: Sequence[float | None] | None) -> str:
+    """A figure with the interval that holds 90 % of its replicates, if it has any."""
     drawn = [each for each in replicates or [] if each is not None]
     if value is None or not drawn:
         return number(value)

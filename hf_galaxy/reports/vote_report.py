@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from hf_galaxy.reports import charts
 from hf_galaxy.reports.measures import ALL
-from hf_galaxy.reports.target_report import Loss, Results, TargetReport, cells, loss_sentence, numbers
+from hf_galaxy.reports.target_report import Loss, Results, TargetReport, cells, loss_sentence, numbers, with_interval
 from hf_galaxy.reports.text import interval, number, table
 
 if TYPE_CHECKING:
     from hf_galaxy.reports.run_record import RunRecord
 
 MAIN = "90"  # the level, in per cent, whose coverage is compared with that before the calibration
+ABOVE = {"oracle": "above_oracle", "saturated": "excess"}  # the measure of a likelihood loss above that of a reference
 FEW = 100  # test galaxies below which the card warns of a figure
 
 
@@ -24,8 +27,8 @@ class VoteReport(TargetReport):
     """Votes: figures of all questions, of each campaign and of each question."""
 
     pipeline = "galaxy-morphology"
-    loss = "excess"
-    compared = ("loss", "rmse")
+    loss = "above_oracle"
+    measures = ("above_oracle", "true_rmse", "excess", "rmse")
     calibrated = True
 
     def names(self, record: RunRecord) -> str:
@@ -55,16 +58,11 @@ class VoteReport(TargetReport):
             if _is_dirichlet(record)
             else "constant fractions that maximise"
         )
-        least = record.results.get("test", {}).get("loss", {}).get("saturated")
-        floor = (
-            f" No prediction can have a loss below {number(least)} on the test split: this is the scatter of the volunteers."
-            if least is not None else ""
-        )  # fmt: skip
         return (
             "the best constant prediction: for the negative log-likelihood (nll, nats per galaxy asked; lower is better) the "
             f"{constant} the likelihood of the training votes, for the others the mean vote fractions of the training split. "
             "RMSE is the error of vote fractions between 0 and 1. Accuracy is the share of galaxies for which the answer with the "
-            f"most votes is predicted. The figures of a campaign are means of its questions.{floor}"
+            f"most votes is predicted. The figures of a campaign are means of its questions.{_references(record.results.get('test', {}))}"
         )
 
     def sections(self, record: RunRecord) -> list[tuple[str, str]]:
@@ -104,23 +102,25 @@ class VoteReport(TargetReport):
         return limits
 
     def table(self, results: Results) -> str:
-        """A table of campaigns, and one of questions."""
+        """A table of campaigns, and one of questions; both with the loss above the oracle's and the error against the true fractions, where these were measured."""
         replicates = results.get("bootstrap", {})
         rows = []
         for name, figures in results["campaigns"].items():
             own = replicates.get("campaigns", {}).get(name, {})
-            pairs = [cell for figure in ("nll", "rmse", "accuracy") for cell in cells(figures, own, figure)]
-            rows.append([name, figures["galaxies"], *pairs])
-        errors = ["RMSE", "baseline", "accuracy", "baseline"]
-        campaigns = table(["campaign: its questions", "galaxies", "nll, sum", "baseline", *errors], rows)
+            rows.append(
+                [name, figures["galaxies"], *_cells_of_nll(results, figures, own), *_cells_of_errors(figures, own)]
+            )
+        has_true = any("true_rmse" in figures for figures in results["campaigns"].values())
+        nll = ["baseline", *(["above the oracle"] if "oracle" in results["loss"] else [])]
+        errors = ["RMSE", "baseline", *(["against true fractions"] if has_true else []), "accuracy", "baseline"]
+        campaigns = table(["campaign: its questions", "galaxies", "nll, sum", *nll, *errors], rows)
         rows = []
         for name, figures in results["questions"].items():
             own = replicates.get("questions", {}).get(name, {})
-            asked = [figures["galaxies_asked"], *cells(figures, own, "nll")]
-            errors_of_it = [*cells(figures, own, "rmse"), *cells(figures, own, "accuracy")]
-            rows.append([name, *asked, figures["galaxies_with_enough_votes"], *errors_of_it])
-        header = ["question", "galaxies asked", "nll", "baseline", f"with >= {results['min_votes']} votes", *errors]
-        return f"{loss_sentence(results)}\n\n{campaigns}\n\n{table(header, rows)}"
+            asked = [figures["galaxies_asked"], *_cells_of_nll(results, figures, own)]
+            rows.append([name, *asked, figures["galaxies_with_enough_votes"], *_cells_of_errors(figures, own)])
+        header = ["question", "galaxies asked", "nll", *nll, f"with >= {results['min_votes']} votes", *errors]
+        return f"{_loss_sentence(results)}\n\n{campaigns}\n\n{table(header, rows)}"
 
     def header(self, results: Results) -> dict[str | None, Results]:
         """The figures of campaigns."""
@@ -136,23 +136,31 @@ class VoteReport(TargetReport):
         return part if len(results["campaigns"]) > 1 else None
 
     def study_losses(self, results: Results) -> list[Loss]:
-        """`excess` of all questions together; of each question, if it has galaxies, `excess` and `rmse`."""
+        """`above_oracle` of all questions together; of each question, if it has galaxies, `above_oracle` and `true_rmse`. Of records from before
+        the oracle was measured, `excess` and `rmse`; of a question with few galaxies, no likelihood."""
         drawn = results["bootstrap"]
-        losses = [_excess(results["loss"], drawn["loss"], results["galaxies"])]
+        reference = "oracle" if "oracle" in results["loss"] else "saturated"
+        losses = [_above(reference, results["loss"], drawn["loss"], results["galaxies"])]
         for question, figures in results["questions"].items():
             own, enough = drawn["questions"][question], figures["galaxies_with_enough_votes"]
-            if figures["galaxies_asked"]:
-                losses.append(_excess(figures["nll"], own["nll"], figures["galaxies_asked"], question))
+            if figures["galaxies_asked"] and reference in figures["nll"]:
+                losses.append(_above(reference, figures["nll"], own["nll"], figures["galaxies_asked"], question))
             if enough:
-                losses.append(self._loss("rmse", [figures], [own], enough, question))
+                error = "true_rmse" if "true_rmse" in figures else "rmse"
+                losses.append(self._loss(error, [figures], [own], enough, question))
         return losses
 
     def benchmark_losses(self, results: Results) -> dict[str, Loss]:
-        """`excess`, and `rmse`, the mean of the campaigns."""
+        """`above_oracle` and `excess`; `true_rmse` and `rmse`, means of the campaigns. What was not measured is left out."""
         drawn, galaxies = results["bootstrap"], results["galaxies"]
         own, replicates = (list(each["campaigns"].values()) for each in (results, drawn))
-        excess = _excess(results["loss"], drawn["loss"], galaxies)
-        return {"excess": excess, "rmse": self._loss("rmse", own, replicates, galaxies)}
+        losses = [_above(name, results["loss"], drawn["loss"], galaxies) for name in ABOVE if name in results["loss"]]
+        losses += [
+            self._loss(name, own, replicates, galaxies)
+            for name in ("true_rmse", "rmse")
+            if all(name in figures for figures in own)
+        ]
+        return {loss.measure: loss for loss in losses}
 
     def calibration_text(self, calibration: Results) -> str:
         text = (
@@ -281,11 +289,56 @@ def in_volunteers(worth: Results, short: bool = False) -> str:
     return form(worth["value"]) if short or worth["low"] == worth["high"] else interval(worth, form)
 
 
-def _excess(nll: Results, replicates: Results, galaxies: int, part: str = ALL) -> Loss:
-    """The negative log-likelihood above the least that any prediction can have."""
-    least = nll["saturated"]
-    drawn = numbers(replicates["model"]) - numbers(replicates["saturated"])
-    return Loss("excess", nll["model"] - least, nll["baseline"] - least, drawn, galaxies, part, least)
+def _above(reference: str, nll: Results, replicates: Results, galaxies: int, part: str = ALL) -> Loss:
+    """The negative log-likelihood above that of a reference."""
+    least = nll[reference]
+    drawn = numbers(replicates["model"]) - numbers(replicates[reference])
+    return Loss(ABOVE[reference], nll["model"] - least, nll["baseline"] - least, drawn, galaxies, part, least)
+
+
+def _references(results: Results) -> str:
+    """What the loss of the model can be compared with, in words."""
+    loss = results.get("loss", {})
+    if "saturated" not in loss:
+        return ""
+    least = f" No prediction can have a loss below {number(loss['saturated'])} on the test split, and only one that knew the votes would have it;"
+    if "oracle" not in loss:
+        return f"{least} that of the true vote fractions is higher, and was not measured."
+    return (
+        f"{least} one that knew the true vote fractions of each galaxy would have about {number(loss['oracle'])}. This oracle is estimated from the "
+        "votes alone. What lies above it could be learnt, as far as pictures show it; the rest is which volunteers were asked. "
+        "The RMSE against true fractions is without their scatter."
+    )
+
+
+def _cells_of_nll(results: Results, figures: Results, replicates: Results) -> tuple[str, ...]:
+    """The likelihood beside the baseline, and that above the oracle where there is one."""
+    pair = cells(figures, replicates, "nll")
+    if "oracle" not in results["loss"]:
+        return pair
+    return (*pair, _above_oracle(figures["nll"], replicates.get("nll", {})) or "too few galaxies")
+
+
+def _cells_of_errors(figures: Results, replicates: Results) -> list[str]:
+    true = [cells(figures, replicates, "true_rmse")[0]] if "true_rmse" in figures else []
+    return [*cells(figures, replicates, "rmse"), *true, *cells(figures, replicates, "accuracy")]
+
+
+def _above_oracle(nll: Results, replicates: Results) -> str | None:
+    """The loss above the oracle's, with the interval of their difference where it was measured in replicates."""
+    if "oracle" not in nll:
+        return None
+    drawn = numbers(replicates["model"]) - numbers(replicates["oracle"]) if "oracle" in replicates else np.empty(0)
+    return with_interval(nll["model"] - nll["oracle"], drawn[np.isfinite(drawn)].tolist())
+
+
+def _loss_sentence(results: Results) -> str:
+    sentence = loss_sentence(results)
+    above = _above_oracle(results["loss"], results.get("bootstrap", {}).get("loss", {}))
+    if above is None:
+        return sentence
+    baseline = results["loss"]["baseline"] - results["loss"]["oracle"]
+    return f"{sentence} Above that of the true vote fractions: {above}, baseline {number(baseline)}."
 
 
 def _places_before(calibration: Results) -> list[float]:

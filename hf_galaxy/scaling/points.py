@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,19 +69,19 @@ def points_of(records: Mapping[str, RunRecord]) -> pd.DataFrame:
     `flops` (of one picture); `galaxies` (of the training set), `seed`, `epochs` (up to the best validation), `seconds`; `converged`,
     `length_epochs`, `length_losses` (`convergence_of`); `figure`
     (a question, or "all"), `measure`; `loss`, `baseline`, `test_galaxies`; `replicates`, (R,) the loss in the replicates of a
-    bootstrap over test galaxies; `saturated`, which is 0 except for `excess`.
+    bootstrap over test galaxies; `subtracted`, the loss of a reference above which `loss` is, such as of the oracle of votes; 0 for most measures.
 
-    The measures are those of `TargetReport.study_losses`. `excess` is the negative log-likelihood per galaxy asked above `saturated`,
-    the least that any prediction can have (`vote_metrics.VoteMetrics`).
+    The measures are those of `TargetReport.study_losses`.
 
     Raises:
         BadInput: a run was measured without a bootstrap, two runs have the same galaxies and seed, runs of one backbone
-            differ in more than `VARIED`, or runs on one dataset differ in their fold.
+            differ in more than `VARIED`, or runs on one dataset differ in their fold, or in what their losses are above.
     """
     import pandas as pd
 
     _check_comparable(records)
     rows = [row for name, record in records.items() for row in _rows(name, record)]
+    _check_references(rows)
     # A figure without a galaxy in some replicate has too few test galaxies to be measured.
     if not (rows := [row for row in rows if np.isfinite(row["replicates"]).all()]):
         raise BadInput("the test split of these runs has too few galaxies for any measure")
@@ -124,6 +124,19 @@ def _check_beside(
         raise BadInput(f"{other} and {name} differ in --{option}; make a study of each, from a folder of its own")
 
 
+def _check_references(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse runs on votes that were measured beside the oracle together with runs from before that was measured."""
+    runs: dict[str, dict[str, str]] = {}
+    for row in rows:
+        runs.setdefault(row["dataset"], {}).setdefault(row["measure"], row["run"])
+    for of_dataset in runs.values():
+        if {"above_oracle", "excess"} <= of_dataset.keys():
+            raise BadInput(
+                f"{of_dataset['excess']}: lacks the loss of the true vote fractions, above which the loss of {of_dataset['above_oracle']} is measured; "
+                "measure it again with hf-galaxy evaluate --run"
+            )
+
+
 def save_points(points: pd.DataFrame, file: Path) -> None:
     """Write the table as Parquet, replicates in single precision, whole or not at all."""
     replicates = [values.astype(np.float32) for values in points["replicates"]]
@@ -150,6 +163,7 @@ def load_points(file: Path) -> pd.DataFrame:
         raise BadInput(f"{file}: cannot be read as Parquet ({error})") from error
     if missing := {*SERIES, "backbone", "galaxies", "seed", "loss", "replicates"} - set(points.columns):
         raise BadInput(f"{file}: is no table of measured points; it lacks the columns {', '.join(sorted(missing))}")
+    points = points.rename(columns={"saturated": "subtracted"})  # its name before the oracle was measured
     return with_convergence(points).assign(replicates=[np.asarray(values, float) for values in points["replicates"]])
 
 
@@ -186,7 +200,7 @@ def _rows(name: str, record: RunRecord) -> list[dict[str, Any]]:
     return [
         about
         | {
-            "figure": loss.part, "measure": loss.measure, "loss": loss.model, "baseline": loss.baseline, "saturated": loss.saturated,
+            "figure": loss.part, "measure": loss.measure, "loss": loss.model, "baseline": loss.baseline, "subtracted": loss.subtracted,
             "test_galaxies": loss.galaxies, "replicates": loss.replicates,
         }
         for loss in losses

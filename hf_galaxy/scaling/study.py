@@ -67,7 +67,7 @@ def study_of(points: pd.DataFrame) -> dict[str, Any]:
 def _law(series: pd.DataFrame, about: dict[str, Any]) -> dict[str, Any]:
     series = series.sort_values(["galaxies", "seed"])
     last = series.iloc[-1]  # the baseline is that of the most galaxies
-    about |= {key: _plain(last[key]) for key in ("family", "parameters", "baseline", "saturated", "test_galaxies")}
+    about |= {key: _plain(last[key]) for key in ("family", "parameters", "baseline", "subtracted", "test_galaxies")}
     parts = [(size, part) for size, part in series.groupby("galaxies")]
     fitted = {name: _fitted(series, floor) for name, floor in (("law", True), ("plain", False))}
     return about | {

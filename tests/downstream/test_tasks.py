@@ -57,7 +57,10 @@ def test_a_few_lines_are_a_task(tmp_path):
             '[a]\ndataset = "x"\ntask = "boxes"\n',
             "'boxes' has the wrong type; give one of 'votes', 'classes', 'values'",
         ),
-        ('[a]\ndataset = "x"\nmeasure = "error"\n', "measure = 'error' is none of excess, rmse"),
+        (
+            '[a]\ndataset = "x"\nmeasure = "error"\n',
+            "measure = 'error' is none of above_oracle, true_rmse, excess, rmse",
+        ),
         ('[a]\ndataset = "x"\ntask = "votes"\nlabel = "bar"\n', "--label: is for --task classes"),
         ('[a]\ndataset = "x"\nlabel = "bar"\nvalues = ["z"]\n', r"\[a\]: --label and --values: each names a target"),
         ("[a\n", "cannot be read"),

@@ -23,6 +23,7 @@ from hf_galaxy.losses import dirichlet_multinomial_nll, expected_fractions
 from hf_galaxy.reports import card_data, model_card, run_figures
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.reports.target_report import report_of
+from hf_galaxy.reports.text import interval, number
 from hf_galaxy.reports.vote_report import in_volunteers
 
 TREE = load_tree("gz_rings")
@@ -149,6 +150,34 @@ def test_limits_name_questions_of_which_little_is_known():
     better = record()
     better.results["test"]["questions"]["ring"]["nll"] |= {"model": 1.0, "baseline": 1.5}
     assert "no better than the constant for" not in model_card.model_card(better)
+
+
+def test_a_card_says_how_far_the_loss_is_above_that_of_the_true_fractions():
+    ours = record()
+    results, drawn = ours.results["test"], ours.results["test"]["bootstrap"]
+    text = model_card.model_card(ours)
+    above = results["loss"]["model"] - results["loss"]["oracle"]
+    low, high = np.quantile(np.subtract(drawn["loss"]["model"], drawn["loss"]["oracle"]), (0.05, 0.95))
+    assert low < above < high
+    cell = interval({"value": above, "low": low, "high": high}).replace(" ", "\xa0")
+    assert f"Above that of the true vote fractions: {cell}, baseline" in text
+    assert f"would have about {number(results['loss']['oracle'])}." in text
+    rows = [line for line in text.splitlines() if line.startswith(("| gz_rings |", "| ring |"))]
+    nll = results["campaigns"]["gz_rings"]["nll"]
+    assert f"| {number(nll['baseline'])} | {number(nll['model'] - nll['oracle'])}\xa0[" in rows[0]
+    assert "| too few galaxies |" in rows[1], "with votes"
+    assert "| above the oracle |" in text
+    assert "| against true fractions |" in text
+    # Before it was measured.
+    del results["loss"]["oracle"]
+    for of in (results, drawn):
+        for part in (*of["campaigns"].values(), *of["questions"].values()):
+            part["nll"].pop("oracle", None)
+            part.pop("true_rmse")
+    earlier = model_card.model_card(ours)
+    assert "that of the true vote fractions is higher, and was not measured." in earlier
+    assert "oracle" not in earlier
+    assert "true fractions |" not in earlier
 
 
 def test_a_class_has_its_recall_and_its_precision():

@@ -14,7 +14,7 @@ from huggingface_hub import DatasetCard
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.reports import model_card
-from hf_galaxy.reports.measures import ALL
+from hf_galaxy.reports.measures import ALL, MEASURES
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.scaling.page import MADE, claims, study_page
 from hf_galaxy.scaling.points import family_of, load_points, points_of, records_in, save_points
@@ -41,14 +41,53 @@ def test_points_are_what_the_runs_measured():
     nll = record.results["test"]["questions"]["easy"]["nll"]
     again = record.results["test"]["bootstrap"]["questions"]["easy"]["nll"]
     row = own.loc["easy", "excess"]
-    assert row["loss"] + row["saturated"] == pytest.approx(nll["model"])
-    assert row["baseline"] + row["saturated"] == pytest.approx(nll["baseline"])
+    assert row["loss"] + row["subtracted"] == pytest.approx(nll["model"])
+    assert row["baseline"] + row["subtracted"] == pytest.approx(nll["baseline"])
     np.testing.assert_allclose(row["replicates"], np.subtract(again["model"], again["saturated"]))
     assert own.loc["easy", "rmse"]["loss"] == record.results["test"]["questions"]["easy"]["rmse"]["model"]
     assert row[["galaxies", "parameters", "seed", "start", "family"]].tolist() == [300, 1000, 1, "random", "resnet"]
     classes = points_of(classed_records(sizes=SIZES[:1], seeds=(1,)))
     assert set(classes["measure"]) == {"nll", "error"}
     assert family_of("test_resnet") == family_of("resnet50") == "resnet" != family_of("convnext_atto")
+
+
+def with_oracle(record):
+    """The record, with the loss of the true fractions 0.2 above the saturated one of all and of "easy"; "rare" has too few galaxies."""
+    test = record.results["test"]
+    for figures, again in (
+        (test["loss"], test["bootstrap"]["loss"]),
+        (test["questions"]["easy"]["nll"], test["bootstrap"]["questions"]["easy"]["nll"]),
+    ):
+        figures["oracle"] = figures["saturated"] + 0.2
+        again["oracle"] = [each + 0.2 for each in again["saturated"]]
+    for of in (test, test["bootstrap"]):
+        of["questions"]["easy"]["true_rmse"] = {"model": of["questions"]["easy"]["rmse"]["model"], "baseline": 0.3}
+    return record
+
+
+def test_losses_of_votes_are_above_those_of_the_oracle_where_it_was_measured(tmp_path):
+    records = voted_records(questions=("easy", "rare"), sizes=SIZES[:2], seeds=(1,), backbones={"resnet10t": 1000})
+    before, (one, other) = points_of(records).set_index(["run", "figure", "measure"]), records
+    with_oracle(records[one])
+    with pytest.raises(
+        BadInput, match=f"{other}: lacks the loss of the true vote fractions, .* {one} .* evaluate --run"
+    ):
+        points_of(records)
+    with_oracle(records[other])
+    points = points_of(records)
+    measures = {figure: set(part["measure"]) for figure, part in points.groupby("figure")}
+    assert measures == {ALL: {"above_oracle"}, "easy": {"above_oracle", "true_rmse"}, "rare": {"rmse"}}
+    assert set(points["measure"]) <= MEASURES.keys()
+    now = points.set_index(["run", "figure", "measure"])
+    for figure in (ALL, "easy"):
+        row, earlier = now.loc[one, figure, "above_oracle"], before.loc[one, figure, "excess"]
+        for name in ("loss", "baseline"):
+            assert row[name] == pytest.approx(earlier[name] - 0.2)
+            assert row[name] + row["subtracted"] == pytest.approx(earlier[name] + earlier["subtracted"])
+        np.testing.assert_allclose(row["replicates"], earlier["replicates"] - 0.2)
+    # A table that was saved before has another name for what is subtracted.
+    save_points(points.rename(columns={"subtracted": "saturated"}), tmp_path / "points.parquet")
+    assert load_points(tmp_path / "points.parquet")["subtracted"].tolist() == points["subtracted"].tolist()
 
 
 def test_points_of_runs_that_learnt_values():
@@ -228,6 +267,17 @@ def test_the_page_is_a_function_of_the_study_and_a_card_for_the_hub(study, tmp_p
     falls, *_ = claims(study)
     for measure in ("excess", "rmse"):
         assert f"{measure}: of 9 laws of a backbone on a question, 9 fall with more galaxies" in falls["result"]
+
+
+def test_the_page_says_what_a_loss_of_votes_is_above(study):
+    page = study_page(study, "T", {}, "x")
+    assert "knows the votes (the saturated likelihood)" in page
+    assert "knew the true vote fractions" not in page
+    anchored = json.loads(json.dumps(study).replace('"excess"', '"above_oracle"').replace('"rmse"', '"true_rmse"'))
+    page = study_page(anchored, "T", {}, "x")
+    assert "A model that knew the true vote fractions of every galaxy" in page
+    assert "### above_oracle: likelihood loss above that of the true vote fractions" in page
+    assert "saturated" not in page
 
 
 def test_comparisons_stand_beside_the_number_that_chance_would_give(study):
