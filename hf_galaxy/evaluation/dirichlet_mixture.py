@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import digamma, gammaln, log_softmax, softmax
 
-COMPONENTS = 4  # at most
+COMPONENTS, GALAXIES_OF_ONE = 4, 10  # at most so many, and galaxies for each
 STEPS, STEPS_OF_START = 200, 5  # of L-BFGS, and those after which the best of several starts is chosen
 TOLERANCE = 1e-7  # relative, of the likelihood
 # Votes that vary no more than by counting would send concentrations to infinity; unanimous ones, to 0. The ends of their logarithms, of b and c.
@@ -45,7 +45,7 @@ class DirichletMixture:
         likelihood = _Likelihood(votes, times)
         shares = times @ votes / (times @ votes).sum()
         best = likelihood.maximum(DirichletMixture((shares * len(shares) + 0.01)[None], np.zeros(1), np.zeros(1)))
-        while len(best[1].offsets) < COMPONENTS:
+        while len(best[1].offsets) < min(COMPONENTS, times.sum() // GALAXIES_OF_ONE):
             tried = [likelihood.maximum(start, STEPS_OF_START) for start in best[1]._divided(votes, times)]
             more = likelihood.maximum(min(tried, key=lambda each: each[0])[1])
             if more[0] >= best[0]:

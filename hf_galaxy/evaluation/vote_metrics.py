@@ -93,7 +93,7 @@ class VoteMetrics:
             self._add("enough (R, Q)", times @ (totals >= self.min_votes).to(precise))
             self._add("saturated nll (R, Q)", times @ saturated.to(precise))
             self._add("in_campaign (R, campaigns)", times @ (in_campaign > 0).to(precise))
-            self.sample.add(batch["keys"], votes)
+            self.sample.add(batch["keys"].cpu().numpy(), votes.cpu().numpy())
             if self.min_votes > 1:
                 self._add_scatter(votes, totals, times)
             self._compare_fractions(votes, totals, outputs.fractions.to(precise))
@@ -225,7 +225,6 @@ class VoteMetrics:
     def cpu(self) -> Self:
         """Move the sums off the device, to be sent to other processes."""
         self.sums = {name: values.cpu() for name, values in self.sums.items()}
-        self.sample = self.sample.cpu()
         self.baseline = self.baseline.to("cpu")
         return self
 

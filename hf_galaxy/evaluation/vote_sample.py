@@ -1,9 +1,6 @@
 """The votes of a random sample of galaxies, which can be collected in batches and by several processes. Legend: B galaxies, A answers."""
 
-from typing import Self
-
 import numpy as np
-import torch
 
 
 class VoteSample:
@@ -11,21 +8,16 @@ class VoteSample:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.parts: list[tuple[torch.Tensor, torch.Tensor]] = []  # keys and votes
+        self.parts: list[tuple[np.ndarray, np.ndarray]] = []  # keys and votes
         self.size = 0
 
-    def add(self, keys: torch.Tensor, votes: torch.Tensor) -> None:
+    def add(self, keys: np.ndarray, votes: np.ndarray) -> None:
         """Add keys (B,) and votes (B, A)."""
-        self.parts.append((keys, votes.to(torch.int32)))
+        # Copies, as the arrays of a batch may be in memory that is shared with the process that read it.
+        self.parts.append((keys.astype(np.int64), votes.astype(np.int32)))
         self.size += len(keys)
         if self.size > 2 * self.most:
             self._choose()
-
-    def cpu(self) -> Self:
-        """Move it off the device, to be sent to other processes."""
-        self._choose()
-        self.parts = [(keys.cpu(), votes.cpu()) for keys, votes in self.parts]
-        return self
 
     def __add__(self, other: "VoteSample") -> "VoteSample":
         joined = VoteSample(self.most)
@@ -35,14 +27,12 @@ class VoteSample:
 
     def galaxies(self) -> tuple[np.ndarray, np.ndarray]:
         """(B,) keys, in their order, and (B, A) votes, the same however they were collected."""
-        self._choose()
         if not self.parts:
             return np.empty(0, np.int64), np.empty((0, 0), np.int32)
-        ((keys, votes),) = self.parts
-        return keys.cpu().numpy(), votes.cpu().numpy()
+        self._choose()
+        return self.parts[0]
 
     def _choose(self) -> None:
-        if self.parts:
-            keys, votes = (torch.cat(each) for each in zip(*self.parts, strict=True))
-            chosen = keys.argsort(stable=True)[: self.most]
-            self.parts, self.size = [(keys[chosen], votes[chosen])], len(chosen)
+        keys, votes = (np.concatenate(each) for each in zip(*self.parts, strict=True))
+        chosen = keys.argsort(kind="stable")[: self.most]
+        self.parts, self.size = [(keys[chosen], votes[chosen])], len(chosen)

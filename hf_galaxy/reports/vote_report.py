@@ -326,7 +326,7 @@ def _cells_of_errors(figures: Results, replicates: Results) -> list[str]:
 
 def _above_oracle(nll: Results, replicates: Results) -> str | None:
     """The loss above the oracle's, with the interval of their difference where it was measured in replicates."""
-    if "oracle" not in nll:
+    if nll.get("oracle") is None:
         return None
     drawn = numbers(replicates["model"]) - numbers(replicates["oracle"]) if "oracle" in replicates else np.empty(0)
     return with_interval(nll["model"] - nll["oracle"], drawn[np.isfinite(drawn)].tolist())

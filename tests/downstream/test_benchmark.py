@@ -132,6 +132,16 @@ def test_two_starts_share_galaxies_folds_and_replicates(measured):
         assert {len(figure["replicates"]) for figure in own} == {200}
 
 
+def test_votes_of_too_few_galaxies_for_the_oracle_need_another_measure(measured):
+    benchmark, cells = measured
+    task = dataclasses.replace(benchmark.tasks["votes"], measure="above_oracle")
+    other = dataclasses.replace(benchmark, tasks={"votes": task})
+    cell = next(cell for cell in other.cells() if cell.mode == "linear" and cell.start.name == "random")
+    galaxies = cells["votes", "linear", 1, "random"]["test_galaxies"]
+    with pytest.raises(BadInput, match=f"its {galaxies} test galaxies are too few for above_oracle; .* excess, rmse"):
+        CellMeasurer(other).measure(cell)
+
+
 def test_a_linear_probe_is_the_logistic_regression_of_the_galaxies_of_its_fold_and_share(measured):
     benchmark, cells = measured
     cell = b.BenchmarkCell(benchmark.tasks["kind"], benchmark.starts["votes"], "linear", 0.5, 2, benchmark.out)

@@ -168,6 +168,11 @@ def test_a_card_says_how_far_the_loss_is_above_that_of_the_true_fractions():
     assert "| too few galaxies |" in rows[1], "with votes"
     assert "| above the oracle |" in text
     assert "| against true fractions |" in text
+    nowhere = {
+        figure: dict.fromkeys(pair) for figure, pair in results["campaigns"]["gz_rings"].items() if figure != "galaxies"
+    }
+    table = report_of(ours).table(results | {"campaigns": {"of no galaxy": nowhere | {"galaxies": 0}}})
+    assert "| of no galaxy | 0 | not measured | not measured | too few galaxies |" in table
     # Before it was measured.
     del results["loss"]["oracle"]
     for of in (results, drawn):
