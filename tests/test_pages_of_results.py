@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from scipy.stats import linregress
 
+from hf_galaxy.downstream.cell_files import read_about, read_cells
 from hf_galaxy.downstream.figures import figures_of as benchmark_figures
 from hf_galaxy.downstream.page import benchmark_page
-from hf_galaxy.downstream.results import read_about, read_cells, results_of
+from hf_galaxy.downstream.results import results_of
 from hf_galaxy.reports.records_file import read_records
 from hf_galaxy.scaling.figures import figures_of
 from hf_galaxy.scaling.label_budget import budget_of, series_of

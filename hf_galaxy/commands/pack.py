@@ -27,7 +27,7 @@ class PackRecords:
 
 
 def main(settings: PackRecords) -> None:
-    from hf_galaxy.downstream.results import CELLS
+    from hf_galaxy.downstream.cell_files import CELLS
     from hf_galaxy.reports.records_file import FILE, changing
     from hf_galaxy.reports.run_record import FILE as RUN
     from hf_galaxy.reports.run_record import RunRecord

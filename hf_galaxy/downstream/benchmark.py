@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hf_galaxy.command_line import typed
-from hf_galaxy.downstream.results import ABOUT, CELLS
+from hf_galaxy.downstream.cell_files import ABOUT, CELLS
 from hf_galaxy.downstream.tasks import Task
 from hf_galaxy.errors import BadInput
 from hf_galaxy.files import remove_left_beside, write_json
@@ -270,6 +270,8 @@ def _names(parts: Iterable[Any]) -> set[str]:
 # A benchmark may be extended by more of these, beside tasks and starts; the second group may change; all else stays.
 MAY_BE_EXTENDED = ("modes", "shares", "seeds")
 MAY_CHANGE = ("title", "command")
+# Of a task: its cells hold all measures.
+OF_THE_PAGE = ("title", "note", "measure")
 
 
 def begin(benchmark: Benchmark, checked: dict[str, bool]) -> None:
@@ -291,14 +293,25 @@ def begin(benchmark: Benchmark, checked: dict[str, bool]) -> None:
         write_json(file, about)
 
 
+def _fixed(fields: dict[str, Any]) -> dict[str, Any]:
+    """What makes a task or a start another one."""
+    return {key: value for key, value in fields.items() if key not in OF_THE_PAGE}
+
+
 def _extended(earlier: dict[str, Any], about: dict[str, Any], file: Path) -> dict[str, Any]:
     """The earlier description with the tasks, starts, modes, shares and seeds of the other one added; BadInput as `begin`."""
     extended = {}
     for name, value in about.items():
         before, changed = earlier[name], []
         if name in ("tasks", "starts"):
-            changed = [key for key, fields in value.items() if not fields.items() <= before.get(key, fields).items()]
-            value = before | value
+            changed = [
+                key
+                for key, fields in value.items()
+                if not _fixed(fields).items() <= _fixed(before.get(key, fields)).items()
+            ]
+            value = before | {
+                key: value[key] for key in value if key not in before
+            }  # its cells may lack another measure
         elif name in MAY_BE_EXTENDED:
             value = before + [each for each in value if each not in before]
         elif name not in MAY_CHANGE and value != before:

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from hf_galaxy.downstream.forest_figure import reduction_figure
 from hf_galaxy.downstream.looks import MODE_TITLES, Look, groups_of, looks_of, share_name
-from hf_galaxy.downstream.results import FULL, LINEAR
+from hf_galaxy.downstream.results import FULL, LINEAR, headline_averages
 from hf_galaxy.reports.charts import (
     COLUMNS,
     GREY,
@@ -30,7 +30,7 @@ from hf_galaxy.reports.charts import (
     png,
     style,
 )
-from hf_galaxy.reports.text import interval, truncated
+from hf_galaxy.reports.text import truncated
 
 KINDS = ("labels-", "reductions-", "linear-against-full")  # beginnings of the names of figures
 STEP = 1.03  # factor between markers of the same number of galaxies, or their intervals would hide each other
@@ -54,7 +54,7 @@ def figures_of(results: dict[str, Any], about: dict[str, Any]) -> list[Figure]:
                 figures.append(_label_figure(mode, means, about, looks))
         for mode in about["modes"]:
             rows = [each for each in results["reductions"] if each["main"] and each["mode"] == mode]
-            averages = [each for each in results["averages"] if each["mode"] == mode]
+            averages = [each for each in headline_averages(results) if each["mode"] == mode]
             if rows := [row for row in rows if row["value"] is not None]:
                 figures.append(reduction_figure(mode, rows, averages, about, looks))
         if pairs := _pairs(results):
@@ -80,8 +80,8 @@ def _legend(looks: dict[str, Look], starts: set[str]) -> list[Line2D]:
 def _label_figure(mode: str, means: list[Row], about: dict[str, Any], looks: dict[str, Look]) -> Figure:
     tasks = groups_of(means, "task")
     figure, panels = _panels(len(tasks), 2.75)
-    rows, words = [], []
-    for axes, (task, own) in zip(panels, tasks.items(), strict=True):
+    rows = []
+    for axes, own in zip(panels, tasks.values(), strict=True):
         starts = groups_of(own, "start")
         for start, points in starts.items():
             color, marker, line, _ = looks[start]
@@ -112,18 +112,14 @@ def _label_figure(mode: str, means: list[Row], about: dict[str, Any], looks: dic
         log_axis(axes.yaxis, low, high)
         if baseline:
             draw_level(axes, baseline, "baseline", "-.", right=True)
-        most = [point for point in own if point["share"] == max(each["share"] for each in own)]
-        best = min(most, key=lambda point: point["value"])
-        words.append(f"{task}: least with {best['galaxies']:,} galaxies from {best['start']}, {interval(best)}.")
     label_axes(
         figure, panels, [_task_title(about, task) for task in tasks], "training galaxies", "loss on test galaxies"
     )
     handles = _legend(looks, {each["start"] for each in means})
     handles.append(handle("mean of seeds, 90 %; moved sideways slightly", GREY, marker="|", ms=9))
     title = f"Loss against training galaxies: {MODE_TITLES.get(mode, mode)}"
-    return Figure(
-        f"labels-{mode}", png(figure, title, handles), csv_text(rows), f"{title}, both logarithmic. {' '.join(words)}"
-    )
+    alt = f"{title}, both logarithmic: a panel for each of {len(tasks)} tasks, a curve for each start."
+    return Figure(f"labels-{mode}", png(figure, title, handles), csv_text(rows), alt)
 
 
 def _loss_limits(points: list[Row]) -> tuple[float, float, float | None]:
@@ -163,8 +159,8 @@ def _pairs(results: dict[str, Any]) -> list[Row]:
 def _linear_figure(pairs: list[Row], about: dict[str, Any], looks: dict[str, Look]) -> Figure:
     tasks = groups_of(pairs, "task")
     figure, panels = _panels(len(tasks), 3.3)
-    rows, words = [], []
-    for axes, (task, own) in zip(panels, tasks.items(), strict=True):
+    rows = []
+    for axes, own in zip(panels, tasks.values(), strict=True):
         values = [each["value"] for pair in own for each in pair["modes"].values()]
         low, high = limits(values)
         ends = [each[end] for pair in own for each in pair["modes"].values() for end in ("low", "high")]
@@ -183,7 +179,6 @@ def _linear_figure(pairs: list[Row], about: dict[str, Any], looks: dict[str, Loo
             ratio = pair["ratio"]
             row |= {"ratio": ratio["value"], "ratio_low": ratio["low"], "ratio_high": ratio["high"]}
             rows.append(row)
-            words.append(f"{task}, {pair['start']}: {interval(ratio)}.")
         axes.plot([low, high], [low, high], "--", color=GREY, lw=1, zorder=1)
         for axis in (axes.xaxis, axes.yaxis):
             log_axis(axis, low, high)
@@ -202,7 +197,11 @@ def _linear_figure(pairs: list[Row], about: dict[str, Any], looks: dict[str, Loo
     ]
     handles.append(handle("equal: above it the linear probe is worse", GREY, ls="--", lw=1))
     title = f"Linear probe against full finetuning, with {share_name(pairs[0]['share'])}"
-    alt = f"{title}: loss of the first over loss of the second. {' '.join(words)}"
+    counts = {error: sum(pair["ratio"]["error"] == error for pair in pairs) for error in ("more", "less")}
+    alt = (
+        f"{title}: a panel for each of {len(tasks)} tasks, a point for each start. Of {len(pairs)} probes {counts['more']} have more error than "
+        f"finetuning at 90 %, {counts['less']} less."
+    )
     return Figure("linear-against-full", png(figure, title, handles), csv_text(rows), alt)
 
 

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from hf_galaxy.downstream.families import FAMILIES, HEADLINE
 from hf_galaxy.downstream.label_efficiency import FEWER
-from hf_galaxy.downstream.results import FULL, LINEAR, with_most_labels
+from hf_galaxy.downstream.results import FULL, LINEAR, headline_averages, with_most_labels
 from hf_galaxy.reports.text import interval, percent
 
 PAPER = "31 %"  # huggingface.co/papers/2404.02973, abstract: the mean of five other tasks
@@ -26,8 +27,11 @@ def key_findings(results: dict[str, Any], about: dict[str, Any]) -> list[str]:
     modes = about["modes"]
     best = [best_start(results, about, mode) for mode in modes]
     claims = [
+        scope(results, about),
         *best,
+        *(other_measures(results, about, mode) for mode in modes),
         paper_value() if any(best) else None,
+        *(no_better_than_constant(results, about, mode) for mode in modes),
         *(comparisons(results, about, mode) for mode in modes),
         *(losing_starts(results, about, mode) for mode in modes),
         linear_probes(results, about),
@@ -36,14 +40,38 @@ def key_findings(results: dict[str, Any], about: dict[str, Any]) -> list[str]:
     return [claim for claim in claims if claim]
 
 
-def best_start(results: dict[str, Any], about: dict[str, Any], mode: str) -> str | None:
-    """The galaxy start with the largest average reduction at all labels, among those measured on the most tasks."""
+def scope(results: dict[str, Any], about: dict[str, Any]) -> str | None:
+    """Whether the intervals contain the variance of pretraining."""
+    numbers = {
+        about["starts"][name]["title"]: number
+        for name, number in results["data"]["pretrainings"].items()
+        if about["starts"][name]["weights"] is not None
+    }
+    once = [title for title, number in numbers.items() if number == 1]
+    several = [f"{title} ({number})" for title, number in numbers.items() if number > 1]
+    if not numbers:
+        return None
+    if not several:
+        return (
+            "**Each start is one set of weights, from one pretraining. The intervals are of these weights: they do not say how another "
+            "pretraining by the same recipe would do.**"
+        )
+    text = f"**The intervals contain the variance of pretraining for the starts with several pretrainings: {', '.join(several)}.**"
+    return f"{text} Those of one set of weights hold for these weights alone: {', '.join(once)}." if once else text
+
+
+def _best(results: dict[str, Any], about: dict[str, Any], mode: str) -> dict[str, Any] | None:
+    """The average of the galaxy start with the largest at all labels, among those measured on the most tasks."""
     rows = [row for row in _averages(results, about, mode) if about["starts"][row["start"]]["galaxies"]]
     most = max((len(row["tasks"]) for row in rows), default=0)
-    rows = [row for row in rows if len(row["tasks"]) == most > 1]
-    if not rows:
+    return max((row for row in rows if len(row["tasks"]) == most > 1), key=lambda row: row["value"], default=None)
+
+
+def best_start(results: dict[str, Any], about: dict[str, Any], mode: str) -> str | None:
+    """The best galaxy start."""
+    best = _best(results, about, mode)
+    if best is None:
         return None
-    best = max(rows, key=lambda row: row["value"])
     verb, comma = ("cuts", "") if best["value"] > 0 else ("does NOT cut", ",")
     return (
         f"**With all labels and {MODE_NAMES[mode]}, the best galaxy start, {about['starts'][best['start']]['title']}, {verb} the error of "
@@ -52,12 +80,47 @@ def best_start(results: dict[str, Any], about: dict[str, Any], mode: str) -> str
     )
 
 
+def other_measures(results: dict[str, Any], about: dict[str, Any], mode: str) -> str | None:
+    """How the reduction of the best start depends on the measure."""
+    best = _best(results, about, mode)
+    if best is None:
+        return None
+    own = {"start": best["start"], "mode": mode, "share": best["share"]}
+    others = [
+        f"{FAMILIES[row['family']][0]} {interval(row, percent)}"
+        for row in results["averages"]
+        if own.items() <= row.items() and row["family"] != HEADLINE and row["measures"] != best["measures"]
+    ]
+    if not others:
+        return None
+    return f"The number depends on the measure. By others, {about['starts'][best['start']]['title']} with {MODE_NAMES[mode]}: {'; '.join(others)}."
+
+
 def paper_value() -> str:
     """The reduction in the paper, for comparison."""
     return (
         f"The paper reports {PAPER} on average over its five tasks (Is-LSB, Which-LSB, JWST, GZ Rings, Galaxy10 DECaLS), "
-        "with far more galaxies and larger backbones."
+        "with far more galaxies and larger backbones. The two numbers are of other tasks and measures, and cannot be compared closely."
     )
+
+
+def no_better_than_constant(results: dict[str, Any], about: dict[str, Any], mode: str) -> str | None:
+    """The starts whose losses with all labels are not shown to be less than that of the best constant prediction."""
+    shares = {"mode": mode, "share": max(about["shares"]), "main": True}
+    rows = [row for row in results["means"] if shares.items() <= row.items()]
+    words = {"more": "worse than", "not shown": "not shown to be better than"}
+    told = []
+    for verdict, comparison in words.items():
+        own = [row for row in rows if row["constant"]["error"] == verdict]
+        starts = {
+            task: ", ".join(about["starts"][row["start"]]["title"] for row in own if row["task"] == task)
+            for task in dict.fromkeys(row["task"] for row in own)
+        }
+        if own:
+            told.append(
+                f"{comparison} a constant prediction {'; '.join(f'on {task}: {each}' for task, each in starts.items())}"
+            )
+    return f"With all labels and {MODE_NAMES[mode]}, {'. And '.join(told)}." if told else None
 
 
 def comparisons(results: dict[str, Any], about: dict[str, Any], mode: str) -> str | None:
@@ -123,7 +186,8 @@ def task_count(row: dict[str, Any]) -> str:
 
 def _averages(results: dict[str, Any], about: dict[str, Any], mode: str) -> list[dict[str, Any]]:
     """The average reductions of a mode with all labels."""
-    return [row for row in results["averages"] if row["mode"] == mode and row["share"] == max(about["shares"])]
+    rows = headline_averages(results)
+    return [row for row in rows if row["mode"] == mode and row["share"] == max(about["shares"])]
 
 
 def _reference(about: dict[str, Any]) -> str:

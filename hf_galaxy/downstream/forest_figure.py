@@ -19,13 +19,11 @@ class Estimate:
 
     Attributes:
         y: of the line of its start.
-        group: the title of its task, or AVERAGE.
         row: of `reductions` or `averages` in results.json.
         all_labels: whether it is that of the largest share of the labels; else of the smallest.
     """
 
     y: int
-    group: str
     row: dict[str, Any]
     all_labels: bool
 
@@ -57,12 +55,13 @@ def reduction_figure(
             margin_text(axes, line, titles[start], left=True)
             by_share = {row["share"]: row for row in group if row["start"] == start}
             estimates += [
-                Estimate(line, title, by_share[share], share == most)
+                Estimate(line, by_share[share], share == most)
                 for share in dict.fromkeys((fewest, most))
                 if share in by_share
             ]
         y += 1 + len(own)
-    words = [_draw(axes, estimate, looks) for estimate in estimates]
+    for estimate in estimates:
+        _draw(axes, estimate, looks)
     reference = truncated(about["starts"][about["reference"]]["title"], 40)
     _set_axes(axes, y, [estimate.row for estimate in estimates], reference)
 
@@ -71,13 +70,22 @@ def reduction_figure(
         handles.append(handle(f"with {share_name(fewest)}, 90 %", GREY, marker="o", fillstyle="none", ls="-", lw=1))
     handles.append(handle("in red: more error, at 90 %", COLORS[1], marker="_", ms=9))
     title = f"Error-rate reduction of each start: {MODE_TITLES.get(mode, mode)}"
-    alt = f"{title}. Relative error-rate reductions with {share_name(most)}. {' '.join(filter(None, words))}"
+    alt = f"{title}, with {share_name(most)} and its interval: a line for each start on each task{_range(averages, most)}."
     table = [_table_row(estimate.row, mode) for estimate in estimates]
     return Figure(f"reductions-{mode}", png(figure, title, handles), csv_text(table), alt)
 
 
-def _draw(axes: Axes, estimate: Estimate, looks: dict[str, Look]) -> str | None:
-    """Draw a point with its interval; with all labels also its number, which is returned as a sentence."""
+def _range(averages: list[dict[str, Any]], share: float) -> str:
+    """The smallest and the largest average, in words."""
+    rows = sorted((row for row in averages if row["share"] == share), key=lambda row: row["value"])
+    if len(rows) < 2:
+        return ""
+    low, high = rows[0], rows[-1]
+    return f"; on average from {percent(low['value'])} ({low['start']}) to {percent(high['value'])} ({high['start']})"
+
+
+def _draw(axes: Axes, estimate: Estimate, looks: dict[str, Look]) -> None:
+    """Draw a point with its interval; with all labels also its number."""
     row, full = estimate.row, estimate.all_labels
     look = looks[row["start"]]
     y = estimate.y + (-0.1 if full else 0.2)
@@ -86,11 +94,10 @@ def _draw(axes: Axes, estimate: Estimate, looks: dict[str, Look]) -> str | None:
     fill, size = (look.color, 5.5) if full else ("white", 3.5)
     axes.plot([100 * row["value"]], [y], look.marker, color=look.color, mfc=fill, ms=size, zorder=3)
     if not full:
-        return None
+        return
     count = len(row.get("tasks", ()))
     text = interval(row, percent) + (f", {count} task{'s' * (count > 1)}" if "tasks" in row else "")
     margin_text(axes, estimate.y, text, left=False, color="black" if row["error"] != "more" else COLORS[1])
-    return f"{estimate.group}, {row['start']}: {text}."
 
 
 def _set_axes(axes: Axes, lines: int, rows: Sequence[dict[str, Any]], reference: str) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from hf_galaxy.evaluation.bootstrap import LEVEL, LOSS_FLOOR, MIN_DEFINED, mean_and_draws, ratios
+from hf_galaxy.downstream.comparison import Comparison
+from hf_galaxy.evaluation.bootstrap import LEVEL, LOSS_FLOOR, MIN_DEFINED, ratios
 
 FEWER, MORE = "fewer", "more"  # than the measured sizes
 
@@ -37,14 +38,16 @@ def labels_of(kinds: dict[tuple, dict[int, Any]], about: dict[str, Any]) -> list
         if start == about["reference"] or len(shares) < 2:
             continue
         parts = [main[task, who, mode, share][1] for who in (about["reference"], start) for share in shares]
-        means, draws, seeds = mean_and_draws(parts, "labels", task, start, mode)
-        if not seeds:
+        if (comparison := Comparison.of(parts)) is None:
             continue
+        draws = comparison.draws("labels", task, start, mode)
         sizes = np.array([np.mean([run.galaxies for run in part.values()]) for part in parts[: len(shares)]])
-        (target,), (needed,), (factor,), (saved,) = (each.tolist() for each in _needed(sizes, means[:, None]))
+        (target,), (needed,), (factor,), (saved,) = (
+            each.tolist() for each in _needed(sizes, comparison.means[:, None])
+        )
         _, of_needed, of_factor, of_saved = _needed(sizes, draws)
         rows.append({
-            "task": task, "start": start, "mode": mode, "measure": main[task, start, mode, shares[0]][0], "seeds": seeds,
+            "task": task, "start": start, "mode": mode, "measure": main[task, start, mode, shares[0]][0], "seeds": comparison.seeds,
             "target": target, "least": round(sizes[0]), "most": round(sizes[-1]),
             "galaxies": _ends(needed, of_needed, lambda value: math.ceil(value - 1e-6)),
             "factor": _ends(factor, of_factor, float),

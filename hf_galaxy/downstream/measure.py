@@ -62,7 +62,7 @@ class CellMeasurer:
         galaxies = record.dataset["splits"]["train"]
         about = {
             "task": cell.task.name, "start": cell.start.name, "mode": cell.mode, "share": cell.share, "seed": cell.seed,
-            "measure": cell.task.measure, "galaxies": galaxies, "test_galaxies": record.results["test"]["galaxies"],
+            "galaxies": galaxies, "test_galaxies": record.results["test"]["galaxies"],
             "hyperparameter": "penalty" if cell.mode == "linear" else "learning_rate",
             "chosen": chosen, "grid": {str(value): loss if math.isfinite(loss) else None for value, loss in grid.items()},
             "figures": figures, "backbone": record.model["backbone"], "parameters": sum(record.model["parameters"][part] for part in ("backbone", "head")),

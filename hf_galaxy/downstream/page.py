@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from hf_galaxy.downstream import tables
+from hf_galaxy.downstream.cell_files import ABOUT, CELLS, read_about, read_cells
+from hf_galaxy.downstream.families import FAMILIES
 from hf_galaxy.downstream.figures import KINDS, figures_of
 from hf_galaxy.downstream.findings import MODE_NAMES, key_findings
-from hf_galaxy.downstream.results import ABOUT, CELLS, points_of, read_about, read_cells, results_of
+from hf_galaxy.downstream.results import points_of, results_of
 from hf_galaxy.files import remove_left_beside, write_json
 from hf_galaxy.locks import locked
 from hf_galaxy.reports.measures import MEASURES
@@ -72,6 +74,8 @@ def benchmark_page(results: dict[str, Any], about: dict[str, Any], figures: dict
         measures={name: meaning for name, meaning in MEASURES.items() if name in measures},
         losses={mode: tables.loss_table(results, about, mode) for mode in modes},
         reductions={mode: tables.reduction_table(results, about, mode) for mode in modes},
+        families=tables.family_table(results, about),
+        family_names={name: meaning for name, (meaning, _) in FAMILIES.items()},
         linear=tables.linear_table(results, about),
         labels=tables.label_table(results, about),
         choices=tables.choice_table(results),

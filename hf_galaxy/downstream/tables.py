@@ -5,8 +5,10 @@ Arguments are `results` from `results.results_of` and `about` from `results.read
 
 from typing import Any
 
+from hf_galaxy.downstream.families import FAMILIES
 from hf_galaxy.downstream.findings import task_count
 from hf_galaxy.downstream.label_efficiency import FEWER, MORE
+from hf_galaxy.downstream.results import headline_averages, with_most_labels
 from hf_galaxy.reports.text import interval, number, percent, table
 
 
@@ -23,7 +25,7 @@ def loss_table(results: dict[str, Any], about: dict[str, Any], mode: str) -> str
         own = [rows.get((name, start)) for start in starts]
         if any(own):
             constant = number(next(row["baseline"] for row in own if row))
-            lines.append([f"{name} ({task['measure']})", *(interval(row) if row else "" for row in own), constant])
+            lines.append([f"{name} ({task['measure']})", *map(_loss, own), constant])
     return table(["task", *(about["starts"][start]["title"] for start in starts), "constant"], lines)
 
 
@@ -34,13 +36,30 @@ def reduction_table(results: dict[str, Any], about: dict[str, Any], mode: str) -
         group = {"mode": mode, "share": share}
         reductions = [row for row in results["reductions"] if row["main"] and group.items() <= row.items()]
         rows = {(row["task"], row["start"]): row for row in reductions}
-        means = {row["start"]: row for row in results["averages"] if group.items() <= row.items()}
+        means = {row["start"]: row for row in headline_averages(results) if group.items() <= row.items()}
         for start in about["starts"]:
             if start in means and start != about["reference"]:
                 own = [_reduction(rows.get((task, start))) for task in about["tasks"]]
                 average = _reduction(means[start]) + _incomplete(means[start])
                 lines.append([_share(share), about["starts"][start]["title"], average, *own])
     return table(["labels", "start", "average", *about["tasks"]], lines)
+
+
+def family_table(results: dict[str, Any], about: dict[str, Any]) -> str | None:
+    """The average reduction of each start with the most labels, by each family of measures."""
+    rows = with_most_labels(results["averages"])
+    lines = [
+        [mode, about["starts"][start]["title"], *(_average_of(rows, mode, start, family) for family in FAMILIES)]
+        for mode in about["modes"]
+        for start in about["starts"]
+        if any((row["mode"], row["start"]) == (mode, start) for row in rows)
+    ]
+    return table(["mode", "start", *FAMILIES], lines) if lines else None
+
+
+def _average_of(rows: list[dict[str, Any]], mode: str, start: str, family: str) -> str:
+    own = {"mode": mode, "start": start, "family": family}
+    return next((_reduction(row) + _incomplete(row) for row in rows if own.items() <= row.items()), "")
 
 
 def linear_table(results: dict[str, Any], about: dict[str, Any]) -> str | None:
@@ -83,6 +102,13 @@ def choice_table(results: dict[str, Any]) -> str:
 
 def _share(share: float) -> str:
     return "all" if share == 1 else f"1/{round(1 / share)}"
+
+
+def _loss(row: dict[str, Any] | None) -> str:
+    """A loss with its interval, in italics where it is not less than that of the constant."""
+    if row is None:
+        return ""
+    return interval(row) if row["constant"]["error"] in ("less", "not known") else f"*{interval(row)}*"
 
 
 def _reduction(row: dict[str, Any] | None) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_galaxy.downstream.families import headline_measure
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.reading import Reading
 from hf_galaxy.targets import TARGETS, report_class, target_class, task_of
@@ -29,7 +30,8 @@ class Task:
     Attributes:
         dataset: folder or Hub id.
         options: fields of `settings.Settings`, by name, that set the target.
-        measure: one of the measures of its kind (`target_report.TargetReport`).
+        measure: one of the measures of its kind (`target_report.TargetReport`); None until the dataset is opened (`with_label`), which
+            may decide it (`families.headline_measure`).
         folds: use five test sets, one seed after the other, instead of the published one.
         note: a remark for the page.
     """
@@ -38,7 +40,7 @@ class Task:
     title: str
     dataset: str
     options: dict[str, Any]
-    measure: str
+    measure: str | None
     folds: bool = False
     note: str = ""
 
@@ -86,8 +88,8 @@ def _task(place: str, name: str, table: Any) -> Task:
     except BadInput as error:
         raise BadInput(f"{place}: {error}") from error
     measures = report_class(kind)().measures
-    own = {"title": name, "measure": measures[0]} | own
-    if own["measure"] not in measures:
+    own = {"title": name, "measure": None} | own
+    if own["measure"] not in (None, *measures):
         raise BadInput(f"{place}: measure = {own['measure']!r} is none of {', '.join(measures)}")
     task = Task(name=name, options=options, **own)
     try:
@@ -98,7 +100,7 @@ def _task(place: str, name: str, table: Any) -> Task:
 
 
 def with_label(task: Task) -> Task:
-    """The task with all options of its target: those that its dataset leaves no choice of may be left out.
+    """The task with all options of its target, those that its dataset leaves no choice of may be left out; and with its measure.
 
     Raises:
         BadInput: the dataset cannot be opened, or leaves a choice.
@@ -108,8 +110,11 @@ def with_label(task: Task) -> Task:
     def rows() -> "Rows":
         return next(iter(open_dataset(task.dataset, Reading.of(task.options)).values()))
 
+    kind, measure = target_class(task.kind), task.measure
     try:
-        inferred = target_class(task.kind).inferred_options(task.options, rows)
+        options = task.options | kind.inferred_options(task.options, rows)
+        if measure is None:
+            measure = headline_measure(report_class(task.kind)().measures, kind.rarest(options, rows))
     except BadInput as error:
         raise BadInput(f"task {task.name}: {error}") from error
-    return dataclasses.replace(task, options=task.options | inferred)
+    return dataclasses.replace(task, options=options, measure=measure)

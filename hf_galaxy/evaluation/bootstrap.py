@@ -12,7 +12,9 @@ C: kinds of runs; S: seeds; R: replicates; D = SEED_DRAWS x R: draws.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Self
 
 import numpy as np
 
@@ -59,20 +61,69 @@ def mean_draws(values: np.ndarray, replicates: np.ndarray, rng: np.random.Genera
         values: (C, S) losses, of seeds that all kinds have.
         replicates: (C, S, R) the same in the replicates of a bootstrap over galaxies.
     """
-    from scipy.stats import chi2, norm
-
     kinds, seeds, count = replicates.shape
-    size, free = SEED_DRAWS * count, seeds - 1
+    size = SEED_DRAWS * count
     if seeds < 2:
         return np.full((kinds, size), np.nan)
-    mean = np.maximum(values.mean(axis=1, keepdims=True), LOSS_FLOOR)
-    relative = values / mean - 1
-    galaxies = np.log(np.maximum(replicates.mean(axis=1), LOSS_FLOOR) / mean)
-    galaxies = galaxies * _galaxy_factor(replicates / mean[..., None] - 1 - relative[..., None], galaxies)
-    normal = np.stack([spread(norm, size, rng) for _ in range(seeds)]) / (seeds * free) ** 0.5
-    student = (normal - normal.mean(axis=0)) / (spread(chi2(free), size, rng) / free) ** 0.5
-    draws = mean * np.exp(np.clip(np.repeat(galaxies, SEED_DRAWS, axis=1) + relative @ student, -50, 50))
-    return np.where(np.isfinite(draws).all(axis=0), draws, np.nan)
+    effects = Effects.of(values, replicates, normal_deviates(seeds, size, rng))
+    return effects.draws(chi_deviates(effects.free, size, rng))
+
+
+def normal_deviates(seeds: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """(S, size) standard normal deviates of seeds."""
+    return np.stack([rng.permutation(_normal_quantiles(size)) for _ in range(seeds)])
+
+
+def chi_deviates(free: float, size: int, rng: np.random.Generator) -> np.ndarray:
+    """(size,) standard deviations of samples, with this many degrees of freedom, where the true one is 1."""
+    return (rng.permutation(_chi2_quantiles(free, size)) / free) ** 0.5
+
+
+@lru_cache(maxsize=8)
+def _normal_quantiles(size: int) -> np.ndarray:
+    from scipy.stats import norm
+
+    return quantiles(norm, size)
+
+
+@lru_cache(maxsize=64)
+def _chi2_quantiles(free: float, size: int) -> np.ndarray:
+    from scipy.stats import chi2
+
+    return quantiles(chi2(free), size)
+
+
+@dataclass(frozen=True)
+class Effects:
+    """The effects on the mean losses of several kinds of runs, as logarithms of factors.
+
+    Attributes:
+        mean: (C, 1) the mean losses.
+        galaxies: (C, R) of other test galaxies.
+        seeds: (C, D) of other seeds, were the standard deviation of seeds the measured one.
+        free: degrees of freedom of that standard deviation.
+    """
+
+    mean: np.ndarray
+    galaxies: np.ndarray
+    seeds: np.ndarray
+    free: int
+
+    @classmethod
+    def of(cls, values: np.ndarray, replicates: np.ndarray, normal: np.ndarray) -> Self:
+        """The effects that some losses show (arguments as of `mean_draws`); normal: (S, D) deviates of their seeds, two or more."""
+        mean = np.maximum(values.mean(axis=1, keepdims=True), LOSS_FLOOR)
+        relative, free = values / mean - 1, len(normal) - 1
+        galaxies = np.log(np.maximum(replicates.mean(axis=1), LOSS_FLOOR) / mean)
+        galaxies = galaxies * _galaxy_factor(replicates / mean[..., None] - 1 - relative[..., None], galaxies)
+        deviates = (normal - normal.mean(axis=0)) / (len(normal) * free) ** 0.5
+        return cls(mean, galaxies, relative @ deviates, free)
+
+    def draws(self, chi: np.ndarray) -> np.ndarray:
+        """(C, D) draws of the mean losses; chi: (D,) of `chi_deviates`."""
+        galaxies = np.repeat(self.galaxies, SEED_DRAWS, axis=1)
+        draws = self.mean * np.exp(np.clip(galaxies + self.seeds / chi, -50, 50))
+        return np.where(np.isfinite(draws).all(axis=0), draws, np.nan)
 
 
 def _galaxy_factor(own: np.ndarray, galaxies: np.ndarray) -> float:
@@ -141,7 +192,12 @@ def or_none(value: float | np.floating) -> float | None:
 
 def spread(distribution: Any, count: int, rng: np.random.Generator) -> np.ndarray:
     """(count,) numbers that represent a distribution of scipy: its equally spaced quantiles, in random order."""
-    return rng.permutation(distribution.ppf((np.arange(count) + 0.5) / count))
+    return rng.permutation(quantiles(distribution, count))
+
+
+def quantiles(distribution: Any, count: int) -> np.ndarray:
+    """(count,) equally spaced quantiles of a distribution of scipy."""
+    return distribution.ppf((np.arange(count) + 0.5) / count)
 
 
 def six_digits(values: np.ndarray) -> list[float | None]:

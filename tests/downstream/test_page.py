@@ -69,7 +69,11 @@ def test_a_page_that_somebody_wrote_is_left_alone(tmp_path):
 def test_the_best_and_the_losing_starts_are_told_beside_the_paper(results):
     text = " ".join(key_findings(results, about(**FEW)))
     for mode, words in (("linear", "a linear probe"), ("full", "full finetuning")):
-        averages = {row["start"]: row for row in results["averages"] if (row["mode"], row["share"]) == (mode, 1.0)}
+        averages = {
+            row["start"]: row
+            for row in results["averages"]
+            if (row["mode"], row["share"], row["family"]) == (mode, 1.0, "headline")
+        }
         best = averages["gz2_votes"]
         reduction = f"{100 * best['value']:.1f} % [{100 * best['low']:.1f} %, {100 * best['high']:.1f} %] on average over 3 tasks"
         assert f"With all labels and {words}, the best galaxy start, {STARTS['gz2_votes'][0]}, cuts" in text
@@ -77,6 +81,19 @@ def test_the_best_and_the_losing_starts_are_told_beside_the_paper(results):
         losing = text.split(f"With all labels and {words}, more error than ImageNet on average, at 90 %: ")[1]
         assert losing.startswith(f"Random weights {100 * averages['random']['value']:.1f} %")
     assert "31 % on average over its five tasks" in text
+    assert "Each start is one set of weights, from one pretraining" in text
+    assert "a linear probe, worse than a constant prediction on ceers: Random weights, ImageNet, ImageNet, then" in text
+
+
+def test_starts_with_several_pretrainings_are_told_from_those_with_one():
+    description = about(tasks=("gz1",), starts=("imagenet", "gz2_votes"))
+    description["starts"]["gz2_votes"]["weights"] = ["a", "b", "c"]
+    measured = cells(tasks=("gz1",), starts=("imagenet", "gz2_votes"))
+    for cell in measured:
+        cell["pretraining"] = cell["seed"] if cell["start"] == "gz2_votes" else 1
+    text = key_findings(results_of(measured, description), description)[0]
+    assert f"with several pretrainings: {STARTS['gz2_votes'][0]} (3).**" in text
+    assert text.endswith("hold for these weights alone: ImageNet.")
 
 
 def test_a_galaxy_start_that_loses_is_told_as_plainly():
@@ -102,7 +119,10 @@ def test_tables_hold_the_results(folder, results):
     for row in rows[2:5]:
         for title, cell in zip(header[1:-1], row[1:-1], strict=True):
             mean = losses.get((row[0].split()[0], titles[title]))
-            assert cell == ("" if mean is None else f"{mean['value']:#.3g} [{mean['low']:#.3g}, {mean['high']:#.3g}]")
+            assert cell.strip("*") == (
+                "" if mean is None else f"{mean['value']:#.3g} [{mean['low']:#.3g}, {mean['high']:#.3g}]"
+            )
+            assert not mean or cell.startswith("*") == (mean["constant"]["error"] != "less")
     assert rows[4][0] == "ceers (excess)"
     assert rows[4][4] == "", "not measured on its pretraining set"
     reductions = rows[7:]

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from scipy.optimize import isotonic_regression
 
+from hf_galaxy.downstream.cell_files import read_about, read_cells
 from hf_galaxy.downstream.label_efficiency import FEWER, MORE, falling, galaxies_for
-from hf_galaxy.downstream.results import points_of, read_about, read_cells, results_of
+from hf_galaxy.downstream.results import points_of, results_of
 from hf_galaxy.errors import BadInput
 from tests.downstream.cells import FALLS, SEEDS, SHARES, STARTS, TASKS, WORSE, about, cells, truth, write
 
@@ -95,14 +96,63 @@ def test_every_reduction_and_average_is_that_of_the_truth(results):
         assert row["low"] < row["value"] < row["high"]
         inside.append(row["low"] <= true <= row["high"])
     assert 0.8 < np.mean(inside) < 0.98
-    for row in results["averages"]:
+    averages = of(results["averages"], family="headline")
+    for row in averages:
         own = of(rows, **{key: row[key] for key in ("start", "mode", "share")})
         assert row["tasks"] == [each["task"] for each in own]
         assert row["without"] == STARTS[row["start"]][2]
         assert row["value"] == pytest.approx(np.mean([each["value"] for each in own]))
         assert row["high"] - row["low"] < np.mean([each["high"] - each["low"] for each in own])
         assert row["error"] == ("less" if STARTS[row["start"]][1] < 1 else "more")
-    assert len(results["averages"]) == (len(STARTS) - 1) * 2 * len(SHARES)
+    assert len(averages) == (len(STARTS) - 1) * 2 * len(SHARES)
+
+
+def test_an_average_of_a_family_is_that_of_its_measures(results):
+    own = {"start": "mock", "mode": "full", "share": 1.0}
+    averages = {row["family"]: row for row in of(results["averages"], **own)}
+    measures = {family: row["measures"] for family, row in averages.items()}
+    assert measures["headline"] == ["error", "balanced_error", "error", "excess", "excess"]
+    assert measures["likelihood"] == ["nll", "nll", "nll", "excess", "excess"]
+    assert averages["balanced"]["tasks"] == ["gz1", "merger", "rings"], "the votes of these cells have no RMSE"
+    for row in averages.values():
+        reductions = [
+            one(results["reductions"], task=task, measure=measure, **own)
+            for task, measure in zip(row["tasks"], row["measures"], strict=True)
+        ]
+        assert row["value"] == pytest.approx(np.mean([each["value"] for each in reductions]))
+    fewer = of(results["averages"], start="mock", mode="full", share=0.25)
+    assert [row["family"] for row in fewer] == ["headline"], "the others with all labels"
+
+
+def test_a_loss_is_compared_with_the_constant(results):
+    for row in of(results["means"], main=True, start="mock"):
+        gain = row["constant"]
+        assert gain["value"] == pytest.approx(1 - row["value"] / row["baseline"])
+        assert gain["low"] < gain["value"] < gain["high"]
+    assert (
+        one(results["means"], task="gz1", start="mock", mode="full", share=1.0, main=True)["constant"]["error"]
+        == "less"
+    )
+    assert (
+        one(results["means"], task="ceers", start="random", mode="full", share=1.0, main=True)["constant"]["error"]
+        == "more"
+    )
+
+
+def test_pretrainings_widen_intervals_and_are_numbered():
+    measured, description = cells(tasks=("gz1",), starts=PAIR, seeds=(1, 2, 3, 4)), about(seeds=(1, 2, 3, 4))
+    once = results_of(measured, description)
+    assert once["data"]["pretrainings"]["gz2_votes"] == 1
+    description["starts"]["gz2_votes"]["weights"] = ["a", "b"]
+    for cell in measured:
+        cell["pretraining"] = 1 + (cell["seed"] - 1) % 2 if cell["start"] == "gz2_votes" else 1
+    twice = results_of(measured, description)
+    assert twice["data"]["pretrainings"]["gz2_votes"] == 2
+    widths = [
+        np.mean([row["high"] - row["low"] for row in of(each["reductions"], main=True)]) for each in (once, twice)
+    ]
+    assert widths[1] > 1.3 * widths[0], "two pretrainings are two units, however many seeds"
+    assert set(points_of(measured, description)["pretraining"]) == {1, 2}
 
 
 def test_values_are_plain_arithmetic_of_the_cells(results):
@@ -151,7 +201,7 @@ def test_an_average_holds_tasks_with_galaxies_in_common_together():
             own = luck["gz1" if common else cell["task"]]
             error = cell["figures"]["error"]
             error["replicates"] = list(error["model"] * (own if cell["start"] == "gz2_votes" else np.ones(2000)))
-        (average,) = results_of(measured, about())["averages"]
+        (average,) = of(results_of(measured, about())["averages"], family="headline")
         widths.append(average["high"] - average["low"])
     assert widths[0] == pytest.approx(2 * 1.645 * 0.1 * 0.75, rel=0.1)
     assert widths[1] == pytest.approx(widths[0] / 2**0.5, rel=0.1)
@@ -247,7 +297,8 @@ def test_broken_cells_are_named(tmp_path):
 
     refused("its seed is missing or of a wrong type", seed=None)
     refused("its start elsewhere is not among", start="elsewhere")
-    refused("lacks the measure", measure="nll")
+    refused("lacks the measure", figures={"nll": whole["figures"]["nll"]})
+    refused("has no pretraining 2", pretraining=2)
     refused("not of the same galaxies", galaxies=7)
     refused("are the same cell", start="imagenet")
     for value in (-1.0, math.inf, None):

@@ -5,13 +5,16 @@ from pathlib import Path
 import datasets
 import pytest
 
+from hf_galaxy.downstream.families import RARE
 from hf_galaxy.downstream.tasks import TASK_SETS, load_tasks, with_label
 from hf_galaxy.errors import BadInput
+from hf_galaxy.importing.dataset import open_dataset
 from hf_galaxy.importing.reading import Reading
 from hf_galaxy.reports.measures import MEASURES
 from hf_galaxy.reports.run_record import RunRecord
-from hf_galaxy.targets import TARGETS, report_class
+from hf_galaxy.targets import TARGETS, report_class, target_class
 from hf_galaxy.training.settings import Settings, settings_of, to_record
+from hf_galaxy.training.targets.classes import Classes
 from tests.conftest import ROOT
 
 
@@ -41,10 +44,9 @@ def test_a_few_lines_are_a_task(tmp_path):
         '[bars]\ndataset = "data/mine"\ntask = "classes"\nlabel = "bar"\n[z]\ndataset = "data/mine"\nvalues = ["z"]\n'
     )
     bars, z = load_tasks(str(file)).values()
-    assert (bars.name, bars.title, bars.kind, bars.measure, bars.folds) == ("bars", "bars", "classes", "error", False)
+    assert (bars.name, bars.title, bars.kind, bars.measure, bars.folds) == ("bars", "bars", "classes", None, False)
     assert bars.options == {"task": "classes", "label": "bar"}
     assert z.options["values"] == ("z",)
-    assert z.measure == "rmse"
 
 
 @pytest.mark.parametrize(
@@ -72,6 +74,21 @@ def test_what_is_no_task_is_refused(tmp_path, text, message):
         load_tasks(str(tmp_path / "mine.toml"))
 
 
+def test_a_rare_class_has_each_class_count_the_same(mock_dataset, tmp_path):
+    rows = datasets.Dataset.from_dict(
+        {"id_str": [str(i) for i in range(102)], "kind": ["a"] * 96 + ["b"] * 4 + [None] * 2}
+    )
+    assert Classes.rarest({"label": "kind"}, lambda: rows) == Classes.rarest({"label": "kind=b"}, lambda: rows) == 0.04
+    assert target_class("votes").rarest({}, lambda: rows) is None
+    file = tmp_path / "mine.toml"
+    file.write_text(f'[mock]\ndataset = "{mock_dataset}"\nlabel = "mock_class"\n[votes]\ndataset = "{mock_dataset}"\n')
+    first = next(iter(open_dataset(str(mock_dataset)).values()))
+    shares = first.with_format("arrow")[:]["mock_class"].value_counts().field("counts").to_numpy()
+    mock, votes = map(with_label, load_tasks(str(file)).values())
+    assert mock.measure == ("balanced_error" if shares.min() / shares.sum() < RARE else "error")
+    assert votes.measure == "true_rmse"
+
+
 def test_an_unknown_name_names_those_there_are():
     with pytest.raises(BadInput, match="public_sets, scaling_laws_paper"):
         load_tasks("galaxies")
@@ -80,7 +97,8 @@ def test_an_unknown_name_names_those_there_are():
 def test_the_only_column_of_classes_is_the_label(mock_dataset, tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text(f'[mock]\ndataset = "{mock_dataset}"\ntask = "classes"\n')
-    assert with_label(load_tasks(str(file))["mock"]).options["label"] == "mock_class"
+    task = with_label(load_tasks(str(file))["mock"])
+    assert task.options["label"] == "mock_class"
     rows = datasets.load_dataset(str(mock_dataset))["train"]
     rows.add_column("second", [0] * len(rows), feature=datasets.ClassLabel(names=["a", "b"])).to_parquet(
         tmp_path / "two/data/train-00000.parquet"

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example
 from hypothesis import strategies as st
 
-from hf_galaxy.downstream.results import read_about, read_cells, results_of
+from hf_galaxy.downstream.cell_files import read_about, read_cells
+from hf_galaxy.downstream.results import results_of
 from tests.downstream.cells import about, cells, write
 from tests.fuzz.cases import Refused, answer, fuzz, own_folder
 from tests.fuzz.mutations import changed, damaged

@@ -68,6 +68,13 @@ class Classes(TrainingTarget):
         return {"label": columns[0]}
 
     @classmethod
+    def rarest(cls, options: Mapping[str, Any], rows: Callable[[], Rows]) -> float:
+        opened = rows()
+        label = cls.of_rows(opened, options["label"], "of the task")
+        _, indices = label.labelled(opened, "the dataset of the task")
+        return np.bincount(indices, minlength=len(label.names)).min() / len(indices)
+
+    @classmethod
     def parse(cls, option: str, class_names: Collection[str]) -> Self:
         """Parse `--label COLUMN` or `COLUMN=CLASS`. The second form gives a binary label: 1 for CLASS, 0 for "not CLASS".
 

@@ -83,6 +83,11 @@ class TrainingTarget(Target, ABC):
         return {}
 
     @classmethod
+    def rarest(cls, options: Mapping[str, Any], rows: Callable[[], Rows]) -> float | None:
+        """The share of the galaxies that the rarest class has; None for a target without classes. Arguments as of `inferred_options`."""
+        return None
+
+    @classmethod
     @abstractmethod
     def of(cls, settings: Settings, splits: dict[str, list[Rows]]) -> Self:
         """The target that the settings name, in the splits of their datasets.
