@@ -1,8 +1,8 @@
 """Families of measures: what stands for the error of a task, whatever its target is. An average over tasks is of one family.
 
 The headline is the error: of classes their error rate, or the balanced one where a class is rare, as else a start that never
-finds that class has hardly any error; of votes and values the RMSE, of votes against the true fractions where that was measured. The tasks of a benchmark may have other measures, which
-then are its headline (`tasks.Task.measure`).
+finds that class has hardly any error; of votes and values the RMSE, of votes against the true fractions. The tasks of a
+benchmark may have other measures, which then are its headline (`tasks.Task.measure`).
 """
 
 from collections.abc import Collection
@@ -15,7 +15,7 @@ FAMILIES = {
     "error": ("error rate, RMSE", ("error", "true_rmse", "rmse")),
     "balanced": ("balanced error rate, RMSE", ("balanced_error", "error", "true_rmse", "rmse")),
     "likelihood": (
-        "cross-entropy, likelihood loss above that of the true vote fractions or above the least",
+        "cross-entropy, likelihood loss of votes",
         ("nll", "above_oracle", "excess"),
     ),
     "auc": ("1 - area under the ROC curve, RMSE", ("missed_auc", "missed_precision", "true_rmse", "rmse")),

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from hf_galaxy.downstream.cell_files import ABOUT, CELLS, read_about, read_cells
+from hf_galaxy.downstream.comparison import Comparison, average_draws
 from hf_galaxy.downstream.label_efficiency import FEWER, MORE
-from hf_galaxy.downstream.results import ABOUT, CELLS, kinds_of, points_of, read_about, read_cells
-from hf_galaxy.evaluation.bootstrap import LOSS_FLOOR, estimate_of, mean_and_draws
+from hf_galaxy.downstream.results import kinds_of, points_of
+from hf_galaxy.evaluation.bootstrap import LOSS_FLOOR, estimate_of
 from hf_galaxy.files import whole_file
 from hf_galaxy.reports.charts import (
     COLORS,
@@ -57,14 +59,30 @@ def exponents_of(about: Row, share: float = ALL_LABELS) -> tuple[dict[str, Row],
     galaxies = galaxies_of(about)
     logs = np.log([*galaxies.values()])
     weights = (logs - logs.mean()) / np.square(logs - logs.mean()).sum()
-    exponents, all_draws = {}, []
+
+    def exponent(losses: np.ndarray) -> Any:
+        return -weights @ np.log(np.maximum(losses, LOSS_FLOOR))
+
+    exponents, comparisons = {}, {}
     for name, task in about["tasks"].items():
         parts = [kinds[task["measure"], name, start, MODE, share] for start in galaxies]
-        means, draws, _ = mean_and_draws(parts, "amounts", [*galaxies][-1], name, MODE, share)
-        all_draws.append(-weights @ np.log(np.maximum(draws, LOSS_FLOOR)))
-        exponents[name] = estimate_of(-weights @ np.log(np.maximum(means, LOSS_FLOOR)), all_draws[-1])
-    mean = estimate_of(np.mean([each["value"] for each in exponents.values()]), np.mean(all_draws, axis=0))
-    return exponents, mean
+        comparisons[name] = Comparison.of(parts)
+        draws = comparisons[name].draws("amounts", [*galaxies][-1], name, MODE, share)
+        exponents[name] = estimate_of(exponent(comparisons[name].means), exponent(draws))
+    datasets = {name: task["dataset"] for name, task in about["tasks"].items()}
+    draws = average_draws(comparisons, datasets, exponent, "amounts", [*galaxies][-1], MODE, share)
+    return exponents, estimate_of(np.mean([each["value"] for each in exponents.values()]), draws)
+
+
+def exponent_of_pretrainings(about: Row, means: dict[tuple[str, str], Row]) -> Row:
+    """The mean exponent with an interval by the scatter of the pretrainings about the line (Student's t with two fewer degrees of freedom than pretrainings)."""
+    from scipy.stats import linregress, t
+
+    galaxies = galaxies_of(about)
+    losses = [np.mean([np.log(means[task, start]["value"]) for task in about["tasks"]]) for start in galaxies]
+    line = linregress(np.log([*galaxies.values()]), losses)
+    half = t(len(galaxies) - 2).ppf(0.95) * line.stderr
+    return {"value": -line.slope, "low": -line.slope - half, "high": -line.slope + half}
 
 
 def rows_of(results: Row, name: str) -> dict[tuple[str, str], Row]:
@@ -126,7 +144,6 @@ def page_of(about: Row, results: Row, exponents: dict[str, Row], mean: Row) -> s
     """amounts.md"""
     losses, reductions, labels = (rows_of(results, name) for name in ("means", "reductions", "labels"))
     reference = about["starts"][about["reference"]]["title"]
-    words = " ".join(f"{task}: {interval(each)}." for task, each in exponents.items())
     lines = [
         [
             task, f"{galaxies:,}", interval(losses[task, start]), interval(reductions[task, start], percent),
@@ -140,7 +157,9 @@ def page_of(about: Row, results: Row, exponents: dict[str, Row], mean: Row) -> s
         "with all labels; brackets hold intervals of 90 %, over seeds and test galaxies of the tasks, not over other pretrainings.",
         "The loss falls as the number of mock galaxies to the power of minus:",
         table(["average", *exponents], [[interval(mean), *map(interval, exponents.values())]]),
-        f"![Loss against mock galaxies to pretrain with, both logarithmic. Exponents: {words}](amounts.png)",
+        f"Each number of galaxies is one pretraining, and the largest was trained for fewer epochs (6) than the others (24). By the scatter of the {len(galaxies_of(about))} pretrainings "
+        f"about the line, the average exponent is {interval(exponent_of_pretrainings(about, losses))}.",
+        f"![Loss against mock galaxies to pretrain with, both logarithmic, and a power law: a panel for each of {len(exponents)} tasks.](amounts.png)",
         "Numbers: [amounts.csv](amounts.csv).",
         f"Labels are saved where fewer of them are enough for the error that {reference} has with all.",
         table(["task", "mock galaxies", "loss", f"reduction of the error of {reference}", "mock galaxies for each label saved"], lines),
