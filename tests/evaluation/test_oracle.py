@@ -103,6 +103,28 @@ def test_the_influence_of_a_galaxy_is_what_the_others_change_by_if_it_counts_mor
         assert (changes[1] - changes[0]) / 80 == pytest.approx(influence[kind], rel=0.1)
 
 
+def test_intervals_hold_the_loss_of_all_galaxies_of_a_kind():
+    """With one to four votes, where most of what is not known is how fractions are distributed."""
+    two_minds = DirichletMixture(np.array([[0.1, 0.1]]), np.zeros(1), np.zeros(1))
+
+    def survey_of(galaxies, rng):
+        votes, fractions = drawn(two_minds, rng.integers(1, 5, galaxies), rng)
+        return votes, -multinomial(votes.sum(1), fractions.clip(1e-300)).logpmf(votes)
+
+    expected = survey_of(100_000, np.random.default_rng(0))[1].mean()
+    held = []
+    for seed in range(60):
+        rng = np.random.default_rng([1, seed])
+        kinds, kind, times = np.unique(survey_of(150, rng)[0], axis=0, return_inverse=True, return_counts=True)
+        nll, influence = (each[kind.reshape(-1)] for each in _of_question(kinds, times))
+        counted = rng.poisson(1, (200, 150))
+        ends = [np.quantile(counted @ each / counted.sum(axis=1), (0.05, 0.95)) for each in (nll + influence, nll)]
+        held.append([low < expected < high for low, high in ends])
+    whole, as_if_known = np.mean(held, axis=0)
+    assert 0.75 < whole < 0.98, "at 90 %"
+    assert as_if_known < 0.7, "if the distribution were known"
+
+
 def metrics_of(votes, fractions, rows, min_votes=10, likelihood="dirichlet_multinomial"):
     """VoteMetrics of predicted fractions, in batches of the galaxies that these rows are."""
     votes, fractions = torch.from_numpy(votes), torch.from_numpy(fractions)
