@@ -12,7 +12,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.reports.charts import GREY, handle
 from hf_galaxy.reports.measures import ALL
 from hf_galaxy.reports.text import number
-from hf_galaxy.scaling import EXPONENT, FALLS, LEFT
+from hf_galaxy.scaling import EXPONENT, FALLS, FORM, LEFT
 from hf_galaxy.scaling.figures import draw_laws, styles_of
 from law_records import (
     Study,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 _DOUBTS = {
+    FORM: "form",
     FALLS: "falls",
     EXPONENT: "exponent",
     LEFT: "left",
@@ -177,9 +178,9 @@ def _exponents(study: Study, laws: list[dict[str, Any]]) -> list[str]:
     about = ("start", "measure", "figure")
     for each in study.fits["exponents"]:
         same = [law for law in laws if [law[key] for key in about] == [each.get(key) for key in about]]
-        if (each["across"], each["fit"]) == ("backbone", "law") and len(same) == each["count"]:
-            name = "differ" if each["p"] < 0.05 else "alike"
-            return [sentence(f"laws.exponents_{name}", p=f"{each['p']:.2g}")]
+        if each["across"] == "backbone" and len(same) == each["count"]:
+            name = "differ" if each["p_adjusted"] < 0.05 else "alike"
+            return [sentence(f"laws.exponents_{name}", p=f"{each['p_adjusted']:.2g}")]
     return []
 
 

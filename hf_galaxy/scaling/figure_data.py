@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hf_galaxy.reports.charts import limits
-from hf_galaxy.scaling.laws import EXPONENT, FALLS
+from hf_galaxy.scaling.laws import EXPONENT, FALLS, FORM
 
 ABOUT = ["start", "backbone", "measure", "figure"]
 BEYOND = 1.6  # factor by which the map of a joint law extends beyond the measured range
@@ -37,8 +37,8 @@ def pages_of(name: str, laws: Sequence[Row], most: int) -> dict[str, list[Row]]:
 
 
 def is_constrained(law: Row) -> bool:
-    """Whether the data determine the exponent of a law with a floor; the floor itself is another question."""
-    return not any(doubt.startswith((FALLS, EXPONENT)) for doubt in law["law"]["doubts"])
+    """Whether the law with a floor holds and the data determine its exponent; the floor itself is another question."""
+    return not any(doubt.startswith((FALLS, EXPONENT, FORM)) for doubt in law["law"]["doubts"])
 
 
 # Loss against galaxies
@@ -90,18 +90,22 @@ def with_ends(shown: tuple[float, float], points: Sequence[Row]) -> tuple[float,
 
 
 def exponent_rows(study: Row, laws: Sequence[Row]) -> list[Row]:
-    """The exponents of fitted laws of one measure, each beside the mean of all backbones, by figure and start."""
+    """The exponents of fitted laws of one measure, each beside that which all backbones would share, by figure and start."""
     common = {
         (each["figure"], each["start"]): each
         for each in study["exponents"]
-        if (each["across"], each["fit"], each["measure"]) == ("backbone", "law", laws[0]["measure"])
+        if (each["across"], each["measure"]) == ("backbone", laws[0]["measure"])
     }
     rows = []
     for group in by_figure(laws).values():
         for law in sorted(group, key=lambda law: study["data"]["starts"].index(law["start"])):
-            b, mean = law["law"]["b"], common.get((law["figure"], law["start"]), {"mean": None, "p": None})
+            b, shared = law["law"]["b"], common.get((law["figure"], law["start"]))
             row = {"b": b["value"], "low": b["low"], "high": b["high"], "pinned_down": is_constrained(law)}
-            rows.append({key: law[key] for key in ABOUT} | row | {"common": mean["mean"], "p": mean["p"]})
+            rows.append(
+                {key: law[key] for key in ABOUT}
+                | row
+                | {"common": shared and shared["b"]["value"], "p": shared and shared["p_adjusted"]}
+            )
     return rows
 
 

@@ -222,14 +222,14 @@ def _exponents(name: str, study: Row, rows: list[Row]) -> Figure:
     if not all(row["pinned_down"] for row in rows):
         handles.append(charts.handle("not constrained by the data", charts.LIGHT_GREY, marker="o", mfc="white", ls=":"))
     if any(row["common"] for row in rows):
-        means = "common to all backbones; p: probability of such differences if all were equal"
+        means = "common to all backbones; p: probability of such differences if all were equal, adjusted"
         handles.append(charts.handle(means, "black", ls="--", lw=1.2))
     picture = charts.png(figure, f"Exponents b of {LAW}: {measure}", handles)
     return Figure(name, picture, charts.csv_text(rows), f"Exponents b of {LAW}, {measure}. {' '.join(words)}")
 
 
 def _draw_common_exponents(axes: Axes, top: int, group: list[Row]) -> None:
-    """The mean of all backbones, of each start, as a line beside its exponents below the line `top`."""
+    """The exponent that all backbones would share, of each start, as a line beside its exponents below the line `top`."""
     means = {}
     for start in dict.fromkeys(row["start"] for row in group if row["common"]):
         lines = [top + k for k, row in enumerate(group, 1) if row["start"] == start]

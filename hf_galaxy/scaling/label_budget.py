@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_galaxy.errors import BadInput
-from hf_galaxy.evaluation.bootstrap import LEVEL
+from hf_galaxy.evaluation.bootstrap import LOSS_FLOOR
 from hf_galaxy.reports.measures import ALL
-from hf_galaxy.scaling.laws import FEWEST, PowerLaw, fit_power_law, held_out_interval
-from hf_galaxy.scaling.study import CURVE, doubt_of_baseline, law_parameters, measured, useless_up_to
+from hf_galaxy.scaling.laws import FEWEST, PowerLaw, doubts_about, ends_of, fit_power_law, held_out_interval, power
+from hf_galaxy.scaling.study import (
+    CURVE,
+    better_than_a_constant,
+    doubt_of_baseline,
+    law_parameters,
+    measured,
+    useless_up_to,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,8 +42,8 @@ REACH = 100  # largest multiple of the galaxies so far for which a law is used; 
 class LabelBudget:
     """Predictions of a pilot, as plain numbers for budget.json. Intervals are of 90 %, None stands for infinity.
 
-    A prediction has `galaxies`, `value`, `low` and `high`. Values are medians of all draws, so the number of galaxies that a
-    target needs is where the drawn curve falls to it.
+    A prediction has `galaxies`, `value`, `low` and `high`. The number of galaxies that a target needs is where the drawn curve
+    falls to it.
 
     Attributes:
         dataset, start, backbone, measure, figure: of the runs.
@@ -44,7 +51,7 @@ class LabelBudget:
         now: the largest number of galaxies that was fitted.
         points: the losses that were fitted (`study.measured`).
         held_back: for each larger number of galaxies the `measured` mean loss and the `runs`, the `predicted` loss, the interval
-            of one more run, and whether the mean lies `inside`.
+            of that mean, and whether it lies `inside`.
         asked: the prediction for the number of galaxies that was asked for, or None.
         ahead: predictions for multiples of `now`.
         doubling: relative change of the loss if the galaxies so far, or those asked for, are doubled.
@@ -128,7 +135,7 @@ def budget_of(
     """
     fitted, held_back = _split(series, target, hold_back, galaxies)
     now, largest = int(fitted["galaxies"].max()), series["galaxies"].max()
-    laws = _Laws(*(_fit(fitted, floor) for floor in (True, False)))
+    laws = _Laws(*(_fit(_described(fitted), floor) for floor in (True, False)))
     smallest, end = series["galaxies"].min(), max(now * AHEAD[-1], largest, galaxies or 0)
     return LabelBudget(
         **series.iloc[0][["dataset", "start", "backbone", "measure", "figure"]],
@@ -143,7 +150,7 @@ def budget_of(
         galaxies_for=None if target is None else laws.galaxies_for(target, REACH * now),
         laws={name: _as_numbers(law) for name, law in (("floor", laws.floor), ("plain", laws.plain))},
         floor_shown=laws.floor_shown,
-        doubts=laws.together.doubts + ([doubt] if (doubt := doubt_of_baseline(useless_up_to(fitted))) else []),
+        doubts=laws.doubts + ([doubt] if (doubt := doubt_of_baseline(useless_up_to(fitted))) else []),
     )
 
 
@@ -173,6 +180,12 @@ def _split(
     return series[fitted], series[~fitted]
 
 
+def _described(fitted: pd.DataFrame) -> pd.DataFrame:
+    """The runs better than a constant prediction, where these are enough for a law; else all."""
+    better = better_than_a_constant(fitted)
+    return better if better["galaxies"].nunique() >= FEWEST and len(better) > FEWEST else fitted
+
+
 def _fit(fitted: pd.DataFrame, floor: bool) -> PowerLaw:
     sizes, losses, seeds = (fitted[name].to_numpy() for name in ("galaxies", "loss", "seed"))
     return fit_power_law(sizes, losses, seeds, galaxies=np.stack(fitted["replicates"]), floor=floor)
@@ -194,19 +207,26 @@ class _Laws:
         return [self.floor] if self.floor_shown else [self.floor, self.plain]
 
     @cached_property
-    def together(self) -> PowerLaw:
-        """A law with the draws of all that are used."""
-        return dataclasses.replace(self.floor, draws=np.concatenate([law.draws for law in self.used]))
+    def regions(self) -> np.ndarray:
+        """(N, 3) laws at the edge of all that are possible."""
+        return np.concatenate([law.region() for law in self.used])
+
+    @property
+    def doubts(self) -> list[str]:
+        return doubts_about(self.regions, self.floor.losses, floor=True)
+
+    def value(self, galaxies: float) -> float:
+        return float(np.exp(np.mean([np.log(max(float(law.predict(galaxies)), LOSS_FLOOR)) for law in self.used])))
 
     def predict(self, galaxies: int) -> dict[str, Any]:
-        return {"galaxies": int(galaxies)} | _estimate([law.draws_at(galaxies)[:, 0] for law in self.used])
+        low, high = ends_of(np.asarray(power(self.regions, galaxies)))
+        return {"galaxies": int(galaxies), "value": self.value(galaxies), "low": low, "high": high}
 
     def doubling(self, galaxies: int) -> dict[str, float]:
-        pairs = [law.draws_at([galaxies, 2 * galaxies]).T for law in self.used]
+        before, after = (np.asarray(power(self.regions, times * galaxies)) for times in (1, 2))
         # A loss of 0 remains 0.
-        return _estimate(
-            [np.divide(after, before, out=np.ones_like(before), where=before > 0) - 1 for before, after in pairs]
-        )
+        low, high = ends_of(np.divide(after, before, out=np.ones_like(before), where=before > 0) - 1)
+        return {"value": self.value(2 * galaxies) / self.value(galaxies) - 1, "low": low, "high": high}
 
     def compare(self, galaxies: int, part: pd.DataFrame) -> dict[str, Any]:
         """The prediction for runs that were held back, beside their losses."""
@@ -215,7 +235,7 @@ class _Laws:
         mean, low, high = float(losses.mean()), min(lows), max(highs)
         return {
             "galaxies": int(galaxies), "measured": mean, "runs": losses.tolist(),
-            "predicted": self.predict(galaxies)["value"], "low": low, "high": high, "inside": low <= mean <= high,
+            "predicted": self.value(galaxies), "low": low, "high": high, "inside": low <= mean <= high,
         }  # fmt: skip
 
     def curve(self, galaxies: np.ndarray) -> dict[str, list[float]]:
@@ -225,16 +245,19 @@ class _Laws:
 
     def galaxies_for(self, target: float, most: int) -> dict[str, Any]:
         """The number of galaxies that the target needs; None for more than `most`."""
-        median, _ = self.together.galaxies_interval(target, 0)
         lows, highs = zip(*(law.galaxies_interval(target) for law in self.used), strict=True)
-        ends = {"value": median, "low": min(lows), "high": max(highs)}
+        ends = {"value": self._crossing(target, most), "low": min(lows), "high": max(highs)}
         return {name: math.ceil(galaxies) if galaxies <= most else None for name, galaxies in ends.items()}
 
-
-def _estimate(draws: Sequence[np.ndarray]) -> dict[str, float]:
-    """The median of the draws of all laws, and the outer ends of the intervals of each."""
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
-    return {"value": float(np.median(draws)), "low": float(low.min()), "high": float(high.max())}
+    def _crossing(self, target: float, most: int) -> float:
+        """The number of galaxies with which `value` falls to the target; infinity for more than `most`."""
+        if self.value(most) > target:
+            return math.inf
+        low, high = 0.0, math.log(most)
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.value(math.exp(middle)) > target else (low, middle)
+        return math.exp(high)
 
 
 def _as_numbers(law: PowerLaw) -> dict[str, Any]:

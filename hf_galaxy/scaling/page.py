@@ -10,8 +10,8 @@ from typing import Any
 
 from hf_galaxy.evaluation.bootstrap import LEVEL
 from hf_galaxy.reports.measures import ALL, MEASURES
-from hf_galaxy.reports.text import NOT_MEASURED, interval, number, percent, render, table
-from hf_galaxy.scaling.laws import FALLS
+from hf_galaxy.reports.text import interval, number, percent, render, table
+from hf_galaxy.scaling.laws import FALLS, SIGNIFICANT
 from hf_galaxy.scaling.study import doubt_of_baseline
 
 MADE = "<!-- Made by hf-galaxy fit, which replaces it: write elsewhere. -->"
@@ -47,14 +47,18 @@ def law_table(study: Study, measure: str) -> str:
     """Markdown: for each figure and backbone the law, and its prediction for the largest number of galaxies."""
     starts = len(study["data"]["starts"]) > 1
     columns = ["figure", "backbone", *(["start"] if starts else []), "with the most galaxies", "constant"]
-    columns += ["b", "left by a doubling", "c", "plain law's b", "scatter", "held out, miss", "plain law's miss"]
+    columns += ["b", "left by a doubling", "c", "plain law's b", "scatter", "lack of fit, p", "plain law's p"]
+    columns += ["held out, miss", "plain law's miss", "miss of no change"]
     rows = []
     for law in _laws_of(study, measure):
         fit, plain = law["law"], law["plain"]
         cells = [law["figure"], law["backbone"], *([law["start"]] if starts else [])]
         cells += [interval(law["points"][-1]), number(law["baseline"])]
         cells += [interval(fit and fit[name]) for name in ("b", "per_doubling", "c")]
-        cells += [interval(plain and plain["b"]), percent(fit["scatter"]) if fit else "-", _miss(fit), _miss(plain)]
+        cells += [interval(plain and plain["b"]), percent(fit["scatter"]) if fit else "-"]
+        cells += [_p_of(fit), _p_of(plain), _miss(fit), _miss(plain)]
+        held_out = plain and plain["leave_out"]
+        cells += [percent(held_out["miss_of_before"]) if held_out else "-"]
         rows.append(cells)
     return table(columns, rows)
 
@@ -126,38 +130,67 @@ def claims(study: Study) -> list[dict[str, str]]:
     ]
 
 
-def _on_galaxies(study: Study, measure: str) -> str:
-    fitted = [law for law in study["laws"] if law["law"] and law["measure"] == measure and _is_single(study, law)]
+def _on_galaxies(study: Study, measure: str) -> str | None:
+    single = [law for law in study["laws"] if law["measure"] == measure and _is_single(study, law)]
+    fitted = [law for law in single if law["law"]]
+    if not fitted:
+        return None
     falls = sum(not any(doubt.startswith(FALLS) for doubt in law["law"]["doubts"]) for law in fitted)
+    words = f"{measure}: of {len(fitted)} laws of a backbone on a {_kind(study)}, {falls} fall with more galaxies at 90 %, where chance alone would give {_by_chance(fitted)}."
+    if len(fitted) < len(single):
+        words += (
+            f" For {len(single) - len(fitted)} more, too few numbers of galaxies are better than a constant prediction."
+        )
+    return " ".join([words, *filter(None, (_on_form(fitted), _on_forecasts(fitted)))])
+
+
+def _on_form(fitted: Sequence[Law]) -> str | None:
+    """How many laws are rejected: a power law, and one with a floor."""
     counts = []
-    for fit, words in (("law", "with a floor"), ("plain", "without")):
-        held_out = [law[fit]["leave_out"] for law in fitted if law[fit]["leave_out"]]
-        inside = sum(each["inside"] for each in held_out)
-        counts.append(f"{words} {inside} of {len(held_out)} (median miss {_median_miss(held_out)})")
+    for fit, words in (("plain", "A power law"), ("law", "a law with a floor")):
+        if tested := [law[fit] for law in fitted if law[fit] and law[fit]["lack_of_fit"] is not None]:
+            rejected = sum(each["lack_of_fit"] < SIGNIFICANT for each in tested)
+            counts.append(f"{words} is rejected for {rejected} of {len(tested)}")
     return (
-        f"{measure}: of {len(fitted)} laws of a backbone on a {_kind(study)}, {falls} fall with more galaxies at 90 %, where chance "
-        f"alone would give {_by_chance(fitted)}. Fitted without the largest number of galaxies, the interval contains the loss "
-        f"measured there for laws {' and '.join(counts)}; 90 % are expected."
+        f"{', '.join(counts)} (lack of fit, p below 0.05, by chance {_by_chance(fitted, SIGNIFICANT)})."
+        if counts
+        else None
+    )
+
+
+def _on_forecasts(fitted: Sequence[Law]) -> str | None:
+    """How well laws predict the loss with the most galaxies, beside the forecast that it stays what it was."""
+    counts, before = [], []
+    for fit, words in (("law", "with a floor"), ("plain", "without")):
+        held_out = [law[fit]["leave_out"] for law in fitted if law[fit] and law[fit]["leave_out"]]
+        if held_out:
+            inside = sum(each["inside"] for each in held_out)
+            counts.append(f"{words} {inside} of {len(held_out)} (median miss {_median(held_out, 'miss')})")
+            before = before or held_out
+    if not counts:
+        return None
+    return (
+        f"Fitted without the largest number of galaxies, the interval contains the loss measured there for laws {' and '.join(counts)}; "
+        f"90 % are expected. The forecast that the loss stays what it was misses by {_median(before, 'miss_of_before')}."
     )
 
 
 def _on_exponents(study: Study, measure: str, across: str, many: str) -> str | None:
-    comparisons = []
-    for fit, words in (("plain", "plain power laws"), ("law", "laws with a floor")):
-        groups = [e for e in study["exponents"] if (e["across"], e["fit"], e["measure"]) == (across, fit, measure)]
-        if groups:
-            comparisons.append(f"{words}, {_comparison(groups, many)}")
-    return f"{measure}: {'; '.join(comparisons)}." if comparisons else None
-
-
-def _comparison(groups: Sequence[Law], many: str) -> str:
-    differing = sum(each["p"] < 0.05 for each in groups)
-    means = [each["mean"] for each in groups]
-    weighted = f"weighted means lie between {number(min(means))} and {number(max(means))}"
+    groups = [each for each in study["exponents"] if (each["across"], each["measure"]) == (across, measure)]
+    if not groups:
+        return None
+    differing, single = (sum(each[p] < SIGNIFICANT for each in groups) for p in ("p_adjusted", "p"))
+    shared = [each["b"] for each in groups]
+    ends = number(min(b["value"] for b in shared)), number(max(b["value"] for b in shared))
+    common = (
+        f"Common exponents lie between {ends[0]} and {ends[1]}"
+        if len(groups) > 1
+        else f"The common exponent is {interval(shared[0])}"
+    )
     return (
-        f"in {differing} of {len(groups)} comparisons of {_span(each['count'] for each in groups)} {many} the exponents differ by "
-        f"more than their intervals allow (p below 0.05, by chance {_by_chance(groups, 0.05)}); "
-        f"{weighted if len(means) > 1 else f'the weighted mean is {number(*means)}'}"
+        f"{measure}: a common exponent, with floors of their own, is rejected in {differing} of {len(groups)} comparisons of "
+        f"{_span(each['count'] for each in groups)} {many} (likelihood ratio; p below 0.05, adjusted for {len(groups)} comparisons; without "
+        f"that in {single}, by chance {_by_chance(groups, SIGNIFICANT)}). {common}."
     )
 
 
@@ -211,14 +244,18 @@ def _kind(study: Study) -> str:
     return "question" if any(law["figure"] != ALL for law in study["laws"]) else "figure"
 
 
-def _median_miss(held_out: Sequence[Law]) -> str:
-    misses = sorted(abs(each["miss"]) for each in held_out)
-    return percent(misses[len(misses) // 2]) if misses else NOT_MEASURED
+def _median(held_out: Sequence[Law], miss: str) -> str:
+    misses = sorted(abs(each[miss]) for each in held_out)
+    return percent(misses[len(misses) // 2])
 
 
 def _span(counts: Iterable[int]) -> str:
     low, high = min(counts := list(counts)), max(counts)
     return f"{low}" if low == high else f"{low} to {high}"
+
+
+def _p_of(fit: Mapping[str, Any] | None) -> str:
+    return "-" if fit is None or fit["lack_of_fit"] is None else f"{fit['lack_of_fit']:.2g}"
 
 
 def _miss(fit: Mapping[str, Any] | None) -> str:

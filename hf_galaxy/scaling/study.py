@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from hf_galaxy.evaluation.bootstrap import estimate_of, mean_and_draws, mean_draws, verdict_of
 from hf_galaxy.reports.measures import ALL
+from hf_galaxy.scaling.common_exponent import common_exponent
 from hf_galaxy.scaling.convergence import lengths_of
-from hf_galaxy.scaling.fitting import EXPONENTS
-from hf_galaxy.scaling.laws import FALLS, FEWEST, JointLaw, PowerLaw, fit_joint_law, fit_power_law, leave_out
+from hf_galaxy.scaling.joint_law import JointLaw, fit_joint_law
+from hf_galaxy.scaling.laws import FALLS, FEWEST, PowerLaw, fit_power_law, leave_out
 from hf_galaxy.scaling.points import SERIES
 
 if TYPE_CHECKING:
@@ -29,13 +30,14 @@ def study_of(points: pd.DataFrame) -> dict[str, Any]:
         (`lengths_of`); `laws`: for each backbone and figure its points, the law with a floor
         (`law`) and without (`plain`), how well both predict the largest number of galaxies (`leave_out`), and the change of the
         loss in the last step of galaxies; `parameters`: for each figure, the change of the loss with a larger model of the same
-        family, with the most galaxies; `exponents`: whether those of laws with a floor (`fit` is "law"), or without, differ
-        among backbones or questions; `joint`: laws over parameters and galaxies.
+        family, with the most galaxies; `exponents`: whether laws with a floor have one exponent, among backbones or questions;
+        `joint`: laws over parameters and galaxies.
     """
-    laws = [
+    pairs = [
         _law(series, dict(zip([*SERIES, "backbone"], key, strict=True)))
         for key, series in points.groupby([*SERIES, "backbone"], sort=False)
     ]
+    laws = [law for law, _ in pairs]
     groups = [(dict(zip(SERIES, key, strict=True)), series) for key, series in points.groupby(SERIES, sort=False)]
     return {
         "data": {
@@ -59,23 +61,32 @@ def study_of(points: pd.DataFrame) -> dict[str, Any]:
         "lengths": lengths_of(points),
         "laws": laws,
         "parameters": [each for about, series in groups for each in _larger_models(about, series)],
-        "exponents": _exponents(laws),
+        "exponents": _exponents(pairs),
         "joint": [joint for about, series in groups if (joint := _joint(about, series))],
     }
 
 
-def _law(series: pd.DataFrame, about: dict[str, Any]) -> dict[str, Any]:
+class _Fit(NamedTuple):
+    """A law with a floor, and the (galaxies, seed) of its runs."""
+
+    law: PowerLaw
+    runs: list[tuple[int, int]]
+
+
+def _law(series: pd.DataFrame, about: dict[str, Any]) -> tuple[dict[str, Any], _Fit | None]:
     series = series.sort_values(["galaxies", "seed"])
     last = series.iloc[-1]  # the baseline is that of the most galaxies
     about |= {key: _plain(last[key]) for key in ("family", "parameters", "baseline", "subtracted", "test_galaxies")}
-    parts = [(size, part) for size, part in series.groupby("galaxies")]
-    fitted = {name: _fitted(series, floor) for name, floor in (("law", True), ("plain", False))}
-    return about | {
+    parts, used = list(series.groupby("galaxies")), better_than_a_constant(series)
+    law, plain = (_fitted(used, floor) for floor in (True, False))
+    entry = about | {
         "points": [measured(size, part) for size, part in parts],
-        **fitted,
+        "law": law and _as_numbers(law, used),
+        "plain": plain and _as_numbers(plain, used),
         "useless_up_to": useless_up_to(series),
         "last_step": _difference(parts[-2], parts[-1], "galaxies") if len(parts) > 1 else None,
     }
+    return entry, _Fit(law, list(zip(used["galaxies"], used["seed"], strict=True))) if law else None
 
 
 def measured(galaxies: int, part: pd.DataFrame) -> dict[str, Any]:
@@ -92,6 +103,15 @@ def useless_up_to(series: pd.DataFrame) -> int | None:
     return int(useless.max()) if len(useless) else None
 
 
+def better_than_a_constant(series: pd.DataFrame) -> pd.DataFrame:
+    """The runs that laws are fitted to: those on more galaxies than any with which runs are no better than a constant.
+
+    Up to there a loss often stays what it is, on a plateau, that no law c + a D^-b describes.
+    """
+    useless = useless_up_to(series)
+    return series if useless is None else series[series["galaxies"] > useless]
+
+
 def doubt_of_baseline(galaxies: int | None) -> str | None:
     """What runs up to this number of galaxies (`useless_up_to`) do not determine."""
     if galaxies is None:
@@ -99,28 +119,37 @@ def doubt_of_baseline(galaxies: int | None) -> str | None:
     return f"how the loss falls up to {galaxies:,} galaxies, where runs are no better than a constant prediction"
 
 
-def _fitted(series: pd.DataFrame, floor: bool) -> dict[str, Any] | None:
-    """A law as plain numbers; None where there are too few sizes for it, or a run has no error at all."""
-    sizes, losses, seeds = (series[name].to_numpy() for name in ("galaxies", "loss", "seed"))
-    needed = FEWEST + floor  # as many sizes as parameters would leave no degree of freedom
-    if len(set(sizes)) < needed or not (losses > 0).all():
+def _fitted(series: pd.DataFrame, floor: bool) -> PowerLaw | None:
+    """A law; None where there are too few sizes for it, or a run has no error at all."""
+    sizes, losses, seeds = _runs_of(series)
+    if (
+        len(set(sizes)) < FEWEST + floor or not (losses > 0).all()
+    ):  # as many sizes as parameters would leave nothing to check
         return None
-    galaxies = np.stack(series["replicates"])
-    law = fit_power_law(sizes, losses, seeds, galaxies=galaxies, floor=floor)
+    return fit_power_law(sizes, losses, seeds, galaxies=np.stack(series["replicates"]), floor=floor)
+
+
+def _runs_of(series: pd.DataFrame) -> tuple[Any, Any, Any]:
+    return series["galaxies"].to_numpy(), series["loss"].to_numpy(), series["seed"].to_numpy()
+
+
+def _as_numbers(law: PowerLaw, series: pd.DataFrame) -> dict[str, Any]:
+    sizes, losses, seeds = _runs_of(series)
     curve = np.geomspace(*law.range[:1], 4 * law.range[1], CURVE)
     low, high = law.band(curve)
     left_out = None
-    if len(set(sizes)) > needed:
-        left = leave_out(sizes, losses, seeds, galaxies=galaxies, floor=floor)
+    if len(set(sizes)) > FEWEST + law.floor:
+        left = leave_out(sizes, losses, seeds, galaxies=np.stack(series["replicates"]), floor=law.floor)
         left_out = {
             "galaxies": left.galaxies, "predicted": left.predicted, "low": left.interval[0], "high": left.interval[1],
-            "measured": left.measured, "miss": left.miss, "inside": left.inside,
+            "measured": left.measured, "miss": left.miss, "inside": left.inside, "before": left.before, "miss_of_before": left.miss_of_before,
         }  # fmt: skip
     return {
-        **law_parameters(law, ("a", "b", "c", "per_doubling") if floor else ("a", "b", "per_doubling")),
+        **law_parameters(law, ("a", "b", "c", "per_doubling") if law.floor else ("a", "b", "per_doubling")),
         "range": law.range,
         "scatter": law.scatter,
         "r2": law.r2,
+        "lack_of_fit": law.lack_of_fit,
         "doubts": law.doubts + ([] if len(set(seeds)) > 1 else ["how much the seed matters: there is one"]),
         "curve": {"galaxies": curve.tolist(), "loss": np.asarray(law.predict(curve)).tolist(), "low": low.tolist(), "high": high.tolist()},
         "leave_out": left_out,
@@ -165,44 +194,37 @@ def _difference(first: tuple[float, pd.DataFrame], second: tuple[float, pd.DataF
     }  # fmt: skip
 
 
-def _exponents(laws: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Whether exponents differ by more than their intervals: among backbones for a figure, among questions for a backbone.
+def _exponents(pairs: Sequence[tuple[Mapping[str, Any], _Fit | None]]) -> list[dict[str, Any]]:
+    """Whether laws with a floor have one exponent: among backbones for a figure, among questions for a backbone.
 
-    Cochran's Q: the squares of the differences from the weighted mean, over the variances; it follows chi-square where all
-    exponents are equal. Exponents that the data constrain on one side only are left out. Runs share their test galaxies, so that
-    their exponents differ less than independent ones would.
+    Laws that do not fit are left out. `p_adjusted` is p among all comparisons of the same kind and measure (Holm 1979).
     """
-    comparisons = []
-    kinds = ("backbone", SERIES), ("figure", ["dataset", "start", "measure", "backbone"])
-    for fit, (across, alike) in itertools.product(("law", "plain"), kinds):
-        groups: dict[tuple, list[dict[str, float]]] = {}
-        for law in laws:
-            if law[fit] and _regular(law[fit]) and not (across == "figure" and law["figure"] == ALL):
-                groups.setdefault(tuple(law[key] for key in alike), []).append(law[fit]["b"])
-        for key, exponents in groups.items():
-            if len(exponents) > 1:
-                about = dict(zip(alike, key, strict=True)) | {"fit": fit, "across": across}
-                comparisons.append(about | _heterogeneity(exponents))
+    comparisons: list[dict[str, Any]] = []
+    for across, alike in (("backbone", SERIES), ("figure", ["dataset", "start", "measure", "backbone"])):
+        groups: dict[tuple, list[_Fit]] = {}
+        for about, fit in pairs:
+            if fit and fit.law.fits and not (across == "figure" and about["figure"] == ALL):
+                groups.setdefault(tuple(about[key] for key in alike), []).append(fit)
+        for key, fits in groups.items():
+            if len(fits) > 1:
+                common = common_exponent([fit.law.profile for fit in fits], [fit.runs for fit in fits])
+                about = dict(zip(alike, key, strict=True)) | {"across": across, "count": len(fits)}
+                comparisons.append(about | {"b": _with_ends(common.b, common.interval), "p": common.p})
+    families = [(each["across"], each["measure"]) for each in comparisons]
+    for family in dict.fromkeys(families):
+        own = [each for each, of in zip(comparisons, families, strict=True) if of == family]
+        for each, p in zip(own, adjusted([each["p"] for each in own]), strict=True):
+            each["p_adjusted"] = p
     return comparisons
 
 
-def _regular(fit: Mapping[str, Any]) -> bool:
-    """Whether the exponent is constrained on both sides, within the scanned range."""
-    low, high = 1.01 * EXPONENTS[0], 0.99 * EXPONENTS[1]
-    return low < fit["b"]["low"] < fit["b"]["high"] < high and not any(d.startswith(FALLS) for d in fit["doubts"])
-
-
-def _heterogeneity(exponents: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    from scipy.stats import chi2
-
-    # Of the logarithms, whose intervals are nearly symmetric: 2 x 1.645 standard deviations wide.
-    logs, width = (
-        np.log(values) for values in zip(*((b["value"], b["high"] / b["low"]) for b in exponents), strict=True)
-    )
-    weights = (2 * 1.645 / np.maximum(width, 1e-9)) ** 2
-    mean = weights @ logs / weights.sum()
-    q = float(weights @ (logs - mean) ** 2)
-    return {"count": len(logs), "mean": float(np.exp(mean)), "q": q, "p": float(chi2.sf(q, len(logs) - 1))}
+def adjusted(ps: Sequence[float]) -> list[float]:
+    """p of several tests, such that with any number of them one below 0.05 arises by chance in one of twenty studies (Holm 1979)."""
+    order = np.argsort(ps)
+    most = np.maximum.accumulate(np.asarray(ps)[order] * np.arange(len(ps), 0, -1))
+    result = np.empty(len(ps))
+    result[order] = np.minimum(most, 1)
+    return result.tolist()
 
 
 def _joint(about: dict[str, Any], series: pd.DataFrame) -> dict[str, Any] | None:

@@ -6,7 +6,6 @@ from scipy.optimize import curve_fit, least_squares, nnls
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.scaling import fit_joint_law, fit_power_law, fitting, laws, leave_out
-from tests.coverage import band
 
 SIZES = 315 * 2.0 ** np.arange(7)
 RUNS, SEEDS = np.repeat(SIZES, 3), np.tile([1, 2, 3], 7)
@@ -59,33 +58,6 @@ def test_no_coefficient_is_below_zero_and_the_rest_is_best_as_scipy_finds():
             theirs, norm = nnls(columns[k] * weights[:, None] ** 0.5, losses[r, 0] * weights**0.5)
             np.testing.assert_allclose(coefficients[r, k], theirs, atol=1e-8)
             assert squares[r, k] == pytest.approx(norm**2)
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "c", "luck"),
-    [
-        (8, 0.5, 0.08, {"scatter": 0.04}),
-        (30, 0.45, 19, {"scatter": 0.001, "common": 0.002}),
-        (8, 0.5, 0.08, {"scatter": 0.0, "own": 0.03, "common": 0.01}),
-    ],
-)
-@pytest.mark.parametrize("draws", [60, pytest.param(200, marks=pytest.mark.nightly)])
-def test_nine_of_ten_intervals_cover_the_truth(a, b, c, luck, draws):
-    rng = np.random.default_rng(3)
-    truth = {"a": a, "b": b, "c": c, "4x": power(4 * SIZES[-1], a, b, c), "for": 5000.0}
-    covered = dict.fromkeys(truth, 0)
-    for _ in range(draws):
-        losses, galaxies = drawn(rng, a, b, c, **luck)
-        law = fit_power_law(RUNS, losses, SEEDS, galaxies=galaxies)
-        intervals = {name: law.interval(name) for name in "abc"}
-        intervals["4x"] = [edge[0] for edge in law.band(4 * SIZES[-1])]
-        intervals["for"] = law.galaxies_interval(power(5000, a, b, c))
-        for name, (low, high) in intervals.items():
-            covered[name] += low <= truth[name] <= high
-    fewest, most = band(draws)
-    assert all(fewest <= covered[name] <= most for name in "abc"), covered
-    # Intervals of predictions are meant to be rather too wide.
-    assert all(fewest <= covered[name] <= max(most, 0.99 * draws) for name in ("4x", "for")), covered
 
 
 def test_what_the_seeds_have_in_common_widens_the_intervals():
