@@ -9,7 +9,7 @@ MEASURES = {
     "missed_precision": "1 - average precision",
     "rmse": "root-mean-square error (RMSE)",
     "true_rmse": "RMSE against the true vote fractions",
-    "above_oracle": "likelihood loss above that of the true vote fractions (nats per galaxy)",
+    "above_oracle": "loss above that of the true fractions (nats per galaxy)",
     "excess": "likelihood loss above the least possible (nats per galaxy)",
     "mse": "mean squared error (in standard deviations)",
     "unexplained": "share of the variance not explained (1 - R²)",

@@ -300,7 +300,7 @@ def test_the_page_says_what_a_loss_of_votes_is_above(study):
     anchored = json.loads(json.dumps(study).replace('"excess"', '"above_oracle"').replace('"rmse"', '"true_rmse"'))
     page = study_page(anchored, "T", {}, "x")
     assert "A model that knew the true vote fractions of every galaxy" in page
-    assert "### above_oracle: likelihood loss above that of the true vote fractions" in page
+    assert "### above_oracle: loss above that of the true fractions" in page
     assert "saturated" not in page
 
 
