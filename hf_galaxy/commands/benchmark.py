@@ -9,6 +9,7 @@ written.
 """
 
 import contextlib
+import dataclasses
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ class Downstream:
     only: tuple[str, ...] = ()
     """Names of tasks; by default all of the file."""
     starts: tuple[str, ...]
-    """NAME=WEIGHTS for each start, or NAME=BACKBONE=WEIGHTS, where WEIGHTS is a value of --start of finetune.py; random: random weights, different for each seed."""
+    """NAME=WEIGHTS for each start, or NAME=BACKBONE=WEIGHTS, where WEIGHTS is a value of --start of finetune.py; random: random weights, different for each seed. The same NAME again gives another pretraining by the same recipe: the seeds take them in turn, and intervals contain what differs between them; best are as many as seeds."""
     reference: str = "imagenet"
     """The start that others are compared with."""
     backbone: str | None = None
@@ -53,8 +54,8 @@ class Downstream:
     """A linear probe of the frozen backbone; full finetuning."""
     shares: tuple[FractionOption, ...] = (1.0, 1 / 4, 1 / 16, 1 / 64)
     """Of the training galaxies."""
-    seeds: tuple[int, ...] = (1, 2, 3)
-    """Of folds, subsets, heads and the order of the galaxies; the first chooses the learning rates."""
+    seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
+    """Of folds, subsets, heads and the order of the galaxies, and of the pretraining, where a start has several; the first chooses the learning rates. 1 to 5 are all five folds of a task that has them."""
     learning_rates: tuple[float, ...] = RATES
     """Learning rates of full finetuning, searched from the middle one outwards by the validation loss of the first seed."""
     seen: float = 250
@@ -77,17 +78,49 @@ def starts_of(settings: Downstream) -> dict[str, Start]:
     """
     from hf_galaxy.models.start import resolve_start
 
-    starts = {}
+    starts: dict[str, Start] = {}
     for text in settings.starts:
         name, *backbone, weights = text.split("=") if "=" in text else (text, "")
-        if name in starts or not name or len(backbone) > 1 or (name != "random") != bool(weights):
-            raise BadInput(f"--starts {text}: give NAME=WEIGHTS or NAME=BACKBONE=WEIGHTS, each name once, or random")
-        starts[name] = start = Start(name, weights or None, *backbone)
-        backbone = None if start.lineage else start.backbone or settings.backbone
-        resolve_start(backbone, start.weights, settings.image_size)
+        if (
+            not name
+            or len(backbone) > 1
+            or (name != "random") != bool(weights)
+            or (name == "random" and name in starts)
+        ):
+            raise BadInput(f"--starts {text}: give NAME=WEIGHTS or NAME=BACKBONE=WEIGHTS, or random, once")
+        start = Start(name, weights or None, backbone[0] if backbone else None)
+        resolve_start(
+            None if start.lineage else start.backbone or settings.backbone, start.weights, settings.image_size
+        )
+        if name in starts:
+            earlier = starts[name]
+            if start.backbone != earlier.backbone:
+                raise BadInput(f"--starts {text}: the pretrainings of a start have one backbone")
+            start = dataclasses.replace(earlier, more=(*earlier.more, weights))
+        starts[name] = start
     if settings.reference not in starts:
         raise BadInput(f"--reference {settings.reference}: is none of the starts {', '.join(starts)}")
+    _check_pretrainings(starts, settings)
     return starts
+
+
+def _check_pretrainings(starts: dict[str, Start], settings: Downstream) -> None:
+    """Refuse pretrainings that the intervals cannot contain; raises as `starts_of`."""
+    for start in starts.values():
+        start.check()
+        if start.more and len(start.pretrainings) > max(settings.seeds):
+            raise BadInput(
+                f"--starts {start.name}: has {len(start.pretrainings)} pretrainings, which seeds take in turn, but the last of --seeds is "
+                f"{max(settings.seeds)}; give seeds up to {len(start.pretrainings)}"
+            )
+    numbers = {name: len(start.pretrainings) for name, start in starts.items() if start.more}
+    reference = numbers.get(settings.reference)
+    for name, number in numbers.items():
+        if reference not in (None, number):
+            raise BadInput(
+                f"--starts {name}: has {number} pretrainings, and the reference {settings.reference} {reference}, so that their cells do not fall into "
+                "independent groups; give both the same number, or one of them a single one"
+            )
 
 
 def measure(benchmark: Benchmark, at_once: int) -> None:

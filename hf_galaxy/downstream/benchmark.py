@@ -5,6 +5,7 @@ the test and validation galaxies (of tasks with folds), the training galaxies an
 from the same grid, by the loss on the whole validation split.
 """
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -35,6 +36,11 @@ FULL = dict(
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 # Linear probes: in units of the loss of a head without weights, from almost no weights to almost no penalty.
 PENALTIES = tuple(10.0**k for k in range(2, -5, -1))
+# Settings in which two pretrainings by one recipe may differ: their seed, and what does not change what is learnt.
+SEED_SETTINGS = {
+    "seed", "out", "start", "workers", "cpu", "device_batch", "checkpoint_minutes", "keep_checkpoints", "tracker", "estimate", "compile",
+    "gradient_checkpointing", "exact",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,20 +50,67 @@ class Start:
     Attributes:
         weights: a value of --start of hf-galaxy finetune; None: random weights, different for each seed.
         backbone: architecture, where the weights do not contain it and it is not that of the benchmark.
+        more: the weights of further pretrainings by the same recipe. Seeds take them in turn, as folds: with as many of them as
+            seeds every cell has its own, so that the differences between seeds are those of pretrainings, too, at the same cost.
     """
 
     name: str
     weights: str | None
     backbone: str | None = None
+    more: tuple[str, ...] = ()
+
+    @property
+    def pretrainings(self) -> tuple[str | None, ...]:
+        """The weights of every pretraining."""
+        return (self.weights, *self.more)
+
+    def pretraining(self, seed: int) -> int:
+        """The number of the pretraining that a seed has, from 1; of random weights the seed itself."""
+        return seed if self.weights is None else 1 + (seed - 1) % len(self.pretrainings)
+
+    def weights_of(self, seed: int) -> str | None:
+        """The weights that a seed has."""
+        return None if self.weights is None else self.pretrainings[self.pretraining(seed) - 1]
 
     @cached_property
+    def lineages(self) -> list[list[RunRecord]]:
+        """For every pretraining the records of the runs that it comes from, the last first; empty for weights from elsewhere."""
+        return list(map(_lineage, self.pretrainings))
+
+    @property
     def lineage(self) -> list[RunRecord]:
-        """The records of the runs that it comes from, the last first; empty for weights from elsewhere."""
-        records, weights = [], self.weights
-        while weights is not None and (Path(weights) / FILE).is_file():
-            records.append(RunRecord.load(Path(weights)))
-            weights = records[-1].settings["start"]
-        return records
+        """That of the first."""
+        return self.lineages[0]
+
+    def check(self) -> None:
+        """Refuse pretrainings that are not by one recipe.
+
+        Raises:
+            BadInput: names what differs.
+        """
+        if len(set(self.pretrainings)) < len(self.pretrainings):
+            raise BadInput(f"--starts {self.name}: has the same weights twice; give those of another pretraining")
+        first = self.lineage
+        for weights, other in zip(self.more, self.lineages[1:], strict=True):
+            place = f"--starts {self.name}={weights}: is no other pretraining by the recipe of {self.weights}:"
+            if len(other) != len(first):
+                raise BadInput(f"{place} it comes from {len(other)} runs, not {len(first)}")
+            for one, two in zip(first, other, strict=True):
+                names = one.settings.keys() & two.settings.keys() - SEED_SETTINGS
+                differing = sorted(name for name in names if one.settings[name] != two.settings[name])
+                if differing:
+                    name = differing[0]
+                    raise BadInput(
+                        f"{place} its {name} is {two.settings[name]}, not {one.settings[name]}; give it another name"
+                    )
+
+
+def _lineage(weights: str | None) -> list[RunRecord]:
+    records = []
+    while weights is not None and (Path(weights) / FILE).is_file():
+        records.append(RunRecord.load(Path(weights)))
+        weights = records[-1].settings["start"]
+    return records
 
 
 @dataclass(frozen=True)
@@ -120,7 +173,7 @@ class Benchmark:
     out: Path
     modes: tuple[Mode, ...] = ("linear", "full")
     shares: tuple[float, ...] = (1.0, 1 / 4, 1 / 16, 1 / 64)
-    seeds: tuple[int, ...] = (1, 2, 3)
+    seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
     backbone: str | None = None
     image_size: int | None = None
     crop: float | None = None
@@ -148,7 +201,7 @@ class Benchmark:
         return Settings(
             dataset=(cell.task.dataset,), **cell.task.options, fold=self.fold(cell), subset=cell.share, seed=cell.seed,
             backbone=self.backbone_of(cell.start),
-            start=cell.start.weights, image_size=self.image_size, crop=self.crop, workers=self.workers, precision=self.precision,
+            start=cell.start.weights_of(cell.seed), image_size=self.image_size, crop=self.crop, workers=self.workers, precision=self.precision,
             calibrate=False, **changes,
         )  # fmt: skip
 
@@ -179,15 +232,13 @@ class Benchmark:
             "starts": {
                 name: {
                     "title": name.replace("_", " "),
-                    "weights": start.weights,
+                    "weights": list(start.pretrainings) if start.more else start.weights,
                     "galaxies": bool(start.lineage),
                     "began": start.lineage[-1].settings["start"] if start.lineage else start.weights,
                     "looked": checked[name],
                     "learnt_from": [t.name for t in self.tasks.values() if t.dataset in datasets_of(start)],
-                    "pretraining": [
-                        {"dataset": r.dataset["name"], "galaxies": r.dataset["splits"]["train"], "command": r.command}
-                        for r in start.lineage
-                    ],
+                    "pretraining": _described(start.lineage),
+                    **({"more": list(map(_described, start.lineages[1:]))} if start.more else {}),
                 }
                 for name, start in self.starts.items()
             },
@@ -204,6 +255,12 @@ class Benchmark:
         }  # fmt: skip
 
 
+def _described(lineage: list[RunRecord]) -> list[dict[str, Any]]:
+    return [
+        {"dataset": r.dataset["name"], "galaxies": r.dataset["splits"]["train"], "command": r.command} for r in lineage
+    ]
+
+
 def _head_of(task: Task) -> dict[str, str]:
     """What the head of votes is, if it is not that which all had before there was a choice."""
     activation = task.options.get("head_activation", Settings.head_activation)
@@ -213,7 +270,7 @@ def _head_of(task: Task) -> dict[str, str]:
 
 def datasets_of(start: Start) -> set[str]:
     """The names of the datasets that a start was pretrained with."""
-    return {name for record in start.lineage for name in record.settings["dataset"]}
+    return {name for lineage in start.lineages for record in lineage for name in record.settings["dataset"]}
 
 
 def shared_galaxies(start: Start, task: Task) -> set[str] | None:
@@ -226,7 +283,7 @@ def shared_galaxies(start: Start, task: Task) -> set[str] | None:
     from hf_galaxy.training.sources import open_sources
 
     pretrained: set[str] = set()
-    for record in start.lineage:
+    for record in itertools.chain.from_iterable(start.lineages):
         try:
             splits = open_sources(settings_of(record)).splits
         except BadInput:

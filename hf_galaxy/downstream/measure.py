@@ -62,6 +62,7 @@ class CellMeasurer:
         galaxies = record.dataset["splits"]["train"]
         about = {
             "task": cell.task.name, "start": cell.start.name, "mode": cell.mode, "share": cell.share, "seed": cell.seed,
+            "pretraining": cell.start.pretraining(cell.seed),
             "galaxies": galaxies, "test_galaxies": record.results["test"]["galaxies"],
             "hyperparameter": "penalty" if cell.mode == "linear" else "learning_rate",
             "chosen": chosen, "grid": {str(value): loss if math.isfinite(loss) else None for value, loss in grid.items()},

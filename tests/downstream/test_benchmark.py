@@ -7,6 +7,7 @@ import json
 import math
 import os
 import runpy
+import shutil
 import sys
 import threading
 import time
@@ -19,14 +20,16 @@ import pytest
 import timm
 import torch
 from accelerate import Accelerator
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 
+from hf_galaxy.commands.benchmark import Downstream, starts_of
 from hf_galaxy.data.galaxies import Galaxies
 from hf_galaxy.data.splits import in_fold
 from hf_galaxy.data.views import eval_view
 from hf_galaxy.downstream import benchmark as b
 from hf_galaxy.downstream.measure import CellMeasurer, losses_of, search
+from hf_galaxy.downstream.page import write_results
 from hf_galaxy.downstream.tasks import Task
 from hf_galaxy.downstream.workers import Workers
 from hf_galaxy.errors import BadInput
@@ -296,6 +299,101 @@ def test_a_start_is_not_measured_on_its_own_pretraining_set(mock_dataset, pretra
         b.check_unseen(some_benchmark(mock_dataset, tmp_path / "out", {"random": None, "votes": pretrained}))
 
 
+@pytest.fixture(scope="module")
+def again(pretrained, tmp_path_factory):
+    """What stands for another pretraining by the same recipe: the run with other weights, and another seed in its record."""
+    folder = tmp_path_factory.mktemp("again") / "votes"
+    shutil.copytree(pretrained, folder)
+    record = RunRecord.load(pretrained)
+    record.settings["seed"] += 1
+    del record.model["weights"]  # what says that they are those of the run
+    record.save(folder)
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {name: 1.5 * value if value.is_floating_point() else value for name, value in weights.items()},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    return folder
+
+
+def test_seeds_take_the_pretrainings_of_a_start_in_turn(mock_dataset, pretrained, again, tmp_path):
+    starts = {"random": None, "votes": pretrained}
+    options = dict(shares=(0.5,), modes=("linear",), penalties=(0.1,), seeds=(1, 2, 3, 4))
+    benchmark = some_benchmark(mock_dataset, tmp_path, starts, **options)
+    several = dataclasses.replace(benchmark.starts["votes"], more=(str(again),))
+    benchmark = dataclasses.replace(
+        benchmark, starts=benchmark.starts | {"votes": several}, tasks={"votes": benchmark.tasks["votes"]}
+    )
+    b.begin(benchmark, {"random": True, "votes": True})
+    bench = CellMeasurer(benchmark)
+    assert all(bench.measure(cell) for cell in benchmark.cells())
+    records = {(cell.start.name, cell.seed): cell.record() for cell in benchmark.cells()}
+    assert [records["votes", seed]["pretraining"] for seed in (1, 2, 3, 4)] == [1, 2, 1, 2]
+    assert [records["random", seed]["pretraining"] for seed in (1, 2, 3, 4)] == [1, 2, 3, 4]
+    assert [benchmark.settings(cell, out=tmp_path).start for cell in benchmark.cells()][1::2] == [
+        str(pretrained),
+        str(again),
+    ] * 2
+    alone = some_benchmark(mock_dataset, tmp_path / "alone", {"random": None, "votes": again}, **options)
+    (cell,) = (c for c in alone.cells() if (c.task.name, c.start.name, c.seed) == ("votes", "votes", 2))
+    (alone.out / ".cells").mkdir(parents=True)
+    assert CellMeasurer(alone).measure(cell)
+    assert cell.record()["figures"] == records["votes", 2]["figures"] != records["votes", 1]["figures"]
+    write_results(tmp_path)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["data"]["pretrainings"] == {"random": 4, "votes": 2}
+    page = (tmp_path / "README.md").read_text()
+    assert "several pretrainings: votes (2).**" in page
+    assert f"`{pretrained}`, `{again}`" in page
+    with pytest.raises(BadInput, match="another votes"):
+        b.begin(
+            dataclasses.replace(benchmark, starts={"votes": b.Start("votes", str(pretrained))}, reference="random"),
+            {"votes": True},
+        )
+
+
+def test_pretrainings_of_a_start_are_by_one_recipe(pretrained, again, tmp_path):
+    b.Start("votes", str(pretrained), more=(str(again),)).check()
+    with pytest.raises(BadInput, match="the same weights twice"):
+        b.Start("votes", str(pretrained), more=(str(pretrained),)).check()
+    other = shutil.copytree(again, tmp_path / "other")
+    record = RunRecord.load(other)
+    record.settings["epochs"] = 3
+    record.save(other)
+    with pytest.raises(BadInput, match="its epochs is 3, not 2; give it another name"):
+        b.Start("votes", str(pretrained), more=(str(other),)).check()
+    with pytest.raises(BadInput, match="comes from 0 runs, not 1"):
+        b.Start("votes", str(pretrained), more=("weights.pth",)).check()
+
+
+@pytest.mark.parametrize(
+    ("starts", "seeds", "why"),
+    [
+        (
+            ["votes={0}", "votes={1}"],
+            (1,),
+            "has 2 pretrainings, which seeds take in turn, but the last of --seeds is 1",
+        ),
+        (["votes={0}", "votes={1}", "random"], (1, 2), None),
+        (["random", "random"], (1, 2), "or random, once"),
+    ],
+)
+def test_pretrainings_that_intervals_cannot_contain_are_refused(starts, seeds, why, pretrained, again):
+    options = Downstream(
+        out=Path("out"),
+        starts=tuple(each.format(pretrained, again) for each in starts),
+        reference="votes",
+        seeds=seeds,
+        backbone="test_resnet",
+    )
+    if why is None:
+        assert starts_of(options)["votes"].more == (str(again),)
+        return
+    with pytest.raises(BadInput, match=why):
+        starts_of(options)
+
+
 def test_a_start_whose_galaxies_are_gone_is_not_checked(mock_dataset, pretrained, tmp_path):
     record = RunRecord.load(pretrained)
     record.settings["dataset"] = [str(tmp_path / "gone")]
@@ -496,7 +594,7 @@ def test_a_killed_benchmark_leaves_no_processes(mock_dataset, tmp_path):
     ("start", "why"),
     [
         ("other={folder}", "{folder}: is neither the folder nor a reachable Hub id of a finished run"),
-        ("random=x", "--starts random=x: give NAME=WEIGHTS or NAME=BACKBONE=WEIGHTS, each name once, or random"),
+        ("random=x", "--starts random=x: give NAME=WEIGHTS or NAME=BACKBONE=WEIGHTS, or random, once"),
     ],
 )
 def test_a_wrong_start_is_refused_in_one_line(start, why, mock_dataset, tmp_path, monkeypatch):
