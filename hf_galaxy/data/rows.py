@@ -23,6 +23,8 @@ class BlockRows:
         blocks: where each block is: its file first, then whatever finds it in there.
         starts: the first row of each block, and behind the last one the number of rows.
         chosen: (N,) for each of our rows its row in the blocks.
+        moved: columns that are those of other rows (`with_columns_of`).
+        elsewhere: for each row in the blocks the one whose moved columns it has.
     """
 
     def __init__(self, blocks: list[tuple], sizes: Sequence[int], features: datasets.Features, name: str) -> None:
@@ -32,6 +34,8 @@ class BlockRows:
         self.blocks = blocks
         self.starts = np.cumsum([0, *sizes])
         self.chosen = np.arange(self.starts[-1])
+        self.moved: frozenset[str] = frozenset()
+        self.elsewhere = self.chosen
 
     @classmethod
     def concatenated(cls, parts: list[Self]) -> Self:
@@ -90,6 +94,28 @@ class BlockRows:
             column_names=[*self.column_names, *columns.column_names],
         )
 
+    def with_columns_of(self, columns: Sequence[str], others: np.ndarray) -> Self:
+        """The same rows, but with these columns of other rows of ours.
+
+        Args:
+            others: (N,) for each row the one that they are of.
+        """
+        assert not self.moved
+        elsewhere = np.arange(self.starts[-1])
+        elsewhere[self.chosen] = self.chosen[others]
+        return self._with(moved=frozenset(columns), elsewhere=elsewhere)
+
+    def _parts(self) -> list[Self]:
+        """The rows without the moved columns, and the other rows with these alone; each only if it has columns."""
+        plain = self._with(moved=frozenset())
+        there = plain._with(chosen=self.elsewhere[self.chosen])
+        halves = [
+            (rows, [name for name in self.column_names if (name in self.moved) == moved],
+             [name for name in self.votes if (name in self.moved) == moved])
+            for rows, moved in ((plain, False), (there, True))
+        ]  # fmt: skip
+        return [rows.select_columns(columns, votes) for rows, columns, votes in halves if columns or votes]
+
     @property
     def _joined_names(self) -> set[str]:
         return set() if self.joined is None else set(self.joined.column_names)
@@ -101,6 +127,12 @@ class BlockRows:
 
     def __getitem__(self, indices: list[int] | slice) -> pa.Table:
         """Some rows: the selected columns, and the votes behind them."""
+        if self.moved:
+            rows, *others = [part[indices] for part in self._parts()]
+            for part in others:
+                for name in part.column_names:
+                    rows = rows.append_column(part.schema.field(name), part[name])
+            return rows.select([*self.column_names, *([MATRIX] if self.votes else [])])
         if self.joined is None:
             return self._stored(indices)
         joined = self.joined.take(pa.array(self.chosen[indices]))

@@ -233,7 +233,8 @@ class Benchmark:
                 name: {
                     "title": name.replace("_", " "),
                     "weights": list(start.pretrainings) if start.more else start.weights,
-                    "galaxies": bool(start.lineage),
+                    "galaxies": bool(start.lineage) and not is_control(start),
+                    **({"control": True} if is_control(start) else {}),
                     "began": start.lineage[-1].settings["start"] if start.lineage else start.weights,
                     "looked": checked[name],
                     "learnt_from": [t.name for t in self.tasks.values() if t.dataset in datasets_of(start)],
@@ -271,6 +272,11 @@ def _head_of(task: Task) -> dict[str, str]:
 def datasets_of(start: Start) -> set[str]:
     """The names of the datasets that a start was pretrained with."""
     return {name for lineage in start.lineages for record in lineage for name in record.settings["dataset"]}
+
+
+def is_control(start: Start) -> bool:
+    """Whether it was pretrained with shuffled targets, so that it has learnt nothing about galaxies from them."""
+    return any(record.settings.get("shuffle_targets", False) for lineage in start.lineages for record in lineage)
 
 
 def shared_galaxies(start: Start, task: Task) -> set[str] | None:

@@ -113,6 +113,8 @@ class Settings(VotesReading, Recipe):
     """Fraction of the training set to train on, such as 1/8. Chosen by a hash and stratified by class, labels, campaign or available values; smaller subsets are part of larger ones."""
     leave_out: Path | None = None
     """CSV file with a column id_str: galaxies to exclude from training and validation, such as the test set of another task (hf-galaxy overlap writes such files). The test set keeps them."""
+    shuffle_targets: bool = False
+    """A control: each training and validation galaxy has the target of another galaxy of its dataset, drawn by the seed, so that pictures, length and head are those of a training, and nothing about galaxies can be learnt. The test galaxies keep theirs."""
     task: TaskName = "votes"
     """Target: votes of volunteers; a class label (classification); numbers such as redshifts (values: regression); or several yes/no labels at once (labels: multi-label classification). By default the one whose option names its columns: --label, --values or --labels; else votes."""
     label: str | None = None
@@ -235,6 +237,8 @@ class Settings(VotesReading, Recipe):
                 balanced and self.class_weights == "balanced",
                 "--class-weights balanced and --balance: both balance the classes, together too much; choose one",
             ),
+            (self.shuffle_targets and self.streaming, "--shuffle-targets: needs random access to the galaxies; leave out --streaming"),
+            (self.shuffle_targets and kind == "head", "--shuffle-targets: a backbone that stays as it is learns nothing from a target, shuffled or not; leave out --train head"),
             (balanced and self.streaming, "--balance: needs random access to the galaxies; leave out --streaming"),
             (self.config is not None and len(self.dataset) > 1, "--dataset-config: is for one dataset; several are read in their default configuration"),
             (self.until_converged and bool(self.keep_at or self.branch_of), "--until-converged: tries lengths of its own; leave out --keep-at and --branch-of"),

@@ -11,10 +11,12 @@ import pandas as pd
 from hf_galaxy.data.card_facts import DatasetFacts
 from hf_galaxy.data.dataset import rows_of
 from hf_galaxy.data.pictures import Rendering
+from hf_galaxy.data.rows import BlockRows
 from hf_galaxy.data.splits import in_fold, subset
 from hf_galaxy.data.targets import Rows, tables_of
 from hf_galaxy.errors import BadInput
 from hf_galaxy.importing.dataset import open_dataset, reading_of_each
+from hf_galaxy.randomness import key_of
 from hf_galaxy.targets import target_class
 from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.targets.target import TrainingTarget
@@ -87,6 +89,8 @@ def open_sources(settings: Settings, rendering: Rendering | None = None) -> Sour
             parts[i], own = target.having(rows, name, split, training=split == "train")
             if split == "train" and own is not None:
                 strata.append(own)
+    if settings.shuffle_targets:
+        _shuffle_targets(settings, splits, target, strata)
     if settings.subset < 1:
         chosen = [
             subset(rows, own, settings.subset, settings.seed) for rows, own in zip(splits["train"], strata, strict=True)
@@ -102,6 +106,23 @@ def open_sources(settings: Settings, rendering: Rendering | None = None) -> Sour
         )  # fmt: skip
     logger.info("galaxies: %s", ", ".join(f"{sources.count(split):,} {split}" for split in SPLITS))
     return sources
+
+
+def _shuffle_targets(
+    settings: Settings, splits: dict[str, list[Rows]], target: TrainingTarget, strata: list[np.ndarray]
+) -> None:
+    """Give each training and validation galaxy the target of another one of its dataset and split, drawn by the seed."""
+    for split in ("train", "validation"):
+        for i, rows in enumerate(splits[split]):
+            assert isinstance(rows, BlockRows), "the settings refuse streaming"
+            rng = np.random.default_rng(key_of(f"targets {split} {i} {settings.seed}"))
+            others = rng.permutation(len(rows))
+            splits[split][i] = rows.with_columns_of(target.columns_of(rows), others)
+            if split == "train" and strata:
+                strata[i] = strata[i][others]
+    logger.info(
+        "a control: each training and validation galaxy has the target of another one; the test galaxies have their own"
+    )
 
 
 def _facts_of(name: str, rows: Rows, config: str | None) -> DatasetFacts:

@@ -367,6 +367,21 @@ def test_pretrainings_of_a_start_are_by_one_recipe(pretrained, again, tmp_path):
         b.Start("votes", str(pretrained), more=("weights.pth",)).check()
 
 
+def test_a_control_is_no_galaxy_start(mock_dataset, again, tmp_path):
+    control = shutil.copytree(again, tmp_path / "control")
+    record = RunRecord.load(control)
+    record.settings["shuffle_targets"] = True
+    record.save(control)
+    benchmark = some_benchmark(mock_dataset, tmp_path, {"random": None, "votes": again, "control": control})
+    starts = benchmark.about({"random": True, "votes": True, "control": True})["starts"]
+    assert {name: start["galaxies"] for name, start in starts.items()} == {
+        "random": False,
+        "votes": True,
+        "control": False,
+    }
+    assert [name for name, start in starts.items() if start.get("control")] == ["control"]
+
+
 @pytest.mark.parametrize(
     ("starts", "seeds", "why"),
     [

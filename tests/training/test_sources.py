@@ -1,13 +1,14 @@
 """Galaxies that a file names are neither learnt from nor validated with, but tests keep them."""
 
 import datasets
+import numpy as np
 import pytest
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.training.settings import Settings
 from hf_galaxy.training.sources import open_sources
 from tests.galaxies import Rows, jpeg_bytes, published
-from tests.training.runs import run
+from tests.training.runs import assert_bit_equal, run, start, wait_for_checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +119,82 @@ def test_a_run_records_what_it_left_out_and_counts_what_it_saw(mock_dataset, tmp
     assert record.settings["leave_out"] == str(file)
     assert record.dataset["splits"]["train"] == len(whole["train"]) - 9
     assert record.dataset["splits"]["test"] == len(whole["test"])
+
+
+def targets_of(sources, split):
+    """(N, ...) the targets of a split, and its tables without them."""
+    rows = sources.splits[split][0]
+    table = rows.select_columns(["id_str", *sources.target.columns_of(rows)]).with_format("arrow")[:]
+    (target,) = sources.target.tensors(table, rows.features).values()
+    return target.numpy(), table["id_str"].to_pylist()
+
+
+@pytest.mark.parametrize("kind", ["classes", "votes"])
+def test_shuffled_targets_are_those_of_other_galaxies_of_the_split(folder, mock_dataset, kind):
+    options = (
+        {} if kind == "classes" else {"dataset": (str(mock_dataset),), "task": "votes", "label": None, "min_votes": 3}
+    )
+    plain, mixed, again, other = (
+        opened(folder, **options, shuffle_targets=shuffled, seed=seed)
+        for shuffled, seed in ((False, 1), (True, 1), (True, 1), (True, 2))
+    )
+    for split in ("train", "validation", "test"):
+        (true, galaxies), (ours, same), (repeated, _), (seeded, _) = (
+            targets_of(each, split) for each in (plain, mixed, again, other)
+        )
+        assert galaxies == same
+        if split == "test":
+            np.testing.assert_array_equal(ours, true)
+            continue
+        order = np.argsort([str(row) for row in true.tolist()]), np.argsort([str(row) for row in ours.tolist()])
+        np.testing.assert_array_equal(true[order[0]], ours[order[1]])
+        np.testing.assert_array_equal(ours, repeated)
+        assert (ours != true).any()
+        assert (ours != seeded).any()
+    rows, target = mixed.splits["train"][0], mixed.target
+    parts = [
+        each.splits["train"][0].select_columns(["image"]).with_format("arrow")[[3, 0, 5]] for each in (mixed, plain)
+    ]
+    assert parts[0].equals(parts[1]), "pictures are as they are"
+    assert (
+        rows.select(np.array([4, 1]))
+        .select_columns(target.columns_of(rows))[:]
+        .equals(rows.select_columns(target.columns_of(rows))[[4, 1]])
+    )
+
+
+def test_a_subset_of_shuffled_targets_is_stratified_by_them(folder):
+    whole, half = (opened(folder, shuffle_targets=True, subset=share) for share in (1.0, 0.5))
+    for sources in (whole, half):
+        np.testing.assert_array_equal(targets_of(sources, "train")[0], sources.strata[0])
+    target_by_galaxy = dict(zip(targets_of(whole, "train")[1], targets_of(whole, "train")[0], strict=True))
+    assert all(target_by_galaxy[name] == label for label, name in zip(*targets_of(half, "train"), strict=True))
+
+
+def test_a_control_resumes_exactly_and_says_what_it_is(mock_dataset, tmp_path):
+    options = {"dataset": (str(mock_dataset),), "shuffle_targets": True, "epochs": 3}
+    record = run(tmp_path / "whole", **options)
+    started = start(tmp_path / "broken", **options)
+    wait_for_checkpoints(1, tmp_path / "broken", started)
+    for process in started:
+        process.kill()
+        process.join()
+    run(tmp_path / "broken", **options)
+    assert_bit_equal(tmp_path / "whole", tmp_path / "broken")
+    assert record.settings["shuffle_targets"]
+    assert "**This is a control: each training" in (tmp_path / "whole/README.md").read_text()
+    assert record.results["test"]["galaxies"] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"streaming": True}, "--shuffle-targets: needs random access"),
+        ({"train": "head", "start": "somewhere"}, "--shuffle-targets: a backbone that stays as it is"),
+    ],
+)
+def test_a_control_that_makes_no_sense_is_refused(folder, options, why):
+    with pytest.raises(BadInput, match=why):
+        Settings(
+            dataset=(str(folder),), task="classes", label="kind", out=folder / "none", shuffle_targets=True, **options
+        ).check()
