@@ -42,6 +42,7 @@ NAMED = 10  # largest number of models whose names are written beside their poin
 LAW, PLAIN, JOINT = "c + a D⁻ᵇ", "a D⁻ᵇ", "E + A N⁻ᵅ + B D⁻ᵝ"
 GALAXIES, PARAMETERS = "training galaxies (D)", "parameters of the model (N)"
 UNCONSTRAINED = "not constrained"
+STATED = 2  # statements of an alternative text
 
 KINDS = ("lengths-", "curves-", "exponents-", "parameters-", "joint-")  # beginnings of the names of figures of a study
 
@@ -124,6 +125,12 @@ def panel_titles(questions: Iterable[str]) -> list[str | None]:
     return [None if question == ALL else question for question in questions]
 
 
+def _shortened(words: Sequence[str]) -> str:
+    """The first two statements of an alternative text, which is a line or two, and how many more the table of the figure holds."""
+    more = len(words) - STATED
+    return " ".join(words[:STATED]) + (f" {more} more in the table of the figure." if more > 0 else "")
+
+
 # Loss against galaxies
 
 
@@ -138,7 +145,7 @@ def _curves(name: str, study: Row, laws: list[Row]) -> Figure:
         words += [_curve_in_words(law, styles) for law in (group if large else [best])]
     charts.label_axes(figure, panels, panel_titles(groups), GALAXIES, measure)
     rows = [row for group in groups.values() for row in curve_rows(group)]
-    alt = f"{measure} against training galaxies, both logarithmic. {' '.join(words)}"
+    alt = f"{measure} against training galaxies, both logarithmic. {_shortened(words)}"
     picture = charts.png(figure, "Loss against training galaxies", _curve_legend(laws, styles))
     return Figure(name, picture, charts.csv_text(rows), alt)
 
@@ -225,7 +232,7 @@ def _exponents(name: str, study: Row, rows: list[Row]) -> Figure:
         means = "common to all backbones; p: probability of such differences if all were equal, adjusted"
         handles.append(charts.handle(means, "black", ls="--", lw=1.2))
     picture = charts.png(figure, f"Exponents b of {LAW}: {measure}", handles)
-    return Figure(name, picture, charts.csv_text(rows), f"Exponents b of {LAW}, {measure}. {' '.join(words)}")
+    return Figure(name, picture, charts.csv_text(rows), f"Exponents b of {LAW}, {measure}. {_shortened(words)}")
 
 
 def _draw_common_exponents(axes: Axes, top: int, group: list[Row]) -> None:
@@ -278,7 +285,7 @@ def _parameters(name: str, study: Row, rows: list[Row]) -> Figure:
     words = [f"{row['figure']}: {row['backbone']} instead of {row['smaller']}, {_change(row)}." for row in changed]
     words = words or [f"{row['figure']}, {row['backbone']}: {number(row['loss'])}." for row in rows]
     picture = charts.png(figure, f"Loss against the size of the model, with {most:,} galaxies", handles)
-    alt = f"{measure} against parameters with {most:,} galaxies. {' '.join(words)}"
+    alt = f"{measure} against parameters with {most:,} galaxies. {_shortened(words)}"
     return Figure(name, picture, charts.csv_text(rows), alt)
 
 

@@ -102,7 +102,10 @@ def test_exponents_are_those_of_the_study(study, figures):
         )
         shared = common[law["figure"]]
         assert (row["common"], row["p"]) == (shared["b"]["value"], shared["p_adjusted"])
-        assert f"{law['figure']}, {law['backbone']}: {interval(b)}" in figures["exponents-excess"].alt
+    law, alt = study["laws"][0], figures["exponents-excess"].alt
+    assert f"{law['figure']}, {law['backbone']}: {interval(law['law']['b'])}" in alt
+    assert f"{len(study['laws']) - 2} more in the table" in alt
+    assert all(len(figure.alt) < 400 for figure in figures.values()), "a line or two"
 
 
 def test_an_exponent_that_is_not_pinned_down_is_grey():
