@@ -5,6 +5,7 @@ Runs of one length measure training as much as galaxies: more galaxies are then 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hf_galaxy.reports.run_record import RunRecord
@@ -22,6 +23,24 @@ def convergence_of(record: RunRecord) -> dict[str, Any]:
         "length_epochs": [each["epochs"] for each in found["lengths"]],
         "length_losses": [each["validation_loss"] - found["least"] for each in found["lengths"]],
     }
+
+
+def is_converged(study: Mapping[str, Any]) -> bool:
+    """Whether all runs of a study have converged; only then do its laws say something on galaxies."""
+    return study["data"]["converged"] == study["data"]["runs"]
+
+
+def in_words(study: Mapping[str, Any]) -> str:
+    """What a reader must know of the lengths before anything else."""
+    runs, converged = study["data"]["runs"], study["data"]["converged"]
+    if is_converged(study):
+        return f"All {runs} runs were trained until twice the length brought less than 0.5 % of the validation loss above the least possible one."
+    reached = f"only {converged} of the {runs} runs were" if converged else f"none of the {runs} runs was"
+    return (
+        f"**Not converged: {reached} trained until more training brought little.** More would lower the losses, of some numbers of galaxies more than "
+        "of others, so that what looks like an effect of galaxies is one of training, too. This page claims no exponent, and nothing on what is left with "
+        "any number of galaxies."
+    )
 
 
 def with_convergence(points: pd.DataFrame) -> pd.DataFrame:

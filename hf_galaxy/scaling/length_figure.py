@@ -57,4 +57,4 @@ def _figure(kind: tuple[str, str], runs: Sequence[Row]) -> Figure:
 def _in_words(name: str, runs: Sequence[Row]) -> str:
     gains = [1 - run["above"][-2] / run["above"][0] for run in runs if len(run["above"]) > 2]
     fall = f", by up to {100 * max(gains):.0f} % before its last doubling" if gains and max(gains) > 0 else ""
-    return f"Validation loss of {name} against the pictures trained on, a line for each run: it falls with the length of training{fall}."
+    return f"Validation loss of {name} against the pictures trained on, a line for each of {len(runs)} runs: it falls with the length of training{fall}."

@@ -115,7 +115,11 @@ def _record(backbone, parameters, size, seed, start, results):
             "parameters": {"backbone": parameters - 100, "head": 100},
             "flops": 10 * parameters,
         },
-        training={"best_epoch": 10.0, "seconds": size / 100},
+        training={
+            "best_epoch": 10.0,
+            "seconds": size / 100,
+            "convergence": {"gain": 0.005, "least": 0.0, "converged": True, "lengths": []},
+        },
         results={"test": results},
         finished=True,
     )

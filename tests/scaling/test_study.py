@@ -16,7 +16,8 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.reports import model_card
 from hf_galaxy.reports.measures import ALL, MEASURES
 from hf_galaxy.reports.run_record import RunRecord
-from hf_galaxy.scaling.page import MADE, claims, study_page
+from hf_galaxy.scaling.claims import claims
+from hf_galaxy.scaling.page import MADE, study_page
 from hf_galaxy.scaling.points import family_of, load_points, points_of, records_in, save_points
 from hf_galaxy.scaling.study import adjusted, better_than_a_constant, study_of
 from tests.conftest import ROOT
@@ -290,7 +291,8 @@ def test_the_page_is_a_function_of_the_study_and_a_card_for_the_hub(study, tmp_p
     assert f"{b['value']:#.3g} [{b['low']:#.3g}, {b['high']:#.3g}]" in page
     falls, *_ = claims(study)
     for measure in ("excess", "rmse"):
-        assert f"{measure}: of 9 laws of a backbone on a question, 9 fall with more galaxies" in falls["result"]
+        assert falls.answers[measure].why.startswith("of 9 laws of a backbone on a question, 9 fall with more galaxies")
+        assert f" {measure}: {falls.answers[measure].why}" in page
 
 
 def test_the_page_says_what_a_loss_of_votes_is_above(study):
@@ -306,13 +308,22 @@ def test_the_page_says_what_a_loss_of_votes_is_above(study):
 
 def test_comparisons_stand_beside_the_number_that_chance_would_give(study):
     page = study_page(study, "title", {}, "python x")
-    falls, architectures, questions, parameters = (each["result"] for each in claims(study))
+    falls, form, architectures, questions, parameters = (
+        " ".join(answer.why for answer in each.answers.values()) for each in claims(study)
+    )
     # 9 laws, each with a chance of 5 % to look falling where it is flat, or to be rejected where it holds.
     assert falls.count("chance alone would give about 0.45.") == 2, "of excess and rmse"
-    assert len(re.findall(r"rejected for \d of 9 \(lack of fit, p below 0\.05, by chance about 0\.45\)", falls)) == 2
+    assert (
+        len(
+            re.findall(
+                r"is rejected for \d of 9, .*? for \d \(lack of fit, p below 0\.05, by chance about 0\.45\)", form
+            )
+        )
+        == 2
+    )
     held_out = [law["plain"]["leave_out"] for law in study["laws"] if law["measure"] == "rmse" and law["figure"] != ALL]
     misses = sorted(abs(each["before"] / each["measured"] - 1) for each in held_out)
-    assert f"stays what it was misses by {100 * misses[len(misses) // 2]:.1f} %" in falls
+    assert f"stays what it was misses by {100 * misses[len(misses) // 2]:.1f} %" in form
     # One comparison of each question and of all together.
     assert re.search(
         r"in \d of 4 comparisons of 2 to 3 architectures|in \d of 4 comparisons of 3 architectures", architectures
@@ -344,6 +355,8 @@ def test_the_script_writes_a_folder_that_datasets_reads_and_cards_of_runs(tmp_pa
             "splits": {**record.dataset["splits"], "validation": 1, "test": 1},
         }
         record.model |= {"image_size": 32, "crop": 1.0}
+        lengths = [{"epochs": epochs, "validation_loss": 1.0} for epochs in (5.0, 10.0)]
+        record.training["convergence"] |= {"lengths": lengths, "pictures": 15 * 300}
         record.environment = {"device": "CPU", "processes": 1}
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
