@@ -72,11 +72,14 @@ def claims(study: Study) -> list[Claim]:
     measures = list(dict.fromkeys(law["measure"] for law in study["laws"]))
     tests: dict[str, Callable[[Study, str], Answer | None]] = {
         "More labelled galaxies lower the error, for every architecture and every question": _on_galaxies,
-        "by a power law": _on_form,
-        "with nearly the same exponent for all architectures": _on_architectures,
-        "and for all questions": _on_questions,
         "More parameters help only some questions": _on_parameters,
     }
+    if is_converged(study):
+        tests |= {
+            "The error falls by a power law": _on_form,
+            "The exponent is nearly the same for all architectures": _on_architectures,
+            "The exponent is nearly the same for all questions": _on_questions,
+        }
     found = []
     for claim, test in tests.items():
         answers = {measure: answer for measure in measures if (answer := test(study, measure))}
@@ -179,8 +182,8 @@ def _on_exponents(study: Study, measure: str, across: str, many: str) -> Answer 
         else f"the common exponent is {interval(shared[0])}"
     )
     words = (
-        f"a common exponent, with floors of their own, is rejected in {differing} of {len(groups)} comparisons of "
-        f"{span(each['count'] for each in groups)} {many} (likelihood ratio; p below 0.05, adjusted for {len(groups)} comparisons; without that in {single}, "
+        f"a common exponent, with floors of their own, is rejected in {differing} of {len(groups)} comparison{'s' if len(groups) > 1 else ''} of "
+        f"{span(each['count'] for each in groups)} {many} (likelihood ratio; p below 0.05, adjusted for the number of comparisons; without that in {single}, "
         f"by chance {by_chance(groups, SIGNIFICANT)}); {common}."
     )
     near = all(

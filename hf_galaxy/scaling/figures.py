@@ -16,6 +16,7 @@ from hf_galaxy.reports import charts
 from hf_galaxy.reports.charts import Figure
 from hf_galaxy.reports.measures import ALL, MEASURES
 from hf_galaxy.reports.text import interval, number, percent, truncated
+from hf_galaxy.scaling.convergence import is_converged
 from hf_galaxy.scaling.figure_data import (
     Row,
     by_figure,
@@ -61,7 +62,7 @@ def figures_of(study: Row) -> list[Figure]:
 
     For each measure: `curves-*` of the loss against galaxies, `exponents-*` of its laws, `parameters-*` of the loss against
     the size of the model, and `joint-*`, the law over both. Names end in the measure, those of single questions in
-    `-questions`, and in a number where one picture cannot hold them all. `lengths-*` show the loss against the length of training.
+    `-questions`, and in a number where one picture cannot hold them all. Trainings that have not converged have no exponents. `lengths-*` show the loss against the length of training.
 
     Raises:
         BadInput: the study is of several datasets.
@@ -84,7 +85,10 @@ def _figures_of_measure(study: Row, measure: str) -> Iterator[Figure]:
     fitted = [law for law in laws if law["law"]]
     lines = 1 + max(map(len, by_figure(fitted).values()), default=0)
     forests = pages_of(measure, fitted, max(1, ROWS // lines))
-    yield from (_exponents(f"exponents-{name}", study, exponent_rows(study, page)) for name, page in forests.items())
+    if is_converged(study):
+        yield from (
+            _exponents(f"exponents-{name}", study, exponent_rows(study, page)) for name, page in forests.items()
+        )
 
     sizes = {name: size_rows(study, page) for name, page in pages.items()}
     for name, rows in sizes.items():
@@ -92,7 +96,7 @@ def _figures_of_measure(study: Row, measure: str) -> Iterator[Figure]:
             yield _parameters(f"parameters-{name}", study, rows)
 
     joint = [law for law in study["joint"] if law["measure"] == measure and law["figure"] == ALL]
-    for law in joint:
+    for law in joint if is_converged(study) else ():
         start = f"-{law['start']}" if len(joint) > 1 else ""
         yield _joint(f"joint-{measure}{start}", law)
 
@@ -142,7 +146,7 @@ def _curves(name: str, study: Row, laws: list[Row]) -> Figure:
     for axes, group in zip(panels, groups.values(), strict=True):
         draw_laws(axes, group, styles, large)
         best = min(group, key=lambda law: law["points"][-1]["value"])
-        words += [_curve_in_words(law, styles) for law in (group if large else [best])]
+        words += [_curve_in_words(law, styles, is_converged(study)) for law in (group if large else [best])]
     charts.label_axes(figure, panels, panel_titles(groups), GALAXIES, measure)
     rows = [row for group in groups.values() for row in curve_rows(group)]
     alt = f"{measure} against training galaxies, both logarithmic. {_shortened(words)}"
@@ -195,10 +199,10 @@ def draw_laws(axes: Axes, group: list[Row], styles: Mapping[tuple[str, str], Sty
     charts.log_axis(axes.yaxis, low, high)
 
 
-def _curve_in_words(law: Row, styles: Mapping[tuple[str, str], Style]) -> str:
+def _curve_in_words(law: Row, styles: Mapping[tuple[str, str], Style], exponents: bool) -> str:
     point, name = law["points"][-1], styles[law["backbone"], law["start"]].name
     words = f"{law['figure']}, {name}: {interval(point)} with {point['galaxies']:,} galaxies"
-    if law["law"]:
+    if law["law"] and exponents:
         words += f", exponent b {interval(law['law']['b'])}{'' if is_constrained(law) else f' ({UNCONSTRAINED})'}"
     return f"{words}."
 

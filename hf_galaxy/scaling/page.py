@@ -34,8 +34,8 @@ def study_page(study: Study, title: str, figures: dict[str, str], command: str) 
         doubts={measure: _doubts(study, measure) for measure in measures},
         steps={measure: step_table(study, measure) for measure in measures},
         comparisons={measure: _comparisons(study, measure) for measure in measures},
-        joints={(joint["start"], joint["measure"]): joint for joint in study["joint"] if joint["figure"] == ALL},
-        claims=claims(study), convergence=in_words(study), families={about["family"] for about in study["data"]["backbones"].values()},
+        joints={(joint["start"], joint["measure"]): joint for joint in study["joint"] if joint["figure"] == ALL and is_converged(study)},
+        claims=claims(study), convergence=in_words(study), converged=is_converged(study), families={about["family"] for about in study["data"]["backbones"].values()},
     )  # fmt: skip
 
 
