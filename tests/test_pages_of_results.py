@@ -54,7 +54,11 @@ def read(file):
 
 
 @pytest.mark.parametrize(
-    "name", ["gz2_classes", *(pytest.param(name, marks=NIGHTLY) for name in ("gz2_votes", "ceers", "ceers_starts"))]
+    "name",
+    [
+        "gz2_classes",
+        *(pytest.param(name, marks=NIGHTLY) for name in ("ceers_converged", "gz2_votes", "ceers", "ceers_starts")),
+    ],
 )
 def test_the_page_of_a_study_is_that_of_its_records(name):
     folder = RESULTS / name

@@ -328,7 +328,9 @@ def test_comparisons_stand_beside_the_number_that_chance_would_give(study):
     assert re.search(
         r"in \d of 4 comparisons of 2 to 3 architectures|in \d of 4 comparisons of 3 architectures", architectures
     )
-    assert re.search(r"adjusted for the number of comparisons; without that in \d, by chance about 0\.2\)", architectures)
+    assert re.search(
+        r"adjusted for the number of comparisons; without that in \d, by chance about 0\.2\)", architectures
+    )
     assert re.search(r"in \d of 3 comparisons of (2 to )?3 questions .*? by chance about 0\.15\)", questions)
     steps = [each for each in study["parameters"] if each["measure"] == "rmse"]
     assert f"of {len(steps)} pairs" in parameters
