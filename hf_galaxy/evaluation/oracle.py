@@ -12,7 +12,7 @@ Its squared error, the scatter of the volunteers, needs no such distribution: th
 Legend: B galaxies, A answers, Q questions; of one question M different vote vectors, K components, P parameters.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ from hf_galaxy.evaluation.vote_sample import VoteSample
 from hf_galaxy.losses import multinomial_nll
 
 MOST = 20_000  # galaxies from whose votes it is estimated
-FEWEST = 50  # galaxies asked: with 20, simulated intervals of 90 % hold 77 to 87 % (docs/methods.md)
+FEWEST = 50  # of them asked: with 20, simulated intervals of 90 % hold 77 to 87 % (docs/methods.md)
 PRIOR_DEVIATION = 3.0  # of a parameter of the mixture, a logarithm: what votes do not determine is within that
 
 
@@ -43,18 +43,27 @@ class OracleNll(NamedTuple):
     influence: np.ndarray
 
 
-def oracle_loss(votes: np.ndarray, tree: DecisionTree) -> float:
+def oracle_loss(batches: Iterable[np.ndarray], tree: DecisionTree) -> float:
     """The expected loss of the oracle, comparable with `VoteMetrics.loss` of the same galaxies: the sum over questions, mean over galaxies.
 
-    Of more than MOST galaxies, that of as many at equal distances.
+    Of more than MOST galaxies a random sample says how far the oracle is above the saturated likelihood, which is that of all, as in `oracle_sums`.
 
     Args:
-        votes: (B, A) counts, columns in the tree's order; at least one galaxy.
+        batches: (B, A) counts, columns in the tree's order; of all at least one galaxy.
 
     Returns:
         nats per galaxy.
     """
-    return float(oracle_nll(votes[:: -(-len(votes) // MOST)], tree).nll.sum(axis=1).mean())
+    sample, rng = VoteSample(MOST), np.random.default_rng(0)
+    galaxies, saturated, asked = 0, np.zeros(len(tree.questions)), np.zeros(len(tree.questions))
+    for votes in batches:
+        sample.add(rng.integers(2**63, size=len(votes)), votes)
+        galaxies += len(votes)
+        saturated += _saturated_nll(votes, tree).sum(axis=0)
+        asked += _asked(votes, tree).sum(axis=0)
+    votes = sample.galaxies()[1]
+    above = (oracle_nll(votes, tree).nll - _saturated_nll(votes, tree)).sum(axis=0)
+    return float((saturated + asked * above / np.maximum(_asked(votes, tree).sum(axis=0), 1)).sum() / galaxies)
 
 
 def oracle_nll(votes: np.ndarray, tree: DecisionTree) -> OracleNll:
@@ -80,7 +89,8 @@ def oracle_nll(votes: np.ndarray, tree: DecisionTree) -> OracleNll:
 def oracle_sums(sums: Mapping[str, np.ndarray], sample: VoteSample, tree: DecisionTree) -> dict[str, np.ndarray]:
     """The sums of the oracle's nll over galaxies, (Q,), and in the replicates of a bootstrap, (R, Q), named as those of `VoteMetrics`; none with few galaxies.
 
-    Of more than MOST galaxies only a sample is known. It says how far the oracle is above the saturated likelihood, which differs little from galaxy to galaxy.
+    Of more than MOST galaxies only a sample is known. It says how far the oracle is above the saturated likelihood, which differs little from galaxy to galaxy;
+    `oracle asked` (Q,) is how many of it were asked, of whom less than FEWEST say too little of a question.
 
     Args:
         sums: those of the saturated nll, and of how many galaxies were `asked`.
@@ -88,11 +98,9 @@ def oracle_sums(sums: Mapping[str, np.ndarray], sample: VoteSample, tree: Decisi
     keys, votes = sample.galaxies()
     if len(keys) < FEWEST:
         return {}
-    times, asked = bootstrap.counts(keys).T, np.add.reduceat(votes, [where.start for where in tree.slices], axis=1) > 0
-    counts = torch.from_numpy(votes)
-    saturated = multinomial_nll(counts, counts.double().clamp_min(1e-30).log(), tree).numpy()
+    times, asked = bootstrap.counts(keys).T, _asked(votes, tree)
     oracle = oracle_nll(votes, tree)
-    above = oracle.nll - saturated
+    above = oracle.nll - _saturated_nll(votes, tree)
     of_sample = {
         "": (above.sum(axis=0), asked.sum(axis=0)),
         " (R, Q)": (times @ (above + oracle.influence), times @ asked),
@@ -100,7 +108,18 @@ def oracle_sums(sums: Mapping[str, np.ndarray], sample: VoteSample, tree: Decisi
     return {
         f"oracle nll{which}": sums[f"saturated nll{which}"] + sums[f"asked{which}"] * total / np.maximum(count, 1e-9)
         for which, (total, count) in of_sample.items()
-    }
+    } | {"oracle asked": asked.sum(axis=0)}
+
+
+def _saturated_nll(votes: np.ndarray, tree: DecisionTree) -> np.ndarray:
+    """(B, Q) of the observed fractions of (B, A) votes."""
+    counts = torch.from_numpy(votes)
+    return multinomial_nll(counts, counts.double().clamp_min(1e-30).log(), tree).numpy()
+
+
+def _asked(votes: np.ndarray, tree: DecisionTree) -> np.ndarray:
+    """(B, Q) whether galaxies with (B, A) votes were asked the questions."""
+    return np.add.reduceat(votes, [where.start for where in tree.slices], axis=1) > 0
 
 
 def _of_question(votes: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -36,7 +36,7 @@ class VoteMetrics:
     """Likelihood, vote-fraction errors and plurality accuracy, per question and per campaign.
 
     Beside the model and the constant stand two references. The oracle knows the true fractions of every galaxy, but not the votes: the least
-    that a model can be expected to score (`oracle`). It is measured where galaxies have keys, of at least `oracle.FEWEST`. The saturated nll is that of a multinomial with the observed fractions: no
+    that a model can be expected to score (`oracle`). It is measured where galaxies have keys, of questions that at least `oracle.FEWEST` of its sample were asked. The saturated nll is that of a multinomial with the observed fractions: no
     prediction can have a lower one, but it knows the votes.
 
     `true_rmse` is the error against the true fractions: the mean squared error against the observed ones above that of the oracle, which is
@@ -265,7 +265,7 @@ class VoteMetrics:
                 "nll": {
                     who: ratio(sums[f"{who} nll"][i], sums["asked"][i])
                     for who in of_all
-                    if who != "oracle" or sums["asked"][i] >= oracle.FEWEST
+                    if who != "oracle" or sums["oracle asked"][i] >= oracle.FEWEST
                 },
                 "rmse": {
                     who: ratio(sums[f"{who} squares"][i], enough, root=True)
@@ -336,7 +336,7 @@ class VoteMetrics:
         errors = {"rmse": "squares", **({"true_rmse": "true squares"} if "oracle squares" in sums else {})}
 
         def question(i: int) -> dict:
-            known = [who for who in of_all if who != "oracle" or sums["asked"][i] >= oracle.FEWEST]
+            known = [who for who in of_all if who != "oracle" or sums["oracle asked"][i] >= oracle.FEWEST]
             of_model = {
                 name: figures(sums[f"model {squares} (R, Q)"][:, i], enough[:, i], root=True)
                 for name, squares in errors.items()

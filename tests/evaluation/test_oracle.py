@@ -51,7 +51,7 @@ def test_the_estimate_is_the_loss_of_the_fractions_that_votes_were_drawn_with():
     bias, error = np.mean(differences, axis=0), np.std(differences, axis=0, ddof=1) / 6**0.5
     assert (error < [0.02, 0.03]).all()
     assert (abs(bias) < 3 * error).all()
-    assert oracle_loss(votes, TREE) == pytest.approx(true.sum(axis=1).mean() + differences[-1].sum())
+    assert oracle_loss([votes[:7], votes[7:]], TREE) == pytest.approx(true.sum(axis=1).mean() + differences[-1].sum())
 
 
 def test_the_expected_loss_is_the_mean_over_the_posterior():
@@ -161,7 +161,7 @@ def test_metrics_have_the_oracle_beside_the_model(simulated):
     votes, true, predicted = simulated
     results = metrics_of(votes, predicted, [np.arange(300)], likelihood="multinomial").compute()
     nll, influence = oracle_nll(votes, TREE)
-    assert results["loss"]["oracle"] == pytest.approx(oracle_loss(votes, TREE), rel=1e-5)
+    assert results["loss"]["oracle"] == pytest.approx(oracle_loss([votes], TREE), rel=1e-5)
     assert results["campaigns"]["x"]["nll"]["oracle"] == pytest.approx(nll.sum() / 300, rel=1e-5)
     assert results["questions"]["p"]["nll"]["oracle"] == pytest.approx(nll[100:, 0].mean(), rel=1e-5)
     again = results["bootstrap"]
@@ -208,7 +208,25 @@ def test_of_a_survey_a_sample_is_enough(simulated, monkeypatch):
     assert part["loss"]["oracle"] == pytest.approx(whole["loss"]["oracle"], abs=0.15)
     assert part["loss"]["oracle"] != whole["loss"]["oracle"]
     assert part["loss"]["saturated"] == whole["loss"]["saturated"]
-    assert oracle_loss(votes, TREE) == pytest.approx(oracle_loss(votes[::3], TREE))
+
+
+def test_the_loss_of_a_sample_is_above_the_saturated_one_of_all(simulated, monkeypatch):
+    votes = simulated[0]
+    whole = oracle_loss([votes], TREE)
+    monkeypatch.setattr(oracle, "MOST", 100)
+    # The mean loss of every third galaxy is 0.3 nats higher: galaxies differ in what they were asked, and in the number of their votes.
+    assert oracle_loss(np.array_split(votes, 50), TREE) == pytest.approx(whole, abs=0.1)
+    assert oracle_nll(votes[::3], TREE).nll.sum(axis=1).mean() > whole + 0.2
+
+
+def test_a_question_that_few_of_the_sample_were_asked_has_no_oracle(simulated, monkeypatch):
+    votes, _, predicted = simulated
+    monkeypatch.setattr(oracle, "MOST", FEWEST + 10)  # of them two of three were asked p
+    results = metrics_of(votes, predicted, [np.arange(300)]).compute()
+    assert results["questions"]["p"]["galaxies_asked"] == 200
+    for figures in (results, results["bootstrap"]):
+        assert "oracle" not in figures["questions"]["p"]["nll"]
+        assert "oracle" in figures["questions"]["q"]["nll"]
 
 
 def test_a_few_galaxies_or_single_votes_have_no_oracle(simulated):

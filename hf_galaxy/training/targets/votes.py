@@ -113,8 +113,7 @@ class Votes(TrainingTarget):
 
     def least_loss(self, rows: list[Rows]) -> float:
         """That of an oracle that knows the true fractions of every galaxy."""
-        votes = itertools.chain.from_iterable(vote_batches(each, self.tree) for each in rows)
-        return oracle_loss(np.concatenate(list(votes)), self.tree)
+        return oracle_loss(itertools.chain.from_iterable(vote_batches(each, self.tree) for each in rows), self.tree)
 
     def model(
         self, settings: Settings, fields: dict, baseline: dict, strata: list[np.ndarray] | None
