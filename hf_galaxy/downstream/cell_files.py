@@ -1,5 +1,6 @@
 """The files of a benchmark: its description, benchmark.json, and one for each cell, or all of them in the records file of a study."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def _check(file: Path, cell: dict[str, Any], about: dict[str, Any]) -> None:
         if not isinstance(figure, dict) or not {"model", "baseline", "replicates"} <= figure.keys():
             raise BadInput(f"{file}: {name} lacks a loss, its baseline or replicates; measure it again")
         value, replicates = figure["model"], figure["replicates"]
-        least = -1e-9  # an excess of 0, rounded
+        least = -math.inf if name == "above_oracle" else -1e-9  # by chance; an excess of 0, rounded
         if (value is None and name == task["measure"]) or (
             value is not None and not (_is_number(value) and value >= least)
         ):

@@ -305,6 +305,10 @@ def test_broken_cells_are_named(tmp_path):
         figures = copy.deepcopy(whole["figures"])
         figures["error"]["model"] = value
         refused("losses are numbers of 0 or more", figures=figures)
+    above = whole["figures"] | {"above_oracle": whole["figures"]["error"] | {"model": -0.003}}
+    file.write_text(json.dumps(whole | {"figures": above}))
+    read = [cell["figures"].get("above_oracle") for cell in read_cells(folder / "cells", description)]
+    assert above["above_oracle"] in read, "by chance a model may be better than the oracle"
     refused("lacks the replicates", figures={"error": {"model": 0.1, "baseline": 0.2, "replicates": []}})
     file.write_text("{")
     with pytest.raises(BadInput, match="cannot be read as JSON"):
