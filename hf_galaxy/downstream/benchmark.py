@@ -83,7 +83,7 @@ class Start:
         return self.lineages[0]
 
     def check(self) -> None:
-        """Refuse pretrainings that are not by one recipe.
+        """Refuse pretrainings that are not by one recipe, and those that are the same one.
 
         Raises:
             BadInput: names what differs.
@@ -103,6 +103,16 @@ class Start:
                     raise BadInput(
                         f"{place} its {name} is {two.settings[name]}, not {one.settings[name]}; give it another name"
                     )
+        # A run is reproducible to the bit: with the seeds of another one it is no other pretraining.
+        weights_of_seeds: dict[tuple[int, ...], str | None] = {}
+        for weights, lineage in zip(self.pretrainings, self.lineages, strict=True):
+            seeds = tuple(record.settings["seed"] for record in lineage)
+            if seeds and seeds in weights_of_seeds:
+                raise BadInput(
+                    f"--starts {self.name}={weights}: has the seed of {weights_of_seeds[seeds]} "
+                    f"({', '.join(map(str, seeds))}), so it would count the same pretraining twice; give one with another --seed"
+                )
+            weights_of_seeds[seeds] = weights
 
 
 def _lineage(weights: str | None) -> list[RunRecord]:
@@ -275,8 +285,8 @@ def datasets_of(start: Start) -> set[str]:
 
 
 def is_control(start: Start) -> bool:
-    """Whether it was pretrained with shuffled targets, so that it has learnt nothing about galaxies from them."""
-    return any(record.settings.get("shuffle_targets", False) for lineage in start.lineages for record in lineage)
+    """Whether its last pretraining was with shuffled targets; after one before that it has learnt about galaxies."""
+    return any(lineage[0].settings.get("shuffle_targets", False) for lineage in start.lineages if lineage)
 
 
 def shared_galaxies(start: Start, task: Task) -> set[str] | None:

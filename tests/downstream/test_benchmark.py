@@ -365,6 +365,10 @@ def test_pretrainings_of_a_start_are_by_one_recipe(pretrained, again, tmp_path):
         b.Start("votes", str(pretrained), more=(str(other),)).check()
     with pytest.raises(BadInput, match="comes from 0 runs, not 1"):
         b.Start("votes", str(pretrained), more=("weights.pth",)).check()
+    with pytest.raises(
+        BadInput, match=rf"{pretrained} \(\d+\), so it would count the same pretraining twice; give one"
+    ):
+        b.Start("votes", str(pretrained), more=(str(shutil.copytree(pretrained, tmp_path / "copy")),)).check()
 
 
 def test_a_control_is_no_galaxy_start(mock_dataset, again, tmp_path):
@@ -380,6 +384,11 @@ def test_a_control_is_no_galaxy_start(mock_dataset, again, tmp_path):
         "control": False,
     }
     assert [name for name, start in starts.items() if start.get("control")] == ["control"]
+    then_true = shutil.copytree(again, tmp_path / "then_true")
+    record.settings |= {"shuffle_targets": False, "start": str(control)}
+    record.save(then_true)
+    assert b.is_control(b.Start("control", str(control)))
+    assert not b.is_control(b.Start("then_true", str(then_true))), "its last pretraining is with targets of its own"
 
 
 @pytest.mark.parametrize(
