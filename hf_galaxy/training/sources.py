@@ -111,18 +111,33 @@ def open_sources(settings: Settings, rendering: Rendering | None = None) -> Sour
 def _shuffle_targets(
     settings: Settings, splits: dict[str, list[Rows]], target: TrainingTarget, strata: list[np.ndarray]
 ) -> None:
-    """Give each training and validation galaxy the target of another one of its dataset and split, drawn by the seed."""
+    """Give each training and validation galaxy the target of another one of its dataset and split, drawn by the seed.
+
+    Raises:
+        BadInput: there is no other one.
+    """
     for split in ("train", "validation"):
         for i, rows in enumerate(splits[split]):
             assert isinstance(rows, BlockRows), "the settings refuse streaming"
+            if len(rows) == 1:
+                raise BadInput(
+                    f"--shuffle-targets: split {split} of {settings.dataset[i]} has one galaxy, and no target of another one for it; add galaxies to that split"
+                )
             rng = np.random.default_rng(key_of(f"targets {split} {i} {settings.seed}"))
-            others = rng.permutation(len(rows))
+            others = _others(len(rows), rng)
             splits[split][i] = rows.with_columns_of(target.columns_of(rows), others)
             if split == "train" and strata:
                 strata[i] = strata[i][others]
     logger.info(
         "a control: each training and validation galaxy has the target of another one; the test galaxies have their own"
     )
+
+
+def _others(size: int, rng: np.random.Generator) -> np.ndarray:
+    """(size,) for each of `size` positions another one; each occurs once. A random order is shifted against itself."""
+    order, others = rng.permutation(size), np.empty(size, np.int64)
+    others[order] = np.roll(order, rng.integers(1, max(size, 2)))
+    return others
 
 
 def _facts_of(name: str, rows: Rows, config: str | None) -> DatasetFacts:

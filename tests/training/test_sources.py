@@ -1,12 +1,14 @@
 """Galaxies that a file names are neither learnt from nor validated with, but tests keep them."""
 
+from types import SimpleNamespace
+
 import datasets
 import numpy as np
 import pytest
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.training.settings import Settings
-from hf_galaxy.training.sources import open_sources
+from hf_galaxy.training.sources import _others, _shuffle_targets, open_sources
 from tests.galaxies import Rows, jpeg_bytes, published
 from tests.training.runs import assert_bit_equal, run, start, wait_for_checkpoints
 
@@ -161,6 +163,23 @@ def test_shuffled_targets_are_those_of_other_galaxies_of_the_split(folder, mock_
         .select_columns(target.columns_of(rows))[:]
         .equals(rows.select_columns(target.columns_of(rows))[[4, 1]])
     )
+
+
+@pytest.mark.parametrize("size", [2, 3, 50])
+def test_none_keeps_its_own_target(size):
+    drawn = {tuple(_others(size, np.random.default_rng(seed)).tolist()) for seed in range(40)}
+    for others in drawn:
+        assert sorted(others) == list(range(size))
+        assert (np.array(others) != np.arange(size)).all()
+    assert len(drawn) == {2: 1, 3: 2, 50: 40}[size]
+
+
+def test_a_galaxy_alone_in_its_split_has_no_target_of_another_one(folder):
+    sources = opened(folder)
+    splits = sources.splits | {"validation": [sources.splits["validation"][0].select(np.array([0]))]}
+    settings = SimpleNamespace(dataset=("rings",), seed=1)
+    with pytest.raises(BadInput, match="split validation of rings has one galaxy"):
+        _shuffle_targets(settings, splits, sources.target, list(sources.strata or []))
 
 
 def test_a_subset_of_shuffled_targets_is_stratified_by_them(folder):
