@@ -3,7 +3,7 @@
 A pilot is a sweep over a few subsets of the galaxies that are labelled so far. Its prediction for more galaxies depends most on
 the question that it answers least: whether a loss remains with any number of galaxies (the floor of `laws`). So two laws predict, one
 with a floor and one without: an interval reaches from the lower of their lower ends to the higher of their higher ends, and a
-value is the median of the draws of both. Where the pilot shows a floor, the law with a floor predicts alone.
+value is the geometric mean of what the two predict. Where the pilot shows a floor, the law with a floor predicts alone.
 """
 
 from __future__ import annotations
