@@ -132,6 +132,8 @@ def _correlated_noise(profiles: Sequence[Profile], runs: Sequence[Sequence[Hasha
     for i, (profile, place) in enumerate(zip(profiles, places, strict=True)):
         residuals[place, i] = profile.residuals
     # The mean over runs of products of residuals is the covariance of such combinations of them.
-    drawn = np.random.default_rng(len(names)).standard_normal((DRAWS, len(names), len(names))) @ residuals
+    # One replicate at a time: the normal deviates of all of them would be 4 GB for 1,000 runs.
+    rng, shape = np.random.default_rng(len(names)), (len(names), len(names))
+    drawn = np.stack([rng.standard_normal(shape) @ residuals for _ in range(DRAWS)])
     drawn /= np.maximum((residuals**2).sum(axis=0), 1e-300) ** 0.5
     return [drawn[:, place, i] for i, place in enumerate(places)]

@@ -1,9 +1,12 @@
 """The test of a common exponent is wrong as rarely as it says, and sees exponents that differ."""
 
+import tracemalloc
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from hf_galaxy.scaling.common_exponent import common_exponent
+from hf_galaxy.scaling.common_exponent import DRAWS, _correlated_noise, common_exponent
 from hf_galaxy.scaling.profiles import fit_profile
 from tests.coverage import band
 from tests.scaling.regimes import REGIMES
@@ -50,3 +53,16 @@ def test_noise_that_laws_share_does_not_look_like_different_exponents():
         np.ptp(np.log(common_exponent([profile, profile], runs).interval)) for runs in ([RUNS, other], [RUNS, RUNS])
     )
     assert narrow < 0.85 * wide, "two independent laws know more than one twice"
+
+
+def test_noise_of_many_runs_needs_little_memory():
+    residuals = np.random.default_rng(0).standard_normal((150, 2))
+    profiles = [SimpleNamespace(residuals=own) for own in residuals.T]
+    tracemalloc.start()
+    noise = _correlated_noise(profiles, [range(150)] * 2)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 10e6, "all normal deviates are 90 MB"
+    assert [each.shape for each in noise] == [(DRAWS, 150)] * 2
+    expected = residuals[:, 0] @ residuals[:, 1] / (residuals**2).sum(axis=0).prod() ** 0.5
+    assert np.corrcoef([own.ravel() for own in noise])[0, 1] == pytest.approx(expected, abs=0.02)
