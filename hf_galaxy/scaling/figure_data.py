@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hf_galaxy.reports.charts import limits
+from hf_galaxy.scaling.convergence import is_converged
 from hf_galaxy.scaling.laws import EXPONENT, FALLS, FORM
 
 ABOUT = ["start", "backbone", "measure", "figure"]
@@ -34,6 +35,13 @@ def pages_of(name: str, laws: Sequence[Row], most: int) -> dict[str, list[Row]]:
     parts = np.array_split(list(groups), -(-len(groups) // most)) if groups else []
     names = [f"{name}-{i}" for i in range(1, len(parts) + 1)] if len(parts) > 1 else [name]
     return dict(zip(names, ([law for each in part for law in groups[each]] for part in parts), strict=bool(parts)))
+
+
+def laws_to_show(study: Mapping[str, Any]) -> list[Row]:
+    """The laws of a study; those of trainings that have not converged are their points alone, as they are not laws of galaxies."""
+    if is_converged(study):
+        return list(study["laws"])
+    return [law | {"law": None, "plain": None} for law in study["laws"]]
 
 
 def is_constrained(law: Row) -> bool:

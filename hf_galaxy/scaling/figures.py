@@ -25,6 +25,7 @@ from hf_galaxy.scaling.figure_data import (
     frontier_in,
     is_constrained,
     joint_rows,
+    laws_to_show,
     loss_axis,
     map_range,
     pages_of,
@@ -62,7 +63,8 @@ def figures_of(study: Row) -> list[Figure]:
 
     For each measure: `curves-*` of the loss against galaxies, `exponents-*` of its laws, `parameters-*` of the loss against
     the size of the model, and `joint-*`, the law over both. Names end in the measure, those of single questions in
-    `-questions`, and in a number where one picture cannot hold them all. Trainings that have not converged have no exponents. `lengths-*` show the loss against the length of training.
+    `-questions`, and in a number where one picture cannot hold them all. Trainings that have not converged are
+    drawn without laws. `lengths-*` show the loss against the length of training.
 
     Raises:
         BadInput: the study is of several datasets.
@@ -76,7 +78,7 @@ def figures_of(study: Row) -> list[Figure]:
 
 
 def _figures_of_measure(study: Row, measure: str) -> Iterator[Figure]:
-    laws = [law for law in study["laws"] if law["measure"] == measure]
+    laws = [law for law in laws_to_show(study) if law["measure"] == measure]
     whole = [law for law in laws if law["figure"] == ALL]
     questions = pages_of(f"{measure}-questions", [law for law in laws if law["figure"] != ALL], PANELS)
     pages = ({measure: whole} if whole else {}) | questions
@@ -85,10 +87,7 @@ def _figures_of_measure(study: Row, measure: str) -> Iterator[Figure]:
     fitted = [law for law in laws if law["law"]]
     lines = 1 + max(map(len, by_figure(fitted).values()), default=0)
     forests = pages_of(measure, fitted, max(1, ROWS // lines))
-    if is_converged(study):
-        yield from (
-            _exponents(f"exponents-{name}", study, exponent_rows(study, page)) for name, page in forests.items()
-        )
+    yield from (_exponents(f"exponents-{name}", study, exponent_rows(study, page)) for name, page in forests.items())
 
     sizes = {name: size_rows(study, page) for name, page in pages.items()}
     for name, rows in sizes.items():
@@ -146,7 +145,7 @@ def _curves(name: str, study: Row, laws: list[Row]) -> Figure:
     for axes, group in zip(panels, groups.values(), strict=True):
         draw_laws(axes, group, styles, large)
         best = min(group, key=lambda law: law["points"][-1]["value"])
-        words += [_curve_in_words(law, styles, is_converged(study)) for law in (group if large else [best])]
+        words += [_curve_in_words(law, styles) for law in (group if large else [best])]
     charts.label_axes(figure, panels, panel_titles(groups), GALAXIES, measure)
     rows = [row for group in groups.values() for row in curve_rows(group)]
     alt = f"{measure} against training galaxies, both logarithmic. {_shortened(words)}"
@@ -155,10 +154,10 @@ def _curves(name: str, study: Row, laws: list[Row]) -> Figure:
 
 
 def _curve_legend(laws: list[Row], styles: Mapping[tuple[str, str], Style]) -> list[Line2D]:
-    handles = []
+    handles, line = [], "-" if any(law["law"] for law in laws) else "none"
     for each in dict.fromkeys((law["backbone"], law["start"]) for law in laws):
         color, marker, fill, name = styles[each]
-        handles.append(charts.handle(name, color, marker=marker, fillstyle=fill, ls="-"))
+        handles.append(charts.handle(name, color, marker=marker, fillstyle=fill, ls=line))
     if any(len(point["runs"]) > 1 for law in laws for point in law["points"]):
         handles.append(charts.handle("mean of runs, 90 %", charts.GREY, marker="o", ls="-", lw=1))
         handles.append(charts.handle("single run", charts.GREY, marker="o", ms=2.5, alpha=0.5))
@@ -199,10 +198,10 @@ def draw_laws(axes: Axes, group: list[Row], styles: Mapping[tuple[str, str], Sty
     charts.log_axis(axes.yaxis, low, high)
 
 
-def _curve_in_words(law: Row, styles: Mapping[tuple[str, str], Style], exponents: bool) -> str:
+def _curve_in_words(law: Row, styles: Mapping[tuple[str, str], Style]) -> str:
     point, name = law["points"][-1], styles[law["backbone"], law["start"]].name
     words = f"{law['figure']}, {name}: {interval(point)} with {point['galaxies']:,} galaxies"
-    if law["law"] and exponents:
+    if law["law"]:
         words += f", exponent b {interval(law['law']['b'])}{'' if is_constrained(law) else f' ({UNCONSTRAINED})'}"
     return f"{words}."
 

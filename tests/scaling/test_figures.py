@@ -108,6 +108,25 @@ def test_exponents_are_those_of_the_study(study, figures):
     assert all(len(figure.alt) < 400 for figure in figures.values()), "a line or two"
 
 
+def test_trainings_that_have_not_converged_are_points_without_laws(study):
+    part = {"laws": [law for law in study["laws"] if law["figure"] == "all"], "parameters": []}
+    shown = [
+        figures_of(study | part | {"data": study["data"] | {"converged": runs}}) for runs in (study["data"]["runs"], 1)
+    ]
+    assert [[figure.name for figure in figures] for figures in shown] == [
+        ["curves-excess", "exponents-excess", "parameters-excess", "joint-excess"],
+        ["curves-excess", "parameters-excess"],
+    ]
+    (with_laws, points), (drawn, bare) = (table(figures[0]) for figures in shown), (figures[0] for figures in shown)
+    assert {"law", "plain law"} < set(with_laws["kind"])
+    assert set(points["kind"]) - {"baseline"} == {"run", "mean"}
+    assert points["galaxies"].max() == SIZES[-1]
+    assert "exponent" in drawn.alt
+    assert "exponent" not in bare.alt
+    # Hardly any of the lines and bands, and of their entries in the legend, is left.
+    assert colored(bare, COLORS[0]) < 0.7 * colored(drawn, COLORS[0])
+
+
 def test_an_exponent_that_is_not_pinned_down_is_grey():
     study = studied(classed_records(backbones=ONE, sizes=SIZES, seeds=(1,)))
     (law,) = study["laws"]
