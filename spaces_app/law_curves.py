@@ -46,18 +46,19 @@ def scaling_law(
     """Measurements and fits as numbers, with 90 % intervals.
 
     Args:
-        study, measure, question: names in the records.
+        study, measure, question: names in the records; no measure: the error, if there is one, or else the first.
         architectures: backbones; empty: all.
 
     Returns:
         `study`, `measure`, `question`; `baseline`, of the best constant prediction; `laws`, for each architecture and start
         the `points`, the `law` with a floor (`a`, `b`, `c`, `per_doubling`, `curve` with its band, ...), `plain`, the law without
-        one, each None if it could not be fitted, and `last_step`, as in scaling.json; `sentences`.
+        one, each None if it could not be fitted or the study has not converged, and `last_step`, as in scaling.json; `sentences`.
 
     Raises:
         BadInput: in words for visitors: unknown study, measure, question or architecture.
     """
     which = study_of(results, study)
+    measure = measure or which.default_measure()
     laws = _chosen(which, measure, question, architectures)
     names = ("backbone", "start", "parameters", "points", "law", "plain", "last_step", "useless_up_to", "test_galaxies")
     return json_value({
@@ -143,15 +144,22 @@ def _sentences(study: Study, laws: list[dict[str, Any]]) -> list[str]:
     steps = _grouped(study, laws, lambda law: _step(law["last_step"]))
     for (verdict, first, second), who in steps.items():
         sentences.append(sentence(f"laws.step_{verdict}", first=first, second=second, who=who))
+    sentences += _fits_in_words(study, laws) if study.converged else [sentence("laws.one_length")]
+    if useless := _grouped(study, [law for law in laws if law["useless_up_to"]], lambda law: law["useless_up_to"]):
+        whose = [sentence("laws.useless_whose", who=who, galaxies=f"{galaxies:,}") for galaxies, who in useless.items()]
+        sentences.append(sentence("laws.useless", whose="; ".join(whose), baseline=number(best["baseline"])))
+    return sentences
+
+
+def _fits_in_words(study: Study, laws: list[dict[str, Any]]) -> list[str]:
+    """What the data do not determine, and whether the exponents differ."""
     doubts = _grouped(study, laws, lambda law: law["law"] and tuple(doubts_of(law["law"]["doubts"])))
+    sentences = []
     for doubt, who in doubts.items():
         if doubt is None:
             sentences.append(sentence("laws.nothing", who=who))
         elif doubt:
             sentences.append(sentence("laws.doubts", who=who, doubts=listed(list(doubt))))
-    if useless := _grouped(study, [law for law in laws if law["useless_up_to"]], lambda law: law["useless_up_to"]):
-        whose = [sentence("laws.useless_whose", who=who, galaxies=f"{galaxies:,}") for galaxies, who in useless.items()]
-        sentences.append(sentence("laws.useless", whose="; ".join(whose), baseline=number(best["baseline"])))
     return sentences + _exponents(study, laws)
 
 
@@ -188,10 +196,10 @@ def _draw(study: Study, laws: list[dict[str, Any]], axes: Axes) -> list[Line2D]:
     styles = styles_of(study.fits)
     draw_laws(axes, laws, styles, large=True)
     axes.set(xlabel=sentence("laws.x_galaxies"), ylabel=measure_name(laws[0]["measure"]))
-    handles = []
+    handles, line = [], "-" if study.converged else "none"
     for law in laws:
         color, marker, fill, _ = styles[law["backbone"], law["start"]]
-        handles.append(handle(_who(study, law), color, marker=marker, fillstyle=fill, ls="-"))
+        handles.append(handle(_who(study, law), color, marker=marker, fillstyle=fill, ls=line))
     handles.append(handle(sentence("laws.legend_runs"), GREY, marker="o", ls="-", lw=1))
     handles.append(handle(sentence("laws.legend_run"), GREY, marker="o", ms=2.5, alpha=0.5))
     if any(law["law"] for law in laws):
@@ -203,13 +211,17 @@ def _draw(study: Study, laws: list[dict[str, Any]], axes: Axes) -> list[Line2D]:
 
 
 def _table(study: Study, laws: list[dict[str, Any]]) -> str:
-    names = ("model", "last", "step", "b", "doubling", "c", "scatter", "predicted")
+    names = ["model", "last", "step"]
+    if study.converged:
+        names += ["b", "doubling", "c", "scatter", "predicted"]
     rows = []
     for law in laws:
         step = law["last_step"] and law["last_step"]["relative"]
         change = with_interval(step, percent) if step else sentence("laws.not_known")
-        rows.append([_who(study, law), with_interval(law["points"][-1]), change, *_parameters(law["law"])])
-    return law_pictures.table(sentence("laws.table_laws"), [sentence(f"laws.column_{name}") for name in names], rows)
+        fit = _parameters(law["law"]) if study.converged else []
+        rows.append([_who(study, law), with_interval(law["points"][-1]), change, *fit])
+    title = sentence("laws.table_laws" if study.converged else "laws.table_losses")
+    return law_pictures.table(title, [sentence(f"laws.column_{name}") for name in names], rows)
 
 
 def _parameters(fit: dict[str, Any] | None) -> list[str]:

@@ -71,7 +71,7 @@ def label_budget(
     start = start or starts[0]
     check_name("start", start, starts)
     series = series_of(which.points, backbone=architecture, start=start, measure=measure, question=question)
-    return answer(series, labels, target)
+    return answer(series, labels, target, one_length=not which.converged)
 
 
 def own_budget(text: str, labels: Number = None, target: Number = None) -> dict[str, Any]:
@@ -79,8 +79,13 @@ def own_budget(text: str, labels: Number = None, target: Number = None) -> dict[
     return answer(pilot_of(text), labels, target)
 
 
-def answer(series: pd.DataFrame, labels: Number = None, target: Number = None) -> dict[str, Any]:
+def answer(
+    series: pd.DataFrame, labels: Number = None, target: Number = None, one_length: bool = False
+) -> dict[str, Any]:
     """As `label_budget`, for runs of `series_of` or `pilot_of`.
+
+    Args:
+        one_length: the runs are known to be of a study that has not converged, so that their floor is not one of galaxies.
 
     Raises:
         BadInput: in words for visitors.
@@ -90,7 +95,7 @@ def answer(series: pd.DataFrame, labels: Number = None, target: Number = None) -
     labels, target = _labels(labels, fewest, now), _target(target, baseline)
     budget = budget_of(series, target, galaxies=labels).as_dict()
     budget |= {"baseline": baseline, "useless_up_to": useless_up_to(series)}
-    return json_value(budget | {"sentences": _sentences(budget)})
+    return json_value(budget | {"sentences": _sentences(budget, one_length)})
 
 
 def page(budget: dict[str, Any]) -> str:
@@ -231,7 +236,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _sentences(budget: dict[str, Any]) -> list[str]:
+def _sentences(budget: dict[str, Any], one_length: bool) -> list[str]:
     now, asked, last = f"{budget['now']:,}", budget["asked"], budget["points"][-1]
     sentences = [
         sentence("laws.pilot_now", now=now, measure=_unit(budget), measured=number(last["value"]),
@@ -245,7 +250,9 @@ def _sentences(budget: dict[str, Any]) -> list[str]:
     sentences.append(sentence("laws.doubling", galaxies=galaxies, change=change))
     if budget["target"] is not None:
         sentences.append(_reached(budget))
-    if budget["floor_shown"]:
+    if one_length:
+        sentences.append(sentence("laws.planner_one_length"))
+    elif budget["floor_shown"]:
         sentences.append(sentence("laws.floor_shown", floor=with_interval(budget["laws"]["floor"]["c"])))
     if doubts := doubts_of(budget["doubts"]):
         sentences.append(sentence("laws.planner_doubts", doubts=listed(doubts)))

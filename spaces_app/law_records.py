@@ -14,10 +14,12 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.reports.measures import ALL
 from hf_galaxy.reports.records_file import FILE
 from hf_galaxy.reports.text import number
+from hf_galaxy.scaling.convergence import is_converged
+from hf_galaxy.scaling.figure_data import laws_to_show
 from hf_galaxy.scaling.points import points_of, records_in
 from text import sentence
 
-STUDIES = ("gz2_classes", "gz2_votes", "ceers", "ceers_starts")
+STUDIES = ("ceers_converged", "gz2_classes", "gz2_votes", "ceers", "ceers_starts")
 DOWNSTREAM = "downstream"
 _HERE = Path(__file__).parent
 # In a published Space beside the app, otherwise in the repository.
@@ -42,6 +44,11 @@ class Study:
         """The dataset in words."""
         return sentence(f"laws.study_{self.name}")
 
+    @property
+    def converged(self) -> bool:
+        """Whether all runs were trained until more training brought little, so that there are laws of galaxies."""
+        return is_converged(self.fits)
+
     def measures(self) -> list[str]:
         """The measures, in the order of the records."""
         return list(dict.fromkeys(law["measure"] for law in self.fits["laws"]))
@@ -65,8 +72,8 @@ class Study:
         return sentence("laws.series", backbone=backbone, start=sentence(f"laws.start_{start}"))
 
     def laws(self, measure: str, question: str) -> list[dict[str, Any]]:
-        """The laws of all series."""
-        return [law for law in self.fits["laws"] if (law["measure"], law["figure"]) == (measure, question)]
+        """The laws of all series; of a study that has not converged their points alone."""
+        return [law for law in laws_to_show(self.fits) if (law["measure"], law["figure"]) == (measure, question)]
 
 
 @cache

@@ -121,7 +121,12 @@ def _menus(results: Path) -> tuple[gr.Dropdown, gr.Dropdown, gr.Dropdown]:
         scale=2,
         min_width=250,
     )
-    question = gr.Dropdown([(question_name(ALL), ALL)], value=ALL, label=sentence("laws.question"), min_width=250)
+    question = gr.Dropdown(
+        [(question_name(each), each) for each in first.questions(first.default_measure())],
+        value=ALL,
+        label=sentence("laws.question"),
+        min_width=250,
+    )
     return study, measure, question
 
 
@@ -192,37 +197,38 @@ def _error_html(error: BadInput) -> str:
 
 def _endpoints(results: Path) -> None:
     def scaling_law(
-        study: str = _FIRST, measure: str = "error", question: str = ALL, architecture: str = ""
+        study: str = _FIRST, measure: str = "", question: str = ALL, architecture: str = ""
     ) -> dict[str, Any]:
         """The scaling laws of a study: measurements and fitted laws, with 90 % intervals.
 
         Args:
-            study: gz2_classes, gz2_votes, ceers or ceers_starts.
-            measure: error or nll in gz2_classes; in the others excess or rmse, or above_oracle or true_rmse if the oracle of votes was measured.
+            study: ceers_converged, gz2_classes, gz2_votes, ceers or ceers_starts.
+            measure: above_oracle or true_rmse in ceers_converged, error or nll in gz2_classes, excess or rmse in the others; empty:
+                the error, or else the first of the study.
             question: a question of Galaxy Zoo in the records, such as bar-jwst; or all.
-            architecture: a backbone of timm, such as resnet10t; empty: all of the study.
+            architecture: a backbone of timm, such as test_resnet; empty: all of the study.
 
         Returns:
-            For each architecture and start the measured points, the parameters of L(D) = c + a D^-b and its curve with a band;
-            and a summary in sentences. None stands for unknown or infinite values.
+            For each architecture and start the measured points, the parameters of L(D) = c + a D^-b and its curve with a band,
+            or no law if the study has not converged; and a summary in sentences. None stands for unknown or infinite values.
         """
         return _or_error(
             lambda: law_curves.scaling_law(results, study, measure, question, [architecture] if architecture else [])
         )
 
     def label_budget(
-        study: str = _FIRST, architecture: str = "resnet10t", start: str = "", labels: float | None = None,
+        study: str = _FIRST, architecture: str = "test_resnet", start: str = "", labels: float | None = None,
         target: float | None = None, measure: str = "", question: str = ALL,
     ) -> dict[str, Any]:  # fmt: skip
         """The predicted error for a number of labelled galaxies, and the number for a target error, with 90 % intervals.
 
         Args:
-            study: gz2_classes, gz2_votes, ceers or ceers_starts.
-            architecture: a backbone of the study, by its name in timm, such as resnet10t.
+            study: ceers_converged, gz2_classes, gz2_votes, ceers or ceers_starts.
+            architecture: a backbone of the study, by its name in timm, such as test_resnet.
             start: initial weights, by their name in the records; may be empty if there is only one.
             labels: number of labelled galaxies to train on; or none.
             target: error to reach, in the unit of the measure; or none.
-            measure: as of scaling_law; empty: the error, or else the first of the study.
+            measure: as of scaling_law.
             question: as of scaling_law.
 
         Returns:

@@ -45,16 +45,34 @@ def test_a_study_has_words_for_all_that_is_in_it(study):
 
 
 def test_laws_are_those_of_the_records():
-    found = law_curves.scaling_law(RESULTS, "ceers", "rmse", "bar-jwst", ["resnet10t"])
+    found = law_curves.scaling_law(RESULTS, "ceers_converged", "true_rmse", "bar-jwst", ["test_resnet"])
     (law,) = [
-        law
-        for law in fits("ceers")["laws"]
-        if (law["measure"], law["figure"], law["backbone"]) == ("rmse", "bar-jwst", "resnet10t")
+        law for law in fits("ceers_converged")["laws"] if (law["measure"], law["figure"]) == ("true_rmse", "bar-jwst")
     ]
+    assert law["law"]
     assert found["baseline"] == law["baseline"]
-    assert [each["architecture"] for each in found["laws"]] == ["resnet10t"]
+    assert [each["architecture"] for each in found["laws"]] == ["test_resnet"]
     for name in ("points", "law", "plain", "last_step"):
         assert found["laws"][0][name] == law[name]
+
+
+def test_no_law_is_shown_of_trainings_that_have_not_converged():
+    """As on the pages of the same studies."""
+    assert STUDIES[0] == "ceers_converged"
+    for name in ("ceers_converged", "gz2_classes"):
+        study = study_of(RESULTS, name)
+        measure = study.default_measure()
+        found = law_curves.scaling_law(RESULTS, name, measure)
+        page = law_curves.page(RESULTS, name, measure, "all", tuple(study.series()))
+        said, converged = " ".join(found["sentences"]), name == "ceers_converged"
+        assert (sentence("laws.one_length") in said) is not converged
+        assert all(bool(law["law"]) == bool(law["plain"]) == converged for law in found["laws"])
+        for words in ("column_b", "column_doubling", "column_c", "legend_law", "legend_plain", "legend_beyond"):
+            assert (sentence(f"laws.{words}") in page) == converged, words
+        assert converged or "The exponents" not in said
+        plan = " ".join(law_planner.label_budget(RESULTS, name, *study.series()[0])["sentences"])
+        assert (sentence("laws.planner_one_length") in plan) is not converged
+        assert converged or "has a floor" not in plan
 
 
 def test_every_choice_has_its_sentences_and_is_json():
@@ -301,7 +319,7 @@ demo.close()
 
 def test_programs_ask_by_name():
     """In a process of its own, as gradio leaves event loops open."""
-    law, budget = {"architecture": "resnet10t"}, {"architecture": "resnet10t", "labels": 40_000}
+    law, budget = {"question": "bar-jwst"}, {"architecture": "test_resnet", "labels": 6_000}
     asked = [("/scaling_law", law), ("/label_budget", budget), ("/label_budget", {"labels": 0})]
     env = os.environ | {
         "PYTHONPATH": os.pathsep.join(map(str, (SPACE, SPACE.parent))), "GRADIO_ANALYTICS_ENABLED": "False",
@@ -311,6 +329,6 @@ def test_programs_ask_by_name():
     assert done.returncode == 0, done.stderr
     named, of_law, of_budget, refused = json.loads(done.stdout[done.stdout.index("{") :].splitlines()[0]).values()
     assert named == ["/scaling_law", "/label_budget"]
-    assert of_law == law_curves.scaling_law(RESULTS, "gz2_classes", "error", "all", ["resnet10t"])
-    assert of_budget == law_planner.label_budget(RESULTS, "gz2_classes", **budget)
+    assert of_law == law_curves.scaling_law(RESULTS, "ceers_converged", "above_oracle", "bar-jwst")
+    assert of_budget == law_planner.label_budget(RESULTS, "ceers_converged", **budget)
     assert refused == sentence("laws.labels_not_whole")
