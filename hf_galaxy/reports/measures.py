@@ -14,6 +14,12 @@ MEASURES = {
     "mse": "mean squared error (in standard deviations)",
     "unexplained": "share of the variance not explained (1 - R²)",
 }
+# In sentences
+NAMES = {
+    "error": "error rate", "balanced_error": "balanced error rate", "nll": "cross-entropy", "missed_auc": "AUC",
+    "missed_precision": "average precision", "rmse": "RMSE", "true_rmse": "RMSE", "above_oracle": "likelihood", "excess": "likelihood",
+    "mse": "squared error", "unexplained": "R²",
+}  # fmt: skip
 # Figures of which 1 is the best, and the measures that are 1 - the figure. Every other figure is a loss itself.
 COMPLEMENTS = {
     "accuracy": "error", "balanced_accuracy": "balanced_error", "auc": "missed_auc", "average_precision": "missed_precision",

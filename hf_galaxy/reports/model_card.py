@@ -77,7 +77,12 @@ def _lengths(record: RunRecord) -> str:
     if (convergence := record.training.get("convergence")) is None:
         return f"The weights are those after {record.training['best_epoch']:.3g} of at most {record.settings['epochs']:g} epochs, with the best validation loss."
     epochs = [f"{each['epochs']:g}" for each in convergence["lengths"]]
-    rule = f"brought less than {100 * convergence['gain']:g} % of the validation loss above {number(convergence['least'])}, the least possible"
+    oracle = (
+        f" above {number(convergence['least'])}, that of an oracle that knows the true vote fractions"
+        if convergence["least"]
+        else ""
+    )
+    rule = f"brought less than {100 * convergence['gain']:g} % of the validation loss{oracle}"
     until = "until twice the length" if convergence["converged"] else "and has not converged: twice the length never"
     return (
         f"It was trained for {', '.join(epochs[:-1])} and {epochs[-1]} epochs, each length with a cool-down of its own, {until} {rule}. "

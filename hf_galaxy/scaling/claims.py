@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hf_galaxy.evaluation.bootstrap import LEVEL
-from hf_galaxy.reports.measures import ALL
+from hf_galaxy.reports.measures import ALL, NAMES
 from hf_galaxy.reports.text import interval, number, percent
 from hf_galaxy.scaling.convergence import is_converged
 from hf_galaxy.scaling.laws import FALLS, SIGNIFICANT
@@ -59,7 +59,7 @@ class Claim:
         verdicts = {measure: answer.verdict for measure, answer in self.answers.items()}
         if len(set(verdicts.values())) == 1:
             return next(iter(verdicts.values()))
-        return ", ".join(f"{verdict} by {measure}" for measure, verdict in verdicts.items())
+        return ", ".join(f"{verdict} by {NAMES[measure]}" for measure, verdict in verdicts.items())
 
     @property
     def decide(self) -> str | None:

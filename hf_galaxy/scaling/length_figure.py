@@ -10,7 +10,7 @@ from hf_galaxy.reports import charts
 from hf_galaxy.reports.charts import Figure
 from hf_galaxy.scaling.figure_data import Row
 
-ABOVE = "validation loss above the least possible (nats per galaxy)"
+LOSS = "validation loss"
 PICTURES = "pictures trained on (galaxies times epochs)"
 
 
@@ -40,10 +40,11 @@ def _figure(kind: tuple[str, str], runs: Sequence[Row]) -> Figure:
         handles.append(charts.handle(f"{size:,} galaxies", color, marker=marker, ls="-", ms=4))
     if not all(run["converged"] for run in runs):
         handles.append(charts.handle("not converged", charts.GREY, marker="o", ms=8, mfc="white"))
-    pictures, above = (np.concatenate([run[key] for run in runs]) for key in ("pictures", "above"))
+    pictures, losses = (np.concatenate([run[key] for run in runs]) for key in ("pictures", "above"))
     charts.log_axis(axes.xaxis, pictures.min() / 1.25, pictures.max() * 1.25)
-    charts.log_axis(axes.yaxis, *charts.limits(above[above > 0].tolist()))
-    charts.label_axes(canvas, [axes], [None], PICTURES, ABOVE)
+    charts.log_axis(axes.yaxis, *charts.limits(losses[losses > 0].tolist()))
+    above = f"{LOSS} above that of an oracle" if any(run["least"] for run in runs) else LOSS
+    charts.label_axes(canvas, [axes], [None], PICTURES, above)
     picture = charts.png(canvas, f"Loss against the length of training, {name}", handles)
     rows = [
         {key: run[key] for key in ("backbone", "start", "galaxies", "seed")}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hf_galaxy.reports.measures import ALL, MEASURES
+from hf_galaxy.reports.measures import ALL, MEASURES, NAMES
 from hf_galaxy.reports.text import interval, number, percent, render, table
 from hf_galaxy.scaling.claims import Law, Study, by_chance, claims, span
 from hf_galaxy.scaling.convergence import in_words, is_converged
@@ -35,7 +35,7 @@ def study_page(study: Study, title: str, figures: dict[str, str], command: str) 
         steps={measure: step_table(study, measure) for measure in measures},
         comparisons={measure: _comparisons(study, measure) for measure in measures},
         joints={(joint["start"], joint["measure"]): joint for joint in study["joint"] if joint["figure"] == ALL and is_converged(study)},
-        claims=claims(study), convergence=in_words(study), converged=is_converged(study), families={about["family"] for about in study["data"]["backbones"].values()},
+        claims=claims(study), names=NAMES, convergence=in_words(study), converged=is_converged(study), families={about["family"] for about in study["data"]["backbones"].values()},
     )  # fmt: skip
 
 

@@ -67,7 +67,7 @@ def points_of(records: Mapping[str, RunRecord]) -> pd.DataFrame:
 
     Columns: `run`; `dataset`, `start` ("random" for none); `backbone`, `family` (timm's module), `parameters` (with the head),
     `flops` (of one picture); `galaxies` (of the training set), `seed`, `epochs` (up to the best validation), `seconds`; `converged`,
-    `length_epochs`, `length_losses` (`convergence_of`); `figure`
+    `length_epochs`, `length_losses`, `length_least` (`convergence_of`); `figure`
     (a question, or "all"), `measure`; `loss`, `baseline`, `test_galaxies`; `replicates`, (R,) the loss in the replicates of a
     bootstrap over test galaxies; `subtracted`, the loss of a reference above which `loss` is, such as of the oracle of votes; 0 for most measures.
 

@@ -57,7 +57,7 @@ class Recipe:
     epochs: float = 20
     """Number of passes over the training set; may be a fraction."""
     until_converged: bool = False
-    """Train for --epochs, then twice as long, four times and so on, until twice as long brings less than 0.5 % of the validation loss above the least possible one (for votes: that of an oracle that knows the true fractions; else 0). Needs --schedule wsd: only the cool-down is trained for each length. The weights are those that validated best."""
+    """Train for --epochs, then twice as long, four times and so on, until twice as long brings less than 0.5 % of the validation loss (for votes: of what is above the loss of an oracle that knows the true fractions). Needs --schedule wsd: only the cool-down is trained for each length. The weights are those that validated best."""
     max_doublings: int = 6
     """With --until-converged: doublings of --epochs after which training stops although it has not converged."""
     batch_size: int = 128

@@ -36,6 +36,7 @@ def test_each_length_stands_beside_what_it_brought(records):
     assert (few["galaxies"], few["converged"], few["epochs"]) == (300, True, [3, 6, 12])
     assert few["pictures"] == [900, 1_800, 3_600]
     assert few["above"] == pytest.approx([1.3, 1.1, 1.11])
+    assert few["least"] == 0.2
     assert (more["galaxies"], more["converged"], more["above"]) == (1_000, False, pytest.approx([1.0, 0.8]))
 
 
@@ -44,7 +45,7 @@ def test_the_table_of_points_keeps_the_lengths_and_older_tables_have_none(record
     save_points(points, tmp_path / "points.parquet")
     again = load_points(tmp_path / "points.parquet")
     assert lengths_of(again) == lengths_of(points)
-    older = again.drop(columns=["converged", "length_epochs", "length_losses"])
+    older = again.drop(columns=["converged", "length_epochs", "length_losses", "length_least"])
     assert lengths_of(older) == []
     assert not with_convergence(older)["converged"].any()
 

@@ -14,7 +14,7 @@ from huggingface_hub import DatasetCard
 
 from hf_galaxy.errors import BadInput
 from hf_galaxy.reports import model_card
-from hf_galaxy.reports.measures import ALL, MEASURES
+from hf_galaxy.reports.measures import ALL, MEASURES, NAMES
 from hf_galaxy.reports.run_record import RunRecord
 from hf_galaxy.scaling.claims import claims
 from hf_galaxy.scaling.page import MADE, study_page
@@ -292,7 +292,7 @@ def test_the_page_is_a_function_of_the_study_and_a_card_for_the_hub(study, tmp_p
     falls, *_ = claims(study)
     for measure in ("excess", "rmse"):
         assert falls.answers[measure].why.startswith("of 9 laws of a backbone on a question, 9 fall with more galaxies")
-        assert f" {measure}: {falls.answers[measure].why}" in page
+        assert f" By {NAMES[measure]}, {falls.answers[measure].why}" in page
 
 
 def test_the_page_says_what_a_loss_of_votes_is_above(study):

@@ -10,7 +10,7 @@ from hf_galaxy.training.checkpoint_files import list_checkpoints
 from hf_galaxy.training.estimate import Estimate
 from hf_galaxy.training.lengths import Lengths
 from hf_galaxy.training.recipe import Recipe
-from tests.training.test_loop import CutOff, assert_equal, cut_off_at, train
+from tests.training.test_loop import CutOff, assert_equal, train, whole_and_cut_off
 
 # 8 steps, of which the last 3 cool down, then 16 and 32.
 SHORT = Recipe(
@@ -105,16 +105,8 @@ def test_a_training_that_may_not_be_doubled_again_has_not_converged(tmp_path):
 @pytest.mark.parametrize("options", [{}, {"ema_galaxies": 32}])
 @pytest.mark.parametrize("stop_at", [(3, 6), (9,), (14, 15), (10, 20, 31)])
 def test_one_that_was_cut_off_ends_with_the_same_weights(tmp_path, stop_at, options):
-    recipe = dataclasses.replace(DOUBLING, **options)
-    expected, training = train(tmp_path / "whole", recipe)
-    source = cut_off_at(*stop_at)
-    for _ in stop_at:
-        with pytest.raises(CutOff):
-            train(tmp_path / "cut", recipe, source=source, minutes=0)
-    resumed, again = train(tmp_path / "cut", recipe, source=source)
-    assert_equal(expected, resumed)
+    training, again = whole_and_cut_off(tmp_path, dataclasses.replace(DOUBLING, **options), stop_at)
     assert again["convergence"] == training["convergence"]
-    assert again["losses"] == training["losses"]
 
 
 @pytest.mark.parametrize("killed_before", ["save", "remove_after"])

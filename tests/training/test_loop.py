@@ -114,6 +114,19 @@ class CutOff(Exception):
     pass
 
 
+def whole_and_cut_off(folder, recipe, stop_at):
+    """What a training returns, and what one does that was cut off before these steps: both end with the same weights."""
+    expected, training = train(folder / "whole", recipe)
+    source = cut_off_at(*stop_at)
+    for _ in stop_at:
+        with pytest.raises(CutOff):
+            train(folder / "cut", recipe, source=source, minutes=0)
+    resumed, again = train(folder / "cut", recipe, source=source)
+    assert_equal(expected, resumed)
+    assert again["losses"] == training["losses"]
+    return training, again
+
+
 def assert_equal(ours, theirs):
     assert ours.state_dict().keys() == theirs.state_dict().keys()
     for name, values in ours.state_dict().items():
@@ -167,15 +180,7 @@ def test_training_learns_and_keeps_the_best_epoch(tmp_path):
 @pytest.mark.parametrize("options", [{}, {"ema_galaxies": 32}, {"schedule": "wsd"}])
 @pytest.mark.parametrize("stop_at", [(9,), (17, 18), (25, 30)])
 def test_a_run_that_was_cut_off_ends_with_the_same_weights(tmp_path, stop_at, options):
-    recipe = dataclasses.replace(RECIPE, **options)
-    expected, training = train(tmp_path / "whole", recipe)
-    source = cut_off_at(*stop_at)
-    for _ in stop_at:
-        with pytest.raises(CutOff):
-            train(tmp_path / "cut", recipe, source=source, minutes=0)
-    resumed, again = train(tmp_path / "cut", recipe, source=source)
-    assert_equal(expected, resumed)
-    assert again["losses"] == training["losses"]
+    training, again = whole_and_cut_off(tmp_path, dataclasses.replace(RECIPE, **options), stop_at)
     for ours, theirs in zip(again["history"], training["history"], strict=True):
         for name in ("galaxies", "training_loss", "validation_loss"):
             assert ours[name] == theirs[name]
