@@ -2,11 +2,11 @@
 
 The rules, for each measure of the laws:
 
-- "lower the error": shown if the loss falls in every law, at 90 %; contradicted if it does in no more than by chance.
-- "a power law": contradicted if more laws with a floor are rejected (lack of fit) than chance explains; shown if all fall and no more plain laws are
-  rejected than that, shown with a floor if only those with a floor stand.
-- "the same exponent": contradicted if a common one is rejected, adjusted for all comparisons; shown if it is not and every interval lies within a factor
-  `NEARLY` of the common exponent.
+- "lower the error": shown if the loss falls in every law, at 90 %; contradicted if the last step of galaxies raises it in more of them than chance explains.
+- "a power law": contradicted if a law with a floor is rejected (lack of fit, adjusted for the number of laws), contradicted without a floor if only plain
+  ones are. That a law is not rejected does not show it.
+- "the same exponent": contradicted if a common one is rejected, adjusted for all comparisons; shown if it is not and every interval, of the laws that
+  are not rejected, lies within a factor `NEARLY` of the common exponent.
 - "only some questions": shown if the loss is less with a larger model for some questions, and for others the whole interval is within `LITTLE` of no change.
 
 Trainings that have not converged decide nothing on galaxies: their losses are those of a length of training, too.
@@ -22,6 +22,7 @@ from hf_galaxy.reports.measures import ALL, NAMES
 from hf_galaxy.reports.text import interval, number, percent
 from hf_galaxy.scaling.convergence import is_converged
 from hf_galaxy.scaling.laws import FALLS, SIGNIFICANT
+from hf_galaxy.scaling.study import adjusted
 
 TAIL = (1 - LEVEL) / 2  # probability that an interval lies wholly above, or below, a value that it should contain
 NEARLY = 1.5
@@ -29,7 +30,7 @@ LITTLE = 0.02
 
 Study = dict[str, Any]  # as `study.study_of` returns it
 Law = dict[str, Any]
-Verdict = Literal["shown", "shown with a floor", "contradicted", "not decided"]
+Verdict = Literal["shown", "contradicted", "contradicted without a floor", "not decided"]
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,12 @@ def _on_galaxies(study: Study, measure: str) -> Answer | None:
         words += f" For {more} more, too few numbers of galaxies are better than a constant prediction."
     whole = [law for law in study["laws"] if law["figure"] == ALL and law["measure"] == measure and law["last_step"]]
     words = " ".join([words, *(_last_step(law) for law in whole)])
-    verdict: Verdict = "shown" if falls == len(laws) else "not decided"
-    if falls <= _most_by_chance(len(fitted), TAIL):
-        verdict = "contradicted"
+    rises = sum(law["last_step"]["loss"] == "more" for law in laws if law["last_step"])
+    if rises > _most_by_chance(len(laws), TAIL):
+        words += f" In {rises} it is more with the most galaxies than with the next smaller number."
+        verdict: Verdict = "contradicted"
+    else:
+        verdict = "shown" if falls == len(laws) else "not decided"
     return _decided(study, verdict, words, "more numbers of galaxies, and more test galaxies for rare questions")
 
 
@@ -129,19 +133,22 @@ def _on_form(study: Study, measure: str) -> Answer | None:
     fitted = [law for law in _fitted(study, measure) if law["law"]["lack_of_fit"] is not None and law["plain"]]
     if not fitted:
         return None
-    rejected = {fit: sum(law[fit]["lack_of_fit"] < SIGNIFICANT for law in fitted) for fit in ("plain", "law")}
-    words = (
-        f"a power law is rejected for {rejected['plain']} of {len(fitted)}, one with a floor for {rejected['law']} (lack of fit, p below 0.05, by chance "
-        f"{by_chance(fitted, SIGNIFICANT)}). {_forecasts(fitted)}"
-    ).strip()
-    most = _most_by_chance(len(fitted))
-    if rejected["law"] > most:
-        verdict: Verdict = "contradicted"
-    elif not all(map(_falls, fitted)):
-        verdict = "not decided"
-    else:
-        verdict = "shown" if rejected["plain"] <= most else "shown with a floor"
-    return _decided(study, verdict, words, "more numbers of galaxies: without a fall there is no law")
+    words, rejected = [], {}
+    for fit, name in (("plain", "a power law"), ("law", "one with a floor")):
+        ps = [law[fit]["lack_of_fit"] for law in fitted]
+        rejected[fit] = sum(p < SIGNIFICANT for p in adjusted(ps))
+        words.append(
+            f"{name} is rejected for {sum(p < SIGNIFICANT for p in ps)} of {len(ps)} ({rejected[fit]} if adjusted for their number)"
+        )
+    text = f"{', '.join(words)}: lack of fit, p below 0.05, by chance {by_chance(fitted, SIGNIFICANT)}. {_forecasts(fitted)}".strip()
+    verdict: Verdict = "not decided"
+    if rejected["plain"]:
+        verdict = "contradicted without a floor"
+    if rejected["law"]:
+        verdict = "contradicted"
+    return _decided(
+        study, verdict, text, "a wider range of galaxies, and more seeds: that a law is not rejected does not show it"
+    )
 
 
 def _forecasts(fitted: Sequence[Law]) -> str:
@@ -200,7 +207,11 @@ def _on_exponents(study: Study, measure: str, across: str, many: str) -> Answer 
 def _laws_in(study: Study, group: Law, across: str) -> list[Law]:
     """The laws that a comparison of exponents is of."""
     alike = [key for key in ("dataset", "start", "measure", "backbone", "figure") if key in group]
-    laws = [law for law in study["laws"] if law["law"] and all(law[key] == group[key] for key in alike)]
+    laws = [
+        law
+        for law in study["laws"]
+        if law["law"] and not _rejected(law["law"]) and all(law[key] == group[key] for key in alike)
+    ]
     return [law for law in laws if not (across == "figure" and law["figure"] == ALL)]
 
 
@@ -227,6 +238,10 @@ def _on_parameters(study: Study, measure: str) -> Answer | None:
         words,
         "more seeds and more sizes of one family, so that no effect can be told from an unknown one",
     )
+
+
+def _rejected(fit: Law) -> bool:
+    return fit["lack_of_fit"] is not None and fit["lack_of_fit"] < SIGNIFICANT
 
 
 def _falls(law: Law) -> bool:

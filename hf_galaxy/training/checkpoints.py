@@ -91,9 +91,8 @@ def load(
                     raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
             return torch.load(existing[-1], map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file makes the reader raise anything
-            raise BadInput(
-                f"{existing[-1]}: cannot be read ({type(error).__name__}); remove it to resume from the one before"
-            ) from error
+            what = "remove it to resume from the one before" if kept_at is None else "train again from the beginning"
+            raise BadInput(f"{existing[-1]}: cannot be read ({type(error).__name__}); {what}") from error
 
     content = on_main_process(accelerator, read) or {}
     plain = [{name: content[name] for name in content.keys() & {"loop", "scaler"}}]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from hf_galaxy.data.galaxies import Galaxies
@@ -21,6 +22,7 @@ from hf_galaxy.training.lengths import Lengths
 from hf_galaxy.training.loop import Batch, Checkpointing, Trainer
 from hf_galaxy.training.mixture import mixed
 from hf_galaxy.training.optimizers import make_optimizer, parameter_groups
+from hf_galaxy.training.processes import on_main_process
 from hf_galaxy.training.random_views import random_views, target_of_views
 from hf_galaxy.training.sequence import Positions, TrainingSequence, training_batches
 from hf_galaxy.training.settings import Settings
@@ -138,8 +140,19 @@ class WholeModel:
 
     def _least(self, settings: Settings) -> float:
         """The validation loss that no training can improve, where the settings need it."""
-        sources = self.context.sources
-        return sources.target.least_loss(sources.splits["validation"]) if settings.until_converged else 0.0
+        if not settings.until_converged:
+            return 0.0
+        context = self.context
+        found = [
+            on_main_process(
+                context.accelerator, context.sources.target.least_loss, context.sources.splits["validation"]
+            )
+        ]
+        if context.accelerator.num_processes > 1:  # or some would go on and others not, where they round otherwise
+            broadcast_object_list(found)
+        [least] = found
+        assert least is not None
+        return least
 
     def _sequence(self, galaxies: list[Galaxies] | list[GalaxyFeatures], strata: list[np.ndarray] | None) -> Positions:
         """The training galaxies of each dataset in the order in which they are seen."""

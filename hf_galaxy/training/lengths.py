@@ -1,7 +1,7 @@
 """The lengths that a training tries: one, or lengths that double until a longer one brings little more.
 
 With the schedule wsd all lengths take the same steps up to the cool-down of the shortest. So each goes on from the checkpoint that the
-one before has kept there, and a training that stops after n doublings ends, to the bit, as one of that length alone.
+one before has kept there, and at its end the weights are, to the bit, those of a training of that length alone.
 """
 
 import math
@@ -39,7 +39,8 @@ class Lengths:
             BadInput: says how long it must be.
         """
         steps = self.schedule_of(0).steps
-        if self.recipe.until_converged and not self.branch_step(0) < steps < self.schedule_of(1).steps:
+        own = self.branch_step(0) < steps < self.schedule_of(1).steps and self.branch_step(0) < self.branch_step(1)
+        if self.recipe.until_converged and not own:
             raise BadInput(
                 f"--epochs {self.recipe.epochs:g}: is {steps} step{'s' if steps > 1 else ''} of {self.recipe.batch_size} galaxies, of which none "
                 "is left for the cool-down; --until-converged needs more --epochs to begin with, or a smaller --batch-size"
@@ -72,7 +73,7 @@ class Lengths:
         """Whether the last of these lengths brought less than `GAIN` of the loss above the least.
 
         Args:
-            tried: each with its `validation_loss`, the lowest one, from the shortest.
+            tried: each with its `validation_loss`, the lowest one in its own cool-down, from the shortest.
         """
         if len(tried) < 2:
             return False

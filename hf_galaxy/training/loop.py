@@ -29,7 +29,7 @@ from hf_galaxy.progress import progress
 from hf_galaxy.training import checkpoints
 from hf_galaxy.training.checkpoint_files import list_checkpoints
 from hf_galaxy.training.lengths import Lengths
-from hf_galaxy.training.loop_state import State
+from hf_galaxy.training.loop_state import State, best_of
 from hf_galaxy.training.recipe import Recipe
 
 Batch = dict[str, torch.Tensor]
@@ -120,20 +120,25 @@ class Trainer:
             BadInput: a checkpoint cannot be written or read.
         """
         self._resume()
-        while True:
-            self._train_length()
-            tried = [*self.state.lengths, self.state.length_of(self.recipe)]
-            if self.recipe.until_converged:
-                logger.info("%s", self.lengths.in_words(tried))
-            if self.lengths.ends_after(tried):
-                return self._finish(tried)
-            self._go_on(tried)
+        with _sigterm_event() as sigterm:
+            while True:
+                stop = self._train_length(sigterm)
+                doublings = len(self.state.lengths)
+                shared = self.lengths.branch_step(doublings) if self.recipe.until_converged else 0
+                tried = [*self.state.lengths, self.state.length_of(self.recipe, shared)]
+                if self.recipe.until_converged:
+                    logger.info("%s", self.lengths.in_words(tried))
+                if self.lengths.ends_after(tried):
+                    return self._finish(tried)
+                if stop:
+                    raise Interrupted("stopped between two lengths; the same command resumes from there")
+                self._go_on(tried)
 
-    def _train_length(self) -> None:
-        """Train to the end of the present length, or until it is stopped early."""
-        state, schedule = self.state, self.schedule
+    def _train_length(self, sigterm: threading.Event) -> bool:
+        """Train to the end of the present length, or until it is stopped early; whether SIGTERM came with its last steps."""
+        state, schedule, stop = self.state, self.schedule, False
         batches = self.data.batches(range(state.step, schedule.steps))
-        with _sigterm_event() as sigterm, self._progress_bar() as bar, warnings.catch_warnings():
+        with self._progress_bar() as bar, warnings.catch_warnings():
             # It costs a copy of each depthwise filter's gradient, which is nothing beside the gain of channels last.
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             while state.step < schedule.steps and state.stale < self.recipe.patience:
@@ -142,6 +147,7 @@ class Trainer:
                 if not schedule.pauses_after(state.step):
                     continue
                 flags = self._exchange(norm, sigterm.is_set())
+                stop = flags.stop
                 bar.set_postfix(loss=f"{state.losses[-1][1]:.4g}", refresh=False)
                 if state.step in schedule.validate_after:
                     self._validate()
@@ -151,6 +157,7 @@ class Trainer:
                     raise Interrupted(
                         f"stopped after step {state.step} of {schedule.steps}; the same command resumes from there"
                     )
+        return stop
 
     def _resume(self) -> None:
         """Bring everything to where the newest checkpoint was written, if there is one; start the clock."""
@@ -291,8 +298,8 @@ class Trainer:
         checkpoints.load_weights(self.model, self.best_weights, self.accelerator)
         if self.recipe.until_converged:
             checkpoints.remove_after(self.checkpointing.folder, self.state.step, self.accelerator)
-        best = min(tried, key=lambda length: length["validation_loss"])
-        best_epoch = round(best["galaxies"] / self.schedule.galaxies, 2)
+        best = min(tried, key=lambda length: best_of(length["history"])["validation_loss"])
+        best_epoch = round(best_of(best["history"])["galaxies"] / self.schedule.galaxies, 2)
         early = self.state.step < self.schedule.steps
         stopped = f"stopped early, after {self.state.stale} validations without a lower loss; " if early else ""
         logger.info("%sthe weights are those of epoch %g, with the lowest validation loss", stopped, best_epoch)

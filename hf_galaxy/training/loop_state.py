@@ -9,6 +9,11 @@ from hf_galaxy.training.recipe import Recipe
 TIMES = ("galaxies_per_second", "validation_seconds")
 
 
+def best_of(history: list[dict]) -> dict:
+    """The entry with the lowest validation loss."""
+    return min(history, key=lambda entry: entry["validation_loss"])
+
+
 class State:
     """Where the loop is, in plain numbers: what a checkpoint holds of it besides weights."""
 
@@ -57,11 +62,17 @@ class State:
 
     def is_best_of_all(self) -> bool:
         """Whether the best validation of this length is better than those of the lengths before."""
-        return self.best < min((each["validation_loss"] for each in self.lengths), default=math.inf)
+        return self.best < min((best_of(each["history"])["validation_loss"] for each in self.lengths), default=math.inf)
 
-    def length_of(self, recipe: Recipe) -> dict:
-        """The best validation of the present length, and the way to it, for `lengths`."""
-        best = min(self.history, key=lambda entry: entry["validation_loss"])
+    def length_of(self, recipe: Recipe, shared: int) -> dict:
+        """The present length, for `lengths`: its best validation and the way to it.
+
+        Only validations of its own cool-down count. A better one before belongs to the next length as well, which would seem to bring nothing.
+
+        Args:
+            shared: steps before the cool-down.
+        """
+        best = best_of([entry for entry in self.history if entry["galaxies"] > shared * recipe.batch_size])
         figures = {name: best[name] for name in ("galaxies", "training_loss", "validation_loss")}
         return {"epochs": recipe.epochs, **figures, "history": self.history, "losses": self.losses}
 

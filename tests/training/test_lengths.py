@@ -95,6 +95,18 @@ def test_it_stops_where_it_has_converged_and_ends_with_the_best_weights_of_all_l
     assert next(values) == 2.0
 
 
+def test_a_best_validation_that_two_lengths_share_is_no_sign_of_convergence(tmp_path):
+    """With more validations than one before each cool-down: the second is the best of all, but the ends of the lengths still fall."""
+    recipe = dataclasses.replace(DOUBLING, validate_every=0.25)
+    values = iter([9.0, 1.0, 6.0, 5.5, 4.0, 3.0, 2.0, 1.9, 1.8, 1.7])
+    _, training = train(tmp_path / "run", recipe, validate=lambda model: next(values))
+    convergence = training["convergence"]
+    assert next(each["validation_loss"] for each in convergence["lengths"]) == 5.5
+    assert len(convergence["lengths"]) == 3
+    assert not convergence["converged"]
+    assert training["best_epoch"] == 0.5, "whose weights are kept"
+
+
 def test_a_training_that_may_not_be_doubled_again_has_not_converged(tmp_path):
     values = iter([8.0, 7.0, 6.0, 5.0, 4.0, 3.0])
     _, training = train(tmp_path / "run", DOUBLING, validate=lambda model: next(values))
@@ -146,6 +158,8 @@ def test_lengths_that_share_no_steps_are_refused():
     with pytest.raises(BadInput, match=r"--epochs 0\.01: is 1 step of 8 galaxies, of which none"):
         Lengths(dataclasses.replace(DOUBLING, epochs=0.01), 64).check()
     Lengths(dataclasses.replace(SHORT, epochs=0.01), 64).check()
+    with pytest.raises(BadInput, match="none is left"):  # the cool-downs of two lengths would begin at the same step
+        Lengths(dataclasses.replace(DOUBLING, epochs=1.8, batch_size=10, warmup=0, cooldown=0.5), 10).check()
     Lengths(DOUBLING, 64).check()
 
 
