@@ -70,6 +70,8 @@ class PowerLaw:
 
     def region(self, level: float = LEVEL) -> np.ndarray:
         """(N, 3) laws a, b, c at the edge of all those that the runs do not exclude: see `profiles.Profile.region`."""
+        if not 0 < level < 1:
+            raise BadInput(f"level {level}: the level of an interval is between 0 and 1, such as 0.9")
         return self.profile.region(level, self.test_galaxies)
 
     def interval(self, name: str, level: float = LEVEL) -> tuple[float, float]:

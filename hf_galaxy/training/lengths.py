@@ -69,42 +69,53 @@ class Lengths:
         recipe = self.recipe_of(doublings)
         return max(1, math.floor(recipe.cooldown_start(recipe.length(self.galaxies))))
 
-    def is_converged(self, tried: Sequence[Mapping[str, Any]]) -> bool:
+    def is_converged(self, tried: Sequence[Mapping[str, Any]], start: float = math.inf) -> bool:
         """Whether the last of these lengths brought less than `GAIN` of the loss above the least.
+
+        Not while the training has hardly begun: on the plateau where it starts, twice the length often brings nothing.
 
         Args:
             tried: each with its `validation_loss`, the lowest one in its own cool-down, from the shortest.
+            start: the validation loss before the first step.
         """
         if len(tried) < 2:
             return False
         shorter, longer = (each["validation_loss"] for each in tried[-2:])
-        return shorter - longer < GAIN * (shorter - self.least) or shorter <= self.least
+        begun = start - min(shorter, longer) >= GAIN * (start - self.least)
+        return begun and (shorter - longer < GAIN * (shorter - self.least) or shorter <= self.least)
 
-    def ends_after(self, tried: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether no longer training is tried after these lengths."""
-        return len(tried) > self.recipe.max_doublings or not self.recipe.until_converged or self.is_converged(tried)
+    def ends_after(self, tried: Sequence[Mapping[str, Any]], start: float = math.inf) -> bool:
+        """Whether no longer training is tried after these lengths; arguments as of `is_converged`."""
+        return (
+            len(tried) > self.recipe.max_doublings or not self.recipe.until_converged or self.is_converged(tried, start)
+        )
 
-    def in_record(self, tried: Sequence[Mapping[str, Any]], steps: int) -> dict[str, Any]:
+    def in_record(self, tried: Sequence[Mapping[str, Any]], start: float, steps: int) -> dict[str, Any]:
         """What a run record holds of the rule, and of each length; nothing of a training of one length.
 
         Args:
+            tried, start: as of `is_converged`.
             steps: of all lengths together, those that they share once.
         """
         if not self.recipe.until_converged:
             return {}
         lengths = [{name: value for name, value in each.items() if name not in ("history", "losses")} for each in tried]
-        rule = {"gain": GAIN, "least": self.least, "converged": self.is_converged(tried)}
+        rule = {"gain": GAIN, "least": self.least, "start": start, "converged": self.is_converged(tried, start)}
         return {"convergence": rule | {"lengths": lengths, "pictures": steps * self.recipe.batch_size}}
 
-    def in_words(self, tried: Sequence[Mapping[str, Any]]) -> str:
-        """What the last of these lengths brought, and what follows."""
+    def in_words(self, tried: Sequence[Mapping[str, Any]], start: float) -> str:
+        """What the last of these lengths brought, and what follows; arguments as of `is_converged`."""
         last = tried[-1]
         text = f"{last['epochs']:g} epochs: validation loss {last['validation_loss']:.4f}"
         if len(tried) > 1:
-            shorter = tried[-2]["validation_loss"]
-            above = shorter - self.least
-            share = f"{100 * (shorter - last['validation_loss']) / above:.2g} % of" if above > 0 else "no part of"
-            text += f", less by {share} what the shorter one left above {self.least:.4f}"
-        if not self.ends_after(tried):
+            gain = tried[-2]["validation_loss"] - last["validation_loss"]
+            above = tried[-2]["validation_loss"] - self.least
+            share = f"{100 * abs(gain) / above:.2g} % of what" if above > 0 else "a part of what"
+            text += f", {'less' if gain >= 0 else 'more'} by {share} the shorter one left above {self.least:.4f}"
+        if not self.ends_after(tried, start):
             return f"{text}; going on to {2 * last['epochs']:g}"
-        return f"{text}; {'converged' if self.is_converged(tried) else 'not converged, and no more doublings'}"
+        if self.is_converged(tried, start):
+            return f"{text}; converged"
+        return (
+            f"{text}; not converged, and no more doublings: a larger --max-doublings, from the beginning, may show more"
+        )

@@ -120,6 +120,8 @@ class Trainer:
             BadInput: a checkpoint cannot be written or read.
         """
         self._resume()
+        if self.recipe.until_converged and not self.state.step:
+            self.state.start_loss = self.data.validate(self.model)
         with _sigterm_event() as sigterm:
             while True:
                 stop = self._train_length(sigterm)
@@ -127,8 +129,8 @@ class Trainer:
                 shared = self.lengths.branch_step(doublings) if self.recipe.until_converged else 0
                 tried = [*self.state.lengths, self.state.length_of(self.recipe, shared)]
                 if self.recipe.until_converged:
-                    logger.info("%s", self.lengths.in_words(tried))
-                if self.lengths.ends_after(tried):
+                    logger.info("%s", self.lengths.in_words(tried, self.state.start_loss))
+                if self.lengths.ends_after(tried, self.state.start_loss):
                     return self._finish(tried)
                 if stop:
                     raise Interrupted("stopped between two lengths; the same command resumes from there")
@@ -308,7 +310,7 @@ class Trainer:
             "losses": best["losses"],
             "best_epoch": best_epoch,
             "seconds": self.state.seconds,
-            **self.lengths.in_record(tried, self.state.trained),
+            **self.lengths.in_record(tried, self.state.start_loss, self.state.trained),
         }
 
     def _learning_rate(self, step: int) -> float:

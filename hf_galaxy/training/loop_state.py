@@ -26,6 +26,9 @@ class State:
         self.history: list[dict] = []  # one entry for each validation
         self.lengths: list[dict] = []  # that are trained already, as `length_of`
         self.trained = 0  # steps, of all lengths
+        self.start_loss = (
+            math.inf
+        )  # on the validation split, before the first step of a training that ends when it has converged
 
     def start_clock(self) -> None:
         """Begin the first lap."""

@@ -185,3 +185,9 @@ def test_what_no_law_can_be_fitted_to_is_refused(arguments, word):
         fit_power_law(*arguments)
     with pytest.raises(BadInput, match="some replicates"):
         fit_power_law([1, 2, 4, 8], [4, 3, 2, 1], galaxies=np.full((4, 5), np.nan))
+
+
+def test_a_level_in_percent_is_refused():
+    law = fit_power_law(RUNS, power(RUNS, 8, 0.5, 0.08))
+    with pytest.raises(BadInput, match="between 0 and 1"):
+        law.interval("b", 90)

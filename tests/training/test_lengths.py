@@ -43,6 +43,13 @@ def test_a_training_has_converged_when_twice_the_length_brings_less_than_half_a_
     assert Lengths(DOUBLING, 64, least=least).is_converged(losses_of(*losses)) == converged
 
 
+def test_a_training_on_the_plateau_where_it_starts_has_not_converged():
+    lengths = Lengths(DOUBLING, 64, least=2.0)
+    assert not lengths.is_converged(losses_of(2.999, 2.998), start=3.0)
+    assert not lengths.is_converged(losses_of(3.1, 3.2), start=3.0), "nor one that is worse"
+    assert lengths.is_converged(losses_of(2.9, 2.899), start=3.0)
+
+
 def test_all_lengths_share_their_learning_rates_until_the_shorter_one_cools_down():
     lengths = Lengths(DOUBLING, 84)
     for doublings in range(4):
@@ -77,7 +84,7 @@ def test_the_longest_ends_as_a_training_of_that_length_alone(tmp_path):
 
 
 def test_it_stops_where_it_has_converged_and_ends_with_the_best_weights_of_all_lengths(tmp_path):
-    values = iter([5.0, 3.0, 4.0, 3.5, 2.0])
+    values = iter([9.0, 5.0, 3.0, 4.0, 3.5, 2.0])
     weights = []
 
     def validate(model):
@@ -91,14 +98,14 @@ def test_it_stops_where_it_has_converged_and_ends_with_the_best_weights_of_all_l
     assert [each["validation_loss"] for each in convergence["lengths"]] == [3.0, 3.5]
     assert training["best_epoch"] == 1
     assert [entry["validation_loss"] for entry in training["history"]] == [5.0, 3.0]
-    assert all((values == weights[1][name]).all() for name, values in model.state_dict().items())
+    assert all((values == weights[2][name]).all() for name, values in model.state_dict().items())
     assert next(values) == 2.0
 
 
 def test_a_best_validation_that_two_lengths_share_is_no_sign_of_convergence(tmp_path):
     """With more validations than one before each cool-down: the second is the best of all, but the ends of the lengths still fall."""
     recipe = dataclasses.replace(DOUBLING, validate_every=0.25)
-    values = iter([9.0, 1.0, 6.0, 5.5, 4.0, 3.0, 2.0, 1.9, 1.8, 1.7])
+    values = iter([9.5, 9.0, 1.0, 6.0, 5.5, 4.0, 3.0, 2.0, 1.9, 1.8, 1.7])
     _, training = train(tmp_path / "run", recipe, validate=lambda model: next(values))
     convergence = training["convergence"]
     assert next(each["validation_loss"] for each in convergence["lengths"]) == 5.5
@@ -108,7 +115,7 @@ def test_a_best_validation_that_two_lengths_share_is_no_sign_of_convergence(tmp_
 
 
 def test_a_training_that_may_not_be_doubled_again_has_not_converged(tmp_path):
-    values = iter([8.0, 7.0, 6.0, 5.0, 4.0, 3.0])
+    values = iter([9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0])
     _, training = train(tmp_path / "run", DOUBLING, validate=lambda model: next(values))
     assert not training["convergence"]["converged"]
     assert len(training["convergence"]["lengths"]) == 3
