@@ -13,6 +13,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.training.recipe import Recipe
 from hf_galaxy.training.schedule import Schedule
 
+PLATEAU = 3
 GAIN = 0.005  # share of the loss above the least that twice the length must bring, for four times to be tried
 
 
@@ -72,7 +73,8 @@ class Lengths:
     def is_converged(self, tried: Sequence[Mapping[str, Any]], start: float = math.inf) -> bool:
         """Whether the last of these lengths brought less than `GAIN` of the loss above the least.
 
-        Not while the training has hardly begun: on the plateau where it starts, twice the length often brings nothing.
+        Not while the training has hardly begun: on the plateau where it starts, twice the length often brings nothing. So there it takes `PLATEAU` doublings
+        to say that no length brings anything, as with very few galaxies.
 
         Args:
             tried: each with its `validation_loss`, the lowest one in its own cool-down, from the shortest.
@@ -81,8 +83,10 @@ class Lengths:
         if len(tried) < 2:
             return False
         shorter, longer = (each["validation_loss"] for each in tried[-2:])
-        begun = start - min(shorter, longer) >= GAIN * (start - self.least)
-        return begun and (shorter - longer < GAIN * (shorter - self.least) or shorter <= self.least)
+        begun = start - min(each["validation_loss"] for each in tried) >= GAIN * (start - self.least)
+        return (begun or len(tried) > PLATEAU) and (
+            shorter - longer < GAIN * (shorter - self.least) or shorter <= self.least
+        )
 
     def ends_after(self, tried: Sequence[Mapping[str, Any]], start: float = math.inf) -> bool:
         """Whether no longer training is tried after these lengths; arguments as of `is_converged`."""

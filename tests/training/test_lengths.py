@@ -48,6 +48,8 @@ def test_a_training_on_the_plateau_where_it_starts_has_not_converged():
     assert not lengths.is_converged(losses_of(2.999, 2.998), start=3.0)
     assert not lengths.is_converged(losses_of(3.1, 3.2), start=3.0), "nor one that is worse"
     assert lengths.is_converged(losses_of(2.9, 2.899), start=3.0)
+    assert not lengths.is_converged(losses_of(3.1, 3.2, 3.3), start=3.0)
+    assert lengths.is_converged(losses_of(3.1, 3.2, 3.3, 3.4), start=3.0), "as nothing helps"
 
 
 def test_all_lengths_share_their_learning_rates_until_the_shorter_one_cools_down():
