@@ -60,7 +60,7 @@ class Claim:
         verdicts = {measure: answer.verdict for measure, answer in self.answers.items()}
         if len(set(verdicts.values())) == 1:
             return next(iter(verdicts.values()))
-        return ", ".join(f"{verdict} by {NAMES[measure]}" for measure, verdict in verdicts.items())
+        return ", ".join(f"{verdict} by {NAMES.get(measure, measure)}" for measure, verdict in verdicts.items())
 
     @property
     def decide(self) -> str | None:

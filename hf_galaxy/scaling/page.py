@@ -35,7 +35,7 @@ def study_page(study: Study, title: str, figures: dict[str, str], command: str) 
         steps={measure: step_table(study, measure) for measure in measures},
         comparisons={measure: _comparisons(study, measure) for measure in measures},
         joints={(joint["start"], joint["measure"]): joint for joint in study["joint"] if joint["figure"] == ALL and is_converged(study)},
-        claims=claims(study), names=NAMES, convergence=in_words(study), converged=is_converged(study), families={about["family"] for about in study["data"]["backbones"].values()},
+        claims=claims(study), names={m: NAMES.get(m, m) for m in measures}, convergence=in_words(study), converged=is_converged(study), families={about["family"] for about in study["data"]["backbones"].values()},
     )  # fmt: skip
 
 

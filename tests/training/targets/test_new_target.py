@@ -49,7 +49,7 @@ for module, arguments in commands:
     module.command()
 
 from hf_galaxy.downstream.measure import losses_of
-from hf_galaxy.downstream.tasks import load_tasks
+from hf_galaxy.downstream.tasks import load_tasks, with_label
 from hf_galaxy.errors import BadInput
 from hf_galaxy.models.start import load_run
 from hf_galaxy.reports import run_figures
@@ -57,7 +57,7 @@ from hf_galaxy.scaling.points import points_in
 from hf_galaxy.training.settings import Settings
 
 (out / "tasks.toml").write_text(f'[bars]\\ndataset = "{data}"\\ntask = "grades"\\ngrades = ["bar"]\\n')
-task = load_tasks(str(out / "tasks.toml"))["bars"]
+task = with_label(load_tasks(str(out / "tasks.toml"))["bars"])
 model, record = load_run(out / "run")
 points = points_in(out / "run")
 mistakes = []
