@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import law_pictures
+from hf_galaxy.downstream.families import HEADLINE
 from hf_galaxy.reports.charts import COLORS, GREY, handle
 from law_records import DOWNSTREAM, percent, with_interval
 from text import sentence, sentence_or
@@ -47,9 +48,10 @@ def page(results: Path) -> str:
 
 
 def averages_of(results: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Mean reductions of the error with the most labels, from results.json, and the content of benchmark.json."""
+    """Mean reductions of the error with the most labels, by the measure of each task, from results.json, and the content of benchmark.json."""
     folder = results / DOWNSTREAM
     rows = json.loads((folder / "results.json").read_text(encoding="utf-8"))["averages"]
+    rows = [row for row in rows if row["family"] == HEADLINE]
     most = max((row["share"] for row in rows), default=None)
     return [row for row in rows if row["share"] == most], json.loads(
         (folder / "benchmark.json").read_text(encoding="utf-8")

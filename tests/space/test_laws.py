@@ -268,6 +268,8 @@ def test_an_uploaded_pilot_is_read_if_it_is_text(tmp_path):
 
 def test_pretraining_says_what_the_benchmark_says(tmp_path):
     averages, about = law_pretraining.averages_of(RESULTS)
+    kinds = [(row["start"], row["mode"]) for row in averages]
+    assert len(set(kinds)) == len(kinds), "one average of each, of the measures of the tasks"
     said = law_pretraining.sentences_of(averages, about)
     for row in averages:
         title, mode = sentence(f"laws.start_title_{row['start']}"), sentence(f"laws.mode_{row['mode']}").capitalize()
