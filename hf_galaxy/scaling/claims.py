@@ -136,9 +136,10 @@ def _on_form(study: Study, measure: str) -> Answer | None:
     words, rejected = [], {}
     for fit, name in (("plain", "a power law"), ("law", "one with a floor")):
         ps = [law[fit]["lack_of_fit"] for law in fitted]
-        rejected[fit] = sum(p < SIGNIFICANT for p in adjusted(ps))
+        rejected[fit] = [law["figure"] for law, p in zip(fitted, adjusted(ps), strict=True) if p < SIGNIFICANT]
+        which = f": {', '.join(rejected[fit])}" if rejected[fit] and len(fitted) > 1 else ""
         words.append(
-            f"{name} is rejected for {sum(p < SIGNIFICANT for p in ps)} of {len(ps)} ({rejected[fit]} if adjusted for their number)"
+            f"{name} is rejected for {sum(p < SIGNIFICANT for p in ps)} of {len(ps)} ({len(rejected[fit])} if adjusted for their number{which})"
         )
     text = f"{', '.join(words)}: lack of fit, p below 0.05, by chance {by_chance(fitted, SIGNIFICANT)}. {_forecasts(fitted)}".strip()
     verdict: Verdict = "not decided"

@@ -143,6 +143,8 @@ class WholeModel:
         if not settings.until_converged:
             return 0.0
         context = self.context
+        if (count := context.sources.count("validation")) < context.sources.target.least:
+            logger.warning("--until-converged decides by the loss of %d validation galaxies, which are few", count)
         found = [
             on_main_process(
                 context.accelerator, context.sources.target.least_loss, context.sources.splits["validation"]

@@ -13,7 +13,7 @@ from hf_galaxy.errors import BadInput
 from hf_galaxy.training.recipe import Recipe
 from hf_galaxy.training.schedule import Schedule
 
-PLATEAU = 3
+PLATEAU = 3  # doublings without a gain, after which a training that is no better than at its start has converged, too
 GAIN = 0.005  # share of the loss above the least that twice the length must bring, for four times to be tried
 
 
